@@ -1,0 +1,26 @@
+"""Alembic's entry: migrates the database it is handed, or the one that the settings name."""
+
+import sqlmodel
+from sqlalchemy import Connection
+
+from alembic import context
+from worker import tables  # noqa: F401 - fills the metadata
+from worker.db import Database
+from worker.settings import settings
+
+MIGRATION_LOCK = 0x43484946  # any number that nothing else locks
+
+
+def migrate(connection: Connection) -> None:
+    """Run the migrations in one transaction, one process at a time."""
+    context.configure(connection, target_metadata=sqlmodel.SQLModel.metadata, render_as_batch=True)
+    with context.begin_transaction():
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
+        context.run_migrations()
+
+
+engine = context.config.attributes.get("engine") or Database(settings().database).engine
+with engine.execution_options(writes=True).connect() as connection:
+    migrate(connection)
+    connection.commit()

@@ -1,0 +1,79 @@
+"""Checkpoints: one safetensors file with its JSON card in the header, written atomically, verified on read."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from ml.errors import CheckpointError
+from ml.records import Checkpoint
+
+CARD = "chiffre"  # the header's key, as safetensors' metadata is text by name
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A file that is safely on disk."""
+
+    sha256: str
+    size: int  # bytes
+
+
+def write(path: Path, content: bytes) -> Saved:
+    """Write a file whole or not at all, so that it survives a crash of the machine once this returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+    _fsync(path.parent)
+    return Saved(hashlib.sha256(content).hexdigest(), len(content))
+
+
+def read(path: Path, sha256: str) -> bytes:
+    """The content of a file; CheckpointError where it is missing or not what was written."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path.name} cannot be read ({error.strerror}); restore it or train again") from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise CheckpointError(f"{path.name} is damaged: its SHA-256 is not {sha256}; restore it or train again")
+    return content
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> Saved:
+    """Write weights and card to one file."""
+    weights = {name: np.ascontiguousarray(array) for name, array in checkpoint.weights.items()}
+    return write(path, save(weights, metadata={CARD: json.dumps(checkpoint.card, sort_keys=True, ensure_ascii=False)}))
+
+
+def load_checkpoint(path: Path, sha256: str | None = None) -> Checkpoint:
+    """Read weights and card; CheckpointError where the file is missing, damaged or not of Chiffre."""
+    if sha256 is not None:
+        read(path, sha256)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            card: dict[str, Any] = json.loads((file.metadata() or {})[CARD])
+            return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, card)  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path.name} is not a checkpoint of Chiffre ({error})") from error
+
+
+def _fsync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

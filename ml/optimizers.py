@@ -1,0 +1,47 @@
+"""Each optimizer as a pydantic class: its parameters, and the import path of the torch class it stands for."""
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ml.registry import Registry
+
+LearningRate = Annotated[float, Field(gt=0, le=10, description="step size")]
+Momentum = Annotated[float, Field(ge=0, lt=1, description="share of the last step kept (sgd only)")]
+WeightDecay = Annotated[float, Field(ge=0, le=1, description="L2 penalty added to the gradient")]
+
+
+class Optimizer(BaseModel):
+    """The parameters of one optimizer, named as a trial names them."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    torch_class: ClassVar[str]
+
+    learning_rate: LearningRate = 1e-3
+    weight_decay: WeightDecay = 0.0
+
+    def arguments(self) -> dict[str, Any]:
+        """What the torch class is called with."""
+        return {"lr": self.learning_rate, "weight_decay": self.weight_decay}
+
+
+optimizers: Registry[type[Optimizer]] = Registry("optimizer")
+
+
+@optimizers.register("adam")
+class Adam(Optimizer):
+    """Adam (Kingma and Ba, 2015), with β 0.9 and 0.999 and ε 1e-8."""
+
+    torch_class = "torch.optim.Adam"
+
+
+@optimizers.register("sgd")
+class Sgd(Optimizer):
+    """Stochastic gradient descent."""
+
+    torch_class = "torch.optim.SGD"
+
+    momentum: Momentum = 0.0
+
+    def arguments(self) -> dict[str, Any]:
+        return {**super().arguments(), "momentum": self.momentum}

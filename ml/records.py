@@ -1,0 +1,100 @@
+"""What is recorded of a trial: the events that training gives off, and the record that a search is rebuilt from."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class TrialState(StrEnum):
+    """Where a trial stands."""
+
+    RUNNING = "running"  # drawn, and training or waiting to be resumed
+    COMPLETED = "completed"  # trained for all its epochs
+    PRUNED = "pruned"  # ended by the pruner
+    STOPPED_EARLY = "stopped_early"  # ended by early stopping, or by the job's seconds after at least one epoch
+    DIVERGED = "diverged"  # a loss was no longer finite
+    FAILED = "failed"  # raised an error, or its trainer died
+    CANCELLED = "cancelled"  # cut before it could be judged
+
+    @property
+    def judged(self) -> bool:
+        """Whether the trial's best epoch may win the job."""
+        return self in (TrialState.COMPLETED, TrialState.PRUNED, TrialState.STOPPED_EARLY)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One lane at one rung. A loss that is not finite is None."""
+
+    step: int  # tenths of an epoch since the trial began
+    images_seen: int
+    train_loss: float | None  # mean over the epoch
+    val_loss: float | None
+    val_accuracy: float | None  # 0..1
+    seconds: float  # training and evaluation of this epoch
+
+    @property
+    def epoch(self) -> float:
+        """Epochs since the trial began."""
+        return self.step / 10
+
+    @property
+    def finite(self) -> bool:
+        """Whether both losses are numbers."""
+        return self.train_loss is not None and self.val_loss is not None
+
+
+@dataclass(frozen=True)
+class Started:
+    """A trial has its hyper-parameters."""
+
+    number: int
+    params: dict[str, Any]  # all of them, as trained
+    suggestion: dict[str, Any]  # what was drawn, by Optuna's flat names
+    attrs: dict[str, Any]  # what Optuna's sampler noted
+    init_seed: int
+    stream_seed: int
+    start_step: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A trial has been measured."""
+
+    number: int
+    measurement: Measurement
+    attrs: dict[str, Any]  # what Optuna's sampler and pruner have noted so far
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A trial has ended."""
+
+    number: int
+    state: TrialState
+    reason: str  # why it ended, in words
+    best: Measurement | None  # its best epoch, None where there is none
+    checkpoint: "Checkpoint | None"  # the best epoch's weights, where the trial may win
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights by name, float32, and what is needed to use them."""
+
+    weights: dict[str, Any]  # numpy arrays
+    card: dict[str, Any]  # JSON
+
+
+Event = Started | Measured | Finished
+
+
+@dataclass
+class TrialRecord:
+    """A trial as a search needs it to draw and prune the others."""
+
+    number: int
+    state: TrialState
+    suggestion: dict[str, Any] | None = None  # None until it is drawn
+    attrs: dict[str, Any] = field(default_factory=dict)
+    values: dict[int, float] = field(default_factory=dict)  # the objective by step
+    value: float | None = None  # the objective of the best epoch

@@ -1,0 +1,157 @@
+"""The search: Optuna's in-memory study, rebuilt from our records.
+
+Optuna suggests and judges, our records are the truth. A trial has the same number in the study as in the job, whoever
+runs it, and every draw has a seed of its own, so that a study rebuilt from records draws and prunes as the one that
+made them.
+"""
+
+import hashlib
+import warnings
+from pydoc import locate
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import TrialState as OptunaState
+
+from ml.params import Params
+from ml.records import TrialRecord, TrialState
+from ml.seeds import Purpose, derive
+from ml.space import suggest
+from ml.specs import TuneSpec
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+# A diverged trial counts as pruned without a value, which samplers take for the worst; a failed or cancelled one says
+# nothing about its parameters.
+_STATES = {
+    TrialState.RUNNING: OptunaState.RUNNING,
+    TrialState.COMPLETED: OptunaState.COMPLETE,
+    TrialState.STOPPED_EARLY: OptunaState.COMPLETE,
+    TrialState.PRUNED: OptunaState.PRUNED,
+    TrialState.DIVERGED: OptunaState.PRUNED,
+    TrialState.FAILED: OptunaState.FAIL,
+    TrialState.CANCELLED: OptunaState.FAIL,
+}
+
+
+class Search:
+    """One job's search."""
+
+    def __init__(self, spec: TuneSpec) -> None:
+        self.spec = spec
+        self._storage = optuna.storages.InMemoryStorage()
+        pruner: Any = locate(spec.pruner.optuna_class)
+        self._study = optuna.create_study(
+            storage=self._storage,
+            study_name=_study_name(spec),
+            direction="maximize" if spec.maximize else "minimize",
+            sampler=self._sampler(0),
+            pruner=pruner(**spec.pruner.arguments(spec.budget.epochs)),
+        )
+        self._running: dict[int, optuna.Trial] = {}
+        self._distributions = _recorder_of(spec)
+
+    def ask(self, number: int) -> tuple[Params, TrialRecord]:
+        """Draw the hyper-parameters of trial `number`."""
+        self._study.sampler = self._sampler(number)
+        trial = optuna.Trial(self._study, self._id(number))
+        trial.should_prune()  # hyperband forms its brackets at the first call, and samplers ask for the bracket
+        params = self.spec.params(suggest(self.spec.search_space, trial))
+        self._running[number] = trial
+        return params, TrialRecord(number, TrialState.RUNNING, dict(trial.params), self.attrs(number))
+
+    def resume(self, record: TrialRecord) -> Params:
+        """Take up a trial that was drawn before: its hyper-parameters again, and its measurements forgotten."""
+        trial = _Replay(record.suggestion or {})
+        return self.spec.params(suggest(self.spec.search_space, trial))
+
+    def report(self, number: int, step: int, value: float) -> bool:
+        """Note the objective of a running trial at `step`; True where the pruner would end it."""
+        trial_id = self._id(number)
+        self._storage.set_trial_intermediate_value(trial_id, step, value)
+        frozen = self._storage.get_trial(trial_id)
+        return self._study.pruner.prune(self._study, frozen)
+
+    def attrs(self, number: int) -> dict[str, Any]:
+        """What Optuna has noted about a trial."""
+        return dict(self._storage.get_trial(self._id(number)).system_attrs)
+
+    def apply(self, record: TrialRecord) -> None:
+        """Bring a trial up to what was recorded, here or elsewhere."""
+        trial_id = self._id(record.number)
+        known = self._storage.get_trial(trial_id)
+        if known.state.is_finished():
+            return
+        for name, value in (record.suggestion or {}).items():
+            if name not in known.params:
+                distribution = self._distributions[name]
+                self._storage.set_trial_param(trial_id, name, distribution.to_internal_repr(value), distribution)
+        for key, value in record.attrs.items():
+            self._storage.set_trial_system_attr(trial_id, key, value)
+        for step, value in record.values.items():
+            self._storage.set_trial_intermediate_value(trial_id, step, value)
+        state = _STATES[record.state]
+        if state.is_finished():
+            value = record.value if state == OptunaState.COMPLETE else None
+            self._storage.set_trial_state_values(trial_id, state, None if value is None else [value])
+            self._running.pop(record.number, None)
+
+    def _id(self, number: int) -> int:
+        """The study's id of a trial; trials up to it that are not known yet are made, running and without parameters."""
+        study_id = self._study._study_id
+        while self._storage.get_n_trials(study_id) <= number:
+            self._storage.create_new_trial(study_id)
+        return self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
+
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        kind: Any = locate(self.spec.sampler.optuna_class)
+        seed = derive(self.spec.seed, Purpose.SAMPLER, number)
+        sampler: optuna.samplers.BaseSampler = kind(**self.spec.sampler.arguments(self.spec.search_space, seed))
+        return sampler
+
+
+def _study_name(spec: TuneSpec) -> str:
+    """A name made from spec and seed: hyperband's bracket is a hash of it."""
+    return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
+
+
+class _Recorder(dict[str, BaseDistribution]):
+    """Stands for a trial, and notes the distribution of every name that a space can suggest."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        self[name] = optuna.distributions.IntDistribution(low, high, log=log, step=step)
+        return high  # the longest list names all its items
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        self[name] = optuna.distributions.FloatDistribution(low, high, log=log, step=step)
+        return high
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        self[name] = optuna.distributions.CategoricalDistribution(choices)
+        return choices[0]
+
+
+def _recorder_of(spec: TuneSpec) -> _Recorder:
+    recorder = _Recorder()
+    suggest(spec.search_space, recorder)
+    return recorder
+
+
+class _Replay:
+    """Stands for a trial, and suggests what it suggested before."""
+
+    def __init__(self, suggestion: dict[str, Any]) -> None:
+        self._suggestion = suggestion
+
+    def suggest_int(self, name: str, *_: Any, **__: Any) -> int:
+        return int(self._suggestion[name])
+
+    def suggest_float(self, name: str, *_: Any, **__: Any) -> float:
+        return float(self._suggestion[name])
+
+    def suggest_categorical(self, name: str, *_: Any, **__: Any) -> Any:
+        return self._suggestion[name]

@@ -1,0 +1,220 @@
+"""The search-space grammar: what a trial draws for each hyper-parameter.
+
+A dimension is one of
+    {"type": "int", "low": 3, "high": 100, "step": 1, "log": false}
+    {"type": "float", "low": 1e-5, "high": 1e-1, "step": null, "log": true}
+    {"type": "categorical", "choices": ["adam", "sgd"]}
+    {"type": "list", "length": {"type": "int", …}, "items": {"type": "int", …}}
+    {"type": "grid", "values": [3, 5, 10]}
+or a plain value, which stays fixed. Each can `suggest` a value from an Optuna trial, and names its `corners`, the
+values that must be allowed for every value of it to be.
+"""
+
+import json
+from collections.abc import Sequence
+from math import prod
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag, model_validator
+
+Scalar = bool | int | float | str
+Value = Scalar | list[Scalar]
+
+MAX_CHOICES = 1000
+MAX_GRID = 100_000
+
+
+class Suggester(Protocol):
+    """The part of `optuna.Trial` that a dimension needs."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float: ...
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
+
+
+class _Dimension(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def corners(self) -> list[Any]:
+        """The values that must be allowed for all to be."""
+        raise NotImplementedError
+
+    def suggest(self, trial: Suggester, name: str) -> Any:
+        """Draw a value."""
+        raise NotImplementedError
+
+    def choices_as_text(self) -> list[Scalar] | None:
+        """The finite choices as Optuna records them; None for a range or a fixed value."""
+        return None
+
+
+class _Range(_Dimension):
+    low: float
+    high: float
+    log: bool = Field(False, description="draw evenly in the logarithm")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "_Range":
+        if self.low > self.high:
+            raise ValueError(f"low ({self.low}) is above high ({self.high}); swap them")
+        if self.log and self.low <= 0:
+            raise ValueError("a logarithmic range needs a low above 0")
+        step = getattr(self, "step", None)
+        if self.log and step not in (None, 1):
+            raise ValueError("a range takes a step or log, not both")
+        return self
+
+    def corners(self) -> list[Any]:
+        return [self.low, self.high]
+
+
+class Int(_Range):
+    """Whole numbers from low to high, both included."""
+
+    type: Literal["int"] = "int"
+    low: int = Field(ge=-(2**53), le=2**53)
+    high: int = Field(ge=-(2**53), le=2**53)
+    step: int = Field(1, ge=1)
+
+    def suggest(self, trial: Suggester, name: str) -> int:
+        return trial.suggest_int(name, self.low, self.high, step=self.step, log=self.log)
+
+
+class Float(_Range):
+    """Numbers from low to high, both included."""
+
+    type: Literal["float"] = "float"
+    low: float
+    high: float
+    step: float | None = Field(None, gt=0)
+
+    def suggest(self, trial: Suggester, name: str) -> float:
+        return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
+
+
+def _distinct(values: list[Value]) -> list[Value]:
+    if len({json.dumps(v) for v in values}) < len(values):
+        raise ValueError("the same value stands twice")
+    return values
+
+
+Choices = Annotated[list[Value], Field(min_length=1, max_length=MAX_CHOICES)]
+
+
+class _Finite(_Dimension):
+    def _values(self) -> list[Value]:
+        raise NotImplementedError
+
+    @model_validator(mode="after")
+    def _no_repeats(self) -> "_Finite":
+        _distinct(self._values())
+        return self
+
+    def corners(self) -> list[Any]:
+        return list(self._values())
+
+    def choices_as_text(self) -> list[Scalar]:
+        # Optuna stores a categorical choice only if it is a scalar: a list is written as JSON.
+        return [json.dumps(v) if isinstance(v, list) else v for v in self._values()]
+
+    def suggest(self, trial: Suggester, name: str) -> Any:
+        texts = self.choices_as_text()
+        return self._values()[texts.index(trial.suggest_categorical(name, texts))]
+
+
+class Categorical(_Finite):
+    """One of some values without an order."""
+
+    type: Literal["categorical"] = "categorical"
+    choices: Choices
+
+    def _values(self) -> list[Value]:
+        return self.choices
+
+
+class Grid(_Finite):
+    """Every one of some values, for the grid sampler."""
+
+    type: Literal["grid"] = "grid"
+    values: Choices
+
+    def _values(self) -> list[Value]:
+        return self.values
+
+
+class List(_Dimension):
+    """A list whose length and items are drawn: `name.length`, `name.0`, `name.1`, …"""
+
+    type: Literal["list"] = "list"
+    length: Int
+    items: Annotated[Int | Float | Categorical, Field(discriminator="type")]
+
+    @model_validator(mode="after")
+    def _bounded(self) -> "List":
+        if not 1 <= self.length.low <= self.length.high <= 64:
+            raise ValueError("the length must lie between 1 and 64")
+        return self
+
+    def corners(self) -> list[Any]:
+        return [[item] * n for n in self.length.corners() for item in self.items.corners()]
+
+    def suggest(self, trial: Suggester, name: str) -> list[Any]:
+        n = self.length.suggest(trial, f"{name}.length")
+        return [self.items.suggest(trial, f"{name}.{i}") for i in range(n)]
+
+
+class Fixed(RootModel[Value]):
+    """One value for every trial."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    def corners(self) -> list[Any]:
+        return [self.root]
+
+    def suggest(self, trial: Suggester, name: str) -> Any:
+        return self.root
+
+    def choices_as_text(self) -> list[Scalar] | None:
+        return None
+
+
+def _kind(value: Any) -> Any:
+    if isinstance(value, Fixed):
+        return "fixed"
+    if isinstance(value, BaseModel):
+        return getattr(value, "type", None)
+    return value.get("type") if isinstance(value, dict) else "fixed"
+
+
+Dimension = Annotated[
+    Annotated[Int, Tag("int")]
+    | Annotated[Float, Tag("float")]
+    | Annotated[Categorical, Tag("categorical")]
+    | Annotated[List, Tag("list")]
+    | Annotated[Grid, Tag("grid")]
+    | Annotated[Fixed, Tag("fixed")],
+    Discriminator(
+        _kind,
+        custom_error_type="dimension_type",
+        custom_error_message="type must be one of int, float, categorical, list, grid; or give a plain value",
+    ),
+]
+SearchSpace = dict[str, Dimension]
+
+
+def grid_values(space: SearchSpace) -> dict[str, list[Scalar]]:
+    """The finite choices of every dimension that is not fixed, for the grid sampler."""
+    finite = {name: dimension.choices_as_text() for name, dimension in space.items()}
+    return {name: choices for name, choices in finite.items() if choices is not None}
+
+
+def grid_size(space: SearchSpace) -> int:
+    """The number of points of a grid."""
+    return prod(len(choices) for choices in grid_values(space).values())
+
+
+def suggest(space: SearchSpace, trial: Suggester) -> dict[str, Any]:
+    """Draw every dimension, in the order of the space."""
+    return {name: dimension.suggest(trial, name) for name, dimension in space.items()}

@@ -1,0 +1,218 @@
+"""TrainSpec and TuneSpec: the one shape of a job, from the HTTP body to the training loop.
+
+Both are checked whole when they are made: what this module accepts can be trained. A problem is raised as a pydantic
+ValidationError where a value has the wrong type or range, or as a SpecError where it does not fit the network, the data
+set or the sampler it is meant for.
+"""
+
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+
+from ml.datasets import SplitName, datasets
+from ml.early_stopping import EarlyStopping
+from ml.errors import Problem, SpecError, UnknownName
+from ml.layers import Layer, ShapeError, parameter_count
+from ml.networks import Network, networks
+from ml.params import Params
+from ml.samplers import Hyperband, Pruner, Random, Sampler, Tpe, pruners, samplers
+from ml.space import MAX_GRID, Fixed, Grid, SearchSpace, grid_size
+
+MAX_TRIALS = 100_000
+MAX_WEIGHTS = 50_000_000  # 200 MB of float32, and three times that with Adam's state
+
+if TYPE_CHECKING:
+    AnySampler = Sampler
+    AnyPruner = Pruner
+else:
+    AnySampler = Annotated[reduce(or_, samplers.values()), Field(discriminator="name")]
+    AnyPruner = Annotated[reduce(or_, pruners.values()), Field(discriminator="name")]
+
+Objective = Literal["val_accuracy", "val_loss"]
+Loss = Literal["cross_entropy", "mse"]
+
+
+class Budget(BaseModel):
+    """When a tuning job ends: at whichever limit is reached first."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    trials: int | None = Field(None, ge=1, le=MAX_TRIALS, description="trials in all, pruned and failed ones included")
+    seconds: float | None = Field(None, gt=0, le=1e8, description="time with at least one trial running")
+    epochs: int = Field(10, ge=1, le=1000, description="epochs a trial, at most")
+
+
+class TrainBudget(BaseModel):
+    """When a training job ends: at whichever limit is reached first."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    seconds: float | None = Field(None, gt=0, le=1e8, description="time with the trial running")
+    epochs: int = Field(10, ge=1, le=1000, description="epochs, at most")
+
+
+class Spec(BaseModel):
+    """What a training and a tuning job have in common."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    model: str = Field(max_length=100, description="a network of the catalog")
+    dataset: str = Field("mnist", max_length=100, description="a data set of the catalog")
+    split: SplitName = Field("random", description="random: 72 / 18 / 10 %; official: the publishers' test images")
+    loss: Loss = Field("cross_entropy", description="mse compares with one-hot targets")
+    early_stopping: EarlyStopping | None = Field(None, description="when to end a trial before its epochs are spent")
+    objective: Objective = Field("val_accuracy", description="what the best epoch and the best trial are best at")
+    seed: int = Field(0, ge=0, lt=2**32, description="decides initial weights, order, draws and the validation cut")
+
+    @property
+    def network(self) -> Network:
+        """The network that is named."""
+        return networks[self.model]
+
+    @property
+    def maximize(self) -> bool:
+        """Whether a higher objective is better."""
+        return self.objective == "val_accuracy"
+
+    def layers(self, params: Params) -> list[Layer]:
+        """The layers that `params` describe, for this data set."""
+        dataset = datasets[self.dataset]
+        return self.network.layers(dataset.shape, len(dataset.classes), params)
+
+    @model_validator(mode="after")
+    def _names_known(self) -> "Spec":
+        problems = []
+        for field, registry in (("model", networks), ("dataset", datasets)):
+            try:
+                registry[getattr(self, field)]
+            except UnknownName as error:
+                problems.append(Problem((field,), str(error)))
+        if problems:
+            raise SpecError(problems)
+        if self.split == "official" and datasets[self.dataset].official_test is None:
+            raise SpecError([Problem(("split",), f"{self.dataset} has no official test images; use random")])
+        return self
+
+
+class TuneSpec(Spec):
+    """A tuning job: many trials of one network, searching `search_space`."""
+
+    search_space: SearchSpace = Field(
+        default_factory=dict,
+        description="what each trial draws; a parameter that is not named keeps its default, and without any the "
+        "network's own space is searched",
+    )
+    sampler: SerializeAsAny[AnySampler] = Tpe()
+    pruner: SerializeAsAny[AnyPruner] = Hyperband()
+    budget: Budget = Budget(trials=20)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_space(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("search_space") in (None, {}) and data.get("model") in set(networks):
+            return {**data, "search_space": networks[data["model"]].space}
+        return data
+
+    @model_validator(mode="after")
+    def _can_run(self) -> "TuneSpec":
+        problems = [*self._sampler_problems(), *self._space_problems()]
+        if problems:
+            raise SpecError(problems)
+        return self
+
+    @property
+    def trial_limit(self) -> int:
+        """The number of trials after which no more are begun."""
+        limit = self.budget.trials or MAX_TRIALS
+        return min(limit, grid_size(self.search_space)) if self.sampler.name == "grid" else limit
+
+    def params(self, drawn: dict[str, Any]) -> Params:
+        """All hyper-parameters of a trial, from those that were drawn."""
+        return self.network.params.model_validate(drawn)
+
+    def epochs(self, params: Params) -> int:
+        """The epochs of a trial, at most."""
+        return min(params.epochs or self.budget.epochs, self.budget.epochs)
+
+    def _sampler_problems(self) -> list[Problem]:
+        problems = []
+        for name, dimension in self.search_space.items():
+            path = ("search_space", name)
+            if self.sampler.name == "grid" and dimension.choices_as_text() is None and not isinstance(dimension, Fixed):
+                problems.append(Problem(path, 'the grid sampler takes no range; list the values: {"type": "grid", …}'))
+            if self.sampler.name != "grid" and isinstance(dimension, Grid):
+                problems.append(Problem(path, 'type grid needs "sampler": {"name": "grid"}; or use categorical'))
+        if self.sampler.name == "grid" and not problems and grid_size(self.search_space) > MAX_GRID:
+            problems.append(Problem(("search_space",), f"the grid has more than {MAX_GRID} points; list fewer values"))
+        if self.budget.trials is None and self.budget.seconds is None and self.sampler.name != "grid":
+            problems.append(Problem(("budget",), "give trials, seconds or both"))
+        return problems
+
+    def _space_problems(self) -> list[Problem]:
+        known = self.network.params.model_fields
+        problems = []
+        for name, dimension in self.search_space.items():
+            if name not in known:
+                detail = f"{self.model} has no parameter of this name; it has: {', '.join(known)}"
+                problems.append(Problem(("search_space", name), detail))
+                continue
+            found = (_problem_of(self, name, corner) for corner in dimension.corners())
+            problems += [Problem(("search_space", name), detail) for detail in found if detail][:1]
+        return problems
+
+
+class TrainSpec(Spec):
+    """A training job: one trial with fixed hyper-parameters."""
+
+    params: dict[str, Any] = Field(default_factory=dict, description="hyper-parameters; the others keep their defaults")
+    budget: TrainBudget = TrainBudget()
+
+    @field_validator("params")
+    @classmethod
+    def _bounded(cls, params: dict[str, Any]) -> dict[str, Any]:
+        if len(params) > 100:
+            raise ValueError("at most 100 parameters")
+        return params
+
+    @model_validator(mode="after")
+    def _can_run(self) -> "TrainSpec":
+        try:
+            self.network.params.model_validate(self.params)
+        except ValidationError as error:
+            raise SpecError(
+                Problem(("params", *e["loc"]), e["msg"]) for e in error.errors(include_input=False, include_url=False)
+            ) from None
+        problem = _fit_problem(self, self.params)
+        if problem:
+            raise SpecError([Problem(("params",), problem)])
+        return self
+
+    def as_tune(self) -> TuneSpec:
+        """The same work as a tuning job of one trial."""
+        common = {name: getattr(self, name) for name in Spec.model_fields}
+        space = self.params or {"batch_size": self.network.params().batch_size}
+        budget = Budget(trials=1, seconds=self.budget.seconds, epochs=self.budget.epochs)
+        return TuneSpec(**common, search_space=space, sampler=Random(), pruner=pruners["none"](name="none"), budget=budget)
+
+
+def _problem_of(spec: Spec, name: str, value: Any) -> str | None:
+    """Why the parameter `name` cannot be `value`; None where it can."""
+    try:
+        spec.network.params.model_validate({name: value})
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        return str(first["msg"])
+    return _fit_problem(spec, {name: value})
+
+
+def _fit_problem(spec: Spec, params: dict[str, Any]) -> str | None:
+    """Why the network of these parameters cannot be built for the data set; None where it can."""
+    try:
+        layers = spec.layers(spec.network.params.model_validate(params))
+    except ShapeError as error:
+        return f"{spec.model} cannot take the images of {spec.dataset}: {error}"
+    if parameter_count(layers) > MAX_WEIGHTS:
+        return f"the network would have {parameter_count(layers):,} weights; at most {MAX_WEIGHTS:,} are allowed"
+    return None

@@ -1,0 +1,92 @@
+"""The database: an engine, and sessions that read or write."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.engine import URL
+from sqlmodel import Session
+
+BUSY_SECONDS = 10  # how long a writer waits for another before it gives up
+
+
+class Database:
+    """One database, SQLite or Postgres."""
+
+    def __init__(self, url: str) -> None:
+        self.url = make_url(url)
+        self.engine = _sqlite_engine(self.url) if self.url.get_backend_name() == "sqlite" else _server_engine(self.url)
+        self._writer = self.engine.execution_options(writes=True)
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session that only reads."""
+        with Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """A session in one transaction: committed at the end, rolled back by an exception."""
+        with Session(self._writer, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def migrate(self) -> None:
+        """Bring the schema up to date."""
+        if self.url.get_backend_name() == "sqlite" and self.url.database:
+            Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
+        command.upgrade(migrations(self), "head")
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.engine.dispose()
+
+
+def migrations(database: Database) -> Config:
+    """Alembic's configuration for `database`."""
+    config = Config()
+    packaged = Path(__file__).parent / "migrations"  # where a wheel carries them
+    folder = packaged if packaged.is_dir() else Path(__file__).parent.parent / "alembic"
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
+    config.attributes["engine"] = database.engine
+    return config
+
+
+def _server_engine(url: URL) -> Engine:
+    if url.drivername in ("postgresql", "postgres"):
+        url = url.set(drivername="postgresql+psycopg")
+    return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=30, pool_timeout=BUSY_SECONDS)
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    engine = create_engine(url, module=_sqlite_module(), pool_size=10, max_overflow=30)
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _sqlite_module() -> Any:
+    """The SQLite that the pysqlite3 wheel carries: Python's own is often older than the WAL fix of 3.51.3."""
+    try:
+        from pysqlite3 import dbapi2
+    except ImportError:  # no wheel for this platform
+        import sqlite3 as dbapi2
+    if dbapi2.sqlite_version_info < (3, 51, 3):
+        raise RuntimeError(f"SQLite {dbapi2.sqlite_version} can lose commits in WAL mode; install pysqlite3 0.6 or newer")
+    return dbapi2
+
+
+def _configure_sqlite(connection: Any, _: Any) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves, below
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_SECONDS * 1000}"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # IMMEDIATE takes the write lock before the first read: a plain BEGIN that writes later fails where another wrote
+    # in between.
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,71 @@
+"""The job's own counter: every change raises it in the transaction that makes the change.
+
+The row of the job stays locked until that transaction ends, so the order of numbers is the order of commits on both
+databases; a reader that has seen number n has seen everything before it.
+"""
+
+from sqlalchemy import func, select, update
+from sqlmodel import Session, col
+
+from worker.clock import now
+from worker.errors import NotFound
+from worker.tables import Event, Job, JobState, Pack, Trial
+
+
+def clock(session: Session) -> float:
+    """The present instant by the database."""
+    return float(session.scalar(select(now())) or 0.0)
+
+
+def lock_job(session: Session, job_id: str) -> Job:
+    """The job, locked until the transaction ends; NotFound where there is none."""
+    statement = select(Job).where(col(Job.id) == job_id).with_for_update().execution_options(populate_existing=True)
+    job = session.scalar(statement)
+    if job is None:
+        raise NotFound(f"there is no job {job_id!r:.60}; GET /jobs lists them")
+    return job
+
+
+def job_changed(session: Session, job: Job, state: JobState, detail: str | None = None) -> None:
+    """Move a locked job to `state` and note it."""
+    job.state = state
+    job.sequence += 1
+    session.add(Event(job_id=job.id, sequence=job.sequence, state=state, detail=detail, at=clock(session)))
+
+
+def trial_changed(session: Session, job: Job, trial: Trial, *, noted: bool) -> None:
+    """Stamp a change of a trial of a locked job; `noted` where it is a transition."""
+    job.sequence += 1
+    trial.sequence = job.sequence
+    if noted:
+        event = Event(job_id=job.id, sequence=job.sequence, trial=trial.number, state=trial.state, detail=trial.reason)
+        event.at = clock(session)
+        session.add(event)
+
+
+def account(session: Session, job: Job) -> None:
+    """Bring the time that a locked job has had a pack leased up to date; called before and after leases change."""
+    present = clock(session)
+    leased_until = session.scalar(
+        select(func.max(Pack.lease_expires_at)).where(col(Pack.job_id) == job.id, col(Pack.done).is_(False))
+    )
+    if job.active_since is not None:
+        # Where every lease ran out, as when the machine was off, the time since then does not count.
+        end = present if leased_until is None else min(present, leased_until)
+        job.active_seconds += max(0.0, end - job.active_since)
+    job.active_since = present if leased_until is not None and leased_until > present else None
+
+
+def active_seconds(job: Job, present: float) -> float:
+    """Seconds that a job has had a pack leased."""
+    return job.active_seconds + (max(0.0, present - job.active_since) if job.active_since is not None else 0.0)
+
+
+def raise_epoch(session: Session, pack: Pack, owner: str, lease_seconds: float) -> None:
+    """Give a pack to `owner`: whoever held it before can no longer write."""
+    session.execute(
+        update(Pack)
+        .where(col(Pack.id) == pack.id)
+        .values(lease_owner=owner, lease_epoch=Pack.lease_epoch + 1, lease_expires_at=now() + lease_seconds)
+    )
+    session.refresh(pack)

@@ -1,0 +1,160 @@
+"""Publication: a job's winner becomes a version, and the champion where it is better."""
+
+from dataclasses import dataclass
+from importlib.metadata import version as package_version
+from typing import Any, cast
+
+from sqlalchemy import func, select
+from sqlmodel import Session, col
+
+from ml.artifacts import Saved
+from worker.db import Database
+from worker.errors import LeaseLost
+from worker.journal import clock, lock_job
+from worker.leases import Claim, fence
+from worker.tables import Artifact, Champion, Job, ModelVersion, StopReason, TestOpening, Trial
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The best trial of a job, and its checkpoint."""
+
+    job: Job
+    trial: Trial
+    checkpoint: Artifact
+
+
+@dataclass(frozen=True)
+class Published:
+    """What publication adds to a winner."""
+
+    onnx_path: str
+    onnx: Saved
+    shape: list[int]
+    classes: list[str]
+    weights: int
+    test_loss: float | None
+    test_accuracy: float
+
+
+class Publishing:
+    """What publication reads and writes, for whoever holds the lease."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def winner(self, claim: Claim) -> Winner:
+        """The best trial of the claimed pack's job."""
+        with self.database.reading() as session:
+            job = session.get_one(Job, claim.job_id)
+            of_winner = (col(Trial.job_id) == job.id, col(Trial.number) == job.best_trial)
+            trial = session.scalars(select(Trial).where(*of_winner)).one()
+            checkpoint = session.scalars(
+                select(Artifact).where(
+                    col(Artifact.job_id) == job.id,
+                    col(Artifact.trial) == job.best_trial,
+                    col(Artifact.kind) == "checkpoint",
+                )
+            ).one()
+            return Winner(job, trial, checkpoint)
+
+    def open_test(self, claim: Claim) -> None:
+        """Write down that the test images are about to be looked at, once a run of a job."""
+        with self.database.writing() as session:
+            fence(session, claim)
+            job = lock_job(session, claim.job_id)
+            if _opening(session, job) is None:
+                opening = TestOpening(
+                    dataset_sha256=job.dataset_sha256,
+                    split=job.spec["split"],
+                    job_id=job.id,
+                    run=job.run,
+                    at=clock(session),
+                )
+                session.add(opening)
+
+    def publish(self, claim: Claim, winner: Winner, published: Published) -> None:
+        """Make the winner a version; LeaseLost where another has claimed the pack or somebody cancelled the job."""
+        with self.database.writing() as session:
+            fence(session, claim)
+            job = lock_job(session, claim.job_id)
+            if job.stop_reason == StopReason.CANCELLED:
+                raise LeaseLost("the job was cancelled before its winner was published")
+            version = self._version(session, winner, published)
+            opening = _opening(session, job)
+            if opening is not None:
+                opening.version_id = version.id
+            _move_champion(session, version)
+
+    def _version(self, session: Session, winner: Winner, published: Published) -> ModelVersion:
+        job, trial = winner.job, winner.trial
+        onnx = Artifact(
+            job_id=job.id,
+            trial=trial.number,
+            kind="onnx",
+            path=published.onnx_path,
+            sha256=published.onnx.sha256,
+            size=published.onnx.size,
+            created_at=clock(session),
+        )
+        session.add(onnx)
+        session.flush()
+        newest = session.scalar(select(func.max(ModelVersion.version)).where(col(ModelVersion.model) == job.model))
+        version = ModelVersion(
+            model=job.model,
+            version=(newest or 0) + 1,
+            dataset=job.dataset,
+            dataset_sha256=job.dataset_sha256,
+            split=job.spec["split"],
+            objective=_objective(job.spec),
+            value=cast("float", trial.value),
+            job_id=job.id,
+            run=job.run,
+            trial=trial.number,
+            params=trial.params or {},
+            shape=published.shape,
+            classes=published.classes,
+            weights=published.weights,
+            val_loss=cast("float", trial.val_loss),
+            val_accuracy=cast("float", trial.val_accuracy),
+            test_loss=published.test_loss,
+            test_accuracy=published.test_accuracy,
+            checkpoint_id=cast("int", winner.checkpoint.id),
+            onnx_id=cast("int", onnx.id),
+            code_version=package_version("chiffre"),
+            created_at=clock(session),
+        )
+        session.add(version)
+        session.flush()
+        return version
+
+
+def _opening(session: Session, job: Job) -> TestOpening | None:
+    return session.scalar(
+        select(TestOpening).where(col(TestOpening.job_id) == job.id, col(TestOpening.run) == job.run)
+    )
+
+
+def _objective(spec: dict[str, Any]) -> str:
+    """What versions are compared by; a loss is only comparable with the same kind of loss."""
+    return f"{spec['objective']}:{spec['loss']}" if spec["objective"] == "val_loss" else str(spec["objective"])
+
+
+def _move_champion(session: Session, version: ModelVersion) -> None:
+    """Let a version answer from now on if nothing does yet, or if it is better than what does and comparable."""
+    key = {"model": version.model, "dataset": version.dataset}
+    champion = session.get(Champion, tuple(key.values()), with_for_update=True)
+    if champion is None:
+        session.add(Champion(**key, version_id=cast("int", version.id), moved_at=clock(session)))
+        return
+    reigning = session.get_one(ModelVersion, champion.version_id)
+    if _comparable(version, reigning) and _better(version, reigning):
+        champion.version_id, champion.moved_at = cast("int", version.id), clock(session)
+
+
+def _comparable(one: ModelVersion, other: ModelVersion) -> bool:
+    return all(getattr(one, name) == getattr(other, name) for name in ("dataset_sha256", "split", "objective"))
+
+
+def _better(one: ModelVersion, other: ModelVersion) -> bool:
+    return one.value > other.value if one.objective == "val_accuracy" else one.value < other.value

@@ -1,0 +1,51 @@
+"""The settings: the only reader of the environment. Each field is the variable CHIFFRE_<NAME>."""
+
+import os
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What can be set from outside."""
+
+    model_config = SettingsConfigDict(env_prefix="CHIFFRE_", frozen=True)
+
+    home: Path = Field(Path(".chiffre"), description="the folder that all state lies under")
+    database_url: SecretStr | None = Field(None, description="SQLAlchemy URL; by default SQLite under the home")
+    broker_url: SecretStr | None = Field(None, description="Celery's broker; by default a private Valkey")
+    artifacts: Path | None = Field(None, description="the folder of checkpoints; by default under the home")
+    allowed_hosts: list[str] = Field(
+        ["127.0.0.1", "localhost", "::1"],
+        description="Host headers that are answered, as a JSON list; `*.example.org` and `*` work",
+    )
+    trainers: int = Field(
+        default_factory=lambda: len(os.sched_getaffinity(0)), ge=1, le=256, description="training processes, one a core"
+    )
+    lease_seconds: float = Field(60, gt=0, description="a pack whose worker is silent this long goes to another")
+    poll_seconds: float = Field(3, gt=0, description="how often an idle worker looks for work without being rung")
+    max_body_bytes: int = Field(1 << 20, ge=1024, description="largest request body")
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+
+    @property
+    def database(self) -> str:
+        """The database's URL."""
+        return self.database_url.get_secret_value() if self.database_url else f"sqlite:///{self.home / 'chiffre.db'}"
+
+    @property
+    def broker(self) -> str | None:
+        """The broker's URL, None where no broker is named."""
+        return self.broker_url.get_secret_value() if self.broker_url else None
+
+    @property
+    def artifact_folder(self) -> Path:
+        """The folder of checkpoints."""
+        return self.artifacts or self.home / "artifacts"
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()

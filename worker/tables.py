@@ -1,0 +1,221 @@
+"""The tables. Instants are seconds since 1970 by the database's clock (`clock.py`)."""
+
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Column, Index, Text, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+# One convention, so that a migration can name every constraint on both databases.
+SQLModel.metadata.naming_convention = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class JobState(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"  # accepted, nothing begun
+    RUNNING = "running"  # at least one trial was begun
+    STOPPING = "stopping"  # no more trials; running ones end, the winner is published
+    COMPLETED = "completed"  # the winner is published
+    FAILED = "failed"  # no trial can be published; `error` says why
+    CANCELLED = "cancelled"  # somebody asked
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will happen."""
+        return self in (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
+
+
+class StopReason(StrEnum):
+    """Why a job begins no more trials."""
+
+    TRIALS = "trials"
+    SECONDS = "seconds"
+    SPACE_EXHAUSTED = "space_exhausted"
+    CANCELLED = "cancelled"
+    FAILURES = "failures"
+
+
+class Purpose(StrEnum):
+    """What a pack is for."""
+
+    TRAIN = "train"  # its trials are trained
+    PUBLISH = "publish"  # the job's winner becomes a version
+
+
+class Dataset(SQLModel, table=True):
+    """A data set that some job was accepted for."""
+
+    sha256: str = Field(primary_key=True)
+    name: str
+    images: int
+    shape: list[int] = Field(sa_column=Column(JSON, nullable=False))
+    classes: list[str] = Field(sa_column=Column(JSON, nullable=False))
+
+
+class Job(SQLModel, table=True):
+    """What a person posted."""
+
+    id: str = Field(primary_key=True)
+    kind: str  # train or tune
+    spec: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))  # as posted, defaults filled in
+    state: str = Field(index=True)
+    stop_reason: str | None = None
+    error: str | None = Field(None, sa_column=Column(Text))
+    model: str
+    dataset: str
+    dataset_sha256: str = Field(foreign_key="dataset.sha256")
+    maximize: bool  # whether a higher trial value is better
+    trial_limit: int
+    seconds_limit: float | None = None
+    reserved: int = 0  # trials begun
+    failures: int = 0  # trials that failed
+    best_trial: int | None = None
+    best_value: float | None = None
+    active_seconds: float = 0.0  # time with a pack leased, up to active_since
+    active_since: float | None = None
+    run: int = 1  # raised when a completed job goes on
+    sequence: int = Field(0, sa_column=Column(BigInteger, nullable=False))  # the last change's number
+    created_at: float = Field(index=True)
+    started_at: float | None = None
+    finished_at: float | None = None
+
+
+class Pack(SQLModel, table=True):
+    """What a worker claims: some trials that train as one."""
+
+    id: int | None = Field(None, primary_key=True)
+    job_id: str = Field(foreign_key="job.id", index=True)
+    purpose: str
+    key: str  # what its trials share
+    lanes: int  # trials at once
+    stream_seed: int | None = Field(None, sa_column=Column(BigInteger))
+    position: int = 0  # steps taken of the stream
+    done: bool = Field(False, index=True)
+    deaths: int = 0  # trainers that died on it
+    lease_owner: str | None = None
+    lease_epoch: int = 0  # raised by every claim; a write with an older one is refused
+    lease_expires_at: float | None = None
+
+
+class Trial(SQLModel, table=True):
+    """One attempt at training."""
+
+    __table_args__ = (UniqueConstraint("job_id", "number"), Index(None, "job_id", "sequence"))
+
+    id: int | None = Field(None, primary_key=True)
+    job_id: str = Field(foreign_key="job.id")
+    number: int
+    pack_id: int = Field(foreign_key="pack.id", index=True)
+    lane: int = 0
+    state: str
+    reason: str | None = Field(None, sa_column=Column(Text))  # why it ended
+    params: dict[str, Any] | None = Field(None, sa_column=Column(JSON))  # all hyper-parameters, as trained
+    suggestion: dict[str, Any] | None = Field(None, sa_column=Column(JSON))  # what was drawn, by Optuna's names
+    attrs: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))  # Optuna's notes
+    init_seed: int | None = Field(None, sa_column=Column(BigInteger))
+    start_step: int | None = None
+    epochs: int = 0  # measured so far
+    best_epoch: float | None = None
+    value: float | None = None  # the objective of the best epoch, once the trial is judged
+    train_loss: float | None = None  # of the best epoch, as the next two
+    val_loss: float | None = None
+    val_accuracy: float | None = None
+    seconds: float = 0.0  # training and evaluation
+    sequence: int = Field(0, sa_column=Column(BigInteger, nullable=False))  # the job's at the last change
+    created_at: float
+    finished_at: float | None = None
+
+
+class Measurement(SQLModel, table=True):
+    """One trial at one rung."""
+
+    trial_id: int = Field(foreign_key="trial.id", primary_key=True)
+    step: int = Field(primary_key=True)  # tenths of an epoch
+    images_seen: int = Field(sa_column=Column(BigInteger, nullable=False))
+    train_loss: float | None = None
+    val_loss: float | None = None
+    val_accuracy: float | None = None
+    seconds: float
+
+
+class Artifact(SQLModel, table=True):
+    """A file that a job made, under the artifact folder."""
+
+    id: int | None = Field(None, primary_key=True)
+    job_id: str = Field(foreign_key="job.id", index=True)
+    trial: int  # number
+    kind: str  # checkpoint or onnx
+    path: str  # relative to the artifact folder
+    sha256: str
+    size: int  # bytes
+    created_at: float
+
+
+class ModelVersion(SQLModel, table=True):
+    """A job's winner, published; never changed."""
+
+    __table_args__ = (UniqueConstraint("model", "version"), UniqueConstraint("job_id", "run"))
+
+    id: int | None = Field(None, primary_key=True)
+    model: str
+    version: int
+    dataset: str
+    dataset_sha256: str = Field(foreign_key="dataset.sha256")
+    split: str
+    objective: str  # with the loss it was computed from, where it is one
+    value: float  # the objective on validation
+    job_id: str = Field(foreign_key="job.id")
+    run: int
+    trial: int
+    params: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    shape: list[int] = Field(sa_column=Column(JSON, nullable=False))
+    classes: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    weights: int  # how many
+    val_loss: float
+    val_accuracy: float
+    test_loss: float | None
+    test_accuracy: float
+    checkpoint_id: int = Field(foreign_key="artifact.id")
+    onnx_id: int = Field(foreign_key="artifact.id")
+    code_version: str
+    created_at: float
+
+
+class Champion(SQLModel, table=True):
+    """Which version answers for a network and a data set."""
+
+    model: str = Field(primary_key=True)
+    dataset: str = Field(primary_key=True)
+    version_id: int = Field(foreign_key="modelversion.id")
+    moved_at: float
+
+
+class TestOpening(SQLModel, table=True):
+    """One look at the test images."""
+
+    __table_args__ = (UniqueConstraint("job_id", "run"),)
+
+    id: int | None = Field(None, primary_key=True)
+    dataset_sha256: str = Field(foreign_key="dataset.sha256")
+    split: str
+    job_id: str = Field(foreign_key="job.id")
+    run: int
+    version_id: int | None = Field(None, foreign_key="modelversion.id")
+    at: float
+
+
+class Event(SQLModel, table=True):
+    """A transition of a job or of one of its trials, in the order in which they were committed."""
+
+    job_id: str = Field(foreign_key="job.id", primary_key=True)
+    sequence: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    trial: int | None = None  # number; None for the job's own
+    state: str
+    detail: str | None = Field(None, sa_column=Column(Text))
+    at: float

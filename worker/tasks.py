@@ -1,0 +1,53 @@
+"""The Celery task, and what a worker process sets up around it."""
+
+import os
+import secrets
+import socket
+from threading import Thread
+from typing import Any
+
+from celery.signals import setup_logging, worker_ready, worker_shutdown, worker_shutting_down
+
+from worker.db import Database
+from worker.leases import Leases
+from worker.logs import configure_logging
+from worker.queue import RING, app
+from worker.settings import settings
+from worker.supervisor import Supervisor
+from worker.trainers import Trainers
+
+_supervisor: Supervisor | None = None  # one a worker process, from ready to shutdown
+
+
+@app.task(name=RING)  # type: ignore[untyped-decorator]
+def ring() -> None:
+    """There is work: take what is to be had."""
+    if _supervisor is not None:
+        _supervisor.work()
+
+
+@setup_logging.connect  # type: ignore[untyped-decorator]
+def _log(**_: Any) -> None:
+    configure_logging("worker")
+
+
+@worker_ready.connect  # type: ignore[untyped-decorator]
+def _start(**_: Any) -> None:
+    global _supervisor
+    config = settings()
+    owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+    leases = Leases(Database(config.database), owner, config.lease_seconds)
+    _supervisor = Supervisor(leases, Trainers(config.trainers), config.poll_seconds)
+    Thread(target=_supervisor.poll, daemon=True).start()
+
+
+@worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def _drain(**_: Any) -> None:
+    if _supervisor is not None:
+        _supervisor.drain()
+
+
+@worker_shutdown.connect  # type: ignore[untyped-decorator]
+def _stop(**_: Any) -> None:
+    if _supervisor is not None:
+        _supervisor.trainers.close()

@@ -1,0 +1,120 @@
+"""The worker's trainers: warm processes, lent to one pack at a time."""
+
+import os
+import signal
+import subprocess
+import sys
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import orjson
+
+from ml.tune import Stop
+from worker.leases import Claim
+
+
+class TrainerDied(Exception):
+    """The trainer's process ended without an answer; the text says how."""
+
+
+class TrainerProcess:
+    """One training process, exec'd in a process group of its own."""
+
+    def __init__(self) -> None:
+        ours, theirs = Pipe()
+        self._pipe: Connection = ours
+        # One thread each: the trainers together use every core once.
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "worker.trainer", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env=environment,
+        )
+        theirs.close()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    def begin(self, claim: Claim) -> None:
+        """Hand over a pack; TrainerDied where the process is gone."""
+        self._send({"pack": claim.pack_id, "job": claim.job_id, "epoch": claim.epoch, "purpose": claim.purpose})
+
+    def stop(self, reason: Stop) -> None:
+        """Ask for the pack to be ended at the next step."""
+        self._send({"stop": reason})
+
+    def answer(self, timeout: float) -> dict[str, Any] | None:
+        """How the pack went, None while it is being worked on; TrainerDied where the process ended."""
+        try:
+            if not self._pipe.poll(timeout):
+                return None
+            answer: dict[str, Any] = orjson.loads(self._pipe.recv_bytes())
+        except (EOFError, OSError):
+            raise TrainerDied(self._how()) from None
+        return self.answer(timeout) if "ready" in answer else answer
+
+    def kill(self) -> None:
+        """End the process and whatever it started."""
+        if self.alive:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._pipe.close()
+
+    def _send(self, order: dict[str, Any]) -> None:
+        try:
+            self._pipe.send_bytes(orjson.dumps(order))
+        except (BrokenPipeError, OSError):
+            raise TrainerDied(self._how()) from None
+
+    def _how(self) -> str:
+        code = self._process.wait()
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        return f"the training process died ({how}); its log says more"
+
+
+class Trainers:
+    """A fixed number of warm trainers; one that dies is replaced at once."""
+
+    def __init__(self, number: int) -> None:
+        self._idle: SimpleQueue[TrainerProcess] = SimpleQueue()
+        self._all: list[TrainerProcess] = []
+        for _ in range(number):
+            self._idle.put(self._start())
+
+    def borrow(self) -> TrainerProcess | None:
+        """An idle trainer, None where all are at work."""
+        try:
+            trainer = self._idle.get_nowait()
+        except Empty:
+            return None
+        return trainer if trainer.alive else self._replace(trainer)
+
+    def give_back(self, trainer: TrainerProcess) -> None:
+        """Return a borrowed trainer, dead or alive."""
+        self._idle.put(trainer if trainer.alive else self._replace(trainer))
+
+    def close(self) -> None:
+        """End all of them."""
+        for trainer in self._all:
+            trainer.kill()
+
+    def _start(self) -> TrainerProcess:
+        trainer = TrainerProcess()
+        self._all.append(trainer)
+        return trainer
+
+    def _replace(self, dead: TrainerProcess) -> TrainerProcess:
+        dead.kill()
+        self._all.remove(dead)
+        return self._start()
