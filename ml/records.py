@@ -22,6 +22,13 @@ class TrialState(StrEnum):
         return self in (TrialState.COMPLETED, TrialState.PRUNED, TrialState.STOPPED_EARLY)
 
 
+class Stop(StrEnum):
+    """Why running trials must end now."""
+
+    SECONDS = "seconds"  # the job's time is up: what was measured counts
+    CANCELLED = "cancelled"  # somebody asked
+
+
 @dataclass(frozen=True)
 class Measurement:
     """One lane at one rung. A loss that is not finite is None."""

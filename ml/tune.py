@@ -2,24 +2,16 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
 from time import monotonic
 from typing import Protocol
 
 from ml.datasets import datasets
 from ml.layers import to_json
-from ml.records import Checkpoint, Event, Finished, Measured, Measurement, Started, TrialRecord, TrialState
+from ml.records import Checkpoint, Event, Finished, Measured, Measurement, Started, Stop, TrialRecord, TrialState
 from ml.search import Search
 from ml.seeds import Purpose, derive
 from ml.specs import TuneSpec
 from ml.train import Lane, TrainingData, fit, objective
-
-
-class Stop(StrEnum):
-    """Why running trials must end now."""
-
-    SECONDS = "seconds"  # the job's time is up: what was measured counts
-    CANCELLED = "cancelled"  # somebody asked
 
 
 class Book(Protocol):

@@ -10,10 +10,9 @@ from typing import Any, cast
 from sqlalchemy import CursorResult, func, or_, select, update
 from sqlmodel import Session, col
 
-from ml.records import TrialState
+from ml.records import Stop, TrialState
 from ml.seeds import Purpose as Seed
 from ml.seeds import derive
-from ml.tune import Stop
 from worker.clock import now
 from worker.db import Database
 from worker.errors import LeaseLost

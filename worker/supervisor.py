@@ -5,7 +5,7 @@ from time import monotonic
 
 import structlog
 
-from ml.tune import Stop
+from ml.records import Stop
 from worker.leases import Claim, Leases
 from worker.queue import ring
 from worker.trainers import TrainerDied, TrainerProcess, Trainers

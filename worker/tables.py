@@ -115,8 +115,8 @@ class Trial(SQLModel, table=True):
     lane: int = 0
     state: str
     reason: str | None = Field(None, sa_column=Column(Text))  # why it ended
-    params: dict[str, Any] | None = Field(None, sa_column=Column(JSON))  # all hyper-parameters, as trained
-    suggestion: dict[str, Any] | None = Field(None, sa_column=Column(JSON))  # what was drawn, by Optuna's names
+    params: dict[str, Any] | None = Field(None, sa_column=Column(JSON(none_as_null=True)))  # all hyper-parameters, as trained
+    suggestion: dict[str, Any] | None = Field(None, sa_column=Column(JSON(none_as_null=True)))  # what was drawn, by Optuna's names
     attrs: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))  # Optuna's notes
     init_seed: int | None = Field(None, sa_column=Column(BigInteger))
     start_step: int | None = None

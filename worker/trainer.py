@@ -27,10 +27,10 @@ from ml.graph import onnx_bytes
 from ml.lanes import module_of
 from ml.layers import from_json, parameter_count
 from ml.predict import Predictor
-from ml.records import Event, Finished, Measured, Started, TrialRecord
+from ml.records import Event, Finished, Measured, Started, Stop, TrialRecord
 from ml.search import Search
 from ml.train import TrainingData, objective
-from ml.tune import Stop, tune
+from ml.tune import tune
 from worker.db import Database
 from worker.errors import LeaseLost
 from worker.leases import Claim

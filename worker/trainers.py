@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from ml.tune import Stop
+from ml.records import Stop
 from worker.leases import Claim
 
 

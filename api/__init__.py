@@ -1,0 +1,1 @@
+"""HTTP, and the command that talks to it."""

@@ -1,0 +1,71 @@
+"""Pages by cursor: a page goes on after the last row of the one before, however many rows were added since."""
+
+import base64
+import binascii
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from sqlalchemy import ColumnElement, Select, and_, or_
+from sqlalchemy.orm import Session
+
+from api.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Order:
+    """An order of rows: by `key`, rows without one last, and by `tie` among equals. Both are selected with the row."""
+
+    name: str  # as the query names it
+    key: ColumnElement[Any]
+    tie: ColumnElement[Any]
+    descending: bool
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some rows, and the cursor of the next page, None at the end."""
+
+    rows: list[Any]
+    next_cursor: str | None
+
+
+def page_of(session: Session, statement: Select[Any], order: Order, limit: int, cursor: str | None) -> Page:
+    """`limit` rows of `statement` after `cursor`; BadInput where the cursor is not one of this order."""
+    statement = statement.add_columns(order.key.label("page_key"), order.tie.label("page_tie"))
+    if cursor is not None:
+        statement = statement.where(_after(order, *_decode(cursor, order)))
+    by_key = order.key.desc() if order.descending else order.key.asc()
+    rows = session.execute(statement.order_by(order.key.is_(None), by_key, order.tie).limit(limit + 1)).all()
+    more = len(rows) > limit
+    rows = rows[:limit]
+    following = _encode(order, rows[-1].page_key, rows[-1].page_tie) if more else None
+    return Page([row[0] for row in rows], following)
+
+
+def _after(order: Order, key: Any, tie: Any) -> ColumnElement[bool]:
+    if key is None:
+        return and_(order.key.is_(None), order.tie > tie)
+    beyond = order.key < key if order.descending else order.key > key
+    return or_(beyond, and_(order.key == key, order.tie > tie), order.key.is_(None))
+
+
+def _encode(order: Order, key: Any, tie: Any) -> str:
+    return base64.urlsafe_b64encode(orjson.dumps([_sign(order), key, tie])).decode().rstrip("=")
+
+
+def _decode(cursor: str, order: Order) -> tuple[Any, Any]:
+    try:
+        sign, key, tie = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        text = isinstance(key, str) or key is None
+        if sign != _sign(order) or not (text or isinstance(key, int | float)) or not isinstance(tie, str | int):
+            raise ValueError
+    except (ValueError, TypeError, binascii.Error):
+        raise BadInput("?cursor", "not a cursor of this list and order; begin without one") from None
+    if isinstance(key, int | float) and isinstance(order.key.type.python_type(), str):
+        raise BadInput("?cursor", "not a cursor of this list and order; begin without one")
+    return key, tie
+
+
+def _sign(order: Order) -> str:
+    return f"{'-' if order.descending else ''}{order.name}"

@@ -1,0 +1,38 @@
+"""Is it alive, is it ready."""
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+from sqlalchemy import text
+
+from api.deps import DatabaseDep, RosterDep
+from worker.queue import broker_answers
+
+router = APIRouter(tags=["health"])
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: str = "alive"
+
+
+class Ready(BaseModel):
+    """What this API can do just now."""
+
+    status: str = "ready"
+    broker: bool  # without it workers find jobs a few seconds later
+    models: list[str]  # "network/data set" that /predict answers for
+
+
+@router.get("/livez")
+def livez() -> Alive:
+    """Whether the process answers; looks at nothing else."""
+    return Alive()
+
+
+@router.get("/readyz")
+def readyz(database: DatabaseDep, roster: RosterDep) -> Ready:
+    """Whether jobs can be accepted: 503 while the database does not answer."""
+    with database.reading() as session:
+        session.execute(text("SELECT 1"))
+    return Ready(broker=broker_answers(), models=sorted("/".join(key) for key in roster.served))

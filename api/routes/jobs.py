@@ -1,0 +1,237 @@
+"""Jobs: post them, list them, watch their trials."""
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import Annotated, Any, cast
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from sqlalchemy import ColumnElement, func, select
+from sqlmodel import Session, col
+
+from api.deps import DatabaseDep, LedgerDep
+from api.errors import BadInput
+from api.paging import Order, page_of
+from api.schemas import (
+    Best,
+    JobDetail,
+    JobPage,
+    JobPublic,
+    MeasurementPublic,
+    TrialDetail,
+    TrialPage,
+    TrialPublic,
+    VersionRef,
+)
+from ml.networks import networks
+from ml.params import describe
+from ml.records import TrialState
+from ml.specs import TrainSpec, TuneSpec
+from worker.clock import to_datetime
+from worker.db import Database
+from worker.errors import NotFound
+from worker.journal import active_seconds, clock
+from worker.queue import submit
+from worker.tables import Event, Job, JobState, Measurement, ModelVersion, Pack, Trial
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+JobId = Annotated[str, Path(description="a job's id, as POST answered it", max_length=64)]
+Limit = Annotated[int, Query(ge=1, le=1000, description="rows a page")]
+Cursor = Annotated[str | None, Query(max_length=2000, description="next_cursor of the page before")]
+
+CSV_COLUMNS = ("epochs", "best_epoch", "train_loss", "val_loss", "val_accuracy", "value", "seconds")
+SORTABLE = ("number", "state", "created_at", "finished_at", *CSV_COLUMNS)
+CSV_PAGE = 500  # rows read at a time; no session is open while they are sent
+
+
+@router.post("/train", status_code=202)
+def train(spec: TrainSpec, ledger: LedgerDep, response: Response) -> JobDetail:
+    """Train one network with fixed hyper-parameters."""
+    return _accepted(submit(ledger, spec), ledger, response)
+
+
+@router.post("/tune", status_code=202)
+def tune(spec: TuneSpec, ledger: LedgerDep, response: Response) -> JobDetail:
+    """Search the hyper-parameters of one network."""
+    return _accepted(submit(ledger, spec), ledger, response)
+
+
+@router.get("")
+def list_jobs(
+    database: DatabaseDep, state: JobState | None = None, limit: Limit = 50, cursor: Cursor = None
+) -> JobPage:
+    """List jobs, the newest first."""
+    order = Order("created_at", col(Job.created_at), col(Job.id), descending=True)
+    statement = select(Job) if state is None else select(Job).where(col(Job.state) == state)
+    with database.reading() as session:
+        page = page_of(session, statement, order, limit, cursor)
+        return JobPage(items=[JobPublic(**_summary(session, job)) for job in page.rows], next_cursor=page.next_cursor)
+
+
+@router.get("/{job_id}")
+def get_job(job_id: JobId, database: DatabaseDep) -> JobDetail:
+    """One job: its state, progress, best trial, specification and history."""
+    with database.reading() as session:
+        return _detail(session, _job(session, job_id))
+
+
+@router.post("/{job_id}/cancel", status_code=202)
+def cancel(job_id: JobId, ledger: LedgerDep) -> JobDetail:
+    """End a job; its running trials are cut within seconds. A job that has ended stays as it is."""
+    job = ledger.cancel(job_id)
+    with ledger.database.reading() as session:
+        return _detail(session, job)
+
+
+@router.get("/{job_id}/trials", responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}})
+def list_trials(
+    job_id: JobId,
+    request: Request,
+    response: Response,
+    database: DatabaseDep,
+    state: Annotated[TrialState | None, Query(description="only trials in this state")] = None,
+    order_by: Annotated[
+        str, Query(max_length=100, description="a column or hyper-parameter; with - before it the largest first")
+    ] = "number",
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> TrialPage:
+    """A job's trials by page; with `Accept: text/csv` all of them as CSV."""
+    with database.reading() as session:
+        job = _job(session, job_id)
+        order = _order(job, order_by)
+        if _wants_csv(request):
+            # The declared type is the JSON answer; this one goes out as it is.
+            return cast("TrialPage", _csv_response(database, job, state, order))
+        page = page_of(session, _trials(job, state), order, limit, cursor)
+    if page.next_cursor is not None:
+        following = request.url.include_query_params(cursor=page.next_cursor)
+        response.headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+    return TrialPage(items=[TrialPublic.of(trial) for trial in page.rows], next_cursor=page.next_cursor)
+
+
+@router.get("/{job_id}/trials/{number}")
+def get_trial(job_id: JobId, number: Annotated[int, Path(ge=0, lt=2**31)], database: DatabaseDep) -> TrialDetail:
+    """One trial with every epoch."""
+    with database.reading() as session:
+        job = _job(session, job_id)
+        trial = session.scalar(_trials(job, None).where(col(Trial.number) == number))
+        if trial is None:
+            raise NotFound(f"job {job_id} has no trial {number}; GET /jobs/{job_id}/trials lists them")
+        measurements = session.scalars(
+            select(Measurement).where(col(Measurement.trial_id) == trial.id).order_by(col(Measurement.step))
+        ).all()
+        seeds = {"init_seed": trial.init_seed, "start_step": trial.start_step}
+        return TrialDetail(
+            **TrialPublic.of(trial).model_dump(),
+            **seeds,
+            stream_seed=session.get_one(Pack, trial.pack_id).stream_seed,
+            measurements=[MeasurementPublic.of(m) for m in measurements],
+        )
+
+
+def _accepted(job: Job, ledger: LedgerDep, response: Response) -> JobDetail:
+    response.headers["Location"] = f"/jobs/{job.id}"
+    response.headers["Retry-After"] = "1"
+    with ledger.database.reading() as session:
+        return _detail(session, job)
+
+
+def _job(session: Session, job_id: str) -> Job:
+    job = session.get(Job, job_id)
+    if job is None:
+        raise NotFound(f"there is no job {job_id!r:.60}; GET /jobs lists them")
+    return job
+
+
+def _detail(session: Session, job: Job) -> JobDetail:
+    events = session.scalars(
+        select(Event).where(col(Event.job_id) == job.id, col(Event.trial).is_(None)).order_by(col(Event.sequence))
+    )
+    return JobDetail(**_summary(session, job), spec=job.spec, history=[JobDetail.transition(e) for e in events])
+
+
+def _summary(session: Session, job: Job) -> dict[str, Any]:
+    """What a list and a detail of jobs have in common."""
+    counts = session.execute(
+        select(Trial.state, func.count()).where(col(Trial.job_id) == job.id).group_by(col(Trial.state))
+    ).all()
+    published = session.scalar(
+        select(ModelVersion.version).where(col(ModelVersion.job_id) == job.id).order_by(col(ModelVersion.run).desc())
+    )
+    best = job.best_trial is not None and job.best_value is not None
+    plain = {"id", "kind", "state", "stop_reason", "error", "model", "dataset", "trial_limit"}
+    return {
+        **job.model_dump(include=plain),
+        "trials": {state: count for state, count in sorted(counts)},
+        "active_seconds": round(active_seconds(job, clock(session)), 3),
+        "best": Best(trial=cast("int", job.best_trial), value=cast("float", job.best_value)) if best else None,
+        "version": VersionRef(model=job.model, version=published) if published is not None else None,
+        **{name: to_datetime(getattr(job, name)) for name in ("created_at", "started_at", "finished_at")},
+    }
+
+
+def _trials(job: Job, state: TrialState | None) -> Any:
+    statement = select(Trial).where(col(Trial.job_id) == job.id)
+    return statement if state is None else statement.where(col(Trial.state) == state)
+
+
+def _order(job: Job, order_by: str) -> Order:
+    """The order that a query names; BadInput where there is no such column."""
+    name = order_by.removeprefix("-")
+    key: ColumnElement[Any]
+    if name in SORTABLE:
+        key = col(getattr(Trial, name))
+    else:
+        params = describe(networks[job.model].params)
+        kinds = {n: _kind(p) for n, p in params.items() if _kind(p) is not None}
+        if name not in kinds:
+            raise BadInput("?order_by", f"no such column; choose one of: {', '.join([*SORTABLE, *kinds])}")
+        value = col(Trial.params)[name]
+        key = value.as_string() if kinds[name] == "string" else value.as_float()
+    return Order(name, key, col(Trial.number), descending=order_by.startswith("-"))
+
+
+def _kind(parameter: dict[str, Any]) -> str | None:
+    """The JSON type of a parameter that can be ordered: number or string; None where it cannot."""
+    kinds = {parameter.get("type"), *(option.get("type") for option in parameter.get("anyOf", []))}
+    if kinds & {"integer", "number"}:
+        return "number"
+    return "string" if "string" in kinds else None
+
+
+def _wants_csv(request: Request) -> bool:
+    return "text/csv" in request.headers.get("accept", "")
+
+
+def _csv_response(database: Database, job: Job, state: TrialState | None, order: Order) -> Response:
+    headers = {"Content-Disposition": f'attachment; filename="{job.id}-trials.csv"'}
+    return StreamingResponse(_csv(database, job, state, order), media_type="text/csv; charset=utf-8", headers=headers)
+
+
+def _csv(database: Database, job: Job, state: TrialState | None, order: Order) -> Iterator[str]:
+    """Every trial as a row: number, state, each hyper-parameter, then what it reached and the time it took."""
+    params = list(networks[job.model].params.model_fields)
+    yield _csv_row(["number", "state", *params, *CSV_COLUMNS])
+    cursor: str | None = None
+    while True:
+        with database.reading() as session:
+            page = page_of(session, _trials(job, state), order, CSV_PAGE, cursor)
+        for trial in page.rows:
+            drawn = [_csv_value((trial.params or {}).get(name)) for name in params]
+            yield _csv_row([trial.number, trial.state, *drawn, *(getattr(trial, name) for name in CSV_COLUMNS)])
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+
+
+def _csv_value(value: Any) -> Any:
+    return " ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _csv_row(values: list[Any]) -> str:
+    line = io.StringIO()
+    csv.writer(line).writerow(values)
+    return line.getvalue()

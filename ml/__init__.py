@@ -1,0 +1,1 @@
+"""The science: networks, data sets, training, search and prediction, usable alone (`python -m ml`)."""

