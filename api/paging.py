@@ -17,8 +17,8 @@ class Order:
     """An order of rows: by `key`, rows without one last, and by `tie` among equals. Both are selected with the row."""
 
     name: str  # as the query names it
-    key: ColumnElement[Any]
-    tie: ColumnElement[Any]
+    key: Any  # a column, or an expression of one
+    tie: Any
     descending: bool
 
 

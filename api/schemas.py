@@ -6,7 +6,7 @@ from typing import Any, Self
 from pydantic import BaseModel, Field
 
 from worker.clock import to_datetime
-from worker.tables import Event, Job, Measurement, ModelVersion, Trial
+from worker.tables import Event, Measurement, ModelVersion, Trial
 
 
 class Best(BaseModel):

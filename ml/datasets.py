@@ -1,7 +1,7 @@
 """The data sets: loaders, splits and the stream of minibatches.
 
-Images are uint8 [n, channels, height, width] in memory, labels uint8 [n]. To add a data set, write a loader and register
-it here with its shape, classes and SHA-256 (`python -m ml sha256 NAME` prints it).
+Images are uint8 [n, channels, height, width] in memory, labels uint8 [n]. To add a data set, write a loader and
+register it here with its shape, classes and SHA-256 (`python -m ml sha256 NAME` prints it).
 """
 
 import gzip
@@ -45,8 +45,8 @@ class Arrays:
     def sha256(self) -> str:
         """The hash that identifies these images and labels, whatever file they came from."""
         digest = hashlib.sha256(repr(self.images.shape).encode())
-        digest.update(np.ascontiguousarray(self.images))
-        digest.update(np.ascontiguousarray(self.labels))
+        digest.update(np.ascontiguousarray(self.images).data)
+        digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()
 
 
@@ -69,7 +69,9 @@ class Dataset:
         except (OSError, EOFError, struct.error, ValueError) as error:
             raise DataError(f"the data set cannot be read ({error}); restore its files under {DATA}") from error
         if arrays.sha256() != self.sha256:
-            raise DataError(f"the data set is damaged: its SHA-256 is not {self.sha256}; restore its files under {DATA}")
+            raise DataError(
+                f"the data set is damaged: its SHA-256 is not {self.sha256}; restore its files under {DATA}"
+            )
         return arrays
 
 

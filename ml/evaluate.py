@@ -47,7 +47,7 @@ def evaluate(module: nn.Module, data: Images, loss: Loss) -> tuple[float, float]
     """The mean loss and the accuracy (0..1) over `data`; the loss may be infinite or NaN."""
     total, right = 0.0, 0
     for images, labels in zip(
-        data.images.split(EVALUATION_BATCH), data.labels.split(EVALUATION_BATCH), strict=True
+        torch.split(data.images, EVALUATION_BATCH), torch.split(data.labels, EVALUATION_BATCH), strict=True
     ):
         outputs = module(scaled(images))
         total += loss_of(loss, outputs, labels).item() * len(labels)
@@ -58,5 +58,5 @@ def evaluate(module: nn.Module, data: Images, loss: Loss) -> tuple[float, float]
 @torch.inference_mode()
 def probabilities(module: nn.Module, images: Tensor) -> np.ndarray:
     """Class probabilities, float32 [n, classes], for uint8 images."""
-    outputs = [module(scaled(batch)).softmax(1) for batch in images.split(EVALUATION_BATCH)]
+    outputs = [module(scaled(batch)).softmax(1) for batch in torch.split(images, EVALUATION_BATCH)]
     return torch.cat(outputs).numpy()

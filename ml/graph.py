@@ -44,4 +44,4 @@ def onnx_bytes(layers: list[Layer], weights: dict[str, np.ndarray], shape: Shape
     model: ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
     model.ir_version = IR_VERSION
     checker.check_model(model)
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())

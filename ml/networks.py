@@ -20,18 +20,22 @@ from ml.space import SearchSpace
 Width = Annotated[int, Field(ge=1, le=16384)]
 
 
+Build = Callable[[int, int, int, int, Any], list[Layer]]  # (channels, height, width, classes, params) → layers
+
+
 @dataclass(frozen=True)
 class Network:
     """A network that can be named in a specification."""
 
-    build: Callable[[int, int, int, int, Any], list[Layer]]  # (channels, height, width, classes, params)
+    build: Build
     params: type[Params]  # what it takes
     space: SearchSpace  # what is searched where a job names no space
     description: str
 
     def layers(self, shape: Shape, classes: int, params: Params) -> list[Layer]:
         """The layers for images of `shape` (channels, height, width); ShapeError where the network cannot take it."""
-        layers = self.build(*shape, classes, params)
+        channels, height, width = shape
+        layers = self.build(channels, height, width, classes, params)
         shapes(layers, shape)
         return layers
 
@@ -46,14 +50,10 @@ TRAINING_SPACE = {
 }
 
 
-def network(
-    name: str, params: type[Params], space: dict[str, Any]
-) -> Callable[[Callable[[int, int, int, int, Any], list[Layer]]], Callable[[int, int, int, int, Any], list[Layer]]]:
+def network(name: str, params: type[Params], space: dict[str, Any]) -> Callable[[Build], Build]:
     """Register the decorated function as the network `name`, with `space` beside the search space of training."""
 
-    def add(
-        build: Callable[[int, int, int, int, Any], list[Layer]],
-    ) -> Callable[[int, int, int, int, Any], list[Layer]]:
+    def add(build: Build) -> Build:
         whole = TypeAdapter(SearchSpace).validate_python({**TRAINING_SPACE, **space})
         networks.register(name)(Network(build, params, whole, (build.__doc__ or "").strip()))
         return build

@@ -29,4 +29,5 @@ class Predictor:
 def softmax(outputs: np.ndarray) -> np.ndarray:
     """Probabilities along the last axis."""
     powers = np.exp(outputs - outputs.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
+    probabilities: np.ndarray = powers / powers.sum(-1, keepdims=True)
+    return probabilities

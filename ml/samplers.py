@@ -43,7 +43,12 @@ class Tpe(Sampler):
     def arguments(self, space: SearchSpace, seed: int) -> dict[str, Any]:
         # group: lists of different lengths are modelled jointly; constant_liar: trials still running count.
         flags = {"multivariate": True, "group": True, "constant_liar": True}
-        return {"seed": seed, "n_startup_trials": self.n_startup_trials, "n_ei_candidates": self.n_ei_candidates, **flags}
+        return {
+            "seed": seed,
+            "n_startup_trials": self.n_startup_trials,
+            "n_ei_candidates": self.n_ei_candidates,
+            **flags,
+        }
 
 
 @samplers.register("random")

@@ -99,7 +99,7 @@ class Search:
             self._running.pop(record.number, None)
 
     def _id(self, number: int) -> int:
-        """The study's id of a trial; trials up to it that are not known yet are made, running and without parameters."""
+        """The study's id of a trial; those up to it that are not known yet are made, running and without parameters."""
         study_id = self._study._study_id
         while self._storage.get_n_trials(study_id) <= number:
             self._storage.create_new_trial(study_id)

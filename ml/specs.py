@@ -194,7 +194,9 @@ class TrainSpec(Spec):
         common = {name: getattr(self, name) for name in Spec.model_fields}
         space = self.params or {"batch_size": self.network.params().batch_size}
         budget = Budget(trials=1, seconds=self.budget.seconds, epochs=self.budget.epochs)
-        return TuneSpec(**common, search_space=space, sampler=Random(), pruner=pruners["none"](name="none"), budget=budget)
+        return TuneSpec(
+            **common, search_space=space, sampler=Random(), pruner=pruners["none"](name="none"), budget=budget
+        )
 
 
 def _problem_of(spec: Spec, name: str, value: Any) -> str | None:

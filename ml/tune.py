@@ -18,7 +18,7 @@ class Book(Protocol):
     """Where trials come from and where what happens to them is written: in memory, or the worker's ledger."""
 
     def reserve(self) -> TrialRecord | None:
-        """The next trial to run: its number alone if new, its suggestion too if it was begun before; None at the end."""
+        """The next trial: its number alone if new, its suggestion too if it was begun before; None at the end."""
 
     def changes(self) -> Iterable[TrialRecord]:
         """Every trial that changed since the last call, those of others included."""

@@ -5,11 +5,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
 from sqlmodel import Session
+
+from alembic import command
 
 BUSY_SECONDS = 10  # how long a writer waits for another before it gives up
 
@@ -75,7 +76,9 @@ def _sqlite_module() -> Any:
     except ImportError:  # no wheel for this platform
         import sqlite3 as dbapi2
     if dbapi2.sqlite_version_info < (3, 51, 3):
-        raise RuntimeError(f"SQLite {dbapi2.sqlite_version} can lose commits in WAL mode; install pysqlite3 0.6 or newer")
+        raise RuntimeError(
+            f"SQLite {dbapi2.sqlite_version} can lose commits in WAL mode; install pysqlite3 0.6 or newer"
+        )
     return dbapi2
 
 

@@ -38,9 +38,16 @@ def trial_changed(session: Session, job: Job, trial: Trial, *, noted: bool) -> N
     job.sequence += 1
     trial.sequence = job.sequence
     if noted:
-        event = Event(job_id=job.id, sequence=job.sequence, trial=trial.number, state=trial.state, detail=trial.reason)
-        event.at = clock(session)
-        session.add(event)
+        session.add(
+            Event(
+                job_id=job.id,
+                sequence=job.sequence,
+                trial=trial.number,
+                state=trial.state,
+                detail=trial.reason,
+                at=clock(session),
+            )
+        )
 
 
 def account(session: Session, job: Job) -> None:

@@ -190,7 +190,7 @@ def _values(session: Session, job_id: str, after: int, objective: str) -> dict[i
     """The objective by trial id and step, of the trials of a job that changed after a number of its counter."""
     column = Measurement.val_accuracy if objective == "val_accuracy" else Measurement.val_loss
     rows = session.execute(
-        select(Measurement.trial_id, Measurement.step, column)
+        select(col(Measurement.trial_id), col(Measurement.step), col(column))
         .join(Trial, col(Trial.id) == Measurement.trial_id)
         .where(col(Trial.job_id) == job_id, col(Trial.sequence) > after, col(column).is_not(None))
     )

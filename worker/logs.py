@@ -11,7 +11,9 @@ from worker.settings import settings
 def configure_logging(process: str) -> None:
     """Set up the log of this process; called once, at its start."""
     level = logging.getLevelNamesMapping().get(settings().log_level.upper(), logging.INFO)
-    logging.basicConfig(level=level, stream=sys.stderr, format=f"%(asctime)s {process} %(levelname)s %(name)s %(message)s")
+    logging.basicConfig(
+        level=level, stream=sys.stderr, format=f"%(asctime)s {process} %(levelname)s %(name)s %(message)s"
+    )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -130,9 +130,7 @@ class Publishing:
 
 
 def _opening(session: Session, job: Job) -> TestOpening | None:
-    return session.scalar(
-        select(TestOpening).where(col(TestOpening.job_id) == job.id, col(TestOpening.run) == job.run)
-    )
+    return session.scalar(select(TestOpening).where(col(TestOpening.job_id) == job.id, col(TestOpening.run) == job.run))
 
 
 def _objective(spec: dict[str, Any]) -> str:

@@ -78,5 +78,3 @@ def broker_answers() -> bool:
     except Exception:  # whatever the transport raises
         return False
     return True
-
-

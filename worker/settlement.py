@@ -26,7 +26,9 @@ def settle(session: Session, job: Job) -> None:
         _end(session, job, JobState.COMPLETED, None)
     else:
         if job.state != JobState.STOPPING:
-            job_changed(session, job, JobState.STOPPING, f"no more trials ({reason}); publishing trial {job.best_trial}")
+            job_changed(
+                session, job, JobState.STOPPING, f"no more trials ({reason}); publishing trial {job.best_trial}"
+            )
         session.add(Pack(job_id=job.id, purpose=Purpose.PUBLISH, key="", lanes=0))
 
 
@@ -42,7 +44,7 @@ def _open_packs(session: Session, job: Job) -> int:
 
 
 def _published(session: Session, job: Job) -> bool:
-    statement = select(ModelVersion.id).where(col(ModelVersion.job_id) == job.id, col(ModelVersion.run) == job.run)
+    statement = select(col(ModelVersion.id)).where(col(ModelVersion.job_id) == job.id, col(ModelVersion.run) == job.run)
     return session.scalar(statement) is not None
 
 
@@ -60,11 +62,11 @@ def _spent(job: Job, present: float) -> StopReason | None:
 
 def _why_no_winner(session: Session, job: Job) -> str:
     counts = session.execute(
-        select(Trial.state, func.count()).where(col(Trial.job_id) == job.id).group_by(col(Trial.state))
+        select(col(Trial.state), func.count()).where(col(Trial.job_id) == job.id).group_by(col(Trial.state))
     ).all()
     ended = ", ".join(f"{count} {state}" for state, count in sorted(counts))
     last = session.scalar(
-        select(Trial.reason)
+        select(col(Trial.reason))
         .where(col(Trial.job_id) == job.id, col(Trial.state) != TrialState.RUNNING)
         .order_by(col(Trial.number).desc())
         .limit(1)

@@ -2,6 +2,7 @@
 
 from threading import Event, Thread
 from time import monotonic
+from typing import Any
 
 import structlog
 
@@ -83,7 +84,7 @@ class Watch:
         self.renewed = monotonic()  # when the last renewal that succeeded was sent
         self.stopped: float | None = None
 
-    def until_answered(self) -> dict[str, object]:
+    def until_answered(self) -> dict[str, Any]:
         """Wait for the trainer's answer, and kill it where the lease is lost or it does not stop."""
         while (answer := self.trainer.answer(min(LOOK_SECONDS, self.leases.seconds / 8))) is None:
             if self.draining.is_set():

@@ -66,7 +66,7 @@ class Job(SQLModel, table=True):
     spec: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))  # as posted, defaults filled in
     state: str = Field(index=True)
     stop_reason: str | None = None
-    error: str | None = Field(None, sa_column=Column(Text))
+    error: str | None = Field(default=None, sa_column=Column(Text))
     model: str
     dataset: str
     dataset_sha256: str = Field(foreign_key="dataset.sha256")
@@ -80,7 +80,7 @@ class Job(SQLModel, table=True):
     active_seconds: float = 0.0  # time with a pack leased, up to active_since
     active_since: float | None = None
     run: int = 1  # raised when a completed job goes on
-    sequence: int = Field(0, sa_column=Column(BigInteger, nullable=False))  # the last change's number
+    sequence: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))  # the last change's number
     created_at: float = Field(index=True)
     started_at: float | None = None
     finished_at: float | None = None
@@ -89,14 +89,14 @@ class Job(SQLModel, table=True):
 class Pack(SQLModel, table=True):
     """What a worker claims: some trials that train as one."""
 
-    id: int | None = Field(None, primary_key=True)
+    id: int | None = Field(default=None, primary_key=True)
     job_id: str = Field(foreign_key="job.id", index=True)
     purpose: str
     key: str  # what its trials share
     lanes: int  # trials at once
-    stream_seed: int | None = Field(None, sa_column=Column(BigInteger))
+    stream_seed: int | None = Field(default=None, sa_column=Column(BigInteger))
     position: int = 0  # steps taken of the stream
-    done: bool = Field(False, index=True)
+    done: bool = Field(default=False, index=True)
     deaths: int = 0  # trainers that died on it
     lease_owner: str | None = None
     lease_epoch: int = 0  # raised by every claim; a write with an older one is refused
@@ -108,17 +108,18 @@ class Trial(SQLModel, table=True):
 
     __table_args__ = (UniqueConstraint("job_id", "number"), Index(None, "job_id", "sequence"))
 
-    id: int | None = Field(None, primary_key=True)
+    id: int | None = Field(default=None, primary_key=True)
     job_id: str = Field(foreign_key="job.id")
     number: int
     pack_id: int = Field(foreign_key="pack.id", index=True)
     lane: int = 0
     state: str
-    reason: str | None = Field(None, sa_column=Column(Text))  # why it ended
-    params: dict[str, Any] | None = Field(None, sa_column=Column(JSON(none_as_null=True)))  # all hyper-parameters, as trained
-    suggestion: dict[str, Any] | None = Field(None, sa_column=Column(JSON(none_as_null=True)))  # what was drawn, by Optuna's names
+    reason: str | None = Field(default=None, sa_column=Column(Text))  # why it ended
+    # All hyper-parameters as trained, and what was drawn by Optuna's flat names.
+    params: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
+    suggestion: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
     attrs: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))  # Optuna's notes
-    init_seed: int | None = Field(None, sa_column=Column(BigInteger))
+    init_seed: int | None = Field(default=None, sa_column=Column(BigInteger))
     start_step: int | None = None
     epochs: int = 0  # measured so far
     best_epoch: float | None = None
@@ -127,7 +128,7 @@ class Trial(SQLModel, table=True):
     val_loss: float | None = None
     val_accuracy: float | None = None
     seconds: float = 0.0  # training and evaluation
-    sequence: int = Field(0, sa_column=Column(BigInteger, nullable=False))  # the job's at the last change
+    sequence: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))  # the job's at the last change
     created_at: float
     finished_at: float | None = None
 
@@ -147,7 +148,7 @@ class Measurement(SQLModel, table=True):
 class Artifact(SQLModel, table=True):
     """A file that a job made, under the artifact folder."""
 
-    id: int | None = Field(None, primary_key=True)
+    id: int | None = Field(default=None, primary_key=True)
     job_id: str = Field(foreign_key="job.id", index=True)
     trial: int  # number
     kind: str  # checkpoint or onnx
@@ -162,7 +163,7 @@ class ModelVersion(SQLModel, table=True):
 
     __table_args__ = (UniqueConstraint("model", "version"), UniqueConstraint("job_id", "run"))
 
-    id: int | None = Field(None, primary_key=True)
+    id: int | None = Field(default=None, primary_key=True)
     model: str
     version: int
     dataset: str
@@ -201,12 +202,12 @@ class TestOpening(SQLModel, table=True):
 
     __table_args__ = (UniqueConstraint("job_id", "run"),)
 
-    id: int | None = Field(None, primary_key=True)
+    id: int | None = Field(default=None, primary_key=True)
     dataset_sha256: str = Field(foreign_key="dataset.sha256")
     split: str
     job_id: str = Field(foreign_key="job.id")
     run: int
-    version_id: int | None = Field(None, foreign_key="modelversion.id")
+    version_id: int | None = Field(default=None, foreign_key="modelversion.id")
     at: float
 
 
@@ -217,5 +218,5 @@ class Event(SQLModel, table=True):
     sequence: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
     trial: int | None = None  # number; None for the job's own
     state: str
-    detail: str | None = Field(None, sa_column=Column(Text))
+    detail: str | None = Field(default=None, sa_column=Column(Text))
     at: float

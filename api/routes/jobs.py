@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import func, select
 from sqlmodel import Session, col
 
 from api.deps import DatabaseDep, LedgerDep
@@ -156,16 +156,18 @@ def _detail(session: Session, job: Job) -> JobDetail:
 def _summary(session: Session, job: Job) -> dict[str, Any]:
     """What a list and a detail of jobs have in common."""
     counts = session.execute(
-        select(Trial.state, func.count()).where(col(Trial.job_id) == job.id).group_by(col(Trial.state))
+        select(col(Trial.state), func.count()).where(col(Trial.job_id) == job.id).group_by(col(Trial.state))
     ).all()
     published = session.scalar(
-        select(ModelVersion.version).where(col(ModelVersion.job_id) == job.id).order_by(col(ModelVersion.run).desc())
+        select(col(ModelVersion.version))
+        .where(col(ModelVersion.job_id) == job.id)
+        .order_by(col(ModelVersion.run).desc())
     )
     best = job.best_trial is not None and job.best_value is not None
     plain = {"id", "kind", "state", "stop_reason", "error", "model", "dataset", "trial_limit"}
     return {
         **job.model_dump(include=plain),
-        "trials": {state: count for state, count in sorted(counts)},
+        "trials": dict(sorted((state, count) for state, count in counts)),
         "active_seconds": round(active_seconds(job, clock(session)), 3),
         "best": Best(trial=cast("int", job.best_trial), value=cast("float", job.best_value)) if best else None,
         "version": VersionRef(model=job.model, version=published) if published is not None else None,
@@ -181,7 +183,7 @@ def _trials(job: Job, state: TrialState | None) -> Any:
 def _order(job: Job, order_by: str) -> Order:
     """The order that a query names; BadInput where there is no such column."""
     name = order_by.removeprefix("-")
-    key: ColumnElement[Any]
+    key: Any
     if name in SORTABLE:
         key = col(getattr(Trial, name))
     else:

@@ -16,7 +16,7 @@ router = APIRouter(tags=["models"])
 def list_models(database: DatabaseDep) -> Models:
     """List every network that has a published version."""
     with database.reading() as session:
-        names = session.scalars(select(ModelVersion.model).distinct().order_by(col(ModelVersion.model))).all()
+        names = session.scalars(select(col(ModelVersion.model)).distinct().order_by(col(ModelVersion.model))).all()
         return Models(items=[_model(session, name) for name in names])
 
 
@@ -36,9 +36,9 @@ def _model(session: Session, name: str) -> ModelPublic:
     )
 
 
-def _versions(name: str) -> Select[tuple[ModelVersion, int | None, str]]:
+def _versions(name: str) -> Select[ModelVersion, int, str]:
     return (
-        select(ModelVersion, Champion.version_id, Artifact.sha256)
+        select(ModelVersion, col(Champion.version_id), col(Artifact.sha256))
         .join(Artifact, col(Artifact.id) == ModelVersion.checkpoint_id)
         .outerjoin(Champion, col(Champion.version_id) == ModelVersion.id)
         .where(col(ModelVersion.model) == name)

@@ -28,10 +28,10 @@ def _expected_stop(rule: EarlyStopping, losses: list[float]) -> int | None:
     delta = Fraction(rule.min_delta)
     if rule.rule == "best":
         costs = [i > 0 and min(exact[:i]) - exact[i] < delta for i in range(len(exact))]
-        ends = [i + 1 for i in range(len(costs)) if i + 1 >= rule.patience and all(costs[i + 1 - rule.patience : i + 1])]
+        ends = [n for n in range(rule.patience, len(costs) + 1) if all(costs[n - rule.patience : n])]
     else:
         costs = [i > 0 and exact[i - 1] - exact[i] < delta for i in range(len(exact))]
-        ends = [i + 1 for i in range(len(costs)) if sum(costs[: i + 1]) == rule.patience]
+        ends = [n for n in range(1, len(costs) + 1) if sum(costs[:n]) == rule.patience]
     return min(ends, default=None)
 
 

@@ -34,7 +34,7 @@ def test_a_permutation_never_changes() -> None:
 
 def test_a_permutation_leaves_numpys_own_state_alone() -> None:
     """Drawing an order does not move the random state that others share."""
-    np.random.seed(3)  # noqa: NPY002 - the global state is what is looked at
+    np.random.seed(3)
     before = np.random.get_state()[1].tolist()
     permutation(1000, 0)
 

@@ -1,0 +1,49 @@
+# Each target does all of its own set-up in .venv. Needs Linux, Python 3.11 or newer with venv, and make.
+PYTHON ?= python3
+# PyTorch's own index of CPU builds, or any other that pip should look at too:
+# make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+WORKERS ?= 2
+
+.PHONY: demo up test check lint format clean setup setup-dev
+
+demo: setup ## run the main job from beginning to end
+	$(BIN)/chiffre demo
+
+up: setup ## start everything in the foreground
+	$(BIN)/chiffre up
+
+test: lint ## every test not marked long
+	$(BIN)/pytest -n $(WORKERS) -m "not long"
+
+check: lint ## every test
+	$(BIN)/pytest -n $(WORKERS)
+
+lint: setup-dev ## ruff and a strict type checker
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup-dev ## let ruff put the code in form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+setup: .venv/ready
+setup-dev: .venv/ready-dev
+
+# torch is pinned and installed first: an unpinned torch may bring gigabytes of CUDA.
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	@echo "Installing into .venv; torch alone is about 200 MB …"
+	$(PIP) -c constraints.txt torch
+	$(PIP) -c constraints.txt -e .
+	@touch $@
+
+.venv/ready-dev: .venv/ready
+	$(PIP) -c constraints.txt -e ".[dev]"
+	@touch $@
+
+clean: ## remove the environment and all caches; .chiffre stays
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

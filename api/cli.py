@@ -1,0 +1,225 @@
+"""The `chiffre` command: `up` and `worker` start services, the others are clients of the HTTP API."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import numpy as np
+import typer
+from PIL import Image, UnidentifiedImageError
+from rich.console import Console
+
+from api.client import Chiffre
+from api.display import follow, job_table, model_table, picture, trial_table
+from ml.errors import ChiffreError
+from worker.local import WORKER, local_services
+from worker.settings import Settings
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
+out = Console()
+err = Console(stderr=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="print the API's own JSON")]
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="show the trials live until the job ends")]
+SpecFile = Annotated[Path, typer.Argument(help="a JSON file, - for standard input", allow_dash=True)]
+JobId = Annotated[str, typer.Argument(help="a job's id")]
+
+CANVAS = 28  # pixels a side that the networks take
+MAX_IMAGE_PIXELS = 50_000_000
+
+
+@app.command()
+def up(
+    host: Annotated[str, typer.Option(help="the address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="the port to listen on")] = 8000,
+    home: Annotated[Path, typer.Option(help="the folder for all state")] = Path(".chiffre"),
+) -> None:
+    """Start everything in the foreground: a private Valkey, a worker and the API. Ctrl-C ends all of it."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    with _errors(), local_services(Settings(home=home), host, port) as services:
+        print(f"Chiffre is ready at {services.url}", flush=True)
+        try:
+            services.watch()
+        except KeyboardInterrupt:
+            err.print("Stopping …")
+
+
+@app.command()
+def worker() -> None:
+    """Run a worker on this machine for the database and broker that the environment names."""
+    if Settings().broker is None:
+        _fail("name the broker with CHIFFRE_BROKER_URL and the database with CHIFFRE_DATABASE_URL; or use `chiffre up`")
+    os.execv(WORKER[0], WORKER)
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the schema of the database that the environment names up to date."""
+    from worker.db import Database
+
+    Database(Settings().database).migrate()
+
+
+@app.command()
+def tune(spec: SpecFile, follow: Follow = False, as_json: AsJson = False) -> None:
+    """Post a tuning job."""
+    _post("tune", spec, follow, as_json)
+
+
+@app.command()
+def train(spec: SpecFile, follow: Follow = False, as_json: AsJson = False) -> None:
+    """Post a training job."""
+    _post("train", spec, follow, as_json)
+
+
+@app.command()
+def jobs(limit: Annotated[int, typer.Option(min=1, max=1000)] = 20, as_json: AsJson = False) -> None:
+    """List the newest jobs."""
+    with _client() as client:
+        items = client.jobs(limit)
+        _show(items, as_json, lambda: job_table(items))
+
+
+@app.command()
+def job(job_id: JobId, as_json: AsJson = False) -> None:
+    """Show one job."""
+    with _client() as client:
+        found = client.job(job_id)
+        _show(found, as_json, lambda: job_table([found]))
+
+
+@app.command()
+def trials(
+    job_id: JobId,
+    state: Annotated[str | None, typer.Option(help="only trials in this state")] = None,
+    order_by: Annotated[str, typer.Option(help="a column; with - before it the largest first")] = "number",
+    as_json: AsJson = False,
+) -> None:
+    """Show a job's trials."""
+    with _client() as client:
+        found = list(client.trials(job_id, state=state, order_by=order_by, limit=1000))
+        best = client.job(job_id)["best"]
+        _show(found, as_json, lambda: trial_table(found, best and best["trial"]))
+
+
+@app.command()
+def cancel(job_id: JobId, as_json: AsJson = False) -> None:
+    """Cancel a job."""
+    with _client() as client:
+        found = client.cancel(job_id)
+        _show(found, as_json, lambda: job_table([found]))
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the published versions; a star marks the champions."""
+    with _client() as client:
+        items = client.models()
+        _show(items, as_json, lambda: model_table(items))
+
+
+@app.command()
+def predict(
+    image: Annotated[Path, typer.Argument(help="an image file with a light digit on a dark ground")],
+    model: Annotated[str | None, typer.Option(help="a network; without it the best of all answers")] = None,
+    dataset: Annotated[str | None, typer.Option(help="what the network was trained on")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask what an image shows."""
+    with _client() as client:
+        pixels = _pixels(image)
+        answer = client.predict(pixels, model=model, dataset=dataset, scale=255)
+        if as_json:
+            print(json.dumps(answer))
+            return
+        out.print(picture(pixels), highlight=False, markup=False)
+        sure = 100 * max(answer["probabilities"])
+        origin = f"{answer['model']} version {answer['version']}, job {answer['job_id']}, trial {answer['trial']}"
+        out.print(f"[bold]{answer['label']}[/] ({sure:.1f} %) by {origin}", highlight=False)
+
+
+@app.command()
+def demo() -> None:
+    """Run the main job from beginning to end on services of its own."""
+    from api.demo import demo as run
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    with _errors():
+        run(out)
+
+
+def _post(kind: str, path: Path, following: bool, as_json: bool) -> None:
+    with _client() as client:
+        spec = _spec(path)
+        posted = client.tune(spec) if kind == "tune" else client.train(spec)
+        if following:
+            posted = follow(client, posted["id"], err if as_json else out)
+        _show(posted, as_json, lambda: job_table([posted]))
+        if posted["state"] == "failed":
+            _fail(posted["error"])
+
+
+def _spec(path: Path) -> dict[str, Any]:
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text()
+        spec = json.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        _fail(f"{path} cannot be read: {error}")
+    except json.JSONDecodeError as error:
+        _fail(f"{path} is not JSON: {error}")
+    if not isinstance(spec, dict):
+        _fail(f"{path} holds no JSON object; the README shows one")
+    return spec
+
+
+def _pixels(path: Path) -> list[float]:
+    """An image as the networks take it: grey, 28×28, 0..255."""
+    Image.MAX_IMAGE_PIXELS = MAX_IMAGE_PIXELS
+    try:
+        with Image.open(path) as image:
+            grey = image.convert("L").resize((CANVAS, CANVAS), Image.Resampling.LANCZOS)
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        _fail(f"{path} cannot be read as an image: {error}")
+    return [float(value) for value in np.asarray(grey).ravel()]
+
+
+def _show(data: Any, as_json: bool, table: Any) -> None:
+    if as_json:
+        print(json.dumps(data))
+    else:
+        out.print(table())
+
+
+@contextmanager
+def _client() -> Iterator[Chiffre]:
+    with _errors(), Chiffre() as client:
+        yield client
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Say what went wrong in words, and end with status 1."""
+    try:
+        yield
+    except ChiffreError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def _fail(message: str) -> NoReturn:
+    err.print(f"chiffre: {message}", style="red", highlight=False, markup=False)
+    raise typer.Exit(1)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,118 @@
+"""A client of the HTTP API, which the `chiffre` command uses: `Chiffre("http://127.0.0.1:8000")`."""
+
+import os
+from collections.abc import Iterator
+from time import sleep
+from typing import Any, Self
+
+import httpx2
+
+from ml.errors import ChiffreError
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+FINAL = ("completed", "failed", "cancelled")
+
+
+class ApiError(ChiffreError):
+    """An answer that is an error, or none at all."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+class Chiffre:
+    """One API, by its URL; by default the one that CHIFFRE_URL names."""
+
+    def __init__(self, url: str | None = None, timeout: float = 30) -> None:
+        self.url = (url or os.environ.get("CHIFFRE_URL") or DEFAULT_URL).rstrip("/")
+        self._http = httpx2.Client(base_url=self.url, timeout=timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def tune(self, spec: dict[str, Any]) -> dict[str, Any]:
+        """Post a tuning job; the job."""
+        return self._call("POST", "/jobs/tune", json=spec)
+
+    def train(self, spec: dict[str, Any]) -> dict[str, Any]:
+        """Post a training job; the job."""
+        return self._call("POST", "/jobs/train", json=spec)
+
+    def jobs(self, limit: int = 50) -> list[dict[str, Any]]:
+        """The newest jobs."""
+        items: list[dict[str, Any]] = self._call("GET", "/jobs", params={"limit": limit})["items"]
+        return items
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """One job."""
+        return self._call("GET", f"/jobs/{job_id}")
+
+    def cancel(self, job_id: str) -> dict[str, Any]:
+        """Cancel a job; the job."""
+        return self._call("POST", f"/jobs/{job_id}/cancel")
+
+    def trials(self, job_id: str, **query: Any) -> Iterator[dict[str, Any]]:
+        """All trials of a job, page by page."""
+        cursor: str | None = None
+        while True:
+            params = {name: value for name, value in {**query, "cursor": cursor}.items() if value is not None}
+            page = self._call("GET", f"/jobs/{job_id}/trials", params=params)
+            yield from page["items"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
+    def follow(self, job_id: str, every: float = 0.5) -> Iterator[dict[str, Any]]:
+        """The job now and then, until it has ended."""
+        while True:
+            job = self.job(job_id)
+            yield job
+            if job["state"] in FINAL:
+                return
+            sleep(every)
+
+    def models(self) -> list[dict[str, Any]]:
+        """Every network with a published version."""
+        items: list[dict[str, Any]] = self._call("GET", "/models")["items"]
+        return items
+
+    def model(self, name: str) -> dict[str, Any]:
+        """One network's versions."""
+        return self._call("GET", f"/models/{name}")
+
+    def predict(self, pixels: list[float], **options: Any) -> dict[str, Any]:
+        """What an image of 784 pixels shows."""
+        chosen = {name: value for name, value in options.items() if value is not None}
+        return self._call("POST", "/predict", json={"pixels": pixels, **chosen})
+
+    def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+        try:
+            response = self._http.request(method, path, **arguments)
+        except httpx2.TransportError as error:
+            hint = "is it running? `chiffre up` starts it, CHIFFRE_URL names another"
+            raise ApiError(f"{self.url} does not answer ({error}); {hint}") from error
+        try:
+            body = response.json()
+        except ValueError:
+            raise ApiError(f"{self.url} answered {response.status_code}, and not as Chiffre does") from None
+        if response.is_error:
+            raise ApiError(_text(body), response.status_code)
+        answer: dict[str, Any] = body
+        return answer
+
+
+def _text(problem: Any) -> str:
+    """A problem+json answer in words."""
+    if not isinstance(problem, dict):
+        return str(problem)[:500]
+    lines = [str(problem.get("detail") or problem.get("title"))]
+    lines += [f"  {error['pointer']}: {error['detail']}" for error in problem.get("errors", [])]
+    return "\n".join(lines)

@@ -1,0 +1,100 @@
+"""What the command shows: tables, bars and digits drawn in characters."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from api.client import FINAL, Chiffre
+
+SHADES = " .:-=+*#%@"
+SHOWN_TRIALS = 20  # rows of the live table, the newest
+
+
+def trial_table(trials: Iterable[dict[str, Any]], best: int | None = None) -> Table:
+    """Trials as a table, the best one marked."""
+    rows = list(trials)
+    names = sorted({name for trial in rows for name in trial["params"] or {}})
+    table = Table("trial", "state", *names, "epochs", "val loss", "val accuracy", "seconds", header_style="bold")
+    for trial in rows:
+        drawn = [_cell((trial["params"] or {}).get(name)) for name in names]
+        reached = [str(trial["epochs"]), _cell(trial["val_loss"]), _percent(trial["val_accuracy"])]
+        style = "bold green" if trial["number"] == best else "dim" if trial["state"] == "pruned" else None
+        number = str(trial["number"]) + (" *" if trial["number"] == best else "")
+        table.add_row(number, trial["state"], *drawn, *reached, f"{trial['seconds']:.1f}", style=style)
+    return table
+
+
+def job_table(jobs: Iterable[dict[str, Any]]) -> Table:
+    """Jobs as a table."""
+    table = Table("job", "state", "network", "data set", "trials", "best", "created", header_style="bold")
+    for job in jobs:
+        ended = sum(count for state, count in job["trials"].items() if state != "running")
+        best = _cell(job["best"]["value"]) if job["best"] else "–"
+        progress = f"{ended}/{job['trial_limit']}"
+        table.add_row(job["id"], job["state"], job["model"], job["dataset"], progress, best, job["created_at"][:19])
+    return table
+
+
+def model_table(models: Iterable[dict[str, Any]]) -> Table:
+    """Published versions as a table."""
+    table = Table("network", "version", "data set", "val accuracy", "test accuracy", "weights", "job", "trial")
+    for version in (version for model in models for version in model["versions"]):
+        name = f"{version['model']}{' *' if version['champion'] else ''}"
+        accuracies = [_percent(version["val_accuracy"]), _percent(version["test_accuracy"])]
+        origin = [f"{version['weights']:,}", version["job_id"], str(version["trial"])]
+        table.add_row(name, str(version["version"]), version["dataset"], *accuracies, *origin)
+    return table
+
+
+def follow(client: Chiffre, job_id: str, console: Console) -> dict[str, Any]:
+    """Show a job's trials live until it has ended; the job as it ended."""
+    job: dict[str, Any] = {}
+    with Live(console=console, refresh_per_second=4, transient=False) as live:
+        for job in client.follow(job_id):
+            newest = list(client.trials(job_id, order_by="-number", limit=SHOWN_TRIALS, state=None))[:SHOWN_TRIALS]
+            live.update(_progress(job, newest))
+    return job
+
+
+def picture(pixels: list[float], width: int = 28) -> str:
+    """A grey image of 0..255 as characters, two rows in one line so that it keeps its shape."""
+    rows = [pixels[start : start + width] for start in range(0, len(pixels), width)]
+    pairs = zip(rows[::2], rows[1::2], strict=False)
+    return "\n".join("".join(_shade((a + b) / 2) for a, b in zip(*pair, strict=True)) for pair in pairs)
+
+
+def _progress(job: dict[str, Any], trials: list[dict[str, Any]]) -> RenderableType:
+    ended = sum(count for state, count in job["trials"].items() if state != "running")
+    limit = job["trial_limit"]
+    seconds = job["spec"]["budget"].get("seconds")
+    share = ended / limit
+    with suppress(TypeError):  # no limit of seconds
+        share = max(share, min(1.0, job["active_seconds"] / seconds))
+    share = 1.0 if job["state"] in FINAL else share
+    best = f"best {_cell(job['best']['value'])} (trial {job['best']['trial']})" if job["best"] else "no result yet"
+    states = ", ".join(f"{count} {state}" for state, count in job["trials"].items())
+    head = Text(f"job {job['id']}: {job['state']} · {states or 'waiting for a worker'} · {best}")
+    bar = ProgressBar(total=1.0, completed=share, width=60)
+    return Group(head, bar, trial_table(reversed(trials), job["best"] and job["best"]["trial"]))
+
+
+def _shade(value: float) -> str:
+    return SHADES[min(int(value / 256 * len(SHADES)), len(SHADES) - 1)]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.2f} %"

@@ -1,0 +1,93 @@
+"""`python -m ml`: tune a network with no service running."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import torch
+import typer
+from pydantic import ValidationError
+
+from ml.artifacts import save_checkpoint
+from ml.datasets import datasets
+from ml.errors import ChiffreError
+from ml.records import Event, Finished, Measured, Started
+from ml.report_pickle import read_report_pickle
+from ml.search import Search
+from ml.specs import TrainSpec, TuneSpec
+from ml.train import TrainingData
+from ml.tune import MemoryBook
+from ml.tune import tune as run_tune
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
+
+SpecFile = Annotated[Path, typer.Argument(help="a JSON file, as POST /jobs/tune and /jobs/train take it", exists=True)]
+DataFile = Annotated[
+    Path | None, typer.Option("--data", help="train on the report's mnist.pkl.gz instead of the data set", exists=True)
+]
+OutFile = Annotated[Path, typer.Option("--out", help="where the winner's checkpoint goes")]
+
+
+@app.command()
+def tune(spec: SpecFile, data: DataFile = None, out: OutFile = Path("best.safetensors")) -> None:
+    """Search the hyper-parameters of a network."""
+    _run(_read(TuneSpec, spec), data, out)
+
+
+@app.command()
+def train(spec: SpecFile, data: DataFile = None, out: OutFile = Path("best.safetensors")) -> None:
+    """Train a network with fixed hyper-parameters."""
+    _run(_read(TrainSpec, spec).as_tune(), data, out)
+
+
+@app.command()
+def sha256(name: Annotated[str, typer.Argument(help="a registered data set")]) -> None:
+    """Print the hash of a data set's images and labels, as `ml/datasets.py` registers it."""
+    try:
+        print(datasets[name].read().sha256())
+    except ChiffreError as error:
+        _fail(error)
+
+
+def _run(spec: TuneSpec, data: Path | None, out: Path) -> None:
+    torch.set_num_threads(1)
+    try:
+        dataset = datasets[spec.dataset]
+        arrays = read_report_pickle(data) if data else dataset.load()
+        book = MemoryBook(spec, _tell)
+        run_tune(spec, TrainingData.of(arrays, dataset.official_test, spec.split, spec.seed), book, Search(spec))
+    except ChiffreError as error:
+        _fail(error)
+    if book.winner is None or book.winner.checkpoint is None:
+        _fail("no trial finished an epoch with a finite loss; try a lower learning rate or more seconds")
+    save_checkpoint(out, book.winner.checkpoint)
+    print(f"best: trial {book.winner.number}, its weights are in {out}")
+
+
+def _tell(event: Event) -> None:
+    match event:
+        case Started():
+            print(f"trial {event.number}: {json.dumps(event.params)}")
+        case Measured(measurement=m):
+            print(
+                f"trial {event.number} epoch {m.epoch:g}: train loss {m.train_loss}, validation loss {m.val_loss}, "
+                f"accuracy {m.val_accuracy}, {m.seconds:.1f} s"
+            )
+        case Finished():
+            print(f"trial {event.number}: {event.state} ({event.reason})")
+
+
+def _read(kind: Any, path: Path) -> Any:
+    try:
+        return kind.model_validate_json(path.read_text())
+    except (ChiffreError, ValidationError, UnicodeDecodeError) as error:
+        _fail(error)
+
+
+def _fail(error: object) -> NoReturn:
+    typer.echo(f"python -m ml: {error}", err=True)
+    raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m ml")

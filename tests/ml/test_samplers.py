@@ -1,0 +1,348 @@
+"""The samplers and pruners: one contract for each registry, and what each promises of its own."""
+
+import inspect
+import json
+import statistics
+from itertools import product
+from pydoc import locate
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from ml.records import TrialRecord, TrialState
+from ml.samplers import STEPS_PER_EPOCH, Pruner, Sampler, pruners, samplers
+from ml.search import Search
+from ml.specs import TuneSpec
+
+EACH_SAMPLER = pytest.mark.parametrize("sampler", samplers)
+EACH_PRUNER = pytest.mark.parametrize("pruner", pruners)
+
+RANGES = {
+    "batch_size": {"type": "int", "low": 8, "high": 256, "log": True},
+    "learning_rate": {"type": "float", "low": 1e-5, "high": 1e-1, "log": True},
+    "optimizer": {"type": "categorical", "choices": ["adam", "sgd"]},
+}
+VALUES = {
+    "batch_size": {"type": "grid", "values": [8, 16, 32, 64]},
+    "learning_rate": {"type": "grid", "values": [0.1, 0.01, 0.001]},
+    "optimizer": {"type": "categorical", "choices": ["adam", "sgd"]},
+}
+
+# Arguments of Optuna's classes that ours leave alone, each with the reason. All others must be stated.
+LEFT_ALONE: dict[str, dict[str, tuple[Any, str]]] = {
+    "tpe": {
+        "consider_prior": (True, "deprecated in 4.3, without effect"),
+        "prior_weight": (1.0, "deprecated in 4.9: stating it warns, and it goes in 6"),
+        "consider_magic_clip": (True, "deprecated in 4.9: stating it warns, and it goes in 6"),
+        "consider_endpoints": (False, "deprecated in 4.9: stating it warns, and it goes in 6"),
+        "gamma": (lambda n: min(n, 25), "deprecated in 4.9: stating it warns, and it goes in 6"),
+        "weights": (np.ones, "deprecated in 4.9: stating it warns, and it goes in 6"),
+        "warn_independent_sampling": (False, "deprecated in 4.9, and touches no result"),
+        "constraints_func": (lambda trial: (0.0,), "deprecated in 5.0; we have no constraints"),
+    },
+}
+
+
+def _spec(sampler: str, pruner: str = "none", **fields: Any) -> TuneSpec:
+    space = VALUES if sampler == "grid" else RANGES
+    body = {"model": "cnn", "search_space": space, "sampler": {"name": sampler}, "pruner": {"name": pruner}}
+    return TuneSpec.model_validate(body | {"budget": {"trials": 24, "epochs": 9}} | fields)
+
+
+def _class(entry: type[Sampler] | type[Pruner]) -> Any:
+    return locate(entry.optuna_class)
+
+
+def _stated(spec: TuneSpec) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arguments of the sampler's class and of the pruner's."""
+    return spec.sampler.arguments(spec.search_space, 7), spec.pruner.arguments(spec.budget.epochs)
+
+
+def _parameters(kind: Any) -> set[str]:
+    """Return the names that a class takes; a class without an `__init__` of its own takes none."""
+    return set() if kind.__init__ is object.__init__ else set(inspect.signature(kind).parameters)
+
+
+# --- the contract
+
+
+@EACH_SAMPLER
+def test_a_sampler_is_the_optuna_class_it_names(sampler: str) -> None:
+    """The class is found in Optuna, is a sampler, and takes the arguments stated."""
+    kind = _class(samplers[sampler])
+
+    assert issubclass(kind, optuna.samplers.BaseSampler)
+    assert isinstance(kind(**_stated(_spec(sampler))[0]), kind)
+
+
+@EACH_PRUNER
+@pytest.mark.parametrize("epochs", [1, 2, 9, 1000])
+def test_a_pruner_is_the_optuna_class_it_names(pruner: str, epochs: int) -> None:
+    """The class is found in Optuna, is a pruner, and takes the arguments stated for trials of any length."""
+    kind = _class(pruners[pruner])
+    arguments = pruners[pruner](name=pruner).arguments(epochs)
+
+    assert issubclass(kind, optuna.pruners.BasePruner)
+    assert isinstance(kind(**arguments), kind)
+
+
+@EACH_SAMPLER
+def test_every_argument_of_a_sampler_is_stated(sampler: str) -> None:
+    """Optuna's defaults decide nothing: each argument is given, but for those left alone above."""
+    stated = set(_stated(_spec(sampler))[0])
+    left_alone = set(LEFT_ALONE.get(sampler, {}))
+
+    assert stated | left_alone == _parameters(_class(samplers[sampler]))
+    assert not stated & left_alone
+
+
+@EACH_PRUNER
+def test_every_argument_of_a_pruner_is_stated(pruner: str) -> None:
+    """Optuna's defaults decide nothing: each argument is given."""
+    assert set(_stated(_spec("random", pruner))[1]) == _parameters(_class(pruners[pruner]))
+
+
+@pytest.mark.parametrize(("sampler", "argument"), [(s, a) for s, found in LEFT_ALONE.items() for a in found])
+def test_what_is_left_alone_is_deprecated(sampler: str, argument: str) -> None:
+    """Each argument that is not stated is one that Optuna warns of when it is."""
+    value, reason = LEFT_ALONE[sampler][argument]
+
+    assert "deprecated" in reason
+    with pytest.warns(FutureWarning, match=argument):
+        _class(samplers[sampler])(**{argument: value})
+
+
+@EACH_SAMPLER
+def test_a_sampler_is_named_as_it_is_registered(sampler: str) -> None:
+    """A sampler keeps its name in JSON, and refuses arguments that it does not have."""
+    kept = _spec(sampler).model_dump(mode="json")["sampler"]
+
+    assert kept["name"] == sampler
+    with pytest.raises(ValidationError, match="n_jobs"):
+        samplers[sampler].model_validate({"name": sampler, "n_jobs": 2})
+
+
+@EACH_PRUNER
+def test_a_pruner_is_named_as_it_is_registered(pruner: str) -> None:
+    """A pruner keeps its name in JSON, and refuses arguments that it does not have."""
+    kept = _spec("random", pruner).model_dump(mode="json")["pruner"]
+
+    assert kept["name"] == pruner
+    with pytest.raises(ValidationError, match="n_jobs"):
+        pruners[pruner].model_validate({"name": pruner, "n_jobs": 2})
+
+
+# --- draws
+
+
+def _value(record: TrialRecord) -> float:
+    """Return a made-up accuracy: best at a learning rate of 1e-3 and small batches."""
+    drawn = record.suggestion or {}
+    distance = abs(np.log10(drawn["learning_rate"]) + 3) + np.log2(drawn["batch_size"]) / 20
+    return float(np.exp(-distance))
+
+
+def _history(spec: TuneSpec, trials: int) -> list[TrialRecord]:
+    """Return the records of so many trials, one after the other, all of them completed."""
+    search, records = Search(spec), []
+    for number in range(trials):
+        _, record = search.ask(number)
+        record.state, record.value = TrialState.COMPLETED, _value(record)
+        search.apply(record)
+        records.append(record)
+    return records
+
+
+@EACH_SAMPLER
+@pytest.mark.parametrize("trials", [0, 3, 15])
+def test_the_same_seed_and_history_draw_the_same(sampler: str, trials: int) -> None:
+    """Two searches with the same seed and the same records draw the same next trial."""
+    spec = _spec(sampler, seed=5)
+    history = _history(spec, trials)
+    drawn = []
+    for _ in range(2):
+        search = Search(spec)
+        for record in history:
+            search.apply(record)
+        drawn.append(search.ask(trials))
+
+    assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_another_seed_draws_something_else(sampler: str) -> None:
+    """The job's seed decides the draws, and each trial's draw is its own."""
+    draws = [str(Search(_spec(sampler, seed=seed)).ask(number)[0]) for seed in (0, 1) for number in range(10)]
+
+    assert len(set(draws)) == len(draws)
+
+
+def test_tpe_draws_at_random_first_and_then_from_what_it_saw() -> None:
+    """Beyond its first trials TPE comes closer to the best region than random draws do."""
+    tpe, random = (_history(_spec(name, seed=1), 60)[20:] for name in ("tpe", "random"))
+
+    assert statistics.mean(map(_value, tpe)) > 1.5 * statistics.mean(map(_value, random))
+
+
+def test_random_draws_fill_the_range() -> None:
+    """Two hundred random learning rates are even in the logarithm: a Kolmogorov-Smirnov test finds nothing."""
+    from scipy.stats import kstest
+
+    search = Search(_spec("random"))
+    rates = [search.ask(number)[0].learning_rate for number in range(200)]
+
+    assert kstest((np.log10(rates) + 5) / 4, "uniform").pvalue > 0.01
+
+
+# --- the grid
+
+
+def _points(search: Search, numbers: list[int]) -> list[tuple[Any, ...]]:
+    drawn = [search.ask(number)[0] for number in numbers]
+    return [(params.batch_size, params.learning_rate, params.optimizer) for params in drawn]
+
+
+def test_a_grid_visits_every_combination_exactly_once() -> None:
+    """As many trials as the grid has points visit each of them, whatever the trials before came to."""
+    spec = _spec("grid")
+    found = _points(Search(spec), list(range(spec.trial_limit)))
+
+    assert sorted(found) == sorted(product([8, 16, 32, 64], [0.1, 0.01, 0.001], ["adam", "sgd"]))
+
+
+def test_a_trials_number_is_its_place_in_the_grid() -> None:
+    """Trainers that ask for numbers in any order visit the points that one would."""
+    spec = _spec("grid")
+    numbers = list(range(24))
+    shuffled = np.random.default_rng(0).permutation(24).tolist()
+    in_order = dict(zip(numbers, _points(Search(spec), numbers), strict=True))
+    jumped = dict(zip(shuffled, _points(Search(spec), shuffled), strict=True))
+
+    assert jumped == in_order
+
+
+def test_a_grid_is_shuffled() -> None:
+    """A grid cut short has seen more than one corner of itself."""
+    seen = _points(Search(_spec("grid")), list(range(8)))
+
+    assert all(len(set(values)) > 1 for values in zip(*seen, strict=True))
+
+
+def test_a_grid_of_lists_visits_each_list() -> None:
+    """Values that are lists are drawn as lists."""
+    widths = [[64], [128, 64], [32, 32, 32]]
+    body = {
+        "model": "mlp",
+        "search_space": {"hidden_sizes": {"type": "grid", "values": widths}},
+        "sampler": {"name": "grid"},
+        "budget": {"epochs": 1},
+    }
+    search = Search(TuneSpec.model_validate(body))
+    drawn = [search.ask(number)[0].model_dump()["hidden_sizes"] for number in range(3)]
+
+    assert sorted(drawn) == sorted(widths)
+
+
+# --- pruning
+
+
+def _verdicts(spec: TuneSpec, curves: list[list[float]]) -> list[int | None]:
+    """Return, for each trial in turn, the epoch in which the pruner ended it."""
+    search, found = Search(spec), []
+    for number, curve in enumerate(curves):
+        _, record = search.ask(number)
+        ended = next((e for e, v in enumerate(curve, 1) if search.report(number, e * STEPS_PER_EPOCH, v)), None)
+        record.state = TrialState.COMPLETED if ended is None else TrialState.PRUNED
+        record.value = max(curve[:ended]) if spec.maximize else min(curve[:ended])
+        search.apply(record)
+        found.append(ended)
+    return found
+
+
+def _curves(seed: int, trials: int = 40, epochs: int = 9) -> list[list[float]]:
+    """Return learning curves in 0..1 that rise, each to a level of its own."""
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(0, 0.02, (trials, epochs))
+    return (rng.random((trials, 1)) * (1 - 0.5 ** np.arange(1, epochs + 1)) + noise).tolist()
+
+
+@EACH_PRUNER
+def test_the_same_history_gives_the_same_verdicts(pruner: str) -> None:
+    """A pruner ends the same trials at the same epochs each time."""
+    spec, curves = _spec("random", pruner), _curves(0)
+
+    assert _verdicts(spec, curves) == _verdicts(spec, curves)
+
+
+@EACH_PRUNER
+@pytest.mark.parametrize("objective", ["val_accuracy", "val_loss"])
+def test_a_pruner_ends_the_worse_trials(pruner: str, objective: str) -> None:
+    """Those that are pruned would have ended worse on average than those that are not; `none` prunes nothing."""
+    maximize = objective == "val_accuracy"
+    curves = [curve if maximize else [1 - value for value in curve] for curve in _curves(1)]
+    ends = _verdicts(_spec("random", pruner, objective=objective), curves)
+    pruned = [curve[-1] for curve, end in zip(curves, ends, strict=True) if end is not None]
+    kept = [curve[-1] for curve, end in zip(curves, ends, strict=True) if end is None]
+
+    assert bool(pruned) == (pruner != "none")
+    assert not pruned or (statistics.mean(kept) - statistics.mean(pruned)) * (1 if maximize else -1) > 0.1
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 10_000), startup=st.integers(0, 5), warmup=st.integers(0, 4))
+def test_the_median_pruner_compares_with_the_median(seed: int, startup: int, warmup: int) -> None:
+    """A trial ends in the first epoch past its warm-up in which its best is below the median of those completed."""
+    curves = _curves(seed, trials=12, epochs=6)
+    pruner = {"name": "median", "n_startup_trials": startup, "n_warmup_epochs": warmup}
+    completed: list[list[float]] = []
+    expected = []
+    for curve in curves:
+        judged = range(max(warmup, 1), 7) if len(completed) >= max(startup, 1) else ()
+        worse = (e for e in judged if max(curve[:e]) < statistics.median(other[e - 1] for other in completed))
+        expected.append(next(worse, None))
+        completed += [curve] if expected[-1] is None else []
+
+    assert _verdicts(_spec("random", pruner=pruner) if False else _median_spec(pruner), curves) == expected
+
+
+def _median_spec(pruner: dict[str, Any]) -> TuneSpec:
+    return _spec("random").model_copy(update={"pruner": pruners["median"].model_validate(pruner)})
+
+
+@pytest.mark.parametrize("pruner", ["successive_halving", "hyperband"])
+def test_halving_prunes_only_at_its_rungs(pruner: str) -> None:
+    """With a reduction of 3 from 1 epoch on, trials end after 1, 3 or 9 epochs and nowhere between."""
+    ends = _verdicts(_spec("random", pruner), _curves(2, trials=60, epochs=9))
+
+    assert {end for end in ends if end is not None} <= {1, 3, 9}
+    assert {1, 3} <= set(ends)
+
+
+def test_hyperband_starts_brackets_at_several_rungs() -> None:
+    """Hyperband prunes fewer trials after their first epoch than halving from the first epoch does."""
+    curves = _curves(3, trials=80)
+    halving, hyperband = (_verdicts(_spec("random", name), curves) for name in ("successive_halving", "hyperband"))
+
+    assert 0 < hyperband.count(1) < halving.count(1)
+
+
+@EACH_PRUNER
+def test_a_trial_of_one_epoch_can_be_asked_and_reported(pruner: str) -> None:
+    """Where a job's trials last one epoch, every pruner still answers."""
+    ends = _verdicts(_spec("random", pruner, budget={"trials": 5, "epochs": 1}), _curves(4, trials=5, epochs=1))
+
+    assert len(ends) == 5
+
+
+@EACH_SAMPLER
+def test_what_a_sampler_notes_is_json(sampler: str) -> None:
+    """What Optuna notes of a trial survives JSON, which is how a job keeps it."""
+    history = _history(_spec(sampler), 15)
+    noted = [(record.suggestion, record.attrs) for record in history]
+
+    assert [tuple(pair) for pair in json.loads(json.dumps(noted, allow_nan=False))] == noted
