@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -19,8 +20,10 @@ SHOWN_TRIALS = 20  # rows of the live table, the newest
 def trial_table(trials: Iterable[dict[str, Any]], best: int | None = None) -> Table:
     """Trials as a table, the best one marked."""
     rows = list(trials)
-    names = sorted({name for trial in rows for name in trial["params"] or {}})
-    table = Table("trial", "state", *names, "epochs", "val loss", "val accuracy", "seconds", header_style="bold")
+    names = _varying(rows)
+    table = Table(header_style="bold", box=SIMPLE_HEAD)
+    for heading in ("trial", "state", *names, "epochs", "loss", "accuracy", "seconds"):
+        table.add_column(heading, no_wrap=heading != "hidden_sizes", justify="left" if heading == "state" else "right")
     for trial in rows:
         drawn = [_cell((trial["params"] or {}).get(name)) for name in names]
         reached = [str(trial["epochs"]), _cell(trial["val_loss"]), _percent(trial["val_accuracy"])]
@@ -80,8 +83,18 @@ def _progress(job: dict[str, Any], trials: list[dict[str, Any]]) -> RenderableTy
     best = f"best {_cell(job['best']['value'])} (trial {job['best']['trial']})" if job["best"] else "no result yet"
     states = ", ".join(f"{count} {state}" for state, count in job["trials"].items())
     head = Text(f"job {job['id']}: {job['state']} · {states or 'waiting for a worker'} · {best}")
-    bar = ProgressBar(total=1.0, completed=share, width=60)
+    bar = Table.grid()
+    bar.add_row(ProgressBar(total=1.0, completed=share, width=60))
     return Group(head, bar, trial_table(reversed(trials), job["best"] and job["best"]["trial"]))
+
+
+def _varying(trials: list[dict[str, Any]]) -> list[str]:
+    """The hyper-parameters that differ between trials; all where there is only one."""
+    values: dict[str, set[str]] = {}
+    for trial in trials:
+        for name, value in (trial["params"] or {}).items():
+            values.setdefault(name, set()).add(str(value))
+    return [name for name, seen in values.items() if len(seen) > 1 or len(trials) == 1]
 
 
 def _shade(value: float) -> str:

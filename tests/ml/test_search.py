@@ -1,0 +1,288 @@
+"""The search: a study rebuilt from records draws and prunes as the one that made them."""
+
+import copy
+import json
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ml.networks import networks
+from ml.records import TrialRecord, TrialState
+from ml.samplers import STEPS_PER_EPOCH, pruners, samplers
+from ml.search import Search
+from ml.specs import TuneSpec
+
+EPOCHS = 9
+TRIALS = 25
+EVERY_PAIR = pytest.mark.parametrize(("sampler", "pruner"), list(product(samplers, pruners)))
+
+RANGES = {
+    "batch_size": {"type": "int", "low": 8, "high": 256, "log": True},
+    "learning_rate": {"type": "float", "low": 1e-5, "high": 1e-1, "log": True},
+    "optimizer": {"type": "categorical", "choices": ["adam", "sgd"]},
+    "momentum": {"type": "float", "low": 0.0, "high": 0.9, "step": 0.1},
+    "weight_decay": 1e-4,
+    "hidden_sizes": {
+        "type": "list",
+        "length": {"type": "int", "low": 1, "high": 3},
+        "items": {"type": "int", "low": 16, "high": 64, "step": 16},
+    },
+}
+VALUES = {
+    "batch_size": {"type": "grid", "values": [8, 16, 32]},
+    "learning_rate": {"type": "grid", "values": [0.1, 0.01, 0.001]},
+    "hidden_sizes": {"type": "categorical", "choices": [[16], [32, 16], [32, 32, 32]]},
+    "weight_decay": 1e-4,
+}
+# Few trials at random, so that most of the 25 are drawn from what was seen.
+SAMPLERS: dict[str, dict[str, Any]] = {"tpe": {"name": "tpe", "n_startup_trials": 3}}
+
+
+def _spec(sampler: str, pruner: str = "none", **fields: Any) -> TuneSpec:
+    body = {
+        "model": "mlp",
+        "search_space": VALUES if sampler == "grid" else RANGES,
+        "sampler": SAMPLERS.get(sampler, {"name": sampler}),
+        "pruner": {"name": pruner},
+        "budget": {"trials": TRIALS, "epochs": EPOCHS},
+    }
+    return TuneSpec.model_validate(body | fields)
+
+
+def _curve(record: TrialRecord) -> list[float]:
+    """Return a made-up validation accuracy for each epoch: rising, best near a learning rate of 1e-3."""
+    drawn = record.suggestion or {}
+    level = np.exp(-abs(np.log10(drawn["learning_rate"]) + 3) - drawn["batch_size"] / 1000)
+    noise = np.random.default_rng(record.number).normal(0, 0.02, EPOCHS)
+    return [float(v) for v in level * (1 - 0.5 ** np.arange(1, EPOCHS + 1)) + noise]
+
+
+def _end(number: int, pruned: bool) -> TrialState:
+    """Return how a trial ends: most are completed or pruned, some come to grief."""
+    accidents = {4: TrialState.DIVERGED, 9: TrialState.FAILED, 14: TrialState.CANCELLED, 19: TrialState.STOPPED_EARLY}
+    return TrialState.PRUNED if pruned else accidents.get(number, TrialState.COMPLETED)
+
+
+def _kept(records: list[TrialRecord]) -> list[TrialRecord]:
+    """Return the records as a database gives them back: through JSON, steps as numbers again."""
+    kept = []
+    for record in records:
+        row = json.loads(json.dumps(vars(record), allow_nan=False))
+        values = {int(step): value for step, value in row["values"].items()}
+        kept.append(TrialRecord(**row | {"state": TrialState(row["state"]), "values": values}))
+    return kept
+
+
+def _rebuilt(spec: TuneSpec, records: list[TrialRecord]) -> Search:
+    search = Search(spec)
+    for record in _kept(records):
+        search.apply(record)
+    return search
+
+
+def _play(spec: TuneSpec, rebuild: bool) -> list[TrialRecord]:
+    """Run 25 trials without training, in one search or in a new one before every draw and every report."""
+    records: list[TrialRecord] = []
+    search = Search(spec)
+    for number in range(TRIALS):
+        search = _rebuilt(spec, records) if rebuild else search
+        _, record = search.ask(number)
+        records.append(record)
+        pruned = False
+        for epoch, value in enumerate(_curve(record), 1):
+            search = _rebuilt(spec, records) if rebuild else search
+            search.apply(record)
+            pruned = search.report(number, epoch * STEPS_PER_EPOCH, value)
+            record.values[epoch * STEPS_PER_EPOCH] = value
+            record.attrs = search.attrs(number)
+            if pruned:
+                break
+        record.state, record.value = _end(number, pruned), max(record.values.values())
+        search.apply(record)
+    return records
+
+
+@EVERY_PAIR
+def test_a_rebuilt_search_draws_and_prunes_as_the_one_that_went_on(sampler: str, pruner: str) -> None:
+    """A study rebuilt from records before every step gives the same 25 trials as one that lived through them."""
+    spec = _spec(sampler, pruner, seed=3)
+    lived, rebuilt = _play(spec, rebuild=False), _play(spec, rebuild=True)
+
+    assert [record.suggestion for record in rebuilt] == [record.suggestion for record in lived]
+    assert rebuilt == lived
+
+
+@pytest.mark.parametrize("pruner", [name for name in pruners if name != "none"])
+def test_the_play_above_prunes_some_and_not_all(pruner: str) -> None:
+    """Each pruner has something to say about the made-up curves, so that the comparison above means something."""
+    states = [record.state for record in _play(_spec("random", pruner, seed=3), rebuild=False)]
+
+    assert 2 <= states.count(TrialState.PRUNED) <= TRIALS - 5
+
+
+# --- two trainers
+
+
+def _exchange(spec: TuneSpec, searches: list[Search]) -> list[TrialRecord]:
+    """Run trials two at a time, one in each search, every change applied to both; one search may be given twice."""
+    records: list[TrialRecord] = []
+    for first in range(0, TRIALS - 1, 2):
+        running = {}
+        for number in (first, first + 1):
+            running[number] = searches[number % 2].ask(number)[1]
+            records.append(running[number])
+            _share(searches, running[number])
+        for epoch in range(1, EPOCHS + 1):
+            for number, record in list(running.items()):
+                value = _curve(record)[epoch - 1]
+                pruned = searches[number % 2].report(number, epoch * STEPS_PER_EPOCH, value)
+                record.values[epoch * STEPS_PER_EPOCH] = value
+                record.attrs = searches[number % 2].attrs(number)
+                if pruned or epoch == EPOCHS:
+                    record.state, record.value = _end(number, pruned), max(record.values.values())
+                    del running[number]
+                _share(searches, record)
+    return records
+
+
+def _share(searches: list[Search], record: TrialRecord) -> None:
+    for search in searches:
+        search.apply(*_kept([record]))
+
+
+@EVERY_PAIR
+def test_two_trainers_draw_and_prune_as_one_would(sampler: str, pruner: str) -> None:
+    """Two searches that exchange records, trials running in both, give the trials that one search gives."""
+    spec = _spec(sampler, pruner, seed=4)
+    alone, pair = Search(spec), [Search(spec), Search(spec)]
+
+    assert _exchange(spec, pair) == _exchange(spec, [alone, alone])
+
+
+@pytest.mark.parametrize("sampler", samplers)
+def test_two_trainers_keep_each_trials_number(sampler: str) -> None:
+    """Whichever search drew a trial, it has the job's number in both studies."""
+    spec = _spec(sampler)
+    searches = [Search(spec), Search(spec)]
+    records = _exchange(spec, searches)
+    studies = [search._study.get_trials() for search in searches]
+
+    assert [record.number for record in records] == list(range(TRIALS - 1))
+    for trials in studies:
+        assert [trial.number for trial in trials] == list(range(TRIALS - 1))
+        assert [trial.params for trial in trials] == [record.suggestion for record in records]
+
+
+def test_a_number_may_come_before_those_below_it() -> None:
+    """A trainer that is the first to hear of trial 7 makes room for the seven before it."""
+    spec = _spec("random")
+    search, in_order = Search(spec), Search(spec)
+    late = search.ask(7)
+    early = search.ask(2)
+
+    assert [in_order.ask(number) for number in range(8)][7] == late
+    assert in_order.ask(2)[0] == early[0]
+
+
+# --- what is applied
+
+
+def test_applying_twice_changes_nothing() -> None:
+    """A record that arrives again, even after the trial ended, leaves the search as it is."""
+    spec = _spec("tpe", "median", seed=5)
+    records = _play(spec, rebuild=False)
+    once, twice = _rebuilt(spec, records), _rebuilt(spec, records)
+    for record in records:
+        twice.apply(copy.deepcopy(record))
+
+    assert twice.ask(TRIALS) == once.ask(TRIALS)
+
+
+def test_the_order_of_records_does_not_matter() -> None:
+    """Records that arrive in another order than the trials' draw the same next trial."""
+    spec = _spec("tpe", "hyperband", seed=6)
+    records = _play(spec, rebuild=False)
+
+    assert _rebuilt(spec, records[::-1]).ask(TRIALS) == _rebuilt(spec, records).ask(TRIALS)
+
+
+@pytest.mark.parametrize("state", list(TrialState))
+def test_every_state_of_a_trial_can_be_applied(state: TrialState) -> None:
+    """A search takes a trial in any state, with a value where it was judged and none where it was not."""
+    spec = _spec("tpe")
+    _, record = Search(spec).ask(0)
+    record.state, record.value = state, 0.5 if state.judged else None
+    search = _rebuilt(spec, [record])
+
+    assert search.ask(1)[1].number == 1
+    assert _rebuilt(spec, [record]).ask(1) == search.ask(1)
+
+
+# --- taking up a trial again
+
+
+@EVERY_PAIR
+def test_a_trial_taken_up_again_has_the_parameters_it_was_drawn_with(sampler: str, pruner: str) -> None:
+    """`resume` gives from the record, through JSON and in another search, what `ask` gave."""
+    spec = _spec(sampler, pruner, seed=7)
+    search = Search(spec)
+    asked = [search.ask(number) for number in range(10)]
+    resumed = [Search(spec).resume(*_kept([record])) for _, record in asked]
+
+    assert resumed == [params for params, _ in asked]
+
+
+@pytest.mark.parametrize("model", networks)
+def test_a_trial_of_the_default_space_can_be_taken_up_again(model: str) -> None:
+    """`resume` gives what `ask` gave for every network's own space."""
+    spec = TuneSpec.model_validate({"model": model})
+    params, record = Search(spec).ask(0)
+
+    assert Search(spec).resume(*_kept([record])) == params
+
+
+@pytest.mark.parametrize("pruner", pruners)
+def test_a_trial_taken_up_again_is_judged_from_its_start(pruner: str) -> None:
+    """Its earlier measurements are forgotten: it is pruned where it would be had it never been measured."""
+    spec = _spec("random", pruner, seed=8)
+    records = _play(spec, rebuild=False)
+    _, fresh = _rebuilt(spec, records).ask(TRIALS)
+    verdicts = []
+    for values in ({}, {epoch * STEPS_PER_EPOCH: 0.9 for epoch in range(1, 5)}):
+        begun = TrialRecord(TRIALS, TrialState.RUNNING, fresh.suggestion, fresh.attrs, values)
+        search = _rebuilt(spec, [*records, begun])
+        search.resume(*_kept([begun]))
+        verdicts.append([search.report(TRIALS, epoch * STEPS_PER_EPOCH, 0.01) for epoch in range(1, EPOCHS + 1)])
+
+    assert verdicts[1] == verdicts[0]
+
+
+# --- what a search takes from its spec
+
+
+def test_the_objective_decides_which_way_is_better() -> None:
+    """Of the same values, a job for accuracy goes on with the high ones and a job for loss with the low."""
+    verdicts = {}
+    for objective in ("val_accuracy", "val_loss"):
+        search = Search(_spec("random", "median", objective=objective))
+        for number in range(6):
+            _, record = search.ask(number)
+            search.report(number, STEPS_PER_EPOCH, 0.5)
+            record.values = {STEPS_PER_EPOCH: 0.5}
+            record.state, record.value = TrialState.COMPLETED, 0.5
+            search.apply(record)
+        search.ask(6)
+        search.ask(7)
+        verdicts[objective] = [search.report(6, STEPS_PER_EPOCH, 0.9), search.report(7, STEPS_PER_EPOCH, 0.1)]
+
+    assert verdicts == {"val_accuracy": [False, True], "val_loss": [True, False]}
+
+
+def test_a_space_of_fixed_values_draws_them() -> None:
+    """Where nothing is to be drawn each trial has the fixed values, and the record is empty."""
+    params, record = Search(_spec("tpe", search_space={"batch_size": 5, "hidden_sizes": [7, 9]})).ask(0)
+
+    assert params.model_dump(include={"batch_size", "hidden_sizes"}) == {"batch_size": 5, "hidden_sizes": [7, 9]}
+    assert record.suggestion == {}

@@ -1,0 +1,438 @@
+"""Training, held against plain torch and scikit-learn."""
+
+import inspect
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pydoc import locate
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, log_loss, mean_squared_error
+from torch import nn
+from torch.nn import functional
+
+from ml.datasets import Arrays, Stream
+from ml.evaluate import Images, evaluate, loss_of, probabilities, scaled
+from ml.lanes import module_of, optimizer_of
+from ml.networks import networks
+from ml.optimizers import optimizers
+from ml.params import Params
+from ml.records import Measurement, TrialState
+from ml.specs import TuneSpec
+from ml.train import Lane, TrainingData, fit, objective
+
+SGD = {"optimizer": "sgd", "learning_rate": 0.1}
+DIVERGING = {"optimizer": "sgd", "learning_rate": 10.0, "batch_size": 8}
+
+
+def _never() -> bool:
+    return False
+
+
+def _lane(params: dict[str, Any], model: str = "mlp", epochs: int = 3, **fields: Any) -> Lane:
+    """Return a lane on the small data set with small hidden layers, unless told otherwise."""
+    small = {"mlp": {"hidden_sizes": [24, 16]}, "shallow": {"hidden_size": 24}}.get(model, {})
+    body = {"model": model, "dataset": "digits", "budget": {"trials": 1, "epochs": epochs}}
+    spec = TuneSpec.model_validate(body | fields)
+    return Lane(0, spec, spec.params(small | {"batch_size": 32} | params), init_seed=5, stream_seed=6)
+
+
+def _flat(module: nn.Module) -> torch.Tensor:
+    return torch.cat([tensor.detach().flatten() for tensor in module.parameters()])
+
+
+@pytest.fixture(scope="session")
+def mnist_data(mnist: Arrays) -> TrainingData:
+    """Cut the first 2,000 images of MNIST for training."""
+    return TrainingData.of(Arrays(mnist.images[:2000], mnist.labels[:2000]), None, "random", 0)
+
+
+# --- the loop
+
+OPTIMIZERS = [
+    {"optimizer": "adam", "learning_rate": 0.003},
+    {"optimizer": "adam", "learning_rate": 0.003, "weight_decay": 0.01, "momentum": 0.9},
+    SGD,
+    SGD | {"momentum": 0.9, "weight_decay": 0.01},
+]
+
+
+def _plain_optimizer(module: nn.Module, params: Params) -> torch.optim.Optimizer:
+    """Return the optimizer as its papers have it, every number written out."""
+    common: dict[str, Any] = {"lr": params.learning_rate, "weight_decay": params.weight_decay}
+    if params.optimizer == "adam":
+        return torch.optim.Adam(module.parameters(), betas=(0.9, 0.999), eps=1e-8, amsgrad=False, **common)
+    return torch.optim.SGD(module.parameters(), momentum=params.momentum, dampening=0, nesterov=False, **common)
+
+
+def _plain_mlp(lane: Lane) -> nn.Sequential:
+    """Return the lane's network written by hand, with the lane's initial weights."""
+    module = nn.Sequential(
+        *(nn.Flatten(), nn.Linear(784, 24), nn.ReLU(), nn.Linear(24, 16), nn.ReLU(), nn.Linear(16, 10))
+    )
+    module.load_state_dict(module_of(lane.spec.layers(lane.params), lane.init_seed).state_dict())
+    return module
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+@pytest.mark.parametrize("params", OPTIMIZERS, ids=str)
+def test_an_epoch_ends_with_the_weights_of_a_plain_loop(
+    digits_data: TrainingData, params: dict[str, Any], loss: str
+) -> None:
+    """A torch loop written by hand, from the same weights over the same batches, ends with equal weights and loss."""
+    lane = _lane(params, epochs=1, loss=loss)
+    plain = _plain_mlp(lane)
+    (measured,) = fit(lane, digits_data, _never)
+    optimizer = _plain_optimizer(plain, lane.params)
+    pixels, labels = digits_data.train.images.to(torch.float32) / 255, digits_data.train.labels
+    stream, losses = Stream(len(labels), 32, lane.stream_seed), []
+    for step in range(-(-len(labels) // 32)):
+        batch = torch.from_numpy(stream.batch(step))
+        outputs, targets = plain(pixels[batch]), labels[batch]
+        wrong = (
+            functional.cross_entropy(outputs, targets)
+            if loss == "cross_entropy"
+            else ((outputs - torch.eye(10)[targets]) ** 2).mean()
+        )
+        optimizer.zero_grad()
+        wrong.backward()
+        optimizer.step()
+        losses.append(wrong.item())
+
+    torch.testing.assert_close(_flat(lane.module), _flat(plain), rtol=1e-5, atol=1e-6)
+    assert measured.train_loss == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_momentum_is_for_sgd_alone(digits_data: TrainingData) -> None:
+    """Adam trains the same whatever the momentum; SGD does not."""
+    flats = {}
+    for name in optimizers:
+        for momentum in (0.0, 0.9):
+            lane = _lane({"optimizer": name, "momentum": momentum, "learning_rate": 0.01}, epochs=1)
+            list(fit(lane, digits_data, _never))
+            flats[name, momentum] = _flat(lane.module)
+
+    assert torch.equal(flats["adam", 0.0], flats["adam", 0.9])
+    assert not torch.equal(flats["sgd", 0.0], flats["sgd", 0.9])
+
+
+@pytest.mark.parametrize("name", optimizers)
+def test_an_optimizer_is_the_torch_class_it_names(name: str) -> None:
+    """Each optimizer's class is found in torch, and takes the arguments stated."""
+    module = nn.Linear(2, 2)
+    params = Params(optimizer=name, learning_rate=0.5, weight_decay=0.25, momentum=0.125)
+    optimizer = optimizer_of(module, params)
+    (group,) = optimizer.param_groups
+    kind: Any = locate(optimizers[name].torch_class)
+
+    assert type(optimizer) is kind
+    assert (group["lr"], group["weight_decay"], group.get("momentum", 0.125)) == (0.5, 0.25, 0.125)
+    assert set(params.of_optimizer().arguments()) <= set(inspect.signature(kind).parameters)
+
+
+def test_a_lane_may_start_anywhere_in_its_stream(digits_data: TrainingData) -> None:
+    """A lane's run is defined by its start step too: one that enters later sees other batches."""
+    first, later = _lane(SGD, epochs=1), _lane(SGD, epochs=1)
+    later.start_step = 7
+    batches = [[lane.start_step + step for step in range(Stream(1294, 32, 6).steps(1))] for lane in (first, later)]
+    for lane in (first, later):
+        list(fit(lane, digits_data, _never))
+    expected = []
+    for steps in batches:
+        plain = _plain_mlp(first)
+        optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
+        for step in steps:
+            batch = torch.from_numpy(Stream(1294, 32, 6).batch(step))
+            optimizer.zero_grad()
+            outputs = plain(digits_data.train.images[batch].float() / 255)
+            functional.cross_entropy(outputs, digits_data.train.labels[batch]).backward()
+            optimizer.step()
+        expected.append(_flat(plain))
+
+    torch.testing.assert_close(_flat(first.module), expected[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(_flat(later.module), expected[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", networks)
+def test_the_same_seeds_give_the_same_weights(model: str, digits_data: TrainingData) -> None:
+    """Trained twice from the same seeds, a lane measures the same and ends with weights equal bit for bit."""
+    lanes = [_lane({}, model, epochs=2) for _ in range(2)]
+    measured = [[asdict(m) | {"seconds": 0} for m in fit(lane, digits_data, _never)] for lane in lanes]
+
+    assert measured[0] == measured[1]
+    assert torch.equal(_flat(lanes[0].module), _flat(lanes[1].module))
+
+
+@pytest.mark.parametrize("seed", ["init_seed", "stream_seed"])
+def test_either_seed_decides(seed: str, digits_data: TrainingData) -> None:
+    """Other initial weights, or another order of the images, end with other weights."""
+    lanes = [_lane({}, epochs=1), _lane({}, epochs=1)]
+    setattr(lanes[1], seed, 99)
+    for lane in lanes:
+        list(fit(lane, digits_data, _never))
+
+    assert not torch.equal(_flat(lanes[0].module), _flat(lanes[1].module))
+
+
+@pytest.mark.parametrize(("model", "accuracy"), [("perceptron", 0.75), ("shallow", 0.8), ("mlp", 0.75), ("cnn", 0.85)])
+def test_every_network_learns(model: str, accuracy: float, mnist_data: TrainingData) -> None:
+    """Six epochs over 1,440 images of MNIST bring each network far above chance."""
+    lane = _lane({"learning_rate": 0.003}, model, epochs=6)
+    list(fit(lane, mnist_data, _never))
+
+    assert lane.best is not None
+    assert (lane.best.val_accuracy or 0) > accuracy
+
+
+# --- what is measured
+
+
+def test_steps_count_tenths_of_an_epoch_and_images_what_was_seen(digits_data: TrainingData) -> None:
+    """Each epoch is ten steps and one data set's worth of images, rounded up to whole batches over all epochs."""
+    lane = _lane({"batch_size": 100}, epochs=3)
+    measured = list(fit(lane, digits_data, _never))
+
+    assert [m.step for m in measured] == [10, 20, 30]
+    assert [m.epoch for m in measured] == [1, 2, 3]
+    assert [m.images_seen for m in measured] == [1300, 2600, 3900]  # 1,294 · k, in hundreds
+    assert all(m.seconds > 0 for m in measured)
+
+
+def test_a_batch_may_be_larger_than_the_data_set(digits_data: TrainingData) -> None:
+    """An epoch in which no batch is due reports no made-up loss of zero, and sees no image twice over."""
+    lane = _lane({"batch_size": 2048}, epochs=4)
+    measured = list(fit(lane, digits_data, _never))
+
+    assert [m.train_loss for m in measured if m.train_loss is not None and m.train_loss < 0.1] == []
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_the_best_epochs_weights_are_kept(loss: str, digits_data: TrainingData) -> None:
+    """Evaluated anew by scikit-learn, the kept weights have the recorded accuracy and loss of the best epoch."""
+    lane = _lane({"learning_rate": 0.03, "batch_size": 8}, epochs=8, loss=loss)
+    measured = list(fit(lane, digits_data, _never))
+    lane.module.load_state_dict(lane.best_weights)
+    found = probabilities(lane.module, digits_data.validation.images)
+    labels = digits_data.validation.labels.numpy()
+    with torch.inference_mode():
+        outputs = lane.module(digits_data.validation.images.float() / 255).numpy()
+    expected = (
+        log_loss(labels, found.astype(np.float64), labels=range(10))
+        if loss == "cross_entropy"
+        else mean_squared_error(np.eye(10)[labels], outputs)
+    )
+
+    assert lane.best is not None
+    assert lane.best.val_accuracy == max(m.val_accuracy or 0 for m in measured) > measured[-1].val_accuracy
+    assert lane.best.val_accuracy == pytest.approx(accuracy_score(labels, found.argmax(1)))
+    assert lane.best.val_loss == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_objective_decides_which_epoch_is_best(digits_data: TrainingData) -> None:
+    """By val_loss the epoch of the lowest loss is kept, by val_accuracy that of the highest accuracy; ties: the first."""
+    bests, measured = {}, []
+    for name in ("val_loss", "val_accuracy"):
+        lane = _lane({"learning_rate": 0.03, "batch_size": 8}, epochs=8, objective=name)
+        measured = list(fit(lane, digits_data, _never))
+        bests[name] = lane.best.step if lane.best else None
+
+    assert bests["val_loss"] == min(measured, key=lambda m: m.val_loss).step
+    assert bests["val_accuracy"] == max(measured, key=lambda m: m.val_accuracy).step
+    assert bests["val_loss"] != bests["val_accuracy"]
+
+
+def test_kept_weights_do_not_train_on(digits_data: TrainingData) -> None:
+    """The best epoch's weights are a copy: later epochs leave them as they were."""
+    lane = _lane({"learning_rate": 0.03, "batch_size": 8}, epochs=8)
+    for measured in fit(lane, digits_data, _never):
+        if measured is lane.best:
+            at_best = _flat(lane.module)
+
+    kept = torch.cat([tensor.flatten() for tensor in lane.best_weights.values()])
+    assert torch.equal(kept, at_best)
+    assert not torch.equal(kept, _flat(lane.module))
+
+
+# --- how a lane ends
+
+
+def test_a_lane_that_trains_for_all_its_epochs_is_completed(digits_data: TrainingData) -> None:
+    """A trial without early stopping ends as completed after the budget's epochs."""
+    lane = _lane({}, epochs=2)
+    measured = list(fit(lane, digits_data, _never))
+
+    assert (len(measured), lane.state) == (2, TrialState.COMPLETED)
+
+
+@pytest.mark.parametrize(("asked", "epochs"), [(1, 1), (3, 3), (9, 3)])
+def test_a_trials_own_epochs_are_capped_by_the_budget(asked: int, epochs: int, digits_data: TrainingData) -> None:
+    """A trial's parameter shortens it, and never lengthens it."""
+    lane = _lane({"epochs": asked}, epochs=3)
+    measured = list(fit(lane, digits_data, _never))
+
+    assert (len(measured), lane.state) == (epochs, TrialState.COMPLETED)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_a_diverged_trial_is_recorded_with_null(loss: str, digits_data: TrainingData) -> None:
+    """A trial whose loss is no longer finite ends as diverged, with null in its last measurement, never NaN."""
+    lane = _lane(DIVERGING | ({"learning_rate": 10.0} if loss == "mse" else {}), epochs=5, loss=loss)
+    _blow_up(lane)
+    measured = list(fit(lane, digits_data, _never))
+    text = json.dumps([asdict(m) for m in measured], allow_nan=False)
+
+    assert lane.state == TrialState.DIVERGED
+    assert measured[-1].val_accuracy is None
+    assert None in (measured[-1].train_loss, measured[-1].val_loss)
+    assert lane.best is None
+    assert "NaN" not in text
+
+
+def _blow_up(lane: Lane) -> None:
+    """Enlarge the initial weights, so that the first steps overflow float32."""
+    with torch.no_grad():
+        for tensor in lane.module.parameters():
+            tensor.mul_(1e15)
+
+
+def test_a_diverged_trial_keeps_what_was_finite_before(digits_data: TrainingData) -> None:
+    """Where training blows up in a later epoch the earlier ones stay measured, and the best of them is known."""
+    lane = _lane(SGD, epochs=4)
+    measured = []
+    for one in fit(lane, digits_data, _never):
+        measured.append(one)
+        if len(measured) == 2:
+            _blow_up(lane)
+
+    assert lane.state == TrialState.DIVERGED
+    assert [m.finite for m in measured] == [True, True, False]
+    assert lane.best in measured[:2]
+
+
+def test_a_diverged_epoch_counts_the_images_it_saw(digits_data: TrainingData) -> None:
+    """An epoch that is broken off as the loss is no longer finite claims no image that was never trained on."""
+    lane = _lane({"batch_size": 1, "optimizer": "sgd"}, epochs=1)
+    _blow_up(lane)
+    (measured,) = fit(lane, digits_data, _never)
+
+    assert lane.state == TrialState.DIVERGED
+    assert measured.images_seen < len(digits_data.train)
+
+
+def test_early_stopping_ends_a_trial(digits_data: TrainingData) -> None:
+    """Where no loss is ever enough of an improvement a trial ends once patience is spent."""
+    lane = _lane({}, epochs=9, early_stopping={"patience": 3, "min_delta": 100.0})
+    measured = list(fit(lane, digits_data, _never))
+
+    assert (len(measured), lane.state) == (4, TrialState.STOPPED_EARLY)
+    assert lane.best in measured
+
+
+def test_early_stopping_watches_the_validation_loss(digits_data: TrainingData) -> None:
+    """A trial ends in the first epoch in which the loss was not below the best for as long as patience lasts."""
+    lane = _lane({"learning_rate": 0.03, "batch_size": 8}, epochs=40, early_stopping={"patience": 2, "min_delta": 0.0})
+    losses = [m.val_loss or 0 for m in fit(lane, digits_data, _never)]
+    worse = [i > 0 and losses[i] > min(losses[:i]) for i in range(len(losses))]
+
+    assert lane.state == TrialState.STOPPED_EARLY
+    assert worse[-2:] == [True, True]
+    assert not any(worse[i] and worse[i + 1] for i in range(len(worse) - 2))
+
+
+def test_a_lane_is_cut_at_the_next_step(digits_data: TrainingData) -> None:
+    """Told to stop after 50 steps, a lane has measured the epoch that was done and is left running."""
+    lane = _lane({}, epochs=9)
+    asked: list[int] = []
+
+    def after_fifty() -> bool:
+        asked.append(1)
+        return len(asked) > 50
+
+    measured = list(fit(lane, digits_data, after_fifty))
+
+    assert Stream(1294, 32, 0).steps(1) == 41
+    assert (len(measured), len(asked), lane.state) == (1, 51, TrialState.RUNNING)
+
+
+def test_a_lane_can_be_left(digits_data: TrainingData) -> None:
+    """Who prunes closes the generator: the lane is left after that epoch with what it had."""
+    lane = _lane({}, epochs=9)
+    training: Iterator[Measurement] = fit(lane, digits_data, _never)
+    first = next(training)
+    training.close()  # type: ignore[attr-defined]
+
+    assert lane.best is first
+    assert list(training) == []
+
+
+# --- evaluation
+
+
+def _linear(classes: int = 10) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, classes))
+
+
+@pytest.mark.parametrize("n", [1, 999, 1000, 1001, 1797])
+def test_evaluation_is_scikit_learns(n: int, digits: Arrays) -> None:
+    """Loss and accuracy over any number of images, a remainder of a batch included, are scikit-learn's."""
+    module, data = _linear(), Images.of(digits.take(np.arange(n)))
+    found = probabilities(module, data.images)
+    labels = data.labels.numpy()
+    with torch.inference_mode():
+        outputs = module(data.images.float() / 255).numpy()
+    loss, accuracy = evaluate(module, data, "cross_entropy")
+    squares, again = evaluate(module, data, "mse")
+
+    assert accuracy == again == pytest.approx(accuracy_score(labels, found.argmax(1)))
+    assert loss == pytest.approx(log_loss(labels, found.astype(np.float64), labels=range(10)), rel=1e-5)
+    assert squares == pytest.approx(mean_squared_error(np.eye(10)[labels], outputs), rel=1e-5)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 26])
+def test_mse_compares_with_one_hot_targets(classes: int) -> None:
+    """The squared loss is scikit-learn's between outputs and one-hot targets."""
+    outputs = torch.randn(50, classes, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(50) % classes
+    expected = mean_squared_error(np.eye(classes)[labels.numpy()], outputs.numpy())
+
+    assert loss_of("mse", outputs, labels).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_pixels_are_scaled_and_left_alone() -> None:
+    """0..255 becomes 0..1 in float32, and the images in memory stay as they are."""
+    images = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    found = scaled(images)
+
+    assert found.dtype == torch.float32
+    assert torch.equal(found.flatten() * 255, torch.arange(256.0))
+    assert images.flatten().tolist() == list(range(256))
+
+
+def test_an_infinite_loss_is_evaluated_as_such(digits: Arrays) -> None:
+    """Evaluation reports what it finds; that it is not finite is for the caller to judge."""
+    module = _linear()
+    with torch.no_grad():
+        module[1].weight.fill_(float("nan"))
+    loss, accuracy = evaluate(module, Images.of(digits.take(np.arange(10))), "cross_entropy")
+
+    assert np.isnan(loss)
+    assert 0 <= accuracy <= 1
+
+
+@pytest.mark.parametrize(
+    ("train_loss", "val_loss", "accuracy", "loss"),
+    [(0.5, 0.4, 0.9, 0.4), (None, 0.4, None, None), (0.5, None, None, None), (None, None, None, None)],
+)
+def test_a_measurement_that_is_not_finite_has_no_objective(
+    train_loss: float | None, val_loss: float | None, accuracy: float | None, loss: float | None
+) -> None:
+    """Only a measurement whose losses are both numbers can be best at anything."""
+    measured = Measurement(10, 100, train_loss, val_loss, 0.9, 1.0)
+    specs = [TuneSpec.model_validate({"model": "cnn", "objective": name}) for name in ("val_accuracy", "val_loss")]
+
+    assert [objective(spec, measured) for spec in specs] == [accuracy, loss]
+    assert [objective(spec, None) for spec in specs] == [None, None]

@@ -1,0 +1,229 @@
+"""Claims, leases and what protects a pack from two workers."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import select, update
+from sqlmodel import col
+from worker_tools import Work, measurement
+
+from ml.records import Finished, Measured, Stop, TrialState
+from worker.errors import LeaseLost
+from worker.journal import clock
+from worker.leases import MAX_DEATHS, Claim, Leases
+from worker.tables import JobState, Pack, Purpose, StopReason, Trial
+
+
+def expire(work: Work, claim: Claim) -> None:
+    """Let a lease run out."""
+    with work.database.writing() as session:
+        session.execute(update(Pack).where(col(Pack.id) == claim.pack_id).values(lease_expires_at=1.0))
+
+
+def trial_of(work: Work, claim: Claim) -> Trial:
+    """The trial of a claimed pack."""
+    with work.database.reading() as session:
+        return session.scalars(select(Trial).where(col(Trial.pack_id) == claim.pack_id)).one()
+
+
+def test_without_jobs_there_is_nothing_to_claim(work: Work) -> None:
+    """An idle worker is told so."""
+    assert work.leases.claim() is None
+
+
+def test_a_claim_begins_a_trial_and_moves_the_job_to_running(work: Work) -> None:
+    """The first claim reserves trial 0."""
+    job = work.accept()
+    claim = work.leases.claim()
+    assert claim is not None
+
+    assert claim.purpose == Purpose.TRAIN
+    assert [record.number for record in work.ledger.reservations(claim)] == [0]
+    assert work.job(job).state == JobState.RUNNING
+
+
+def test_two_workers_never_hold_the_same_pack(work: Work) -> None:
+    """A second claim is another trial, and beyond the budget there is none."""
+    work.accept()
+    claims = [work.leases.claim(), work.other.claim(), work.leases.claim()]
+
+    assert claims[2] is None
+    assert len({claim.pack_id for claim in claims if claim}) == 2
+
+
+def test_a_budget_is_exact_however_many_claim_at_once(work: Work) -> None:
+    """Sixteen workers that claim at the same time begin exactly as many trials as the budget allows."""
+    work.accept(budget={"trials": 7})
+    workers = [Leases(work.database, str(i), 60) for i in range(16)]
+    with ThreadPoolExecutor(16) as pool:
+        claims = [claim for claim in pool.map(lambda worker: worker.claim(), workers) if claim]
+    numbers = sorted(trial_of(work, claim).number for claim in claims)
+
+    assert numbers == list(range(7))
+
+
+def test_jobs_share_the_workers(work: Work) -> None:
+    """A job that came later is not starved by one with many trials."""
+    first = work.accept(budget={"trials": 1000})
+    second = work.accept(budget={"trials": 1000})
+    owners = [claim.job_id for _ in range(4) if (claim := work.leases.claim())]
+
+    assert sorted(owners) == sorted([first.id, first.id, second.id, second.id])
+
+
+def test_a_lost_pack_goes_to_another_worker_with_its_trial(work: Work) -> None:
+    """When a lease has run out the next claim takes up the same pack under a higher epoch."""
+    work.accept()
+    claim = work.leases.claim()
+    assert claim is not None
+    expire(work, claim)
+    taken = work.other.claim()
+
+    assert taken is not None
+    assert (taken.pack_id, taken.epoch) == (claim.pack_id, claim.epoch + 1)
+    assert [record.number for record in work.ledger.reservations(taken)] == [0]
+
+
+def test_a_worker_that_lost_its_lease_cannot_write(work: Work) -> None:
+    """Every write of the old holder is refused, and leaves no trace."""
+    work.accept()
+    claim = work.leases.claim()
+    assert claim is not None
+    work.start(claim, 0)
+    expire(work, claim)
+    taken = work.other.claim()
+    assert taken is not None
+
+    with pytest.raises(LeaseLost):
+        work.start(claim, 0)
+    with pytest.raises(LeaseLost):
+        work.ledger.measure(claim, Measured(0, measurement(1, 0.9), {}))
+    with pytest.raises(LeaseLost):
+        work.ledger.finish(claim, Finished(0, TrialState.COMPLETED, "", None, None), None, None)
+    with pytest.raises(LeaseLost):
+        work.leases.close(claim)
+    assert not work.leases.renew(claim)
+    assert trial_of(work, taken).state == TrialState.RUNNING
+
+
+def test_releasing_a_lost_pack_does_not_take_it_from_its_new_owner(work: Work) -> None:
+    """A late release is a no-op."""
+    work.accept()
+    claim = work.leases.claim()
+    assert claim is not None
+    expire(work, claim)
+    taken = work.other.claim()
+    work.leases.release(claim)
+    assert taken is not None
+
+    assert work.other.renew(taken)
+
+
+def test_renewing_moves_the_expiry_by_the_databases_clock(work: Work) -> None:
+    """A renewed lease lasts its full time from now."""
+    work.accept()
+    claim = work.leases.claim()
+    assert claim is not None
+    expire(work, claim)
+    renewed = work.leases.renew(claim)
+    with work.database.reading() as session:
+        expiry = session.get_one(Pack, claim.pack_id).lease_expires_at or 0
+        remaining = expiry - clock(session)
+
+    assert renewed
+    assert 55 < remaining <= 60
+
+
+def test_a_released_pack_is_claimed_again_at_once(work: Work) -> None:
+    """A worker that drains gives its trial to the next."""
+    work.accept()
+    claim = work.leases.claim()
+    assert claim is not None
+    work.leases.release(claim)
+    taken = work.other.claim()
+
+    assert taken is not None
+    assert taken.pack_id == claim.pack_id
+
+
+def test_one_death_of_a_trainer_charges_nobody(work: Work) -> None:
+    """After the first death the trial runs again."""
+    work.accept()
+    claim = work.leases.claim()
+    assert claim is not None
+    work.leases.died(claim, "signal SIGKILL")
+
+    assert trial_of(work, claim).state == TrialState.RUNNING
+
+
+def test_a_trial_on_which_trainers_keep_dying_has_failed(work: Work) -> None:
+    """At the last death the trial fails with the reason, and the job goes on with the next."""
+    job = work.accept()
+    for _ in range(MAX_DEATHS):
+        claim = work.leases.claim()
+        assert claim is not None
+        work.leases.died(claim, "signal SIGKILL")
+    trial = trial_of(work, claim)
+    following = work.leases.claim()
+
+    assert (trial.state, trial.reason) == (TrialState.FAILED, "signal SIGKILL")
+    assert following is not None
+    assert trial_of(work, following).number == 1
+    assert work.job(job).failures == 1
+
+
+def test_seconds_count_only_while_a_pack_is_leased(work: Work) -> None:
+    """A job whose workers are gone does not spend its time budget."""
+    job = work.accept(budget={"trials": 5, "seconds": 1000.0})
+    claim = work.leases.claim()
+    assert claim is not None
+    with work.database.writing() as session:  # leased for 30 s an hour ago, and silent since
+        began = clock(session) - 3600
+        session.execute(update(Pack).values(lease_expires_at=began + 30))
+        session.execute(update(type(job)).values(active_since=began))
+    taken = work.other.claim()
+    assert taken is not None
+    work.other.release(taken)
+
+    assert 30 <= work.job(job).active_seconds < 40
+
+
+def test_a_job_whose_seconds_are_spent_is_told_to_stop(work: Work) -> None:
+    """The supervisor learns it from the database."""
+    work.accept(budget={"seconds": 0.05})
+    claim = work.leases.claim()
+    assert claim is not None
+    deadline = time.monotonic() + 5
+    while (stop := work.leases.stop_asked(claim)) is None and time.monotonic() < deadline:
+        pass
+
+    assert stop == Stop.SECONDS
+    assert work.other.claim() is None
+
+
+def test_a_cancelled_job_is_told_to_stop_and_begins_nothing_more(work: Work) -> None:
+    """Cancelling reaches the supervisor, and ends the job when its last pack has ended."""
+    job = work.accept()
+    claim = work.leases.claim()
+    assert claim is not None
+    stopping = work.ledger.cancel(job.id).state
+    asked = work.leases.stop_asked(claim)
+    nothing = work.other.claim()
+    work.run_trial(claim, None, TrialState.CANCELLED)
+    ended = work.job(job)
+
+    assert (stopping, asked, nothing) == (JobState.STOPPING, Stop.CANCELLED, None)
+    assert (ended.state, ended.stop_reason) == (JobState.CANCELLED, StopReason.CANCELLED)
+
+
+def test_a_cancelled_jobs_dead_trainer_is_not_replaced(work: Work) -> None:
+    """A pack whose trainer had to be killed after a cancellation does not run again."""
+    job = work.accept()
+    claim = work.leases.claim()
+    assert claim is not None
+    work.ledger.cancel(job.id)
+    work.leases.died(claim, "signal SIGKILL")
+
+    assert trial_of(work, claim).state == TrialState.CANCELLED
+    assert work.job(job).state == JobState.CANCELLED
