@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -60,8 +61,8 @@ def follow(client: Chiffre, job_id: str, console: Console) -> dict[str, Any]:
     job: dict[str, Any] = {}
     with Live(console=console, refresh_per_second=4, transient=False) as live:
         for job in client.follow(job_id):
-            newest = list(client.trials(job_id, order_by="-number", limit=SHOWN_TRIALS, state=None))[:SHOWN_TRIALS]
-            live.update(_progress(job, newest))
+            newest = islice(client.trials(job_id, order_by="-number", limit=SHOWN_TRIALS), SHOWN_TRIALS)
+            live.update(_progress(job, list(newest)))
     return job
 
 

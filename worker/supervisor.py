@@ -25,6 +25,7 @@ class Supervisor:
         self.trainers = trainers
         self.poll_seconds = poll_seconds
         self.draining = Event()
+        self._workers: set[Thread] = set()
 
     def work(self) -> None:
         """Work on packs until there are none or no trainer is idle."""
@@ -44,11 +45,20 @@ class Supervisor:
     def poll(self) -> None:
         """Look for work now and then, rung or not, until the worker drains."""
         while not self.draining.wait(self.poll_seconds):
-            Thread(target=self._work_and_log, daemon=True).start()
+            self._workers = {thread for thread in self._workers if thread.is_alive()}
+            thread = Thread(target=self._work_and_log)
+            self._workers.add(thread)
+            thread.start()
 
     def drain(self) -> None:
         """Begin nothing more, and give back what is being worked on."""
         self.draining.set()
+
+    def close(self) -> None:
+        """Wait until everything has been given back, then end the trainers."""
+        for thread in self._workers:
+            thread.join()
+        self.trainers.close()
 
     def _work_and_log(self) -> None:
         try:
@@ -69,7 +79,7 @@ class Supervisor:
             self.leases.close(claim)
         elif "failed" in answer:
             self.leases.died(claim, answer["failed"])
-        elif "released" in answer:
+        else:  # drained, or lost: to release what another holds by now does nothing
             self.leases.release(claim)
 
 

@@ -6,7 +6,7 @@ import socket
 from threading import Thread
 from typing import Any
 
-from celery.signals import setup_logging, worker_ready, worker_shutdown, worker_shutting_down
+from celery.signals import setup_logging, worker_init, worker_shutdown, worker_shutting_down
 
 from worker.db import Database
 from worker.leases import Leases
@@ -16,7 +16,7 @@ from worker.settings import settings
 from worker.supervisor import Supervisor
 from worker.trainers import Trainers
 
-_supervisor: Supervisor | None = None  # one a worker process, from ready to shutdown
+_supervisor: Supervisor | None = None  # one a worker process; it looks for work even while the broker is away
 
 
 @app.task(name=RING)  # type: ignore[untyped-decorator]
@@ -31,7 +31,7 @@ def _log(**_: Any) -> None:
     configure_logging("worker")
 
 
-@worker_ready.connect  # type: ignore[untyped-decorator]
+@worker_init.connect  # type: ignore[untyped-decorator]
 def _start(**_: Any) -> None:
     global _supervisor
     config = settings()
@@ -50,4 +50,4 @@ def _drain(**_: Any) -> None:
 @worker_shutdown.connect  # type: ignore[untyped-decorator]
 def _stop(**_: Any) -> None:
     if _supervisor is not None:
-        _supervisor.trainers.close()
+        _supervisor.close()

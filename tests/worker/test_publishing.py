@@ -1,0 +1,136 @@
+"""From a job's winner to a version, and which version answers."""
+
+import pytest
+from sqlalchemy import select
+from sqlmodel import col
+from worker_tools import FILE, Work
+
+from worker.errors import LeaseLost
+from worker.publishing import Published, Publishing
+from worker.tables import Champion, JobState, ModelVersion, Purpose
+from worker.tables import TestOpening as Opening
+
+PUBLISHED = Published("file.onnx", FILE, [1, 28, 28], list("0123456789"), 7850, 0.4, 0.88)
+
+
+def win(work: Work, value: float, **fields: object) -> str:
+    """Run a job of one trial up to its publication; the job's id."""
+    job = work.accept(budget={"trials": 1}, **fields)
+    claim = work.leases.claim()
+    assert claim is not None
+    work.run_trial(claim, value)
+    publishing = Publishing(work.database)
+    claim = work.leases.claim()
+    assert claim is not None
+    assert claim.purpose == Purpose.PUBLISH
+    publishing.open_test(claim)
+    publishing.publish(claim, publishing.winner(claim), PUBLISHED)
+    work.leases.close(claim)
+    return job.id
+
+
+def champion(work: Work) -> int:
+    """The version that answers for the perceptron on digits."""
+    with work.database.reading() as session:
+        reigning = session.get_one(Champion, ("perceptron", "digits"))
+        return session.get_one(ModelVersion, reigning.version_id).version
+
+
+def test_a_published_winner_completes_its_job(work: Work) -> None:
+    """The version carries its lineage."""
+    job_id = win(work, 0.9)
+    with work.database.reading() as session:
+        version = session.scalars(select(ModelVersion)).one()
+    job = work.ledger.cancel(job_id)
+
+    assert (version.model, version.version, version.job_id, version.trial) == ("perceptron", 1, job_id, 0)
+    assert (version.val_accuracy, version.test_accuracy, version.split) == (0.9, 0.88, "random")
+    assert job.state == JobState.COMPLETED
+
+
+def test_the_test_images_are_opened_once_a_run_of_a_job(work: Work) -> None:
+    """However often publication is tried, one opening is written down, and it names the version."""
+    work.accept(budget={"trials": 1})
+    claim = work.leases.claim()
+    assert claim is not None
+    work.run_trial(claim, 0.9)
+    publishing = Publishing(work.database)
+    claim = work.leases.claim()
+    assert claim is not None
+    publishing.open_test(claim)
+    work.leases.release(claim)
+    claim = work.leases.claim()
+    assert claim is not None
+    publishing.open_test(claim)
+    publishing.publish(claim, publishing.winner(claim), PUBLISHED)
+    with work.database.reading() as session:
+        opening = session.scalars(select(Opening)).one()
+        version = session.scalars(select(ModelVersion)).one()
+
+    assert opening.version_id == version.id
+
+
+def test_the_better_version_becomes_champion_and_a_worse_one_does_not(work: Work) -> None:
+    """Versions of the same data, split and objective are compared on validation."""
+    win(work, 0.9)
+    first = champion(work)
+    win(work, 0.8)
+    after_worse = champion(work)
+    win(work, 0.95)
+
+    assert (first, after_worse, champion(work)) == (1, 1, 3)
+
+
+def test_versions_of_different_objectives_are_not_compared(work: Work) -> None:
+    """A loss says nothing about an accuracy: what answers stays."""
+    win(work, 0.9)
+    win(work, 0.01, objective="val_loss")
+
+    assert champion(work) == 1
+
+
+def test_a_lower_loss_is_better_among_versions_judged_by_it(work: Work) -> None:
+    """The direction follows the objective."""
+    win(work, 0.5, objective="val_loss")
+    win(work, 0.4, objective="val_loss")
+    win(work, 0.6, objective="val_loss")
+
+    assert champion(work) == 2
+
+
+def test_a_cancelled_jobs_winner_is_not_published(work: Work) -> None:
+    """Whoever cancels before the version is written wins the race."""
+    job = work.accept(budget={"trials": 1})
+    claim = work.leases.claim()
+    assert claim is not None
+    work.run_trial(claim, 0.9)
+    publishing = Publishing(work.database)
+    claim = work.leases.claim()
+    assert claim is not None
+    winner = publishing.winner(claim)
+    work.ledger.cancel(job.id)
+    with pytest.raises(LeaseLost):
+        publishing.publish(claim, winner, PUBLISHED)
+    work.leases.release(claim)
+    with work.database.reading() as session:
+        versions = session.scalars(select(ModelVersion).where(col(ModelVersion.job_id) == job.id)).all()
+
+    assert versions == []
+    assert work.job(job).state == JobState.CANCELLED
+
+
+def test_a_worker_that_lost_its_lease_publishes_nothing(work: Work) -> None:
+    """Publication is fenced like every other write."""
+    work.accept(budget={"trials": 1})
+    claim = work.leases.claim()
+    assert claim is not None
+    work.run_trial(claim, 0.9)
+    publishing = Publishing(work.database)
+    claim = work.leases.claim()
+    assert claim is not None
+    winner = publishing.winner(claim)
+    work.leases.release(claim)
+    work.other.claim()
+
+    with pytest.raises(LeaseLost):
+        publishing.publish(claim, winner, PUBLISHED)
