@@ -17,7 +17,9 @@ from rich.console import Console
 from api.client import Chiffre
 from api.display import follow, job_table, model_table, picture, trial_table
 from ml.errors import ChiffreError
+from worker.db import Database
 from worker.local import WORKER, local_services
+from worker.migrations import migrate as migrate_schema
 from worker.settings import Settings
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -60,9 +62,7 @@ def worker() -> None:
 @app.command()
 def migrate() -> None:
     """Bring the schema of the database that the environment names up to date."""
-    from worker.db import Database
-
-    Database(Settings().database).migrate()
+    migrate_schema(Database(Settings().database))
 
 
 @app.command()

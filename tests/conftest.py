@@ -14,6 +14,7 @@ from worker_tools import Work
 from worker.db import Database
 from worker.leases import Leases
 from worker.ledger import Ledger
+from worker.migrations import migrate
 from worker.settings import settings
 
 BASE_URL = "http://127.0.0.1"
@@ -28,7 +29,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with psycopg.connect(url.format("postgres"), autocommit=True) as connection:
         connection.execute("CREATE DATABASE template")
     database = Database(url.format("template"))
-    database.migrate()
+    migrate(database)
     database.close()
     yield url
     server.stop()
@@ -39,7 +40,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated SQLite file."""
     path = tmp_path_factory.mktemp("sqlite") / "template.db"
     database = Database(f"sqlite:///{path}")
-    database.migrate()
+    migrate(database)
     database.close()
     return path
 

@@ -13,7 +13,8 @@ from sqlmodel import SQLModel
 
 from alembic import command
 from worker import tables
-from worker.db import Database, migrations
+from worker.db import Database
+from worker.migrations import configuration, migrate
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -36,7 +37,7 @@ def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
 
 def test_an_upgraded_empty_database_equals_the_tables(empty: Database) -> None:
     """Nothing that the tables say is missing from the migrations, and nothing else is in them."""
-    empty.migrate()
+    migrate(empty)
     with empty.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         differences = compare_metadata(context, SQLModel.metadata)
@@ -47,10 +48,10 @@ def test_an_upgraded_empty_database_equals_the_tables(empty: Database) -> None:
 
 def test_migrations_go_down_and_up_again(empty: Database) -> None:
     """A downgrade leaves no table behind that would stop the next upgrade."""
-    empty.migrate()
-    command.downgrade(migrations(empty), "base")
+    migrate(empty)
+    command.downgrade(configuration(empty), "base")
     left = set(inspect(empty.engine).get_table_names()) - {"alembic_version"}
-    empty.migrate()
+    migrate(empty)
 
     assert left == set()
     assert "job" in inspect(empty.engine).get_table_names()
@@ -58,8 +59,8 @@ def test_migrations_go_down_and_up_again(empty: Database) -> None:
 
 def test_migrating_twice_changes_nothing(empty: Database) -> None:
     """Every start of the services may migrate."""
-    empty.migrate()
+    migrate(empty)
     before = inspect(empty.engine).get_table_names()
-    empty.migrate()
+    migrate(empty)
 
     assert inspect(empty.engine).get_table_names() == before

