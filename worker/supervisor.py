@@ -32,6 +32,7 @@ class Supervisor:
         first = True
         while not self.draining.is_set() and (trainer := self.trainers.borrow()) is not None:
             try:
+                trainer.wait_until_ready()  # so that its start spends nothing of a job's seconds
                 claim = self.leases.claim()
                 if claim is None:
                     return
@@ -39,6 +40,9 @@ class Supervisor:
                     ring()
                     first = False
                 self._supervise(trainer, claim)
+            except TrainerDied as error:
+                log.error("a trainer does not start", how=str(error))
+                return
             finally:
                 self.trainers.give_back(trainer)
 

@@ -35,6 +35,7 @@ class TrainerProcess:
             env=environment,
         )
         theirs.close()
+        self._ready = False
 
     @property
     def alive(self) -> bool:
@@ -46,6 +47,12 @@ class TrainerProcess:
         """The process's id."""
         return self._process.pid
 
+    def wait_until_ready(self) -> None:
+        """Wait until torch is loaded, about three seconds after the start; TrainerDied where the process ended."""
+        if not self._ready:
+            self._receive()
+            self._ready = True
+
     def begin(self, claim: Claim) -> None:
         """Hand over a pack; TrainerDied where the process is gone."""
         self._send({"pack": claim.pack_id, "job": claim.job_id, "epoch": claim.epoch, "purpose": claim.purpose})
@@ -56,13 +63,7 @@ class TrainerProcess:
 
     def answer(self, timeout: float) -> dict[str, Any] | None:
         """How the pack went, None while it is being worked on; TrainerDied where the process ended."""
-        try:
-            if not self._pipe.poll(timeout):
-                return None
-            answer: dict[str, Any] = orjson.loads(self._pipe.recv_bytes())
-        except (EOFError, OSError):
-            raise TrainerDied(self._how()) from None
-        return self.answer(timeout) if "ready" in answer else answer
+        return self._receive() if self._pipe.poll(timeout) else None
 
     def kill(self) -> None:
         """End the process and whatever it started."""
@@ -70,6 +71,13 @@ class TrainerProcess:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._pipe.close()
+
+    def _receive(self) -> dict[str, Any]:
+        try:
+            message: dict[str, Any] = orjson.loads(self._pipe.recv_bytes())
+        except (EOFError, OSError):
+            raise TrainerDied(self._how()) from None
+        return message
 
     def _send(self, order: dict[str, Any]) -> None:
         try:
