@@ -26,6 +26,7 @@ from worker.settings import Settings
 
 START_SECONDS = 60  # the longest that a service may take until it answers, on a busy laptop
 STOP_SECONDS = 20  # the longest that one may take to end before it is killed
+MAX_DEATHS, DEATHS_SECONDS = 3, 60  # a service that ends this often in this time is broken
 SOCKET_PATH_LIMIT = 100  # bytes; the kernel's limit for a Unix socket is 108 with the final zero
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -42,6 +43,7 @@ class Service:
     environment: dict[str, str]
     log: Path
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    deaths: list[float] = field(default_factory=list, init=False)  # when it ended by itself
     started: float = field(default=0.0, init=False)
 
     def start(self) -> None:
@@ -62,6 +64,13 @@ class Service:
     def alive(self) -> bool:
         """Whether the process runs."""
         return self.process is not None and self.process.poll() is None
+
+    def restart(self) -> None:
+        """Start again after it ended by itself; ServiceError where it keeps ending."""
+        self.deaths = [*self.deaths[1 - MAX_DEATHS :], monotonic()]
+        if len(self.deaths) == MAX_DEATHS and self.deaths[-1] - self.deaths[0] < DEATHS_SECONDS:
+            raise ServiceError(f"{self.name} does not stay up:\n{self._last_words()}\nThe whole log: {self.log}")
+        self.start()
 
     def stop(self) -> None:
         """End the process, by force where it does not end by itself."""
@@ -114,9 +123,7 @@ class LocalServices:
             sleep(0.5)
             for service in self._services:
                 if not service.alive:
-                    if monotonic() - service.started < 10:
-                        service.wait_until(lambda: False)
-                    service.start()
+                    service.restart()
 
     def stop(self) -> None:
         """End everything, the newest first."""
@@ -134,7 +141,8 @@ class LocalServices:
         folder = self.home / "valkey"
         folder.mkdir(exist_ok=True, mode=0o700)
         path = folder / "valkey.sock"
-        if len(os.fsencode(path)) > SOCKET_PATH_LIMIT:
+        if len(os.fsencode(path)) > MAX_DEATHS, DEATHS_SECONDS = 3, 60  # a service that ends this often in this time is broken
+SOCKET_PATH_LIMIT:
             path = Path(tempfile.mkdtemp(prefix="chiffre-")) / "valkey.sock"
         path.unlink(missing_ok=True)
         options = ["--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700", "--dir", str(folder)]

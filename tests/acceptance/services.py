@@ -1,0 +1,84 @@
+"""`chiffre up` as a user starts it: a process of its own, stopped as a user stops it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Timer
+
+import psutil
+
+from worker.local import free_port
+
+CHIFFRE = str(Path(sys.executable).with_name("chiffre"))
+START_SECONDS = 90
+STOP_SECONDS = 60
+
+
+@dataclass
+class Up:
+    """A running `chiffre up`."""
+
+    url: str
+    home: Path
+    process: subprocess.Popen[str]
+
+    def everything(self) -> list[psutil.Process]:
+        """The process and all that it has started."""
+        parent = psutil.Process(self.process.pid)
+        return [parent, *parent.children(recursive=True)]
+
+    def interrupt(self) -> int:
+        """Ctrl-C; the exit status."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(STOP_SECONDS)
+
+
+def command_environment(url: str | None = None) -> dict[str, str]:
+    """The environment of a `chiffre` command, without settings of this machine's own."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("CHIFFRE_")}
+    return {**own, "COLUMNS": "160", **({"CHIFFRE_URL": url} if url else {})}
+
+
+def run_command(up: Up, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a client command against running services."""
+    return subprocess.run(
+        [CHIFFRE, *arguments], env=command_environment(up.url), capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@contextmanager
+def chiffre_up(home: Path, *options: str) -> Iterator[Up]:
+    """Start the services and wait for the line that says they are ready; all are ended on the way out."""
+    port = free_port()
+    process = subprocess.Popen(
+        [CHIFFRE, "up", "--home", str(home), "--port", str(port), *options],
+        env=command_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    patience = Timer(START_SECONDS, process.kill)
+    patience.start()
+    try:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        line = process.stdout.readline()
+        patience.cancel()
+        ready = re.fullmatch(r"Chiffre is ready at (http://\S+)\n", line)
+        assert ready, f"no ready line but {line!r}: {process.stderr.read() if process.poll() is not None else ''}"
+        yield Up(ready[1], home, process)
+    finally:
+        patience.cancel()
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.wait(STOP_SECONDS)
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()

@@ -1,0 +1,173 @@
+"""The main job, end to end, as a user runs it."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+from acceptance.services import Up, chiffre_up, run_command
+from PIL import Image
+from sklearn.metrics import accuracy_score
+
+from api.client import Chiffre
+from ml.datasets import Arrays, cut, datasets
+
+pytestmark = pytest.mark.xdist_group("main job")  # one start of the services for all
+
+SPEC = {
+    "model": "shallow",
+    "dataset": "mnist",
+    "search_space": {
+        "hidden_size": {"type": "int", "low": 32, "high": 64},
+        "batch_size": 100,
+        "learning_rate": {"type": "float", "low": 1e-3, "high": 1e-2, "log": True},
+    },
+    "pruner": {"name": "median", "n_startup_trials": 2},
+    "budget": {"trials": 4, "epochs": 2},
+}
+SERVED = 1000  # test images sent to /predict one by one; all 7,000 are counted by the trainer
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """The embedded services."""
+    with chiffre_up(tmp_path_factory.mktemp("up") / "home") as services:
+        yield services
+
+
+@pytest.fixture(scope="module")
+def client(up: Up) -> Iterator[Chiffre]:
+    """A client of the services."""
+    with Chiffre(up.url) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def job(client: Chiffre) -> dict[str, Any]:
+    """A tuning job on real MNIST, as it ended."""
+    posted = client.tune(SPEC)
+    *_, ended = client.follow(posted["id"])
+    return ended
+
+
+def test_images(name: str) -> Arrays:
+    """The test images of a data set."""
+    dataset = datasets[name]
+    arrays = dataset.load()
+    return arrays.take(cut(len(arrays), dataset.official_test, "random", seed=0).test)
+
+
+test_images.__test__ = False  # type: ignore[attr-defined]
+
+
+def served_labels(client: Chiffre, images: np.ndarray, **options: Any) -> list[int]:
+    """What /predict answers, one request an image."""
+    return [client.predict([float(p) for p in image.ravel()], **options)["digit"] for image in images]
+
+
+def test_the_job_completes_with_its_budget_spent_exactly(job: dict[str, Any], client: Chiffre) -> None:
+    """Four trials were asked for and four were run, each with its parameters and epochs on record."""
+    trials = list(client.trials(job["id"]))
+
+    assert (job["state"], job["stop_reason"], job["error"]) == ("completed", "trials", None)
+    assert [trial["number"] for trial in trials] == [0, 1, 2, 3]
+    assert all(32 <= trial["params"]["hidden_size"] <= 64 for trial in trials)
+    assert {trial["state"] for trial in trials} <= {"completed", "pruned"}
+
+
+def test_the_jobs_history_tells_how_it_went(job: dict[str, Any]) -> None:
+    """From queued over running and stopping to completed."""
+    assert [step["state"] for step in job["history"]] == ["queued", "running", "stopping", "completed"]
+
+
+def test_every_epoch_is_on_record(job: dict[str, Any], client: Chiffre) -> None:
+    """The winner's epochs hold losses, accuracy and seconds, and its best epoch is the best of them."""
+    best = httpx2.get(f"{client.url}/jobs/{job['id']}/trials/{job['best']['trial']}").json()
+    epochs = best["measurements"]
+
+    assert [epoch["epoch"] for epoch in epochs] == [1.0, 2.0]
+    assert all(epoch["train_loss"] > 0 and epoch["val_loss"] > 0 and epoch["seconds"] > 0 for epoch in epochs)
+    assert best["value"] == max(epoch["val_accuracy"] for epoch in epochs) == job["best"]["value"]
+
+
+def test_the_csv_holds_every_trial(job: dict[str, Any], client: Chiffre) -> None:
+    """`Accept: text/csv` answers one row a trial with parameters and results."""
+    answer = httpx2.get(f"{client.url}/jobs/{job['id']}/trials", headers={"Accept": "text/csv"})
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+
+    assert [int(row["number"]) for row in rows] == [0, 1, 2, 3]
+    assert max(float(row["val_accuracy"]) for row in rows) == job["best"]["value"]
+
+
+def test_predictions_come_from_the_winner_and_are_as_accurate_as_it_says(job: dict[str, Any], client: Chiffre) -> None:
+    """scikit-learn's accuracy of the served answers agrees with the version's test accuracy."""
+    test = test_images("mnist")
+    version = client.model("shallow")["versions"][0]
+    answer = client.predict([float(p) for p in test.images[0].ravel()], model="shallow")
+    served = served_labels(client, test.images[:SERVED], model="shallow")
+    accuracy = accuracy_score(test.labels[:SERVED], served)
+    deviation = np.sqrt(version["test_accuracy"] * (1 - version["test_accuracy"]) / SERVED)
+
+    assert (answer["job_id"], answer["trial"], answer["version"]) == (job["id"], job["best"]["trial"], 1)
+    assert answer["checkpoint_sha256"] == version["checkpoint_sha256"]
+    assert len(test) == 7000
+    assert abs(accuracy - version["test_accuracy"]) < 4 * deviation
+
+
+def test_on_a_small_data_set_the_served_accuracy_is_exactly_the_recorded_one(client: Chiffre) -> None:
+    """Every test image of the digits, sent one by one, gives what the trainer counted."""
+    posted = client.train({"model": "perceptron", "dataset": "digits", "budget": {"epochs": 5}})
+    *_, ended = client.follow(posted["id"])
+    version = client.model("perceptron")["versions"][0]
+    test = test_images("digits")
+    served = served_labels(client, test.images, model="perceptron", dataset="digits")
+
+    assert ended["state"] == "completed"
+    assert accuracy_score(test.labels, served) == pytest.approx(version["test_accuracy"], abs=1e-12)
+
+
+def test_the_command_follows_a_job_and_shows_its_trials(up: Up, tmp_path: Path) -> None:
+    """`chiffre tune --follow` ends when the job does, and `chiffre trials` shows what it did."""
+    file = tmp_path / "spec.json"
+    file.write_text(
+        json.dumps({**SPEC, "model": "perceptron", "search_space": {}, "budget": {"trials": 2, "epochs": 1}})
+    )
+    followed = run_command(up, "tune", str(file), "--follow", "--json")
+    job = json.loads(followed.stdout)
+    listed = run_command(up, "trials", job["id"])
+
+    assert job["state"] == "completed"
+    assert "accuracy" in listed.stdout
+    assert listed.returncode == 0
+
+
+def test_the_command_reads_an_image_file(job: dict[str, Any], up: Up, tmp_path: Path) -> None:
+    """`chiffre predict image.png` answers as /predict does for the same pixels."""
+    image = test_images("mnist").images[0, 0]
+    file = tmp_path / "digit.png"
+    Image.fromarray(image).save(file)
+    answered = json.loads(run_command(up, "predict", str(file), "--model", "shallow", "--json").stdout)
+    with Chiffre(up.url) as client:
+        expected = client.predict([float(p) for p in image.ravel()], model="shallow")
+
+    assert job["state"] == "completed"
+    assert answered == expected
+
+
+def test_jobs_outlive_the_services(tmp_path: Path) -> None:
+    """A job that was running when everything was stopped goes on after the next start, and completes."""
+    spec = {"model": "perceptron", "dataset": "digits", "budget": {"trials": 1, "epochs": 200}}
+    home = tmp_path / "home"
+    with chiffre_up(home) as first, Chiffre(first.url) as client:
+        job_id = client.tune(spec)["id"]
+        next(job for job in client.follow(job_id, every=0.1) if job["state"] == "running")
+    with chiffre_up(home) as second, Chiffre(second.url) as client:
+        *_, ended = client.follow(job_id)
+        (trial,) = client.trials(job_id)
+
+    assert (ended["state"], trial["number"], trial["epochs"]) == ("completed", 0, 200)

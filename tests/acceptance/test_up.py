@@ -1,0 +1,127 @@
+"""`chiffre up`: one line when ready, everything ended by Ctrl-C, nothing left behind."""
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+from pathlib import Path
+
+import httpx2
+import psutil
+from acceptance.services import CHIFFRE, START_SECONDS, chiffre_up, command_environment
+
+from api.client import Chiffre
+from worker.local import free_port
+
+
+def refused(*arguments: str) -> str:
+    """What `chiffre up` says when it refuses to start."""
+    done = subprocess.run(
+        [CHIFFRE, "up", *arguments],
+        env=command_environment(),
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    return " ".join(done.stderr.split())
+
+
+def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
+    """Broker, worker, trainers and API all end, with exit status 0, and all state lies under the home."""
+    with chiffre_up(tmp_path / "home") as up:
+        running = up.everything()
+        names = {process.name() for process in running}
+        status = up.interrupt()
+        _, left = psutil.wait_procs(running, timeout=10)
+
+    assert "valkey-server" in names
+    assert len(running) >= 4
+    assert status == 0
+    assert left == []
+    assert {"chiffre.db", "logs", "valkey"} <= {path.name for path in up.home.iterdir()}
+
+
+def test_sigterm_ends_everything_too(tmp_path: Path) -> None:
+    """A service manager stops it as Ctrl-C does."""
+    with chiffre_up(tmp_path / "home") as up:
+        running = up.everything()
+        up.process.send_signal(signal.SIGTERM)
+        up.process.wait(60)
+        _, left = psutil.wait_procs(running, timeout=10)
+
+    assert left == []
+
+
+def test_what_it_started_ends_even_when_it_is_killed(tmp_path: Path) -> None:
+    """After kill -9 no process stays behind."""
+    with chiffre_up(tmp_path / "home") as up:
+        running = up.everything()
+        up.process.kill()
+        up.process.wait()
+        _, left = psutil.wait_procs(running, timeout=30)
+
+    assert left == []
+
+
+def test_a_service_that_dies_is_started_again(tmp_path: Path) -> None:
+    """Kill -9 of the API costs its callers seconds, and the jobs nothing."""
+    with chiffre_up(tmp_path / "home") as up, Chiffre(up.url) as client:
+        posted = client.train({"model": "perceptron", "dataset": "digits", "budget": {"epochs": 1}})
+        api = next(process for process in up.everything() if "uvicorn" in " ".join(process.cmdline()))
+        os.kill(api.pid, signal.SIGKILL)
+        psutil.wait_procs([api], timeout=10)
+        wait_until_answered(f"{up.url}/livez")
+        *_, ended = client.follow(posted["id"])
+
+    assert ended["state"] == "completed"
+
+
+def wait_until_answered(url: str) -> None:
+    """Wait until something listens again."""
+    transport = httpx2.HTTPTransport(retries=10)  # with growing pauses, half a minute in all
+    with httpx2.Client(transport=transport, timeout=START_SECONDS) as client:
+        client.get(url)
+
+
+def test_the_home_is_closed_to_others_and_the_broker_listens_on_no_port(tmp_path: Path) -> None:
+    """Only the user who started it can reach the broker's socket and the database."""
+    with chiffre_up(tmp_path / "home") as up:
+        mode = stat.S_IMODE(up.home.stat().st_mode)
+        valkey = next(process for process in up.everything() if process.name() == "valkey-server")
+        listening = [c for c in valkey.net_connections(kind="inet") if c.status == psutil.CONN_LISTEN]
+
+    assert mode == 0o700
+    assert listening == []
+
+
+def test_a_home_in_use_is_refused(tmp_path: Path) -> None:
+    """Two services never share a database file by accident."""
+    with chiffre_up(tmp_path / "home"):
+        message = refused("--home", str(tmp_path / "home"), "--port", str(free_port()))
+
+    assert "in use by another `chiffre up`; stop that or name another --home" in message
+
+
+def test_a_taken_port_is_refused(tmp_path: Path) -> None:
+    """The message names the port and the option."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        message = refused("--home", str(tmp_path / "home"), "--port", str(port))
+
+    assert f"cannot listen on 127.0.0.1:{port}" in message
+    assert "choose another with --port" in message
+
+
+def test_a_home_with_a_long_path_works(tmp_path: Path) -> None:
+    """The broker's socket moves where the kernel's limit of 108 bytes would be passed."""
+    home = tmp_path / ("long" * 30)
+    with chiffre_up(home) as up:
+        socket_lies_elsewhere = not (home / "valkey" / "valkey.sock").exists()
+        status = up.interrupt()
+
+    assert socket_lies_elsewhere
+    assert status == 0
