@@ -104,6 +104,7 @@ class LocalServices:
         self._logs = self.home / "logs"
         self._bind = ["--host", host, "--port", str(port)]
         self._services: list[Service] = []
+        self._socket_folder: tempfile.TemporaryDirectory[str] | None = None  # where the home's path is too long
         self._environment = {**os.environ, "CHIFFRE_HOME": str(self.home)}
 
     def start(self) -> None:
@@ -129,6 +130,8 @@ class LocalServices:
         """End everything, the newest first."""
         while self._services:
             self._services.pop().stop()
+        if self._socket_folder is not None:
+            self._socket_folder.cleanup()
 
     def _start(self, name: str, command: list[str]) -> Service:
         service = Service(name, command, self._environment, self._logs / f"{name}.log")
@@ -141,9 +144,9 @@ class LocalServices:
         folder = self.home / "valkey"
         folder.mkdir(exist_ok=True, mode=0o700)
         path = folder / "valkey.sock"
-        if len(os.fsencode(path)) > MAX_DEATHS, DEATHS_SECONDS = 3, 60  # a service that ends this often in this time is broken
-SOCKET_PATH_LIMIT:
-            path = Path(tempfile.mkdtemp(prefix="chiffre-")) / "valkey.sock"
+        if len(os.fsencode(path)) > SOCKET_PATH_LIMIT:
+            self._socket_folder = tempfile.TemporaryDirectory(prefix="chiffre-")
+            path = Path(self._socket_folder.name) / "valkey.sock"
         path.unlink(missing_ok=True)
         options = ["--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700", "--dir", str(folder)]
         options += ["--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"]

@@ -20,6 +20,9 @@ from ml.samplers import STEPS_PER_EPOCH, Pruner, Sampler, pruners, samplers
 from ml.search import Search
 from ml.specs import TuneSpec
 
+# Optuna warns of the argument `group` whenever a TPE sampler is made; ml ignores that, pytest undoes the ignoring.
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+
 EACH_SAMPLER = pytest.mark.parametrize("sampler", samplers)
 EACH_PRUNER = pytest.mark.parametrize("pruner", pruners)
 

@@ -14,6 +14,9 @@ from ml.samplers import STEPS_PER_EPOCH, pruners, samplers
 from ml.search import Search
 from ml.specs import TuneSpec
 
+# Optuna warns of the argument `group` whenever a TPE sampler is made; ml ignores that, pytest undoes the ignoring.
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+
 EPOCHS = 9
 TRIALS = 25
 EVERY_PAIR = pytest.mark.parametrize(("sampler", "pruner"), list(product(samplers, pruners)))

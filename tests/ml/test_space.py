@@ -13,6 +13,9 @@ from ml.search import Search
 from ml.space import Dimension, Fixed, Float, Grid, Int, List, SearchSpace, grid_size, grid_values
 from ml.specs import TuneSpec
 
+# Optuna warns of the argument `group` whenever a TPE sampler is made; ml ignores that, pytest undoes the ignoring.
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+
 dimensions: TypeAdapter[Any] = TypeAdapter(Dimension)
 spaces: TypeAdapter[SearchSpace] = TypeAdapter(SearchSpace)
 

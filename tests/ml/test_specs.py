@@ -13,6 +13,9 @@ from ml.search import Search
 from ml.space import MAX_GRID
 from ml.specs import MAX_TRIALS, TrainSpec, TuneSpec
 
+# Optuna warns of the argument `group` whenever a TPE sampler is made; ml ignores that, pytest undoes the ignoring.
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+
 DESIGN = """
 {"model": "cnn", "dataset": "mnist",
  "search_space": {"batch_size": {"type": "int", "low": 3, "high": 100},

@@ -1,0 +1,462 @@
+"""Tuning: whole jobs on the small data set, with the in-memory book."""
+
+import json
+import statistics
+from collections import defaultdict
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field
+from sklearn.metrics import accuracy_score, log_loss
+
+from ml.artifacts import load_checkpoint, save_checkpoint
+from ml.evaluate import probabilities
+from ml.lanes import module_of
+from ml.layers import Flatten, Layer, Linear, Shape, from_json
+from ml.networks import Network, networks
+from ml.params import Params
+from ml.records import Checkpoint, Event, Finished, Measured, Measurement, Started, TrialRecord, TrialState
+from ml.samplers import pruners, samplers
+from ml.search import Search
+from ml.seeds import Purpose, derive
+from ml.specs import TrainSpec, TuneSpec
+from ml.train import TrainingData, objective
+from ml.tune import MemoryBook, Stop, tune
+
+# Optuna warns of the argument `group` whenever a TPE sampler is made; ml ignores that, pytest undoes the ignoring.
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+
+RATES = {"learning_rate": {"type": "float", "low": 1e-4, "high": 1e-1, "log": True}, "batch_size": 64}
+
+
+def _spec(**fields: Any) -> TuneSpec:
+    """Return a job of four short trials of a perceptron, unless told otherwise."""
+    body = {
+        "model": "perceptron",
+        "dataset": "digits",
+        "search_space": RATES,
+        "sampler": {"name": "random"},
+        "pruner": {"name": "none"},
+        "budget": {"trials": 4, "epochs": 2},
+    }
+    return TuneSpec.model_validate(body | fields)
+
+
+def _grid(rates: list[float], **fields: Any) -> TuneSpec:
+    """Return a job that tries each learning rate once."""
+    space = {"learning_rate": {"type": "grid", "values": rates}, "batch_size": 64}
+    return _spec(**{"search_space": space, "sampler": {"name": "grid"}, "budget": {"epochs": 2}} | fields)
+
+
+def _run(spec: TuneSpec, data: TrainingData, kind: type[MemoryBook] = MemoryBook) -> tuple[MemoryBook, list[Event]]:
+    """Run a job to its end; its book and everything that happened."""
+    events: list[Event] = []
+    book = kind(spec, events.append)
+    tune(spec, data, book, Search(spec))
+    return book, events
+
+
+def _states(book: MemoryBook) -> list[TrialState]:
+    return [trial.state for trial in book.trials.values()]
+
+
+def _finished(events: list[Event]) -> list[Finished]:
+    return [event for event in events if isinstance(event, Finished)]
+
+
+def _curves(events: list[Event]) -> dict[int, list[Measurement]]:
+    """Return the measurements of each trial."""
+    found: dict[int, list[Measurement]] = defaultdict(list)
+    for event in events:
+        if isinstance(event, Measured):
+            found[event.number].append(event.measurement)
+    return found
+
+
+def _timeless(event: Event) -> str:
+    """Return everything about an event but how long it took, weights by their bits."""
+    return repr(_without_seconds(asdict(event)))
+
+
+def _without_seconds(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_seconds(v) for k, v in value.items() if k != "seconds"}
+    return value.tobytes() if isinstance(value, np.ndarray) else value
+
+
+# --- what happens, in order
+
+
+def test_every_trial_starts_is_measured_and_finishes_once(digits_data: TrainingData) -> None:
+    """The events of a trial are one start, one measurement an epoch and one end, and trials are numbered from 0."""
+    book, events = _run(_spec(), digits_data)
+    kinds = [(event.number, type(event)) for event in events]
+
+    assert kinds == [(n, kind) for n in range(4) for kind in (Started, Measured, Measured, Finished)]
+    assert _states(book) == [TrialState.COMPLETED] * 4
+
+
+def test_a_start_says_all_that_a_run_depends_on(digits_data: TrainingData) -> None:
+    """A started trial tells every hyper-parameter, and the seeds that the job's seed and its number give."""
+    _, events = _run(_spec(seed=12), digits_data)
+    starts = [event for event in events if isinstance(event, Started)]
+
+    assert all(set(start.params) == set(Params.model_fields) - {"epochs"} for start in starts)
+    assert [start.init_seed for start in starts] == [derive(12, Purpose.INIT, n) for n in range(4)]
+    assert [start.stream_seed for start in starts] == [derive(12, Purpose.STREAM, n) for n in range(4)]
+    assert [start.start_step for start in starts] == [0] * 4
+
+
+def test_everything_recorded_is_finite_or_null(digits_data: TrainingData) -> None:
+    """All events, those of a diverged trial among them, are JSON without NaN; weights apart."""
+    wild = {"learning_rate": {"type": "grid", "values": [0.01, 10.0]}, "optimizer": "sgd", "hidden_sizes": [256, 128]}
+    spec = _spec(model="mlp", loss="mse", search_space=wild, sampler={"name": "grid"}, budget={"epochs": 2})
+    book, events = _run(spec, digits_data)
+    rows = [{k: v for k, v in asdict(event).items() if k != "checkpoint"} for event in events]
+    cards = [event.checkpoint.card for event in _finished(events) if event.checkpoint]
+
+    assert sorted(_states(book)) == [TrialState.COMPLETED, TrialState.DIVERGED]
+    assert json.loads(json.dumps([rows, cards], allow_nan=False))
+
+
+# --- budgets
+
+
+@pytest.mark.parametrize("sampler", samplers)
+@pytest.mark.parametrize("trials", [1, 7])
+def test_a_budget_of_trials_is_exact(sampler: str, trials: int, digits_data: TrainingData) -> None:
+    """As many trials are begun as the budget says, and each of them ends."""
+    grid = {"learning_rate": {"type": "grid", "values": [n / 1000 for n in range(1, 10)]}}
+    space = grid if sampler == "grid" else RATES
+    spec = _spec(search_space=space, sampler={"name": sampler}, budget={"trials": trials, "epochs": 1})
+    book, events = _run(spec, digits_data)
+
+    assert len(book.trials) == len(_finished(events)) == trials
+
+
+def test_a_grid_ends_with_its_points(digits_data: TrainingData) -> None:
+    """A grid without a budget tries each point once."""
+    rates = [0.1, 0.01, 0.001]
+    _, events = _run(_grid(rates), digits_data)
+    tried = [event.params["learning_rate"] for event in events if isinstance(event, Started)]
+
+    assert sorted(tried, reverse=True) == rates
+
+
+def test_seconds_cut_a_trial_that_has_been_measured(digits_data: TrainingData) -> None:
+    """When the seconds are spent the trial at hand ends as stopped early and may win, and no other begins."""
+    spec = _spec(budget={"seconds": 0.5, "epochs": 1000}, search_space={"batch_size": 1})
+    began = monotonic()
+    book, events = _run(spec, digits_data)
+
+    assert _states(book) in ([TrialState.STOPPED_EARLY], [TrialState.CANCELLED])  # the latter on a very slow machine
+    assert 0.5 < monotonic() - began < 10
+    assert len(_curves(events)[0]) < 1000
+
+
+def test_seconds_that_are_spent_begin_no_trial(digits_data: TrainingData) -> None:
+    """A job without time left ends at once, with no trial and no winner."""
+    book, events = _run(_spec(budget={"seconds": 1e-9}), digits_data)
+
+    assert (events, book.trials, book.winner) == ([], {}, None)
+
+
+@dataclass
+class _Watched(MemoryBook):
+    """A book that says `stop` after it was asked `patience` times: once before each trial and each training step."""
+
+    stop: Stop = Stop.SECONDS
+    patience: int = 30
+    asked: int = 0
+
+    def should_stop(self) -> Stop | None:
+        self.asked += 1
+        return self.stop if self.asked > self.patience else None
+
+
+@pytest.mark.parametrize(
+    ("stop", "patience", "measured", "state"),
+    [
+        (Stop.SECONDS, 10, 0, TrialState.CANCELLED),
+        (Stop.SECONDS, 30, 1, TrialState.STOPPED_EARLY),
+        (Stop.CANCELLED, 10, 0, TrialState.CANCELLED),
+        (Stop.CANCELLED, 30, 1, TrialState.CANCELLED),
+    ],
+)
+def test_a_stop_ends_the_trial_at_hand_at_its_next_step(
+    stop: Stop, patience: int, measured: int, state: TrialState, digits_data: TrainingData
+) -> None:
+    """Time that is up keeps what was measured; a cancelled trial, or one that was never measured, cannot win."""
+    spec = _spec()  # an epoch is 21 steps
+    events: list[Event] = []
+    book = _Watched(spec, events.append, stop=stop, patience=patience)
+    tune(spec, digits_data, book, Search(spec))
+    (finished,) = _finished(events)
+
+    assert (len(_curves(events)[0]), finished.state) == (measured, state)
+    assert (finished.checkpoint is not None) == state.judged
+    assert (book.winner is finished) == state.judged
+
+
+# --- how trials end
+
+
+def test_early_stopping_ends_trials_and_they_may_win(digits_data: TrainingData) -> None:
+    """A trial that no longer improves ends as stopped early, and its best epoch is judged."""
+    book, events = _run(_spec(early_stopping={"patience": 1, "min_delta": 50.0}, budget={"trials": 2}), digits_data)
+
+    assert _states(book) == [TrialState.STOPPED_EARLY] * 2
+    assert [len(curve) for curve in _curves(events).values()] == [2, 2]
+    assert book.winner is not None
+
+
+def test_a_trials_epochs_parameter_is_capped_by_the_budget(digits_data: TrainingData) -> None:
+    """A search over `epochs` ends each trial at its own number, or at the budget's where that is lower."""
+    space = {"epochs": {"type": "grid", "values": [1, 2, 5]}, "batch_size": 256}
+    _, events = _run(_grid([], search_space=space, budget={"epochs": 3}), digits_data)
+    asked = {event.number: event.params["epochs"] for event in events if isinstance(event, Started)}
+
+    assert sorted((asked[n], len(curve)) for n, curve in _curves(events).items()) == [(1, 1), (2, 2), (5, 3)]
+
+
+def _median_prunes(curves: dict[int, list[float]]) -> dict[int, bool]:
+    """Tell which trials, one after the other, a median over those completed before ends early."""
+    pruned: dict[int, bool] = {}
+    for number, curve in curves.items():
+        done = [curves[n] for n, early in pruned.items() if not early]
+        below = [max(curve[:e]) < statistics.median(d[e - 1] for d in done) for e in range(1, len(curve) + 1) if done]
+        pruned[number] = any(below[:-1]) or (len(curve) < 3 and any(below))
+    return pruned
+
+
+def test_a_bad_trial_is_pruned(digits_data: TrainingData) -> None:
+    """Of good and hopeless learning rates, those below the median of the completed ones are pruned, no others."""
+    rates = [0.01, 0.02, 1e-7, 2e-7, 3e-7, 4e-7, 0.03, 5e-7]
+    spec = _grid(rates, pruner={"name": "median", "n_startup_trials": 1}, budget={"epochs": 3})
+    book, events = _run(spec, digits_data)
+    curves = {number: [m.val_accuracy or 0 for m in curve] for number, curve in _curves(events).items()}
+    pruned = {number: trial.state == TrialState.PRUNED for number, trial in book.trials.items()}
+
+    assert pruned == _median_prunes(curves)
+    assert 0 < sum(pruned.values()) < 8
+    assert all(len(curves[number]) < 3 for number, early in pruned.items() if early)
+
+
+def test_a_pruned_trial_may_win(digits_data: TrainingData) -> None:
+    """What a pruned trial reached counts: it has a checkpoint of its best epoch."""
+    spec = _grid([0.01, 1e-7, 2e-7, 3e-7], pruner={"name": "median", "n_startup_trials": 1}, budget={"epochs": 3})
+    _, events = _run(spec, digits_data)
+    pruned = [event for event in _finished(events) if event.state == TrialState.PRUNED]
+
+    assert pruned
+    assert all(event.checkpoint and event.best and event.reason.startswith("pruned") for event in pruned)
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Register a network that torch cannot run where its hidden size is odd, for the length of a test."""
+    monkeypatch.setattr(Layer, "kinds", dict(Layer.kinds))
+
+    @dataclass(frozen=True)
+    class GLU(Layer):
+        """Half of the features, each gated by one of the other half; torch raises where they are odd."""
+
+        def output_shape(self, shape: Shape) -> Shape:
+            return (shape[0] // 2,)
+
+    class GatedParams(Params):
+        hidden_size: int = Field(8, ge=2)
+
+    def gated(channels: int, height: int, width: int, classes: int, params: GatedParams) -> list[Layer]:
+        hidden = params.hidden_size
+        return [Flatten(), Linear(channels * height * width, hidden), GLU(), Linear(hidden // 2, classes)]
+
+    monkeypatch.setitem(networks._entries, "gated", Network(gated, GatedParams, {}, "For a test."))
+    return "gated"
+
+
+def test_an_error_ends_its_trial_and_the_job_goes_on(broken: str, digits_data: TrainingData) -> None:
+    """A trial in which torch raises is failed, with the error as its reason and no checkpoint; the others complete."""
+    space = {"hidden_size": {"type": "grid", "values": [8, 9, 10, 11]}}
+    book, events = _run(_grid([], model=broken, search_space=space), digits_data)
+    sizes = {event.number: event.params["hidden_size"] for event in events if isinstance(event, Started)}
+    failed = [event for event in _finished(events) if event.state == TrialState.FAILED]
+
+    assert sorted(sizes[event.number] for event in failed) == [9, 11]
+    assert all(event.checkpoint is None and event.best is None for event in failed)
+    assert all(event.reason.startswith("RuntimeError: Halving dimension must be even") for event in failed)
+    assert sorted(_states(book)) == [TrialState.COMPLETED] * 2 + [TrialState.FAILED] * 2
+
+
+def test_a_diverged_trial_does_not_end_the_job(digits_data: TrainingData) -> None:
+    """A trial that blows up is diverged, says so, has no checkpoint, and the others go on."""
+    space = {"learning_rate": {"type": "grid", "values": [10.0, 0.01]}, "optimizer": "sgd", "hidden_sizes": [256, 128]}
+    spec = _spec(model="mlp", loss="mse", search_space=space, sampler={"name": "grid"}, budget={"epochs": 2})
+    book, events = _run(spec, digits_data)
+    (diverged,) = [event for event in _finished(events) if event.state == TrialState.DIVERGED]
+
+    assert diverged.checkpoint is None
+    assert "learning rate" in diverged.reason
+    assert book.winner is not None
+    assert book.winner.state == TrialState.COMPLETED
+
+
+# --- the winner
+
+accuracies = st.integers(0, 8).map(lambda n: n / 8)
+endings = st.lists(st.tuples(st.sampled_from(TrialState), accuracies, accuracies), max_size=12)
+
+
+@given(endings=endings, name=st.sampled_from(["val_accuracy", "val_loss"]))
+def test_the_winner_is_the_best_judged_trial(endings: list[tuple[TrialState, float, float]], name: str) -> None:
+    """Among trials with a checkpoint the best objective wins, of equals the first; without any, nobody."""
+    spec = _spec(objective=name, budget={"trials": 12})
+    book = MemoryBook(spec)
+    judged = {}
+    for number, (state, loss, accuracy) in enumerate(endings):
+        book.reserve()
+        best = Measurement(10, 1, 0.5, loss, accuracy, 1.0)
+        event = Finished(number, state, "", best, Checkpoint({}, {}) if state.judged else None)
+        book.record(event)
+        if state.judged:
+            judged[number] = accuracy if name == "val_accuracy" else -loss
+
+    assert (book.winner and book.winner.number) == (max(judged, key=lambda n: judged[n]) if judged else None)
+
+
+@pytest.mark.parametrize("name", ["val_accuracy", "val_loss"])
+def test_the_winner_is_the_best_of_all_that_was_measured(name: str, digits_data: TrainingData) -> None:
+    """After a job no trial measured anything better than the winner's best."""
+    spec = _spec(objective=name, budget={"trials": 5, "epochs": 3})
+    book, events = _run(spec, digits_data)
+    values = [objective(spec, m) for curve in _curves(events).values() for m in curve]
+    best = max if spec.maximize else min
+
+    assert book.winner is not None
+    assert objective(spec, book.winner.best) == best(v for v in values if v is not None)
+
+
+def test_a_checkpoint_is_the_winners_network(tmp_path: Any, digits_data: TrainingData) -> None:
+    """Saved, loaded and rebuilt from its card, the winner's network has the accuracy and loss that were recorded."""
+    book, _ = _run(_spec(model="mlp", search_space={"hidden_sizes": [20, 10]}, budget={"trials": 2}), digits_data)
+    assert book.winner is not None
+    assert book.winner.checkpoint is not None
+
+    saved = save_checkpoint(tmp_path / "best.safetensors", book.winner.checkpoint)
+    checkpoint = load_checkpoint(tmp_path / "best.safetensors", saved.sha256)
+    card = checkpoint.card
+    module = module_of(from_json(card["layers"]), 0)
+    module.load_state_dict({name: torch.from_numpy(array) for name, array in checkpoint.weights.items()})
+    found = probabilities(module, digits_data.validation.images).astype(np.float64)
+    labels = digits_data.validation.labels.numpy()
+
+    assert accuracy_score(labels, found.argmax(1)) == pytest.approx(card["val_accuracy"])
+    assert log_loss(labels, found / found.sum(1, keepdims=True)) == pytest.approx(card["val_loss"], rel=1e-4)
+    assert (card["shape"], card["classes"]) == ([1, 28, 28], list("0123456789"))
+    assert (card["trial"], card["params"]["hidden_sizes"]) == (book.winner.number, [20, 10])
+    assert TuneSpec.model_validate(card["spec"]) == book.spec
+
+
+# --- the same again
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("pruner", pruners)
+def test_a_seed_gives_the_same_job(sampler: str, pruner: str, digits_data: TrainingData) -> None:
+    """Run twice, a job with a seed has the same trials, measurements, ends and weights, bit for bit."""
+    chosen = {"tpe": {"name": "tpe", "n_startup_trials": 2}}.get(sampler, {"name": sampler})
+    spec = _spec(sampler=chosen, pruner={"name": pruner}, budget={"trials": 6, "epochs": 3}, seed=2)
+    first, second = ([_timeless(event) for event in _run(spec, digits_data)[1]] for _ in range(2))
+
+    assert first == second
+
+
+def test_another_seed_gives_another_job(digits_data: TrainingData) -> None:
+    """The seed decides draws and initial weights."""
+    accuracies = [[e.best for e in _finished(_run(_spec(seed=seed), digits_data)[1])] for seed in (0, 1)]
+
+    assert all(one and two and one.val_loss != two.val_loss for one, two in zip(*accuracies, strict=True))
+
+
+def test_a_training_job_trains_as_a_trial_does(digits_data: TrainingData) -> None:
+    """A training job is one trial, with the parameters asked for."""
+    body = {"model": "shallow", "dataset": "digits", "params": {"hidden_size": 12}, "budget": {"epochs": 2}}
+    book, events = _run(TrainSpec.model_validate(body).as_tune(), digits_data)
+    (started,) = [event for event in events if isinstance(event, Started)]
+
+    assert started.params["hidden_size"] == 12
+    assert _states(book) == [TrialState.COMPLETED]
+    assert book.winner is not None
+
+
+@dataclass
+class _TakenUp(MemoryBook):
+    """A book whose trials were begun before: drawn, and then lost with the trainer that ran them."""
+
+    begun: list[TrialRecord] = field(default_factory=list)
+
+    def reserve(self) -> TrialRecord | None:
+        if not self.begun:
+            return None
+        record = self.begun.pop(0)
+        self.trials[record.number] = record
+        return record
+
+
+def test_a_trial_taken_up_again_ends_as_it_would_have(digits_data: TrainingData) -> None:
+    """Trials that lost their trainer are run again from their records, and end with the same weights."""
+    spec = _spec(seed=3)
+    _, events = _run(spec, digits_data)
+    begun = [TrialRecord(e.number, TrialState.RUNNING, e.suggestion, e.attrs) for e in events if isinstance(e, Started)]
+    again: list[Event] = []
+    tune(spec, digits_data, _TakenUp(spec, again.append, begun=begun), Search(spec))
+
+    assert [_timeless(event) for event in again] == [_timeless(event) for event in events]
+
+
+# --- the book
+
+
+def test_a_book_tells_each_change_once(digits_data: TrainingData) -> None:
+    """What changed since the last look is told, and then no more."""
+    book = MemoryBook(_spec())
+    trial = book.reserve()
+    assert trial is not None
+
+    book.record(Measured(trial.number, Measurement(10, 64, 0.5, 0.4, 0.9, 1.0), {"rung": 1}))
+    told = [[(t.number, t.values, t.attrs) for t in book.changes()] for _ in range(2)]
+
+    assert told == [[(0, {10: 0.9}, {"rung": 1})], []]
+
+
+def test_the_book_keeps_what_a_search_needs(digits_data: TrainingData) -> None:
+    """After a job a search rebuilt from the book draws the trial that would have come next."""
+    sampler = {"name": "tpe", "n_startup_trials": 2}
+    spec = _spec(sampler=sampler, pruner={"name": "median"}, budget={"trials": 6, "epochs": 2}, seed=4)
+    longer = _spec(sampler=sampler, pruner={"name": "median"}, budget={"trials": 7, "epochs": 2}, seed=4)
+    book, _ = _run(spec, digits_data)
+    _, events = _run(longer, digits_data)
+    search = Search(longer)
+    for trial in book.trials.values():
+        search.apply(trial)
+    next_drawn = [event.suggestion for event in events if isinstance(event, Started)][6]
+
+    assert search.ask(6)[1].suggestion == next_drawn
+
+
+def test_measurements_arrive_in_order(digits_data: TrainingData) -> None:
+    """Steps and images of a trial only grow."""
+    _, events = _run(_spec(budget={"trials": 2, "epochs": 4}), digits_data)
+
+    assert all(
+        one.step < two.step and one.images_seen < two.images_seen
+        for curve in _curves(events).values()
+        for one, two in pairwise(curve)
+    )
