@@ -42,6 +42,8 @@ def up(
     home: Annotated[Path, typer.Option(help="the folder for all state")] = Path(".chiffre"),
 ) -> None:
     """Start everything in the foreground: a private Valkey, a worker and the API. Ctrl-C ends all of it."""
+    # SIGINT too: a shell starts background jobs with it ignored.
+    signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     with _errors(), local_services(Settings(home=home), host, port) as services:
         print(f"Chiffre is ready at {services.url}", flush=True)

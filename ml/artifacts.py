@@ -31,6 +31,7 @@ def write(path: Path, content: bytes) -> Saved:
     path.parent.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
         try:
+            os.fchmod(file.fileno(), 0o644)  # the API may run as another user; the folder decides who may enter
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -7,6 +7,7 @@ register it here with its shape, classes and SHA-256 (`python -m ml sha256 NAME`
 import gzip
 import hashlib
 import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,7 @@ class Dataset:
         """Read and verify; DataError where a file is missing or damaged."""
         try:
             arrays = self.read()
-        except (OSError, EOFError, struct.error, ValueError) as error:
+        except (OSError, EOFError, struct.error, zlib.error, ValueError) as error:
             raise DataError(f"the data set cannot be read ({error}); restore its files under {DATA}") from error
         if arrays.sha256() != self.sha256:
             raise DataError(
@@ -138,24 +139,31 @@ class Cut:
     test: np.ndarray
 
 
+def cut_sizes(size: int, official_test: int | None, split: SplitName) -> tuple[int, int, int]:
+    """How many of `size` images train, validate and test; ValueError where there is no official test set."""
+    if split == "official":
+        if official_test is None:
+            raise ValueError("this data set has no official test images")
+        test, share = official_test, OFFICIAL_VALIDATION_SHARE
+    else:
+        test, share = round(TEST_SHARE * size), VALIDATION_SHARE
+    validation = round(share * (size - test))
+    return size - test - validation, validation, test
+
+
 def cut(size: int, official_test: int | None, split: SplitName, seed: int) -> Cut:
     """Divide `size` images. The test images depend on nothing but the data set; `seed` moves the rest.
 
     "random" is 72 / 18 / 10 %; "official" leaves the publishers' test set aside and validates on 18 % of the others.
     ValueError where there is none.
     """
+    _, validation, test = cut_sizes(size, official_test, split)
     if split == "official":
-        if official_test is None:
-            raise ValueError("this data set has no official test images")
-        rest, test = np.split(np.arange(size), [size - official_test])
-        share = OFFICIAL_VALIDATION_SHARE
+        rest, tested = np.split(np.arange(size), [size - test])
     else:
-        order = permutation(size, derive(0, Purpose.TEST))
-        test, rest = np.split(order, [round(TEST_SHARE * size)])
-        share = VALIDATION_SHARE
+        tested, rest = np.split(permutation(size, derive(0, Purpose.TEST)), [test])
     rest = rest[permutation(len(rest), derive(seed, Purpose.CUT))]
-    validation, train = np.split(rest, [round(share * len(rest))])
-    return Cut(train, validation, test)
+    return Cut(train=rest[validation:], validation=rest[:validation], test=tested)
 
 
 class Stream:

@@ -2,6 +2,7 @@
 
 import gzip
 import pickle
+import zlib
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -13,6 +14,18 @@ from ml.errors import DataError
 
 SIDE = 28
 
+# What gzip, torch's restricted unpickler and the shapes inside raise for a file that is something else.
+UNREADABLE = (
+    OSError,
+    EOFError,
+    zlib.error,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    pickle.UnpicklingError,
+)
+
 
 def read_report_pickle(path: Path) -> Arrays:
     """All images of the file, uint8 [n, 1, 28, 28]; DataError where it is something else.
@@ -23,7 +36,7 @@ def read_report_pickle(path: Path) -> Arrays:
         with gzip.open(path) as file:
             pairs = torch.load(cast("IO[bytes]", file), weights_only=True, map_location="cpu")
         images, labels = zip(*((_images(x), _labels(y)) for x, y in pairs), strict=True)
-    except (OSError, EOFError, RuntimeError, ValueError, TypeError, AttributeError, pickle.UnpicklingError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path} is not the report's mnist.pkl.gz: {error}") from error
     return Arrays(np.concatenate(images), np.concatenate(labels))
 

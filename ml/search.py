@@ -7,11 +7,13 @@ made them.
 
 import hashlib
 import warnings
+from functools import cached_property
 from pydoc import locate
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.study import StudyDirection
 from optuna.trial import TrialState as OptunaState
 
 from ml.params import Params
@@ -41,38 +43,30 @@ class Search:
 
     def __init__(self, spec: TuneSpec) -> None:
         self.spec = spec
-        self._storage = optuna.storages.InMemoryStorage()
-        pruner: Any = locate(spec.pruner.optuna_class)
-        self._study = optuna.create_study(
-            storage=self._storage,
-            study_name=_study_name(spec),
-            direction="maximize" if spec.maximize else "minimize",
-            sampler=self._sampler(0),
-            pruner=pruner(**spec.pruner.arguments(spec.budget.epochs)),
-        )
-        self._running: dict[int, optuna.Trial] = {}
         self._distributions = _recorder_of(spec)
+        pruner: Any = locate(spec.pruner.optuna_class)
+        self._pruner: optuna.pruners.BasePruner = pruner(**spec.pruner.arguments(spec.budget.epochs))
+        self._records: dict[int, TrialRecord] = {}
+        self._storage = self._new_storage()
 
     def ask(self, number: int) -> tuple[Params, TrialRecord]:
         """Draw the hyper-parameters of trial `number`."""
-        self._study.sampler = self._sampler(number)
-        trial = optuna.Trial(self._study, self._id(number))
+        # A study of its own, because Optuna keeps a list of trials from one `Study.ask` to the next, and we have none.
+        trial = optuna.Trial(self._study(number), self._id(number))
         trial.should_prune()  # hyperband forms its brackets at the first call, and samplers ask for the bracket
         params = self.spec.params(suggest(self.spec.search_space, trial))
-        self._running[number] = trial
         return params, TrialRecord(number, TrialState.RUNNING, dict(trial.params), self.attrs(number))
 
     def resume(self, record: TrialRecord) -> Params:
         """Take up a trial that was drawn before: its hyper-parameters again, and its measurements forgotten."""
-        trial = _Replay(record.suggestion or {})
-        return self.spec.params(suggest(self.spec.search_space, trial))
+        self.apply(TrialRecord(record.number, TrialState.RUNNING, record.suggestion))
+        return self.spec.params(suggest(self.spec.search_space, _Replay(record.suggestion or {})))
 
     def report(self, number: int, step: int, value: float) -> bool:
         """Note the objective of a running trial at `step`; True where the pruner would end it."""
         trial_id = self._id(number)
         self._storage.set_trial_intermediate_value(trial_id, step, value)
-        frozen = self._storage.get_trial(trial_id)
-        return self._study.pruner.prune(self._study, frozen)
+        return self._pruner.prune(self._study(number), self._storage.get_trial(trial_id))
 
     def attrs(self, number: int) -> dict[str, Any]:
         """What Optuna has noted about a trial."""
@@ -80,10 +74,21 @@ class Search:
 
     def apply(self, record: TrialRecord) -> None:
         """Bring a trial up to what was recorded, here or elsewhere."""
-        trial_id = self._id(record.number)
-        known = self._storage.get_trial(trial_id)
+        known = self._storage.get_trial(self._id(record.number))
         if known.state.is_finished():
             return
+        self._records[record.number] = record
+        begun_again = bool(known.intermediate_values.keys() - record.values.keys())
+        if begun_again and record.state == TrialState.RUNNING:  # Optuna cannot forget a measurement
+            self._storage = self._new_storage()
+            for recorded in self._records.values():
+                self._write(recorded)
+        else:
+            self._write(record)
+
+    def _write(self, record: TrialRecord) -> None:
+        trial_id = self._id(record.number)
+        known = self._storage.get_trial(trial_id)
         for name, value in (record.suggestion or {}).items():
             if name not in known.params:
                 distribution = self._distributions[name]
@@ -96,25 +101,32 @@ class Search:
         if state.is_finished():
             value = record.value if state == OptunaState.COMPLETE else None
             self._storage.set_trial_state_values(trial_id, state, None if value is None else [value])
-            self._running.pop(record.number, None)
 
     def _id(self, number: int) -> int:
         """The study's id of a trial; those up to it that are not known yet are made, running and without parameters."""
-        study_id = self._study._study_id
+        study_id = self._storage.get_study_id_from_name(self.name)
         while self._storage.get_n_trials(study_id) <= number:
             self._storage.create_new_trial(study_id)
         return self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
 
-    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+    def _study(self, number: int) -> optuna.Study:
+        """The study as trial `number` sees it, with a sampler whose seed is the trial's own."""
         kind: Any = locate(self.spec.sampler.optuna_class)
         seed = derive(self.spec.seed, Purpose.SAMPLER, number)
-        sampler: optuna.samplers.BaseSampler = kind(**self.spec.sampler.arguments(self.spec.search_space, seed))
-        return sampler
+        sampler = kind(**self.spec.sampler.arguments(self.spec.search_space, seed))
+        return optuna.load_study(study_name=self.name, storage=self._storage, sampler=sampler, pruner=self._pruner)
 
+    @cached_property
+    def name(self) -> str:
+        """The study's name, made from spec and seed: hyperband's bracket is a hash of it."""
+        return hashlib.sha256(self.spec.model_dump_json().encode()).hexdigest()
 
-def _study_name(spec: TuneSpec) -> str:
-    """A name made from spec and seed: hyperband's bracket is a hash of it."""
-    return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
+    def _new_storage(self) -> optuna.storages.InMemoryStorage:
+        """An empty study."""
+        storage = optuna.storages.InMemoryStorage()
+        direction = StudyDirection.MAXIMIZE if self.spec.maximize else StudyDirection.MINIMIZE
+        storage.create_new_study([direction], self.name)
+        return storage
 
 
 class _Recorder(dict[str, BaseDistribution]):

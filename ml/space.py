@@ -22,6 +22,7 @@ Value = Scalar | list[Scalar]
 
 MAX_CHOICES = 1000
 MAX_GRID = 100_000
+MAX_STEPS = 1_000_000_000
 
 
 class Suggester(Protocol):
@@ -61,9 +62,6 @@ class _Range(_Dimension):
             raise ValueError(f"low ({self.low}) is above high ({self.high}); swap them")
         if self.log and self.low <= 0:
             raise ValueError("a logarithmic range needs a low above 0")
-        step = getattr(self, "step", None)
-        if self.log and step not in (None, 1):
-            raise ValueError("a range takes a step or log, not both")
         return self
 
     def corners(self) -> list[Any]:
@@ -78,6 +76,12 @@ class Int(_Range):
     high: int = Field(ge=-(2**53), le=2**53)
     step: int = Field(1, ge=1)
 
+    @model_validator(mode="after")
+    def _step_or_log(self) -> "Int":
+        if self.log and self.step != 1:
+            raise ValueError("a range takes a step or log, not both")
+        return self
+
     def suggest(self, trial: Suggester, name: str) -> int:
         return trial.suggest_int(name, self.low, self.high, step=self.step, log=self.log)
 
@@ -90,14 +94,23 @@ class Float(_Range):
     high: float
     step: float | None = Field(None, gt=0)
 
+    @model_validator(mode="after")
+    def _step_or_log(self) -> "Float":
+        if self.step is None:
+            return self
+        if self.log:
+            raise ValueError("a range takes a step or log, not both")
+        if (self.high - self.low) / self.step > MAX_STEPS:
+            raise ValueError(f"the range has more than {MAX_STEPS:,} steps; leave step out")
+        return self
+
     def suggest(self, trial: Suggester, name: str) -> float:
         return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
 
 
-def _distinct(values: list[Value]) -> list[Value]:
-    if len({json.dumps(v) for v in values}) < len(values):
-        raise ValueError("the same value stands twice")
-    return values
+def _identity(value: Value) -> Any:
+    """What two equal choices have in common: 1 and 1.0 are one choice, 1 and true are two."""
+    return tuple(map(_identity, value)) if isinstance(value, list) else (isinstance(value, bool), value)
 
 
 Choices = Annotated[list[Value], Field(min_length=1, max_length=MAX_CHOICES)]
@@ -109,7 +122,8 @@ class _Finite(_Dimension):
 
     @model_validator(mode="after")
     def _no_repeats(self) -> "_Finite":
-        _distinct(self._values())
+        if len(set(map(_identity, self._values()))) < len(self._values()):
+            raise ValueError("the same value stands twice")
         return self
 
     def corners(self) -> list[Any]:

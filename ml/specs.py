@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
-from ml.datasets import SplitName, datasets
+from ml.datasets import SplitName, cut_sizes, datasets
 from ml.early_stopping import EarlyStopping
 from ml.errors import Problem, SpecError, UnknownName
 from ml.layers import Layer, ShapeError, parameter_count
@@ -111,9 +111,10 @@ class TuneSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _default_space(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("search_space") in (None, {}) and data.get("model") in set(networks):
-            return {**data, "search_space": networks[data["model"]].space}
-        return data
+        if not isinstance(data, dict) or data.get("search_space") not in (None, {}):
+            return data
+        model = data.get("model")
+        return {**data, "search_space": networks[model].space} if isinstance(model, str) and model in networks else data
 
     @model_validator(mode="after")
     def _can_run(self) -> "TuneSpec":
@@ -192,7 +193,8 @@ class TrainSpec(Spec):
     def as_tune(self) -> TuneSpec:
         """The same work as a tuning job of one trial."""
         common = {name: getattr(self, name) for name in Spec.model_fields}
-        space = self.params or {"batch_size": self.network.params().batch_size}
+        given = {name: value for name, value in self.params.items() if value is not None}
+        space = given or {"batch_size": self.network.params().batch_size}
         budget = Budget(trials=1, seconds=self.budget.seconds, epochs=self.budget.epochs)
         return TuneSpec(
             **common, search_space=space, sampler=Random(), pruner=pruners["none"](name="none"), budget=budget
@@ -212,9 +214,14 @@ def _problem_of(spec: Spec, name: str, value: Any) -> str | None:
 def _fit_problem(spec: Spec, params: dict[str, Any]) -> str | None:
     """Why the network of these parameters cannot be built for the data set; None where it can."""
     try:
-        layers = spec.layers(spec.network.params.model_validate(params))
+        built = spec.network.params.model_validate(params)
+        layers = spec.layers(built)
     except ShapeError as error:
         return f"{spec.model} cannot take the images of {spec.dataset}: {error}"
+    dataset = datasets[spec.dataset]
+    images, _, _ = cut_sizes(dataset.size, dataset.official_test, spec.split)
+    if built.batch_size > images:
+        return f"a batch of {built.batch_size} is more than the {images} training images of {spec.dataset}"
     if parameter_count(layers) > MAX_WEIGHTS:
         return f"the network would have {parameter_count(layers):,} weights; at most {MAX_WEIGHTS:,} are allowed"
     return None

@@ -94,10 +94,10 @@ def fit(lane: Lane, data: TrainingData, cut_now: Callable[[], bool]) -> Iterator
     for epoch in range(1, spec.epochs(params) + 1):
         started = perf_counter()
         steps = range(step, stream.steps(epoch))
-        train_loss = _train(lane, stream, steps, data.train, optimizer, cut_now)
+        train_loss, done = _train(lane, stream, steps, data.train, optimizer, cut_now)
+        step += done
         if train_loss is None:
             return
-        step = steps.stop
         val_loss, val_accuracy = evaluate(lane.module, data.validation, spec.loss)
         images = step * params.batch_size
         measured = _measurement(epoch, images, train_loss, val_loss, val_accuracy, perf_counter() - started)
@@ -120,14 +120,14 @@ def _train(
     data: Images,
     optimizer: torch.optim.Optimizer,
     cut_now: Callable[[], bool],
-) -> float | None:
-    """Train for `steps`; the mean loss, infinite or NaN where it diverged, None where it was cut."""
+) -> tuple[float | None, int]:
+    """Train for `steps`; the mean loss, infinite or NaN where it diverged, None where it was cut; and steps done."""
     module, kind = lane.module, lane.spec.loss
     total = torch.zeros(())
     done = 0
     for step in steps:
         if cut_now():
-            return None
+            return None, done
         indices = torch.from_numpy(stream.batch(lane.start_step + step))
         outputs = module(scaled(data.images.index_select(0, indices)))
         loss = loss_of(kind, outputs, data.labels.index_select(0, indices))
@@ -138,7 +138,7 @@ def _train(
         done += 1
         if done % CHECK_EVERY == 0 and not isfinite(total.item()):
             break
-    return total.item() / max(done, 1)
+    return total.item() / done, done
 
 
 def _measurement(

@@ -8,10 +8,20 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
+def _cores() -> int:
+    """The cores that this process may use: of its affinity, and of the quota that a container may have."""
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return own if quota == "max" else max(1, min(own, int(quota) // int(period)))
+    except (OSError, ValueError):
+        return own
+
+
 class Settings(BaseSettings):
     """What can be set from outside."""
 
-    model_config = SettingsConfigDict(env_prefix="CHIFFRE_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="CHIFFRE_", frozen=True, env_ignore_empty=True)
 
     home: Path = Field(Path(".chiffre"), description="the folder that all state lies under")
     database_url: SecretStr | None = Field(None, description="SQLAlchemy URL; by default SQLite under the home")
@@ -21,9 +31,7 @@ class Settings(BaseSettings):
         ["127.0.0.1", "localhost", "::1"],
         description="Host headers that are answered, as a JSON list; `*.example.org` and `*` work",
     )
-    trainers: int = Field(
-        default_factory=lambda: len(os.sched_getaffinity(0)), ge=1, le=256, description="training processes, one a core"
-    )
+    trainers: int = Field(default_factory=_cores, ge=1, le=256, description="training processes; by default one a core")
     lease_seconds: float = Field(60, gt=0, description="a pack whose worker is silent this long goes to another")
     poll_seconds: float = Field(3, gt=0, description="how often an idle worker looks for work without being rung")
     max_body_bytes: int = Field(1 << 20, ge=1024, description="largest request body")

@@ -170,7 +170,7 @@ def test_two_trainers_keep_each_trials_number(sampler: str) -> None:
     spec = _spec(sampler)
     searches = [Search(spec), Search(spec)]
     records = _exchange(spec, searches)
-    studies = [search._study.get_trials() for search in searches]
+    studies = [search._study(0).get_trials() for search in searches]
 
     assert [record.number for record in records] == list(range(TRIALS - 1))
     for trials in studies:

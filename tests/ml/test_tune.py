@@ -278,7 +278,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> str:
         hidden = params.hidden_size
         return [Flatten(), Linear(channels * height * width, hidden), GLU(), Linear(hidden // 2, classes)]
 
-    monkeypatch.setitem(networks._entries, "gated", Network(gated, GatedParams, {}, "For a test."))
+    monkeypatch.setitem(networks, "gated", Network(gated, GatedParams, {}, "For a test."))
     return "gated"
 
 
