@@ -11,7 +11,8 @@ from typing import Annotated, Any, NoReturn
 
 import numpy as np
 import typer
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+from pydantic import ValidationError
 from rich.console import Console
 
 from api.client import Chiffre
@@ -56,7 +57,9 @@ def up(
 @app.command()
 def worker() -> None:
     """Run a worker on this machine for the database and broker that the environment names."""
-    if Settings().broker is None:
+    with _errors():
+        broker = Settings().broker
+    if broker is None:
         _fail("name the broker with CHIFFRE_BROKER_URL and the database with CHIFFRE_DATABASE_URL; or use `chiffre up`")
     os.execv(WORKER[0], WORKER)
 
@@ -64,7 +67,8 @@ def worker() -> None:
 @app.command()
 def migrate() -> None:
     """Bring the schema of the database that the environment names up to date."""
-    migrate_schema(Database(Settings().database))
+    with _errors():
+        migrate_schema(Database(Settings().database))
 
 
 @app.command()
@@ -172,7 +176,7 @@ def _spec(path: Path) -> dict[str, Any]:
         spec = json.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         _fail(f"{path} cannot be read: {error}")
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         _fail(f"{path} is not JSON: {error}")
     if not isinstance(spec, dict):
         _fail(f"{path} holds no JSON object; the README shows one")
@@ -184,10 +188,17 @@ def _pixels(path: Path) -> list[float]:
     Image.MAX_IMAGE_PIXELS = MAX_IMAGE_PIXELS
     try:
         with Image.open(path) as image:
-            grey = image.convert("L").resize((CANVAS, CANVAS), Image.Resampling.LANCZOS)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+            grey = _grey(image).resize((CANVAS, CANVAS), Image.Resampling.LANCZOS)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow's readers raise
         _fail(f"{path} cannot be read as an image: {error}")
     return [float(value) for value in np.asarray(grey).ravel()]
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """An image in 256 greys; Pillow would cut 16 bits at 255 instead of scaling them."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+    return image.convert("L")
 
 
 def _show(data: Any, as_json: bool, table: Any) -> None:
@@ -210,12 +221,15 @@ def _errors() -> Iterator[None]:
         yield
     except ChiffreError as error:
         _fail(str(error))
+    except ValidationError as error:
+        problems = ((f"CHIFFRE_{str(e['loc'][0]).upper()}", e["msg"]) for e in error.errors())
+        _fail("; ".join(f"{name}: {words}" for name, words in problems))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 
 
 def _fail(message: str) -> NoReturn:
-    err.print(f"chiffre: {message}", style="red", highlight=False, markup=False)
+    err.print(f"chiffre: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
     raise typer.Exit(1)
 
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from time import sleep
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx2
 
@@ -26,7 +27,10 @@ class Chiffre:
 
     def __init__(self, url: str | None = None, timeout: float = 30) -> None:
         self.url = (url or os.environ.get("CHIFFRE_URL") or DEFAULT_URL).rstrip("/")
-        self._http = httpx2.Client(base_url=self.url, timeout=timeout)
+        try:
+            self._http = httpx2.Client(base_url=self.url, timeout=timeout)
+        except (httpx2.InvalidURL, ValueError) as error:
+            raise ApiError(f"{self.url[:200]!r} is no URL ({error}); CHIFFRE_URL names the API") from error
 
     def __enter__(self) -> Self:
         return self
@@ -53,18 +57,18 @@ class Chiffre:
 
     def job(self, job_id: str) -> dict[str, Any]:
         """One job."""
-        return self._call("GET", f"/jobs/{job_id}")
+        return self._call("GET", f"/jobs/{_segment(job_id)}")
 
     def cancel(self, job_id: str) -> dict[str, Any]:
         """Cancel a job; the job."""
-        return self._call("POST", f"/jobs/{job_id}/cancel")
+        return self._call("POST", f"/jobs/{_segment(job_id)}/cancel")
 
     def trials(self, job_id: str, **query: Any) -> Iterator[dict[str, Any]]:
         """All trials of a job, page by page."""
         cursor: str | None = None
         while True:
             params = {name: value for name, value in {**query, "cursor": cursor}.items() if value is not None}
-            page = self._call("GET", f"/jobs/{job_id}/trials", params=params)
+            page = self._call("GET", f"/jobs/{_segment(job_id)}/trials", params=params)
             yield from page["items"]
             cursor = page["next_cursor"]
             if cursor is None:
@@ -86,7 +90,7 @@ class Chiffre:
 
     def model(self, name: str) -> dict[str, Any]:
         """One network's versions."""
-        return self._call("GET", f"/models/{name}")
+        return self._call("GET", f"/models/{_segment(name)}")
 
     def predict(self, pixels: list[float], **options: Any) -> dict[str, Any]:
         """What an image of 784 pixels shows."""
@@ -99,6 +103,8 @@ class Chiffre:
         except httpx2.TransportError as error:
             hint = "is it running? `chiffre up` starts it, CHIFFRE_URL names another"
             raise ApiError(f"{self.url} does not answer ({error}); {hint}") from error
+        except (httpx2.InvalidURL, ValueError, RecursionError) as error:
+            raise ApiError(f"this cannot be sent: {str(error)[:200]}") from error
         try:
             body = response.json()
         except ValueError:
@@ -107,6 +113,17 @@ class Chiffre:
             raise ApiError(_text(body), response.status_code)
         answer: dict[str, Any] = body
         return answer
+
+
+def _segment(name: str) -> str:
+    """A name as one segment of a path, whatever it holds."""
+    try:
+        quoted = quote(name, safe="")
+    except UnicodeEncodeError as error:
+        raise ApiError("a name that is no text cannot be sent") from error
+    if "/" in name:  # servers take %2F for a separator
+        raise ApiError("a name with a / in it names nothing here", 404)
+    return quoted
 
 
 def _text(problem: Any) -> str:

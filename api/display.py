@@ -15,6 +15,7 @@ from rich.text import Text
 from api.client import FINAL, Chiffre
 
 SHADES = " .:-=+*#%@"
+ID_WIDTH = 12  # characters of a job's id: the one thing that a person copies from a table
 SHOWN_TRIALS = 20  # rows of the live table, the newest
 
 
@@ -27,7 +28,7 @@ def trial_table(trials: Iterable[dict[str, Any]], best: int | None = None) -> Ta
         table.add_column(heading, no_wrap=heading != "hidden_sizes", justify="left" if heading == "state" else "right")
     for trial in rows:
         drawn = [_cell((trial["params"] or {}).get(name)) for name in names]
-        reached = [str(trial["epochs"]), _cell(trial["val_loss"]), _percent(trial["val_accuracy"])]
+        reached = [str(trial["epochs_run"]), _cell(trial["val_loss"]), _percent(trial["val_accuracy"])]
         style = "bold green" if trial["number"] == best else "dim" if trial["state"] == "pruned" else None
         number = str(trial["number"]) + (" *" if trial["number"] == best else "")
         table.add_row(number, trial["state"], *drawn, *reached, f"{trial['seconds']:.1f}", style=style)
@@ -36,7 +37,10 @@ def trial_table(trials: Iterable[dict[str, Any]], best: int | None = None) -> Ta
 
 def job_table(jobs: Iterable[dict[str, Any]]) -> Table:
     """Jobs as a table."""
-    table = Table("job", "state", "network", "data set", "trials", "best", "created", header_style="bold")
+    table = Table(
+        "job", "state", "network", "data set", "trials", "best", "created", header_style="bold", box=SIMPLE_HEAD
+    )
+    table.columns[0].no_wrap, table.columns[0].min_width = True, ID_WIDTH
     for job in jobs:
         ended = sum(count for state, count in job["trials"].items() if state != "running")
         best = _cell(job["best"]["value"]) if job["best"] else "–"
@@ -47,7 +51,9 @@ def job_table(jobs: Iterable[dict[str, Any]]) -> Table:
 
 def model_table(models: Iterable[dict[str, Any]]) -> Table:
     """Published versions as a table."""
-    table = Table("network", "version", "data set", "val accuracy", "test accuracy", "weights", "job", "trial")
+    headings = ("network", "version", "data set", "validation", "test", "weights", "job", "trial")
+    table = Table(*headings, header_style="bold", box=SIMPLE_HEAD)
+    table.columns[6].no_wrap, table.columns[6].min_width = True, ID_WIDTH
     for version in (version for model in models for version in model["versions"]):
         name = f"{version['model']}{' *' if version['champion'] else ''}"
         accuracies = [_percent(version["val_accuracy"]), _percent(version["test_accuracy"])]

@@ -58,12 +58,11 @@ STATUS: dict[type[Exception], int] = {
 }
 
 # What the OpenAPI document says of every route.
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": ProblemDetails, "description": "What is wrong, where, and what to do", "content": {}},
-    "5XX": {"model": ProblemDetails, "description": "What is wrong, where, and what to do", "content": {}},
+_PROBLEM = {
+    "description": "What is wrong, where, and what to do",
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}},
 }
-for _response in RESPONSES.values():
-    _response["content"] = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}
+RESPONSES: dict[int | str, dict[str, Any]] = {"4XX": _PROBLEM, "5XX": _PROBLEM}
 
 
 def problem(
@@ -91,6 +90,19 @@ def add_handlers(app: FastAPI) -> None:
         app.add_exception_handler(kind, handlers.get(kind) or _plain(status))
 
 
+def document_problems(app: FastAPI) -> None:
+    """Put the schema that RESPONSES refers to into the OpenAPI document."""
+    document = app.openapi
+
+    def documented() -> dict[str, Any]:
+        whole = document()
+        schema = ProblemDetails.model_json_schema(ref_template="#/components/schemas/{model}")
+        whole["components"]["schemas"] |= {**schema.pop("$defs"), "ProblemDetails": schema}
+        return whole
+
+    app.openapi = documented  # type: ignore[method-assign]
+
+
 def _plain(status: int) -> Callable[[Request, Exception], JSONResponse]:
     return lambda request, error: problem(status, str(error))
 
@@ -105,8 +117,9 @@ def _spec_error(request: Request, error: SpecError) -> JSONResponse:
 
 def _validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if request.method in ("POST", "PUT", "PATCH") and content_type != "application/json":
-        return problem(415, f"the content type is {content_type[:60]!r}; send application/json")
+    of_body = all(e["loc"][0] == "body" for e in error.errors())
+    if of_body and content_type != "application/json":
+        return problem(415, "the content type is not application/json; send JSON with that content type")
     return _invalid([_field_error(e, error.body) for e in error.errors()[:MAX_ERRORS]])
 
 
@@ -121,27 +134,43 @@ def _field_error(error: dict[str, Any], body: Any) -> FieldError:
 
 
 def _without_tags(path: list[str | int], body: Any) -> list[str | int]:
-    """A pydantic location less the tags of unions, which are no keys of the body."""
+    """A pydantic location as keys that the body has, and at most one more: where something is missing.
+
+    Pydantic puts the branches of unions into its locations; those are no keys of the body.
+    """
     kept: list[str | int] = []
     for position, key in enumerate(path):
-        inside = (isinstance(body, dict) and key in body) or (isinstance(body, list) and isinstance(key, int))
-        if inside:
-            body = body[key] if not isinstance(body, list) or int(key) < len(body) else None
-        elif position < len(path) - 1 or (isinstance(body, dict) and body.get("type", body.get("name")) == key):
+        last = position == len(path) - 1
+        if _holds(body, key):
+            body = body[key]
+        elif not isinstance(body, dict) or not last or _is_tag(key, body):
             continue
         kept.append(key)
     return kept
 
 
+def _holds(body: Any, key: str | int) -> bool:
+    if isinstance(body, list):
+        return isinstance(key, int) and key < len(body)
+    return isinstance(body, dict) and key in body
+
+
+def _is_tag(key: str | int, body: dict[str, Any]) -> bool:
+    return key in (body.get("type"), body.get("name"))
+
+
 def _body_pointer(path: Iterable[str | int]) -> str:
-    escaped = [str(key)[:60].replace("~", "~0").replace("/", "~1") for key in path]
+    texts = [str(key)[:60].encode(errors="replace").decode() for key in path]
+    escaped = [text.replace("~", "~0").replace("/", "~1") for text in texts]
     return "/".join(["#", *escaped])
 
 
 def _http_error(request: Request, error: HTTPException) -> JSONResponse:
     detail = error.detail
     if error.status_code == 404 and detail == "Not Found":
-        detail = f"there is nothing at {request.url.path[:200]}; /docs lists what there is"
+        detail = "there is nothing at this path; /docs lists what there is"
+    if error.status_code == 413:
+        detail = "the body is larger than CHIFFRE_MAX_BODY_BYTES allows"
     if error.status_code == 405:
         detail = f"{request.method} is not allowed here; /docs lists what is"
     return problem(error.status_code, detail, headers=dict(error.headers or {}))

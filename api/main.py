@@ -7,8 +7,8 @@ from importlib.metadata import version
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 
-from api.errors import RESPONSES, add_handlers
-from api.hosts import KnownHosts
+from api.errors import RESPONSES, add_handlers, document_problems
+from api.middleware import BodyLimit, KnownHosts
 from api.routes import catalog, health, jobs, models, predict
 from api.serving import Roster
 from worker.db import Database
@@ -37,11 +37,12 @@ def create_app() -> FastAPI:
         description="Trains, tunes and serves small image classifiers.",
         lifespan=lifespan,
         responses=RESPONSES,
-        max_body_size=config.max_body_bytes,
     )
     app.state.database, app.state.roster = database, roster
     for resource in (jobs, predict, models, catalog, health):
         app.include_router(resource.router)
     add_handlers(app)
+    document_problems(app)
+    app.add_middleware(BodyLimit, limit=config.max_body_bytes)
     app.add_middleware(KnownHosts, allowed=config.allowed_hosts)
     return app

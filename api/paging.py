@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Select, and_, or_
+from sqlalchemy import ColumnElement, Select, String, and_, or_
 from sqlalchemy.orm import Session
+from sqlmodel import AutoString
 
 from api.errors import BadInput
 
@@ -57,14 +58,19 @@ def _encode(order: Order, key: Any, tie: Any) -> str:
 def _decode(cursor: str, order: Order) -> tuple[Any, Any]:
     try:
         sign, key, tie = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        text = isinstance(key, str) or key is None
-        if sign != _sign(order) or not (text or isinstance(key, int | float)) or not isinstance(tie, str | int):
-            raise ValueError
     except (ValueError, TypeError, binascii.Error):
-        raise BadInput("?cursor", "not a cursor of this list and order; begin without one") from None
-    if isinstance(key, int | float) and isinstance(order.key.type.python_type(), str):
+        sign = key = tie = None
+    if sign != _sign(order) or not (key is None or _fits(order.key, key)) or not _fits(order.tie, tie):
         raise BadInput("?cursor", "not a cursor of this list and order; begin without one")
     return key, tie
+
+
+def _fits(column: Any, value: Any) -> bool:
+    """Whether a value that somebody sent can be compared with a column."""
+    if isinstance(column.type, String | AutoString):
+        return isinstance(value, str) and "\0" not in value
+    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 - 1
+    return whole or isinstance(value, float)
 
 
 def _sign(order: Order) -> str:

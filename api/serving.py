@@ -39,14 +39,18 @@ class Roster:
         self.served: MappingProxyType[tuple[str, str], Served] = MappingProxyType({})
         self._refreshing = Lock()
         self._closing = Event()
+        self._follower: Thread | None = None
 
     def start(self) -> None:
         """Load the champions, and follow them from now on."""
-        Thread(target=self._follow, name="roster", daemon=True).start()
+        self._follower = Thread(target=self._follow, name="roster", daemon=True)
+        self._follower.start()
 
     def close(self) -> None:
         """Stop following."""
         self._closing.set()
+        if self._follower is not None:
+            self._follower.join()
 
     def find(self, model: str | None, dataset: str) -> Served | None:
         """Who answers for a network and data set, for the best network where none is named; None where nobody does."""

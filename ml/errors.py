@@ -34,8 +34,9 @@ class SpecError(ChiffreError):
 class UnknownName(ChiffreError):
     """A name that the registry does not hold."""
 
-    def __init__(self, noun: str, name: str, known: Iterable[str]) -> None:
-        super().__init__(f"there is no {noun} {name!r:.60}; choose one of: {', '.join(known)}")
+    def __init__(self, noun: str, known: Iterable[str]) -> None:
+        # Without the name: this text is answered to whoever sent it, and may be shown elsewhere.
+        super().__init__(f"there is no such {noun}; choose one of: {', '.join(known)}")
 
 
 class DataError(ChiffreError):

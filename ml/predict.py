@@ -3,6 +3,7 @@
 import numpy as np
 import onnxruntime
 
+from ml.errors import CheckpointError
 from ml.layers import Shape
 
 
@@ -16,7 +17,10 @@ class Predictor:
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.enable_cpu_mem_arena = False
-        self._session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+        try:
+            self._session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's errors have no base of their own
+            raise CheckpointError(f"the ONNX graph cannot be used ({error})") from error
         self.shape = shape
         self.classes = classes
 

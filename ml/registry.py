@@ -27,4 +27,4 @@ class Registry(dict[str, T]):
         return add
 
     def __missing__(self, name: str) -> NoReturn:
-        raise UnknownName(self.noun, name, self)
+        raise UnknownName(self.noun, self)

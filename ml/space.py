@@ -12,10 +12,20 @@ values that must be allowed for every value of it to be.
 
 import json
 from collections.abc import Sequence
-from math import prod
+from math import isfinite, prod
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainValidator,
+    RootModel,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 Scalar = bool | int | float | str
 Value = Scalar | list[Scalar]
@@ -108,12 +118,22 @@ class Float(_Range):
         return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
 
 
+def _plain_value(value: Any) -> Any:
+    """A scalar or a list of scalars as it is; ValueError for anything else, in one sentence rather than one a type."""
+    scalars = value if isinstance(value, list) else [value]
+    if not all(isinstance(scalar, bool | int | float | str) for scalar in scalars):
+        raise ValueError("a value is a number, a text, true or false, or a list of these")
+    if any(isinstance(scalar, float) and not isfinite(scalar) for scalar in scalars):
+        raise ValueError("a value must be finite")
+    return value
+
+
 def _identity(value: Value) -> Any:
     """What two equal choices have in common: 1 and 1.0 are one choice, 1 and true are two."""
     return tuple(map(_identity, value)) if isinstance(value, list) else (isinstance(value, bool), value)
 
 
-Choices = Annotated[list[Value], Field(min_length=1, max_length=MAX_CHOICES)]
+Choices = Annotated[list[Annotated[Value, PlainValidator(_plain_value)]], Field(min_length=1, max_length=MAX_CHOICES)]
 
 
 class _Finite(_Dimension):
@@ -163,7 +183,14 @@ class List(_Dimension):
 
     type: Literal["list"] = "list"
     length: Int
-    items: Annotated[Int | Float | Categorical, Field(discriminator="type")]
+    items: Annotated[
+        Annotated[Int, Tag("int")] | Annotated[Float, Tag("float")] | Annotated[Categorical, Tag("categorical")],
+        Discriminator(
+            lambda items: _kind(items) if _kind(items) in ("int", "float", "categorical") else None,
+            custom_error_type="items_type",
+            custom_error_message="type must be one of 'int', 'float', 'categorical'",
+        ),
+    ]
 
     @model_validator(mode="after")
     def _bounded(self) -> "List":
@@ -179,10 +206,15 @@ class List(_Dimension):
         return [self.items.suggest(trial, f"{name}.{i}") for i in range(n)]
 
 
-class Fixed(RootModel[Value]):
+class Fixed(RootModel[Any]):
     """One value for every trial."""
 
-    model_config = ConfigDict(frozen=True, strict=True)
+    model_config = ConfigDict(frozen=True)
+
+    @field_validator("root")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        return _plain_value(value)
 
     def corners(self) -> list[Any]:
         return [self.root]
@@ -194,13 +226,15 @@ class Fixed(RootModel[Value]):
         return None
 
 
-def _kind(value: Any) -> Any:
-    if isinstance(value, Fixed):
-        return "fixed"
-    if isinstance(value, BaseModel):
-        return getattr(value, "type", None)
-    return value.get("type") if isinstance(value, dict) else "fixed"
+def _kind(value: Any) -> str | None:
+    """The tag of a dimension; None, which is refused, where its type is none of ours."""
+    if isinstance(value, dict):
+        kind = value.get("type")
+        return kind if isinstance(kind, str) and kind in _KINDS else None
+    return getattr(value, "type", "fixed")
 
+
+_KINDS = ("int", "float", "categorical", "list", "grid")
 
 Dimension = Annotated[
     Annotated[Int, Tag("int")]

@@ -9,7 +9,17 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializeAsAny,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from ml.datasets import SplitName, cut_sizes, datasets
 from ml.early_stopping import EarlyStopping
@@ -17,18 +27,38 @@ from ml.errors import Problem, SpecError, UnknownName
 from ml.layers import Layer, ShapeError, parameter_count
 from ml.networks import Network, networks
 from ml.params import Params
+from ml.registry import Registry
 from ml.samplers import Hyperband, Pruner, Random, Sampler, Tpe, pruners, samplers
 from ml.space import MAX_GRID, Fixed, Grid, SearchSpace, grid_size
 
 MAX_TRIALS = 100_000
 MAX_WEIGHTS = 50_000_000  # 200 MB of float32, and three times that with Adam's state
 
+
+def _any_of(registry: Registry[Any]) -> Any:
+    """The type of whichever entry of a registry a value names in `name`; a newcomer need not be written here."""
+    names = list(registry)
+
+    def tag(value: Any) -> str | None:
+        name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
+        return name if isinstance(name, str) and name in names else None
+
+    return Annotated[
+        reduce(or_, (Annotated[kind, Tag(name)] for name, kind in registry.items())),
+        Discriminator(
+            tag,
+            custom_error_type="unknown_name",
+            custom_error_message=f"give an object whose name is one of: {', '.join(map(repr, names))}",
+        ),
+    ]
+
+
 if TYPE_CHECKING:
     AnySampler = Sampler
     AnyPruner = Pruner
 else:
-    AnySampler = Annotated[reduce(or_, samplers.values()), Field(discriminator="name")]
-    AnyPruner = Annotated[reduce(or_, pruners.values()), Field(discriminator="name")]
+    AnySampler = _any_of(samplers)
+    AnyPruner = _any_of(pruners)
 
 Objective = Literal["val_accuracy", "val_loss"]
 Loss = Literal["cross_entropy", "mse"]
@@ -182,9 +212,7 @@ class TrainSpec(Spec):
         try:
             self.network.params.model_validate(self.params)
         except ValidationError as error:
-            raise SpecError(
-                Problem(("params", *e["loc"]), e["msg"]) for e in error.errors(include_input=False, include_url=False)
-            ) from None
+            raise SpecError(Problem(("params", *where), words) for where, words in _words(error)) from None
         problem = _fit_problem(self, self.params)
         if problem:
             raise SpecError([Problem(("params",), problem)])
@@ -201,13 +229,18 @@ class TrainSpec(Spec):
         )
 
 
+def _words(error: ValidationError) -> list[tuple[tuple[int | str, ...], str]]:
+    """Where and what, of each problem that pydantic found."""
+    found = error.errors(include_input=False, include_url=False, include_context=False)
+    return [(e["loc"], str(e["msg"]).removeprefix("Value error, ")) for e in found]
+
+
 def _problem_of(spec: Spec, name: str, value: Any) -> str | None:
     """Why the parameter `name` cannot be `value`; None where it can."""
     try:
         spec.network.params.model_validate({name: value})
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        return str(first["msg"])
+        return _words(error)[0][1]
     return _fit_problem(spec, {name: value})
 
 

@@ -22,7 +22,7 @@ def lock_job(session: Session, job_id: str) -> Job:
     statement = select(Job).where(col(Job.id) == job_id).with_for_update().execution_options(populate_existing=True)
     job = session.scalar(statement)
     if job is None:
-        raise NotFound(f"there is no job {job_id!r:.60}; GET /jobs lists them")
+        raise NotFound("there is no such job; GET /jobs lists them")
     return job
 
 

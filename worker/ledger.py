@@ -88,7 +88,7 @@ class Ledger:
             session.execute(delete(Measurement).where(col(Measurement.trial_id) == trial.id))
             trial.params, trial.suggestion, trial.attrs = event.params, event.suggestion, event.attrs
             trial.init_seed, trial.start_step = event.init_seed, event.start_step
-            trial.epochs, trial.seconds = 0, 0.0
+            trial.epochs_run, trial.seconds = 0, 0.0
             trial_changed(session, job, trial, noted=False)
 
     def measure(self, claim: Claim, event: Measured) -> None:
@@ -97,7 +97,7 @@ class Ledger:
             job, trial = self._fenced(session, claim, event.number)
             session.add(Measurement(trial_id=cast("int", trial.id), **asdict(event.measurement)))
             trial.attrs = event.attrs
-            trial.epochs += 1
+            trial.epochs_run += 1
             trial.seconds += event.measurement.seconds
             trial_changed(session, job, trial, noted=False)
 

@@ -71,7 +71,9 @@ def _send() -> None:
 
 
 def broker_answers() -> bool:
-    """Whether the broker can be reached."""
+    """Whether a broker is named and can be reached."""
+    if settings().broker is None:
+        return False
     try:
         with app.connection_for_write(connect_timeout=1) as connection:
             connection.ensure_connection(max_retries=1, timeout=1)

@@ -121,7 +121,7 @@ class Trial(SQLModel, table=True):
     attrs: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))  # Optuna's notes
     init_seed: int | None = Field(default=None, sa_column=Column(BigInteger))
     start_step: int | None = None
-    epochs: int = 0  # measured so far
+    epochs_run: int = 0  # measured so far
     best_epoch: float | None = None
     value: float | None = None  # the objective of the best epoch, once the trial is judged
     train_loss: float | None = None  # of the best epoch, as the next two

@@ -148,7 +148,7 @@ def upgrade() -> None:
         sa.Column("attrs", sa.JSON(), nullable=False),
         sa.Column("init_seed", sa.BigInteger(), nullable=True),
         sa.Column("start_step", sa.Integer(), nullable=True),
-        sa.Column("epochs", sa.Integer(), nullable=False),
+        sa.Column("epochs_run", sa.Integer(), nullable=False),
         sa.Column("best_epoch", sa.Float(), nullable=True),
         sa.Column("value", sa.Float(), nullable=True),
         sa.Column("train_loss", sa.Float(), nullable=True),

@@ -6,7 +6,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, TypeAdapter
 
+from api.errors import BadInput
 from ml.datasets import datasets
+from ml.errors import UnknownName
 from ml.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, Shape, flop_count, parameter_count, shapes
 from ml.networks import Network, networks
 from ml.optimizers import optimizers
@@ -72,6 +74,8 @@ def catalog(
     dataset: Annotated[str, Query(max_length=100, description="whose images the networks take")] = "mnist",
 ) -> Catalog:
     """List networks, data sets, samplers, pruners and optimizers with their parameters, ranges and defaults."""
+    if dataset not in datasets:
+        raise BadInput("?dataset", str(UnknownName(datasets.noun, datasets)))
     images = datasets[dataset]
     return Catalog(
         networks={

@@ -1,11 +1,14 @@
 """Is it alive, is it ready."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel
-from sqlalchemy import text
+from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlmodel import col
 
 from api.deps import DatabaseDep, RosterDep
 from worker.queue import broker_answers
+from worker.tables import Job
 
 router = APIRouter(tags=["health"])
 
@@ -34,5 +37,10 @@ def livez() -> Alive:
 def readyz(database: DatabaseDep, roster: RosterDep) -> Ready:
     """Whether jobs can be accepted: 503 while the database does not answer."""
     with database.reading() as session:
-        session.execute(text("SELECT 1"))
+        try:
+            session.execute(select(col(Job.id)).limit(1))
+        except DBAPIError as error:
+            if isinstance(error, OperationalError) and "no such table" not in str(error):
+                raise
+            raise HTTPException(503, "the database has no tables; run `chiffre migrate`") from error
     return Ready(broker=broker_answers(), models=sorted("/".join(key) for key in roster.served))

@@ -2,11 +2,13 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from pydantic import AfterValidator
 from sqlalchemy import func, select
 from sqlmodel import Session, col
 
@@ -37,11 +39,19 @@ from worker.tables import Event, Job, JobState, Measurement, ModelVersion, Pack,
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-JobId = Annotated[str, Path(description="a job's id, as POST answered it", max_length=64)]
+
+def _an_id(job_id: str) -> str:
+    # Postgres would stumble over some texts that can be no id.
+    if not re.fullmatch("[0-9a-f]{1,64}", job_id):
+        raise NotFound("there is no such job; GET /jobs lists them")
+    return job_id
+
+
+JobId = Annotated[str, Path(description="a job's id, as POST answered it"), AfterValidator(_an_id)]
 Limit = Annotated[int, Query(ge=1, le=1000, description="rows a page")]
 Cursor = Annotated[str | None, Query(max_length=2000, description="next_cursor of the page before")]
 
-CSV_COLUMNS = ("epochs", "best_epoch", "train_loss", "val_loss", "val_accuracy", "value", "seconds")
+CSV_COLUMNS = ("epochs_run", "best_epoch", "train_loss", "val_loss", "val_accuracy", "value", "seconds")
 SORTABLE = ("number", "state", "created_at", "finished_at", *CSV_COLUMNS)
 CSV_PAGE = 500  # rows read at a time; no session is open while they are sent
 
@@ -119,7 +129,7 @@ def get_trial(job_id: JobId, number: Annotated[int, Path(ge=0, lt=2**31)], datab
         job = _job(session, job_id)
         trial = session.scalar(_trials(job, None).where(col(Trial.number) == number))
         if trial is None:
-            raise NotFound(f"job {job_id} has no trial {number}; GET /jobs/{job_id}/trials lists them")
+            raise NotFound(f"the job has no such trial; GET /jobs/{job_id}/trials lists them")
         measurements = session.scalars(
             select(Measurement).where(col(Measurement.trial_id) == trial.id).order_by(col(Measurement.step))
         ).all()
@@ -142,7 +152,7 @@ def _accepted(job: Job, ledger: LedgerDep, response: Response) -> JobDetail:
 def _job(session: Session, job_id: str) -> Job:
     job = session.get(Job, job_id)
     if job is None:
-        raise NotFound(f"there is no job {job_id!r:.60}; GET /jobs lists them")
+        raise NotFound("there is no such job; GET /jobs lists them")
     return job
 
 

@@ -1,11 +1,11 @@
 """Prediction."""
 
 from math import prod
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from api.deps import RosterDep
 from api.errors import BadInput
@@ -28,9 +28,18 @@ class Image(BaseModel):
     pixels: list[Pixel] = Field(min_length=1, max_length=MAX_PIXELS, description="784 numbers, row by row, 0 is black")
     model: str | None = Field(None, max_length=100, description="a network; without it the best of all answers")
     dataset: str = Field("mnist", max_length=100, description="what the network was trained on")
-    scale: Literal[1, 255] | None = Field(
-        None, description="the value of white; without it 1 if no value exceeds 1, else 255"
+    scale: int | None = Field(
+        None,
+        description="the value of white, 1 or 255; without it 1 if no value exceeds 1, else 255",
+        json_schema_extra={"enum": [1, 255, None]},
     )
+
+    @field_validator("scale", mode="before")
+    @classmethod
+    def _known(cls, scale: Any) -> Any:
+        if scale is not None and (type(scale) is not int or scale not in (1, 255)):
+            raise ValueError("the scale is 1 or 255")
+        return scale
 
 
 class Prediction(BaseModel):
@@ -62,9 +71,9 @@ def predict(image: Image, roster: RosterDep) -> Prediction:
 
 
 def _check_names(image: Image) -> None:
-    if image.model is not None and image.model not in set(networks):
+    if image.model is not None and image.model not in networks:
         raise BadInput("#/model", f"there is no such network; choose one of: {', '.join(networks)}")
-    if image.dataset not in set(datasets):
+    if image.dataset not in datasets:
         raise BadInput("#/dataset", f"there is no such data set; choose one of: {', '.join(datasets)}")
 
 

@@ -170,4 +170,4 @@ def test_jobs_outlive_the_services(tmp_path: Path) -> None:
         *_, ended = client.follow(job_id)
         (trial,) = client.trials(job_id)
 
-    assert (ended["state"], trial["number"], trial["epochs"]) == ("completed", 0, 200)
+    assert (ended["state"], trial["number"], trial["epochs_run"]) == ("completed", 0, 200)

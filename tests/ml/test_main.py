@@ -71,7 +71,7 @@ def test_the_reports_own_file_can_be_trained_on(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("{", "JSON"),
-        ('{"model": "x"}', "there is no network 'x'"),
+        ('{"model": "x"}', "there is no such network"),
         ('{"model": "cnn", "budget": {"trials": 0}}', "trials"),
     ],
 )

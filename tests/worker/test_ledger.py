@@ -55,7 +55,7 @@ def test_every_epoch_of_a_trial_is_kept(work: Work) -> None:
         trial = session.scalars(select(Trial)).one()
 
     assert [row.model_dump(exclude={"trial_id"}) for row in rows] == [asdict(epoch) for epoch in epochs]
-    assert (trial.epochs, trial.seconds) == (3, 0.75)
+    assert (trial.epochs_run, trial.seconds) == (3, 0.75)
 
 
 def test_a_trial_that_begins_again_forgets_its_first_attempt(work: Work) -> None:
@@ -74,7 +74,7 @@ def test_a_trial_that_begins_again_forgets_its_first_attempt(work: Work) -> None
         left = session.scalars(select(Measurement)).all()
 
     assert left == []
-    assert (trial.epochs, trial.seconds, trial.attrs) == (0, 0.0, {})
+    assert (trial.epochs_run, trial.seconds, trial.attrs) == (0, 0.0, {})
 
 
 def test_the_best_trial_leads_and_the_first_of_equals_stays(work: Work) -> None:

@@ -127,7 +127,7 @@ def test_a_killed_trainer_is_replaced_and_its_trial_runs_again(
     busy = max(processes(trainers), key=lambda p: sum(p.cpu_times()[:2]))
     os.kill(busy.pid, signal.SIGKILL)
     working.join()
-    numbers = [(t.number, t.state, t.epochs) for t in trials(work)]
+    numbers = [(t.number, t.state, t.epochs_run) for t in trials(work)]
 
     assert work.job(job).state == JobState.COMPLETED
     assert numbers == [(0, TrialState.COMPLETED, 20), (1, TrialState.COMPLETED, 20)]

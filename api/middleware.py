@@ -1,0 +1,59 @@
+"""What is turned away before any route sees it: unknown hosts and bodies that are too large."""
+
+from starlette.datastructures import Headers
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.errors import problem
+
+
+class KnownHosts:
+    """Answers 400 to any Host that is not listed; `*.example.org` and `*` work.
+
+    A page of another site cannot reach this API by giving its own name this machine's address (DNS rebinding).
+    """
+
+    def __init__(self, app: ASGIApp, allowed: list[str]) -> None:
+        self.app = app
+        self.allowed = [pattern.lower().strip("[]") for pattern in allowed]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what is addressed to a known host."""
+        if scope["type"] != "http" or self._known(Headers(scope=scope).get("host", "")):
+            await self.app(scope, receive, send)
+        else:
+            detail = "this host name is not known here; add it to CHIFFRE_ALLOWED_HOSTS and start the API again"
+            await problem(400, detail)(scope, receive, send)
+
+    def _known(self, header: str) -> bool:
+        host = header.lower().rpartition(":")[0] if _has_port(header) else header.lower()
+        host = host.strip("[]")
+        return any(
+            pattern in ("*", host) or (pattern.startswith("*.") and host.endswith(pattern[1:]))
+            for pattern in self.allowed
+        )
+
+
+class BodyLimit:
+    """Answers 413 to a body of more than `limit` bytes.
+
+    Starlette's middleware counts what comes; it would answer a declared length that is too large in plain text.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self.app = RequestBodyLimitMiddleware(app, limit)
+        self.limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what is not declared to be too large."""
+        declared = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
+        if declared.isdigit() and int(declared[:20]) > self.limit:
+            await problem(413, f"the body is larger than {self.limit} bytes, what CHIFFRE_MAX_BODY_BYTES allows")(
+                scope, receive, send
+            )
+        else:
+            await self.app(scope, receive, send)
+
+
+def _has_port(header: str) -> bool:
+    return header.rpartition(":")[2].isdigit() and not header.endswith("]")

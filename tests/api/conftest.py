@@ -1,0 +1,75 @@
+"""What the tests of the API share: one API for a whole module, and one on a real port."""
+
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+from worker_tools import Work
+
+from worker.db import Database
+from worker.leases import Leases
+from worker.ledger import Ledger
+from worker.settings import settings
+
+BASE_URL = "http://127.0.0.1"
+
+
+@pytest.fixture(scope="module")
+def shared_work(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Work]:
+    """A SQLite database for all tests of a module, with its ledger and two workers."""
+    path = tmp_path_factory.mktemp("shared") / "chiffre.db"
+    shutil.copy(sqlite_template, path)
+    database = Database(f"sqlite:///{path}")
+    yield Work(database, Ledger(database), Leases(database, "one", 60), Leases(database, "two", 60))
+    database.close()
+
+
+@pytest.fixture(scope="module")
+def shared_artifacts(shared_work: Work) -> Path:
+    """The folder of artifacts beside the module's database."""
+    return Path(shared_work.database.url.database or "").parent / "artifacts"
+
+
+@pytest.fixture(scope="module")
+def shared_api(shared_work: Work, shared_artifacts: Path) -> Iterator[TestClient]:
+    """One API for all tests of a module, for requests that do not mind what others left in the database."""
+    from api.main import create_app
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHIFFRE_HOME", str(shared_artifacts.parent))
+        patch.setenv("CHIFFRE_DATABASE_URL", f"sqlite:///{shared_work.database.url.database}")
+        patch.delenv("CHIFFRE_BROKER_URL", raising=False)
+        settings.cache_clear()
+        with TestClient(create_app(), base_url=BASE_URL, raise_server_exceptions=False) as client:
+            yield client
+    settings.cache_clear()
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """A real uvicorn in a thread, on a free port; its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none", timeout_graceful_shutdown=5))
+        thread = Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"  # connections wait in its queue until it accepts
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture
+def url(environment: Path) -> Iterator[str]:
+    """The URL of the API on the test's database, served by a real uvicorn."""
+    from api.main import create_app
+
+    with serving(create_app()) as address:
+        yield address

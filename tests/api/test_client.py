@@ -1,0 +1,181 @@
+"""The client, against a real uvicorn."""
+
+import shutil
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from worker_tools import Work
+
+from api.client import ApiError, Chiffre
+from ml.records import TrialState
+from tests.api.tools import BLANK, TUNE, insert, publish
+from worker.local import free_port
+
+
+@pytest.fixture
+def database_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """One kind of database will do: what differs is behind the API."""
+    shutil.copy(sqlite_template, tmp_path / "chiffre.db")
+    return f"sqlite:///{tmp_path}/chiffre.db"
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Chiffre]:
+    """A client of the test's API."""
+    with Chiffre(url) as client:
+        yield client
+
+
+class Stranger(BaseHTTPRequestHandler):
+    """Some other service: a page for GET, an error for POST."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<h1>It works!</h1>")
+
+    def do_POST(self) -> None:
+        self.send_response(502)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def stranger() -> Iterator[str]:
+    """The URL of a web server that is not Chiffre."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Stranger) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def trial(number: int) -> dict[str, Any]:
+    """A trial as a row."""
+    return {"number": number, "state": TrialState.COMPLETED, "created_at": 1e9, "value": number / 10}
+
+
+def test_a_job_is_posted_shown_listed_and_cancelled(client: Chiffre) -> None:
+    """Each method answers the job as the API shows it."""
+    tuned, trained = client.tune(TUNE), client.train({"model": "cnn"})
+
+    assert (tuned["kind"], trained["kind"]) == ("tune", "train")
+    assert client.job(tuned["id"]) == tuned
+    assert [job["id"] for job in client.jobs()] == [trained["id"], tuned["id"]]
+    assert [job["id"] for job in client.jobs(limit=1)] == [trained["id"]]
+    assert client.cancel(tuned["id"])["state"] == "cancelled"
+
+
+def test_trials_come_page_by_page(client: Chiffre, work: Work) -> None:
+    """All of them, in the order that was asked for, however short a page is."""
+    job_id = client.tune(TUNE)["id"]
+    insert(work, job_id, [trial(n) for n in range(5)])
+
+    assert [row["number"] for row in client.trials(job_id, limit=2)] == [0, 1, 2, 3, 4]
+    assert [row["number"] for row in client.trials(job_id, limit=2, order_by="-value")] == [4, 3, 2, 1, 0]
+    assert list(client.trials(job_id, state="failed")) == []
+
+
+def test_following_a_job_ends_with_it(client: Chiffre) -> None:
+    """The last answer is the job as it ended."""
+    job_id = client.tune(TUNE)["id"]
+    followed = client.follow(job_id, every=0)
+    states = [next(followed)["state"], next(followed)["state"]]
+    client.cancel(job_id)
+
+    assert states == ["queued", "queued"]
+    assert [job["state"] for job in followed] == ["cancelled"]
+
+
+def test_versions_are_listed_and_asked(client: Chiffre, work: Work, environment: Path) -> None:
+    """Models, one model, and what an image shows."""
+    version = publish(work, environment, "shallow")
+    answer = client.predict(BLANK, model="shallow", dataset=None)
+
+    assert [model["model"] for model in client.models()] == ["shallow"]
+    assert client.model("shallow")["versions"][0]["job_id"] == version.job.id
+    assert answer["job_id"] == version.job.id
+
+
+def test_a_refusal_is_told_in_words(client: Chiffre) -> None:
+    """The error has the status, every pointer and what is allowed."""
+    with pytest.raises(ApiError, match="see errors") as caught:
+        client.tune({"model": "cnn", "seed": -1, "budget": {"trials": 0}})
+
+    assert caught.value.status == 422
+    assert "#/seed: Input should be greater than or equal to 0" in str(caught.value)
+    assert "#/budget/trials" in str(caught.value)
+
+
+def test_what_is_not_there_is_not_found(client: Chiffre) -> None:
+    """404 with the API's own sentence."""
+    for ask in (lambda: client.job("none"), lambda: client.cancel("none"), lambda: list(client.trials("none"))):
+        with pytest.raises(ApiError, match="GET /jobs lists them") as caught:
+            ask()
+
+        assert caught.value.status == 404
+
+
+@pytest.mark.parametrize("suffix", ["/trials", "?limit=1", "#1", "/../../catalog"])
+def test_an_id_is_an_id_whatever_it_holds(client: Chiffre, suffix: str) -> None:
+    """Slashes and question marks do not lead to another route."""
+    job_id = client.tune(TUNE)["id"]
+
+    with pytest.raises(ApiError):
+        client.job(job_id + suffix)
+
+
+@pytest.mark.parametrize("job_id", ["", "a\nb", "x" * 70_000, "\ud800"])
+def test_an_id_that_fits_no_url_is_an_error_of_ours(client: Chiffre, job_id: str) -> None:
+    """No library's exception gets through."""
+    with pytest.raises(ApiError):
+        client.job(job_id)
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), "\ud800"], ids=repr)
+def test_a_spec_that_is_no_json_is_an_error_of_ours(client: Chiffre, odd: Any) -> None:
+    """What cannot be sent is refused in words."""
+    with pytest.raises(ApiError):
+        client.tune({"model": "cnn", "search_space": {"learning_rate": odd}})
+
+
+def test_an_api_that_is_down_is_told_with_what_to_do() -> None:
+    """The error names the address and the command that starts the API."""
+    url = f"http://127.0.0.1:{free_port()}"
+
+    with pytest.raises(ApiError, match="chiffre up") as caught, Chiffre(url) as client:
+        client.jobs()
+
+    assert url in str(caught.value)
+    assert caught.value.status is None
+
+
+@pytest.mark.parametrize("url", ["nonsense", "ftp://127.0.0.1", "http://127.0.0.1:1:1", "http://", "http://[::1", "\0"])
+def test_a_url_that_is_none_is_an_error_of_ours(url: str) -> None:
+    """A typing mistake in CHIFFRE_URL is told in words."""
+    with pytest.raises(ApiError), Chiffre(url) as client:
+        client.jobs()
+
+
+def test_another_service_is_not_taken_for_chiffre(stranger: str) -> None:
+    """An answer that is no JSON is told with its status."""
+    with Chiffre(stranger) as client:
+        with pytest.raises(ApiError, match="answered 200, and not as Chiffre does"):
+            client.jobs()
+        with pytest.raises(ApiError, match="answered 502"):
+            client.tune(TUNE)
+
+
+def test_the_environment_names_the_api(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CHIFFRE_URL is used where no URL is given, with or without a slash at its end."""
+    monkeypatch.setenv("CHIFFRE_URL", f"{url}/")
+    with Chiffre() as client:
+        assert client.url == url
+        assert client.jobs() == []

@@ -1,0 +1,503 @@
+"""Bad input: each is refused with a problem that names the field, says what is allowed, and echoes nothing."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+from starlette.testclient import TestClient
+
+from tests.api.tools import JSON, TUNE, pointers, post, problem, send
+
+MARK = "unmistakable"  # stands in every unknown name, and may stand in no answer
+NAN, INF, HUGE = float("nan"), float("inf"), 10**400
+
+Case = tuple[Any, str, str]  # what is wrong, the pointer of the field, a word of what is allowed
+
+
+def space(name: str, dimension: Any, model: str = "mlp", **fields: Any) -> dict[str, Any]:
+    """A tuning job that searches one dimension."""
+    return {"model": model, "search_space": {name: dimension}, **fields}
+
+
+def whole(low: Any, high: Any, **fields: Any) -> dict[str, Any]:
+    """A range of whole numbers."""
+    return {"type": "int", "low": low, "high": high, **fields}
+
+
+def real(low: Any, high: Any, **fields: Any) -> dict[str, Any]:
+    """A range of numbers."""
+    return {"type": "float", "low": low, "high": high, **fields}
+
+
+def widths(low: Any, high: Any, items: Any) -> dict[str, Any]:
+    """A list of layers."""
+    return {"type": "list", "length": whole(low, high), "items": items}
+
+
+GRID = {"sampler": {"name": "grid"}}
+BATCH, RATE, WIDTHS = "#/search_space/batch_size", "#/search_space/learning_rate", "#/search_space/hidden_sizes"
+NAMES: list[Case] = [
+    ({"model": MARK}, "#/model", "perceptron, shallow, mlp, cnn"),
+    ({"model": ""}, "#/model", "cnn"),
+    ({"model": 3}, "#/model", "string"),
+    ({"model": None}, "#/model", "string"),
+    ({"model": [MARK]}, "#/model", "string"),
+    ({"model": MARK * 10_000}, "#/model", "at most 100"),
+    ({"dataset": MARK}, "#/dataset", "mnist, digits"),
+    ({"dataset": "../../etc/passwd"}, "#/dataset", "mnist"),
+    ({"dataset": MARK * 10_000}, "#/dataset", "at most 100"),
+    ({"split": MARK}, "#/split", "'random' or 'official'"),
+    ({"dataset": "digits", "split": "official"}, "#/split", "use random"),
+    ({"loss": MARK}, "#/loss", "'cross_entropy' or 'mse'"),
+    ({"objective": MARK}, "#/objective", "'val_accuracy' or 'val_loss'"),
+]
+NUMBERS: list[Case] = [
+    ({"seed": -1}, "#/seed", "greater than or equal to 0"),
+    ({"seed": 2**32}, "#/seed", "less than 4294967296"),
+    ({"seed": HUGE}, "#/seed", "less than"),
+    ({"seed": -HUGE}, "#/seed", "greater than"),
+    ({"seed": 0.5}, "#/seed", "integer"),
+    ({"seed": NAN}, "#/seed", ""),
+    ({"seed": INF}, "#/seed", ""),
+    ({"seed": "0"}, "#/seed", "integer"),
+    ({"seed": True}, "#/seed", "integer"),
+    ({"seed": None}, "#/seed", "integer"),
+    ({"early_stopping": True}, "#/early_stopping", ""),
+    ({"early_stopping": {"patience": 0}}, "#/early_stopping/patience", "greater than or equal to 1"),
+    ({"early_stopping": {"min_delta": -1e-9}}, "#/early_stopping/min_delta", "greater than or equal to 0"),
+    ({"early_stopping": {"min_delta": NAN}}, "#/early_stopping/min_delta", "finite"),
+    ({"early_stopping": {"rule": MARK}}, "#/early_stopping/rule", "'best' or 'previous'"),
+    ({"budget": {"epochs": 0}}, "#/budget/epochs", "greater than or equal to 1"),
+    ({"budget": {"epochs": -3}}, "#/budget/epochs", "greater than or equal to 1"),
+    ({"budget": {"epochs": 1001}}, "#/budget/epochs", "less than or equal to 1000"),
+    ({"budget": {"epochs": HUGE}}, "#/budget/epochs", "less than or equal to 1000"),
+    ({"budget": {"epochs": None}}, "#/budget/epochs", "integer"),
+    ({"budget": {"seconds": 0}}, "#/budget/seconds", "greater than 0"),
+    ({"budget": {"seconds": -1}}, "#/budget/seconds", "greater than 0"),
+    ({"budget": {"seconds": 1e9}}, "#/budget/seconds", "less than or equal to"),
+    ({"budget": {"seconds": NAN}}, "#/budget/seconds", "finite"),
+    ({"budget": {"seconds": INF}}, "#/budget/seconds", "finite"),
+    ({"budget": {"seconds": HUGE}}, "#/budget/seconds", "number"),
+    ({"budget": {"seconds": MARK}}, "#/budget/seconds", "number"),
+    ({"budget": {MARK: 3}}, f"#/budget/{MARK}", "not permitted"),
+    ({"budget": None}, "#/budget", ""),
+    ({"budget": 20}, "#/budget", ""),
+    ({MARK: 1}, f"#/{MARK}", "not permitted"),
+    ({"a/b~c": 1}, "#/a~1b~0c", "not permitted"),
+    ({"": 1}, "#/", "not permitted"),
+]
+TUNING: list[Case] = [
+    ({"sampler": {"name": MARK}}, "#/sampler", "random"),
+    ({"sampler": {"name": MARK * 10_000}}, "#/sampler", "random"),
+    ({"sampler": {}}, "#/sampler", "tpe"),
+    ({"sampler": {"name": None}}, "#/sampler", "tpe"),
+    ({"sampler": "tpe"}, "#/sampler", ""),
+    ({"sampler": None}, "#/sampler", ""),
+    ({"sampler": {"name": "tpe", "n_startup_trials": 0}}, "#/sampler/n_startup_trials", "greater than or equal to 1"),
+    ({"sampler": {"name": "tpe", "n_ei_candidates": HUGE}}, "#/sampler/n_ei_candidates", "less than or equal to"),
+    ({"sampler": {"name": "random", MARK: 5}}, f"#/sampler/{MARK}", "not permitted"),
+    ({"pruner": {"name": MARK}}, "#/pruner", "successive_halving"),
+    ({"pruner": {}}, "#/pruner", "hyperband"),
+    ({"pruner": None}, "#/pruner", ""),
+    ({"pruner": {"name": "hyperband", "reduction_factor": 1}}, "#/pruner/reduction_factor", "greater than or equal"),
+    ({"pruner": {"name": "median", "n_warmup_epochs": -1}}, "#/pruner/n_warmup_epochs", "greater than or equal to 0"),
+    ({"budget": {}}, "#/budget", "trials, seconds or both"),
+    ({"budget": {"epochs": 5}}, "#/budget", "trials, seconds or both"),
+    ({"budget": {"trials": 0}}, "#/budget/trials", "greater than or equal to 1"),
+    ({"budget": {"trials": -5}}, "#/budget/trials", "greater than or equal to 1"),
+    ({"budget": {"trials": 100_001}}, "#/budget/trials", "less than or equal to 100000"),
+    ({"budget": {"trials": HUGE}}, "#/budget/trials", "less than or equal to 100000"),
+    ({"budget": {"trials": 2.5}}, "#/budget/trials", "integer"),
+    ({"budget": {"trials": "5"}}, "#/budget/trials", "integer"),
+    ({"params": {"batch_size": 3}}, "#/params", "not permitted"),
+]
+DIMENSIONS: list[Case] = [
+    (space(MARK, 0.5), f"#/search_space/{MARK}", "batch_size, learning_rate"),
+    (space(MARK * 10_000, 0.5), f"#/search_space/{(MARK * 10)[:60]}", "batch_size, learning_rate"),
+    (space("hidden_size", whole(3, 5)), "#/search_space/hidden_size", "hidden_sizes"),
+    (space("batch_size", {"type": MARK}), BATCH, "int, float, categorical, list, grid"),
+    (space("batch_size", {}), BATCH, "int, float, categorical, list, grid"),
+    (space("batch_size", {"type": None}), BATCH, "int, float, categorical, list, grid"),
+    (space("batch_size", {"type": {}}), BATCH, "int, float, categorical, list, grid"),
+    (space("batch_size", None), BATCH, ""),
+    (space("batch_size", MARK), BATCH, "integer"),
+    (space("batch_size", True), BATCH, "integer"),
+    (space("batch_size", 0), BATCH, "greater than or equal to 1"),
+    (space("batch_size", HUGE), BATCH, "less than or equal to 4096"),
+    (space("batch_size", [3, 5]), BATCH, "integer"),
+    (space("batch_size", whole(0, 100)), BATCH, "greater than or equal to 1"),
+    (space("batch_size", whole(1, 4097)), BATCH, "less than or equal to 4096"),
+    (space("batch_size", whole(100, 3)), BATCH, "swap"),
+    (space("batch_size", whole(3, HUGE)), f"{BATCH}/high", "less than or equal to"),
+    (space("batch_size", whole(3, NAN)), f"{BATCH}/high", ""),
+    (space("batch_size", whole(3, 5, step=0)), f"{BATCH}/step", "greater than or equal to 1"),
+    (space("batch_size", whole(3, 5, step=2, log=True)), BATCH, "not both"),
+    (space("batch_size", whole(3, 5, **{MARK: 1})), f"{BATCH}/{MARK}", "not permitted"),
+    (space("batch_size", {"type": "int", "low": 3}), f"{BATCH}/high", "required"),
+    (space("batch_size", real(1.0, 3.0)), BATCH, "integer"),
+    (space("learning_rate", real(0, 0.1)), RATE, "greater than 0"),
+    (space("learning_rate", real(0, 0.1, log=True)), RATE, "above 0"),
+    (space("learning_rate", real(-1, 0.1, log=True)), RATE, "above 0"),
+    (space("learning_rate", real(0.1, 1e-5)), RATE, "swap"),
+    (space("learning_rate", real(NAN, 0.1)), f"{RATE}/low", "finite"),
+    (space("learning_rate", real(1e-5, INF)), f"{RATE}/high", "finite"),
+    (space("learning_rate", real(-INF, 0.1)), f"{RATE}/low", "finite"),
+    (space("learning_rate", real(1e-5, HUGE)), f"{RATE}/high", "number"),
+    (space("learning_rate", real(1e-5, "0.1")), f"{RATE}/high", "number"),
+    (space("learning_rate", real(1e-5, 0.1, step=0)), f"{RATE}/step", "greater than 0"),
+    (space("learning_rate", NAN), RATE, "finite"),
+    (space("learning_rate", HUGE), RATE, "number"),
+    (space("momentum", 1.0), "#/search_space/momentum", "less than 1"),
+    (space("optimizer", MARK), "#/search_space/optimizer", "adam, sgd"),
+    (space("batch_size", {"type": "categorical", "choices": []}), f"{BATCH}/choices", "at least 1"),
+    (space("batch_size", {"type": "categorical", "choices": [3, 3]}), BATCH, "twice"),
+    (space("batch_size", {"type": "categorical", "choices": [3, None]}), f"{BATCH}/choices/1", ""),
+    (space("batch_size", {"type": "categorical", "choices": 3}), f"{BATCH}/choices", "list"),
+    (space("batch_size", {"type": "categorical", "choices": list(range(1, 1100))}), f"{BATCH}/choices", "at most 1000"),
+    (space("learning_rate", {"type": "categorical", "choices": [0.1, NAN]}), f"{RATE}/choices/1", "finite"),
+    (space("optimizer", {"type": "categorical", "choices": ["adam", MARK]}), "#/search_space/optimizer", "adam, sgd"),
+    (space("batch_size", {"type": "grid", "values": [3, 5]}), BATCH, "categorical"),
+    (space("batch_size", {"type": "grid", "values": []}, **GRID), f"{BATCH}/values", "at least 1"),
+    (space("batch_size", whole(3, 5), **GRID), BATCH, "list the values"),
+    (space("hidden_sizes", widths(1, 2, whole(1, 5)), **GRID), WIDTHS, "list the values"),
+    (space("hidden_sizes", 64), WIDTHS, "list"),
+    (space("hidden_sizes", []), WIDTHS, "at least 1"),
+    (space("hidden_sizes", [0]), WIDTHS, "greater than or equal to 1"),
+    (space("hidden_sizes", widths(0, 3, whole(1, 5))), WIDTHS, "between 1 and 64"),
+    (space("hidden_sizes", widths(2, 65, whole(1, 5))), WIDTHS, "between 1 and 64"),
+    (space("hidden_sizes", widths(2, 3, {"type": MARK})), f"{WIDTHS}/items", "categorical"),
+    (space("hidden_sizes", widths(2, 3, whole(1, 16_385))), WIDTHS, "less than or equal to 16384"),
+    (space("hidden_sizes", [16_384, 16_384]), WIDTHS, "at most 50,000,000"),
+    (space("hidden_sizes", widths(2, 64, whole(1, 1000))), WIDTHS, "at most 50,000,000"),
+    ({"search_space": []}, "#/search_space", "dictionary"),
+    ({"search_space": MARK}, "#/search_space", "dictionary"),
+]
+PARAMS: list[Case] = [
+    ({MARK: 1}, f"#/params/{MARK}", "not permitted"),
+    ({"batch_size": 0}, "#/params/batch_size", "greater than or equal to 1"),
+    ({"batch_size": HUGE}, "#/params/batch_size", "less than or equal to 4096"),
+    ({"batch_size": whole(3, 5)}, "#/params/batch_size", "integer"),
+    ({"learning_rate": NAN}, "#/params/learning_rate", "finite"),
+    ({"learning_rate": HUGE}, "#/params/learning_rate", "number"),
+    ({"learning_rate": 0}, "#/params/learning_rate", "greater than 0"),
+    ({"optimizer": MARK}, "#/params/optimizer", "adam, sgd"),
+    ({"optimizer": MARK * 10_000}, "#/params/optimizer", "adam, sgd"),
+    ({"epochs": 0}, "#/params/epochs", "greater than or equal to 1"),
+    ({"hidden_sizes": []}, "#/params/hidden_sizes", "at least 1"),
+    ({"hidden_sizes": [64, 0]}, "#/params/hidden_sizes/1", "greater than or equal to 1"),
+    ({"hidden_sizes": [64, MARK]}, "#/params/hidden_sizes/1", "integer"),
+    ({"hidden_sizes": [16_384, 16_384]}, "#/params", "at most 50,000,000"),
+    ([], "#/params", "dictionary"),
+    (None, "#/params", "dictionary"),
+    ({str(n): n for n in range(101)}, "#/params", "at most 100"),
+]
+
+
+def refused() -> Iterator[Any]:
+    """Every bad job as (kind, body, pointer, words)."""
+    for kind in ("tune", "train"):
+        for wrong, pointer, words in [*NAMES, *NUMBERS]:
+            yield pytest.param(kind, {"model": "mlp", **wrong}, pointer, words, id=f"{kind} {str(wrong)[:50]}")
+    for wrong, pointer, words in [*TUNING, *DIMENSIONS]:
+        yield pytest.param("tune", {"model": "mlp", **wrong}, pointer, words, id=f"tune {str(wrong)[:80]}")
+    for wrong, pointer, words in PARAMS:
+        yield pytest.param("train", {"model": "mlp", "params": wrong}, pointer, words, id=f"train {str(wrong)[:50]}")
+
+
+@pytest.mark.parametrize(("kind", "wrong", "pointer", "words"), list(refused()))
+def test_a_bad_job_is_refused_by_the_name_of_its_field(
+    shared_api: TestClient, kind: str, wrong: Any, pointer: str, words: str
+) -> None:
+    """422, a pointer to the field, and what is allowed there; nothing of the input's values comes back."""
+    response = send(shared_api, f"/jobs/{kind}", wrong)
+    found = pointers(response)
+
+    assert pointer in found
+    assert words in found[pointer]
+    assert MARK not in "".join(found.values())
+    assert len(response.content) < 4000
+
+
+@pytest.mark.parametrize("dimension", [None, [[1]], {"type": "categorical", "choices": [None]}])
+def test_a_pointer_leads_into_the_body(shared_api: TestClient, dimension: Any) -> None:
+    """Every pointer names a place that the body has, not a branch of our own types."""
+    sent = space("batch_size", dimension)
+    for pointer in pointers(send(shared_api, "/jobs/tune", sent)):
+        place: Any = sent
+        for step in pointer.split("/")[1:]:
+            place = place[int(step)] if isinstance(place, list) else place[step]
+
+        assert place is not sent
+
+
+@pytest.mark.parametrize("pointer", ["#/search_space/optimizer", "#/params/optimizer"])
+def test_a_problem_is_told_in_our_words(shared_api: TestClient, pointer: str) -> None:
+    """The prefix that pydantic puts before a ValueError is not for readers."""
+    name = pointer.split("/")[1]
+    kind = "tune" if name == "search_space" else "train"
+    found = pointers(send(shared_api, f"/jobs/{kind}", {"model": "mlp", name: {"optimizer": MARK}}))
+
+    assert not found[pointer].startswith("Value error")
+
+
+def test_all_problems_are_told_at_once(shared_api: TestClient) -> None:
+    """Whoever made three mistakes learns of three."""
+    found = pointers(send(shared_api, "/jobs/tune", {**TUNE, "seed": -1, "loss": "hinge", "budget": {"trials": 0}}))
+
+    assert found.keys() == {"#/seed", "#/loss", "#/budget/trials"}
+
+
+# --- bodies that are no job at all
+
+
+@pytest.mark.parametrize("path", ["/jobs/tune", "/jobs/train", "/predict"])
+@pytest.mark.parametrize("text", ["[]", "null", "3", '"tune"', "true", "NaN", "[{}]"])
+def test_a_body_that_is_no_object_is_refused(shared_api: TestClient, path: str, text: str) -> None:
+    """The pointer is the whole body."""
+    assert "#" in pointers(shared_api.post(path, content=text, headers=JSON))
+
+
+@pytest.mark.parametrize("path", ["/jobs/tune", "/jobs/train", "/predict"])
+@pytest.mark.parametrize(
+    "text", ["{", "", " ", "{'model': 'cnn'}", '{"model": "cnn",}', "model=cnn", "\0", "{}{}", '{"model": "cnn']
+)
+def test_a_body_that_is_no_json_is_refused(shared_api: TestClient, path: str, text: str) -> None:
+    """The pointer is the whole body."""
+    assert "#" in pointers(shared_api.post(path, content=text, headers=JSON))
+
+
+@pytest.mark.parametrize("path", ["/jobs/tune", "/jobs/train", "/predict"])
+def test_an_empty_object_is_told_what_is_missing(shared_api: TestClient, path: str) -> None:
+    """The required field is named."""
+    found = pointers(shared_api.post(path, content="{}", headers=JSON))
+
+    assert found == {"#/pixels" if path == "/predict" else "#/model": "Field required"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff\xfe\xfd",
+        b'{"model": "\xff"}',
+        b'{"model": "cnn", "seed": 1' + b"0" * 5000 + b"}",
+        b'{"model": "cnn", "x": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",
+        b'{"x":' * 10_000 + b"1" + b"}" * 10_000,
+        b'{"model": "cnn", "search_space": ' + b'{"x":' * 500 + b"1" + b"}" * 500 + b"}",
+        b'{"model": "mlp", "search_space": {"hidden_sizes": ' + b"[" * 500 + b"]" * 500 + b"}}",
+        b'{"model": "mlp", "params": ' + b'{"x":' * 500 + b"1" + b"}" * 500 + b"}",
+        b'{"model": "mlp", "params": {"hidden_sizes": ' + b"[" * 500 + b"]" * 500 + b"}}",
+        b'{"pixels": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",
+    ],
+    ids=lambda content: repr(content[:45]),
+)
+@pytest.mark.parametrize("path", ["/jobs/tune", "/jobs/train", "/predict"])
+def test_a_body_that_breaks_a_parser_is_the_clients_mistake(shared_api: TestClient, path: str, content: bytes) -> None:
+    """Bytes that are no text, numbers of 5,000 digits, and 10,000 levels of nesting are answered with 400 or 422."""
+    response = shared_api.post(path, content=content, headers=JSON)
+
+    problem(response, 400 if response.status_code == 400 else 422)
+
+
+ODD = ["\ud800", "a\udfffb", "\0", "a\0b", "\x1b[31m", "\u202e", "\uffff", "😀", "x" * 200_000, "%s", "{}", "'; --"]
+PLACES: dict[str, Any] = {
+    "model": lambda odd: {**TUNE, "model": odd},
+    "dataset": lambda odd: {**TUNE, "dataset": odd},
+    "split": lambda odd: {**TUNE, "split": odd},
+    "field": lambda odd: {**TUNE, odd: 1},
+    "budget": lambda odd: {**TUNE, "budget": {odd: 1}},
+    "sampler": lambda odd: {**TUNE, "sampler": {"name": odd}},
+    "sampler's field": lambda odd: {**TUNE, "sampler": {"name": "tpe", odd: 1}},
+    "dimension": lambda odd: space(odd, 1),
+    "type": lambda odd: space("optimizer", {"type": odd}),
+    "value": lambda odd: space("optimizer", odd),
+    "choice": lambda odd: space("optimizer", {"type": "categorical", "choices": ["adam", odd]}),
+    "range's field": lambda odd: space("batch_size", whole(1, 2, **{odd: 1})),
+    "parameter": lambda odd: {"model": "mlp", "params": {odd: 1}},
+    "parameter's value": lambda odd: {"model": "mlp", "params": {"optimizer": odd}},
+    "pixel": lambda odd: {"pixels": [odd]},
+    "predicted model": lambda odd: {"pixels": [0] * 784, "model": odd},
+    "predicted data set": lambda odd: {"pixels": [0] * 784, "dataset": odd},
+}
+
+
+def test_odd_text_is_refused_wherever_it_stands(api: TestClient) -> None:
+    """Lone surrogates, NUL, control characters and very long text are refused briefly, on both databases."""
+    wrong = []
+    for place, make in PLACES.items():
+        for odd in ODD:
+            sent = make(odd)
+            path = "/predict" if "pixels" in sent else "/jobs/train" if "params" in sent else "/jobs/tune"
+            answer = send(api, path, sent)
+            if answer.status_code != 422 or len(answer.content) > 4000:
+                wrong.append((place, odd[:10], answer.status_code, len(answer.content)))
+
+    assert wrong == []
+
+
+# --- headers and sizes
+
+
+@pytest.mark.parametrize("path", ["/jobs/tune", "/jobs/train", "/predict"])
+@pytest.mark.parametrize(
+    "kind", [None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "x" * 999]
+)
+def test_a_body_of_another_type_is_refused(shared_api: TestClient, path: str, kind: str | None) -> None:
+    """415, and what to send; a form of another site cannot post a job."""
+    response = shared_api.post(path, content=json.dumps(TUNE), headers={"content-type": kind} if kind else {})
+
+    assert "application/json" in problem(response, 415)["detail"]
+
+
+@pytest.mark.parametrize("path", ["/jobs/tune", "/jobs/train", "/predict"])
+def test_a_body_of_30_megabytes_is_refused(shared_api: TestClient, path: str) -> None:
+    """413 with the usual shape."""
+    problem(shared_api.post(path, content=b"x" * 30_000_000, headers=JSON), 413)
+
+
+@pytest.mark.parametrize("path", ["/jobs/tune", "/jobs/train", "/predict"])
+def test_a_body_of_unknown_length_is_refused_when_it_is_too_long(shared_api: TestClient, path: str) -> None:
+    """Without a Content-Length the bytes that came are counted."""
+    response = shared_api.post(path, content=(b"x" * 1_000_000 for _ in range(30)), headers=JSON)
+
+    assert "content-length" not in response.request.headers
+    problem(response, 413)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_real_server_outlives_an_endless_body(url: str) -> None:
+    """Over a socket the answer is 413 or a closed connection, and the next request is answered."""
+    endless = (b"x" * 100_000 for _ in range(300))
+    with httpx2.Client(base_url=url) as client:
+        try:
+            status = client.post("/jobs/tune", content=endless, headers=JSON).status_code
+        except httpx2.TransportError:  # closed while we were still sending
+            status = 413
+        alive = client.get("/livez").status_code
+
+    assert (status, alive) == (413, 200)
+
+
+def test_a_body_of_unknown_length_is_taken_when_it_is_short(shared_api: TestClient) -> None:
+    """A job that is sent in pieces is a job."""
+    pieces = (piece for piece in (b'{"model": ', b'"cnn"}'))
+
+    assert shared_api.post("/jobs/tune", content=pieces, headers=JSON).status_code == 202
+
+
+# --- paths and queries
+
+
+IDS = ["none", "000000000000", "%00", "%20", "%2E%2E", "a%0Ab", "%F0%9F%98%80", "'", "x" * 64]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", ""), ("GET", "/trials"), ("GET", "/trials/0"), ("POST", "/cancel")],
+    ids=["job", "trials", "trial", "cancel"],
+)
+def test_an_id_that_is_no_jobs_is_not_found(api: TestClient, method: str, path: str) -> None:
+    """404 on every route of a job, on both databases, whatever the id holds."""
+    answers = {job_id: api.request(method, f"/jobs/{job_id}{path}") for job_id in IDS}
+
+    assert {job_id: answer.status_code for job_id, answer in answers.items()} == dict.fromkeys(IDS, 404)
+    for answer in answers.values():
+        problem(answer, 404)
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", ""), ("GET", "/trials"), ("POST", "/cancel")])
+def test_an_id_that_is_too_long_is_no_matter_of_content_types(shared_api: TestClient, method: str, path: str) -> None:
+    """A path that cannot be is refused as that, with or without a body."""
+    response = shared_api.request(method, f"/jobs/{'x' * 3000}{path}")
+
+    assert response.status_code in (404, 422)
+    assert len(response.content) < 2000
+
+
+def test_a_model_that_is_none_is_not_found(api: TestClient) -> None:
+    """404 on both databases, whatever the name holds, and briefly."""
+    names = ["none", "%00", "%20", "x" * 3000, "%F0%9F%98%80"]
+    answers = {name: api.get(f"/models/{name}") for name in names}
+
+    assert {name: answer.status_code for name, answer in answers.items()} == dict.fromkeys(names, 404)
+    assert max(len(answer.content) for answer in answers.values()) < 1000
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/jobs/a/b/c", "/job", "/static/../etc/passwd", "/%00", "/x" * 2000])
+def test_a_path_that_is_none_is_not_found(shared_api: TestClient, path: str) -> None:
+    """404 and where to look, briefly."""
+    response = shared_api.get(path)
+
+    assert "/docs" in problem(response, 404)["detail"]
+    assert len(response.content) < 1000
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/jobs", "GET"),
+        ("PUT", "/jobs/tune", "POST"),
+        ("PUT", "/jobs/000000000000", "GET"),
+        ("GET", "/jobs/000000000000/cancel", "POST"),
+        ("POST", "/jobs/000000000000/trials", "GET"),
+        ("GET", "/predict", "POST"),
+        ("POST", "/catalog", "GET"),
+        ("DELETE", "/models/cnn", "GET"),
+        ("POST", "/livez", "GET"),
+    ],
+)
+def test_a_method_that_is_not_allowed_is_refused(shared_api: TestClient, method: str, path: str, allowed: str) -> None:
+    """405 with the methods that are."""
+    response = shared_api.request(method, path)
+
+    problem(response, 405)
+    assert allowed in response.headers["allow"]
+
+
+QUERIES = [
+    ("/jobs", "cursor", "nonsense", "begin without one"),
+    ("/jobs", "cursor", "", "begin without one"),
+    ("/jobs", "cursor", "é\0\ud7ff", "begin without one"),
+    ("/jobs", "cursor", "bnVsbA", "begin without one"),  # null
+    ("/jobs", "cursor", "WzEsMl0", "begin without one"),  # [1,2]
+    ("/jobs", "cursor", "W10", "begin without one"),  # []
+    ("/jobs", "cursor", "x" * 2001, "at most 2000"),
+    ("/jobs", "limit", "0", "greater than or equal to 1"),
+    ("/jobs", "limit", "-1", "greater than or equal to 1"),
+    ("/jobs", "limit", "1001", "less than or equal to 1000"),
+    ("/jobs", "limit", "9" * 400, "less than or equal to 1000"),
+    ("/jobs", "limit", "9" * 9000, ""),
+    ("/jobs", "limit", "many", "integer"),
+    ("/jobs", "limit", "1.5", "integer"),
+    ("/jobs", "limit", "", "integer"),
+    ("/jobs", "state", MARK, "'queued', 'running'"),
+    ("/jobs", "state", "QUEUED", "'queued', 'running'"),
+    ("/jobs", "state", "\0", "'queued', 'running'"),
+    ("/trials", "state", MARK, "'running', 'completed'"),
+    ("/trials", "state", "queued", "'running', 'completed'"),
+    ("/trials", "limit", "0", "greater than or equal to 1"),
+    ("/trials", "cursor", "nonsense", "begin without one"),
+    ("/trials", "order_by", MARK, "number, state"),
+    ("/trials", "order_by", "x" * 101, "at most 100"),
+    ("/trials", "order_by", "\0", "number, state"),
+    ("/catalog", "batch_size", "0", "greater than or equal to 1"),
+    ("/catalog", "batch_size", "4097", "less than or equal to 4096"),
+    ("/catalog", "batch_size", "five", "integer"),
+    ("/catalog", "dataset", "x" * 101, "at most 100"),
+    ("/catalog", "dataset", MARK, "mnist, digits"),
+]
+
+
+@pytest.mark.parametrize(("path", "name", "value", "words"), QUERIES, ids=lambda value: repr(value)[:20])
+def test_a_bad_query_is_refused_by_its_name(
+    shared_api: TestClient, path: str, name: str, value: str, words: str
+) -> None:
+    """422, the parameter's name, and what is allowed."""
+    target = f"/jobs/{post(shared_api)['id']}/trials" if path == "/trials" else path
+    response = shared_api.get(target, params={name: value})
+    found = pointers(response)
+
+    assert found.keys() == {f"?{name}"}
+    assert words in found[f"?{name}"]
+    assert MARK not in response.text

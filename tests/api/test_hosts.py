@@ -1,0 +1,106 @@
+"""Host headers: a page of another site cannot reach the API by giving its own name our address."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.api.tools import BLANK, problem
+from worker.settings import settings
+
+OURS = ["127.0.0.1", "127.0.0.1:8000", "localhost", "localhost:8000", "LOCALHOST", "[::1]", "[::1]:8000", "localhost:1"]
+OTHERS = [
+    "evil.example",
+    "evil.example:8000",
+    "localhost.evil.example",
+    "evil-localhost",
+    "127.0.0.1.evil.example",
+    "evil.example:127.0.0.1",
+    "localhost@evil.example",
+    "evil.example#localhost",
+    "127.0.0.2",
+    "0.0.0.0",
+    "[::2]",
+    "[::1].evil.example",
+    "",
+    ":8000",
+    "*",
+]
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    """A database that no test here looks at."""
+    return f"sqlite:///{tmp_path}/chiffre.db"
+
+
+@pytest.fixture
+def api_for(environment: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., TestClient]:
+    """Makes an API that knows some hosts."""
+
+    def make(*hosts: str) -> TestClient:
+        from api.main import create_app
+
+        monkeypatch.setenv("CHIFFRE_ALLOWED_HOSTS", json.dumps(hosts))
+        settings.cache_clear()
+        return TestClient(create_app(), base_url="http://127.0.0.1")
+
+    return make
+
+
+def status(api: TestClient, host: str) -> int:
+    """What an API answers to a Host header."""
+    code: int = api.get("/livez", headers={"host": host}).status_code
+    return code
+
+
+@pytest.mark.parametrize("host", OURS)
+def test_this_machines_names_are_answered(shared_api: TestClient, host: str) -> None:
+    """With and without a port, in either case of letters."""
+    assert status(shared_api, host) == 200
+
+
+@pytest.mark.parametrize("host", OTHERS)
+def test_other_names_are_refused(shared_api: TestClient, host: str) -> None:
+    """400, and which setting would let it in; the name itself is not repeated."""
+    response = shared_api.get("/livez", headers={"host": host})
+    found = problem(response, 400)
+
+    assert "CHIFFRE_ALLOWED_HOSTS" in found["detail"]
+    assert "evil" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/predict"), ("GET", "/jobs"), ("GET", "/docs"), ("GET", "/nothing"), ("PUT", "/jobs")],
+)
+def test_no_path_is_answered_to_another_name(shared_api: TestClient, method: str, path: str) -> None:
+    """The name is looked at before anything else."""
+    problem(shared_api.request(method, path, headers={"host": "evil.example"}, json={"pixels": BLANK}), 400)
+
+
+def test_hosts_can_be_added(api_for: Callable[..., TestClient]) -> None:
+    """What CHIFFRE_ALLOWED_HOSTS lists is answered, and nothing else."""
+    api = api_for("chiffre.example.org", "10.0.0.7", "::1", "[fe80::1]")
+    answered = ["chiffre.example.org", "Chiffre.Example.ORG:443", "10.0.0.7:8000", "[::1]:80", "[fe80::1]"]
+
+    assert {host: status(api, host) for host in answered} == dict.fromkeys(answered, 200)
+    assert status(api, "example.org") == 400
+    assert status(api, "localhost") == 400
+
+
+def test_a_wildcard_stands_for_any_name_below(api_for: Callable[..., TestClient]) -> None:
+    """`*.example.org` is every name that ends so, not the domain itself and not one that only looks alike."""
+    api = api_for("*.example.org")
+
+    assert status(api, "a.example.org") == status(api, "a.b.example.org:8000") == 200
+    assert status(api, "example.org") == status(api, "evilexample.org") == status(api, "a.example.org.evil") == 400
+
+
+def test_a_star_stands_for_every_name(api_for: Callable[..., TestClient]) -> None:
+    """Behind a proxy that checks names itself all can be let in."""
+    api = api_for("*")
+
+    assert {status(api, host) for host in [*OURS, *OTHERS]} == {200}

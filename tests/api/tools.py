@@ -1,0 +1,179 @@
+"""What the tests of the API share: problems looked at closely, published versions and trials without training."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import torch
+from httpx2 import Response
+from starlette.testclient import TestClient
+from worker_tools import Work, measurement, tune_spec
+
+from ml.artifacts import save_checkpoint, write
+from ml.datasets import datasets
+from ml.graph import onnx_bytes
+from ml.lanes import module_of
+from ml.layers import parameter_count, to_json
+from ml.networks import networks
+from ml.params import describe
+from ml.records import Checkpoint, Finished, Measured, Started, TrialState
+from worker.leases import Claim
+from worker.publishing import Published, Publishing
+from worker.tables import Job, Pack, Purpose, Trial
+
+JSON = {"content-type": "application/json"}
+TUNE = {"model": "perceptron", "dataset": "digits", "budget": {"trials": 2}}
+BLANK = [0] * 784
+
+
+def body(value: Any) -> str:
+    """A JSON body as anybody may send it, with NaN, Infinity and lone surrogates."""
+    return json.dumps(value, allow_nan=True)
+
+
+def send(client: TestClient, path: str, value: Any) -> Response:
+    """POST a body that httpx would refuse to send."""
+    return client.post(path, content=body(value), headers=JSON)
+
+
+def post(client: TestClient, kind: str = "tune", **fields: Any) -> dict[str, Any]:
+    """Post a job; the job."""
+    response = client.post(f"/jobs/{kind}", json={"model": "perceptron", "dataset": "digits", **fields})
+    assert response.status_code == 202, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def problem(response: Response, status: int) -> dict[str, Any]:
+    """The problem that an answer describes; every error must be one of this shape."""
+    assert response.status_code == status, response.text[:500]
+    assert response.headers["content-type"] == "application/problem+json"
+    found: dict[str, Any] = response.json()
+    assert found.keys() == {"type", "title", "status", "detail", "errors"}
+    assert found["status"] == status
+    assert found["title"]
+    assert found["detail"]
+    assert len(found["errors"]) <= 20
+    assert all(error.keys() == {"pointer", "detail"} and error["detail"] for error in found["errors"])
+    return found
+
+
+def pointers(response: Response, status: int = 422) -> dict[str, str]:
+    """What a problem says of each field, all of it."""
+    found: dict[str, str] = {}
+    for error in problem(response, status)["errors"]:
+        known = found.get(error["pointer"])
+        found[error["pointer"]] = error["detail"] if known is None else f"{known}; {error['detail']}"
+    return found
+
+
+def eventually(look: Callable[[], Any], seconds: float = 5) -> Any:
+    """The first true answer of `look`, or its last."""
+    deadline = monotonic() + seconds
+    while not (found := look()) and monotonic() < deadline:
+        pass
+    return found
+
+
+def pages(client: TestClient, path: str, **query: Any) -> Iterator[list[dict[str, Any]]]:
+    """Every page of a list, by cursor."""
+    cursor: str | None = None
+    while True:
+        params = query if cursor is None else {**query, "cursor": cursor}
+        page = client.get(path, params=params)
+        assert page.status_code == 200, page.text
+        yield page.json()["items"]
+        cursor = page.json()["next_cursor"]
+        if cursor is None:
+            return
+
+
+@dataclass(frozen=True)
+class Version:
+    """A published version, and the torch module that it was made from."""
+
+    job: Job
+    module: torch.nn.Module
+    checkpoint_sha256: str
+
+    def answer(self, pixels: list[float], scale: int) -> list[float]:
+        """Torch's softmax for one image."""
+        image = (torch.tensor(pixels, dtype=torch.float32) / scale).reshape(1, 1, 28, 28)
+        with torch.inference_mode():
+            found: list[float] = self.module(image).softmax(1)[0].tolist()
+        return found
+
+
+def publish(
+    work: Work,
+    artifacts: Path,
+    model: str = "perceptron",
+    value: float = 0.9,
+    seed: int = 0,
+    graph: bytes | None = None,
+    spoil: Callable[[Path], object] = Path.exists,
+    **fields: Any,
+) -> Version:
+    """Publish a version with initial weights, by the steps of worker/trainer.py less the training.
+
+    `graph` takes the place of the ONNX file's content; `spoil` is called with its path before anybody can read it.
+    """
+    job = work.ledger.accept(tune_spec(**{"model": model, "dataset": "mnist", "budget": {"trials": 1}, **fields}))
+    dataset = datasets[job.dataset]
+    layers = networks[model].layers(dataset.shape, len(dataset.classes), networks[model].params())
+    module = module_of(layers, seed)
+    weights = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
+    card = {"layers": to_json(layers), "shape": list(dataset.shape), "classes": list(dataset.classes)}
+    sha256 = _win(work, artifacts, job, Checkpoint(weights, card), value)
+    pack = _claimed(work, job, Purpose.PUBLISH)
+    publishing = Publishing(work.database)
+    winner = publishing.winner(pack)
+    path = f"{job.id}/{winner.trial.number}.{pack.epoch}.onnx"
+    saved = write(artifacts / path, graph if graph is not None else onnx_bytes(layers, weights, dataset.shape))
+    spoil(artifacts / path)
+    publishing.open_test(pack)
+    reached = (0.25, round(value - 0.01, 6))
+    published = Published(path, saved, card["shape"], card["classes"], parameter_count(layers), *reached)
+    publishing.publish(pack, winner, published)
+    work.leases.close(pack)
+    return Version(job, module, sha256)
+
+
+def _win(work: Work, artifacts: Path, job: Job, checkpoint: Checkpoint, value: float) -> str:
+    """Let the job's only trial reach `value` with these weights; the checkpoint's hash."""
+    claim = _claimed(work, job, Purpose.TRAIN)
+    (record,) = work.ledger.reservations(claim)
+    params = networks[job.model].params().model_dump()
+    best = measurement(1, value, loss=1 - value)
+    work.ledger.start(claim, Started(record.number, params, {}, {}, 1, 2, 0))
+    work.ledger.measure(claim, Measured(record.number, best, {}))
+    path = f"{job.id}/{record.number}.{claim.epoch}.safetensors"
+    saved = save_checkpoint(artifacts / path, checkpoint)
+    finished = Finished(record.number, TrialState.COMPLETED, "all epochs", best, checkpoint)
+    work.ledger.finish(claim, finished, value, (path, saved))
+    work.leases.close(claim)
+    return saved.sha256
+
+
+def _claimed(work: Work, job: Job, purpose: Purpose) -> Claim:
+    claim = work.leases.claim()
+    assert claim is not None
+    assert (claim.job_id, claim.purpose) == (job.id, purpose)
+    return claim
+
+
+def insert(work: Work, job_id: str, rows: list[dict[str, Any]]) -> None:
+    """Write trials of a job down as they are given, without running anything."""
+    with work.database.writing() as session:
+        pack = Pack(job_id=job_id, purpose=Purpose.TRAIN, key="", lanes=1, done=True)
+        session.add(pack)
+        session.flush()
+        session.add_all(Trial(job_id=job_id, pack_id=pack.id, **row) for row in rows)
+
+
+def parameters(model: str) -> list[str]:
+    """The names of a network's hyper-parameters."""
+    return list(describe(networks[model].params))
