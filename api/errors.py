@@ -1,21 +1,18 @@
-"""Errors as HTTP: `application/problem+json` (RFC 9457), made in one place."""
+"""Errors as HTTP: which exception becomes which answer, in the dict at the end."""
 
 from collections.abc import Callable, Iterable
-from http import HTTPStatus
 from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 from sqlalchemy.exc import OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
 
+from api.problems import MAX_ERRORS, FieldError, problem
 from ml.errors import ChiffreError, SpecError, UnknownName
 from worker.errors import NotFound
-
-MAX_ERRORS = 20  # 784 bad pixels are one mistake, not 784
 
 log = structlog.get_logger()
 
@@ -28,87 +25,16 @@ class BadInput(ChiffreError):
         super().__init__(detail)
 
 
-class FieldError(BaseModel):
-    """One thing wrong with a request."""
-
-    pointer: str  # "#/…" into the body, "?name" in the query, "/name" in the path
-    detail: str
-
-
-class ProblemDetails(BaseModel):
-    """What every error answer holds."""
-
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
-    errors: list[FieldError] = []
-
-
-STATUS: dict[type[Exception], int] = {
-    SpecError: 422,
-    BadInput: 422,
-    UnknownName: 404,
-    NotFound: 404,
-    HTTPException: 0,  # its own
-    RequestValidationError: 422,
-    OperationalError: 503,
-    TimeoutError: 503,
-    Exception: 500,
-}
-
-# What the OpenAPI document says of every route.
-_PROBLEM = {
-    "description": "What is wrong, where, and what to do",
-    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}},
-}
-RESPONSES: dict[int | str, dict[str, Any]] = {"4XX": _PROBLEM, "5XX": _PROBLEM}
-
-
-def problem(
-    status: int, detail: str, errors: Iterable[FieldError] = (), headers: dict[str, str] | None = None
-) -> JSONResponse:
-    """The answer for an error."""
-    body = ProblemDetails(
-        title=HTTPStatus(status).phrase, status=status, detail=detail, errors=list(errors)[:MAX_ERRORS]
-    )
-    return JSONResponse(body.model_dump(), status, headers, media_type="application/problem+json")
-
-
-def add_handlers(app: FastAPI) -> None:
-    """Let every error of `app` be answered as problem+json."""
-    handlers: dict[type[Exception], Callable[[Request, Any], JSONResponse]] = {
-        SpecError: _spec_error,
-        BadInput: lambda request, error: _invalid([FieldError(pointer=error.pointer, detail=error.detail)]),
-        RequestValidationError: _validation_error,
-        HTTPException: _http_error,
-        OperationalError: _database_away,
-        TimeoutError: _database_away,
-        Exception: _unforeseen,
-    }
-    for kind, status in STATUS.items():
-        app.add_exception_handler(kind, handlers.get(kind) or _plain(status))
-
-
-def document_problems(app: FastAPI) -> None:
-    """Put the schema that RESPONSES refers to into the OpenAPI document."""
-    document = app.openapi
-
-    def documented() -> dict[str, Any]:
-        whole = document()
-        schema = ProblemDetails.model_json_schema(ref_template="#/components/schemas/{model}")
-        whole["components"]["schemas"] |= {**schema.pop("$defs"), "ProblemDetails": schema}
-        return whole
-
-    app.openapi = documented  # type: ignore[method-assign]
-
-
-def _plain(status: int) -> Callable[[Request, Exception], JSONResponse]:
-    return lambda request, error: problem(status, str(error))
-
-
 def _invalid(errors: list[FieldError]) -> JSONResponse:
     return problem(422, "the request cannot be used as it is; see errors", errors)
+
+
+def _bad_input(request: Request, error: BadInput) -> JSONResponse:
+    return _invalid([FieldError(pointer=error.pointer, detail=error.detail)])
+
+
+def _not_found(request: Request, error: Exception) -> JSONResponse:
+    return problem(404, str(error))
 
 
 def _spec_error(request: Request, error: SpecError) -> JSONResponse:
@@ -184,3 +110,22 @@ def _database_away(request: Request, error: Exception) -> JSONResponse:
 def _unforeseen(request: Request, error: Exception) -> JSONResponse:
     log.error("unforeseen error", path=request.url.path, exc_info=error)
     return problem(500, "an error that nobody foresaw; the API's log says more. Please report it")
+
+
+ANSWERS: dict[type[Exception], Callable[[Request, Any], JSONResponse]] = {
+    SpecError: _spec_error,
+    BadInput: _bad_input,
+    UnknownName: _not_found,
+    NotFound: _not_found,
+    RequestValidationError: _validation_error,
+    HTTPException: _http_error,
+    OperationalError: _database_away,
+    TimeoutError: _database_away,
+    Exception: _unforeseen,
+}
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Let every error of `app` be answered as problem+json."""
+    for kind, answer in ANSWERS.items():
+        app.add_exception_handler(kind, answer)

@@ -7,8 +7,9 @@ from importlib.metadata import version
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 
-from api.errors import RESPONSES, add_handlers, document_problems
+from api.errors import add_handlers
 from api.middleware import BodyLimit, KnownHosts
+from api.problems import RESPONSES, document_problems
 from api.routes import catalog, health, jobs, models, predict
 from api.serving import Roster
 from worker.db import Database

@@ -4,7 +4,7 @@ from starlette.datastructures import Headers
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.errors import problem
+from api.problems import problem
 
 
 class KnownHosts:

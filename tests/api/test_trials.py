@@ -19,7 +19,7 @@ from tests.api.tools import insert, pages, parameters, pointers, post, problem
 CSV = {"accept": "text/csv"}
 RESULTS = ["epochs_run", "best_epoch", "train_loss", "val_loss", "val_accuracy", "value", "seconds"]
 COLUMNS = ["number", "state", "created_at", "finished_at", *RESULTS]
-PARAMS = ["batch_size", "learning_rate", "optimizer", "momentum", "weight_decay", "hidden_size"]
+PARAMS = ["batch_size", "learning_rate", "optimizer", "momentum", "weight_decay", "epochs", "hidden_size"]
 COUNT = 40
 
 Row = dict[str, Any]
@@ -37,7 +37,7 @@ def rows(count: int = COUNT) -> list[Row]:
             "optimizer": draw.choice(["adam", "sgd"]),
             "momentum": draw.choice([0, 0.9]),
             "weight_decay": 0.0,
-            "epochs": None,
+            "epochs": draw.choice([None, 3, 20]),
             "hidden_size": draw.choice([64, 1000]),
         }
         return {
