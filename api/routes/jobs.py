@@ -14,7 +14,7 @@ from sqlmodel import Session, col
 
 from api.deps import DatabaseDep, LedgerDep
 from api.errors import BadInput
-from api.paging import Order, page_of
+from api.paging import Order, Page, page_of
 from api.schemas import (
     Best,
     JobDetail,
@@ -70,13 +70,19 @@ def tune(spec: TuneSpec, ledger: LedgerDep, response: Response) -> JobDetail:
 
 @router.get("")
 def list_jobs(
-    database: DatabaseDep, state: JobState | None = None, limit: Limit = 50, cursor: Cursor = None
+    request: Request,
+    response: Response,
+    database: DatabaseDep,
+    state: JobState | None = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
 ) -> JobPage:
     """List jobs, the newest first."""
     order = Order("created_at", col(Job.created_at), col(Job.id), descending=True)
     statement = select(Job) if state is None else select(Job).where(col(Job.state) == state)
     with database.reading() as session:
         page = page_of(session, statement, order, limit, cursor)
+        _link_next(request, response, page)
         return JobPage(items=[JobPublic(**_summary(session, job)) for job in page.rows], next_cursor=page.next_cursor)
 
 
@@ -116,9 +122,7 @@ def list_trials(
             # The declared type is the JSON answer; this one goes out as it is.
             return cast("TrialPage", _csv_response(database, job, state, order))
         page = page_of(session, _trials(job, state), order, limit, cursor)
-    if page.next_cursor is not None:
-        following = request.url.include_query_params(cursor=page.next_cursor)
-        response.headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+    _link_next(request, response, page)
     return TrialPage(items=[TrialPublic.of(trial) for trial in page.rows], next_cursor=page.next_cursor)
 
 
@@ -140,6 +144,13 @@ def get_trial(job_id: JobId, number: Annotated[int, Path(ge=0, lt=2**31)], datab
             stream_seed=session.get_one(Pack, trial.pack_id).stream_seed,
             measurements=[MeasurementPublic.of(m) for m in measurements],
         )
+
+
+def _link_next(request: Request, response: Response, page: Page) -> None:
+    """Name the next page in a header too (RFC 8288)."""
+    if page.next_cursor is not None:
+        following = request.url.include_query_params(cursor=page.next_cursor)
+        response.headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
 
 
 def _accepted(job: Job, ledger: LedgerDep, response: Response) -> JobDetail:

@@ -176,7 +176,7 @@ def test_cancelling_is_idempotent_and_leaves_an_ended_job_as_it_is(work: Work) -
 
 def test_cancelling_what_is_not_there_says_so(work: Work) -> None:
     """An unknown id is NotFound."""
-    with pytest.raises(NotFound, match="there is no job 'nothing'"):
+    with pytest.raises(NotFound, match="there is no such job"):
         work.ledger.cancel("nothing")
 
 
