@@ -47,8 +47,8 @@ def up(
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     with _errors(), local_services(Settings(home=home), host, port) as services:
-        print(f"Chiffre is ready at {services.url}", flush=True)
         try:
+            print(f"Chiffre is ready at {services.url}", flush=True)
             services.watch()
         except KeyboardInterrupt:
             err.print("Stopping …")

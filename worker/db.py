@@ -39,7 +39,11 @@ class Database:
 def _server_engine(url: URL) -> Engine:
     if url.drivername in ("postgresql", "postgres"):
         url = url.set(drivername="postgresql+psycopg")
-    return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=30, pool_timeout=BUSY_SECONDS)
+    # A server that is cut off must not hang a worker past its leases.
+    limits = {"connect_timeout": 5, "tcp_user_timeout": BUSY_SECONDS * 1000}
+    return create_engine(
+        url, pool_pre_ping=True, pool_size=10, max_overflow=30, pool_timeout=BUSY_SECONDS, connect_args=limits
+    )
 
 
 def _sqlite_engine(url: URL) -> Engine:

@@ -52,20 +52,27 @@ def trial_changed(session: Session, job: Job, trial: Trial, *, noted: bool) -> N
 
 def account(session: Session, job: Job) -> None:
     """Bring the time that a locked job has had a pack leased up to date; called before and after leases change."""
-    present = clock(session)
-    leased_until = session.scalar(
-        select(func.max(Pack.lease_expires_at)).where(col(Pack.job_id) == job.id, col(Pack.done).is_(False))
-    )
-    if job.active_since is not None:
-        # Where every lease ran out, as when the machine was off, the time since then does not count.
-        end = present if leased_until is None else min(present, leased_until)
-        job.active_seconds += max(0.0, end - job.active_since)
-    job.active_since = present if leased_until is not None and leased_until > present else None
+    present, leased_until = clock(session), _leased_until(session, job)
+    job.active_seconds = _active_seconds(job, present, leased_until)
+    job.active_since = present if leased_until > present else None
 
 
-def active_seconds(job: Job, present: float) -> float:
-    """Seconds that a job has had a pack leased."""
-    return job.active_seconds + (max(0.0, present - job.active_since) if job.active_since is not None else 0.0)
+def active_seconds(session: Session, job: Job) -> float:
+    """Seconds that a job has had a pack leased, by now."""
+    return _active_seconds(job, clock(session), _leased_until(session, job))
+
+
+def _active_seconds(job: Job, present: float, leased_until: float) -> float:
+    if job.active_since is None:
+        return job.active_seconds
+    # Where every lease ran out, as when the machine slept, the time since then does not count.
+    return job.active_seconds + max(0.0, min(present, leased_until) - job.active_since)
+
+
+def _leased_until(session: Session, job: Job) -> float:
+    """When the last lease of a job's packs ends; long ago where there is none."""
+    of_job = (col(Pack.job_id) == job.id, col(Pack.done).is_(False))
+    return session.scalar(select(func.max(Pack.lease_expires_at)).where(*of_job)) or 0.0
 
 
 def raise_epoch(session: Session, pack: Pack, owner: str, lease_seconds: float) -> None:

@@ -7,7 +7,7 @@ a clock but the database's.
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, func, or_, select, update
+from sqlalchemy import func, or_, select
 from sqlmodel import Session, col
 
 from ml.records import Stop, TrialState
@@ -17,7 +17,7 @@ from worker.clock import now
 from worker.db import Database
 from worker.errors import LeaseLost
 from worker.journal import account, active_seconds, clock, job_changed, lock_job, raise_epoch, trial_changed
-from worker.settlement import settle
+from worker.settlement import HOPELESS, settle
 from worker.tables import Job, JobState, Pack, Purpose, StopReason, Trial
 
 MAX_DEATHS = 2  # trainers that may die on a pack before its trial counts as failed
@@ -65,12 +65,16 @@ class Leases:
     def renew(self, claim: Claim) -> bool:
         """Keep a pack for another lease; False where it is lost."""
         with self.database.writing() as session:
-            result = session.execute(
-                update(Pack)
-                .where(col(Pack.id) == claim.pack_id, col(Pack.lease_epoch) == claim.epoch, col(Pack.done).is_(False))
-                .values(lease_expires_at=now() + self.seconds)
-            )
-            return cast("CursorResult[Any]", result).rowcount == 1
+            try:
+                pack = fence(session, claim)
+            except LeaseLost:
+                return False
+            job = lock_job(session, claim.job_id)
+            account(session, job)  # a lease that ran out while the machine slept must not count as worked
+            pack.lease_expires_at = clock(session) + self.seconds
+            session.flush()
+            account(session, job)
+            return True
 
     def stop_asked(self, claim: Claim) -> Stop | None:
         """Whether the claimed pack must end now, and why."""
@@ -78,7 +82,7 @@ class Leases:
             job = session.get_one(Job, claim.job_id)
             if job.stop_reason == StopReason.CANCELLED:
                 return Stop.CANCELLED
-            spent = job.seconds_limit is not None and active_seconds(job, clock(session)) >= job.seconds_limit
+            spent = job.seconds_limit is not None and active_seconds(session, job) >= job.seconds_limit
             return Stop.SECONDS if spent and claim.purpose == Purpose.TRAIN else None
 
     def release(self, claim: Claim) -> None:
@@ -90,12 +94,15 @@ class Leases:
         self._give_back(claim, died=how)
 
     def close(self, claim: Claim) -> None:
-        """End a pack whose work is done; LeaseLost where another has claimed it."""
+        """End a pack whose work is done; LeaseLost where another has claimed it.
+
+        A trial that still runs in it was stopped before it could say so.
+        """
         with self.database.writing() as session:
             pack = fence(session, claim)
             job = lock_job(session, claim.job_id)
             account(session, job)
-            _end(session, pack)
+            _end_trials(session, job, pack, TrialState.CANCELLED, "stopped before its first epoch ended")
             account(session, job)
             settle(session, job)
 
@@ -176,10 +183,11 @@ def _end_trials(session: Session, job: Job, pack: Pack, state: TrialState, reaso
         trial.state, trial.reason, trial.finished_at = state, reason, clock(session)
         job.failures += state == TrialState.FAILED
         trial_changed(session, job, trial, noted=True)
-    _end(session, pack)
+    end_pack(session, pack)
 
 
-def _end(session: Session, pack: Pack) -> None:
+def end_pack(session: Session, pack: Pack) -> None:
+    """Take a locked pack out of work."""
     pack.done = True
     pack.lease_owner = pack.lease_expires_at = None
     session.flush()
@@ -202,6 +210,7 @@ def _next_job() -> Any:
             col(Job.stop_reason).is_(None),
             col(Job.reserved) < col(Job.trial_limit),
             or_(col(Job.seconds_limit).is_(None), elapsed < col(Job.seconds_limit)),
+            or_(col(Job.best_trial).is_not(None), col(Job.failures) < HOPELESS),
         )
         .order_by(busy, col(Job.created_at), col(Job.id))
         .limit(1)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import cast
 
 from sqlalchemy import delete, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col
 
 from ml.artifacts import Saved
@@ -35,15 +36,7 @@ class Ledger:
         tune = spec.as_tune() if isinstance(spec, TrainSpec) else spec
         dataset = datasets[spec.dataset]
         with self.database.writing() as session:
-            session.merge(
-                Dataset(
-                    sha256=dataset.sha256,
-                    name=spec.dataset,
-                    images=dataset.size,
-                    shape=list(dataset.shape),
-                    classes=list(dataset.classes),
-                )
-            )
+            _know_dataset(session, spec.dataset)
             job = Job(
                 id=secrets.token_hex(6),
                 kind="train" if isinstance(spec, TrainSpec) else "tune",
@@ -148,6 +141,20 @@ class Ledger:
         job = lock_job(session, claim.job_id)
         statement = select(Trial).where(col(Trial.pack_id) == claim.pack_id, col(Trial.number) == number)
         return job, session.scalars(statement).one()
+
+
+def _know_dataset(session: Session, name: str) -> None:
+    """Write a data set down unless it is known; several may do so at once."""
+    dataset = datasets[name]
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    row = Dataset(
+        sha256=dataset.sha256,
+        name=name,
+        images=dataset.size,
+        shape=list(dataset.shape),
+        classes=list(dataset.classes),
+    )
+    session.execute(insert(Dataset).values(row.model_dump()).on_conflict_do_nothing())
 
 
 def _leads(job: Job, number: int, value: float) -> bool:

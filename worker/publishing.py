@@ -5,14 +5,18 @@ from importlib.metadata import version as package_version
 from typing import Any, cast
 
 from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col
 
 from ml.artifacts import Saved
 from worker.db import Database
 from worker.errors import LeaseLost
-from worker.journal import clock, lock_job
-from worker.leases import Claim, fence
+from worker.journal import account, clock, lock_job
+from worker.leases import Claim, end_pack, fence
+from worker.settlement import settle
 from worker.tables import Artifact, Champion, Job, ModelVersion, StopReason, TestOpening, Trial
+
+PUBLISH_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -74,9 +78,21 @@ class Publishing:
                 session.add(opening)
 
     def publish(self, claim: Claim, winner: Winner, published: Published) -> None:
-        """Make the winner a version; LeaseLost where another has claimed the pack or somebody cancelled the job."""
+        """Make the winner a version, and end pack and job with it.
+
+        LeaseLost where another has claimed the pack or somebody cancelled the job.
+        """
+        for attempts_left in reversed(range(PUBLISH_ATTEMPTS)):
+            try:
+                return self._publish(claim, winner, published)
+            except IntegrityError:  # another job's winner took the next version at the same instant
+                if not attempts_left:
+                    raise
+        return None
+
+    def _publish(self, claim: Claim, winner: Winner, published: Published) -> None:
         with self.database.writing() as session:
-            fence(session, claim)
+            pack = fence(session, claim)
             job = lock_job(session, claim.job_id)
             if job.stop_reason == StopReason.CANCELLED:
                 raise LeaseLost("the job was cancelled before its winner was published")
@@ -85,6 +101,10 @@ class Publishing:
             if opening is not None:
                 opening.version_id = version.id
             _move_champion(session, version)
+            account(session, job)
+            end_pack(session, pack)
+            account(session, job)
+            settle(session, job)
 
     def _version(self, session: Session, winner: Winner, published: Published) -> ModelVersion:
         job, trial = winner.job, winner.trial

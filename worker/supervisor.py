@@ -7,6 +7,7 @@ from typing import Any
 import structlog
 
 from ml.records import Stop
+from worker.errors import LeaseLost
 from worker.leases import Claim, Leases
 from worker.queue import ring
 from worker.trainers import TrainerDied, TrainerProcess, Trainers
@@ -33,7 +34,7 @@ class Supervisor:
         while not self.draining.is_set() and (trainer := self.trainers.borrow()) is not None:
             try:
                 trainer.wait_until_ready()  # so that its start spends nothing of a job's seconds
-                claim = self.leases.claim()
+                claim = None if self.draining.is_set() else self.leases.claim()
                 if claim is None:
                     return
                 if first:  # where there was one pack there may be another: pass the bell on
@@ -80,11 +81,18 @@ class Supervisor:
             self.leases.died(claim, str(error))
             return
         if "done" in answer:
-            self.leases.close(claim)
+            self._close(claim)
         elif "failed" in answer:
             self.leases.died(claim, answer["failed"])
-        else:  # drained, or lost: to release what another holds by now does nothing
+        elif "published" not in answer:
+            # Drained, lost, or without its database: to release what another holds by now does nothing.
             self.leases.release(claim)
+
+    def _close(self, claim: Claim) -> None:
+        try:
+            self.leases.close(claim)
+        except LeaseLost:
+            log.warning("lease lost", pack=claim.pack_id)
 
 
 class Watch:
@@ -108,7 +116,10 @@ class Watch:
                 log.warning("lease lost", pack=self.claim.pack_id)
                 self.trainer.kill()
                 return {"lost": self.claim.pack_id}
-            self._stop_if_asked()
+            if self._overdue():
+                log.warning("trainer does not stop", pack=self.claim.pack_id)
+                self.trainer.kill()
+                return {"done": self.claim.pack_id}
         return answer
 
     def _keeps_lease(self) -> bool:
@@ -126,14 +137,15 @@ class Watch:
             return age < self.leases.seconds * 2 / 3
         return True
 
-    def _stop_if_asked(self) -> None:
-        if self.stopped is None:
-            reason = self._asked()
-            if reason is not None:
-                self.trainer.stop(reason)
-                self.stopped = monotonic()
-        elif monotonic() - self.stopped > STOP_SECONDS:
-            self.trainer.kill()
+    def _overdue(self) -> bool:
+        """Pass on that the pack must end; True where that was said too long ago."""
+        if self.stopped is not None:
+            return monotonic() - self.stopped > STOP_SECONDS
+        reason = self._asked()
+        if reason is not None:
+            self.trainer.stop(reason)
+            self.stopped = monotonic()
+        return False
 
     def _asked(self) -> Stop | None:
         try:

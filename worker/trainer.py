@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 import orjson
+import structlog
 import torch
+from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
 
 from ml.artifacts import load_checkpoint, save_checkpoint, write
 from ml.datasets import SplitName, cut, datasets
@@ -39,6 +41,8 @@ from worker.logs import configure_logging
 from worker.publishing import Published, Publishing
 from worker.settings import settings
 from worker.tables import Job, Purpose
+
+log = structlog.get_logger()
 
 MAX_GRAPH_ERROR = 1e-5  # difference of probabilities between torch and ONNX Runtime that publication accepts
 
@@ -95,8 +99,14 @@ class LedgerBook:
             # The epoch in the path keeps two claims of the same trial from writing the same file.
             path = f"{self.claim.job_id}/{event.number}.{self.claim.epoch}.safetensors"
             saved = (path, save_checkpoint(self.artifacts / path, event.checkpoint))
-        for unneeded in self.ledger.finish(self.claim, event, value, saved):
-            (self.artifacts / unneeded).unlink(missing_ok=True)
+        try:
+            unneeded = self.ledger.finish(self.claim, event, value, saved)
+        except LeaseLost:
+            if saved is not None:
+                (self.artifacts / saved[0]).unlink(missing_ok=True)
+            raise
+        for replaced in unneeded:
+            (self.artifacts / replaced).unlink(missing_ok=True)
 
 
 class Orders:
@@ -141,10 +151,13 @@ class Trainer:
         try:
             if claim.purpose == Purpose.PUBLISH:
                 self.publish(claim)
-            else:
-                self.train(claim)
+                return {"published": claim.pack_id}
+            self.train(claim)
         except LeaseLost:
             return {"lost": claim.pack_id}
+        except (OperationalError, InterfaceError, TimeoutError) as error:  # the database is away; nobody is charged
+            log.warning("database away", pack=claim.pack_id, error=str(error))
+            return {"released": claim.pack_id}
         except ChiffreError as error:
             return {"failed": str(error)}
         return {"done": claim.pack_id}
@@ -167,19 +180,22 @@ class Trainer:
         spec = tune_spec(winner.job)
         _check_graph(module, Predictor(onnx, shape, ()), training_data(spec.dataset, spec.split, spec.seed))
         path = f"{claim.job_id}/{winner.trial.number}.{claim.epoch}.onnx"
-        saved = write(self.artifacts / path, onnx)
         self.publishing.open_test(claim)
         test_loss, test_accuracy = evaluate(module, _test_images(spec.dataset, spec.split), spec.loss)
         published = Published(
             path,
-            saved,
+            write(self.artifacts / path, onnx),
             list(shape),
             list(checkpoint.card["classes"]),
             parameter_count(layers),
             test_loss if np.isfinite(test_loss) else None,
             test_accuracy,
         )
-        self.publishing.publish(claim, winner, published)
+        try:
+            self.publishing.publish(claim, winner, published)
+        except LeaseLost:
+            (self.artifacts / path).unlink(missing_ok=True)
+            raise
 
     def _search(self, job_id: str) -> JobSearch:
         if job_id not in self._searches:

@@ -63,7 +63,11 @@ class TrainerProcess:
 
     def answer(self, timeout: float) -> dict[str, Any] | None:
         """How the pack went, None while it is being worked on; TrainerDied where the process ended."""
-        return self._receive() if self._pipe.poll(timeout) else None
+        try:
+            answered = self._pipe.poll(timeout)
+        except OSError:  # the pipe is closed
+            raise TrainerDied(self._how()) from None
+        return self._receive() if answered else None
 
     def kill(self) -> None:
         """End the process and whatever it started."""

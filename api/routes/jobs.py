@@ -33,7 +33,7 @@ from ml.specs import TrainSpec, TuneSpec
 from worker.clock import to_datetime
 from worker.db import Database
 from worker.errors import NotFound
-from worker.journal import active_seconds, clock
+from worker.journal import active_seconds
 from worker.queue import submit
 from worker.tables import Event, Job, JobState, Measurement, ModelVersion, Pack, Trial
 
@@ -189,7 +189,7 @@ def _summary(session: Session, job: Job) -> dict[str, Any]:
     return {
         **job.model_dump(include=plain),
         "trials": dict(sorted((state, count) for state, count in counts)),
-        "active_seconds": round(active_seconds(job, clock(session)), 3),
+        "active_seconds": round(active_seconds(session, job), 3),
         "best": Best(trial=cast("int", job.best_trial), value=cast("float", job.best_value)) if best else None,
         "version": VersionRef(model=job.model, version=published) if published is not None else None,
         **{name: to_datetime(getattr(job, name)) for name in ("created_at", "started_at", "finished_at")},

@@ -138,7 +138,6 @@ def publish(
     reached = (0.25, round(value - 0.01, 6))
     published = Published(path, saved, card["shape"], card["classes"], parameter_count(layers), *reached)
     publishing.publish(pack, winner, published)
-    work.leases.close(pack)
     return Version(job, module, sha256)
 
 

@@ -12,7 +12,8 @@ from ml.records import Finished, Measured, Stop, TrialState
 from worker.errors import LeaseLost
 from worker.journal import clock
 from worker.leases import MAX_DEATHS, Claim, Leases
-from worker.tables import JobState, Pack, Purpose, StopReason, Trial
+from worker.settlement import HOPELESS
+from worker.tables import Job, JobState, Pack, Purpose, StopReason, Trial
 
 
 def expire(work: Work, claim: Claim) -> None:
@@ -227,3 +228,48 @@ def test_a_cancelled_jobs_dead_trainer_is_not_replaced(work: Work) -> None:
 
     assert trial_of(work, claim).state == TrialState.CANCELLED
     assert work.job(job).state == JobState.CANCELLED
+
+
+def test_time_that_the_machine_slept_does_not_count(work: Work) -> None:
+    """A lease that ran out an hour ago and is renewed now was worked on until it ran out."""
+    job = work.accept(budget={"trials": 5, "seconds": 600.0})
+    claim = work.leases.claim()
+    assert claim is not None
+    with work.database.writing() as session:
+        began = clock(session) - 3600
+        session.execute(update(Pack).values(lease_expires_at=began + 30))
+        session.execute(update(Job).values(active_since=began))
+    asked = work.leases.stop_asked(claim)
+    renewed = work.leases.renew(claim)
+    work.leases.release(claim)
+
+    assert (asked, renewed) == (None, True)
+    assert 30 <= work.job(job).active_seconds < 40
+
+
+def test_closing_a_pack_ends_the_trial_that_was_stopped_before_it_began(work: Work) -> None:
+    """No trial stays running in a job that has ended."""
+    job = work.accept(budget={"trials": 1})
+    claim = work.leases.claim()
+    assert claim is not None
+    work.ledger.cancel(job.id)
+    work.leases.close(claim)
+
+    assert trial_of(work, claim).state == TrialState.CANCELLED
+    assert work.job(job).state == JobState.CANCELLED
+
+
+def test_two_workers_stop_a_job_that_cannot_work(work: Work) -> None:
+    """Failures count across workers whose packs overlap."""
+    job = work.accept(budget={"trials": 1000})
+    held = work.leases.claim()
+    for _ in range(HOPELESS + 5):
+        following = work.other.claim()
+        assert held is not None
+        work.run_trial(held, None, TrialState.FAILED)
+        held = following
+        if held is None:
+            break
+
+    assert work.job(job).state == JobState.FAILED
+    assert HOPELESS <= work.job(job).failures <= HOPELESS + 1

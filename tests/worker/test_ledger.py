@@ -1,5 +1,6 @@
 """What the ledger writes of jobs and trials."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import pytest
@@ -200,3 +201,11 @@ def test_jobs_are_told_apart_by_their_ids(work: Work) -> None:
         ids = set(session.scalars(select(Job.id)))
 
     assert ids == {one.id, two.id}
+
+
+def test_jobs_that_are_posted_at_once_are_all_accepted(work: Work) -> None:
+    """Eight first jobs on one data set do not get in each other's way."""
+    with ThreadPoolExecutor(8) as pool:
+        jobs = list(pool.map(lambda _: work.accept(), range(8)))
+
+    assert len({job.id for job in jobs}) == 8

@@ -1,5 +1,7 @@
 """From a job's winner to a version, and which version answers."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from sqlalchemy import select
 from sqlmodel import col
@@ -25,7 +27,6 @@ def win(work: Work, value: float, **fields: object) -> str:
     assert claim.purpose == Purpose.PUBLISH
     publishing.open_test(claim)
     publishing.publish(claim, publishing.winner(claim), PUBLISHED)
-    work.leases.close(claim)
     return job.id
 
 
@@ -117,6 +118,34 @@ def test_a_cancelled_jobs_winner_is_not_published(work: Work) -> None:
 
     assert versions == []
     assert work.job(job).state == JobState.CANCELLED
+
+
+def test_publication_ends_pack_and_job_with_it(work: Work) -> None:
+    """A worker that dies right after it published leaves nothing to be published again, and nothing to cancel."""
+    job_id = win(work, 0.9)
+    cancelled = work.ledger.cancel(job_id)
+
+    assert work.leases.claim() is None
+    assert (cancelled.state, cancelled.error) == (JobState.COMPLETED, None)
+
+
+def test_winners_that_are_published_at_once_get_versions_of_their_own(work: Work) -> None:
+    """Four jobs of one network end at the same instant: four versions, and the best is champion."""
+    publishing = Publishing(work.database)
+    for _ in range(4):
+        work.accept(budget={"trials": 1})
+    training = [claim for _ in range(4) if (claim := work.leases.claim())]
+    for claim, value in zip(training, (0.6, 0.9, 0.7, 0.8), strict=True):
+        work.run_trial(claim, value)
+    claims = [claim for _ in range(4) if (claim := work.leases.claim())]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda claim: publishing.publish(claim, publishing.winner(claim), PUBLISHED), claims))
+    with work.database.reading() as session:
+        versions = session.scalars(select(ModelVersion)).all()
+    best = next(version for version in versions if version.value == 0.9)
+
+    assert sorted(version.version for version in versions) == [1, 2, 3, 4]
+    assert champion(work) == best.version
 
 
 def test_a_worker_that_lost_its_lease_publishes_nothing(work: Work) -> None:

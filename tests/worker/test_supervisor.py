@@ -152,6 +152,24 @@ def test_a_cancelled_job_frees_its_trainer_within_ten_seconds(work: Work, superv
     assert {process.pid for process in processes(supervisor.trainers)} == before
 
 
+def test_a_trainer_that_does_not_stop_is_killed(
+    work: Work, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a cancelled pack's trainer hears nothing, it is killed and the job ends all the same."""
+    monkeypatch.setattr("worker.supervisor.STOP_SECONDS", 0.5)
+    job = work.accept(**QUICK, budget=ENDLESS)
+    working = in_background(supervisor)
+    until(lambda: measured(work) >= 1)
+    (deaf,) = processes(supervisor.trainers)
+    deaf.suspend()
+    work.ledger.cancel(job.id)
+    working.join(DEADLINE)
+
+    assert not deaf.is_running()
+    assert work.job(job).state == JobState.CANCELLED
+    assert [t.state for t in trials(work)] == [TrialState.CANCELLED]
+
+
 def test_a_job_whose_seconds_are_spent_publishes_what_it_reached(work: Work, supervisor: Supervisor) -> None:
     """A running trial is cut, and its best epoch counts."""
     job = work.accept(**QUICK, budget={"seconds": 3.0, "epochs": 1000})
