@@ -9,6 +9,7 @@ from sqlalchemy.engine import URL
 from sqlmodel import Session
 
 BUSY_SECONDS = 10  # how long a writer waits for another before it gives up
+IDLE_SECONDS = 5  # how long a transaction may do nothing; ours last milliseconds
 
 
 class Database:
@@ -39,8 +40,13 @@ class Database:
 def _server_engine(url: URL) -> Engine:
     if url.drivername in ("postgresql", "postgres"):
         url = url.set(drivername="postgresql+psycopg")
-    # A server that is cut off must not hang a worker past its leases.
-    limits = {"connect_timeout": 5, "tcp_user_timeout": BUSY_SECONDS * 1000}
+    # A server that is cut off must not hang a worker past its leases, nor a process that was stopped in the middle of a
+    # transaction all the others.
+    limits = {
+        "connect_timeout": 5,
+        "tcp_user_timeout": BUSY_SECONDS * 1000,
+        "options": f"-c lock_timeout={BUSY_SECONDS}s -c idle_in_transaction_session_timeout={IDLE_SECONDS}s",
+    }
     return create_engine(
         url, pool_pre_ping=True, pool_size=10, max_overflow=30, pool_timeout=BUSY_SECONDS, connect_args=limits
     )

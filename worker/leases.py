@@ -102,7 +102,7 @@ class Leases:
             pack = fence(session, claim)
             job = lock_job(session, claim.job_id)
             account(session, job)
-            _end_trials(session, job, pack, TrialState.CANCELLED, "stopped before its first epoch ended")
+            _end_trials(session, job, pack, TrialState.CANCELLED, "stopped before it could end by itself")
             account(session, job)
             settle(session, job)
 

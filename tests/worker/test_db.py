@@ -4,11 +4,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import func, select, text
+from sqlalchemy.exc import OperationalError
 from worker_tools import Work
 
 from worker.clock import now
 from worker.db import Database
-from worker.tables import Job
+from worker.tables import Job, JobState
 
 
 def test_concurrent_read_modify_writes_lose_nothing(work: Work) -> None:
@@ -65,3 +66,16 @@ def test_sqlite_runs_in_wal_mode_on_a_version_without_the_wal_race(tmp_path: obj
 
     assert pragmas == ["wal", 2, 1]
     assert tuple(map(int, version.split("."))) >= (3, 51, 3)
+
+
+def test_a_process_that_stops_in_a_transaction_does_not_stop_the_others(work: Work) -> None:
+    """On Postgres its locks are taken from it after seconds; on SQLite others are told that the database is busy."""
+    job = work.accept()
+    with work.database.engine.execution_options(writes=True).connect() as stopped:
+        stopped.execute(select(Job).where(Job.id == job.id).with_for_update())
+        if work.database.url.get_backend_name() == "sqlite":
+            with pytest.raises(OperationalError, match="locked"):
+                work.ledger.cancel(job.id)
+        else:
+            assert work.ledger.cancel(job.id).state == JobState.CANCELLED
+            stopped.invalidate()

@@ -15,6 +15,7 @@ from worker_tools import Work
 
 from ml.artifacts import load_checkpoint
 from ml.records import TrialState
+from worker.journal import clock
 from worker.leases import Leases
 from worker.supervisor import Supervisor
 from worker.tables import Artifact, JobState, Measurement, ModelVersion, Pack, Trial
@@ -161,7 +162,9 @@ def test_a_trainer_that_does_not_stop_is_killed(
     working = in_background(supervisor)
     until(lambda: measured(work) >= 1)
     (deaf,) = processes(supervisor.trainers)
-    deaf.suspend()
+    with work.database.writing() as session:
+        clock(session)  # SQLite's write lock is ours now, so the trainer does not fall asleep with it
+        deaf.suspend()
     work.ledger.cancel(job.id)
     working.join(DEADLINE)
 
