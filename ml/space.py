@@ -11,6 +11,7 @@ values that must be allowed for every value of it to be.
 """
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import isfinite, prod
 from typing import Annotated, Any, Literal, Protocol
@@ -45,16 +46,16 @@ class Suggester(Protocol):
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
 
 
-class _Dimension(BaseModel):
+class _Dimension(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+    @abstractmethod
     def corners(self) -> list[Any]:
         """The values that must be allowed for all to be."""
-        raise NotImplementedError
 
+    @abstractmethod
     def suggest(self, trial: Suggester, name: str) -> Any:
         """Draw a value."""
-        raise NotImplementedError
 
     def choices_as_text(self) -> list[Scalar] | None:
         """The finite choices as Optuna records them; None for a range or a fixed value."""
@@ -137,8 +138,9 @@ Choices = Annotated[list[Annotated[Value, PlainValidator(_plain_value)]], Field(
 
 
 class _Finite(_Dimension):
+    @abstractmethod
     def _values(self) -> list[Value]:
-        raise NotImplementedError
+        """The choices."""
 
     @model_validator(mode="after")
     def _no_repeats(self) -> "_Finite":

@@ -85,11 +85,16 @@ def test_a_broker_that_is_gone_delays_nobody_and_raises_nothing(broker: redis.Re
 
 
 def test_without_a_broker_nothing_rings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An API that runs alone accepts jobs all the same."""
+    """An API that runs alone accepts jobs all the same, and sends no message anywhere."""
+    sent: list[str] = []
+    monkeypatch.setattr(queue, "_send", lambda: sent.append("rung"))
     monkeypatch.delenv("CHIFFRE_BROKER_URL", raising=False)
     settings.cache_clear()
     queue.ring()
+    rung()
     settings.cache_clear()
+
+    assert sent == []
 
 
 def test_celery_is_set_up_so_that_no_job_hangs_on_a_message() -> None:
