@@ -1,14 +1,211 @@
-"""From layers to torch: one plain module for a list of layers, and the optimizer of its trial."""
+"""Lanes: several trials that train as one module, on the same minibatches.
 
-from dataclasses import asdict
-from pydoc import locate
-from typing import Any
+At small batches a training step costs the overhead of its operations, not arithmetic. Lanes share each operation. Each
+lane ends with the weights that it would have alone: nothing that is added, multiplied or averaged crosses from one lane
+to another. Learning rate, weight decay, momentum and kind of optimizer are the lane's own.
+"""
 
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import TypeVar
+
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
-from ml.layers import Layer
-from ml.params import Params
+from ml.errors import ChiffreError
+from ml.evaluate import Images
+from ml.hyper import Hyper, order_of
+from ml.lane_layers import LaneLayer, Slot, lane_layers
+from ml.layers import Layer, Shape, parameter_count, shapes
+from ml.ops import Batch, KernelOps, TorchOps
+from ml.optimizers import Optimizer
+from ml.specs import Loss
+
+T = TypeVar("T")
+
+EVALUATION_BATCH = 250  # images of every lane at once
+SLOTS: tuple[Slot, ...] = ("value", "first", "second")
+
+
+class LanesError(ChiffreError):
+    """Lanes that cannot train as one."""
+
+
+@dataclass
+class LaneState:
+    """All that one lane's training has come to, in plain tensors: it can be saved, and joined to other lanes."""
+
+    layers: list[Layer]
+    optimizer: Optimizer
+    weights: dict[str, Tensor]  # by torch's names, "1.weight", in torch's layout
+    first: dict[str, Tensor]  # Adam's mean or SGD's velocity, named as the weights
+    second: dict[str, Tensor]  # Adam's mean square
+    steps: int = 0  # of the optimizer
+
+    @classmethod
+    def initial(cls, layers: list[Layer], optimizer: Optimizer, init_seed: int) -> "LaneState":
+        """A lane that has not trained; its weights are those of `module_of`."""
+        weights = dict(module_of(layers, init_seed).state_dict())
+        first, second = ({name: torch.zeros_like(w) for name, w in weights.items()} for _ in range(2))
+        return cls(layers, optimizer, weights, first, second)
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of layers, and what of them lanes must have in common."""
+        return [f"{type(layer).__name__}({getattr(layer, 'kernel_size', '')})" for layer in self.layers]
+
+    def module(self) -> nn.Sequential:
+        """A plain torch module with these weights."""
+        module = module_of(self.layers, init_seed=0)
+        module.load_state_dict(self.weights)
+        return module
+
+
+class Lanes:
+    """Lanes that train as one."""
+
+    def __init__(
+        self,
+        states: Sequence[LaneState],
+        image: Shape,
+        loss: Loss = "cross_entropy",
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """Put lanes together for images of shape (channels, height, width).
+
+        LanesError where there are none, where their layers are not of the same kinds, or where memory does not suffice.
+        """
+        check(states, image)
+        self.device, self.dtype, self.loss = torch.device(device), dtype, loss
+        self.image = image
+        self.order = order_of([state.optimizer for state in states])
+        self._states = [states[k] for k in self.order]
+        ops = KernelOps() if self.device.type == "cpu" else TorchOps()
+        self._layers = lane_layers([state.layers for state in self._states], image, ops)
+        self.hyper = Hyper([s.optimizer for s in self._states], [s.steps for s in self._states], dtype)
+        self._load()
+        self._losses = torch.zeros(len(states), dtype=dtype, device=self.device)
+        self._steps = 0
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def step(self, data: Images, indices: np.ndarray) -> None:
+        """One optimizer step of every lane on the images of `data` at `indices`, int64 [batch]."""
+        batch = Batch(data.images, data.labels, indices, self.dtype)
+        outputs = self._forward(batch)
+        labels = data.labels.index_select(0, torch.from_numpy(indices).to(self.device))
+        losses, delta = loss_gradient(self.loss, outputs, labels)
+        self._losses += losses
+        self._steps += 1
+        self.hyper.advance()
+        first = self._layers[0][1]
+        wanted: Tensor | None = delta
+        for _, layer in reversed(self._layers):
+            assert wanted is not None
+            wanted = layer.backward(wanted, wanted=layer is not first)
+            layer.step(self.hyper)
+
+    def losses(self) -> list[float]:
+        """Each lane's mean training loss since this was last asked; infinite or NaN where it diverged."""
+        means = self._in_order((self._losses / max(1, self._steps)).tolist())
+        self._losses.zero_()
+        self._steps = 0
+        return means
+
+    def finite(self) -> list[bool]:
+        """Whether each lane's training loss has been a number since `losses` was asked."""
+        return self._in_order(self._losses.isfinite().tolist())
+
+    def evaluate(self, data: Images) -> list[tuple[float, float]]:
+        """Each lane's mean loss and accuracy (0..1) over `data`; a loss may be infinite or NaN."""
+        total = torch.zeros(len(self), dtype=torch.float64, device=self.device)
+        right = torch.zeros(len(self), dtype=torch.int64, device=self.device)
+        for first in range(0, len(data), EVALUATION_BATCH):
+            indices = np.arange(first, min(first + EVALUATION_BATCH, len(data)))
+            outputs = self._forward(Batch(data.images, data.labels, indices, self.dtype))
+            labels = data.labels[first : first + len(indices)]
+            total += losses_of(self.loss, outputs, labels).double() * len(indices)
+            right += (outputs.argmax(2) == labels).sum(1)
+        pairs = zip((total / len(data)).tolist(), (right / len(data)).tolist(), strict=True)
+        return self._in_order(list(pairs))
+
+    def outputs(self, data: Images, indices: np.ndarray) -> Tensor:
+        """Each lane's outputs, [lanes, batch, classes]."""
+        found = self._forward(Batch(data.images, data.labels, indices, self.dtype))
+        return found[torch.tensor(self._in_order(list(range(len(self)))))]
+
+    def states(self) -> list[LaneState]:
+        """What each lane's training has come to, as tensors of its own."""
+        found = []
+        for lane, (state, steps) in enumerate(zip(self._states, self.hyper.steps.tolist(), strict=True)):
+            slots: list[dict[str, Tensor]] = [{} for _ in SLOTS]
+            for slot, tensors in zip(SLOTS, slots, strict=True):
+                for place, layer in self._trained():
+                    weight, bias = layer.take(lane, slot)
+                    tensors[f"{place}.weight"], tensors[f"{place}.bias"] = _own(weight), _own(bias)
+            found.append(LaneState(state.layers, state.optimizer, *slots, steps))
+        return self._in_order(found)
+
+    def split(self) -> list[nn.Sequential]:
+        """Each lane as a plain torch module."""
+        return [state.module() for state in self.states()]
+
+    def _forward(self, batch: Batch) -> Tensor:
+        """Outputs [lanes, batch, classes], the lanes in the order in which they stand."""
+        x: Batch | Tensor = batch
+        for _, layer in self._layers:
+            x = layer.forward(x)
+        assert isinstance(x, Tensor)
+        return x
+
+    def _trained(self) -> list[tuple[int, LaneLayer]]:
+        return [(place, layer) for place, layer in self._layers if layer.parameters]
+
+    def _load(self) -> None:
+        for _, layer in self._layers:
+            for parameter in layer.parameters:
+                parameter.move(self.device, self.dtype)
+        for lane, state in enumerate(self._states):
+            for slot, tensors in zip(SLOTS, (state.weights, state.first, state.second), strict=True):
+                for place, layer in self._trained():
+                    layer.put(lane, slot, tensors[f"{place}.weight"], tensors[f"{place}.bias"])
+
+    def _in_order(self, standing: list[T]) -> list[T]:
+        """What is listed as the lanes stand, as they were given."""
+        found = dict(zip(self.order, standing, strict=True))
+        return [found[k] for k in range(len(standing))]
+
+
+def _own(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def losses_of(kind: Loss, outputs: Tensor, labels: Tensor) -> Tensor:
+    """Each lane's mean loss, of outputs [lanes, batch, classes] for labels [batch]."""
+    if kind == "mse":
+        return (outputs - functional.one_hot(labels, outputs.shape[2])).square().mean((1, 2))
+    chosen = labels.view(1, -1, 1).expand(len(outputs), -1, 1)
+    return -outputs.log_softmax(2).gather(2, chosen).mean((1, 2))
+
+
+def loss_gradient(kind: Loss, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Each lane's mean loss, and its derivative by outputs [lanes, batch, classes]."""
+    lanes, batch, classes = outputs.shape
+    if kind == "mse":
+        error = outputs - functional.one_hot(labels, classes)
+        return error.square().mean((1, 2)), error.mul_(2 / (batch * classes))
+    chosen = labels.view(1, -1, 1).expand(lanes, -1, 1)
+    logarithms = outputs.log_softmax(2)
+    losses = -logarithms.gather(2, chosen).mean((1, 2))
+    delta = logarithms.exp_()
+    delta.scatter_add_(2, chosen, delta.new_full((1, 1, 1), -1.0).expand_as(chosen))
+    return losses, delta.mul_(1 / batch)
 
 
 def module_of(layers: list[Layer], init_seed: int) -> nn.Sequential:
@@ -27,9 +224,24 @@ def _torch_layer(layer: Layer) -> nn.Module:
     return module
 
 
-def optimizer_of(module: nn.Module, params: Params) -> torch.optim.Optimizer:
-    """The optimizer that `params` name, over the weights of `module`."""
-    chosen = params.of_optimizer()
-    kind: Any = locate(chosen.torch_class)
-    optimizer: torch.optim.Optimizer = kind(module.parameters(), **chosen.arguments())
-    return optimizer
+def check(states: Sequence[LaneState], image: Shape) -> None:
+    """LanesError where lanes cannot be put together."""
+    if not states:
+        raise LanesError("a pack needs at least one lane")
+    for state in states:
+        if state.kinds != states[0].kinds:
+            raise LanesError(
+                f"lanes must have the same kinds of layers: {'-'.join(states[0].kinds)} and {'-'.join(state.kinds)}; "
+                "train them in packs of their own"
+            )
+
+
+def bytes_of(layers: list[Layer], image: Shape, batch: int) -> int:
+    """The memory that one lane takes, about: weights, gradients, two moments, and activations forward and backward."""
+    activations = sum(prod(shape) for shape in shapes(layers, image))
+    return 4 * (4 * parameter_count(layers) + 2 * max(batch, EVALUATION_BATCH) * activations)
+
+
+def memory_at_hand() -> int:
+    """Bytes that this process may still take."""
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

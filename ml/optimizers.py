@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ml.registry import Registry
 
+ADAM_BETAS = (0.9, 0.999)  # Kingma and Ba's own, and torch's default
+ADAM_EPSILON = 1e-8
+
 LearningRate = Annotated[float, Field(gt=0, description="step size")]
 Momentum = Annotated[float, Field(ge=0, lt=1, description="share of the last step kept (sgd only)")]
 WeightDecay = Annotated[float, Field(ge=0, le=1, description="L2 penalty added to the gradient")]
@@ -33,6 +36,9 @@ class Adam(Optimizer):
     """Adam (Kingma and Ba, 2015), with β 0.9 and 0.999 and ε 1e-8."""
 
     torch_class = "torch.optim.Adam"
+
+    def arguments(self) -> dict[str, Any]:
+        return {**super().arguments(), "betas": ADAM_BETAS, "eps": ADAM_EPSILON}
 
 
 @optimizers.register("sgd")

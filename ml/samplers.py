@@ -4,18 +4,27 @@ Every argument is stated: Optuna's defaults change between versions, recorded jo
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from ml.keys import GridPartition, Partition, key_names
 from ml.registry import Registry
-from ml.space import SearchSpace, grid_values
+from ml.space import SearchSpace
+
+if TYPE_CHECKING:
+    from ml.specs import TuneSpec
 
 STEPS_PER_EPOCH = 10  # a pruner's resource is the measurement's step: tenths of an epoch
 
 
 class Sampler(BaseModel, ABC):
-    """How hyper-parameters are drawn."""
+    """How hyper-parameters are drawn.
+
+    Those of a pack's later trials are drawn given the pack's key: its values are set on Optuna's trial before the
+    sampler is asked. One whose `sample_relative` heeds `trial.params` draws the others from its joint density given
+    them; any other draws them as if nothing were settled.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
     optuna_class: ClassVar[str]
@@ -26,6 +35,10 @@ class Sampler(BaseModel, ABC):
     def arguments(self, space: SearchSpace, seed: int) -> dict[str, Any]:
         """What the Optuna class is called with; `seed` is the trial's own."""
 
+    def partition(self, spec: "TuneSpec") -> Partition:
+        """How the trials of a job are divided among packs."""
+        return Partition(key_names(spec))
+
 
 samplers: Registry[type[Sampler]] = Registry("sampler")
 
@@ -34,7 +47,7 @@ samplers: Registry[type[Sampler]] = Registry("sampler")
 class Tpe(Sampler):
     """Tree-structured Parzen estimator (Bergstra et al., 2011), multivariate (Falkner et al., 2018)."""
 
-    optuna_class = "optuna.samplers.TPESampler"
+    optuna_class = "ml.conditional.ConditionalTPESampler"
 
     name: Literal["tpe"] = "tpe"
     n_startup_trials: int = Field(10, ge=1, le=10_000, description="trials drawn at random first")
@@ -65,15 +78,32 @@ class Random(Sampler):
 
 @samplers.register("grid")
 class Grid(Sampler):
-    """Every combination of the listed values once, in a shuffled order."""
+    """Every combination of the listed values once, in a shuffled order, one key after the other."""
 
-    optuna_class = "optuna.samplers.GridSampler"
+    optuna_class = "optuna.samplers.RandomSampler"  # is asked for nothing: a trial's number settles all its values
 
     name: Literal["grid"] = "grid"
 
     def arguments(self, space: SearchSpace, seed: int) -> dict[str, Any]:
-        # One seed for all trials: the trial's number is its place in the shuffled grid.
-        return {"search_space": grid_values(space), "seed": 0}
+        return {"seed": seed}
+
+    def partition(self, spec: "TuneSpec") -> Partition:
+        return GridPartition.of(spec)
+
+
+def _steps(epochs: float) -> int:
+    return round(epochs * STEPS_PER_EPOCH)
+
+
+def _tenths(epochs: float) -> float:
+    """`epochs` as the nearest tenth; ValueError where that is another number."""
+    nearest = _steps(epochs) / STEPS_PER_EPOCH
+    if abs(epochs - nearest) > 1e-9:
+        raise ValueError("give a multiple of 0.1: trials are measured at tenths of an epoch")
+    return nearest
+
+
+Tenths = Annotated[float, Field(ge=0.1, le=1000), AfterValidator(_tenths)]
 
 
 class Pruner(BaseModel, ABC):
@@ -87,6 +117,15 @@ class Pruner(BaseModel, ABC):
     @abstractmethod
     def arguments(self, epochs: int) -> dict[str, Any]:
         """What the Optuna class is called with, where a trial lasts at most `epochs`."""
+
+    def rungs(self, epochs: int) -> tuple[int, ...]:
+        """The steps at which a trial of at most `epochs` epochs is measured: each whole epoch, and the early rungs."""
+        whole = range(STEPS_PER_EPOCH, epochs * STEPS_PER_EPOCH + 1, STEPS_PER_EPOCH)
+        return (*self.early_rungs(), *whole)
+
+    def early_rungs(self) -> list[int]:
+        """The steps before the first whole epoch at which the pruner judges."""
+        return []
 
 
 pruners: Registry[type[Pruner]] = Registry("pruner")
@@ -123,6 +162,15 @@ class Median(Pruner):
         }
 
 
+def _early_rungs(first: int, reduction_factor: int) -> list[int]:
+    """The rungs first · reduction_factor^k below one epoch; a later one is judged at the next whole epoch."""
+    rungs = []
+    while first < STEPS_PER_EPOCH:
+        rungs.append(first)
+        first *= reduction_factor
+    return rungs
+
+
 @pruners.register("successive_halving")
 class SuccessiveHalving(Pruner):
     """Asynchronous successive halving (Li et al., 2018): at each rung only the best 1/reduction_factor go on."""
@@ -130,17 +178,21 @@ class SuccessiveHalving(Pruner):
     optuna_class = "optuna.pruners.SuccessiveHalvingPruner"
 
     name: Literal["successive_halving"] = "successive_halving"
-    min_epochs: int = Field(1, ge=1, le=1000, description="epochs to the first rung")
+    min_epochs: Tenths = Field(1, description="epochs to the first rung, a multiple of 0.1")
     reduction_factor: int = Field(3, ge=2, le=100)
     min_early_stopping_rate: int = Field(0, ge=0, le=20, description="rungs left out at the start")
 
     def arguments(self, epochs: int) -> dict[str, Any]:
         return {
-            "min_resource": self.min_epochs * STEPS_PER_EPOCH,
+            "min_resource": _steps(self.min_epochs),
             "reduction_factor": self.reduction_factor,
             "min_early_stopping_rate": self.min_early_stopping_rate,
             "bootstrap_count": 0,
         }
+
+    def early_rungs(self) -> list[int]:
+        first = _steps(self.min_epochs) * self.reduction_factor**self.min_early_stopping_rate
+        return _early_rungs(first, self.reduction_factor)
 
 
 @pruners.register("hyperband")
@@ -150,14 +202,18 @@ class Hyperband(Pruner):
     optuna_class = "optuna.pruners.HyperbandPruner"
 
     name: Literal["hyperband"] = "hyperband"
-    min_epochs: int = Field(1, ge=1, le=1000, description="epochs to the first rung")
+    min_epochs: Tenths = Field(1, description="epochs to the first rung, a multiple of 0.1")
     reduction_factor: int = Field(3, ge=2, le=100)
 
     def arguments(self, epochs: int) -> dict[str, Any]:
         smallest = min(self.min_epochs, epochs)
         return {
-            "min_resource": smallest * STEPS_PER_EPOCH,
+            "min_resource": _steps(smallest),
             "max_resource": epochs * STEPS_PER_EPOCH,
             "reduction_factor": self.reduction_factor,
             "bootstrap_count": 0,
         }
+
+    def early_rungs(self) -> list[int]:
+        # Bracket b has the rungs min_epochs · reduction_factor^(b + k): those of the first bracket are those of all.
+        return _early_rungs(_steps(self.min_epochs), self.reduction_factor)

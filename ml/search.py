@@ -16,6 +16,7 @@ from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import TrialState as OptunaState
 
+from ml.keys import Partition
 from ml.params import Params
 from ml.records import TrialRecord, TrialState
 from ml.seeds import Purpose, derive
@@ -49,8 +50,13 @@ class Search:
         self._records: dict[int, TrialRecord] = {}
         self._storage = self._new_storage()
 
-    def ask(self, number: int) -> tuple[Params, TrialRecord]:
-        """Draw the hyper-parameters of trial `number`."""
+    def fits(self, number: int, like: dict[str, Any]) -> bool:
+        """Whether trial `number` can join a pack whose first trial has the suggestion `like`."""
+        return self._partition.fits(number, like)
+
+    def ask(self, number: int, like: dict[str, Any] | None = None) -> tuple[Params, TrialRecord]:
+        """Draw the hyper-parameters of trial `number`; for a pack, given the key of its first trial's suggestion."""
+        self._settle(self._id(number), self._partition.settled(number, like or {}))
         # A study of its own, because Optuna keeps a list of trials from one `Study.ask` to the next, and we have none.
         trial = optuna.Trial(self._study(number), self._id(number))
         trial.should_prune()  # hyperband forms its brackets at the first call, and samplers ask for the bracket
@@ -88,11 +94,7 @@ class Search:
 
     def _write(self, record: TrialRecord) -> None:
         trial_id = self._id(record.number)
-        known = self._storage.get_trial(trial_id)
-        for name, value in (record.suggestion or {}).items():
-            if name not in known.params:
-                distribution = self._distributions[name]
-                self._storage.set_trial_param(trial_id, name, distribution.to_internal_repr(value), distribution)
+        self._settle(trial_id, record.suggestion or {})
         for key, value in record.attrs.items():
             self._storage.set_trial_system_attr(trial_id, key, value)
         for step, value in record.values.items():
@@ -101,6 +103,14 @@ class Search:
         if state.is_finished():
             value = record.value if state == OptunaState.COMPLETE else None
             self._storage.set_trial_state_values(trial_id, state, None if value is None else [value])
+
+    def _settle(self, trial_id: int, suggestion: dict[str, Any]) -> None:
+        """Give a trial these values, by flat names; Optuna draws no name that has one."""
+        known = self._storage.get_trial(trial_id).params
+        for name, value in suggestion.items():
+            if name not in known:
+                distribution = self._distributions[name]
+                self._storage.set_trial_param(trial_id, name, distribution.to_internal_repr(value), distribution)
 
     def _id(self, number: int) -> int:
         """The study's id of a trial; those up to it that are not known yet are made, running and without parameters."""
@@ -115,6 +125,10 @@ class Search:
         seed = derive(self.spec.seed, Purpose.SAMPLER, number)
         sampler = kind(**self.spec.sampler.arguments(self.spec.search_space, seed))
         return optuna.load_study(study_name=self.name, storage=self._storage, sampler=sampler, pruner=self._pruner)
+
+    @cached_property
+    def _partition(self) -> Partition:
+        return self.spec.sampler.partition(self.spec)
 
     @cached_property
     def name(self) -> str:

@@ -7,14 +7,14 @@ A dimension is one of
     {"type": "list", "length": {"type": "int", …}, "items": {"type": "int", …}}
     {"type": "grid", "values": [3, 5, 10]}
 or a plain value, which stays fixed. Each can `suggest` a value from an Optuna trial, and names its `corners`, the
-values that must be allowed for every value of it to be.
+values that must be allowed for every value of it to be, and its `contrasts`, which show what each drawn name changes.
 """
 
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import isfinite, prod
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 from pydantic import (
     BaseModel,
@@ -46,12 +46,23 @@ class Suggester(Protocol):
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
 
 
+class Contrast(NamedTuple):
+    """Values of a dimension that differ in nothing but what these flat names draw."""
+
+    names: list[str]  # as Optuna knows them
+    values: list[Any]
+
+
 class _Dimension(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     @abstractmethod
     def corners(self) -> list[Any]:
         """The values that must be allowed for all to be."""
+
+    def contrasts(self, name: str) -> list[Contrast]:
+        """The corners, arranged to show what each name that is drawn changes; none where nothing is drawn."""
+        return [Contrast([name], self.corners())]
 
     @abstractmethod
     def suggest(self, trial: Suggester, name: str) -> Any:
@@ -203,6 +214,14 @@ class List(_Dimension):
     def corners(self) -> list[Any]:
         return [[item] * n for n in self.length.corners() for item in self.items.corners()]
 
+    def contrasts(self, name: str) -> list[Contrast]:
+        lengths, items = self.length.corners(), self.items.corners()
+        each = [f"{name}.{i}" for i in range(self.length.high)]
+        return [
+            *(Contrast([f"{name}.length"], [[item] * n for n in lengths]) for item in items),
+            *(Contrast(each, [[item] * n for item in items]) for n in lengths),
+        ]
+
     def suggest(self, trial: Suggester, name: str) -> list[Any]:
         n = self.length.suggest(trial, f"{name}.length")
         return [self.items.suggest(trial, f"{name}.{i}") for i in range(n)]
@@ -220,6 +239,9 @@ class Fixed(RootModel[Any]):
 
     def corners(self) -> list[Any]:
         return [self.root]
+
+    def contrasts(self, name: str) -> list[Contrast]:
+        return []
 
     def suggest(self, trial: Suggester, name: str) -> Any:
         return self.root

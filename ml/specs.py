@@ -167,6 +167,10 @@ class TuneSpec(Spec):
         """The epochs of a trial, at most."""
         return min(params.epochs or self.budget.epochs, self.budget.epochs)
 
+    def rungs(self, params: Params) -> tuple[int, ...]:
+        """The steps, in tenths of an epoch, at which a trial is measured: ascending, the last its end."""
+        return self.pruner.rungs(self.epochs(params))
+
     def _sampler_problems(self) -> list[Problem]:
         problems = []
         for name, dimension in self.search_space.items():

@@ -1,0 +1,96 @@
+"""TPE's joint density given some of the values: how the later trials of a pack are drawn.
+
+TPE models good trials as a mixture of products, l(x) = Σᵢ wᵢ Πⱼ kᵢⱼ(xⱼ), one component i a trial and one kernel kᵢⱼ a
+name; g(x) is the same of the others. Given the values x_f of some names, the free ones have the density
+
+    l(x_free | x_f) = Σᵢ vᵢ Πⱼ kᵢⱼ(xⱼ) over the free j,    vᵢ ∝ wᵢ Π_f kᵢ_f(x_f),
+
+so components are chosen by vᵢ, their free kernels drawn from, and the candidate with the best log l(x) − log g(x) of
+the joint densities is taken. Optuna's PartialFixedSampler does not do this: it takes the fixed names out of the search
+space, so that the others are drawn from their marginal density, a learning rate without regard to the batch size.
+
+All use of Optuna's private names stands here (optuna 5.0: samplers/_tpe).
+"""
+
+import math
+from functools import partial
+from typing import Any
+
+import numpy as np
+from optuna import Study
+from optuna.distributions import BaseDistribution
+from optuna.samplers import TPESampler
+from optuna.samplers._tpe import _truncnorm
+from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
+from optuna.samplers._tpe.probability_distributions import (
+    _BatchedCategoricalDistributions,
+    _BatchedDistributions,
+    _MixtureOfProductDistribution,
+)
+from optuna.trial import FrozenTrial
+
+
+class ConditionalTPESampler(TPESampler):
+    """TPE that draws a trial given the values it already has; where it has none, as Optuna's."""
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        given = {
+            name: distribution.to_internal_repr(trial.params[name])
+            for name, distribution in search_space.items()
+            if name in trial.params
+        }
+        # Each group of names has a density of its own: the names given condition the group they are in.
+        self._parzen_estimator_cls: Any = partial(ConditionalParzenEstimator, given)
+        return super().sample_relative(study, trial, search_space)
+
+
+class ConditionalParzenEstimator(_ParzenEstimator):
+    """A mixture of products whose samples have the values given; its density stays the joint one."""
+
+    def __init__(self, given: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._given = given
+
+    def sample(self, rng: np.random.RandomState, size: int) -> dict[str, np.ndarray]:
+        weights, all_kernels = self._mixture_distribution
+        kernels = dict(zip(self._search_space, all_kernels, strict=True))
+        given = {name: value for name, value in self._given.items() if name in kernels}
+        if not given:
+            return super().sample(rng, size)
+        log_densities = sum(_log_densities(kernels[name], value) for name, value in given.items())
+        free = [name for name in kernels if name not in given]
+        mixture = _MixtureOfProductDistribution(_reweighted(weights, log_densities), [kernels[name] for name in free])
+        drawn = dict(zip(free, mixture.sample(rng, size).T, strict=True))
+        return {name: drawn[name] if name in drawn else np.full(size, given[name]) for name in kernels}
+
+
+def _reweighted(weights: np.ndarray, log_densities: np.ndarray | int) -> np.ndarray:
+    """The weights times these densities, in logarithms, so that the largest never underflows."""
+    log_weights = np.log(weights) + log_densities
+    largest = log_weights.max()
+    if not np.isfinite(largest):  # no component can tell: values that doubles do not tell apart
+        return weights
+    scaled = np.exp(log_weights - largest)
+    return np.asarray(scaled / scaled.sum())
+
+
+def _log_densities(kernels: _BatchedDistributions, value: float) -> np.ndarray:
+    """Each component's log density at a value of one name, up to a constant that all components share."""
+    if isinstance(kernels, _BatchedCategoricalDistributions):
+        return np.asarray(np.log(kernels.weights[:, int(value)]))
+    low, high = _standard(kernels, kernels.adapted_low), _standard(kernels, kernels.adapted_high)
+    if kernels.step == 0.0:
+        x = math.log(value) if kernels.is_log else value
+        return _truncnorm.logpdf(np.array(x), low, high, kernels.mu, kernels.sigma)
+    edges = (value - kernels.step / 2, value + kernels.step / 2)
+    left, right = (_standard(kernels, math.log(edge) if kernels.is_log else edge) for edge in edges)
+    with np.errstate(divide="ignore", invalid="ignore"):  # edges may be one double
+        mass = np.nan_to_num(_truncnorm._log_gauss_mass(left, right), nan=-np.inf)
+        return np.asarray(mass - _truncnorm._log_gauss_mass(low, high))
+
+
+def _standard(kernels: Any, x: float) -> np.ndarray:
+    """A place in standard deviations from each component's mean."""
+    return np.asarray((x - kernels.mu) / kernels.sigma)

@@ -1,0 +1,53 @@
+"""What each lane's optimizer asks for, as numbers a lane: the coefficients of the kernels, renewed every step."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ml.optimizers import ADAM_BETAS, Adam, Optimizer, Sgd
+
+
+def order_of(optimizers: Sequence[Optimizer]) -> list[int]:
+    """The order in which lanes stand side by side: Adam, SGD with momentum, plain SGD, so that each is one loop."""
+    return sorted(range(len(optimizers)), key=lambda k: _rank(optimizers[k]))
+
+
+def _rank(optimizer: Optimizer) -> int:
+    if isinstance(optimizer, Adam):
+        return 0
+    return 1 if optimizer.arguments().get("momentum") else 2
+
+
+class Hyper:
+    """The coefficients of lanes that stand in the order of `order_of`.
+
+    bounds int64 [2]: lanes up to the first follow Adam, up to the second SGD with momentum, the others plain SGD.
+    rate: the step size, for Adam divided by 1 - β1ᵗ; root: 1 / √(1 - β2ᵗ); decay; momentum: each [lanes].
+    """
+
+    def __init__(self, optimizers: Sequence[Optimizer], steps: Sequence[int], dtype: torch.dtype) -> None:
+        ranks = [_rank(optimizer) for optimizer in optimizers]
+        self.bounds = np.array([ranks.count(0), len(ranks) - ranks.count(2)])
+        self.steps = np.array(steps)
+        self.decay = torch.tensor([o.weight_decay for o in optimizers], dtype=dtype)
+        self.momentum = torch.tensor([o.momentum if isinstance(o, Sgd) else 0.0 for o in optimizers], dtype=dtype)
+        self.still = not self.decay.any()
+        self._rates = np.array([o.learning_rate for o in optimizers])
+        self._adam = np.array(ranks) == 0
+        self.rate = torch.empty_like(self.decay)
+        self.root = torch.empty_like(self.decay)
+
+    def advance(self) -> None:
+        """Make the coefficients those of the next step."""
+        self.steps += 1
+        beta1, beta2 = ADAM_BETAS
+        rate = np.where(self._adam, self._rates / (1 - beta1**self.steps), self._rates)
+        root = np.where(self._adam, (1 - beta2**self.steps) ** -0.5, 1.0)
+        self.rate.copy_(torch.from_numpy(rate))
+        self.root.copy_(torch.from_numpy(root))
+
+    def rows(self) -> list[Tensor]:
+        """Rate, root, decay and momentum."""
+        return [self.rate, self.root, self.decay, self.momentum]

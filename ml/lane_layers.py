@@ -1,0 +1,339 @@
+"""The layers of lanes: each kind of layer for all lanes at once, forward and backward.
+
+Two forms of activation pass between them: images [batch, height, width, lanes, channels] and rows [lanes, batch,
+features]. Where lanes differ in channels or features, the narrower are padded with zeros, and stay zero: a padded unit
+has no weights, ReLU passes nothing on where its output is 0, and no optimizer moves a weight whose gradients were all 0.
+Each layer keeps what its backward pass needs from the forward pass before it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ml.hyper import Hyper
+from ml.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU
+from ml.ops import Batch, Ops, Parameter
+
+Slot = Literal["value", "first", "second"]  # which tensor of a parameter
+
+# Up to this batch, and from this width, a gradient is made row by row inside the optimizer; else by one matrix product.
+# Measured: benchmarks/README.md.
+RANK_BATCH = 16
+RANK_WIDTH = 64
+
+
+@dataclass
+class Form:
+    """What passes between two layers."""
+
+    shape: tuple[int, ...]  # (height, width, channels) or (features,), wide enough for every lane
+    places: list[Tensor]  # of each lane, int64: where its channels or features lie, in torch's order
+
+
+class LaneLayer(ABC):
+    """One layer of every lane."""
+
+    def __init__(self, ops: Ops, layers: Sequence[Any], form: Form) -> None:
+        self.ops = ops
+        self.parameters: list[Parameter] = []
+        self.form = self.build(layers, form)
+
+    @abstractmethod
+    def build(self, layers: Sequence[Any], form: Form) -> Form:
+        """Make room for the lanes' own layers, which `form` enters; the form that leaves."""
+
+    @abstractmethod
+    def forward(self, x: Any) -> Tensor:
+        """What leaves where `x` enters; a Batch enters the first layer."""
+
+    @abstractmethod
+    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor | None:
+        """From the loss's derivative by what left: the gradients, and where `wanted` the derivative by what entered."""
+
+    def step(self, hyper: Hyper) -> None:
+        """One optimizer step."""
+        for parameter in self.parameters:
+            self.ops.update(parameter, hyper)
+
+    def put(self, lane: int, slot: Slot, weight: Tensor, bias: Tensor) -> None:
+        """Write one lane's share of the parameters, given in torch's layout."""
+
+    def take(self, lane: int, slot: Slot) -> tuple[Tensor, Tensor]:
+        """Read what `put` wrote: weight and bias."""
+        raise NotImplementedError
+
+
+class Spread(LaneLayer):
+    """The images, for a network that begins with neither Linear nor Conv2d: each lane gets them as an activation."""
+
+    def build(self, layers: Sequence[Any], form: Form) -> Form:
+        self.lanes = len(form.places)
+        return form
+
+    def forward(self, x: Batch) -> Tensor:
+        pixels = x.pixels.permute(0, 2, 3, 1).unsqueeze(3)
+        return pixels.expand(-1, -1, -1, self.lanes, -1).contiguous()
+
+    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor | None:
+        return None
+
+
+class ImageLinear(LaneLayer):
+    """A linear layer on the images: one wide product, the lanes side by side without padding."""
+
+    def build(self, layers: Sequence[Linear], form: Form) -> Form:
+        self.widths = [layer.out_features for layer in layers]
+        self.even = len(set(self.widths)) == 1
+        weight = torch.zeros(layers[0].in_features + 1, sum(self.widths))
+        self.parameters = [Parameter(weight, torch.tensor(self.widths))]
+        return Form((max(self.widths),), _ranges(self.widths))
+
+    def forward(self, x: Batch) -> Tensor:
+        self.batch = x
+        out = self.ops.image_linear(x, self.parameters[0].value)
+        if self.even:
+            return out.view(len(x), -1, self.widths[0]).transpose(0, 1)
+        rows = out.new_zeros(len(self.widths), len(x), max(self.widths))
+        for row, own in zip(rows, out.split(self.widths, 1), strict=True):
+            row[:, : own.shape[1]] = own
+        return rows
+
+    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor | None:
+        if self.even:
+            self.delta = delta.transpose(0, 1).reshape(len(self.batch), -1)
+        else:
+            self.delta = torch.cat([own[:, :width] for own, width in zip(delta, self.widths, strict=True)], 1)
+        return None
+
+    def step(self, hyper: Hyper) -> None:
+        self.ops.image_linear_update(self.batch, self.delta, self.parameters[0], hyper)
+
+    def put(self, lane: int, slot: Slot, weight: Tensor, bias: Tensor) -> None:
+        own = self._own(lane, slot)
+        own[:-1], own[-1] = weight.t(), bias
+
+    def take(self, lane: int, slot: Slot) -> tuple[Tensor, Tensor]:
+        own = self._own(lane, slot)
+        return own[:-1].t(), own[-1]
+
+    def _own(self, lane: int, slot: Slot) -> Tensor:
+        whole: Tensor = getattr(self.parameters[0], slot)
+        return whole.split(self.widths, 1)[lane]
+
+
+class Convolution(LaneLayer):
+    """What convolutions have in common: weight [lanes, outputs, size, size, inputs] and bias [lanes, outputs]."""
+
+    def build(self, layers: Sequence[Conv2d], form: Form) -> Form:
+        height, width, inputs = form.shape
+        self.inputs = [layer.in_channels for layer in layers]
+        self.outputs = [layer.out_channels for layer in layers]
+        size, most = layers[0].kernel_size, max(self.outputs)
+        weight = torch.zeros(len(layers), most, size, size, inputs)
+        self.parameters = [Parameter(weight), Parameter(torch.zeros(len(layers), most))]
+        return Form((height - size + 1, width - size + 1, most), _ranges(self.outputs))
+
+    def put(self, lane: int, slot: Slot, weight: Tensor, bias: Tensor) -> None:
+        own_weight, own_bias = self._own(lane, slot)
+        own_weight.copy_(weight.permute(0, 2, 3, 1))
+        own_bias.copy_(bias)
+
+    def take(self, lane: int, slot: Slot) -> tuple[Tensor, Tensor]:
+        own_weight, own_bias = self._own(lane, slot)
+        return own_weight.permute(0, 3, 1, 2), own_bias
+
+    def _own(self, lane: int, slot: Slot) -> tuple[Tensor, Tensor]:
+        weight, bias = (getattr(parameter, slot)[lane, : self.outputs[lane]] for parameter in self.parameters)
+        return weight[..., : self.inputs[lane]], bias
+
+
+class ImageConvolution(Convolution):
+    """A convolution of the images: one convolution with all lanes' kernels."""
+
+    def forward(self, x: Batch) -> Tensor:
+        self.batch = x
+        weight, bias = self.parameters
+        return self.ops.image_convolution(x, weight.value, bias.value)
+
+    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor | None:
+        self.ops.image_convolution_gradients(self.batch, delta, *self.parameters)
+        return None
+
+
+class LaneConvolution(Convolution):
+    """A convolution of each lane's own activation: one convolution in as many groups."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.x = x
+        weight, bias = self.parameters
+        kernels = weight.value.flatten(0, 1).permute(0, 3, 1, 2)
+        lanes, outputs = bias.value.shape
+        out = functional.conv2d(x.flatten(3).permute(0, 3, 1, 2), kernels, bias.value.flatten(), groups=lanes)
+        return out.permute(0, 2, 3, 1).contiguous().unflatten(3, (lanes, outputs))
+
+    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor | None:
+        return self.ops.convolution_gradients(delta, self.x, *self.parameters, wanted=wanted)
+
+
+class LaneLinear(LaneLayer):
+    """A linear layer on each lane's own rows: one batched product, the bias as a last row of the weight."""
+
+    def build(self, layers: Sequence[Linear], form: Form) -> Form:
+        self.places = form.places
+        self.widths = [layer.out_features for layer in layers]
+        self.parameters = [Parameter(torch.zeros(len(layers), form.shape[0] + 1, max(self.widths)))]
+        return Form((max(self.widths),), _ranges(self.widths))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.x = x
+        weight = self.parameters[0].value
+        return torch.baddbmm(weight[:, -1:], x, weight[:, :-1])
+
+    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor | None:
+        (weight,) = self.parameters
+        self.delta = delta
+        if not self._by_rank:
+            weight.gradient[:, :-1] = torch.bmm(self.x.transpose(1, 2), delta)
+            weight.gradient[:, -1] = delta.sum(1)
+        return torch.bmm(delta, weight.value[:, :-1].transpose(1, 2)) if wanted else None
+
+    def step(self, hyper: Hyper) -> None:
+        if self._by_rank:
+            self.ops.rank_update(self.x, self.delta, self.parameters[0], hyper)
+        else:
+            super().step(hyper)
+
+    def put(self, lane: int, slot: Slot, weight: Tensor, bias: Tensor) -> None:
+        own = self._own(lane, slot)
+        own[self.places[lane]], own[-1] = weight.t().to(own), bias
+
+    def take(self, lane: int, slot: Slot) -> tuple[Tensor, Tensor]:
+        own = self._own(lane, slot)
+        return own[self.places[lane]].t(), own[-1]
+
+    def _own(self, lane: int, slot: Slot) -> Tensor:
+        whole: Tensor = getattr(self.parameters[0], slot)
+        return whole[lane, :, : self.widths[lane]]
+
+    @property
+    def _by_rank(self) -> bool:
+        return self.delta.shape[1] <= RANK_BATCH and self.delta.shape[2] >= RANK_WIDTH
+
+
+class Rectifier(LaneLayer):
+    """max(x, 0), in place: what was there is not needed again."""
+
+    def build(self, layers: Sequence[ReLU], form: Form) -> Form:
+        return form
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.out = x.clamp_min_(0)
+        return self.out
+
+    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor | None:
+        asked: Tensor = torch.ops.aten.threshold_backward(delta, self.out, 0)
+        return asked
+
+
+class Pool(LaneLayer):
+    """The largest of each block."""
+
+    def build(self, layers: Sequence[MaxPool2d], form: Form) -> Form:
+        self.size = layers[0].kernel_size
+        height, width, channels = form.shape
+        return Form((height // self.size, width // self.size, channels), form.places)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.x = x
+        self.out = self.ops.pool(x, self.size)
+        return self.out
+
+    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor | None:
+        return self.ops.pool_gradient(delta, self.x, self.out, self.size) if wanted else None
+
+
+class Rows(LaneLayer):
+    """From images to rows: all features of an image of one lane."""
+
+    def build(self, layers: Sequence[Flatten], form: Form) -> Form:
+        self.shape = form.shape
+        height, width, channels = form.shape
+        pixels = torch.arange(height * width) * channels
+        # torch flattens (channel, height, width), these rows are (height, width, channel).
+        return Form((height * width * channels,), [(own[:, None] + pixels).flatten() for own in form.places])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(3, 0, 1, 2, 4).flatten(2)
+
+    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor | None:
+        return delta.unflatten(2, self.shape).permute(1, 2, 3, 0, 4).contiguous()
+
+
+class Same(LaneLayer):
+    """Rows that are flattened again."""
+
+    def build(self, layers: Sequence[Flatten], form: Form) -> Form:
+        return form
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor | None:
+        return delta
+
+
+def _ranges(widths: Sequence[int]) -> list[Tensor]:
+    return [torch.arange(width) for width in widths]
+
+
+LANE_LAYERS: dict[type[Layer], type[LaneLayer]] = {
+    Linear: LaneLinear,
+    Conv2d: LaneConvolution,
+    ReLU: Rectifier,
+    MaxPool2d: Pool,
+    Flatten: Rows,
+}
+
+
+def lane_layers(networks: Sequence[Sequence[Layer]], image: tuple[int, int, int], ops: Ops) -> list[tuple[int, LaneLayer]]:
+    """The layers of `networks`, whose layers are of the same kinds, for images (channels, height, width).
+
+    Each comes with the place of its like in every network, by which weights are named.
+    """
+    channels, height, width = image
+    form = Form((height, width, channels), _ranges([channels] * len(networks)))
+    columns = list(enumerate(zip(*networks, strict=True)))
+    built: list[tuple[int, LaneLayer]] = []
+    for place, kind in _kinds([layers for _, layers in columns]):
+        layer = kind(ops, columns[place][1], form)
+        form = layer.form
+        built.append((place, layer))
+    return built
+
+
+def _kinds(columns: Sequence[Sequence[Layer]]) -> list[tuple[int, type[LaneLayer]]]:
+    """Which place is built as what, in the order of the forward pass."""
+    kinds = [type(column[0]) for column in columns]
+    order = list(range(len(kinds)))
+    for i in range(len(kinds) - 1):
+        if kinds[order[i]] is ReLU and kinds[order[i + 1]] is MaxPool2d:
+            # The largest of max(x, 0) is max(the largest of x, 0), and derivatives agree: a quarter of the work.
+            order[i], order[i + 1] = order[i + 1], order[i]
+    found = [(place, LANE_LAYERS[kinds[place]]) for place in order]
+    if kinds[:2] == [Flatten, Linear]:
+        found[:2] = [(1, ImageLinear)]
+    elif kinds[0] is Conv2d:
+        found[0] = (0, ImageConvolution)
+    else:
+        found.insert(0, (0, Spread))
+    seen_rows = kinds[:2] == [Flatten, Linear]
+    for i, (place, kind) in enumerate(found):
+        if kind is Rows and seen_rows:
+            found[i] = (place, Same)
+        seen_rows = seen_rows or kind is Rows
+    return found

@@ -1,0 +1,281 @@
+"""What lanes compute, twice: by compiled kernels on a CPU, by torch's operations anywhere else."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ml import kernels
+from ml.hyper import Hyper
+from ml.optimizers import ADAM_BETAS, ADAM_EPSILON
+
+aten = torch.ops.aten
+
+
+@dataclass
+class Batch:
+    """A minibatch: which images of a data set, and their labels int64 [batch]."""
+
+    images: Tensor  # uint8 [n, channels, height, width], all of them
+    labels: Tensor
+    indices: np.ndarray  # int64 [batch]
+    dtype: torch.dtype = torch.float32
+
+    @cached_property
+    def pixels(self) -> Tensor:
+        """The images as a network takes them: [batch, channels, height, width] in 0..1."""
+        chosen = self.images.index_select(0, torch.from_numpy(self.indices).to(self.images.device))
+        return chosen.to(self.dtype).div_(255)
+
+    @cached_property
+    def scale(self) -> np.ndarray:
+        """What each of the 256 pixels stands for."""
+        return (torch.arange(256, dtype=self.dtype) / 255).numpy()
+
+    @cached_property
+    def lit(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Which images are lit at each pixel, as `kernels.lit_pixels` lists them."""
+        flat = self.images.numpy().reshape(len(self.images), -1)
+        size = (flat.shape[1] + 1, len(self.indices))
+        listed = (np.empty(size[0], np.int64), np.empty(size, np.int64), np.empty(size, self.scale.dtype))
+        kernels.lit_pixels(flat, self.indices, self.scale, *listed)
+        return listed
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+@dataclass
+class Parameter:
+    """A trained tensor of all lanes, and what their optimizers remember of it.
+
+    value is [lanes, …], or [rows, columns] of all lanes side by side where `columns` names each lane's share.
+    """
+
+    value: Tensor
+    columns: Tensor | None = None  # int64 [lanes]: how many columns each lane has
+    gradient: Tensor = field(init=False)
+    first: Tensor = field(init=False)  # Adam's mean, or SGD's velocity
+    second: Tensor = field(init=False)  # Adam's mean square
+
+    def __post_init__(self) -> None:
+        if self.columns is None:
+            self.gradient = torch.zeros_like(self.value)
+        self.first = torch.zeros_like(self.value)
+        self.second = torch.zeros_like(self.value)
+
+    def move(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Move all of it to a device and a type."""
+        self.value = self.value.to(device, dtype)
+        self.__post_init__()
+
+    def spread(self, number: Tensor) -> Tensor:
+        """A number a lane, in a shape that broadcasts over value; a number a column where lanes stand side by side."""
+        if self.columns is not None:
+            return number.repeat_interleave(self.columns.to(number.device))
+        return number.view(-1, *[1] * (self.value.dim() - 1))
+
+
+class Ops(Protocol):
+    """One way of computing. Activations are [batch, height, width, lanes, channels] or [lanes, batch, features]."""
+
+    def image_linear(self, batch: Batch, weight: Tensor) -> Tensor:
+        """[batch, columns] = pixels × weight [pixels + 1, columns], whose last row is the bias."""
+
+    def image_linear_update(self, batch: Batch, delta: Tensor, weight: Parameter, hyper: Hyper) -> None:
+        """One optimizer step of such a weight, from delta [batch, columns]."""
+
+    def image_convolution(self, batch: Batch, weight: Tensor, bias: Tensor) -> Tensor:
+        """Convolve with weight [lanes, outputs, size, size, channels] and bias [lanes, outputs]."""
+
+    def image_convolution_gradients(self, batch: Batch, delta: Tensor, weight: Parameter, bias: Parameter) -> None:
+        """Set the gradients of such a weight and bias."""
+
+    def convolution_gradients(
+        self, delta: Tensor, x: Tensor, weight: Parameter, bias: Parameter, *, wanted: bool
+    ) -> Tensor | None:
+        """Set the gradients of a convolution of x; what delta asks of x, where that is wanted."""
+
+    def pool(self, x: Tensor, size: int) -> Tensor:
+        """The largest of each block."""
+
+    def pool_gradient(self, delta: Tensor, x: Tensor, largest: Tensor, size: int) -> Tensor:
+        """What delta asks of x: each block's goes to the first of its places that was largest."""
+
+    def rank_update(self, x: Tensor, delta: Tensor, weight: Parameter, hyper: Hyper) -> None:
+        """One optimizer step of weight [lanes, features + 1, outputs] with the gradient xᵀ delta."""
+
+    def update(self, parameter: Parameter, hyper: Hyper) -> None:
+        """One optimizer step."""
+
+
+class KernelOps:
+    """On a CPU."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[str, tuple[int, ...], torch.dtype], Tensor] = {}
+
+    def image_linear(self, batch: Batch, weight: Tensor) -> Tensor:
+        out = weight.new_empty(len(batch), weight.shape[1])
+        kernels.wide_forward(weight.numpy(), *batch.lit, out.numpy())
+        return out
+
+    def image_linear_update(self, batch: Batch, delta: Tensor, weight: Parameter, hyper: Hyper) -> None:
+        assert weight.columns is not None
+        ends = np.concatenate([[0], np.cumsum(weight.columns.numpy())])
+        kernels.wide_update(
+            *(t.numpy() for t in (weight.value, weight.first, weight.second, delta.contiguous())),
+            *batch.lit,
+            ends[hyper.bounds],
+            hyper.still,
+            *(weight.spread(number).numpy() for number in hyper.rows()),
+            np.empty(delta.shape[1], delta.numpy().dtype),
+        )
+
+    def image_convolution(self, batch: Batch, weight: Tensor, bias: Tensor) -> Tensor:
+        lanes, outputs, size, _, channels = weight.shape
+        runs = weight.flip(3).permute(4, 2, 3, 0, 1).contiguous().view(channels, size, size, -1)
+        high, wide = (side - size + 1 for side in batch.images.shape[2:])
+        out = self._buffer("convolved", (len(batch), high, wide, lanes * outputs), weight.dtype)
+        out.copy_(bias.view(1, 1, 1, -1).expand_as(out))
+        kernels.image_convolution(batch.images.numpy(), batch.indices, batch.scale, runs.numpy(), out.numpy())
+        return out.view(*out.shape[:3], lanes, outputs)
+
+    def image_convolution_gradients(self, batch: Batch, delta: Tensor, weight: Parameter, bias: Parameter) -> None:
+        lanes, outputs, size, _, channels = weight.value.shape
+        runs = delta.new_zeros(channels, size, size, lanes * outputs)
+        flat = delta.reshape(*delta.shape[:3], -1)
+        kernels.image_convolution_gradient(
+            batch.images.numpy(), batch.indices, batch.scale, flat.numpy(), runs.numpy()
+        )
+        runs = runs.view(channels, size, size, lanes, outputs).permute(3, 4, 1, 2, 0)
+        weight.gradient.copy_(runs.flip(3))
+        bias.gradient.copy_(delta.sum((0, 1, 2)))
+
+    def convolution_gradients(
+        self, delta: Tensor, x: Tensor, weight: Parameter, bias: Parameter, *, wanted: bool
+    ) -> Tensor | None:
+        lanes, outputs, size, _, inputs = weight.value.shape
+        run = size * inputs
+        padded = functional.pad(weight.value.reshape(lanes, outputs, size, run), (0, -run % 8))
+        gradient = torch.empty_like(padded)
+        dx = self._buffer("asked", tuple(x.shape), x.dtype)
+        tensors = (delta.contiguous(), x.contiguous(), padded, dx, gradient, bias.gradient)
+        kernels.convolution_gradients(*(t.numpy() for t in tensors))
+        weight.gradient.copy_(gradient[..., :run].reshape(weight.value.shape))
+        return dx
+
+    def pool(self, x: Tensor, size: int) -> Tensor:
+        flat = x.reshape(*x.shape[:3], -1)
+        out = x.new_empty(x.shape[0], x.shape[1] // size, x.shape[2] // size, flat.shape[3])
+        kernels.pool(flat.numpy(), size, out.numpy())
+        return out.view(*out.shape[:3], *x.shape[3:])
+
+    def pool_gradient(self, delta: Tensor, x: Tensor, largest: Tensor, size: int) -> Tensor:
+        out = self._buffer("given", tuple(x.shape), x.dtype)
+        flat = (t.reshape(*t.shape[:3], -1).numpy() for t in (delta, x, largest))
+        kernels.pool_gradient(*flat, size, out.view(*x.shape[:3], -1).numpy())
+        return out
+
+    def rank_update(self, x: Tensor, delta: Tensor, weight: Parameter, hyper: Hyper) -> None:
+        tensors = (x.contiguous(), delta.contiguous(), weight.value, weight.first, weight.second, *hyper.rows())
+        kernels.rank_update(*(t.numpy() for t in tensors), hyper.bounds)
+
+    def update(self, parameter: Parameter, hyper: Hyper) -> None:
+        tensors = (parameter.value, parameter.gradient, parameter.first, parameter.second)
+        flat = (t.view(len(t), -1).numpy() for t in tensors)
+        kernels.lane_update(*flat, hyper.bounds, *(number.numpy() for number in hyper.rows()))
+
+    def _buffer(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Memory that is used again every step: new megabytes cost a page fault every 4 KiB."""
+        key = (name, shape, dtype)
+        if key not in self._buffers:
+            self._buffers[key] = torch.empty(shape, dtype=dtype)
+        return self._buffers[key]
+
+
+class TorchOps:
+    """On any device."""
+
+    def image_linear(self, batch: Batch, weight: Tensor) -> Tensor:
+        return torch.addmm(weight[-1], batch.pixels.flatten(1), weight[:-1])
+
+    def image_linear_update(self, batch: Batch, delta: Tensor, weight: Parameter, hyper: Hyper) -> None:
+        pixels = batch.pixels.flatten(1)
+        ones = pixels.new_ones(len(batch), 1)
+        weight.gradient = torch.mm(torch.cat([pixels, ones], 1).t(), delta)
+        self.update(weight, hyper)
+
+    def image_convolution(self, batch: Batch, weight: Tensor, bias: Tensor) -> Tensor:
+        lanes, outputs = bias.shape
+        out = functional.conv2d(batch.pixels, weight.flatten(0, 1).permute(0, 3, 1, 2), bias.flatten())
+        return out.permute(0, 2, 3, 1).unflatten(3, (lanes, outputs))
+
+    def image_convolution_gradients(self, batch: Batch, delta: Tensor, weight: Parameter, bias: Parameter) -> None:
+        _, given = _convolution_backward(delta, batch.pixels, weight, groups=1, wanted=False)
+        weight.gradient.copy_(given)
+        bias.gradient.copy_(delta.sum((0, 1, 2)))
+
+    def convolution_gradients(
+        self, delta: Tensor, x: Tensor, weight: Parameter, bias: Parameter, *, wanted: bool
+    ) -> Tensor | None:
+        flat = x.flatten(3).permute(0, 3, 1, 2)
+        asked, given = _convolution_backward(delta, flat, weight, groups=len(weight.value), wanted=wanted)
+        weight.gradient.copy_(given)
+        bias.gradient.copy_(delta.sum((0, 1, 2)))
+        return None if asked is None else asked.permute(0, 2, 3, 1).unflatten(3, tuple(x.shape[3:]))
+
+    def pool(self, x: Tensor, size: int) -> Tensor:
+        out = functional.max_pool2d(x.flatten(3).permute(0, 3, 1, 2), size)
+        return out.permute(0, 2, 3, 1).unflatten(3, tuple(x.shape[3:]))
+
+    def pool_gradient(self, delta: Tensor, x: Tensor, largest: Tensor, size: int) -> Tensor:
+        flat = x.flatten(3).permute(0, 3, 1, 2)
+        sides = ([size, size], [size, size], [0, 0], [1, 1], False)
+        _, places = aten.max_pool2d_with_indices(flat, *sides)
+        given = aten.max_pool2d_with_indices_backward(delta.flatten(3).permute(0, 3, 1, 2), flat, *sides, places)
+        asked: Tensor = given.permute(0, 2, 3, 1).unflatten(3, tuple(x.shape[3:]))
+        return asked
+
+    def rank_update(self, x: Tensor, delta: Tensor, weight: Parameter, hyper: Hyper) -> None:
+        torch.bmm(x.transpose(1, 2), delta, out=weight.gradient[:, :-1])
+        weight.gradient[:, -1] = delta.sum(1)
+        self.update(weight, hyper)
+
+    def update(self, parameter: Parameter, hyper: Hyper) -> None:
+        device = parameter.value.device
+        rate, root, decay, momentum = (parameter.spread(number.to(device)) for number in hyper.rows())
+        adam = parameter.spread((torch.arange(len(hyper.rate)) < hyper.bounds[0]).to(device))
+        beta1, beta2 = ADAM_BETAS
+        gradient = parameter.gradient + decay * parameter.value
+        mean = beta1 * parameter.first + (1 - beta1) * gradient
+        velocity = momentum * parameter.first + gradient
+        parameter.second = beta2 * parameter.second + (1 - beta2) * gradient.square()
+        parameter.first = torch.where(adam, mean, velocity)
+        divisor = torch.where(adam, parameter.second.sqrt() * root + ADAM_EPSILON, 1.0)
+        parameter.value -= rate * parameter.first / divisor
+
+
+def _convolution_backward(
+    delta: Tensor, x: Tensor, weight: Parameter, *, groups: int, wanted: bool
+) -> tuple[Tensor | None, Tensor]:
+    """What delta asks of x [batch, channels, height, width], and of weight in its own layout."""
+    kernels_first = weight.value.flatten(0, 1).permute(0, 3, 1, 2)
+    asked, given, _ = aten.convolution_backward(
+        delta.flatten(3).permute(0, 3, 1, 2),
+        x,
+        kernels_first,
+        None,
+        [1, 1],
+        [0, 0],
+        [1, 1],
+        False,
+        [0, 0],
+        groups,
+        [wanted, True, False],
+    )
+    return asked, given.permute(0, 2, 3, 1).reshape(weight.value.shape)
