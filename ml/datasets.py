@@ -184,9 +184,8 @@ class Stream:
         first = step * self.batch_size
         last = first + self.batch_size
         numbers = range(first // self.size, (last - 1) // self.size + 1)
-        indices = np.concatenate([self._pass(number) for number in numbers])
-        start = first - numbers[0] * self.size
-        return indices[start : start + self.batch_size]
+        parts = [self._pass(n)[max(0, first - n * self.size) : last - n * self.size] for n in numbers]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def steps(self, epochs: int) -> int:
         """The steps after which `epochs` data sets' worth of images have been seen."""

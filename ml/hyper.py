@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from ml.optimizers import ADAM_BETAS, Adam, Optimizer, Sgd
+from ml.kernels import coefficients
+from ml.optimizers import Adam, Optimizer, Sgd
 
 
 def order_of(optimizers: Sequence[Optimizer]) -> list[int]:
@@ -29,25 +29,20 @@ class Hyper:
 
     def __init__(self, optimizers: Sequence[Optimizer], steps: Sequence[int], dtype: torch.dtype) -> None:
         ranks = [_rank(optimizer) for optimizer in optimizers]
+        kind = torch.empty(0, dtype=dtype).numpy().dtype
         self.bounds = np.array([ranks.count(0), len(ranks) - ranks.count(2)])
-        self.steps = np.array(steps)
-        self.decay = torch.tensor([o.weight_decay for o in optimizers], dtype=dtype)
-        self.momentum = torch.tensor([o.momentum if isinstance(o, Sgd) else 0.0 for o in optimizers], dtype=dtype)
+        self.steps = np.array(steps, np.int64)
+        self.decay = np.array([o.weight_decay for o in optimizers], kind)
+        self.momentum = np.array([o.momentum if isinstance(o, Sgd) else 0.0 for o in optimizers], kind)
         self.still = not self.decay.any()
+        self.rate, self.root = np.empty_like(self.decay), np.empty_like(self.decay)
         self._rates = np.array([o.learning_rate for o in optimizers])
         self._adam = np.array(ranks) == 0
-        self.rate = torch.empty_like(self.decay)
-        self.root = torch.empty_like(self.decay)
 
     def advance(self) -> None:
         """Make the coefficients those of the next step."""
-        self.steps += 1
-        beta1, beta2 = ADAM_BETAS
-        rate = np.where(self._adam, self._rates / (1 - beta1**self.steps), self._rates)
-        root = np.where(self._adam, (1 - beta2**self.steps) ** -0.5, 1.0)
-        self.rate.copy_(torch.from_numpy(rate))
-        self.root.copy_(torch.from_numpy(root))
+        coefficients(self.steps, self._rates, self._adam, self.rate, self.root)
 
-    def rows(self) -> list[Tensor]:
+    def rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Rate, root, decay and momentum."""
-        return [self.rate, self.root, self.decay, self.momentum]
+        return self.rate, self.root, self.decay, self.momentum

@@ -33,6 +33,15 @@ REST1, REST2 = 1 - BETA1, 1 - BETA2
 
 
 @_compiled
+def coefficients(steps, rates, adam, rate, root):  # type: ignore[no-untyped-def]
+    """Count a step of every lane, and make rate and root what `hyper.Hyper` says they are."""
+    for k in range(steps.shape[0]):
+        steps[k] += 1
+        rate[k] = rates[k] / (1 - BETA1 ** steps[k]) if adam[k] else rates[k]
+        root[k] = (1 - BETA2 ** steps[k]) ** -0.5 if adam[k] else 1.0
+
+
+@_compiled
 def _add(out, o, factor, x, i, n):  # type: ignore[no-untyped-def]
     """out[o : o + n] += factor × x[i : i + n]."""
     for j in range(n):
@@ -78,23 +87,21 @@ def wide_forward(weight, counts, rows, values, out):  # type: ignore[no-untyped-
 
 
 @_compiled
-def _gradient_row(delta, n, count, rows, values, row):  # type: ignore[no-untyped-def]
-    """row [n] = Σ over the listed images of value × delta [batch × n]; four at a time, to load and store `row` less."""
-    for j in range(n):
-        row[j] = 0
+def _add_listed(row, n, x, count, rows, values):  # type: ignore[no-untyped-def]
+    """row [n] += Σ over the list of value × that row of x [rows × n]; four at a time, to load and store `row` less."""
     c = 0
     while c + 4 <= count:
         x0, x1, x2, x3 = values[c], values[c + 1], values[c + 2], values[c + 3]
         r0, r1 = uint64(rows[c]) * n, uint64(rows[c + 1]) * n
         r2, r3 = uint64(rows[c + 2]) * n, uint64(rows[c + 3]) * n
         for j in range(n):
-            row[j] += (x0 * delta[r0 + j] + x1 * delta[r1 + j]) + (x2 * delta[r2 + j] + x3 * delta[r3 + j])
+            row[j] += (x0 * x[r0 + j] + x1 * x[r1 + j]) + (x2 * x[r2 + j] + x3 * x[r3 + j])
         c += 4
     while c < count:
         x0 = values[c]
         r0 = uint64(rows[c]) * n
         for j in range(n):
-            row[j] += x0 * delta[r0 + j]
+            row[j] += x0 * x[r0 + j]
         c += 1
 
 
@@ -129,23 +136,29 @@ def _sgd(w, o, g, first, last, rate, decay):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def wide_update(weight, m, v, delta, counts, rows, values, bounds, still, rate, root, decay, momentum, row):  # type: ignore[no-untyped-def]
+def wide_update(weight, m, v, delta, counts, rows, values, ends, bounds, still, rate, root, decay, momentum):  # type: ignore[no-untyped-def]
     """One optimizer step of a first layer, each gradient row made from delta [batch, columns] where it is needed.
 
-    Columns up to bounds[0] follow Adam, up to bounds[1] SGD with momentum, the others plain SGD; rate, root, decay and
-    momentum hold a number a column (`hyper.py`). `still`: no decay, so plain SGD has nothing to do where no pixel is lit.
+    ends int64 [lanes + 1] says where each lane's columns end. The coefficients, a number a lane, and bounds are those of
+    `hyper.py`. `still`: no lane decays, so plain SGD has nothing to do where no pixel is lit.
     """
     n = uint64(weight.shape[1])
-    adam, heavy = uint64(bounds[0]), uint64(bounds[1])
+    adam, heavy = uint64(ends[bounds[0]]), uint64(ends[bounds[1]])
+    row = np.empty(n, weight.dtype)
+    rates, roots, decays, kept = np.empty_like(row), np.empty_like(row), np.empty_like(row), np.empty_like(row)
+    for k in range(len(rate)):
+        for j in range(ends[k], ends[k + 1]):
+            rates[j], roots[j], decays[j], kept[j] = rate[k], root[k], decay[k], momentum[k]
     w, mean, square, d = weight.reshape(-1), m.reshape(-1), v.reshape(-1), delta.reshape(-1)
     for p in range(weight.shape[0]):
         o = uint64(p) * n
         if counts[p] == 0 and still and heavy == 0:
             continue
-        _gradient_row(d, n, counts[p], rows[p], values[p], row)
-        _adam(w, mean, square, o, row, uint64(0), adam, rate, root, decay)
-        _momentum(w, mean, o, row, adam, heavy, rate, decay, momentum)
-        _sgd(w, o, row, heavy, n, rate, decay)
+        row[:] = 0
+        _add_listed(row, n, d, counts[p], rows[p], values[p])
+        _adam(w, mean, square, o, row, uint64(0), adam, rates, roots, decays)
+        _momentum(w, mean, o, row, adam, heavy, rates, decays, kept)
+        _sgd(w, o, row, heavy, n, rates, decays)
 
 
 @_compiled
@@ -173,11 +186,21 @@ def lane_update(weight, gradient, m, v, bounds, rate, root, decay, momentum):  #
 
 
 @_compiled
+def _add_rows(out, o, o_step, factor, x, i, i_step, n, rows):  # type: ignore[no-untyped-def]
+    """`_add` for several rows, each a step further on."""
+    for _ in range(rows):
+        for j in range(n):
+            out[o + j] += factor * x[i + j]
+        o += o_step
+        i += i_step
+
+
+@_compiled
 def image_convolution(images, indices, scale, weight, out):  # type: ignore[no-untyped-def]
     """Convolve a batch of images with every lane's kernels at once, lit pixels only.
 
-    images uint8 [n, channels, height, width]; weight [channels, size, size, columns], its last kernel axis reversed, so
-    that what one pixel adds to a row of out [batch, height, width, columns] is one run of numbers on both sides.
+    images uint8 [n, channels, height, width]; weight [channels, size, size, columns], both kernel axes reversed, so that
+    what one pixel adds to a row of out [batch, height, width, columns] is one run of numbers on both sides.
     Adds to out.
     """
     channels, size, n = weight.shape[0], weight.shape[1], uint64(weight.shape[3])
@@ -187,16 +210,15 @@ def image_convolution(images, indices, scale, weight, out):  # type: ignore[no-u
         for c in range(channels):
             image = images[indices[b], c]
             for py in range(image.shape[0]):
+                top, rows = max(0, py - size + 1), min(high, py + 1) - max(0, py - size + 1)
                 for px in range(image.shape[1]):
                     if image[py, px] == 0:
                         continue
-                    x = scale[image[py, px]]
-                    first, last = max(0, px - size + 1), min(wide - 1, px)
-                    run = uint64(last - first + 1) * n
-                    for ky in range(max(0, py - high + 1), min(size, py + 1)):
-                        o = uint64((b * high + py - ky) * wide + first) * n
-                        i = uint64((c * size + ky) * size + first - (px - size + 1)) * n
-                        _add(result, o, x, w, i, run)
+                    first, last = max(0, px - size + 1), min(wide, px + 1)
+                    o = uint64((b * high + top) * wide + first) * n
+                    i = uint64((c * size + top - (py - size + 1)) * size + first - (px - size + 1)) * n
+                    run, x = uint64(last - first) * n, scale[image[py, px]]
+                    _add_rows(result, o, uint64(wide) * n, x, w, i, uint64(size) * n, run, rows)
 
 
 @_compiled
@@ -209,85 +231,165 @@ def image_convolution_gradient(images, indices, scale, delta, gradient):  # type
         for c in range(channels):
             image = images[indices[b], c]
             for py in range(image.shape[0]):
+                top, rows = max(0, py - size + 1), min(high, py + 1) - max(0, py - size + 1)
                 for px in range(image.shape[1]):
                     if image[py, px] == 0:
                         continue
-                    x = scale[image[py, px]]
-                    first, last = max(0, px - size + 1), min(wide - 1, px)
-                    run = uint64(last - first + 1) * n
-                    for ky in range(max(0, py - high + 1), min(size, py + 1)):
-                        o = uint64((b * high + py - ky) * wide + first) * n
-                        i = uint64((c * size + ky) * size + first - (px - size + 1)) * n
-                        _add(g, i, x, d, o, run)
+                    first, last = max(0, px - size + 1), min(wide, px + 1)
+                    o = uint64((b * high + top) * wide + first) * n
+                    i = uint64((c * size + top - (py - size + 1)) * size + first - (px - size + 1)) * n
+                    run, x = uint64(last - first) * n, scale[image[py, px]]
+                    _add_rows(g, i, uint64(size) * n, x, d, o, uint64(wide) * n, run, rows)
 
 
 @_compiled
-def _copy(out, o, x, i, n):  # type: ignore[no-untyped-def]
-    """out[o : o + n] = x[i : i + n]."""
-    for j in range(n):
-        out[o + j] = x[i + j]
+def column_sums(x, sums):  # type: ignore[no-untyped-def]
+    """sums [columns] = the sums of x [rows × columns]."""
+    flat, n = x.reshape(-1), uint64(sums.shape[0])
+    sums[:] = 0
+    o = uint64(0)
+    for _ in range(flat.shape[0] // sums.shape[0]):
+        for j in range(n):
+            sums[j] += flat[o + j]
+        o += n
 
 
 @_compiled
-def _maximum(out, o, x, i, n):  # type: ignore[no-untyped-def]
-    """out[o : o + n] = the larger of itself and x[i : i + n]; NaN is largest."""
-    for j in range(n):
-        out[o + j] = np.maximum(out[o + j], x[i + j])
+def _pool_row(out, o, x, i, n, size, line, blocks):  # type: ignore[no-untyped-def]
+    """The largest of each block of a row of blocks; NaN is largest."""
+    for _ in range(blocks):
+        for j in range(n):
+            out[o + j] = x[i + j]
+        for ky in range(size):
+            for kx in range(size):
+                q = i + ky * line + kx * n
+                for j in range(n):
+                    out[o + j] = np.maximum(out[o + j], x[q + j])
+        o += n
+        i += size * n
 
 
 @_compiled
 def pool(x, size, out):  # type: ignore[no-untyped-def]
     """The largest of each block of x [batch, height, width, columns]; out [batch, height // size, width // size, columns]."""
-    n, wide = uint64(x.shape[3]), uint64(x.shape[2])
+    n, line, square = uint64(x.shape[3]), uint64(x.shape[2]) * uint64(x.shape[3]), uint64(size)
     flat, result = x.reshape(-1), out.reshape(-1)
-    o = uint64(0)
+    blocks = uint64(out.shape[2])
     for b in range(out.shape[0]):
-        for py in range(out.shape[1]):
-            for px in range(out.shape[2]):
-                corner = (uint64(b * x.shape[1] + py * size) * wide + uint64(px * size)) * n
-                _copy(result, o, flat, corner, n)
-                for k in range(1, size * size):
-                    _maximum(result, o, flat, corner + (uint64(k // size) * wide + uint64(k % size)) * n, n)
-                o += n
+        for y in range(out.shape[1]):
+            o = uint64(b * out.shape[1] + y) * blocks * n
+            _pool_row(result, o, flat, uint64(b * x.shape[1] + y * size) * line, n, square, line, blocks)
 
 
 @_compiled
-def _give(out, x, i, delta, largest, o, left, n):  # type: ignore[no-untyped-def]
-    """Where x[i : i + n] is the largest and nothing was given yet, give it delta[o : o + n]; elsewhere 0."""
-    for j in range(n):
-        given = left[j] * out.dtype.type(x[i + j] == largest[o + j])
-        out[i + j] = given * delta[o + j]
-        left[j] -= given
+def _give_row(out, x, i, delta, largest, o, left, n, size, line, blocks):  # type: ignore[no-untyped-def]
+    """Give each block's delta, in a row of blocks, to the first of its places that is largest."""
+    for _ in range(blocks):
+        for j in range(n):
+            left[j] = delta[o + j]
+        for ky in range(size):
+            for kx in range(size):
+                q = i + ky * line + kx * n
+                for j in range(n):
+                    given = left[j] * out.dtype.type(x[q + j] == largest[o + j])
+                    out[q + j] = given
+                    left[j] -= given
+        o += n
+        i += size * n
 
 
 @_compiled
 def pool_gradient(delta, x, largest, size, out):  # type: ignore[no-untyped-def]
     """Give each block's delta to the first of its places that is largest; the rest of out, of x's shape, is 0."""
-    n, wide = uint64(x.shape[3]), uint64(x.shape[2])
+    n, line, square = uint64(x.shape[3]), uint64(x.shape[2]) * uint64(x.shape[3]), uint64(size)
     flat, d, best, result = x.reshape(-1), delta.reshape(-1), largest.reshape(-1), out.reshape(-1)
-    left = np.empty(n, out.dtype)
+    left, blocks = np.empty(n, out.dtype), uint64(delta.shape[2])
     if x.shape[1] % size or x.shape[2] % size:  # a remainder at the edge belongs to no block
         result[:] = 0
-    o = uint64(0)
     for b in range(delta.shape[0]):
-        for py in range(delta.shape[1]):
-            for px in range(delta.shape[2]):
-                corner = (uint64(b * x.shape[1] + py * size) * wide + uint64(px * size)) * n
-                left[:] = 1
-                for k in range(size * size):
-                    i = corner + (uint64(k // size) * wide + uint64(k % size)) * n
-                    _give(result, flat, i, d, best, o, left, n)
-                o += n
+        for y in range(delta.shape[1]):
+            o = uint64(b * delta.shape[1] + y) * blocks * n
+            i = uint64(b * x.shape[1] + y * size) * line
+            _give_row(result, flat, i, d, best, o, left, n, square, line, blocks)
 
 
 @_compiled
-def _add_rows(out, o, o_step, factor, x, i, i_step, n, rows):  # type: ignore[no-untyped-def]
-    """`_add` for several rows, each one step further on: a call costs as much as a short row."""
-    for _ in range(rows):
+def _move(out, o, o_step, x, i, i_step, n, times):  # type: ignore[no-untyped-def]
+    """Copy n numbers, several times, each a step further on."""
+    for _ in range(times):
         for j in range(n):
-            out[o + j] += factor * x[i + j]
+            out[o + j] = x[i + j]
         o += o_step
         i += i_step
+
+
+@_compiled
+def _unfold(image, inputs, wide, patches, run, size, high, across):  # type: ignore[no-untyped-def]
+    """Every patch of an image [tall × wide × inputs], size runs each."""
+    o = uint64(0)
+    for y in range(high):
+        for x in range(across):
+            i = (y * wide + x) * inputs
+            for _ in range(size):
+                for j in range(run):
+                    patches[o + j] = image[i + j]
+                o += run
+                i += wide * inputs
+
+
+@_compiled
+def _fold(patches, run, size, high, across, image, inputs, wide):  # type: ignore[no-untyped-def]
+    """Add every patch to the image it would have come from."""
+    o = uint64(0)
+    for y in range(high):
+        for x in range(across):
+            i = (y * wide + x) * inputs
+            for _ in range(size):
+                for j in range(run):
+                    image[i + j] += patches[o + j]
+                o += run
+                i += wide * inputs
+
+
+@_compiled
+def _four(asked, o, weight, gradient, patches, patch, q0, q1, q2, q3, v0, v1, v2, v3):  # type: ignore[no-untyped-def]
+    """For four outputs of one place: what they ask of its patch, and what the patch gives to their kernels."""
+    for j in range(patch):
+        asked[o + j] += (v0 * weight[q0 + j] + v1 * weight[q1 + j]) + (v2 * weight[q2 + j] + v3 * weight[q3 + j])
+    for j in range(patch):
+        x = patches[o + j]
+        gradient[q0 + j] += v0 * x
+        gradient[q1 + j] += v1 * x
+        gradient[q2 + j] += v2 * x
+        gradient[q3 + j] += v3 * x
+
+
+@_compiled
+def _ask_and_give(delta, d, step, places, outputs, weight, patches, asked, gradient, bias, patch):  # type: ignore[no-untyped-def]
+    """`_four` for the outputs of each place whose delta is not 0; three spare outputs, times 0, fill up the four."""
+    q, v = np.empty(outputs + uint64(4), np.uint64), np.empty(outputs + uint64(4), delta.dtype)
+    asked[:] = 0
+    o = uint64(0)
+    for _ in range(places):
+        count = 0
+        for c in range(outputs):
+            value = delta[d + c]
+            if value != 0:
+                q[count], v[count] = c * patch, value
+                bias[c] += value
+                count += 1
+        spare = outputs
+        while count % 4:
+            q[count], v[count] = spare * patch, 0
+            spare += uint64(1)
+            count += 1
+        for c in range(0, count, 4):
+            _four(
+                asked, o, weight, gradient, patches, patch,
+                q[c], q[c + 1], q[c + 2], q[c + 3], v[c], v[c + 1], v[c + 2], v[c + 3],
+            )  # fmt: skip
+        o += patch
+        d += step
 
 
 @_compiled
@@ -298,39 +400,31 @@ def convolution_gradients(delta, x, weight, dx, gradient, bias):  # type: ignore
     weight and gradient [lanes, outputs, size, run], a run being size × inputs numbers and padding: 0 in weight,
     meaningless in gradient; bias [lanes, outputs]. dx, gradient and bias are overwritten.
     """
-    batch, high, across, lanes, outputs = delta.shape
-    tall, wide, inputs = x.shape[1], x.shape[2], uint64(x.shape[4])
-    size, run = weight.shape[2], uint64(weight.shape[3])
-    line, pixels = uint64(wide) * inputs, uint64(tall * wide)
-    w, g, d, flat, result = weight.reshape(-1), gradient.reshape(-1), delta.reshape(-1), x.reshape(-1), dx.reshape(-1)
-    # One lane's image and what it is asked for: they stay in the first-level cache.
-    image = np.zeros(pixels * inputs + run, x.dtype)
-    asked = np.zeros(pixels * inputs + run, x.dtype)
-    g[:] = 0
+    lanes, outputs = uint64(delta.shape[3]), uint64(delta.shape[4])
+    high, across = uint64(delta.shape[1]), uint64(delta.shape[2])
+    tall, wide, inputs = uint64(x.shape[1]), uint64(x.shape[2]), uint64(x.shape[4])
+    size, run = uint64(weight.shape[2]), uint64(weight.shape[3])
+    zero, patch, places, pixels = uint64(0), size * run, high * across, tall * wide
+    d, flat, result = delta.reshape(-1), x.reshape(-1), dx.reshape(-1)
+    # All of one lane's image, so that it stays in the nearest caches: its pixels, its patches, what is asked of each.
+    image, image_asked = np.zeros(pixels * inputs + run, x.dtype), np.zeros(pixels * inputs + run, x.dtype)
+    patches, asked = np.zeros(places * patch, x.dtype), np.zeros(places * patch, x.dtype)
+    kernels = outputs * patch
+    w, g = np.zeros(kernels + uint64(3) * patch, x.dtype), np.zeros(kernels + uint64(3) * patch, x.dtype)
     bias[:] = 0
-    for k in range(lanes):
-        for b in range(batch):
-            for pixel in range(pixels):
-                i = (uint64(b) * pixels + pixel) * uint64(lanes) * inputs + uint64(k) * inputs
-                for c in range(inputs):
-                    image[pixel * inputs + c] = flat[i + c]
-            asked[:] = 0
-            for y in range(high):
-                for xx in range(across):
-                    i = uint64(((b * high + y) * across + xx) * lanes + k) * uint64(outputs)
-                    p = uint64(y * wide + xx) * inputs
-                    for c in range(outputs):
-                        value = d[i + uint64(c)]
-                        if value == 0:
-                            continue
-                        bias[k, c] += value
-                        q = uint64(k * outputs + c) * uint64(size) * run
-                        _add_rows(asked, p, line, value, w, q, run, run, size)
-                        _add_rows(g, q, run, value, image, p, line, run, size)
-            for pixel in range(pixels):
-                i = (uint64(b) * pixels + pixel) * uint64(lanes) * inputs + uint64(k) * inputs
-                for c in range(inputs):
-                    result[i + c] = asked[pixel * inputs + c]
+    for k in range(weight.shape[0]):
+        lane = uint64(k)
+        w[:kernels] = weight[k].reshape(-1)
+        g[:] = 0
+        for b in range(delta.shape[0]):
+            pixel, place = (uint64(b) * pixels * lanes + lane) * inputs, (uint64(b) * places * lanes + lane) * outputs
+            _move(image, zero, inputs, flat, pixel, lanes * inputs, inputs, pixels)
+            _unfold(image, inputs, wide, patches, run, size, high, across)
+            _ask_and_give(d, place, lanes * outputs, places, outputs, w, patches, asked, g, bias[k], patch)
+            image_asked[:] = 0
+            _fold(asked, run, size, high, across, image_asked, inputs, wide)
+            _move(result, pixel, lanes * inputs, image_asked, zero, inputs, inputs, pixels)
+        gradient[k] = g[:kernels].reshape(gradient[k].shape)
 
 
 @_compiled
@@ -357,7 +451,8 @@ def rank_update(x, delta, weight, m, v, rate, root, decay, momentum, bounds):  #
                     count += 1
             if count == 0 and k >= bounds[1] and decay[k] == 0:
                 continue
-            _gradient_row(d, n, count, rows, values, row)
+            row[:] = 0
+            _add_listed(row, n, d, count, rows, values)
             o = uint64(p) * n
             if k < bounds[0]:
                 _adam(w, mean, square, o, row, nothing, everything, rates, roots, decays)

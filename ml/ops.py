@@ -1,7 +1,7 @@
 """What lanes compute, twice: by compiled kernels on a CPU, by torch's operations anywhere else."""
 
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Protocol
 
 import numpy as np
@@ -31,10 +31,10 @@ class Batch:
         chosen = self.images.index_select(0, torch.from_numpy(self.indices).to(self.images.device))
         return chosen.to(self.dtype).div_(255)
 
-    @cached_property
+    @property
     def scale(self) -> np.ndarray:
         """What each of the 256 pixels stands for."""
-        return (torch.arange(256, dtype=self.dtype) / 255).numpy()
+        return _scale(self.dtype)
 
     @cached_property
     def lit(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -47,6 +47,12 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+
+@cache
+def _scale(dtype: torch.dtype) -> np.ndarray:
+    scale: np.ndarray = (torch.arange(256, dtype=dtype) / 255).numpy()
+    return scale
 
 
 @dataclass
@@ -67,14 +73,28 @@ class Parameter:
             self.gradient = torch.zeros_like(self.value)
         self.first = torch.zeros_like(self.value)
         self.second = torch.zeros_like(self.value)
+        self.__dict__.pop("arrays", None)
+        self.__dict__.pop("ends", None)
+
+    @cached_property
+    def arrays(self) -> list[np.ndarray]:
+        """Value, gradient, first and second as arrays [lanes, n] that share memory, on a CPU."""
+        return [t.view(len(t), -1).numpy() for t in (self.value, self.gradient, self.first, self.second)]
+
+    @cached_property
+    def ends(self) -> np.ndarray:
+        """Where each lane's columns end, int64 [lanes + 1]."""
+        assert self.columns is not None
+        return np.concatenate([[0], np.cumsum(self.columns.numpy())])
 
     def move(self, device: torch.device, dtype: torch.dtype) -> None:
         """Move all of it to a device and a type."""
         self.value = self.value.to(device, dtype)
         self.__post_init__()
 
-    def spread(self, number: Tensor) -> Tensor:
+    def spread(self, numbers: np.ndarray) -> Tensor:
         """A number a lane, in a shape that broadcasts over value; a number a column where lanes stand side by side."""
+        number = torch.from_numpy(numbers).to(self.value.device)
         if self.columns is not None:
             return number.repeat_interleave(self.columns.to(number.device))
         return number.view(-1, *[1] * (self.value.dim() - 1))
@@ -125,20 +145,12 @@ class KernelOps:
         return out
 
     def image_linear_update(self, batch: Batch, delta: Tensor, weight: Parameter, hyper: Hyper) -> None:
-        assert weight.columns is not None
-        ends = np.concatenate([[0], np.cumsum(weight.columns.numpy())])
-        kernels.wide_update(
-            *(t.numpy() for t in (weight.value, weight.first, weight.second, delta.contiguous())),
-            *batch.lit,
-            ends[hyper.bounds],
-            hyper.still,
-            *(weight.spread(number).numpy() for number in hyper.rows()),
-            np.empty(delta.shape[1], delta.numpy().dtype),
-        )
+        state = (t.numpy() for t in (weight.value, weight.first, weight.second, delta.contiguous()))
+        kernels.wide_update(*state, *batch.lit, weight.ends, hyper.bounds, hyper.still, *hyper.rows())
 
     def image_convolution(self, batch: Batch, weight: Tensor, bias: Tensor) -> Tensor:
         lanes, outputs, size, _, channels = weight.shape
-        runs = weight.flip(3).permute(4, 2, 3, 0, 1).contiguous().view(channels, size, size, -1)
+        runs = weight.flip(2, 3).permute(4, 2, 3, 0, 1).contiguous().view(channels, size, size, -1)
         high, wide = (side - size + 1 for side in batch.images.shape[2:])
         out = self._buffer("convolved", (len(batch), high, wide, lanes * outputs), weight.dtype)
         out.copy_(bias.view(1, 1, 1, -1).expand_as(out))
@@ -153,8 +165,8 @@ class KernelOps:
             batch.images.numpy(), batch.indices, batch.scale, flat.numpy(), runs.numpy()
         )
         runs = runs.view(channels, size, size, lanes, outputs).permute(3, 4, 1, 2, 0)
-        weight.gradient.copy_(runs.flip(3))
-        bias.gradient.copy_(delta.sum((0, 1, 2)))
+        weight.gradient.copy_(runs.flip(2, 3))
+        kernels.column_sums(flat.numpy(), bias.arrays[1].reshape(-1))
 
     def convolution_gradients(
         self, delta: Tensor, x: Tensor, weight: Parameter, bias: Parameter, *, wanted: bool
@@ -182,13 +194,11 @@ class KernelOps:
         return out
 
     def rank_update(self, x: Tensor, delta: Tensor, weight: Parameter, hyper: Hyper) -> None:
-        tensors = (x.contiguous(), delta.contiguous(), weight.value, weight.first, weight.second, *hyper.rows())
-        kernels.rank_update(*(t.numpy() for t in tensors), hyper.bounds)
+        tensors = (x.contiguous(), delta.contiguous(), weight.value, weight.first, weight.second)
+        kernels.rank_update(*(t.numpy() for t in tensors), *hyper.rows(), hyper.bounds)
 
     def update(self, parameter: Parameter, hyper: Hyper) -> None:
-        tensors = (parameter.value, parameter.gradient, parameter.first, parameter.second)
-        flat = (t.view(len(t), -1).numpy() for t in tensors)
-        kernels.lane_update(*flat, hyper.bounds, *(number.numpy() for number in hyper.rows()))
+        kernels.lane_update(*parameter.arrays, hyper.bounds, *hyper.rows())
 
     def _buffer(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Memory that is used again every step: new megabytes cost a page fault every 4 KiB."""
@@ -247,9 +257,8 @@ class TorchOps:
         self.update(weight, hyper)
 
     def update(self, parameter: Parameter, hyper: Hyper) -> None:
-        device = parameter.value.device
-        rate, root, decay, momentum = (parameter.spread(number.to(device)) for number in hyper.rows())
-        adam = parameter.spread((torch.arange(len(hyper.rate)) < hyper.bounds[0]).to(device))
+        rate, root, decay, momentum = (parameter.spread(numbers) for numbers in hyper.rows())
+        adam = parameter.spread(np.arange(len(hyper.rate)) < hyper.bounds[0])
         beta1, beta2 = ADAM_BETAS
         gradient = parameter.gradient + decay * parameter.value
         mean = beta1 * parameter.first + (1 - beta1) * gradient

@@ -1,6 +1,5 @@
 """The key of a trial: what a pack must share, which names decide it, and a grid in the order of its keys."""
 
-from collections.abc import Iterator
 from itertools import groupby, product
 from time import process_time
 from typing import Any, Literal
@@ -93,7 +92,7 @@ class NewParams(Params):
 
     depth: int = Field(1, ge=1, le=3)
     activation: Literal["none", "relu"] = "none"
-    blocks: list[Literal["none", "relu"]] = ["none"]
+    blocks: list[Literal["none", "relu"]] = Field(["none"])
     left: int = 1
     right: int = 1
 
@@ -113,7 +112,7 @@ def _quarrelsome(params: NewParams) -> bool:
 
 
 @pytest.fixture
-def newcomers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def newcomers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks whose parameters change the kinds of layer, one each way."""
 
     def dense(features: int, classes: int, activated: list[bool]) -> list[Layer]:
@@ -131,7 +130,6 @@ def newcomers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return dense(c * h * w, classes, [block == "relu" for block in params.blocks])
 
     monkeypatch.setitem(networks, "blocks", Network(blocks, NewParams, {}, "For a test."))
-    yield
 
 
 @pytest.mark.usefixtures("newcomers")
@@ -196,7 +194,7 @@ GRID = {
 
 
 def _grid(space: dict[str, Any] = GRID, **fields: Any) -> TuneSpec:
-    return _spec("mlp", space, **{"sampler": {"name": "grid"}} | fields)
+    return _spec("mlp", space, **{"sampler": {"name": "grid"}, "budget": {"epochs": 1}} | fields)
 
 
 def _walk(spec: TuneSpec) -> list[tuple[Key, dict[str, Any]]]:
@@ -223,7 +221,7 @@ def test_keys_and_the_points_within_them_are_shuffled() -> None:
     rates = [suggestion["learning_rate"] for _, suggestion in walked]
 
     assert batches not in (sorted(batches), sorted(batches, reverse=True))
-    assert {tuple(rates[i : i + 2]) for i in range(0, 30, 2)} > {(0.1, 0.01), (0.01, 0.1)}
+    assert set(rates[::2]) == set(rates[1::2]) == {0.1, 0.01}
 
 
 def test_the_order_of_a_grid_depends_on_its_values_alone() -> None:

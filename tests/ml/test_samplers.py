@@ -3,7 +3,7 @@
 import inspect
 import json
 import statistics
-from itertools import product
+from itertools import groupby, product
 from pydoc import locate
 from typing import Any
 
@@ -231,10 +231,11 @@ def test_a_trials_number_is_its_place_in_the_grid() -> None:
 
 
 def test_a_grid_is_shuffled() -> None:
-    """A grid cut short has seen more than one corner of itself."""
+    """A grid cut short has seen more than one corner of itself, key after key."""
     seen = _points(Search(_spec("grid")), list(range(8)))
 
     assert all(len(set(values)) > 1 for values in zip(*seen, strict=True))
+    assert [batch for batch, _ in groupby(point[0] for point in seen)] == list(dict.fromkeys(p[0] for p in seen))
 
 
 def test_a_grid_of_lists_visits_each_list() -> None:
@@ -321,6 +322,114 @@ def test_halving_prunes_only_at_its_rungs(pruner: str) -> None:
 
     assert {end for end in ends if end is not None} <= {1, 3, 9}
     assert {1, 3} <= set(ends)
+
+
+# --- rungs in tenths of an epoch
+
+
+@pytest.mark.parametrize(
+    ("pruner", "rungs"),
+    [
+        ({"name": "none"}, [10, 20, 30]),
+        ({"name": "median"}, [10, 20, 30]),
+        ({"name": "median", "n_warmup_epochs": 2}, [10, 20, 30]),
+        ({"name": "successive_halving"}, [10, 20, 30]),
+        ({"name": "successive_halving", "min_epochs": 2}, [10, 20, 30]),
+        ({"name": "successive_halving", "min_epochs": 1.5}, [10, 20, 30]),
+        ({"name": "successive_halving", "min_epochs": 0.1}, [1, 3, 9, 10, 20, 30]),
+        ({"name": "successive_halving", "min_epochs": 0.3}, [3, 9, 10, 20, 30]),
+        ({"name": "successive_halving", "min_epochs": 0.1, "min_early_stopping_rate": 1}, [3, 9, 10, 20, 30]),
+        ({"name": "successive_halving", "min_epochs": 0.1, "min_early_stopping_rate": 20}, [10, 20, 30]),
+        ({"name": "successive_halving", "min_epochs": 0.5, "reduction_factor": 2}, [5, 10, 20, 30]),
+        ({"name": "hyperband"}, [10, 20, 30]),
+        ({"name": "hyperband", "min_epochs": 0.1}, [1, 3, 9, 10, 20, 30]),
+        ({"name": "hyperband", "min_epochs": 0.1, "reduction_factor": 2}, [1, 2, 4, 8, 10, 20, 30]),
+        ({"name": "hyperband", "min_epochs": 0.7, "reduction_factor": 100}, [7, 10, 20, 30]),
+    ],
+)
+def test_a_trial_is_measured_at_whole_epochs_and_early_rungs(pruner: dict[str, Any], rungs: list[int]) -> None:
+    """Every pruner has each whole epoch, and halving its own rungs below the first; in tenths, ascending."""
+    assert list(_spec("random", pruner).pruner.rungs(3)) == rungs
+
+
+@EACH_PRUNER
+@given(epochs=st.integers(1, 1000), tenths=st.integers(1, 100), factor=st.integers(2, 100))
+def test_rungs_ascend_to_the_last_epoch(pruner: str, epochs: int, tenths: int, factor: int) -> None:
+    """Rungs ascend without repeats from at least one tenth to the end of the trial's last epoch."""
+    halving = {"min_epochs": tenths / 10, "reduction_factor": factor}
+    chosen = pruners[pruner](name=pruner, **(halving if "min_epochs" in pruners[pruner].model_fields else {}))
+    rungs = chosen.rungs(epochs)
+
+    assert list(rungs) == sorted(set(rungs))
+    assert set(range(10, 10 * epochs + 1, 10)) <= set(rungs)
+    assert rungs[0] >= 1
+    assert rungs[-1] == 10 * epochs
+
+
+def _judged(spec: TuneSpec, trials: int) -> dict[int, list[int]]:
+    """Return, for each trial, the steps at which Optuna's halving noted that it completed a rung."""
+    search = Search(spec)
+    steps = spec.pruner.rungs(spec.budget.epochs)
+    found: dict[int, list[int]] = {}
+    for number in range(trials):
+        search.ask(number)
+        rungs: list[int] = []
+        for step in steps:
+            pruned = search.report(number, step, step / 1000 + 0.01 * number)
+            if len(search.attrs(number)) > len(rungs):
+                rungs.append(step)
+            if pruned:
+                break
+        found[number] = rungs
+    return found
+
+
+def test_halving_judges_at_its_early_rungs() -> None:
+    """The best trial so far completes rungs at 0.1, 0.3 and 0.9 epochs, and those of 2.7 and 8.1 at 3 and 9."""
+    halving = {"name": "successive_halving", "min_epochs": 0.1}
+
+    assert set(map(tuple, _judged(_spec("random", halving), 10).values())) == {(1, 3, 9, 30, 90)}
+
+
+def test_each_bracket_of_hyperband_judges_at_its_early_rungs() -> None:
+    """A trial's first rung is its bracket's: 0.1, 0.3, 0.9, … epochs, each rung judged at its own measurement."""
+    found = set(map(tuple, _judged(_spec("random", {"name": "hyperband", "min_epochs": 0.1}), 200).values()))
+
+    assert found == {(1, 3, 9, 30, 90), (3, 9, 30, 90), (9, 30, 90), (30, 90), (90,)}
+
+
+def test_an_early_rung_ends_the_worse_trials() -> None:
+    """After a tenth of an epoch two thirds of the trials that are worse than those before are already gone."""
+    spec = _spec("random", {"name": "successive_halving", "min_epochs": 0.1})
+    search = Search(spec)
+    levels = np.random.default_rng(0).random(60)
+    gone = []
+    for number, level in enumerate(levels):
+        search.ask(number)
+        gone.append(search.report(number, 1, level))
+
+    assert 30 <= sum(gone) <= 50
+    assert statistics.mean(levels[gone]) < statistics.mean(levels[~np.array(gone)]) - 0.3
+
+
+@pytest.mark.parametrize("pruner", ["successive_halving", "hyperband"])
+@pytest.mark.parametrize("value", [1, 1.0, 3, 0.1, 0.3, 0.7, 1.5, 1000, 0.1 + 0.2])
+def test_the_first_rung_is_a_number_of_tenths(pruner: str, value: float) -> None:
+    """Whole epochs, written as either kind of number, and tenths are taken, and come back from JSON as they are."""
+    spec = _spec("random", {"name": pruner, "min_epochs": value})
+    kept = TuneSpec.model_validate(json.loads(json.dumps(spec.model_dump(mode="json"))))
+
+    assert spec.pruner.min_epochs == pytest.approx(value)  # type: ignore[attr-defined]
+    assert spec.pruner.arguments(1000)["min_resource"] == round(value * STEPS_PER_EPOCH)
+    assert kept.model_dump_json() == spec.model_dump_json()
+
+
+@pytest.mark.parametrize("pruner", ["successive_halving", "hyperband"])
+def test_the_first_rung_is_one_epoch_unless_told_otherwise(pruner: str) -> None:
+    """Left out or written out, an epoch is an epoch: the study keeps its name."""
+    written, left_out = (_spec("random", {"name": pruner, **f}) for f in ({"min_epochs": 1}, {}))
+
+    assert Search(written).name == Search(left_out).name
 
 
 def test_hyperband_starts_brackets_at_several_rungs() -> None:

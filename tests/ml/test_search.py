@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ml.keys import key_names, key_of
 from ml.networks import networks
 from ml.records import TrialRecord, TrialState
-from ml.samplers import STEPS_PER_EPOCH, pruners, samplers
+from ml.samplers import STEPS_PER_EPOCH, Sampler, pruners, samplers
 from ml.search import Search
+from ml.space import SearchSpace
 from ml.specs import TuneSpec
 
 # Optuna warns of the argument `group` whenever a TPE sampler is made; ml ignores that, pytest undoes the ignoring.
@@ -85,13 +87,17 @@ def _rebuilt(spec: TuneSpec, records: list[TrialRecord]) -> Search:
     return search
 
 
-def _play(spec: TuneSpec, rebuild: bool) -> list[TrialRecord]:
-    """Run 25 trials without training, in one search or in a new one before every draw and every report."""
+def _play(spec: TuneSpec, rebuild: bool, pack: int = 1) -> list[TrialRecord]:
+    """Run 25 trials without training, in one search or in a new one before every draw and every report.
+
+    So many trials at a time are drawn as one pack, given the key of its first.
+    """
     records: list[TrialRecord] = []
     search = Search(spec)
     for number in range(TRIALS):
         search = _rebuilt(spec, records) if rebuild else search
-        _, record = search.ask(number)
+        first = number - number % pack
+        _, record = search.ask(number, records[first].suggestion if first < number else None)
         records.append(record)
         pruned = False
         for epoch, value in enumerate(_curve(record), 1):
@@ -117,12 +123,145 @@ def test_a_rebuilt_search_draws_and_prunes_as_the_one_that_went_on(sampler: str,
     assert rebuilt == lived
 
 
+@EVERY_PAIR
+def test_a_rebuilt_search_draws_packs_as_the_one_that_went_on(sampler: str, pruner: str) -> None:
+    """The same holds where trials are drawn four at a time, three of them given the key of the first."""
+    spec = _spec(sampler, pruner, seed=9)
+    lived, rebuilt = (_play(spec, rebuild, pack=4) for rebuild in (False, True))
+
+    assert [record.suggestion for record in rebuilt] == [record.suggestion for record in lived]
+    assert rebuilt == lived
+
+
 @pytest.mark.parametrize("pruner", [name for name in pruners if name != "none"])
 def test_the_play_above_prunes_some_and_not_all(pruner: str) -> None:
     """Each pruner has something to say about the made-up curves, so that the comparison above means something."""
     states = [record.state for record in _play(_spec("random", pruner, seed=3), rebuild=False)]
 
     assert 2 <= states.count(TrialState.PRUNED) <= TRIALS - 5
+
+
+# --- a pack
+
+
+def _learned(spec: TuneSpec, seed: int = 0) -> list[TrialRecord]:
+    """Return 60 records of trials drawn at random, completed, with the value of their last epoch."""
+    search, records = Search(spec.model_copy(update={"sampler": samplers["random"](name="random"), "seed": seed})), []
+    for number in range(60):
+        _, record = search.ask(number)
+        record.state, record.value = TrialState.COMPLETED, _curve(record)[-1]
+        records.append(record)
+    return records
+
+
+@pytest.mark.parametrize("trials", [0, 60])
+@pytest.mark.parametrize("sampler", [name for name in samplers if name != "grid"])
+def test_a_trial_drawn_for_a_pack_has_the_packs_key(sampler: str, trials: int) -> None:
+    """At first and later, the names that decide the key have the values of the first trial, the others are drawn."""
+    spec = _spec(sampler)
+    search = _rebuilt(spec, _learned(spec)[:trials])
+    first, record = search.ask(trials)
+    asked = [search.ask(number, record.suggestion) for number in range(trials + 1, trials + 9)]
+    suggestions = [drawn.suggestion or {} for _, drawn in asked]
+
+    assert {key_of(spec, params) for params, _ in asked} == {key_of(spec, first)}
+    assert key_names(spec) == ("batch_size", "hidden_sizes.length")
+    assert len({suggestion["learning_rate"] for suggestion in suggestions}) == 8
+    assert all(suggestion.keys() == (record.suggestion or {}).keys() for suggestion in suggestions)
+
+
+def test_what_a_pack_settles_is_recorded_as_if_drawn() -> None:
+    """In the study the key's values are parameters with their ordinary distributions, and nothing else is noted."""
+    spec = _spec("random")
+    search = Search(spec)
+    _, first = search.ask(0)
+    _, record = search.ask(1, first.suggestion)
+    plain, settled = search._study(0).get_trials()
+
+    assert settled.params == record.suggestion
+    assert {name: settled.distributions[name] for name in key_names(spec)} == {
+        name: plain.distributions[name] for name in key_names(spec)
+    }
+    assert record.attrs == first.attrs == {}
+
+
+def test_later_draws_learn_from_a_packs_trials() -> None:
+    """What TPE draws next depends on the values that were settled, as it would had they been drawn."""
+    spec = _spec("tpe")
+    records = _learned(spec)
+    small, large = ({"batch_size": batch, "hidden_sizes.length": 1} for batch in (8, 256))
+    drawn = []
+    for like in (small, large):
+        search = _rebuilt(spec, records)
+        for number in range(60, 72):
+            _, record = search.ask(number, like)
+            record.state, record.value = TrialState.COMPLETED, 2.0  # better than all others
+            search.apply(record)
+        drawn.append([search.ask(number)[0].batch_size for number in range(72, 92)])
+
+    assert np.median(drawn[0]) < 16 < 128 < np.median(drawn[1])
+
+
+def test_the_numbers_of_a_pack_are_drawn_each_with_its_own_seed() -> None:
+    """The same records, number and pack draw the same, whatever else was asked; another number draws another trial."""
+    spec = _spec("tpe", seed=2)
+    records = _learned(spec)
+    like = records[0].suggestion
+    orders = [[60, 61, 62], [62, 60, 61]]
+    asked = []
+    for order in orders:
+        found = {}
+        for number in order:
+            search = _rebuilt(spec, records)
+            found[number] = search.ask(number, like)
+        asked.append(found)
+
+    assert asked[0] == asked[1]
+    assert len({params.learning_rate for params, _ in asked[0].values()}) == 3
+
+
+def test_the_learning_rate_is_drawn_with_regard_to_the_packs_batch() -> None:
+    """Where small batches want a small learning rate and large ones a large, packs of each get theirs."""
+    spec = _spec("tpe", search_space={name: RANGES[name] for name in ("batch_size", "learning_rate")})
+    records = [record for seed in range(4) for record in _learned(spec, seed)]
+    for number, record in enumerate(records):
+        drawn = record.suggestion or {}
+        best = -4 + 2 * np.log2(drawn["batch_size"] / 8) / 5  # 1e-4 at a batch of 8, 1e-2 at one of 256
+        record.number, record.value = number, float(np.exp(-abs(np.log10(drawn["learning_rate"]) - best)))
+    rates = {}
+    for batch in (8, 256):
+        search = _rebuilt(spec, records)
+        asked = [search.ask(number, {"batch_size": batch})[0] for number in range(240, 260)]
+        rates[batch] = np.log10([params.learning_rate for params in asked])
+
+    assert abs(np.median(rates[8]) - -4) < 0.4
+    assert abs(np.median(rates[256]) - -2) < 0.4
+
+
+@pytest.mark.parametrize("kind", ["TPESampler", "QMCSampler"])
+def test_a_newcomer_that_knows_of_no_packs_draws_for_them(kind: str) -> None:
+    """A sampler that heeds nothing settled draws the other values as it would, and the pack's key is kept."""
+
+    class Newcomer(Sampler):
+        optuna_class = f"optuna.samplers.{kind}"
+        name: str = "newcomer"
+
+        def arguments(self, space: SearchSpace, seed: int) -> dict[str, Any]:
+            flags = {"scramble": True} if kind == "QMCSampler" else {"multivariate": True, "constant_liar": False}
+            return {"seed": seed} | flags
+
+    spec = _spec("random").model_copy(update={"sampler": Newcomer()})
+    records = _learned(spec)
+    drawn = {}
+    for batch in (8, 256):
+        search = _rebuilt(spec, records)
+        like = {"batch_size": batch, "hidden_sizes.length": 1}
+        drawn[batch] = [search.ask(number, like) for number in range(60, 64)]
+
+    for batch, asked in drawn.items():
+        assert {params.batch_size for params, _ in asked} == {batch}
+        assert {len(record.suggestion or {}) for _, record in asked} == {6}
+    assert [params.learning_rate for params, _ in drawn[8]] == [params.learning_rate for params, _ in drawn[256]]
 
 
 # --- two trainers

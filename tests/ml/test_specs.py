@@ -148,6 +148,14 @@ TUNE: list[tuple[dict[str, Any], Path]] = [
     ({"pruner": {"name": "threshold"}}, ("pruner",)),
     ({"pruner": None}, ("pruner",)),
     ({"pruner": {"name": "hyperband", "reduction_factor": 1}}, ("pruner", "hyperband", "reduction_factor")),
+    ({"pruner": {"name": "hyperband", "min_epochs": 0.25}}, ("pruner", "hyperband", "min_epochs")),
+    ({"pruner": {"name": "hyperband", "min_epochs": 0}}, ("pruner", "hyperband", "min_epochs")),
+    ({"pruner": {"name": "hyperband", "min_epochs": 1001}}, ("pruner", "hyperband", "min_epochs")),
+    ({"pruner": {"name": "hyperband", "min_epochs": True}}, ("pruner", "hyperband", "min_epochs")),
+    ({"pruner": {"name": "hyperband", "min_epochs": "1"}}, ("pruner", "hyperband", "min_epochs")),
+    ({"pruner": {"name": "hyperband", "min_epochs": 10**400}}, ("pruner", "hyperband", "min_epochs")),
+    ({"pruner": {"name": "successive_halving", "min_epochs": 0.05}}, ("pruner", "successive_halving", "min_epochs")),
+    ({"pruner": {"name": "median", "n_warmup_epochs": 0.5}}, ("pruner", "median", "n_warmup_epochs")),
     ({"budget": {}}, ("budget",)),
     ({"budget": {"epochs": 5}}, ("budget",)),
     ({"budget": {"trials": 0}}, ("budget", "trials")),
@@ -261,6 +269,12 @@ def test_a_problem_says_what_is_allowed() -> None:
         TuneSpec.model_validate({"model": "mlp", "search_space": {"dropout": 0.5}})
 
 
+def test_a_first_rung_between_two_tenths_is_refused_in_words() -> None:
+    """The text of the refusal says which numbers are taken."""
+    with pytest.raises(ValidationError, match=r"give a multiple of 0\.1"):
+        TuneSpec.model_validate({"model": "mlp", "pruner": {"name": "hyperband", "min_epochs": 0.25}})
+
+
 @pytest.mark.parametrize("model", [["cnn"], {}, None, 3, True])
 def test_a_model_that_is_no_name_is_refused_without_a_space(model: Any) -> None:
     """Where no space is given the model is looked up early: whatever JSON stands there is refused by name."""
@@ -338,6 +352,15 @@ def test_a_trials_epochs_are_capped_by_the_budget(asked: int | None, epochs: int
     spec = TuneSpec.model_validate({"model": "cnn", "budget": {"trials": 1, "epochs": 7}})
 
     assert spec.epochs(spec.params({} if asked is None else {"epochs": asked})) == epochs
+
+
+@pytest.mark.parametrize(("asked", "rungs"), [(None, (3, 9, 10, 20, 30)), (1, (3, 9, 10)), (2, (3, 9, 10, 20))])
+def test_a_trial_is_measured_until_its_own_last_epoch(asked: int | None, rungs: tuple[int, ...]) -> None:
+    """A trial's rungs are the pruner's, up to the trial's own epochs."""
+    pruner = {"name": "hyperband", "min_epochs": 0.3}
+    spec = TuneSpec.model_validate({"model": "cnn", "pruner": pruner, "budget": {"trials": 1, "epochs": 3}})
+
+    assert spec.rungs(spec.params({} if asked is None else {"epochs": asked})) == rungs
 
 
 # --- whatever is posted
