@@ -28,7 +28,7 @@ def trial_table(trials: Iterable[dict[str, Any]], best: int | None = None) -> Ta
         table.add_column(heading, no_wrap=heading != "hidden_sizes", justify="left" if heading == "state" else "right")
     for trial in rows:
         drawn = [_cell((trial["params"] or {}).get(name)) for name in names]
-        reached = [str(trial["epochs_run"]), _cell(trial["val_loss"]), _percent(trial["val_accuracy"])]
+        reached = [f"{trial['epochs_run']:g}", _cell(trial["val_loss"]), _percent(trial["val_accuracy"])]
         style = "bold green" if trial["number"] == best else "dim" if trial["state"] == "pruned" else None
         number = str(trial["number"]) + (" *" if trial["number"] == best else "")
         table.add_row(number, trial["state"], *drawn, *reached, f"{trial['seconds']:.1f}", style=style)

@@ -93,7 +93,7 @@ class TrialPublic(BaseModel):
     state: str = Field(description="running, completed, pruned, stopped_early, diverged, failed or cancelled")
     reason: str | None = Field(description="why it ended")
     params: dict[str, Any] | None
-    epochs_run: int = Field(description="measured so far")
+    epochs_run: float = Field(description="measured so far")
     best_epoch: float | None
     value: float | None = Field(description="the job's objective, once the trial has ended")
     train_loss: float | None

@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import torch
 import typer
 from pydantic import ValidationError
 
 from ml.artifacts import save_checkpoint
 from ml.datasets import datasets
 from ml.errors import ChiffreError
+from ml.lanes import process_settings
 from ml.records import Event, Finished, Measured, Started
 from ml.report_pickle import read_report_pickle
 from ml.search import Search
@@ -50,7 +50,7 @@ def sha256(name: Annotated[str, typer.Argument(help="a registered data set")]) -
 
 
 def _run(spec: TuneSpec, data: Path | None, out: Path) -> None:
-    torch.set_num_threads(1)
+    process_settings()
     try:
         dataset = datasets[spec.dataset]
         arrays = read_report_pickle(data) if data else dataset.load()

@@ -187,9 +187,9 @@ class Stream:
         parts = [self._pass(n)[max(0, first - n * self.size) : last - n * self.size] for n in numbers]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def steps(self, epochs: int) -> int:
-        """The steps after which `epochs` data sets' worth of images have been seen."""
-        return -(-epochs * self.size // self.batch_size)
+    def steps(self, tenths: int) -> int:
+        """The steps after which this many tenths of the data set's worth of images have been seen."""
+        return -(-tenths * self.size // (10 * self.batch_size))
 
     def _pass(self, number: int) -> np.ndarray:
         if number not in self._passes:

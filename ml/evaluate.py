@@ -25,6 +25,10 @@ class Images:
         """The tensors of `arrays`; the images share memory."""
         return cls(torch.from_numpy(arrays.images), torch.from_numpy(arrays.labels.astype(np.int64)))
 
+    def to(self, device: str) -> "Images":
+        """The same on another device."""
+        return Images(self.images.to(device), self.labels.to(device))
+
     def __len__(self) -> int:
         return len(self.labels)
 

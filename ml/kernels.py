@@ -10,20 +10,17 @@ NaN and infinity keep their meaning: of LLVM's fast-math flags those that assume
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
 
 import numpy as np
 from numba import njit, uint64
 
 from ml.optimizers import ADAM_BETAS, ADAM_EPSILON
 
-F = TypeVar("F", bound=Callable[..., Any])
 
-
-def _compiled(function: F) -> F:
+def _compiled(function: Callable[..., None]) -> Callable[..., None]:
     """Compile at the first call, or take what an earlier process compiled from the cache."""
     flags = {"contract", "reassoc", "nsz"}
-    compiled: F = njit(nogil=True, cache=True, fastmath=flags, error_model="numpy")(function)
+    compiled: Callable[..., None] = njit(nogil=True, cache=True, fastmath=flags, error_model="numpy")(function)
     return compiled
 
 
@@ -33,7 +30,7 @@ REST1, REST2 = 1 - BETA1, 1 - BETA2
 
 
 @_compiled
-def coefficients(steps, rates, adam, rate, root):  # type: ignore[no-untyped-def]
+def coefficients(steps, rates, adam, rate, root):
     """Count a step of every lane, and make rate and root what `hyper.Hyper` says they are."""
     for k in range(steps.shape[0]):
         steps[k] += 1
@@ -42,18 +39,18 @@ def coefficients(steps, rates, adam, rate, root):  # type: ignore[no-untyped-def
 
 
 @_compiled
-def _add(out, o, factor, x, i, n):  # type: ignore[no-untyped-def]
+def _add(out, o, factor, x, i, n):
     """out[o : o + n] += factor × x[i : i + n]."""
     for j in range(n):
         out[o + j] += factor * x[i + j]
 
 
 @_compiled
-def lit_pixels(images, indices, scale, counts, rows, values):  # type: ignore[no-untyped-def]
+def lit_pixels(images, indices, scale, counts, rows, values):
     """List, pixel by pixel, which images of a batch are not dark there.
 
     images uint8 [n, pixels] and indices int64 [batch] name the batch; scale [256] turns a pixel into its value.
-    Fills counts int64 [pixels + 1], rows int64 and values [pixels + 1, batch]; the last pixel is the bias: 1 everywhere.
+    Fills counts int64 [pixels + 1], rows int64 and values [pixels + 1, batch]; the last pixel is the bias: always 1.
     """
     pixels = images.shape[1]
     counts[:] = 0
@@ -72,8 +69,8 @@ def lit_pixels(images, indices, scale, counts, rows, values):  # type: ignore[no
 
 
 @_compiled
-def wide_forward(weight, counts, rows, values, out):  # type: ignore[no-untyped-def]
-    """out [batch, columns] = lit pixels × weight [pixels + 1, columns], whose last row is the bias."""
+def wide_forward(weight, counts, rows, values, out):
+    """Out [batch, columns] = lit pixels × weight [pixels + 1, columns], whose last row is the bias."""
     bias = weight[-1]
     for b in range(out.shape[0]):
         out[b] = bias
@@ -87,8 +84,8 @@ def wide_forward(weight, counts, rows, values, out):  # type: ignore[no-untyped-
 
 
 @_compiled
-def _add_listed(row, n, x, count, rows, values):  # type: ignore[no-untyped-def]
-    """row [n] += Σ over the list of value × that row of x [rows × n]; four at a time, to load and store `row` less."""
+def _add_listed(row, n, x, count, rows, values):
+    """Row [n] += Σ over the list of value × that row of x [rows × n]; four at a time, to load and store `row` less."""
     c = 0
     while c + 4 <= count:
         x0, x1, x2, x3 = values[c], values[c + 1], values[c + 2], values[c + 3]
@@ -106,7 +103,7 @@ def _add_listed(row, n, x, count, rows, values):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _adam(w, m, v, o, g, first, last, rate, root, decay):  # type: ignore[no-untyped-def]
+def _adam(w, m, v, o, g, first, last, rate, root, decay):
     """Adam's step for columns first..last of the row at o, by torch's formula with per-column coefficients."""
     b1, a1, b2, a2 = w.dtype.type(BETA1), w.dtype.type(REST1), w.dtype.type(BETA2), w.dtype.type(REST2)
     eps = w.dtype.type(EPSILON)
@@ -120,7 +117,7 @@ def _adam(w, m, v, o, g, first, last, rate, root, decay):  # type: ignore[no-unt
 
 
 @_compiled
-def _momentum(w, m, o, g, first, last, rate, decay, momentum):  # type: ignore[no-untyped-def]
+def _momentum(w, m, o, g, first, last, rate, decay, momentum):
     """SGD's step with momentum."""
     for j in range(first, last):
         velocity = momentum[j] * m[o + j] + g[j] + decay[j] * w[o + j]
@@ -129,18 +126,18 @@ def _momentum(w, m, o, g, first, last, rate, decay, momentum):  # type: ignore[n
 
 
 @_compiled
-def _sgd(w, o, g, first, last, rate, decay):  # type: ignore[no-untyped-def]
+def _sgd(w, o, g, first, last, rate, decay):
     """SGD's step without momentum."""
     for j in range(first, last):
         w[o + j] -= rate[j] * (g[j] + decay[j] * w[o + j])
 
 
 @_compiled
-def wide_update(weight, m, v, delta, counts, rows, values, ends, bounds, still, rate, root, decay, momentum):  # type: ignore[no-untyped-def]
+def wide_update(weight, m, v, delta, counts, rows, values, ends, bounds, still, rate, root, decay, momentum):
     """One optimizer step of a first layer, each gradient row made from delta [batch, columns] where it is needed.
 
-    ends int64 [lanes + 1] says where each lane's columns end. The coefficients, a number a lane, and bounds are those of
-    `hyper.py`. `still`: no lane decays, so plain SGD has nothing to do where no pixel is lit.
+    ends int64 [lanes + 1] says where each lane's columns end. The coefficients, a number a lane, and bounds are those
+    of `hyper.py`. `still`: no lane decays, so plain SGD has nothing to do where no pixel is lit.
     """
     n = uint64(weight.shape[1])
     adam, heavy = uint64(ends[bounds[0]]), uint64(ends[bounds[1]])
@@ -162,7 +159,7 @@ def wide_update(weight, m, v, delta, counts, rows, values, ends, bounds, still, 
 
 
 @_compiled
-def lane_update(weight, gradient, m, v, bounds, rate, root, decay, momentum):  # type: ignore[no-untyped-def]
+def lane_update(weight, gradient, m, v, bounds, rate, root, decay, momentum):
     """One optimizer step of weight [lanes, n], given its gradient; coefficients are a number a lane."""
     b1, a1 = weight.dtype.type(BETA1), weight.dtype.type(REST1)
     b2, a2 = weight.dtype.type(BETA2), weight.dtype.type(REST2)
@@ -186,7 +183,7 @@ def lane_update(weight, gradient, m, v, bounds, rate, root, decay, momentum):  #
 
 
 @_compiled
-def _add_rows(out, o, o_step, factor, x, i, i_step, n, rows):  # type: ignore[no-untyped-def]
+def _add_rows(out, o, o_step, factor, x, i, i_step, n, rows):
     """`_add` for several rows, each a step further on."""
     for _ in range(rows):
         for j in range(n):
@@ -196,11 +193,11 @@ def _add_rows(out, o, o_step, factor, x, i, i_step, n, rows):  # type: ignore[no
 
 
 @_compiled
-def image_convolution(images, indices, scale, weight, out):  # type: ignore[no-untyped-def]
+def image_convolution(images, indices, scale, weight, out):
     """Convolve a batch of images with every lane's kernels at once, lit pixels only.
 
-    images uint8 [n, channels, height, width]; weight [channels, size, size, columns], both kernel axes reversed, so that
-    what one pixel adds to a row of out [batch, height, width, columns] is one run of numbers on both sides.
+    images uint8 [n, channels, height, width]; weight [channels, size, size, columns], both kernel axes reversed, so
+    that what one pixel adds to a row of out [batch, height, width, columns] is one run of numbers on both sides.
     Adds to out.
     """
     channels, size, n = weight.shape[0], weight.shape[1], uint64(weight.shape[3])
@@ -222,7 +219,7 @@ def image_convolution(images, indices, scale, weight, out):  # type: ignore[no-u
 
 
 @_compiled
-def image_convolution_gradient(images, indices, scale, delta, gradient):  # type: ignore[no-untyped-def]
+def image_convolution_gradient(images, indices, scale, delta, gradient):
     """Add to gradient, in the layout of `image_convolution`, what delta [batch, height, width, columns] asks for."""
     channels, size, n = gradient.shape[0], gradient.shape[1], uint64(gradient.shape[3])
     high, wide = delta.shape[1], delta.shape[2]
@@ -243,8 +240,8 @@ def image_convolution_gradient(images, indices, scale, delta, gradient):  # type
 
 
 @_compiled
-def column_sums(x, sums):  # type: ignore[no-untyped-def]
-    """sums [columns] = the sums of x [rows × columns]."""
+def column_sums(x, sums):
+    """Sums [columns] = the sums of x [rows × columns]."""
     flat, n = x.reshape(-1), uint64(sums.shape[0])
     sums[:] = 0
     o = uint64(0)
@@ -255,7 +252,7 @@ def column_sums(x, sums):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _pool_row(out, o, x, i, n, size, line, blocks):  # type: ignore[no-untyped-def]
+def _pool_row(out, o, x, i, n, size, line, blocks):
     """The largest of each block of a row of blocks; NaN is largest."""
     for _ in range(blocks):
         for j in range(n):
@@ -270,8 +267,11 @@ def _pool_row(out, o, x, i, n, size, line, blocks):  # type: ignore[no-untyped-d
 
 
 @_compiled
-def pool(x, size, out):  # type: ignore[no-untyped-def]
-    """The largest of each block of x [batch, height, width, columns]; out [batch, height // size, width // size, columns]."""
+def pool(x, size, out):
+    """The largest of each block of x [batch, height, width, columns].
+
+    out is [batch, height // size, width // size, columns].
+    """
     n, line, square = uint64(x.shape[3]), uint64(x.shape[2]) * uint64(x.shape[3]), uint64(size)
     flat, result = x.reshape(-1), out.reshape(-1)
     blocks = uint64(out.shape[2])
@@ -282,7 +282,7 @@ def pool(x, size, out):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _give_row(out, x, i, delta, largest, o, left, n, size, line, blocks):  # type: ignore[no-untyped-def]
+def _give_row(out, x, i, delta, largest, o, left, n, size, line, blocks):
     """Give each block's delta, in a row of blocks, to the first of its places that is largest."""
     for _ in range(blocks):
         for j in range(n):
@@ -299,7 +299,7 @@ def _give_row(out, x, i, delta, largest, o, left, n, size, line, blocks):  # typ
 
 
 @_compiled
-def pool_gradient(delta, x, largest, size, out):  # type: ignore[no-untyped-def]
+def pool_gradient(delta, x, largest, size, out):
     """Give each block's delta to the first of its places that is largest; the rest of out, of x's shape, is 0."""
     n, line, square = uint64(x.shape[3]), uint64(x.shape[2]) * uint64(x.shape[3]), uint64(size)
     flat, d, best, result = x.reshape(-1), delta.reshape(-1), largest.reshape(-1), out.reshape(-1)
@@ -314,7 +314,7 @@ def pool_gradient(delta, x, largest, size, out):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _move(out, o, o_step, x, i, i_step, n, times):  # type: ignore[no-untyped-def]
+def _move(out, o, o_step, x, i, i_step, n, times):
     """Copy n numbers, several times, each a step further on."""
     for _ in range(times):
         for j in range(n):
@@ -324,7 +324,7 @@ def _move(out, o, o_step, x, i, i_step, n, times):  # type: ignore[no-untyped-de
 
 
 @_compiled
-def _unfold(image, inputs, wide, patches, run, size, high, across):  # type: ignore[no-untyped-def]
+def _unfold(image, inputs, wide, patches, run, size, high, across):
     """Every patch of an image [tall × wide × inputs], size runs each."""
     o = uint64(0)
     for y in range(high):
@@ -338,7 +338,7 @@ def _unfold(image, inputs, wide, patches, run, size, high, across):  # type: ign
 
 
 @_compiled
-def _fold(patches, run, size, high, across, image, inputs, wide):  # type: ignore[no-untyped-def]
+def _fold(patches, run, size, high, across, image, inputs, wide):
     """Add every patch to the image it would have come from."""
     o = uint64(0)
     for y in range(high):
@@ -352,7 +352,7 @@ def _fold(patches, run, size, high, across, image, inputs, wide):  # type: ignor
 
 
 @_compiled
-def _four(asked, o, weight, gradient, patches, patch, q0, q1, q2, q3, v0, v1, v2, v3):  # type: ignore[no-untyped-def]
+def _four(asked, o, weight, gradient, patches, patch, q0, q1, q2, q3, v0, v1, v2, v3):
     """For four outputs of one place: what they ask of its patch, and what the patch gives to their kernels."""
     for j in range(patch):
         asked[o + j] += (v0 * weight[q0 + j] + v1 * weight[q1 + j]) + (v2 * weight[q2 + j] + v3 * weight[q3 + j])
@@ -365,7 +365,7 @@ def _four(asked, o, weight, gradient, patches, patch, q0, q1, q2, q3, v0, v1, v2
 
 
 @_compiled
-def _ask_and_give(delta, d, step, places, outputs, weight, patches, asked, gradient, bias, patch):  # type: ignore[no-untyped-def]
+def _ask_and_give(delta, d, step, places, outputs, weight, patches, asked, gradient, bias, patch):
     """`_four` for the outputs of each place whose delta is not 0; three spare outputs, times 0, fill up the four."""
     q, v = np.empty(outputs + uint64(4), np.uint64), np.empty(outputs + uint64(4), delta.dtype)
     asked[:] = 0
@@ -393,8 +393,8 @@ def _ask_and_give(delta, d, step, places, outputs, weight, patches, asked, gradi
 
 
 @_compiled
-def convolution_gradients(delta, x, weight, dx, gradient, bias):  # type: ignore[no-untyped-def]
-    """What delta asks of a convolution's input, kernels and bias; only where delta is not 0, which after pooling is rare.
+def convolution_gradients(delta, x, weight, dx, gradient, bias):
+    """What delta asks of a convolution's input, kernels and bias; where it is 0, as mostly after pooling, nothing.
 
     delta [batch, height, width, lanes, outputs]; x and dx [batch, height + size - 1, width + size - 1, lanes, inputs];
     weight and gradient [lanes, outputs, size, run], a run being size × inputs numbers and padding: 0 in weight,
@@ -428,7 +428,7 @@ def convolution_gradients(delta, x, weight, dx, gradient, bias):  # type: ignore
 
 
 @_compiled
-def rank_update(x, delta, weight, m, v, rate, root, decay, momentum, bounds):  # type: ignore[no-untyped-def]
+def rank_update(x, delta, weight, m, v, rate, root, decay, momentum, bounds):
     """One optimizer step of weight [lanes, features + 1, outputs], its gradient xᵀ delta made row by row.
 
     x [lanes, batch, features], delta [lanes, batch, outputs]; the last row of weight is the bias; coefficients are a

@@ -35,7 +35,7 @@ class Key:
 
 def key_of(spec: "TuneSpec", params: Params) -> Key:
     """The key of a trial with these hyper-parameters."""
-    return Key(params.batch_size, tuple(type(layer).__name__ for layer in spec.layers(params)))
+    return Key(params.batch_size, tuple(layer.kind for layer in spec.layers(params)))
 
 
 def key_names(spec: "TuneSpec") -> tuple[str, ...]:

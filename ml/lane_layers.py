@@ -1,22 +1,22 @@
 """The layers of lanes: each kind of layer for all lanes at once, forward and backward.
 
 Two forms of activation pass between them: images [batch, height, width, lanes, channels] and rows [lanes, batch,
-features]. Where lanes differ in channels or features, the narrower are padded with zeros, and stay zero: a padded unit
-has no weights, ReLU passes nothing on where its output is 0, and no optimizer moves a weight whose gradients were all 0.
-Each layer keeps what its backward pass needs from the forward pass before it.
+features]. Where lanes differ in channels or features, the narrower are padded with zeros, and stay zero: a padded
+unit has no weights, ReLU passes nothing on where its output is 0, and no optimizer moves a weight whose gradients were
+all 0. Each layer keeps what its backward pass needs from the forward pass before it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from ml.hyper import Hyper
-from ml.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU
+from ml.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU, Shape
 from ml.ops import Batch, Ops, Parameter
 
 Slot = Literal["value", "first", "second"]  # which tensor of a parameter
@@ -52,8 +52,8 @@ class LaneLayer(ABC):
         """What leaves where `x` enters; a Batch enters the first layer."""
 
     @abstractmethod
-    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor | None:
-        """From the loss's derivative by what left: the gradients, and where `wanted` the derivative by what entered."""
+    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor:
+        """Note the gradients, from the loss's derivative by what left; that by what entered, where it is wanted."""
 
     def step(self, hyper: Hyper) -> None:
         """One optimizer step."""
@@ -62,6 +62,7 @@ class LaneLayer(ABC):
 
     def put(self, lane: int, slot: Slot, weight: Tensor, bias: Tensor) -> None:
         """Write one lane's share of the parameters, given in torch's layout."""
+        raise NotImplementedError
 
     def take(self, lane: int, slot: Slot) -> tuple[Tensor, Tensor]:
         """Read what `put` wrote: weight and bias."""
@@ -79,8 +80,8 @@ class Spread(LaneLayer):
         pixels = x.pixels.permute(0, 2, 3, 1).unsqueeze(3)
         return pixels.expand(-1, -1, -1, self.lanes, -1).contiguous()
 
-    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor | None:
-        return None
+    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor:
+        return delta
 
 
 class ImageLinear(LaneLayer):
@@ -99,16 +100,16 @@ class ImageLinear(LaneLayer):
         if self.even:
             return out.view(len(x), -1, self.widths[0]).transpose(0, 1)
         rows = out.new_zeros(len(self.widths), len(x), max(self.widths))
-        for row, own in zip(rows, out.split(self.widths, 1), strict=True):
+        for row, own in zip(rows, torch.split(out, self.widths, 1), strict=True):
             row[:, : own.shape[1]] = own
         return rows
 
-    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor | None:
+    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor:
         if self.even:
             self.delta = delta.transpose(0, 1).reshape(len(self.batch), -1)
         else:
             self.delta = torch.cat([own[:, :width] for own, width in zip(delta, self.widths, strict=True)], 1)
-        return None
+        return delta
 
     def step(self, hyper: Hyper) -> None:
         self.ops.image_linear_update(self.batch, self.delta, self.parameters[0], hyper)
@@ -122,8 +123,9 @@ class ImageLinear(LaneLayer):
         return own[:-1].t(), own[-1]
 
     def _own(self, lane: int, slot: Slot) -> Tensor:
+        first = sum(self.widths[:lane])
         whole: Tensor = getattr(self.parameters[0], slot)
-        return whole.split(self.widths, 1)[lane]
+        return whole[:, first : first + self.widths[lane]]
 
 
 class Convolution(LaneLayer):
@@ -160,9 +162,9 @@ class ImageConvolution(Convolution):
         weight, bias = self.parameters
         return self.ops.image_convolution(x, weight.value, bias.value)
 
-    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor | None:
+    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor:
         self.ops.image_convolution_gradients(self.batch, delta, *self.parameters)
-        return None
+        return delta
 
 
 class LaneConvolution(Convolution):
@@ -174,9 +176,9 @@ class LaneConvolution(Convolution):
         kernels = weight.value.flatten(0, 1).permute(0, 3, 1, 2)
         lanes, outputs = bias.value.shape
         out = functional.conv2d(x.flatten(3).permute(0, 3, 1, 2), kernels, bias.value.flatten(), groups=lanes)
-        return out.permute(0, 2, 3, 1).contiguous().unflatten(3, (lanes, outputs))
+        return out.permute(0, 2, 3, 1).reshape(len(x), *out.shape[2:], lanes, outputs)
 
-    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor | None:
+    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor:
         return self.ops.convolution_gradients(delta, self.x, *self.parameters, wanted=wanted)
 
 
@@ -194,13 +196,13 @@ class LaneLinear(LaneLayer):
         weight = self.parameters[0].value
         return torch.baddbmm(weight[:, -1:], x, weight[:, :-1])
 
-    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor | None:
+    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor:
         (weight,) = self.parameters
         self.delta = delta
         if not self._by_rank:
             weight.gradient[:, :-1] = torch.bmm(self.x.transpose(1, 2), delta)
             weight.gradient[:, -1] = delta.sum(1)
-        return torch.bmm(delta, weight.value[:, :-1].transpose(1, 2)) if wanted else None
+        return torch.bmm(delta, weight.value[:, :-1].transpose(1, 2)) if wanted else delta
 
     def step(self, hyper: Hyper) -> None:
         if self._by_rank:
@@ -235,7 +237,7 @@ class Rectifier(LaneLayer):
         self.out = x.clamp_min_(0)
         return self.out
 
-    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor | None:
+    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor:
         asked: Tensor = torch.ops.aten.threshold_backward(delta, self.out, 0)
         return asked
 
@@ -253,8 +255,8 @@ class Pool(LaneLayer):
         self.out = self.ops.pool(x, self.size)
         return self.out
 
-    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor | None:
-        return self.ops.pool_gradient(delta, self.x, self.out, self.size) if wanted else None
+    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor:
+        return self.ops.pool_gradient(delta, self.x, self.out, self.size) if wanted else delta
 
 
 class Rows(LaneLayer):
@@ -270,8 +272,8 @@ class Rows(LaneLayer):
     def forward(self, x: Tensor) -> Tensor:
         return x.permute(3, 0, 1, 2, 4).flatten(2)
 
-    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor | None:
-        return delta.unflatten(2, self.shape).permute(1, 2, 3, 0, 4).contiguous()
+    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor:
+        return delta.reshape(*delta.shape[:2], *self.shape).permute(1, 2, 3, 0, 4).contiguous()
 
 
 class Same(LaneLayer):
@@ -283,7 +285,7 @@ class Same(LaneLayer):
     def forward(self, x: Tensor) -> Tensor:
         return x
 
-    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor | None:
+    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor:
         return delta
 
 
@@ -300,7 +302,7 @@ LANE_LAYERS: dict[type[Layer], type[LaneLayer]] = {
 }
 
 
-def lane_layers(networks: Sequence[Sequence[Layer]], image: tuple[int, int, int], ops: Ops) -> list[tuple[int, LaneLayer]]:
+def lane_layers(networks: Sequence[Sequence[Layer]], image: Shape, ops: Ops) -> list[tuple[int, LaneLayer]]:
     """The layers of `networks`, whose layers are of the same kinds, for images (channels, height, width).
 
     Each comes with the place of its like in every network, by which weights are named.

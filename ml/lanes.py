@@ -55,8 +55,8 @@ class LaneState:
 
     @property
     def kinds(self) -> list[str]:
-        """The kinds of layers, and what of them lanes must have in common."""
-        return [f"{type(layer).__name__}({getattr(layer, 'kernel_size', '')})" for layer in self.layers]
+        """The kinds of layers."""
+        return [layer.kind for layer in self.layers]
 
     def module(self) -> nn.Sequential:
         """A plain torch module with these weights."""
@@ -104,11 +104,8 @@ class Lanes:
         self._losses += losses
         self._steps += 1
         self.hyper.advance()
-        first = self._layers[0][1]
-        wanted: Tensor | None = delta
-        for _, layer in reversed(self._layers):
-            assert wanted is not None
-            wanted = layer.backward(wanted, wanted=layer is not first)
+        for i, (_, layer) in reversed(list(enumerate(self._layers))):
+            delta = layer.backward(delta, wanted=i > 0)
             layer.step(self.hyper)
 
     def losses(self) -> list[float]:
@@ -132,25 +129,24 @@ class Lanes:
             labels = data.labels[first : first + len(indices)]
             total += losses_of(self.loss, outputs, labels).double() * len(indices)
             right += (outputs.argmax(2) == labels).sum(1)
-        pairs = zip((total / len(data)).tolist(), (right / len(data)).tolist(), strict=True)
-        return self._in_order(list(pairs))
+        pairs = zip(total.tolist(), right.tolist(), strict=True)
+        return self._in_order([(loss / len(data), count / len(data)) for loss, count in pairs])
 
     def outputs(self, data: Images, indices: np.ndarray) -> Tensor:
         """Each lane's outputs, [lanes, batch, classes]."""
         found = self._forward(Batch(data.images, data.labels, indices, self.dtype))
         return found[torch.tensor(self._in_order(list(range(len(self)))))]
 
+    def state(self, lane: int) -> LaneState:
+        """What one lane's training has come to, as tensors of its own."""
+        place = self.order.index(lane)
+        given = self._states[place]
+        value, first, second = (self._taken(place, slot) for slot in SLOTS)
+        return LaneState(given.layers, given.optimizer, value, first, second, int(self.hyper.steps[place]))
+
     def states(self) -> list[LaneState]:
-        """What each lane's training has come to, as tensors of its own."""
-        found = []
-        for lane, (state, steps) in enumerate(zip(self._states, self.hyper.steps.tolist(), strict=True)):
-            slots: list[dict[str, Tensor]] = [{} for _ in SLOTS]
-            for slot, tensors in zip(SLOTS, slots, strict=True):
-                for place, layer in self._trained():
-                    weight, bias = layer.take(lane, slot)
-                    tensors[f"{place}.weight"], tensors[f"{place}.bias"] = _own(weight), _own(bias)
-            found.append(LaneState(state.layers, state.optimizer, *slots, steps))
-        return self._in_order(found)
+        """What every lane's training has come to."""
+        return [self.state(lane) for lane in range(len(self))]
 
     def split(self) -> list[nn.Sequential]:
         """Each lane as a plain torch module."""
@@ -158,11 +154,18 @@ class Lanes:
 
     def _forward(self, batch: Batch) -> Tensor:
         """Outputs [lanes, batch, classes], the lanes in the order in which they stand."""
-        x: Batch | Tensor = batch
-        for _, layer in self._layers:
+        first, *others = (layer for _, layer in self._layers)
+        x = first.forward(batch)
+        for layer in others:
             x = layer.forward(x)
-        assert isinstance(x, Tensor)
         return x
+
+    def _taken(self, place: int, slot: Slot) -> dict[str, Tensor]:
+        taken: dict[str, Tensor] = {}
+        for name, layer in self._trained():
+            weight, bias = layer.take(place, slot)
+            taken |= {f"{name}.weight": _own(weight), f"{name}.bias": _own(bias)}
+        return taken
 
     def _trained(self) -> list[tuple[int, LaneLayer]]:
         return [(place, layer) for place, layer in self._layers if layer.parameters]
@@ -234,6 +237,16 @@ def check(states: Sequence[LaneState], image: Shape) -> None:
                 f"lanes must have the same kinds of layers: {'-'.join(states[0].kinds)} and {'-'.join(state.kinds)}; "
                 "train them in packs of their own"
             )
+
+
+def process_settings() -> None:
+    """Make this process one that trains: one thread, and numbers below 1e-38 as 0.
+
+    Two threads on a busy core ran up to five times slower than one. What Adam remembers of a pixel that stays dark
+    decays to such numbers, and a processor takes a hundred times longer over them.
+    """
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
 
 
 def bytes_of(layers: list[Layer], image: Shape, batch: int) -> int:

@@ -27,6 +27,11 @@ class Layer(ABC):
     def __init_subclass__(cls) -> None:
         Layer.kinds[cls.__name__] = cls
 
+    @property
+    def kind(self) -> str:
+        """What lanes must have in common at this place: the class, and all but the widths."""
+        return type(self).__name__
+
     @abstractmethod
     def output_shape(self, shape: Shape) -> Shape:
         """The shape that leaves the layer; ShapeError where `shape` cannot enter it."""
@@ -67,6 +72,10 @@ class Conv2d(Layer):
     out_channels: int
     kernel_size: int
 
+    @property
+    def kind(self) -> str:
+        return f"{super().kind}({self.kernel_size})"
+
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) != 3 or shape[0] != self.in_channels or min(shape[1:]) < self.kernel_size:
             raise ShapeError(
@@ -89,6 +98,10 @@ class MaxPool2d(Layer):
     """The largest of each kernel_size × kernel_size block; a remainder at the edge is left out."""
 
     kernel_size: int
+
+    @property
+    def kind(self) -> str:
+        return f"{super().kind}({self.kernel_size})"
 
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) != 3 or min(shape[1:]) < self.kernel_size:

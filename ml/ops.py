@@ -84,8 +84,8 @@ class Parameter:
     @cached_property
     def ends(self) -> np.ndarray:
         """Where each lane's columns end, int64 [lanes + 1]."""
-        assert self.columns is not None
-        return np.concatenate([[0], np.cumsum(self.columns.numpy())])
+        columns = [] if self.columns is None else self.columns.tolist()
+        return np.cumsum([0, *columns])
 
     def move(self, device: torch.device, dtype: torch.dtype) -> None:
         """Move all of it to a device and a type."""
@@ -117,7 +117,7 @@ class Ops(Protocol):
 
     def convolution_gradients(
         self, delta: Tensor, x: Tensor, weight: Parameter, bias: Parameter, *, wanted: bool
-    ) -> Tensor | None:
+    ) -> Tensor:
         """Set the gradients of a convolution of x; what delta asks of x, where that is wanted."""
 
     def pool(self, x: Tensor, size: int) -> Tensor:
@@ -161,16 +161,14 @@ class KernelOps:
         lanes, outputs, size, _, channels = weight.value.shape
         runs = delta.new_zeros(channels, size, size, lanes * outputs)
         flat = delta.reshape(*delta.shape[:3], -1)
-        kernels.image_convolution_gradient(
-            batch.images.numpy(), batch.indices, batch.scale, flat.numpy(), runs.numpy()
-        )
+        kernels.image_convolution_gradient(batch.images.numpy(), batch.indices, batch.scale, flat.numpy(), runs.numpy())
         runs = runs.view(channels, size, size, lanes, outputs).permute(3, 4, 1, 2, 0)
         weight.gradient.copy_(runs.flip(2, 3))
         kernels.column_sums(flat.numpy(), bias.arrays[1].reshape(-1))
 
     def convolution_gradients(
         self, delta: Tensor, x: Tensor, weight: Parameter, bias: Parameter, *, wanted: bool
-    ) -> Tensor | None:
+    ) -> Tensor:
         lanes, outputs, size, _, inputs = weight.value.shape
         run = size * inputs
         padded = functional.pad(weight.value.reshape(lanes, outputs, size, run), (0, -run % 8))
@@ -223,7 +221,7 @@ class TorchOps:
     def image_convolution(self, batch: Batch, weight: Tensor, bias: Tensor) -> Tensor:
         lanes, outputs = bias.shape
         out = functional.conv2d(batch.pixels, weight.flatten(0, 1).permute(0, 3, 1, 2), bias.flatten())
-        return out.permute(0, 2, 3, 1).unflatten(3, (lanes, outputs))
+        return out.permute(0, 2, 3, 1).reshape(len(batch), *out.shape[2:], lanes, outputs)
 
     def image_convolution_gradients(self, batch: Batch, delta: Tensor, weight: Parameter, bias: Parameter) -> None:
         _, given = _convolution_backward(delta, batch.pixels, weight, groups=1, wanted=False)
@@ -232,23 +230,23 @@ class TorchOps:
 
     def convolution_gradients(
         self, delta: Tensor, x: Tensor, weight: Parameter, bias: Parameter, *, wanted: bool
-    ) -> Tensor | None:
+    ) -> Tensor:
         flat = x.flatten(3).permute(0, 3, 1, 2)
         asked, given = _convolution_backward(delta, flat, weight, groups=len(weight.value), wanted=wanted)
         weight.gradient.copy_(given)
         bias.gradient.copy_(delta.sum((0, 1, 2)))
-        return None if asked is None else asked.permute(0, 2, 3, 1).unflatten(3, tuple(x.shape[3:]))
+        return delta if asked is None else asked.permute(0, 2, 3, 1).reshape(x.shape)
 
     def pool(self, x: Tensor, size: int) -> Tensor:
         out = functional.max_pool2d(x.flatten(3).permute(0, 3, 1, 2), size)
-        return out.permute(0, 2, 3, 1).unflatten(3, tuple(x.shape[3:]))
+        return out.permute(0, 2, 3, 1).reshape(len(out), *out.shape[2:], *x.shape[3:])
 
     def pool_gradient(self, delta: Tensor, x: Tensor, largest: Tensor, size: int) -> Tensor:
         flat = x.flatten(3).permute(0, 3, 1, 2)
         sides = ([size, size], [size, size], [0, 0], [1, 1], False)
         _, places = aten.max_pool2d_with_indices(flat, *sides)
         given = aten.max_pool2d_with_indices_backward(delta.flatten(3).permute(0, 3, 1, 2), flat, *sides, places)
-        asked: Tensor = given.permute(0, 2, 3, 1).unflatten(3, tuple(x.shape[3:]))
+        asked: Tensor = given.permute(0, 2, 3, 1).reshape(x.shape)
         return asked
 
     def rank_update(self, x: Tensor, delta: Tensor, weight: Parameter, hyper: Hyper) -> None:

@@ -80,7 +80,8 @@ class Finished:
     number: int
     state: TrialState
     reason: str  # why it ended, in words
-    best: Measurement | None  # its best epoch, None where there is none
+    best: Measurement | None  # its best measurement, None where there is none
+    value: float | None  # the objective of that
     checkpoint: "Checkpoint | None"  # the best epoch's weights, where the trial may win
 
 

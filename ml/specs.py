@@ -24,7 +24,7 @@ from pydantic import (
 from ml.datasets import SplitName, cut_sizes, datasets
 from ml.early_stopping import EarlyStopping
 from ml.errors import Problem, SpecError, UnknownName
-from ml.layers import Layer, ShapeError, parameter_count
+from ml.layers import Layer, Shape, ShapeError, parameter_count
 from ml.networks import Network, networks
 from ml.params import Params
 from ml.registry import Registry
@@ -32,6 +32,7 @@ from ml.samplers import Hyperband, Pruner, Random, Sampler, Tpe, pruners, sample
 from ml.space import MAX_GRID, Fixed, Grid, SearchSpace, grid_size
 
 MAX_TRIALS = 100_000
+MAX_LANES = 1024
 MAX_WEIGHTS = 50_000_000  # 200 MB of float32, and three times that with Adam's state
 
 
@@ -106,6 +107,11 @@ class Spec(BaseModel):
         """Whether a higher objective is better."""
         return self.objective == "val_accuracy"
 
+    @property
+    def image(self) -> Shape:
+        """The shape of an image: channels, height, width."""
+        return datasets[self.dataset].shape
+
     def layers(self, params: Params) -> list[Layer]:
         """The layers that `params` describe, for this data set."""
         dataset = datasets[self.dataset]
@@ -136,6 +142,12 @@ class TuneSpec(Spec):
     )
     sampler: SerializeAsAny[AnySampler] = Tpe()
     pruner: SerializeAsAny[AnyPruner] = Hyperband()
+    lanes: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_LANES,
+        description="trials that one trainer trains together; by default what measured fastest on its machine",
+    )
     budget: Budget = Budget(trials=20)
 
     @model_validator(mode="before")

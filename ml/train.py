@@ -1,25 +1,20 @@
-"""Training: data, model, optimizer, loop, evaluation."""
+"""What a trial trains on, and what its training has come to: the lane."""
 
-import copy
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import isfinite
-from time import perf_counter
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ml.datasets import Arrays, Dataset, SplitName, Stream, cut
+from ml.datasets import Arrays, Dataset, SplitName, cut
 from ml.early_stopping import Patience
-from ml.evaluate import Images, evaluate, loss_of, scaled
-from ml.lanes import module_of, optimizer_of
+from ml.evaluate import Images
+from ml.lanes import LaneState
 from ml.params import Params
 from ml.records import Measurement, TrialState
 from ml.samplers import STEPS_PER_EPOCH
 from ml.specs import TuneSpec
-
-CHECK_EVERY = 100  # steps between looks at the loss; each look costs a few microseconds, a lost epoch seconds
 
 
 @dataclass(frozen=True)
@@ -30,15 +25,24 @@ class TrainingData:
     validation: Images
 
     @classmethod
-    def load(cls, dataset: Dataset, split: SplitName, seed: int) -> "TrainingData":
-        """Read a registered data set and cut it; DataError where it is damaged."""
-        return cls.of(dataset.load(), dataset.official_test, split, seed)
+    def load(cls, dataset: Dataset, split: SplitName, seed: int, device: str = "cpu") -> "TrainingData":
+        """Read a registered data set, cut it and put it on a device; DataError where it is damaged."""
+        return cls.of(dataset.load(), dataset.official_test, split, seed).to(device)
 
     @classmethod
     def of(cls, arrays: Arrays, official_test: int | None, split: SplitName, seed: int) -> "TrainingData":
         """Cut `arrays`; the test images are left out."""
         parts = cut(len(arrays), official_test, split, seed)
         return cls(Images.of(arrays.take(parts.train)), Images.of(arrays.take(parts.validation)))
+
+    def to(self, device: str) -> "TrainingData":
+        """The same on another device."""
+        return TrainingData(self.train.to(device), self.validation.to(device))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images lie, and so where they are trained on."""
+        return self.train.images.device
 
 
 @dataclass
@@ -51,22 +55,70 @@ class Lane:
     init_seed: int
     stream_seed: int
     start_step: int = 0
+    steps: int = 0  # taken
+    rung: int = 0  # measured so far
     state: TrialState = TrialState.RUNNING
     reason: str = ""  # why it ended
-    best: Measurement | None = None  # the best epoch so far
+    best: Measurement | None = None  # the best so far
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    loss: float = 0.0  # the sum over steps since it was last measured
+    unmeasured: int = 0  # steps since then
+    seconds: float = 0.0  # its share of the pack's time since then
 
     @cached_property
-    def module(self) -> nn.Sequential:
-        """The network, with its initial weights until it is trained."""
-        return module_of(self.spec.layers(self.params), self.init_seed)
+    def patience(self) -> Patience | None:
+        """The patience that it has left."""
+        return Patience(self.spec.early_stopping) if self.spec.early_stopping else None
 
-    def keep_if_best(self, measured: Measurement) -> None:
-        """Remember the weights of this epoch if none was better; of equals the first stays."""
+    @cached_property
+    def rungs(self) -> tuple[int, ...]:
+        """The steps, in tenths of an epoch, at which it is measured."""
+        return self.spec.rungs(self.params)
+
+    @property
+    def running(self) -> bool:
+        """Whether it is still to be trained."""
+        return self.state == TrialState.RUNNING
+
+    def initial(self) -> LaneState:
+        """It before its first step."""
+        return LaneState.initial(self.spec.layers(self.params), self.params.of_optimizer(), self.init_seed)
+
+    def trained(self, steps: int, loss: float, seconds: float) -> None:
+        """Count steps and their mean loss."""
+        self.steps += steps
+        self.unmeasured += steps
+        self.loss += loss * steps
+        self.seconds += seconds
+
+    def measure(self, val_loss: float, val_accuracy: float, seconds: float) -> Measurement:
+        """Its next rung, from its validation; the lane ends where it diverged, lost patience, or was trained enough."""
+        train_loss = self.loss / self.unmeasured
+        finite = isfinite(train_loss) and isfinite(val_loss)
+        measured = Measurement(
+            step=self.rungs[self.rung],
+            images_seen=self.steps * self.params.batch_size,
+            train_loss=train_loss if isfinite(train_loss) else None,
+            val_loss=val_loss if isfinite(val_loss) else None,
+            val_accuracy=val_accuracy if finite else None,
+            seconds=self.seconds + seconds,
+        )
+        self.rung += 1
+        self.loss, self.unmeasured, self.seconds = 0.0, 0, 0.0
+        whole = measured.step % STEPS_PER_EPOCH == 0
+        if not finite:
+            where = f"epoch {measured.epoch:g}"
+            self.end(TrialState.DIVERGED, f"the loss was no longer finite in {where}; try a lower learning rate")
+        elif self.rung == len(self.rungs):
+            self.end(TrialState.COMPLETED, "all epochs done")
+        elif whole and self.patience and self.patience.ends(val_loss):
+            self.end(TrialState.STOPPED_EARLY, f"no improvement of the validation loss up to epoch {measured.epoch:g}")
+        return measured
+
+    def is_best(self, measured: Measurement) -> bool:
+        """Whether no measurement was better; of equals the first is best."""
         value, best = objective(self.spec, measured), objective(self.spec, self.best)
-        if value is not None and (best is None or (value > best if self.spec.maximize else value < best)):
-            self.best = measured
-            self.best_weights = copy.deepcopy(self.module.state_dict())
+        return value is not None and (best is None or (value > best if self.spec.maximize else value < best))
 
     def end(self, state: TrialState, reason: str) -> None:
         """Take the lane out of training."""
@@ -78,78 +130,3 @@ def objective(spec: TuneSpec, measured: Measurement | None) -> float | None:
     if measured is None or not measured.finite:
         return None
     return measured.val_accuracy if spec.objective == "val_accuracy" else measured.val_loss
-
-
-def fit(lane: Lane, data: TrainingData, cut_now: Callable[[], bool]) -> Iterator[Measurement]:
-    """Train a lane, one Measurement an epoch, until `lane.state` says how it ended.
-
-    `cut_now` is asked before every step: where it is true the lane stops there, still running, without a measurement.
-    The caller may close the generator to prune.
-    """
-    spec, params = lane.spec, lane.params
-    stream = Stream(len(data.train), params.batch_size, lane.stream_seed)
-    optimizer = optimizer_of(lane.module, params)
-    patience = Patience(spec.early_stopping) if spec.early_stopping else None
-    step = 0
-    for epoch in range(1, spec.epochs(params) + 1):
-        started = perf_counter()
-        steps = range(step, stream.steps(epoch))
-        train_loss, done = _train(lane, stream, steps, data.train, optimizer, cut_now)
-        step += done
-        if train_loss is None:
-            return
-        val_loss, val_accuracy = evaluate(lane.module, data.validation, spec.loss)
-        images = step * params.batch_size
-        measured = _measurement(epoch, images, train_loss, val_loss, val_accuracy, perf_counter() - started)
-        lane.keep_if_best(measured)
-        if not measured.finite:
-            lane.end(TrialState.DIVERGED, f"the loss was no longer finite in epoch {epoch}; try a lower learning rate")
-        elif epoch == spec.epochs(params):
-            lane.end(TrialState.COMPLETED, "all epochs done")
-        elif patience and patience.ends(val_loss):
-            lane.end(TrialState.STOPPED_EARLY, f"no improvement of the validation loss up to epoch {epoch}")
-        yield measured
-        if lane.state != TrialState.RUNNING:
-            return
-
-
-def _train(
-    lane: Lane,
-    stream: Stream,
-    steps: range,
-    data: Images,
-    optimizer: torch.optim.Optimizer,
-    cut_now: Callable[[], bool],
-) -> tuple[float | None, int]:
-    """Train for `steps`; the mean loss, infinite or NaN where it diverged, None where it was cut; and steps done."""
-    module, kind = lane.module, lane.spec.loss
-    total = torch.zeros(())
-    done = 0
-    for step in steps:
-        if cut_now():
-            return None, done
-        indices = torch.from_numpy(stream.batch(lane.start_step + step))
-        outputs = module(scaled(data.images.index_select(0, indices)))
-        loss = loss_of(kind, outputs, data.labels.index_select(0, indices))
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        total += loss.detach()
-        done += 1
-        if done % CHECK_EVERY == 0 and not isfinite(total.item()):
-            break
-    return total.item() / done, done
-
-
-def _measurement(
-    epoch: int, images: int, train_loss: float, val_loss: float, val_accuracy: float, seconds: float
-) -> Measurement:
-    finite = isfinite(train_loss) and isfinite(val_loss)
-    return Measurement(
-        step=epoch * STEPS_PER_EPOCH,
-        images_seen=images,
-        train_loss=train_loss if isfinite(train_loss) else None,
-        val_loss=val_loss if isfinite(val_loss) else None,
-        val_accuracy=val_accuracy if finite else None,
-        seconds=seconds,
-    )

@@ -40,16 +40,16 @@ class Work:
     def start(self, claim: Claim, number: int) -> None:
         """Begin a trial."""
         params = {"batch_size": 32, "learning_rate": 0.01, "optimizer": "adam"}
-        self.ledger.start(claim, Started(number, params, {"learning_rate": 0.01}, {}, 1, 2, 0))
+        self.ledger.record(claim, [Started(number, params, {"learning_rate": 0.01}, {}, 1, 2, 0)], {})
 
     def run_trial(self, claim: Claim, value: float | None, state: TrialState = TrialState.COMPLETED) -> int:
         """Run the claimed pack's trial to its end in one epoch, close the pack; the trial's number."""
         (record,) = self.ledger.reservations(claim)
         best = measurement(1, value)
         self.start(claim, record.number)
-        self.ledger.measure(claim, Measured(record.number, best, {}))
-        saved = (f"{claim.job_id}/{record.number}", FILE) if state.judged else None
-        self.ledger.finish(claim, Finished(record.number, state, "for the test", best, None), value, saved)
+        finished = Finished(record.number, state, "for the test", best, value, None)
+        saved = {record.number: (f"{claim.job_id}/{record.number}", FILE)} if state.judged else {}
+        self.ledger.record(claim, [Measured(record.number, best, {}), finished], saved)
         self.leases.close(claim)
         return record.number
 

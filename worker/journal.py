@@ -4,9 +4,12 @@ The row of the job stays locked until that transaction ends, so the order of num
 databases; a reader that has seen number n has seen everything before it.
 """
 
+from typing import cast
+
 from sqlalchemy import func, select, update
 from sqlmodel import Session, col
 
+from ml.records import TrialState
 from worker.clock import now
 from worker.errors import NotFound
 from worker.tables import Event, Job, JobState, Pack, Trial
@@ -48,6 +51,21 @@ def trial_changed(session: Session, job: Job, trial: Trial, *, noted: bool) -> N
                 at=clock(session),
             )
         )
+
+
+def begin_trial(session: Session, job: Job, pack: Pack) -> Trial:
+    """The next trial of a locked job, in a pack of it."""
+    trial = Trial(
+        job_id=job.id,
+        number=job.reserved,
+        pack_id=cast("int", pack.id),
+        state=TrialState.RUNNING,
+        created_at=clock(session),
+    )
+    job.reserved += 1
+    session.add(trial)
+    trial_changed(session, job, trial, noted=True)
+    return trial
 
 
 def account(session: Session, job: Job) -> None:

@@ -16,11 +16,20 @@ from ml.seeds import derive
 from worker.clock import now
 from worker.db import Database
 from worker.errors import LeaseLost
-from worker.journal import account, active_seconds, clock, job_changed, lock_job, raise_epoch, trial_changed
+from worker.journal import (
+    account,
+    active_seconds,
+    begin_trial,
+    clock,
+    job_changed,
+    lock_job,
+    raise_epoch,
+    trial_changed,
+)
 from worker.settlement import HOPELESS, settle
 from worker.tables import Job, JobState, Pack, Purpose, StopReason, Trial
 
-MAX_DEATHS = 2  # trainers that may die on a pack before its trial counts as failed
+MAX_DEATHS = 2  # trainers that may die on a trial alone before it counts as failed
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,11 @@ class Leases:
         self._give_back(claim, died=None)
 
     def died(self, claim: Claim, how: str) -> None:
-        """Give back a pack on which a trainer died; at MAX_DEATHS its trial has failed."""
+        """Give back a pack on which a trainer died.
+
+        Of several trials nobody knows which is to blame: they go on in halves, until the guilty one is alone. A trial
+        on which MAX_DEATHS trainers died alone has failed.
+        """
         self._give_back(claim, died=how)
 
     def close(self, claim: Claim) -> None:
@@ -115,13 +128,16 @@ class Leases:
             job = lock_job(session, claim.job_id)
             account(session, job)
             pack.lease_owner = pack.lease_expires_at = None
-            pack.deaths += died is not None
+            running = _running(session, pack)
+            pack.deaths += died is not None and len(running) < 2
             if job.stop_reason == StopReason.CANCELLED:
                 _end_trials(session, job, pack, TrialState.CANCELLED, "cancelled")
             elif died is not None and pack.deaths >= MAX_DEATHS:
                 _end_trials(session, job, pack, TrialState.FAILED, died)
                 if pack.purpose == Purpose.PUBLISH:
                     job.error = f"the winner could not be published: {died}"
+            elif died is not None and len(running) > 1:
+                _halve(session, job, pack, running)
             session.flush()
             account(session, job)
             settle(session, job)
@@ -152,34 +168,37 @@ class Leases:
         if job.state == JobState.QUEUED:
             job.started_at = clock(session)
             job_changed(session, job, JobState.RUNNING)
-        number = job.reserved
-        job.reserved += 1
-        stream_seed = derive(int(job.spec["seed"]), Seed.STREAM, number)
+        stream_seed = derive(int(job.spec["seed"]), Seed.STREAM, job.reserved)
         pack = Pack(job_id=job.id, purpose=Purpose.TRAIN, key="", lanes=1, stream_seed=stream_seed)
         session.add(pack)
         session.flush()
-        self._reserve(session, job, pack, number)
+        begin_trial(session, job, pack)
         account(session, job)
         raise_epoch(session, pack, self.owner, self.seconds)
         account(session, job)
         return pack
 
-    def _reserve(self, session: Session, job: Job, pack: Pack, number: int) -> None:
-        trial = Trial(
-            job_id=job.id,
-            number=number,
-            pack_id=cast("int", pack.id),
-            state=TrialState.RUNNING,
-            created_at=clock(session),
-        )
-        session.add(trial)
-        trial_changed(session, job, trial, noted=True)
+
+def _running(session: Session, pack: Pack) -> list[Trial]:
+    """The trials of a pack that have not ended, in the order of their numbers."""
+    of_pack = (col(Trial.pack_id) == pack.id, col(Trial.state) == TrialState.RUNNING)
+    return list(session.scalars(select(Trial).where(*of_pack).order_by(col(Trial.number))))
+
+
+def _halve(session: Session, job: Job, pack: Pack, running: list[Trial]) -> None:
+    """Move the second half of a pack's running trials to a pack of their own."""
+    moved = running[len(running) // 2 :]
+    stream_seed = derive(int(job.spec["seed"]), Seed.STREAM, moved[0].number)
+    other = Pack(job_id=job.id, purpose=pack.purpose, key=pack.key, lanes=pack.lanes, stream_seed=stream_seed)
+    session.add(other)
+    session.flush()
+    for trial in moved:
+        trial.pack_id = cast("int", other.id)
 
 
 def _end_trials(session: Session, job: Job, pack: Pack, state: TrialState, reason: str) -> None:
     """End a pack together with whatever still ran in it."""
-    running = select(Trial).where(col(Trial.pack_id) == pack.id, col(Trial.state) == TrialState.RUNNING)
-    for trial in session.scalars(running):
+    for trial in _running(session, pack):
         trial.state, trial.reason, trial.finished_at = state, reason, clock(session)
         job.failures += state == TrialState.FAILED
         trial_changed(session, job, trial, noted=True)

@@ -2,6 +2,7 @@
 
 import secrets
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import cast
 
@@ -11,13 +12,15 @@ from sqlmodel import Session, col
 
 from ml.artifacts import Saved
 from ml.datasets import datasets
-from ml.records import Finished, Measured, Started, TrialRecord, TrialState
+from ml.records import Event, Finished, Measured, Started, TrialRecord, TrialState
 from ml.specs import TrainSpec, TuneSpec
 from worker.db import Database
-from worker.journal import clock, job_changed, lock_job, trial_changed
+from worker.journal import begin_trial, clock, job_changed, lock_job, trial_changed
 from worker.leases import Claim, fence
-from worker.settlement import settle
+from worker.settlement import settle, spent
 from worker.tables import Artifact, Dataset, Job, JobState, Measurement, StopReason, Trial
+
+Checkpointed = tuple[str, Saved]  # a checkpoint's path, and what was written there
 
 
 def tune_spec(job: Job) -> TuneSpec:
@@ -74,48 +77,62 @@ class Ledger:
             )
             return [TrialRecord(t.number, TrialState.RUNNING, t.suggestion) for t in trials]
 
-    def start(self, claim: Claim, event: Started) -> None:
-        """A trial has its hyper-parameters; what an earlier attempt measured is forgotten."""
+    def reserve(self, claim: Claim, fits: Callable[[int], bool]) -> TrialRecord | None:
+        """One more trial for a claimed pack; None where the job begins no more, or `fits` refuses the next number."""
         with self.database.writing() as session:
-            job, trial = self._fenced(session, claim, event.number)
-            session.execute(delete(Measurement).where(col(Measurement.trial_id) == trial.id))
-            trial.params, trial.suggestion, trial.attrs = event.params, event.suggestion, event.attrs
-            trial.init_seed, trial.start_step = event.init_seed, event.start_step
-            trial.epochs_run, trial.seconds = 0, 0.0
-            trial_changed(session, job, trial, noted=False)
+            pack = fence(session, claim)
+            job = lock_job(session, claim.job_id)
+            begins = job.state == JobState.RUNNING and job.stop_reason is None and spent(session, job) is None
+            if not begins or not fits(job.reserved):
+                return None
+            return TrialRecord(begin_trial(session, job, pack).number, TrialState.RUNNING)
 
-    def measure(self, claim: Claim, event: Measured) -> None:
-        """A trial has reached a rung."""
+    def lanes(self, job_id: str) -> int | None:
+        """How many trials of a job train together; None before it has run."""
+        with self.database.reading() as session:
+            return session.get_one(Job, job_id).lanes
+
+    def settle_pack(self, claim: Claim, key: str, lanes: int) -> int:
+        """Note what a claimed pack's trials share, and how many lanes the job has, unless that is settled; how many."""
         with self.database.writing() as session:
-            job, trial = self._fenced(session, claim, event.number)
-            session.add(Measurement(trial_id=cast("int", trial.id), **asdict(event.measurement)))
-            trial.attrs = event.attrs
-            trial.epochs_run += 1
-            trial.seconds += event.measurement.seconds
-            trial_changed(session, job, trial, noted=False)
+            pack = fence(session, claim)
+            job = lock_job(session, claim.job_id)
+            job.lanes = job.lanes or lanes
+            pack.key, pack.lanes = key, job.lanes
+            return job.lanes
+
+    def record(self, claim: Claim, events: Sequence[Event], saved: dict[int, Checkpointed]) -> list[str]:
+        """Write down what happened to trials of the claimed pack, all of it or nothing.
+
+        `saved` has the checkpoint of each trial that may lead. Returns the paths of files that no row needs any more.
+        LeaseLost where another has claimed the pack.
+        """
+        unneeded: list[str] = []
+        with self.database.writing() as session:
+            pack = fence(session, claim)
+            job = lock_job(session, claim.job_id)
+            numbers = {event.number for event in events}
+            of_pack = (col(Trial.pack_id) == pack.id, col(Trial.number).in_(numbers))
+            trials = {trial.number: trial for trial in session.scalars(select(Trial).where(*of_pack))}
+            for event in events:
+                trial = trials[event.number]
+                match event:
+                    case Started():
+                        _start(session, trial, event)
+                    case Measured():
+                        _measure(session, trial, event)
+                    case Finished():
+                        _finish(session, job, trial, event)
+                        if event.number in saved:
+                            unneeded += _crown(session, job, trial, saved[event.number])
+                trial_changed(session, job, trial, noted=isinstance(event, Finished))
+                session.flush()
+        return unneeded
 
     def leads(self, claim: Claim, number: int, value: float) -> bool:
         """Whether a value would make a trial the best of its job so far."""
         with self.database.reading() as session:
             return _leads(session.get_one(Job, claim.job_id), number, value)
-
-    def finish(self, claim: Claim, event: Finished, value: float | None, saved: tuple[str, Saved] | None) -> list[str]:
-        """A trial has ended; where it leads, `saved` (path and hash) is its checkpoint.
-
-        Returns the paths of files that no row needs any more.
-        """
-        with self.database.writing() as session:
-            job, trial = self._fenced(session, claim, event.number)
-            trial.state, trial.reason, trial.finished_at = event.state, event.reason, clock(session)
-            trial.value = value if event.state.judged else None
-            if event.best:
-                trial.best_epoch = event.best.epoch
-                trial.train_loss, trial.val_loss = event.best.train_loss, event.best.val_loss
-                trial.val_accuracy = event.best.val_accuracy
-            job.failures += event.state == TrialState.FAILED
-            unneeded = _crown(session, job, trial, saved) if saved else []
-            trial_changed(session, job, trial, noted=True)
-            return unneeded
 
     def changes(self, job_id: str, after: int) -> tuple[list[TrialRecord], int]:
         """The trials of a job that changed after number `after` of its counter, and the number to ask from next."""
@@ -135,12 +152,32 @@ class Ledger:
             ]
             return records, trials[-1].sequence
 
-    def _fenced(self, session: Session, claim: Claim, number: int) -> tuple[Job, Trial]:
-        """The job, locked, and a running trial of the claimed pack; LeaseLost where another has claimed it."""
-        fence(session, claim)
-        job = lock_job(session, claim.job_id)
-        statement = select(Trial).where(col(Trial.pack_id) == claim.pack_id, col(Trial.number) == number)
-        return job, session.scalars(statement).one()
+
+def _start(session: Session, trial: Trial, event: Started) -> None:
+    """A trial has its hyper-parameters; what an earlier attempt measured is forgotten."""
+    session.execute(delete(Measurement).where(col(Measurement.trial_id) == trial.id))
+    trial.params, trial.suggestion, trial.attrs = event.params, event.suggestion, event.attrs
+    trial.init_seed, trial.start_step = event.init_seed, event.start_step
+    trial.epochs_run, trial.seconds = 0.0, 0.0
+
+
+def _measure(session: Session, trial: Trial, event: Measured) -> None:
+    """A trial has reached a rung."""
+    session.add(Measurement(trial_id=cast("int", trial.id), **asdict(event.measurement)))
+    trial.attrs = event.attrs
+    trial.epochs_run = event.measurement.epoch
+    trial.seconds += event.measurement.seconds
+
+
+def _finish(session: Session, job: Job, trial: Trial, event: Finished) -> None:
+    """A trial has ended."""
+    trial.state, trial.reason, trial.finished_at = event.state, event.reason, clock(session)
+    trial.value = event.value if event.state.judged else None
+    if event.best:
+        trial.best_epoch = event.best.epoch
+        trial.train_loss, trial.val_loss = event.best.train_loss, event.best.val_loss
+        trial.val_accuracy = event.best.val_accuracy
+    job.failures += event.state == TrialState.FAILED
 
 
 def _know_dataset(session: Session, name: str) -> None:
@@ -166,7 +203,7 @@ def _leads(job: Job, number: int, value: float) -> bool:
     return value > job.best_value if job.maximize else value < job.best_value
 
 
-def _crown(session: Session, job: Job, trial: Trial, saved: tuple[str, Saved]) -> list[str]:
+def _crown(session: Session, job: Job, trial: Trial, saved: Checkpointed) -> list[str]:
     """Make a trial the best of its job if it leads; the paths of checkpoints that are not needed any more."""
     path, file = saved
     if trial.value is None or not _leads(job, trial.number, trial.value):

@@ -3,6 +3,7 @@
 import os
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -32,6 +33,7 @@ class Settings(BaseSettings):
         description="Host headers that are answered, as a JSON list; `*.example.org` and `*` work",
     )
     trainers: int = Field(default_factory=_cores, ge=1, le=256, description="training processes; by default one a core")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where trials train: auto, cpu or cuda")
     lease_seconds: float = Field(60, gt=0, description="a pack whose worker is silent this long goes to another")
     poll_seconds: float = Field(3, gt=0, description="how often an idle worker looks for work without being rung")
     max_body_bytes: int = Field(1 << 20, ge=1024, description="largest request body")

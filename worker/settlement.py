@@ -14,7 +14,7 @@ def settle(session: Session, job: Job) -> None:
     """Take a locked job as far as it can go: to publication, to its end, or nowhere while trials run or remain."""
     if JobState(job.state).final or _open_packs(session, job):
         return
-    reason = job.stop_reason or _spent(session, job)
+    reason = job.stop_reason or spent(session, job)
     if reason is None:
         return
     job.stop_reason = reason
@@ -48,7 +48,7 @@ def _published(session: Session, job: Job) -> bool:
     return session.scalar(statement) is not None
 
 
-def _spent(session: Session, job: Job) -> StopReason | None:
+def spent(session: Session, job: Job) -> StopReason | None:
     """The limit that a job has reached, None while it may begin another trial."""
     if job.best_trial is None and job.failures >= HOPELESS:
         return StopReason.FAILURES

@@ -72,6 +72,7 @@ class Job(SQLModel, table=True):
     dataset_sha256: str = Field(foreign_key="dataset.sha256")
     maximize: bool  # whether a higher trial value is better
     trial_limit: int
+    lanes: int | None = None  # trials that train together, fixed when the job first runs
     seconds_limit: float | None = None
     reserved: int = 0  # trials begun
     failures: int = 0  # trials that failed
@@ -89,8 +90,10 @@ class Job(SQLModel, table=True):
 class Pack(SQLModel, table=True):
     """What a worker claims: some trials that train as one."""
 
+    __table_args__ = (Index(None, "job_id", "done"),)
+
     id: int | None = Field(default=None, primary_key=True)
-    job_id: str = Field(foreign_key="job.id", index=True)
+    job_id: str = Field(foreign_key="job.id")
     purpose: str
     key: str  # what its trials share
     lanes: int  # trials at once
@@ -121,7 +124,7 @@ class Trial(SQLModel, table=True):
     attrs: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))  # Optuna's notes
     init_seed: int | None = Field(default=None, sa_column=Column(BigInteger))
     start_step: int | None = None
-    epochs_run: int = 0  # measured so far
+    epochs_run: float = 0  # measured so far, in tenths
     best_epoch: float | None = None
     value: float | None = None  # the objective of the best epoch, once the trial is judged
     train_loss: float | None = None  # of the best epoch, as the next two

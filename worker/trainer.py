@@ -6,7 +6,7 @@ the pipe does: nothing is left behind by a worker that dies.
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from multiprocessing.connection import Connection
@@ -26,17 +26,18 @@ from ml.datasets import SplitName, cut, datasets
 from ml.errors import CheckpointError, ChiffreError
 from ml.evaluate import Images, evaluate, probabilities
 from ml.graph import onnx_bytes
-from ml.lanes import module_of
+from ml.keys import Key
+from ml.lanes import module_of, process_settings
 from ml.layers import from_json, parameter_count
 from ml.predict import Predictor
-from ml.records import Event, Finished, Measured, Started, Stop, TrialRecord
+from ml.records import Checkpoint, Event, Finished, Stop, TrialRecord
 from ml.search import Search
-from ml.train import TrainingData, objective
-from ml.tune import tune
+from ml.train import TrainingData
+from ml.tune import tune_pack
 from worker.db import Database
 from worker.errors import LeaseLost
 from worker.leases import Claim
-from worker.ledger import Ledger, tune_spec
+from worker.ledger import Checkpointed, Ledger, tune_spec
 from worker.logs import configure_logging
 from worker.publishing import Published, Publishing
 from worker.settings import settings
@@ -64,49 +65,59 @@ class LedgerBook:
     warm: JobSearch
     orders: "Orders"
     artifacts: Path
-    _reserved: list[TrialRecord] | None = field(default=None)
+    _begun: list[TrialRecord] | None = field(default=None)
 
-    def reserve(self) -> TrialRecord | None:
-        """The next of the pack's trials."""
-        if self._reserved is None:
-            self._reserved = self.ledger.reservations(self.claim)
-        return self._reserved.pop(0) if self._reserved else None
+    def begun(self) -> list[TrialRecord]:
+        """The pack's trials that are still to be run, as they were when it was claimed."""
+        if self._begun is None:
+            self._begun = self.ledger.reservations(self.claim)
+        return self._begun
+
+    def reserve(self, fits: Callable[[int], bool]) -> TrialRecord | None:
+        """The next of the pack's trials, else one more of the job."""
+        return self.begun().pop(0) if self.begun() else self.ledger.reserve(self.claim, fits)
+
+    def width(self, key: Key, measured: Callable[[], int]) -> int:
+        """What the job's first pack was found to train best with."""
+        lanes = self.ledger.lanes(self.claim.job_id) or measured()
+        return self.ledger.settle_pack(self.claim, str(key), lanes)
 
     def changes(self) -> Iterable[TrialRecord]:
         """What any trainer changed in this job since this process last asked."""
         records, self.warm.seen = self.ledger.changes(self.claim.job_id, self.warm.seen)
         return records
 
-    def record(self, event: Event) -> None:
-        """Write to the ledger; LeaseLost where the pack belongs to another by now."""
-        match event:
-            case Started():
-                self.ledger.start(self.claim, event)
-            case Measured():
-                self.ledger.measure(self.claim, event)
-            case Finished():
-                self._finish(event)
+    def record(self, events: Sequence[Event]) -> None:
+        """Save the weights that lead, then write the rows that point to them, then drop what they replaced.
+
+        LeaseLost where the pack belongs to another by now.
+        """
+        saved: dict[int, Checkpointed] = {}
+        try:
+            for event in events:
+                if isinstance(event, Finished) and event.checkpoint and event.value is not None:
+                    saved |= self._save(event, event.checkpoint, event.value)
+            unneeded = self.ledger.record(self.claim, events, saved)
+        except LeaseLost:
+            self._drop(path for path, _ in saved.values())
+            raise
+        self._drop(unneeded)
 
     def should_stop(self) -> Stop | None:
         """What the supervisor said."""
         return self.orders.stop
 
-    def _finish(self, event: Finished) -> None:
-        """Save the weights if they lead, then write the row that points to them, then drop what it replaced."""
-        value = objective(self.warm.search.spec, event.best)
-        saved = None
-        if event.checkpoint and value is not None and self.ledger.leads(self.claim, event.number, value):
-            # The epoch in the path keeps two claims of the same trial from writing the same file.
-            path = f"{self.claim.job_id}/{event.number}.{self.claim.epoch}.safetensors"
-            saved = (path, save_checkpoint(self.artifacts / path, event.checkpoint))
-        try:
-            unneeded = self.ledger.finish(self.claim, event, value, saved)
-        except LeaseLost:
-            if saved is not None:
-                (self.artifacts / saved[0]).unlink(missing_ok=True)
-            raise
-        for replaced in unneeded:
-            (self.artifacts / replaced).unlink(missing_ok=True)
+    def _save(self, event: Finished, checkpoint: Checkpoint, value: float) -> dict[int, Checkpointed]:
+        """Save a trial's checkpoint if it leads."""
+        if not self.ledger.leads(self.claim, event.number, value):
+            return {}
+        # The epoch in the path keeps two claims of the same trial from writing the same file.
+        path = f"{self.claim.job_id}/{event.number}.{self.claim.epoch}.safetensors"
+        return {event.number: (path, save_checkpoint(self.artifacts / path, checkpoint))}
+
+    def _drop(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            (self.artifacts / path).unlink(missing_ok=True)
 
 
 class Orders:
@@ -138,12 +149,13 @@ class Orders:
 class Trainer:
     """Works on one pack after another, keeping searches and data warm."""
 
-    def __init__(self, database: Database, orders: Orders, artifacts: Path) -> None:
+    def __init__(self, database: Database, orders: Orders, artifacts: Path, device: str) -> None:
         self.ledger = Ledger(database)
         self.publishing = Publishing(database)
         self.database = database
         self.orders = orders
         self.artifacts = artifacts
+        self.device = device
         self._searches: dict[str, JobSearch] = {}
 
     def work(self, claim: Claim) -> dict[str, Any]:
@@ -163,11 +175,13 @@ class Trainer:
         return {"done": claim.pack_id}
 
     def train(self, claim: Claim) -> None:
-        """Train the pack's trials."""
+        """Train the pack's trials, and those of the job that can train beside them."""
         warm = self._search(claim.job_id)
         spec = warm.search.spec
-        data = training_data(spec.dataset, spec.split, spec.seed)
-        tune(spec, data, LedgerBook(self.ledger, claim, warm, self.orders, self.artifacts), warm.search)
+        data = training_data(spec.dataset, spec.split, spec.seed, self.device)
+        book = LedgerBook(self.ledger, claim, warm, self.orders, self.artifacts)
+        while book.begun() and tune_pack(spec, data, book, warm.search):
+            pass
 
     def publish(self, claim: Claim) -> None:
         """Turn the job's winner into a version: the graph, checked against torch, and the test images, opened once."""
@@ -178,7 +192,7 @@ class Trainer:
         module.load_state_dict({name: torch.from_numpy(array) for name, array in checkpoint.weights.items()})
         onnx = onnx_bytes(layers, checkpoint.weights, shape)
         spec = tune_spec(winner.job)
-        _check_graph(module, Predictor(onnx, shape, ()), training_data(spec.dataset, spec.split, spec.seed))
+        _check_graph(module, Predictor(onnx, shape, ()), training_data(spec.dataset, spec.split, spec.seed, "cpu"))
         path = f"{claim.job_id}/{winner.trial.number}.{claim.epoch}.onnx"
         self.publishing.open_test(claim)
         test_loss, test_accuracy = evaluate(module, _test_images(spec.dataset, spec.split), spec.loss)
@@ -208,9 +222,14 @@ class Trainer:
 
 
 @lru_cache(maxsize=2)
-def training_data(dataset: str, split: SplitName, seed: int) -> TrainingData:
+def training_data(dataset: str, split: SplitName, seed: int, device: str) -> TrainingData:
     """The images of a job, kept from one pack to the next."""
-    return TrainingData.load(datasets[dataset], split, seed)
+    return TrainingData.load(datasets[dataset], split, seed, device)
+
+
+def _device(name: str) -> str:
+    """Where lanes train: cuda, or cpu where auto finds no GPU."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
 def _test_images(dataset: str, split: SplitName) -> Images:
@@ -231,10 +250,10 @@ def _check_graph(module: torch.nn.Module, predictor: Predictor, data: TrainingDa
 def main() -> None:
     """Answer the worker until its pipe closes."""
     configure_logging("trainer")
-    torch.set_num_threads(1)  # one trainer a core: two threads on a busy core ran up to five times slower than one
+    process_settings()
     pipe = Connection(int(sys.argv[1]))
     orders = Orders(pipe)
-    trainer = Trainer(Database(settings().database), orders, settings().artifact_folder)
+    trainer = Trainer(Database(settings().database), orders, settings().artifact_folder, _device(settings().device))
     pipe.send_bytes(orjson.dumps({"ready": os.getpid()}))
     while True:
         pipe.send_bytes(orjson.dumps(trainer.work(orders.next())))

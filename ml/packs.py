@@ -1,0 +1,190 @@
+"""A pack: lanes on one stream of minibatches, from their rungs to their ends."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from ml.datasets import Stream
+from ml.errors import CheckpointError
+from ml.lanes import Lanes, LaneState
+from ml.layers import Shape
+from ml.records import Checkpoint, Measurement
+from ml.specs import TuneSpec
+from ml.train import Lane, TrainingData
+
+CHECK_EVERY = 100  # steps between looks at the loss; each look costs a few microseconds, a lost epoch seconds
+
+Rungs = list[tuple[Lane, Measurement]]
+
+
+@dataclass
+class Pack:
+    """Lanes that train as one, and how far they are."""
+
+    spec: TuneSpec
+    data: TrainingData
+    stream: Stream
+    position: int = 0  # steps taken of the stream
+    lanes: list[Lane] = field(default_factory=list)
+    _joining: list[tuple[Lane, LaneState]] = field(default_factory=list)
+    _fused: Lanes | None = None
+
+    @classmethod
+    def of(cls, spec: TuneSpec, data: TrainingData, batch_size: int, stream_seed: int) -> "Pack":
+        """A pack without lanes."""
+        return cls(spec, data, Stream(len(data.train), batch_size, stream_seed))
+
+    @property
+    def running(self) -> list[Lane]:
+        """The lanes that are still to be trained, those that join at the next step among them."""
+        return [lane for lane in [*self.lanes, *(joining for joining, _ in self._joining)] if lane.running]
+
+    def join(self, lane: Lane) -> None:
+        """Let a new lane train from here on; whatever error its network raises is raised now."""
+        lane.start_step = self.position
+        self._joining.append((lane, lane.initial()))
+
+    def run(self, cut_now: Callable[[], bool]) -> Iterator[Rungs]:
+        """Train until no lane is left; yields the lanes that reached a rung, in the order of their numbers.
+
+        `cut_now` is asked before every step: where it is true training stops there, with lanes still running. Whoever
+        iterates may end lanes and let others join.
+        """
+        while (fused := self._put_together()) is not None:
+            if not self._train(fused, min(map(self._due, self.lanes)), cut_now):
+                return
+            yield self._measure(fused)
+
+    def _put_together(self) -> Lanes | None:
+        """The lanes that still train and those that join as one module; None where there are none."""
+        if self._joining or not all(lane.running for lane in self.lanes):
+            # Each lane's own tensors and back: milliseconds, against the seconds between two rungs.
+            running = [(i, lane) for i, lane in enumerate(self.lanes) if lane.running]
+            kept = [(lane, self._fused.state(i)) for i, lane in running if self._fused is not None]
+            together = [*kept, *self._joining]
+            self.lanes = [lane for lane, _ in together]
+            self._joining = []
+            self._fused = self._lanes([state for _, state in together]) if together else None
+        return self._fused
+
+    def _due(self, lane: Lane, rung: int | None = None) -> int:
+        """The step of the stream after which a lane reaches a rung, by default its next."""
+        return lane.start_step + self.stream.steps(lane.rungs[lane.rung if rung is None else rung])
+
+    def _train(self, fused: Lanes, until: int, cut_now: Callable[[], bool]) -> bool:
+        """Train up to a step of the stream, or until a lane diverges; False where it was cut."""
+        started, first, going = perf_counter(), self.position, True
+        while self.position < until and (going := not cut_now()):
+            fused.step(self.data.train, self.stream.batch(self.position))
+            self.position += 1
+            if (self.position - first) % CHECK_EVERY == 0 and not all(fused.finite()):
+                break
+        share = (perf_counter() - started) / len(self.lanes)
+        for lane, loss in zip(self.lanes, fused.losses(), strict=True):
+            lane.trained(self.position - first, loss, share)
+        return going
+
+    def _measure(self, fused: Lanes) -> Rungs:
+        """Measure the lanes that are due, and those that can be seen to have diverged."""
+        due = [i for i, lane in enumerate(self.lanes) if self._due(lane) <= self.position or not _finite(lane)]
+        started = perf_counter()
+        whole = len(due) == len(self.lanes)
+        judged = fused if whole else self._lanes([fused.state(i) for i in due])
+        found = judged.evaluate(self.data.validation)
+        share = (perf_counter() - started) / len(due)
+        measured: Rungs = []
+        for i, (val_loss, val_accuracy) in zip(due, found, strict=True):
+            lane = self.lanes[i]
+            while lane.rung + 1 < len(lane.rungs) and self._due(lane, lane.rung + 1) <= self.position:
+                lane.rung += 1  # at large batches two rungs may fall on one step
+            reached = lane.measure(val_loss, val_accuracy, share)
+            if lane.is_best(reached):
+                lane.best, lane.best_weights = reached, fused.state(i).weights
+            measured.append((lane, reached))
+        return sorted(measured, key=lambda pair: pair[0].number)
+
+    def _lanes(self, states: list[LaneState]) -> Lanes:
+        return Lanes(states, self._image, self.spec.loss, self.data.device)
+
+    @property
+    def _image(self) -> Shape:
+        return tuple(self.data.train.images.shape[1:])
+
+    def checkpoint(self) -> Checkpoint:
+        """All that it takes to go on, bit for bit, as one file."""
+        fused = self._put_together()
+        weights: dict[str, Any] = {}
+        cards = []
+        for i, lane in enumerate(self.lanes):
+            if fused is None:
+                break
+            state = fused.state(i)
+            for part in ("weights", "first", "second"):
+                weights |= {f"{i}/{part}/{name}": tensor.numpy() for name, tensor in getattr(state, part).items()}
+            weights |= {f"{i}/best/{name}": tensor.numpy() for name, tensor in lane.best_weights.items()}
+            cards.append(_card(lane, state.steps))
+        card = {"position": self.position, "batch_size": self.stream.batch_size, "stream_seed": self.stream.seed}
+        return Checkpoint(weights, {**card, "lanes": cards, "spec": self.spec.model_dump(mode="json")})
+
+    @classmethod
+    def resumed(cls, checkpoint: Checkpoint, data: TrainingData) -> "Pack":
+        """The pack that a checkpoint was made of; CheckpointError where something is missing from it."""
+        try:
+            card = checkpoint.card
+            spec = TuneSpec.model_validate(card["spec"])
+            pack = cls.of(spec, data, card["batch_size"], card["stream_seed"])
+            pack.position = card["position"]
+            restored = [_restored(spec, lane, f"{i}/", checkpoint) for i, lane in enumerate(card["lanes"])]
+        except KeyError as error:
+            raise CheckpointError(f"the checkpoint of this pack lacks {error}; run its trials again") from error
+        pack.lanes = [lane for lane, _ in restored]
+        pack._fused = pack._lanes([state for _, state in restored])
+        return pack
+
+
+def _finite(lane: Lane) -> bool:
+    return abs(lane.loss) < float("inf")
+
+
+def _card(lane: Lane, steps: int) -> dict[str, Any]:
+    """A lane's counters as JSON; a loss that is not finite cannot occur, such a lane has ended."""
+    names = ("number", "init_seed", "stream_seed", "start_step", "steps", "rung", "loss", "unmeasured", "seconds")
+    return {
+        **{name: getattr(lane, name) for name in names},
+        "params": lane.params.model_dump(mode="json", exclude_none=True),
+        "best": asdict(lane.best) if lane.best else None,
+        "patience": [repr(lane.patience.reference), lane.patience.spent] if lane.patience else None,
+        "optimizer_steps": steps,
+    }
+
+
+def _restored(spec: TuneSpec, card: dict[str, Any], prefix: str, checkpoint: Checkpoint) -> tuple[Lane, LaneState]:
+    """A lane and its tensors, as `Pack.checkpoint` wrote them."""
+    others = ("params", "best", "patience", "optimizer_steps")
+    counters = {name: value for name, value in card.items() if name not in others}
+    lane = Lane(spec=spec, params=spec.params(card["params"]), **counters)
+    lane.best = Measurement(**card["best"]) if card["best"] else None
+    if lane.patience:
+        lane.patience.reference, lane.patience.spent = float(card["patience"][0]), card["patience"][1]
+
+    def part(name: str) -> dict[str, torch.Tensor]:
+        whole = f"{prefix}{name}/"
+        return {
+            key.removeprefix(whole): torch.from_numpy(array.copy())
+            for key, array in checkpoint.weights.items()
+            if key.startswith(whole)
+        }
+
+    lane.best_weights = part("best")
+    state = LaneState(
+        spec.layers(lane.params),
+        lane.params.of_optimizer(),
+        part("weights"),
+        part("first"),
+        part("second"),
+        card["optimizer_steps"],
+    )
+    return lane, state

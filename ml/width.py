@@ -1,0 +1,61 @@
+"""How many lanes a pack has: what measures fastest on this machine, fits its memory, and leaves the search its eyes."""
+
+from time import perf_counter
+
+from ml.datasets import Stream
+from ml.lanes import Lanes, LanesError, LaneState, bytes_of, memory_at_hand
+from ml.params import Params
+from ml.specs import TuneSpec
+from ml.train import TrainingData
+
+PACKS = 16  # of a job at least, refills apart: trials of one pack share a key and are drawn before any has ended
+GAIN = 0.95  # twice the lanes must take less than this, a lane, to be worth it
+SECONDS = 0.1  # a width is timed for
+MEMORY_SHARE = 0.5  # of what is at hand; other trainers take theirs
+
+
+def measured_width(spec: TuneSpec, params: Params, data: TrainingData) -> int:
+    """The width that `spec` asks for, or the narrowest of the fastest for a trial with these parameters."""
+    if spec.lanes is not None:
+        return min(spec.lanes, spec.trial_limit)
+    most = min(spec.trial_limit, max(2, spec.trial_limit // PACKS), _room(spec, params))
+    width, best = 1, _seconds(spec, params, data, 1) if most > 1 else 0.0
+    while 2 * width <= most and (seconds := _seconds(spec, params, data, 2 * width)) < GAIN * best:
+        width, best = 2 * width, seconds
+    return width
+
+
+def check_memory(spec: TuneSpec, params: Params, width: int) -> int:
+    """The lanes of `width` that memory holds; LanesError where the specification asked for more than that."""
+    room = _room(spec, params)
+    if spec.lanes is not None and width > max(1, room):
+        needed = width * _bytes(spec, params)
+        raise LanesError(
+            f"{width} lanes of {spec.model} take about {needed / 2**30:.1f} GiB, and memory holds {room} of them; "
+            "ask for fewer lanes, smaller batches or a smaller network"
+        )
+    return min(width, max(1, room))
+
+
+def _room(spec: TuneSpec, params: Params) -> int:
+    return int(MEMORY_SHARE * memory_at_hand() / _bytes(spec, params))
+
+
+def _bytes(spec: TuneSpec, params: Params) -> int:
+    return bytes_of(spec.layers(params), spec.image, params.batch_size)
+
+
+def _seconds(spec: TuneSpec, params: Params, data: TrainingData, width: int) -> float:
+    """What a step takes, a lane."""
+    layers, optimizer = spec.layers(params), params.of_optimizer()
+    states = [LaneState.initial(layers, optimizer, init_seed=0)] * width
+    lanes = Lanes(states, spec.image, spec.loss, data.device)
+    stream = Stream(len(data.train), params.batch_size, 0)
+    for step in range(3):  # the first calls compile or load the kernels, and fill the caches
+        lanes.step(data.train, stream.batch(step))
+    lanes.losses()
+    started, steps = perf_counter(), 0
+    while (elapsed := perf_counter() - started) < SECONDS or steps < 2:
+        lanes.step(data.train, stream.batch(steps))
+        steps += 1
+    return elapsed / steps / width
