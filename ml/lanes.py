@@ -21,7 +21,7 @@ from ml.evaluate import Images
 from ml.hyper import Hyper, order_of
 from ml.lane_layers import LaneLayer, Slot, lane_layers
 from ml.layers import Layer, Shape, parameter_count, shapes
-from ml.ops import Batch, KernelOps, TorchOps
+from ml.ops import Batch, KernelOps, Ops, TorchOps
 from ml.optimizers import Optimizer
 from ml.specs import Loss
 
@@ -75,8 +75,9 @@ class Lanes:
         loss: Loss = "cross_entropy",
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        ops: Ops | None = None,
     ) -> None:
-        """Put lanes together for images of shape (channels, height, width).
+        """Put lanes together for images of shape (channels, height, width); `ops` is chosen by the device if not given.
 
         LanesError where there are none, where their layers are not of the same kinds, or where memory does not suffice.
         """
@@ -85,8 +86,8 @@ class Lanes:
         self.image = image
         self.order = order_of([state.optimizer for state in states])
         self._states = [states[k] for k in self.order]
-        ops = KernelOps() if self.device.type == "cpu" else TorchOps()
-        self._layers = lane_layers([state.layers for state in self._states], image, ops)
+        chosen = ops or (KernelOps() if self.device.type == "cpu" else TorchOps())
+        self._layers = lane_layers([state.layers for state in self._states], image, chosen)
         self.hyper = Hyper([s.optimizer for s in self._states], [s.steps for s in self._states], dtype)
         self._load()
         self._losses = torch.zeros(len(states), dtype=dtype, device=self.device)
