@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from api.client import Chiffre
-from api.display import follow, job_table, model_table, picture, trial_table
+from api.display import follow, job_table, model_table, picture, rung_table, trial_table
 from ml.errors import ChiffreError
 from worker.db import Database
 from worker.local import WORKER, local_services
@@ -111,6 +112,22 @@ def trials(
         found = list(client.trials(job_id, state=state, order_by=order_by, limit=1000))
         best = client.job(job_id)["best"]
         _show(found, as_json, lambda: trial_table(found, best and best["trial"]))
+
+
+@app.command()
+def replay(
+    job_id: JobId, number: Annotated[int, typer.Argument(min=0, help="a trial's number")], as_json: AsJson = False
+) -> None:
+    """Train one trial again, alone and on this machine, and say how far it ends from what was recorded."""
+    from api.replay import replay_trial  # torch is for those who train
+
+    with _client() as client:
+        rungs = list(replay_trial(client, job_id, number))
+        _show([asdict(rung) for rung in rungs], as_json, lambda: rung_table(rungs))
+        if not as_json:
+            last = rungs[-1].points
+            words = "and one of the two diverged" if last is None else f"{last:.2f} points from what was recorded"
+            out.print(f"Trial {number} of job {job_id} ends {words}.", highlight=False)
 
 
 @app.command()

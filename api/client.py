@@ -74,6 +74,10 @@ class Chiffre:
             if cursor is None:
                 return
 
+    def trial(self, job_id: str, number: int) -> dict[str, Any]:
+        """One trial with all its measurements."""
+        return self._call("GET", f"/jobs/{_segment(job_id)}/trials/{number}")
+
     def follow(self, job_id: str, every: float = 0.5) -> Iterator[dict[str, Any]]:
         """The job now and then, until it has ended."""
         while True:

@@ -35,6 +35,17 @@ def trial_table(trials: Iterable[dict[str, Any]], best: int | None = None) -> Ta
     return table
 
 
+def rung_table(rungs: Iterable[Any]) -> Table:
+    """What a trial measured when it was recorded, and when it was replayed."""
+    table = Table(header_style="bold", box=SIMPLE_HEAD)
+    for heading in ("epoch", "recorded loss", "replayed loss", "recorded accuracy", "replayed accuracy"):
+        table.add_column(heading, justify="right")
+    for rung in rungs:
+        losses = (_cell(rung.recorded_loss), _cell(rung.found_loss))
+        table.add_row(f"{rung.epoch:g}", *losses, _percent(rung.recorded_accuracy), _percent(rung.found_accuracy))
+    return table
+
+
 def job_table(jobs: Iterable[dict[str, Any]]) -> Table:
     """Jobs as a table."""
     table = Table(

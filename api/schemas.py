@@ -43,6 +43,7 @@ class JobPublic(BaseModel):
     dataset: str
     trials: dict[str, int] = Field(description="trials by state")
     trial_limit: int
+    lanes: int | None = Field(description="trials that train together, fixed when the job first ran")
     active_seconds: float = Field(description="time with at least one trial running")
     best: Best | None
     version: VersionRef | None = Field(description="what the winner was published as")

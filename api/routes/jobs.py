@@ -185,7 +185,7 @@ def _summary(session: Session, job: Job) -> dict[str, Any]:
         .order_by(col(ModelVersion.run).desc())
     )
     best = job.best_trial is not None and job.best_value is not None
-    plain = {"id", "kind", "state", "stop_reason", "error", "model", "dataset", "trial_limit"}
+    plain = {"id", "kind", "state", "stop_reason", "error", "model", "dataset", "trial_limit", "lanes"}
     return {
         **job.model_dump(include=plain),
         "trials": dict(sorted((state, count) for state, count in counts)),
