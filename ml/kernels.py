@@ -19,8 +19,11 @@ from ml.optimizers import ADAM_BETAS, ADAM_EPSILON
 
 def _compiled(function: Callable[..., None]) -> Callable[..., None]:
     """Compile at the first call, or take what an earlier process compiled from the cache."""
-    flags = {"contract", "reassoc", "nsz"}
-    compiled: Callable[..., None] = njit(nogil=True, cache=True, fastmath=flags, error_model="numpy")(function)
+    options = {"nogil": True, "fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy"}
+    try:
+        compiled: Callable[..., None] = njit(cache=True, **options)(function)
+    except RuntimeError:  # no folder that this user may write to: compile in every process
+        compiled = njit(**options)(function)
     return compiled
 
 

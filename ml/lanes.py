@@ -20,9 +20,9 @@ from ml.errors import ChiffreError
 from ml.evaluate import Images
 from ml.hyper import Hyper, order_of
 from ml.lane_layers import LaneLayer, Slot, lane_layers
-from ml.layers import Layer, Shape, parameter_count, shapes
+from ml.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU, Shape, parameter_count, shapes
 from ml.ops import Batch, KernelOps, Ops, TorchOps
-from ml.optimizers import Optimizer
+from ml.optimizers import Adam, Optimizer, Sgd
 from ml.specs import Loss
 
 T = TypeVar("T")
@@ -248,6 +248,19 @@ def process_settings() -> None:
     """
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
+
+
+def warm_up() -> None:
+    """Compile every kernel, or load what was compiled before: 15 seconds the first time on a machine, then less than one.
+
+    A trainer does this before it takes work, so that no job's seconds pay for it.
+    """
+    images = Images(torch.ones(4, 1, 14, 14, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))
+    convolved = [Conv2d(1, 2, 3), ReLU(), MaxPool2d(2), Conv2d(2, 2, 3), Flatten(), Linear(32, 64), Linear(64, 2)]
+    optimizers = [Adam(), Sgd(), Sgd(momentum=0.5)]
+    for layers in (convolved, [Flatten(), Linear(196, 2)]):
+        lanes = Lanes([LaneState.initial(layers, optimizer, 0) for optimizer in optimizers], (1, 14, 14))
+        lanes.step(images, np.arange(4))
 
 
 def bytes_of(layers: list[Layer], image: Shape, batch: int) -> int:

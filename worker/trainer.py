@@ -27,7 +27,7 @@ from ml.errors import CheckpointError, ChiffreError
 from ml.evaluate import Images, evaluate, probabilities
 from ml.graph import onnx_bytes
 from ml.keys import Key
-from ml.lanes import module_of, process_settings
+from ml.lanes import module_of, process_settings, warm_up
 from ml.layers import from_json, parameter_count
 from ml.predict import Predictor
 from ml.records import Checkpoint, Event, Finished, Stop, TrialRecord
@@ -251,6 +251,7 @@ def main() -> None:
     """Answer the worker until its pipe closes."""
     configure_logging("trainer")
     process_settings()
+    warm_up()
     pipe = Connection(int(sys.argv[1]))
     orders = Orders(pipe)
     trainer = Trainer(Database(settings().database), orders, settings().artifact_folder, _device(settings().device))
