@@ -251,7 +251,7 @@ def process_settings() -> None:
 
 
 def warm_up() -> None:
-    """Compile every kernel, or load what was compiled before: 15 seconds the first time on a machine, then less than one.
+    """Compile every kernel, or load what was compiled before: 15 seconds on a machine's first time, else less than one.
 
     A trainer does this before it takes work, so that no job's seconds pay for it.
     """

@@ -1,0 +1,125 @@
+"""What sampling and recording cost beside training: `python -m benchmarks.overhead [--quick]`.
+
+A job of 1,000 trials of the CNN is written into a SQLite ledger trial by trial, each drawn by TPE from those before it
+and recorded with its rungs, as a trainer does; only the training is left out and measured apart, on some trials of the
+same job. Prints milliseconds a trial for drawing and recording at the 10th, 100th and 1,000th trial, and their share.
+"""
+
+import json
+import statistics
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+
+from ml.datasets import datasets
+from ml.lanes import process_settings, warm_up
+from ml.records import Event, Finished, Measured, Measurement, Started, TrialRecord, TrialState
+from ml.search import Search
+from ml.specs import TuneSpec
+from ml.train import TrainingData
+from ml.tune import MemoryBook, tune
+from worker.db import Database
+from worker.leases import Claim, Leases
+from worker.ledger import Ledger
+from worker.migrations import migrate
+
+SPEC: dict[str, Any] = {
+    "model": "cnn",
+    "search_space": {
+        "batch_size": {"type": "int", "low": 3, "high": 100},
+        "learning_rate": {"type": "float", "low": 1e-5, "high": 1e-1, "log": True},
+        "optimizer": {"type": "categorical", "choices": ["adam", "sgd"]},
+    },
+    "pruner": {"name": "hyperband", "min_epochs": 0.1},
+    "budget": {"trials": 1000, "epochs": 10},
+    "lanes": 8,
+}
+WINDOW = 10  # trials that a figure is the median of
+
+
+class Recorder:
+    """A trainer that does everything but train."""
+
+    def __init__(self, folder: Path, spec: TuneSpec) -> None:
+        database = Database(f"sqlite:///{folder / 'overhead.db'}")
+        migrate(database)
+        self.ledger, self.search = Ledger(database), Search(spec)
+        self.ledger.accept(spec)
+        claim = Leases(database, "benchmark", 3600).claim()
+        if claim is None:
+            raise RuntimeError("the ledger has no work although a job was accepted")
+        self.claim: Claim = claim
+        self.seen = 0
+        self.like: dict[str, Any] | None = None
+
+    def trial(self, number: int) -> tuple[float, float]:
+        """Draw a trial and record it with two rungs; the seconds that each took."""
+        started = perf_counter()
+        if number:
+            self.ledger.reserve(self.claim, lambda _: True)
+        recording = perf_counter() - started
+        started = perf_counter()
+        params, record = self.search.ask(number, self.like)
+        drawing = perf_counter() - started
+        self.like = record.suggestion if number % 24 == 0 else self.like
+        started = perf_counter()
+        self.ledger.record(self.claim, [_started(record, params.model_dump(exclude_none=True))], {})
+        for events in _rungs(number):
+            self._catch_up()
+            self.ledger.record(self.claim, events, {})
+        return drawing, recording + perf_counter() - started
+
+    def _catch_up(self) -> None:
+        records, self.seen = self.ledger.changes(self.claim.job_id, self.seen)
+        for record in records:
+            self.search.apply(record)
+
+
+def _started(record: TrialRecord, params: dict[str, Any]) -> Started:
+    return Started(record.number, params, record.suggestion or {}, record.attrs, 0, 0, 0)
+
+
+def _rungs(number: int) -> Iterator[list[Event]]:
+    """A trial that is pruned at its second rung; its accuracy is made up, as nothing here depends on it."""
+    accuracy = 0.9 + (number * 7919 % 1000) / 10_000
+    first, second = (Measurement(step, step * 5040, 0.3, 0.3, accuracy, 1.0) for step in (1, 3))
+    yield [Measured(number, first, {})]
+    yield [Measured(number, second, {}), Finished(number, TrialState.PRUNED, "pruned", second, accuracy, None)]
+
+
+def training_seconds(trials: int, epochs: int) -> float:
+    """Seconds of one core that a trial of this job takes, over its first trials."""
+    spec = TuneSpec.model_validate({**SPEC, "budget": {"trials": trials, "epochs": epochs}})
+    data = TrainingData.load(datasets[spec.dataset], spec.split, spec.seed)
+    started = perf_counter()
+    tune(spec, data, MemoryBook(spec), Search(spec))
+    return (perf_counter() - started) / trials
+
+
+def main() -> None:
+    """Measure, print a table, and one JSON object as the last line."""
+    quick = "--quick" in sys.argv
+    process_settings()
+    warm_up()
+    trials = 120 if quick else 1000
+    with TemporaryDirectory() as folder:
+        recorder = Recorder(Path(folder), TuneSpec.model_validate({**SPEC, "budget": {"trials": trials, "epochs": 10}}))
+        took = [recorder.trial(number) for number in range(trials)]
+    training = training_seconds(4, 1) if quick else training_seconds(48, 10)
+    rows = []
+    print(f"training: {1000 * training:.0f} ms a trial, one core\n{'trial':>6} {'drawing':>10} {'recording':>10}  ms")
+    for at in (n for n in (10, 100, 1000) if n <= trials):
+        drawing, recording = (1000 * statistics.median(t[i] for t in took[at - WINDOW : at]) for i in (0, 1))
+        print(f"{at:>6} {drawing:>10.1f} {recording:>10.1f}")
+        rows.append({"work": f"trial {at}", "drawing_ms": drawing, "recording_ms": recording})
+    spent = sum(map(sum, took)) / trials
+    share = spent / (spent + training)
+    print(f"share of a job of {trials} trials: {100 * share:.1f} %")
+    print(json.dumps({"rows": rows, "share": share, "n": WINDOW}))
+
+
+if __name__ == "__main__":
+    main()
