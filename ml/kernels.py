@@ -10,6 +10,7 @@ NaN and infinity keep their meaning: of LLVM's fast-math flags those that assume
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numba import njit, uint64
@@ -19,7 +20,8 @@ from ml.optimizers import ADAM_BETAS, ADAM_EPSILON
 
 def _compiled(function: Callable[..., None]) -> Callable[..., None]:
     """Compile at the first call, or take what an earlier process compiled from the cache."""
-    options = {"nogil": True, "fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy"}
+    flags = {"contract", "reassoc", "nsz"}
+    options: dict[str, Any] = {"nogil": True, "fastmath": flags, "error_model": "numpy"}
     try:
         compiled: Callable[..., None] = njit(cache=True, **options)(function)
     except RuntimeError:  # no folder that this user may write to: compile in every process
@@ -73,7 +75,7 @@ def lit_pixels(images, indices, scale, counts, rows, values):
 
 @_compiled
 def wide_forward(weight, counts, rows, values, out):
-    """Out [batch, columns] = lit pixels × weight [pixels + 1, columns], whose last row is the bias."""
+    """out [batch, columns] = lit pixels × weight [pixels + 1, columns], whose last row is the bias."""
     bias = weight[-1]
     for b in range(out.shape[0]):
         out[b] = bias
@@ -82,8 +84,7 @@ def wide_forward(weight, counts, rows, values, out):
     for p in range(weight.shape[0] - 1):
         w = uint64(p) * n
         for c in range(counts[p]):
-            x = values[p, c]
-            _add(result, uint64(rows[p, c]) * n, x, flat, w, n)
+            _add(result, uint64(rows[p, c]) * n, values[p, c], flat, w, n)
 
 
 @_compiled

@@ -269,6 +269,8 @@ def bytes_of(layers: list[Layer], image: Shape, batch: int) -> int:
     return 4 * (4 * parameter_count(layers) + 2 * max(batch, EVALUATION_BATCH) * activations)
 
 
-def memory_at_hand() -> int:
-    """Bytes that this process may still take."""
+def memory_at_hand(device: torch.device) -> int:
+    """Bytes that this process may still take on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -85,7 +85,7 @@ class _PackRun:
         events = self._begin(pack, record, params)
         key = key_of(self.spec, params)
         width = self.book.width(key, lambda: measured_width(self.spec, params, self.data))
-        width = check_memory(self.spec, params, width)
+        width = check_memory(self.spec, params, width, self.data.device)
         self.refills = REFILLS * width if width > 1 else 0
         self.book.record([*events, *self._fill(pack, width - 1)])
         self._train(pack)

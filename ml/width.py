@@ -2,6 +2,8 @@
 
 from time import perf_counter
 
+import torch
+
 from ml.datasets import Stream
 from ml.lanes import Lanes, LanesError, LaneState, bytes_of, memory_at_hand
 from ml.params import Params
@@ -18,16 +20,16 @@ def measured_width(spec: TuneSpec, params: Params, data: TrainingData) -> int:
     """The width that `spec` asks for, or the narrowest of the fastest for a trial with these parameters."""
     if spec.lanes is not None:
         return min(spec.lanes, spec.trial_limit)
-    most = min(spec.trial_limit, max(2, spec.trial_limit // PACKS), _room(spec, params))
+    most = min(spec.trial_limit, max(2, spec.trial_limit // PACKS), _room(spec, params, data.device))
     width, best = 1, _seconds(spec, params, data, 1) if most > 1 else 0.0
     while 2 * width <= most and (seconds := _seconds(spec, params, data, 2 * width)) < GAIN * best:
         width, best = 2 * width, seconds
     return width
 
 
-def check_memory(spec: TuneSpec, params: Params, width: int) -> int:
+def check_memory(spec: TuneSpec, params: Params, width: int, device: torch.device) -> int:
     """The lanes of `width` that memory holds; LanesError where the specification asked for more than that."""
-    room = _room(spec, params)
+    room = _room(spec, params, device)
     if spec.lanes is not None and width > max(1, room):
         needed = width * _bytes(spec, params)
         raise LanesError(
@@ -37,8 +39,8 @@ def check_memory(spec: TuneSpec, params: Params, width: int) -> int:
     return min(width, max(1, room))
 
 
-def _room(spec: TuneSpec, params: Params) -> int:
-    return int(MEMORY_SHARE * memory_at_hand() / _bytes(spec, params))
+def _room(spec: TuneSpec, params: Params, device: torch.device) -> int:
+    return int(MEMORY_SHARE * memory_at_hand(device) / _bytes(spec, params))
 
 
 def _bytes(spec: TuneSpec, params: Params) -> int:

@@ -1,21 +1,23 @@
 """Packs: rungs, refills, ends, and going on where a pack was lost."""
 
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from solo import batches, distance, train_alone
 
 from ml.artifacts import load_checkpoint, save_checkpoint
 from ml.errors import CheckpointError
-from ml.lanes import LanesError
+from ml.lanes import LanesError, memory_at_hand
 from ml.packs import Pack
 from ml.records import Checkpoint, Measurement, TrialState
 from ml.specs import TuneSpec
 from ml.train import Lane, TrainingData
 from ml.width import check_memory, measured_width
+
+CPU = torch.device("cpu")
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
@@ -133,8 +135,6 @@ def test_a_lane_that_diverges_ends_at_once_and_the_others_go_on(digits_data: Tra
 
 def test_the_time_of_a_pack_is_shared_among_its_lanes(digits_data: TrainingData) -> None:
     """The lanes' seconds add up to no more than the pack's."""
-    from time import perf_counter
-
     spec = _spec()
     started = perf_counter()
     measured = _run(_pack(spec, digits_data, *(_lane(spec, n) for n in range(4))))
@@ -216,18 +216,15 @@ def test_lanes_that_memory_cannot_hold_are_refused_before_any_training(monkeypat
     """The error says how much they take and what to do; a width that was only measured is cut instead."""
     asked, measured = _spec(lanes=8), _spec()
     params = asked.params({"hidden_size": 4000})
-    monkeypatch.setattr("ml.width.memory_at_hand", lambda: 400 * 2**20)  # a small machine
+    monkeypatch.setattr("ml.width.memory_at_hand", lambda device: 400 * 2**20)  # a small machine
 
     with pytest.raises(LanesError, match=r"8 lanes of shallow take about 0\.\d GiB, and memory holds \d of them; ask"):
-        check_memory(asked, params, 8)
-    assert 1 <= check_memory(measured, params, 8) < 8
+        check_memory(asked, params, 8, CPU)
+    assert 1 <= check_memory(measured, params, 8, CPU) < 8
 
 
 def test_memory_at_hand_is_that_of_the_machine() -> None:
     """Between 100 MiB and what is installed."""
-    from ml.lanes import memory_at_hand
-
     installed = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
 
-    assert 100 * 2**20 < memory_at_hand() <= installed
-    assert np.isfinite(memory_at_hand())
+    assert 100 * 2**20 < memory_at_hand(CPU) <= installed

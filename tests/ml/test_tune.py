@@ -3,6 +3,7 @@
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from time import monotonic
@@ -321,10 +322,10 @@ def test_the_winner_is_the_best_judged_trial(endings: list[tuple[TrialState, flo
     book = MemoryBook(spec)
     judged = {}
     for number, (state, loss, accuracy) in enumerate(endings):
-        book.reserve()
+        book.reserve(lambda number: True)
         best = Measurement(10, 1, 0.5, loss, accuracy, 1.0)
-        event = Finished(number, state, "", best, Checkpoint({}, {}) if state.judged else None)
-        book.record(event)
+        event = Finished(number, state, "", best, objective(spec, best), Checkpoint({}, {}) if state.judged else None)
+        book.record([event])
         if state.judged:
             judged[number] = accuracy if name == "val_accuracy" else -loss
 
@@ -402,7 +403,7 @@ class _TakenUp(MemoryBook):
 
     begun: list[TrialRecord] = field(default_factory=list)
 
-    def reserve(self) -> TrialRecord | None:
+    def reserve(self, fits: Callable[[int], bool]) -> TrialRecord | None:
         if not self.begun:
             return None
         record = self.begun.pop(0)
@@ -427,10 +428,10 @@ def test_a_trial_taken_up_again_ends_as_it_would_have(digits_data: TrainingData)
 def test_a_book_tells_each_change_once(digits_data: TrainingData) -> None:
     """What changed since the last look is told, and then no more."""
     book = MemoryBook(_spec())
-    trial = book.reserve()
+    trial = book.reserve(lambda number: True)
     assert trial is not None
 
-    book.record(Measured(trial.number, Measurement(10, 64, 0.5, 0.4, 0.9, 1.0), {"rung": 1}))
+    book.record([Measured(trial.number, Measurement(10, 64, 0.5, 0.4, 0.9, 1.0), {"rung": 1})])
     told = [[(t.number, t.values, t.attrs) for t in book.changes()] for _ in range(2)]
 
     assert told == [[(0, {10: 0.9}, {"rung": 1})], []]
