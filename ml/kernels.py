@@ -75,7 +75,7 @@ def lit_pixels(images, indices, scale, counts, rows, values):
 
 @_compiled
 def wide_forward(weight, counts, rows, values, out):
-    """out [batch, columns] = lit pixels × weight [pixels + 1, columns], whose last row is the bias."""
+    """Multiply lit pixels by weight [pixels + 1, columns], whose last row is the bias, into out [batch, columns]."""
     bias = weight[-1]
     for b in range(out.shape[0]):
         out[b] = bias

@@ -62,6 +62,10 @@ def tune_pack(spec: TuneSpec, data: TrainingData, book: Book, search: Search) ->
     return True
 
 
+class _NoTime(Exception):
+    """The steps of a trial cannot be timed."""
+
+
 @dataclass
 class _PackRun:
     """One pack, from its first trial to its last."""
@@ -83,11 +87,11 @@ class _PackRun:
         self.first, self.like = first.number, record.suggestion or {}
         pack = self._pack(params)
         events = self._begin(pack, record, params)
-        key = key_of(self.spec, params)
-        width = self.book.width(key, lambda: measured_width(self.spec, params, self.data))
-        width = check_memory(self.spec, params, width, self.data.device)
-        self.refills = REFILLS * width if width > 1 else 0
-        self.book.record([*events, *self._fill(pack, width - 1)])
+        if pack.running:
+            width = self._width(params)
+            self.refills = REFILLS * width if width > 1 else 0
+            events += self._fill(pack, width - 1)
+        self.book.record(events)
         self._train(pack)
         self._train_each(self.apart)
 
@@ -95,6 +99,20 @@ class _PackRun:
         """Let the search know what this and other trainers have recorded."""
         for record in self.book.changes():
             self.search.apply(record)
+
+    def _width(self, params: Params) -> int:
+        """How many lanes to begin with; one where steps cannot even be timed: training will say what is wrong."""
+        try:
+            width = self.book.width(key_of(self.spec, params), lambda: self._measured_width(params))
+        except _NoTime:
+            return 1
+        return check_memory(self.spec, params, width, self.data.device)
+
+    def _measured_width(self, params: Params) -> int:
+        try:
+            return measured_width(self.spec, params, self.data)
+        except Exception as error:  # whatever a network raises
+            raise _NoTime from error
 
     def _pack(self, params: Params) -> Pack:
         stream_seed = derive(self.spec.seed, Purpose.STREAM, self.first)

@@ -3,13 +3,16 @@
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import select
+from sqlmodel import col
+
 from ml.artifacts import Saved
 from ml.records import Finished, Measured, Measurement, Started, TrialState
 from ml.specs import TuneSpec
 from worker.db import Database
 from worker.leases import Claim, Leases
 from worker.ledger import Ledger
-from worker.tables import Job
+from worker.tables import Job, Pack, Trial
 
 FILE = Saved("0" * 64, 1)
 
@@ -41,6 +44,31 @@ class Work:
         """Begin a trial."""
         params = {"batch_size": 32, "learning_rate": 0.01, "optimizer": "adam"}
         self.ledger.record(claim, [Started(number, params, {"learning_rate": 0.01}, {}, 1, 2, 0)], {})
+
+    def measure(self, claim: Claim, number: int, measured: Measurement, **attrs: Any) -> None:
+        """Record a rung of a trial."""
+        self.ledger.record(claim, [Measured(number, measured, attrs)], {})
+
+    def pack(self, trials: int, leases: Leases | None = None) -> Claim:
+        """Claim a pack and begin so many trials in it."""
+        claim = (leases or self.leases).claim()
+        assert claim is not None
+        records = self.ledger.reservations(claim)
+        while len(records) < trials and (record := self.ledger.reserve(claim, lambda number: True)):
+            records.append(record)
+        for record in records:
+            self.start(claim, record.number)
+        return claim
+
+    def trials(self) -> list[Trial]:
+        """All trials as they are now, by number."""
+        with self.database.reading() as session:
+            return list(session.scalars(select(Trial).order_by(col(Trial.number))))
+
+    def packs(self) -> list[Pack]:
+        """All packs as they are now, by id."""
+        with self.database.reading() as session:
+            return list(session.scalars(select(Pack).order_by(col(Pack.id))))
 
     def run_trial(self, claim: Claim, value: float | None, state: TrialState = TrialState.COMPLETED) -> int:
         """Run the claimed pack's trial to its end in one epoch, close the pack; the trial's number."""

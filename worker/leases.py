@@ -186,10 +186,11 @@ def _running(session: Session, pack: Pack) -> list[Trial]:
 
 
 def _halve(session: Session, job: Job, pack: Pack, running: list[Trial]) -> None:
-    """Move the second half of a pack's running trials to a pack of their own."""
+    """Move the second half of a pack's running trials to a pack of their own; neither has more lanes than its half."""
     moved = running[len(running) // 2 :]
+    pack.lanes = len(running) - len(moved)
     stream_seed = derive(int(job.spec["seed"]), Seed.STREAM, moved[0].number)
-    other = Pack(job_id=job.id, purpose=pack.purpose, key=pack.key, lanes=pack.lanes, stream_seed=stream_seed)
+    other = Pack(job_id=job.id, purpose=pack.purpose, key=pack.key, lanes=len(moved), stream_seed=stream_seed)
     session.add(other)
     session.flush()
     for trial in moved:

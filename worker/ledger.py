@@ -93,13 +93,17 @@ class Ledger:
             return session.get_one(Job, job_id).lanes
 
     def settle_pack(self, claim: Claim, key: str, lanes: int) -> int:
-        """Note what a claimed pack's trials share, and how many lanes the job has, unless that is settled; how many."""
+        """Note what a claimed pack's trials share, and how many lanes it has: the job's, which its first pack settles.
+
+        One that was halved since trainers died on it keeps its fewer.
+        """
         with self.database.writing() as session:
             pack = fence(session, claim)
             job = lock_job(session, claim.job_id)
             job.lanes = job.lanes or lanes
-            pack.key, pack.lanes = key, job.lanes
-            return job.lanes
+            pack.lanes = min(pack.lanes, job.lanes) if pack.key else job.lanes
+            pack.key = key
+            return pack.lanes
 
     def record(self, claim: Claim, events: Sequence[Event], saved: dict[int, Checkpointed]) -> list[str]:
         """Write down what happened to trials of the claimed pack, all of it or nothing.

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from worker_tools import Work, measurement
 
 from ml.networks import networks
-from ml.records import Finished, Measured, Started, TrialState
+from ml.records import Finished, Started, TrialState
 from tests.api.tools import insert, pages, parameters, pointers, post, problem
 
 CSV = {"accept": "text/csv"}
@@ -341,10 +341,10 @@ def test_a_trial_shows_every_epoch(api: TestClient, work: Work) -> None:
     claim = work.leases.claim()
     assert claim is not None
     params = {"batch_size": 32, "learning_rate": 0.01, "optimizer": "adam"}
-    work.ledger.start(claim, Started(0, params, {"learning_rate": 0.01}, {}, 11, 12, 0))
+    work.ledger.record(claim, [Started(0, params, {"learning_rate": 0.01}, {}, 11, 12, 0)], {})
     for epoch, accuracy in ((1, 0.5), (2, None), (3, 0.75)):
-        work.ledger.measure(claim, Measured(0, measurement(epoch, accuracy), {}))
-    work.ledger.finish(claim, Finished(0, TrialState.PRUNED, "worse", measurement(3, 0.75), None), 0.75, None)
+        work.measure(claim, 0, measurement(epoch, accuracy))
+    work.ledger.record(claim, [Finished(0, TrialState.PRUNED, "worse", measurement(3, 0.75), 0.75, None)], {})
     trial = api.get(f"/jobs/{job_id}/trials/0").json()
 
     assert [row["epoch"] for row in trial["measurements"]] == [1, 2, 3]

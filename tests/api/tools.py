@@ -147,12 +147,11 @@ def _win(work: Work, artifacts: Path, job: Job, checkpoint: Checkpoint, value: f
     (record,) = work.ledger.reservations(claim)
     params = networks[job.model].params().model_dump()
     best = measurement(1, value, loss=1 - value)
-    work.ledger.start(claim, Started(record.number, params, {}, {}, 1, 2, 0))
-    work.ledger.measure(claim, Measured(record.number, best, {}))
     path = f"{job.id}/{record.number}.{claim.epoch}.safetensors"
     saved = save_checkpoint(artifacts / path, checkpoint)
-    finished = Finished(record.number, TrialState.COMPLETED, "all epochs", best, checkpoint)
-    work.ledger.finish(claim, finished, value, (path, saved))
+    started = Started(record.number, params, {}, {}, 1, 2, 0)
+    finished = Finished(record.number, TrialState.COMPLETED, "all epochs", best, value, checkpoint)
+    work.ledger.record(claim, [started, Measured(record.number, best, {}), finished], {record.number: (path, saved)})
     work.leases.close(claim)
     return saved.sha256
 

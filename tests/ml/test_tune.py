@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from time import monotonic
@@ -19,8 +19,9 @@ from sklearn.metrics import accuracy_score, log_loss
 
 from ml.artifacts import load_checkpoint, save_checkpoint
 from ml.evaluate import probabilities
+from ml.lane_layers import LANE_LAYERS, Form, LaneLayer
 from ml.lanes import module_of
-from ml.layers import Flatten, Layer, Linear, Shape, from_json
+from ml.layers import Flatten, Layer, Linear, Shape, ShapeError, from_json
 from ml.networks import Network, networks
 from ml.params import Params
 from ml.records import Checkpoint, Event, Finished, Measured, Measurement, Started, TrialRecord, TrialState
@@ -38,13 +39,14 @@ RATES = {"learning_rate": {"type": "float", "low": 1e-4, "high": 1e-1, "log": Tr
 
 
 def _spec(**fields: Any) -> TuneSpec:
-    """Return a job of four short trials of a perceptron, unless told otherwise."""
+    """Return a job of four short trials of a perceptron, one after the other, unless told otherwise."""
     body = {
         "model": "perceptron",
         "dataset": "digits",
         "search_space": RATES,
         "sampler": {"name": "random"},
         "pruner": {"name": "none"},
+        "lanes": 1,
         "budget": {"trials": 4, "epochs": 2},
     }
     return TuneSpec.model_validate(body | fields)
@@ -70,6 +72,10 @@ def _states(book: MemoryBook) -> list[TrialState]:
 
 def _finished(events: list[Event]) -> list[Finished]:
     return [event for event in events if isinstance(event, Finished)]
+
+
+def _started(events: list[Event]) -> list[Started]:
+    return [event for event in events if isinstance(event, Started)]
 
 
 def _curves(events: list[Event]) -> dict[int, list[Measurement]]:
@@ -104,15 +110,38 @@ def test_every_trial_starts_is_measured_and_finishes_once(digits_data: TrainingD
     assert _states(book) == [TrialState.COMPLETED] * 4
 
 
+@pytest.mark.parametrize("lanes", [2, 3, 4])
+def test_every_trial_of_a_pack_starts_is_measured_and_finishes_once(lanes: int, digits_data: TrainingData) -> None:
+    """Whatever trains beside it, a trial's events are one start, one measurement an epoch and one end."""
+    book, events = _run(_spec(lanes=lanes), digits_data)
+    kinds = {n: [type(event) for event in events if event.number == n] for n in range(4)}
+    begun = [start.number for start in _started(events)]
+
+    assert list(kinds.values()) == [[Started, Measured, Measured, Finished]] * 4
+    assert begun == list(range(4))
+    assert all(isinstance(event, Started) for event in events[:lanes])
+    assert _states(book) == [TrialState.COMPLETED] * 4
+
+
 def test_a_start_says_all_that_a_run_depends_on(digits_data: TrainingData) -> None:
     """A started trial tells every hyper-parameter, and the seeds that the job's seed and its number give."""
     _, events = _run(_spec(seed=12), digits_data)
-    starts = [event for event in events if isinstance(event, Started)]
+    starts = _started(events)
 
     assert all(set(start.params) == set(Params.model_fields) - {"epochs"} for start in starts)
     assert [start.init_seed for start in starts] == [derive(12, Purpose.INIT, n) for n in range(4)]
     assert [start.stream_seed for start in starts] == [derive(12, Purpose.STREAM, n) for n in range(4)]
     assert [start.start_step for start in starts] == [0] * 4
+
+
+def test_trials_of_a_pack_share_its_first_trials_stream(digits_data: TrainingData) -> None:
+    """Initial weights are each trial's own; one that takes a finished lane's place starts where the stream is by then."""
+    _, events = _run(_spec(seed=12, lanes=2), digits_data)  # an epoch is 21 steps, two are 41
+    starts = _started(events)
+
+    assert [start.init_seed for start in starts] == [derive(12, Purpose.INIT, n) for n in range(4)]
+    assert [start.stream_seed for start in starts] == [derive(12, Purpose.STREAM, 0)] * 4
+    assert [start.start_step for start in starts] == [0, 0, 41, 41]
 
 
 def test_everything_recorded_is_finite_or_null(digits_data: TrainingData) -> None:
@@ -131,24 +160,41 @@ def test_everything_recorded_is_finite_or_null(digits_data: TrainingData) -> Non
 
 
 @pytest.mark.parametrize("sampler", samplers)
-@pytest.mark.parametrize("trials", [1, 7])
-def test_a_budget_of_trials_is_exact(sampler: str, trials: int, digits_data: TrainingData) -> None:
-    """As many trials are begun as the budget says, and each of them ends."""
+@pytest.mark.parametrize(("trials", "lanes"), [(1, 1), (7, 1), (7, 3), (2, 3)])
+def test_a_budget_of_trials_is_exact(sampler: str, trials: int, lanes: int, digits_data: TrainingData) -> None:
+    """As many trials are begun as the budget says, however many train together, and each of them ends."""
     grid = {"learning_rate": {"type": "grid", "values": [n / 1000 for n in range(1, 10)]}}
     space = grid if sampler == "grid" else RATES
-    spec = _spec(search_space=space, sampler={"name": sampler}, budget={"trials": trials, "epochs": 1})
+    budget = {"trials": trials, "epochs": 1}
+    spec = _spec(search_space=space, sampler={"name": sampler}, budget=budget, lanes=lanes)
     book, events = _run(spec, digits_data)
 
     assert len(book.trials) == len(_finished(events)) == trials
 
 
-def test_a_grid_ends_with_its_points(digits_data: TrainingData) -> None:
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_grid_ends_with_its_points(lanes: int, digits_data: TrainingData) -> None:
     """A grid without a budget tries each point once."""
     rates = [0.1, 0.01, 0.001]
-    _, events = _run(_grid(rates), digits_data)
-    tried = [event.params["learning_rate"] for event in events if isinstance(event, Started)]
+    _, events = _run(_grid(rates, lanes=lanes), digits_data)
+    tried = [event.params["learning_rate"] for event in _started(events)]
 
     assert sorted(tried, reverse=True) == rates
+
+
+def test_a_grid_is_walked_a_key_at_a_time(digits_data: TrainingData) -> None:
+    """Points whose batches differ never share a pack; each is tried once all the same."""
+    space = {
+        "learning_rate": {"type": "grid", "values": [0.1, 0.01, 0.001]},
+        "batch_size": {"type": "grid", "values": [64, 128]},
+    }
+    _, events = _run(_grid([], search_space=space, lanes=4), digits_data)
+    packs = defaultdict(set)
+    for start in _started(events):
+        packs[start.stream_seed].add(start.params["batch_size"])
+
+    assert len(_started(events)) == 6
+    assert sorted(packs.values(), key=min) == [{64}, {128}]
 
 
 def test_seconds_cut_a_trial_that_has_been_measured(digits_data: TrainingData) -> None:
@@ -204,6 +250,20 @@ def test_a_stop_ends_the_trial_at_hand_at_its_next_step(
     assert (len(_curves(events)[0]), finished.state) == (measured, state)
     assert (finished.checkpoint is not None) == state.judged
     assert (book.winner is finished) == state.judged
+
+
+@pytest.mark.parametrize(
+    ("stop", "state"), [("seconds", TrialState.STOPPED_EARLY), ("cancelled", TrialState.CANCELLED)]
+)
+def test_a_stop_ends_every_trial_at_hand(stop: str, state: TrialState, digits_data: TrainingData) -> None:
+    """All lanes of a pack end at its next step, and nothing more begins."""
+    spec = _spec(lanes=3)  # an epoch is 21 steps
+    events: list[Event] = []
+    book = _Watched(spec, events.append, stop=Stop(stop), patience=30)
+    tune(spec, digits_data, book, Search(spec))
+
+    assert _states(book) == [state] * 3
+    assert [len(curve) for curve in _curves(events).values()] == [1] * 3
 
 
 # --- how trials end
@@ -272,6 +332,18 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> str:
         def output_shape(self, shape: Shape) -> Shape:
             return (shape[0] // 2,)
 
+    class LaneGLU(LaneLayer):
+        def build(self, layers: Sequence[Any], form: Form) -> Form:
+            return Form((form.shape[0] // 2,), [torch.arange(form.shape[0] // 2) for _ in layers])
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.x = x
+            return torch.nn.functional.glu(x, 2)
+
+        def backward(self, delta: torch.Tensor, *, wanted: bool) -> torch.Tensor:
+            asked: torch.Tensor = torch.ops.aten.glu_backward(delta, self.x, 2)
+            return asked
+
     class GatedParams(Params):
         hidden_size: int = Field(8, ge=2)
 
@@ -279,21 +351,49 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> str:
         hidden = params.hidden_size
         return [Flatten(), Linear(channels * height * width, hidden), GLU(), Linear(hidden // 2, classes)]
 
+    monkeypatch.setitem(LANE_LAYERS, GLU, LaneGLU)
     monkeypatch.setitem(networks, "gated", Network(gated, GatedParams, {}, "For a test."))
     return "gated"
 
 
-def test_an_error_ends_its_trial_and_the_job_goes_on(broken: str, digits_data: TrainingData) -> None:
+@pytest.mark.parametrize("lanes", [1, 4, None])
+def test_an_error_ends_its_trial_and_the_job_goes_on(lanes: int | None, broken: str, digits_data: TrainingData) -> None:
     """A trial in which torch raises is failed, with the error as its reason and no checkpoint; the others complete."""
     space = {"hidden_size": {"type": "grid", "values": [8, 9, 10, 11]}}
-    book, events = _run(_grid([], model=broken, search_space=space), digits_data)
-    sizes = {event.number: event.params["hidden_size"] for event in events if isinstance(event, Started)}
+    book, events = _run(_grid([], model=broken, search_space=space, lanes=lanes), digits_data)
+    sizes = {event.number: event.params["hidden_size"] for event in _started(events)}
     failed = [event for event in _finished(events) if event.state == TrialState.FAILED]
 
     assert sorted(sizes[event.number] for event in failed) == [9, 11]
     assert all(event.checkpoint is None and event.best is None for event in failed)
     assert all(event.reason.startswith("RuntimeError: Halving dimension must be even") for event in failed)
     assert sorted(_states(book)) == [TrialState.COMPLETED] * 2 + [TrialState.FAILED] * 2
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_network_that_cannot_be_built_ends_its_trial_alone(
+    lanes: int, monkeypatch: pytest.MonkeyPatch, digits_data: TrainingData
+) -> None:
+    """Where a network's own function raises the trial is failed before its first step, and the others complete."""
+
+    class PickyParams(Params):
+        hidden_size: int = Field(8, ge=2)
+
+    def picky(channels: int, height: int, width: int, classes: int, params: PickyParams) -> list[Layer]:
+        if params.hidden_size == 9 and params.weight_decay > 0:
+            raise ShapeError("not together")
+        return [Flatten(), Linear(channels * height * width, classes)]
+
+    monkeypatch.setitem(networks, "picky", Network(picky, PickyParams, {}, "For a test."))
+    values = {"hidden_size": [8, 9], "weight_decay": [0.0, 0.5]}
+    space = {name: {"type": "grid", "values": listed} for name, listed in values.items()}
+    book, events = _run(_grid([], model="picky", search_space=space, lanes=lanes), digits_data)
+    (failed,) = [event for event in _finished(events) if event.state == TrialState.FAILED]
+    params = next(start.params for start in _started(events) if start.number == failed.number)
+
+    assert failed.reason == "ShapeError: not together"
+    assert (params["hidden_size"], params["weight_decay"]) == (9, 0.5)
+    assert sorted(_states(book)) == [TrialState.COMPLETED] * 3 + [TrialState.FAILED]
 
 
 def test_a_diverged_trial_does_not_end_the_job(digits_data: TrainingData) -> None:
@@ -368,12 +468,14 @@ def test_a_checkpoint_is_the_winners_network(tmp_path: Any, digits_data: Trainin
 # --- the same again
 
 
+@pytest.mark.parametrize("lanes", [1, 3])
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 @pytest.mark.parametrize("pruner", pruners)
-def test_a_seed_gives_the_same_job(sampler: str, pruner: str, digits_data: TrainingData) -> None:
-    """Run twice, a job with a seed has the same trials, measurements, ends and weights, bit for bit."""
+def test_a_seed_gives_the_same_job(sampler: str, pruner: str, lanes: int, digits_data: TrainingData) -> None:
+    """Run twice with as many lanes, a job has the same trials, measurements, ends and weights, bit for bit."""
     chosen = {"tpe": {"name": "tpe", "n_startup_trials": 2}}.get(sampler, {"name": sampler})
-    spec = _spec(sampler=chosen, pruner={"name": pruner}, budget={"trials": 6, "epochs": 3}, seed=2)
+    budget = {"trials": 6, "epochs": 3}
+    spec = _spec(sampler=chosen, pruner={"name": pruner}, budget=budget, seed=2, lanes=lanes)
     first, second = ([_timeless(event) for event in _run(spec, digits_data)[1]] for _ in range(2))
 
     assert first == second
@@ -411,9 +513,10 @@ class _TakenUp(MemoryBook):
         return record
 
 
-def test_a_trial_taken_up_again_ends_as_it_would_have(digits_data: TrainingData) -> None:
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_a_trial_taken_up_again_ends_as_it_would_have(lanes: int, digits_data: TrainingData) -> None:
     """Trials that lost their trainer are run again from their records, and end with the same weights."""
-    spec = _spec(seed=3)
+    spec = _spec(seed=3, lanes=lanes)
     _, events = _run(spec, digits_data)
     begun = [TrialRecord(e.number, TrialState.RUNNING, e.suggestion, e.attrs) for e in events if isinstance(e, Started)]
     again: list[Event] = []

@@ -8,7 +8,7 @@ from sqlalchemy import select, update
 from sqlmodel import col
 from worker_tools import Work, measurement
 
-from ml.records import Finished, Measured, Stop, TrialState
+from ml.records import Finished, Stop, TrialState
 from worker.errors import LeaseLost
 from worker.journal import clock
 from worker.leases import MAX_DEATHS, Claim, Leases
@@ -99,13 +99,18 @@ def test_a_worker_that_lost_its_lease_cannot_write(work: Work) -> None:
     with pytest.raises(LeaseLost):
         work.start(claim, 0)
     with pytest.raises(LeaseLost):
-        work.ledger.measure(claim, Measured(0, measurement(1, 0.9), {}))
+        work.measure(claim, 0, measurement(1, 0.9))
     with pytest.raises(LeaseLost):
-        work.ledger.finish(claim, Finished(0, TrialState.COMPLETED, "", None, None), None, None)
+        work.ledger.record(claim, [Finished(0, TrialState.COMPLETED, "", None, None, None)], {})
+    with pytest.raises(LeaseLost):
+        work.ledger.reserve(claim, lambda number: True)
+    with pytest.raises(LeaseLost):
+        work.ledger.settle_pack(claim, "key", 2)
     with pytest.raises(LeaseLost):
         work.leases.close(claim)
     assert not work.leases.renew(claim)
     assert trial_of(work, taken).state == TrialState.RUNNING
+    assert [(pack.key, pack.lanes) for pack in work.packs()] == [("", 1)]
 
 
 def test_releasing_a_lost_pack_does_not_take_it_from_its_new_owner(work: Work) -> None:

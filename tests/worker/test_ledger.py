@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlmodel import col
 from worker_tools import FILE, Work, measurement
 
-from ml.records import Finished, Measured, TrialState
+from ml.records import Finished, TrialState
 from ml.specs import TrainSpec
 from worker.errors import NotFound
 from worker.ledger import tune_spec
@@ -50,7 +50,7 @@ def test_every_epoch_of_a_trial_is_kept(work: Work) -> None:
     work.start(claim, 0)
     epochs = [measurement(1, 0.8), measurement(2, 0.9), measurement(3, None, None)]
     for epoch in epochs:
-        work.ledger.measure(claim, Measured(0, epoch, {}))
+        work.measure(claim, 0, epoch)
     with work.database.reading() as session:
         rows = session.scalars(select(Measurement).order_by(col(Measurement.step))).all()
         trial = session.scalars(select(Trial)).one()
@@ -65,7 +65,7 @@ def test_a_trial_that_begins_again_forgets_its_first_attempt(work: Work) -> None
     claim = work.leases.claim()
     assert claim is not None
     work.start(claim, 0)
-    work.ledger.measure(claim, Measured(0, measurement(1, 0.8), {"note": 1}))
+    work.measure(claim, 0, measurement(1, 0.8), note=1)
     work.leases.release(claim)
     taken = work.other.claim()
     assert taken is not None
@@ -109,8 +109,8 @@ def test_only_the_leaders_checkpoint_is_kept(work: Work) -> None:
         claim = work.leases.claim()
         assert claim is not None
         work.start(claim, number)
-        finished = Finished(number, TrialState.COMPLETED, "", measurement(1, value), None)
-        unneeded.append(work.ledger.finish(claim, finished, value, (f"file {number}", FILE)))
+        finished = Finished(number, TrialState.COMPLETED, "", measurement(1, value), value, None)
+        unneeded.append(work.ledger.record(claim, [finished], {number: (f"file {number}", FILE)}))
         work.leases.close(claim)
     with work.database.reading() as session:
         kept = session.scalars(select(Artifact.path)).all()
@@ -142,7 +142,7 @@ def test_changes_are_what_changed_since_and_nothing_else(work: Work) -> None:
     first, seen = work.ledger.changes(job.id, 0)
     nothing, same = work.ledger.changes(job.id, seen)
     work.start(two, 1)
-    work.ledger.measure(two, Measured(1, measurement(1, 0.8), {"rung": 1}))
+    work.measure(two, 1, measurement(1, 0.8), rung=1)
     (changed,), later = work.ledger.changes(job.id, same)
 
     assert [record.number for record in first] == [0, 1]
@@ -187,7 +187,7 @@ def test_a_value_that_is_no_number_is_null_in_the_database(work: Work) -> None:
     claim = work.leases.claim()
     assert claim is not None
     work.start(claim, 0)
-    work.ledger.measure(claim, Measured(0, measurement(1, None, None), {}))
+    work.measure(claim, 0, measurement(1, None, None))
     with work.database.reading() as session:
         row = session.scalars(select(Measurement)).one()
 
