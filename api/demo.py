@@ -24,7 +24,8 @@ SPEC: dict[str, Any] = {
         "learning_rate": {"type": "float", "low": 1e-3, "high": 4e-3, "log": True},
     },
     "pruner": {"name": "median", "n_startup_trials": 2, "n_warmup_epochs": 1},
-    "budget": {"trials": 6, "seconds": 110, "epochs": 6},
+    "budget": {"trials": 6, "seconds": 110, "epochs": 8},
+    "lanes": 3,
 }
 IMAGES = 8
 

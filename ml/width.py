@@ -12,7 +12,8 @@ from ml.train import TrainingData
 
 PACKS = 16  # of a job at least, refills apart: trials of one pack share a key and are drawn before any has ended
 GAIN = 0.95  # twice the lanes must take less than this, a lane, to be worth it
-SECONDS = 0.1  # a width is timed for
+SECONDS = 0.1  # a width is timed for, at most
+TIMING_SHARE = 0.001  # of a job's seconds, for each width; there may be ten
 MEMORY_SHARE = 0.5  # of what is at hand; other trainers take theirs
 
 
@@ -56,8 +57,9 @@ def _seconds(spec: TuneSpec, params: Params, data: TrainingData, width: int) -> 
     for step in range(3):  # the first calls compile or load the kernels, and fill the caches
         lanes.step(data.train, stream.batch(step))
     lanes.losses()
+    enough = min(SECONDS, TIMING_SHARE * (spec.budget.seconds or float("inf")))
     started, steps = perf_counter(), 0
-    while (elapsed := perf_counter() - started) < SECONDS or steps < 2:
+    while (elapsed := perf_counter() - started) < enough or steps < 2:
         lanes.step(data.train, stream.batch(steps))
         steps += 1
     return elapsed / steps / width

@@ -135,7 +135,7 @@ def test_a_start_says_all_that_a_run_depends_on(digits_data: TrainingData) -> No
 
 
 def test_trials_of_a_pack_share_its_first_trials_stream(digits_data: TrainingData) -> None:
-    """Initial weights are each trial's own; one that takes a finished lane's place starts where the stream is by then."""
+    """Initial weights are each trial's own; one that takes a finished lane's place starts where the stream is."""
     _, events = _run(_spec(seed=12, lanes=2), digits_data)  # an epoch is 21 steps, two are 41
     starts = _started(events)
 
