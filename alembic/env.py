@@ -20,7 +20,21 @@ def migrate(connection: Connection) -> None:
         context.run_migrations()
 
 
+def enforce_references(connection: Connection, switch: str) -> None:
+    """Turn SQLite's foreign keys on or off, outside of any transaction.
+
+    It alters a table by making it anew; dropping the old one would be refused for the rows that refer to it.
+    """
+    if connection.dialect.name == "sqlite":
+        connection.connection.cursor().execute(f"PRAGMA foreign_keys={switch}").close()
+
+
 engine = context.config.attributes.get("engine") or Database(settings().database).engine
 with engine.execution_options(writes=True).connect() as connection:
-    migrate(connection)
-    connection.commit()
+    enforce_references(connection, "OFF")
+    try:
+        migrate(connection)
+        connection.commit()
+    finally:
+        connection.rollback()
+        enforce_references(connection, "ON")

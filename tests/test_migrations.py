@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect
+from sqlalchemy import inspect, text
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel
 
 from alembic import command
@@ -64,3 +66,53 @@ def test_migrating_twice_changes_nothing(empty: Database) -> None:
     migrate(empty)
 
     assert inspect(empty.engine).get_table_names() == before
+
+
+JOB = {"id": "one", "kind": "tune", "spec": "{}", "state": "running", "model": "cnn", "dataset": "digits"}
+PACK = {"id": 1, "job_id": "one", "purpose": "train", "key": "", "lanes": 1, "position": 0, "done": False}
+TRIAL = {"id": 1, "job_id": "one", "number": 0, "pack_id": 1, "lane": 0, "state": "running", "attrs": "{}"}
+FIRST: dict[str, dict[str, Any]] = {  # a job with a trial that has been measured, as revision 0001 knew them
+    "dataset": {"sha256": "0", "name": "digits", "images": 1, "shape": "[]", "classes": "[]"},
+    "job": JOB
+    | {"dataset_sha256": "0", "maximize": True, "trial_limit": 2, "reserved": 1, "failures": 0}
+    | {"active_seconds": 0.0, "run": 1, "sequence": 1, "created_at": 1.0},
+    "pack": PACK | {"deaths": 0, "lease_epoch": 1},
+    "trial": TRIAL | {"epochs_run": 3, "seconds": 1.0, "sequence": 1, "created_at": 1.0},
+    "measurement": {"trial_id": 1, "step": 10, "images_seen": 100, "seconds": 1.0},
+}
+
+
+def rows(database: Database) -> dict[str, dict[str, Any]]:
+    """The only row of each table that was filled."""
+    with database.engine.connect() as connection:
+        return {table: dict(connection.execute(text(f"SELECT * FROM {table}")).one()._mapping) for table in FIRST}
+
+
+def fill(database: Database) -> None:
+    """Write the rows of the first revision."""
+    with database.engine.begin() as connection:
+        for table, row in FIRST.items():
+            marks = ", ".join(f":{name}" for name in row)
+            connection.execute(text(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})"), row)
+
+
+def test_a_database_that_is_in_use_is_upgraded_with_all_it_holds(empty: Database) -> None:
+    """Jobs, trials and measurements of the first revision are there after the last, and after a downgrade again."""
+    command.upgrade(configuration(empty), "0001")
+    fill(empty)
+    before = rows(empty)
+    migrate(empty)
+    after = rows(empty)
+    command.downgrade(configuration(empty), "0001")
+
+    assert all(before[table].items() <= after[table].items() for table in FIRST)
+    assert after["job"]["lanes"] is None
+    assert rows(empty) == before
+
+
+def test_references_hold_after_a_migration(empty: Database) -> None:
+    """A row that refers to nothing is refused on the connections that migrated too."""
+    migrate(empty)
+
+    with pytest.raises(IntegrityError), empty.engine.begin() as connection:
+        connection.execute(text("INSERT INTO measurement (trial_id, step, images_seen, seconds) VALUES (7, 1, 1, 1)"))

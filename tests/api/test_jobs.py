@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from worker_tools import Work
 
 from ml.records import TrialState
-from tests.api.tools import pages, post, problem, publish
+from tests.api.tools import pages, pointers, post, problem, publish
 from worker.tables import Job, JobState
 
 
@@ -162,6 +162,25 @@ def test_a_failed_job_says_why(api: TestClient, work: Work) -> None:
     assert job["state"] == "failed"
     assert "1 diverged" in job["error"]
     assert "for the test" in job["error"]
+
+
+def test_a_job_shows_how_many_trials_train_together(api: TestClient, work: Work) -> None:
+    """Nothing before it has run, then what its first pack settled; the specification says what was asked for."""
+    job_id = post(api, lanes=6)["id"]
+    before = api.get(f"/jobs/{job_id}").json()
+    work.ledger.settle_pack(work.pack(1), "batch 32, Flatten-Linear", 2)
+    after = api.get(f"/jobs/{job_id}").json()
+
+    assert (before["lanes"], after["lanes"]) == (None, 2)
+    assert before["spec"]["lanes"] == after["spec"]["lanes"] == 6
+
+
+@pytest.mark.parametrize("lanes", [0, -1, 1025, 1.5, "4"])
+def test_what_is_no_number_of_lanes_is_refused(shared_api: TestClient, lanes: Any) -> None:
+    """The problem names the field."""
+    spec = {"model": "perceptron", "dataset": "digits", "lanes": lanes}
+
+    assert pointers(shared_api.post("/jobs/tune", json=spec)).keys() == {"#/lanes"}
 
 
 # --- cancelling

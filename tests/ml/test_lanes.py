@@ -158,8 +158,8 @@ def test_in_float32_lanes_are_as_near_to_solo_as_rounding_allows(mix: Mix, image
 def test_an_epoch_in_float32_ends_as_accurate_as_solo(model: str, mnist: Arrays) -> None:
     """After an epoch of MNIST each lane's validation accuracy is within 0.3 points of plain torch's."""
     train, validation = Images.of(mnist.take(np.arange(50_400))), Images.of(mnist.take(np.arange(50_400, 63_000)))
-    # Faster ones say nothing: with rate 0.02 and momentum 0.9 plain torch on two threads ended 0.7 points from itself on
-    # one, by rounding alone.
+    # Faster ones say nothing: with rate 0.02 and momentum 0.9 plain torch on two threads ended 0.7 points from itself
+    # on one, by rounding alone.
     chosen = [Adam(learning_rate=3e-4), Sgd(learning_rate=0.05), Adam(learning_rate=1e-4)]
     states = _lanes_of(model, WIDTHS[model][:3], chosen)
     steps = batches(len(train), 100, len(train) // 100)

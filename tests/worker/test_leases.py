@@ -9,6 +9,8 @@ from sqlmodel import col
 from worker_tools import Work, measurement
 
 from ml.records import Finished, Stop, TrialState
+from ml.seeds import Purpose as Seed
+from ml.seeds import derive
 from worker.errors import LeaseLost
 from worker.journal import clock
 from worker.leases import MAX_DEATHS, Claim, Leases
@@ -278,3 +280,113 @@ def test_two_workers_stop_a_job_that_cannot_work(work: Work) -> None:
 
     assert work.job(job).state == JobState.FAILED
     assert HOPELESS <= work.job(job).failures <= HOPELESS + 1
+
+
+# --- a trainer dies on several trials
+
+
+def guilty_pack(work: Work) -> Claim:
+    """A pack of four running trials that settled its key."""
+    claim = work.pack(4)
+    work.ledger.settle_pack(claim, "batch 32", 4)
+    return claim
+
+
+def serve(work: Work, guilty: int) -> list[list[int]]:
+    """Work on all packs: trainers die on the guilty trial, the others complete; what they died on, in order."""
+    died: list[list[int]] = []
+    while (claim := work.leases.claim()) and claim.purpose == Purpose.TRAIN:
+        numbers = [record.number for record in work.ledger.reservations(claim)]
+        if guilty in numbers:
+            died.append(numbers)
+            work.leases.died(claim, "signal SIGKILL")
+            continue
+        for number in numbers:
+            best = measurement(1, 0.5)
+            work.ledger.record(claim, [Finished(number, TrialState.COMPLETED, "", best, 0.5, None)], {})
+        work.leases.close(claim)
+    return died
+
+
+def test_a_pack_on_which_a_trainer_died_goes_on_in_halves(work: Work) -> None:
+    """The second half gets a pack and a stream of its own; both keep the key, and nobody is charged."""
+    job = work.accept(budget={"trials": 4}, seed=7)
+    work.leases.died(guilty_pack(work), "signal SIGKILL")
+    packs = work.packs()
+    halves = [[trial.number for trial in work.trials() if trial.pack_id == pack.id] for pack in packs]
+
+    assert halves == [[0, 1], [2, 3]]
+    assert [(pack.key, pack.lanes, pack.deaths) for pack in packs] == [("batch 32", 2, 0)] * 2
+    assert [pack.stream_seed for pack in packs] == [derive(7, Seed.STREAM, 0), derive(7, Seed.STREAM, 2)]
+    assert {trial.state for trial in work.trials()} == {TrialState.RUNNING}
+    assert work.job(job).failures == 0
+
+
+@pytest.mark.parametrize(
+    ("guilty", "died"),
+    [
+        (0, [[0, 1, 2, 3], [0, 1], [0], [0]]),
+        (1, [[0, 1, 2, 3], [0, 1], [1], [1]]),
+        (3, [[0, 1, 2, 3], [2, 3], [3], [3]]),
+    ],
+)
+def test_halves_are_halved_until_the_guilty_trial_fails_alone(work: Work, guilty: int, died: list[list[int]]) -> None:
+    """The others of its pack run on and complete; only deaths on a trial alone count."""
+    job = work.accept(budget={"trials": 4})
+    work.leases.died(guilty_pack(work), "signal SIGKILL")
+    found = [[0, 1, 2, 3], *serve(work, guilty)]
+    states = {trial.number: trial.state for trial in work.trials()}
+
+    assert found == died
+    assert states == {n: TrialState.FAILED if n == guilty else TrialState.COMPLETED for n in range(4)}
+    assert [trial.reason for trial in work.trials() if trial.number == guilty] == ["signal SIGKILL"]
+    assert (work.job(job).failures, sum(pack.deaths for pack in work.packs())) == (1, MAX_DEATHS)
+
+
+def test_halves_are_not_filled_up_with_others(work: Work) -> None:
+    """A half has as many lanes as trials, or the guilty one would never be alone while the budget lasts."""
+    job = work.accept(budget={"trials": 100})
+    work.leases.died(guilty_pack(work), "signal SIGKILL")
+    widths = []
+    for _ in range(2):
+        half = work.leases.claim()
+        assert half is not None
+        widths.append(work.ledger.settle_pack(half, "batch 32", 4))
+
+    assert widths == [2, 2]
+    assert work.ledger.lanes(job.id) == 4
+
+
+def test_three_trials_are_halved_too(work: Work) -> None:
+    """One stays and two go on by themselves; a trial that was only reserved goes with its half."""
+    work.accept(budget={"trials": 3})
+    claim = work.pack(2)
+    work.ledger.reserve(claim, lambda number: True)
+    work.leases.died(claim, "signal SIGKILL")
+    claims = [work.leases.claim(), work.other.claim()]
+    numbers = [[record.number for record in work.ledger.reservations(claim)] for claim in claims if claim]
+
+    assert numbers == [[0], [1, 2]]
+
+
+def test_trials_that_had_ended_stay_with_their_pack(work: Work) -> None:
+    """Only those that still ran are divided."""
+    work.accept(budget={"trials": 3})
+    claim = work.pack(3)
+    work.ledger.record(claim, [Finished(0, TrialState.COMPLETED, "", measurement(1, 0.5), 0.5, None)], {})
+    work.leases.died(claim, "signal SIGKILL")
+    one, two = work.packs()
+
+    assert [trial.pack_id for trial in work.trials()] == [one.id, one.id, two.id]
+    assert work.trials()[0].state == TrialState.COMPLETED
+
+
+def test_a_cancelled_jobs_dead_pack_is_not_halved(work: Work) -> None:
+    """All its trials end with the job."""
+    job = work.accept(budget={"trials": 4})
+    claim = guilty_pack(work)
+    work.ledger.cancel(job.id)
+    work.leases.died(claim, "signal SIGKILL")
+
+    assert {trial.state for trial in work.trials()} == {TrialState.CANCELLED}
+    assert (len(work.packs()), work.job(job).state) == (1, JobState.CANCELLED)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
 from time import monotonic, sleep
+from typing import Any
 
 import psutil
 import pytest
@@ -18,13 +19,14 @@ from ml.records import TrialState
 from worker.journal import clock
 from worker.leases import Claim, Leases
 from worker.supervisor import Supervisor
-from worker.tables import Artifact, JobState, Measurement, ModelVersion, Pack, Trial
+from worker.tables import Artifact, JobState, Measurement, ModelVersion, Pack
 from worker.trainers import Trainers
 
-QUICK = {
+QUICK: dict[str, Any] = {
     "model": "shallow",
     "search_space": {"hidden_size": 32, "learning_rate": {"type": "float", "low": 1e-3, "high": 1e-2, "log": True}},
 }
+SLOW = {**QUICK, "search_space": {**QUICK["search_space"], "batch_size": 2}}  # 647 steps an epoch
 ENDLESS = {"trials": 1, "epochs": 1000}
 DEADLINE = 60.0  # seconds; a machine that is busy is slow
 
@@ -58,16 +60,26 @@ def in_background(supervisor: Supervisor) -> Thread:
     return thread
 
 
-def trials(work: Work) -> list[Trial]:
-    """All trials."""
-    with work.database.reading() as session:
-        return list(session.scalars(select(Trial).order_by(col(Trial.number))))
-
-
 def measured(work: Work) -> int:
     """How many epochs have been written down."""
     with work.database.reading() as session:
         return len(session.scalars(select(Measurement)).all())
+
+
+def kill_while_it_trains(work: Work, supervisor: Supervisor) -> None:
+    """Let the supervisor work to its end, and kill its first trainer after two epochs."""
+    working = in_background(supervisor)
+    until(lambda: measured(work) >= 2)
+    os.kill(supervisor.trainers._all[0].pid, signal.SIGKILL)
+    working.join()
+
+
+def serve_with_two(supervisor: Supervisor) -> None:
+    """Let two of the supervisor's threads work to the end."""
+    workers = [in_background(supervisor) for _ in range(2)]
+    for worker in workers:
+        worker.join()
+    supervisor.work()
 
 
 def take_over(work: Work) -> list[Claim]:
@@ -95,19 +107,20 @@ def test_a_job_is_worked_on_until_its_version_is_published(work: Work, superviso
 
     assert (ended.state, ended.reserved, ended.error) == (JobState.COMPLETED, 3, None)
     assert version.trial == ended.best_trial == loaded.card["trial"]
-    assert max(t.value or 0 for t in trials(work)) == version.val_accuracy == loaded.card["val_accuracy"]
+    assert max(t.value or 0 for t in work.trials()) == version.val_accuracy == loaded.card["val_accuracy"]
     assert 0.5 < version.test_accuracy <= 1
 
 
-def test_one_trainer_repeats_a_seeded_job_bit_for_bit(work: Work, supervisor: Supervisor) -> None:
-    """The same specification gives the same trials and the same weights."""
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_one_trainer_repeats_a_seeded_job_bit_for_bit(work: Work, supervisor: Supervisor, lanes: int) -> None:
+    """The same specification with as many lanes gives the same trials and the same weights."""
     budget = {"trials": 4, "epochs": 2}
     for _ in range(2):
-        work.accept(**QUICK, budget=budget, sampler={"name": "tpe", "n_startup_trials": 2})
+        work.accept(**QUICK, budget=budget, sampler={"name": "tpe", "n_startup_trials": 2}, lanes=lanes)
         supervisor.work()
     with work.database.reading() as session:
         hashes = session.scalars(select(Artifact.sha256).where(col(Artifact.kind) == "checkpoint")).all()
-    rows = [(t.number, t.state, t.params, t.value, t.val_loss) for t in trials(work)]
+    rows = [(t.number, t.state, t.params, t.value, t.val_loss) for t in work.trials()]
 
     assert rows[0::2] == rows[1::2]
     assert len(hashes) == 2
@@ -119,7 +132,7 @@ def test_another_seed_gives_other_trials(work: Work, supervisor: Supervisor) -> 
     for seed in (0, 1):
         work.accept(**QUICK, budget={"trials": 1, "epochs": 1}, seed=seed)
         supervisor.work()
-    first, second = trials(work)
+    first, second = work.trials()
 
     assert first.params != second.params
 
@@ -129,23 +142,32 @@ def test_a_killed_trainer_is_replaced_and_its_trial_runs_again(
     work: Work, supervisor: Supervisor, trainers: Trainers
 ) -> None:
     """Kill -9 in the middle of a trial costs that trial's time and nothing else."""
-    job = work.accept(**QUICK, budget={"trials": 2, "epochs": 20})
+    job = work.accept(**QUICK, budget={"trials": 2, "epochs": 60}, lanes=1)
     before = {process.pid for process in processes(trainers)}
-    working = in_background(supervisor)
-    until(lambda: measured(work) >= 2)
-    busy = max(processes(trainers), key=lambda p: sum(p.cpu_times()[:2]))
-    os.kill(busy.pid, signal.SIGKILL)
-    working.join()
-    numbers = [(t.number, t.state, t.epochs_run) for t in trials(work)]
+    kill_while_it_trains(work, supervisor)
+    numbers = [(t.number, t.state, t.epochs_run) for t in work.trials()]
 
     assert work.job(job).state == JobState.COMPLETED
-    assert numbers == [(0, TrialState.COMPLETED, 20), (1, TrialState.COMPLETED, 20)]
+    assert numbers == [(0, TrialState.COMPLETED, 60), (1, TrialState.COMPLETED, 60)]
+    assert [pack.deaths for pack in work.packs()] == [1, 0, 0]
     assert len(before & {process.pid for process in processes(trainers)}) == 1
+
+
+@pytest.mark.parametrize("trainers", [2], indirect=True)
+def test_the_pack_of_a_killed_trainer_goes_on_in_halves(work: Work, supervisor: Supervisor, trainers: Trainers) -> None:
+    """Kill -9 in the middle of three trials charges none of them: each runs again to its end."""
+    job = work.accept(**QUICK, budget={"trials": 3, "epochs": 60}, lanes=3)
+    kill_while_it_trains(work, supervisor)
+    numbers = [(t.number, t.state, t.epochs_run) for t in work.trials()]
+
+    assert work.job(job).state == JobState.COMPLETED
+    assert numbers == [(n, TrialState.COMPLETED, 60) for n in range(3)]
+    assert [(pack.purpose, pack.lanes, pack.deaths) for pack in work.packs()][:2] == [("train", 1, 0), ("train", 2, 0)]
 
 
 def test_a_cancelled_job_frees_its_trainer_within_ten_seconds(work: Work, supervisor: Supervisor) -> None:
     """The trial is cut at its next step and the trainer stays warm."""
-    job = work.accept(**QUICK, budget=ENDLESS)
+    job = work.accept(**SLOW, budget=ENDLESS)
     working = in_background(supervisor)
     until(lambda: measured(work) >= 1)
     before = {process.pid for process in processes(supervisor.trainers)}
@@ -157,7 +179,7 @@ def test_a_cancelled_job_frees_its_trainer_within_ten_seconds(work: Work, superv
     assert not working.is_alive()
     assert took < 10
     assert work.job(job).state == JobState.CANCELLED
-    assert [t.state for t in trials(work)] == [TrialState.CANCELLED]
+    assert [t.state for t in work.trials()] == [TrialState.CANCELLED]
     assert {process.pid for process in processes(supervisor.trainers)} == before
 
 
@@ -166,7 +188,7 @@ def test_a_trainer_that_does_not_stop_is_killed(
 ) -> None:
     """When a cancelled pack's trainer hears nothing, it is killed and the job ends all the same."""
     monkeypatch.setattr("worker.supervisor.STOP_SECONDS", 0.5)
-    job = work.accept(**QUICK, budget=ENDLESS)
+    job = work.accept(**SLOW, budget=ENDLESS)
     working = in_background(supervisor)
     until(lambda: measured(work) >= 1)
     (deaf,) = processes(supervisor.trainers)
@@ -178,29 +200,33 @@ def test_a_trainer_that_does_not_stop_is_killed(
 
     assert not deaf.is_running()
     assert work.job(job).state == JobState.CANCELLED
-    assert [t.state for t in trials(work)] == [TrialState.CANCELLED]
+    assert [t.state for t in work.trials()] == [TrialState.CANCELLED]
 
 
-def test_a_job_whose_seconds_are_spent_publishes_what_it_reached(work: Work, supervisor: Supervisor) -> None:
-    """A running trial is cut, and its best epoch counts."""
-    job = work.accept(**QUICK, budget={"seconds": 3.0, "epochs": 1000})
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_a_job_whose_seconds_are_spent_publishes_what_it_reached(
+    work: Work, supervisor: Supervisor, lanes: int
+) -> None:
+    """Running trials are cut, and the best epochs of those that were measured count."""
+    job = work.accept(**SLOW, budget={"seconds": 3.0, "epochs": 1000}, pruner={"name": "none"}, lanes=lanes)
     supervisor.work()
     ended = work.job(job)
 
     assert (ended.state, ended.stop_reason) == (JobState.COMPLETED, "seconds")
-    assert trials(work)[-1].state in (TrialState.STOPPED_EARLY, TrialState.CANCELLED)
-    assert trials(work)[0].state == TrialState.STOPPED_EARLY
+    assert len(work.trials()) == lanes
+    assert {t.state for t in work.trials()} <= {TrialState.STOPPED_EARLY, TrialState.CANCELLED}
+    assert work.trials()[0].state == TrialState.STOPPED_EARLY
 
 
 def test_a_trainer_whose_lease_was_taken_is_killed(work: Work, supervisor: Supervisor, trainers: Trainers) -> None:
     """The loser of a lease ends its own trainer and writes nothing more."""
-    work.accept(**QUICK, budget=ENDLESS)
+    work.accept(**SLOW, budget=ENDLESS)
     working = in_background(supervisor)
     until(lambda: measured(work) >= 1)
     taken: list[Claim] = []
     until(lambda: taken or taken.extend(take_over(work)))
     working.join(DEADLINE)
-    (trial,) = trials(work)
+    (trial,) = work.trials()
 
     assert not working.is_alive()
     assert trial.state == TrialState.RUNNING
@@ -209,7 +235,7 @@ def test_a_trainer_whose_lease_was_taken_is_killed(work: Work, supervisor: Super
 
 def test_a_draining_worker_gives_its_trial_to_the_next(work: Work, supervisor: Supervisor) -> None:
     """A worker that is asked to end does so within seconds, charges nobody, and another may claim at once."""
-    work.accept(**QUICK, budget=ENDLESS)
+    work.accept(**SLOW, budget=ENDLESS)
     working = in_background(supervisor)
     until(lambda: measured(work) >= 1)
     supervisor.drain()
@@ -238,17 +264,30 @@ def test_a_worker_that_was_not_rung_finds_work_by_itself(work: Work, supervisor:
 @pytest.mark.parametrize("trainers", [2], indirect=True)
 def test_two_trainers_serve_one_job_with_an_exact_budget(work: Work, supervisor: Supervisor) -> None:
     """Together they begin as many trials as the budget says, each once, and one version is published."""
-    job = work.accept(**QUICK, budget={"trials": 8, "epochs": 2}, pruner={"name": "median", "n_startup_trials": 2})
-    workers = [in_background(supervisor) for _ in range(2)]
-    for worker in workers:
-        worker.join()
-    supervisor.work()
+    pruner = {"name": "median", "n_startup_trials": 2}
+    job = work.accept(**QUICK, budget={"trials": 8, "epochs": 2}, pruner=pruner, lanes=1)
+    serve_with_two(supervisor)
     with work.database.reading() as session:
         versions = session.scalars(select(ModelVersion)).all()
 
-    assert [t.number for t in trials(work)] == list(range(8))
+    assert [t.number for t in work.trials()] == list(range(8))
     assert work.job(job).state == JobState.COMPLETED
     assert len(versions) == 1
+
+
+@pytest.mark.parametrize("trainers", [2], indirect=True)
+def test_two_trainers_serve_one_job_in_packs(work: Work, supervisor: Supervisor) -> None:
+    """The budget is exact where trials train three at a time too, and each of them is judged."""
+    job = work.accept(**QUICK, budget={"trials": 9, "epochs": 2}, pruner={"name": "none"}, lanes=3)
+    serve_with_two(supervisor)
+    trials, packs = work.trials(), [pack for pack in work.packs() if pack.purpose == "train"]
+    sizes = [sum(trial.pack_id == pack.id for trial in trials) for pack in packs]
+
+    assert (work.job(job).state, work.job(job).lanes) == (JobState.COMPLETED, 3)
+    assert [trial.number for trial in trials] == list(range(9))
+    assert {trial.state for trial in trials} == {TrialState.COMPLETED}
+    assert max(sizes) >= 3
+    assert all((pack.lanes, pack.done) == (3, True) and "Linear" in pack.key for pack in packs)
 
 
 def test_a_diverged_trial_is_recorded_and_the_job_goes_on(work: Work, supervisor: Supervisor) -> None:
@@ -256,7 +295,7 @@ def test_a_diverged_trial_is_recorded_and_the_job_goes_on(work: Work, supervisor
     space = {"learning_rate": {"type": "grid", "values": [1e30, 0.01]}, "hidden_size": 32}
     job = work.accept(model="shallow", search_space=space, sampler={"name": "grid"}, budget={"epochs": 3})
     supervisor.work()
-    states = {(t.params or {})["learning_rate"]: (t.state, t.value is None) for t in trials(work)}
+    states = {(t.params or {})["learning_rate"]: (t.state, t.value is None) for t in work.trials()}
 
     assert states == {1e30: (TrialState.DIVERGED, True), 0.01: (TrialState.COMPLETED, False)}
     assert work.job(job).state == JobState.COMPLETED

@@ -1,0 +1,97 @@
+"""What lanes are compared with: one trial in plain torch, written as most people write it, and as well as it goes."""
+
+from collections.abc import Iterator
+from itertools import count
+from pydoc import locate
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
+
+from ml.datasets import Stream
+from ml.lanes import module_of
+from ml.layers import Layer
+from ml.optimizers import Optimizer
+
+
+def torch_optimizer(optimizer: Optimizer, module: nn.Module, **options: Any) -> torch.optim.Optimizer:
+    """The torch optimizer that `optimizer` describes."""
+    kind: Any = locate(optimizer.torch_class)
+    built: torch.optim.Optimizer = kind(module.parameters(), **optimizer.arguments(), **options)
+    return built
+
+
+class ReportBaseline:
+    """Baseline A: a training loop as a student's report has it."""
+
+    def __init__(
+        self, layers: list[Layer], optimizer: Optimizer, images: Tensor, labels: Tensor, batch_size: int, seed: int = 0
+    ) -> None:
+        self.model = module_of(layers, seed)
+        self.optimizer = torch_optimizer(optimizer, self.model)
+        self.loader = DataLoader(TensorDataset(images, labels), batch_size=batch_size, shuffle=True)
+        self._batches = iter(self.loader)
+
+    def epoch(self) -> float:
+        """Train on all images once; the mean loss."""
+        return sum(self._learn(images, labels) for images, labels in self.loader) / len(self.loader)
+
+    def step(self) -> None:
+        """Train on the next batch, in the next epoch where this one is over."""
+        batch = next(self._batches, None)
+        if batch is None:
+            self._batches = iter(self.loader)
+            batch = next(self._batches)
+        self._learn(*batch)
+
+    def _learn(self, images: Tensor, labels: Tensor) -> float:
+        self.optimizer.zero_grad()
+        loss = cross_entropy(self.model(images), labels)
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+
+
+class CarefulBaseline:
+    """Baseline B: no loader, the images ready as float32 in memory, a fused optimizer, the loss left alone."""
+
+    def __init__(
+        self,
+        layers: list[Layer],
+        optimizer: Optimizer,
+        images: Tensor,
+        labels: Tensor,
+        batches: Iterator[Tensor],
+        seed: int = 0,
+        *,
+        channels_last: bool = False,
+    ) -> None:
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.model = module_of(layers, seed).to(memory_format=layout)
+        self.optimizer = torch_optimizer(optimizer, self.model, fused=True)
+        self.images, self.labels, self.batches = images, labels, batches
+
+    def step(self) -> None:
+        """Train on the next batch."""
+        batch = next(self.batches)
+        loss = cross_entropy(self.model(self.images.index_select(0, batch)), self.labels.index_select(0, batch))
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+
+def batches_of(size: int, batch_size: int, seed: int) -> Iterator[Tensor]:
+    """The batches of a pack's stream, one after another, as indices."""
+    stream = Stream(size, batch_size, seed)
+    for step in count():
+        yield torch.from_numpy(stream.batch(step))
+
+
+def accuracy(model: nn.Module, pixels: Tensor, labels: Tensor) -> float:
+    """The share of images that a model names rightly."""
+    with torch.inference_mode():
+        found = [model(some).argmax(1) for some in pixels.split(1000)]
+    return float(np.mean((torch.cat(found) == labels).numpy()))

@@ -1,0 +1,79 @@
+"""The machine that figures were taken on: what it is, and how fast it multiplies and copies."""
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+PACKAGES = ("torch", "numba", "numpy", "optuna")
+SIDE = 1024  # of the square matrices that are multiplied
+COPIED_LEAST = 128 * 2**20  # bytes
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+
+
+def hardware() -> dict[str, Any]:
+    """The processor, its cores and its caches in bytes, "L2" or "L1 Data"."""
+    return {"cpu": _cpu(), "cores": cores(), "caches": caches(), "memory_gib": round(_memory() / 2**30, 1)}
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of what computes."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def caches() -> dict[str, int]:
+    """The caches of one core, in bytes."""
+    found = {}
+    for folder in sorted(CACHES.glob("index*")):
+        level, kind, size = ((folder / name).read_text().strip() for name in ("level", "type", "size"))
+        found[f"L{level}" if kind == "Unified" else f"L{level} {kind}"] = int(size.removesuffix("K")) * 1024
+    return found
+
+
+class Limits:
+    """What this thread's machine can do at most, measured anew at each call."""
+
+    def __init__(self) -> None:
+        self._factors = torch.rand(2, SIDE, SIDE)
+        self._product = torch.empty(SIDE, SIDE)
+        # Far more than the last cache holds, so that memory is what is measured.
+        numbers = max(COPIED_LEAST, 4 * max(caches().values(), default=0)) // 4
+        self._source, self._target = torch.rand(numbers), torch.zeros(numbers)
+        self.gemm()
+
+    def gemm(self) -> float:
+        """Floating-point operations a second of one product of 1024 × 1024 float32 matrices."""
+        started = perf_counter()
+        torch.mm(*self._factors, out=self._product)
+        return 2 * SIDE**3 / (perf_counter() - started)
+
+    def copy(self) -> float:
+        """Bytes a second, read and written, of one copy."""
+        started = perf_counter()
+        self._target.copy_(self._source)
+        return 2 * self._source.nbytes / (perf_counter() - started)
+
+
+def _cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    found = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    name = found.get("model name", platform.processor())
+    return f"{name} (family {found['cpu family']}, model {found['model']})" if "cpu family" in found else name
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take."""
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,142 @@
+"""The programs that measure: they end in time, say what they promise, and their baselines train as plain torch does."""
+
+import json
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from benchmarks.baselines import CarefulBaseline, ReportBaseline, batches_of
+from benchmarks.searches import SEARCHES
+from benchmarks.study import row
+from benchmarks.workloads import WORKLOADS
+from ml.datasets import datasets
+from ml.evaluate import scaled
+from ml.networks import networks
+from ml.optimizers import Adam, Optimizer, Sgd
+from ml.train import TrainingData
+
+ROOT = Path(__file__).parent.parent
+WORKS = [
+    "perceptron, batch 3",
+    "perceptron, batch 100",
+    "shallow 128, batch 3",
+    "shallow 128, batch 32",
+    "shallow 512, SGD, batch 10",
+    "shallow 1685, batch 10",
+    "CNN, batch 3",
+    "CNN, batch 32",
+    "CNN, batch 100",
+]
+
+
+@pytest.fixture(scope="module")
+def digits_data() -> TrainingData:
+    """The small data set, cut for training."""
+    return TrainingData.load(datasets["digits"], "random", 0)
+
+
+def last_line(program: str) -> list[dict]:
+    """The rows that a program's quick form prints last."""
+    command = [sys.executable, "-m", f"benchmarks.{program}", "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])["rows"]
+
+
+@pytest.mark.long
+def test_lanes_are_measured_on_every_workload() -> None:
+    """The quick form ends with a row of finite, positive figures for each."""
+    rows = last_line("lanes")
+
+    assert [row["work"] for row in rows] == WORKS
+    for found in rows:
+        for name in ("ratio_core", "ratio_core_flush", "ratio_a", "ratio_b", "roofline"):
+            assert 0 < found[name] < float("inf"), (found["work"], name)
+
+
+@pytest.mark.long
+def test_searches_are_measured_for_both_networks() -> None:
+    """The quick form ends with a row for each, its ratio a number wherever the product reached the target."""
+    rows = last_line("study")
+
+    assert [row["work"] for row in rows] == ["CNN to 95 %", "shallow to 95 %"]
+    for found in rows:
+        assert (found["ratio_b"] is None) == (found["missed"]["product"] > 0)
+        assert found["ratio_b"] is None or found["ratio_b"] > 0
+
+
+def test_the_whole_study_is_named_by_its_targets() -> None:
+    """The rows of the whole study are those that the quick one only stands for."""
+    assert [search.work for search in SEARCHES.values()] == ["CNN to 98.9 %", "shallow to 98 %"]
+
+
+def test_a_baseline_that_missed_bounds_the_ratio() -> None:
+    """It counts with all of its time, and the row says that this is a bound."""
+    search = SEARCHES["cnn"]
+    common = {"work": search.work, "seed": 0, "how": "", "best": 0.9}
+    runs = [
+        {**common, "side": "product", "seconds": 10.0, "reached": True},
+        {**common, "side": "baseline", "seconds": 50.0, "reached": False},
+    ]
+
+    found = row(search, runs)
+
+    assert found is not None
+    assert (found["ratio_b"], found["at_least"]) == (5.0, True)
+
+
+@pytest.mark.parametrize("optimizer", [Adam(), Sgd(momentum=0.9)])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_the_careful_baseline_trains_as_plain_torch_does(
+    optimizer: Optimizer, channels_last: bool, digits_data: TrainingData
+) -> None:
+    """Its weights after some steps are those of a loop that is written out here."""
+    network = networks["cnn"]
+    layers = network.layers((1, 28, 28), 10, network.params())
+    pixels, labels = scaled(digits_data.train.images), digits_data.train.labels
+    batches = list(islice(batches_of(len(labels), 8, seed=5), 6))
+    torch.manual_seed(0)
+    plain = nn.Sequential(*(getattr(nn, type(layer).__name__)(**vars(layer)) for layer in layers))
+    kind = torch.optim.Adam if isinstance(optimizer, Adam) else torch.optim.SGD
+    stepped = kind(plain.parameters(), **optimizer.arguments())
+
+    careful = CarefulBaseline(layers, optimizer, pixels, labels, iter(batches), seed=0, channels_last=channels_last)
+    for batch in batches:
+        careful.step()
+        stepped.zero_grad()
+        cross_entropy(plain(pixels[batch]), labels[batch]).backward()
+        stepped.step()
+
+    for weight, expected in zip(careful.model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(weight.contiguous(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_reports_baseline_learns(digits_data: TrainingData) -> None:
+    """Its loss falls from one epoch to the next, and single steps go on into the next epoch."""
+    network = networks["perceptron"]
+    layers = network.layers((1, 28, 28), 10, network.params())
+    loop = ReportBaseline(layers, Adam(), scaled(digits_data.train.images), digits_data.train.labels, 100)
+
+    before, after = loop.epoch(), loop.epoch()
+    for _ in range(2 * len(loop.loader) + 1):
+        loop.step()
+
+    assert after < before
+    assert loop.epoch() < after
+
+
+def test_the_least_of_a_step_is_counted_by_hand() -> None:
+    """Operations and bytes of a perceptron's and of the CNN's step, multiplied out."""
+    perceptron, cnn = WORKLOADS[1], WORKLOADS[-1]
+    first, others = 2 * 6 * 24 * 24 * 25, 2 * (16 * 8 * 8 * 6 * 25 + 256 * 120 + 120 * 84 + 84 * 10)
+
+    assert perceptron.flops == 100 * 2 * (2 * 784 * 10)
+    assert perceptron.traffic == 24 * 7850
+    assert cnn.flops == 100 * (2 * first + 3 * others)
+    assert cnn.traffic == 24 * 44_426
