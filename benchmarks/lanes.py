@@ -32,15 +32,16 @@ class Pace:
     warm: float  # seconds, at most
     width: float  # seconds that one width is timed for
     measure: float  # seconds of one measurement
+    row: float = inf  # seconds after which no more rounds are begun
 
     @classmethod
     def quick(cls, seconds: float) -> "Pace":
         """A pace at which a row takes about so many seconds."""
-        return cls((4, 16, 64), 0.1, 200e6, 1500, *(seconds * share for share in ROWS_SHARE.values()))
+        return cls((4, 16, 64), 0.1, 200e6, 1500, *(seconds * share for share in ROWS_SHARE.values()), seconds)
 
 
 FULL = Pace(tuple(2**k for k in range(8)), inf, inf, 1500, 15, 0.3, 0.5)
-QUICK_SECONDS = 26  # for all rows and the start of the processes
+QUICK_SECONDS = 34  # for all rows and the start of the processes
 
 
 class Programs:
@@ -100,13 +101,16 @@ class Samples:
 
 def measure(work: Workload, programs: Programs, pace: Pace) -> dict[str, Any]:
     """A row: the programs made ready for a workload, warmed, and timed in turn."""
+    started = monotonic()
     widths = programs.pack.call("widths", work, pace.widths, pace.width, pace.longest, pace.room)
     width = min(widths, key=lambda each: widths[each])
     together(programs.packs, "prepare", work, width)
     together(programs.packs, "warm", pace.warm_steps, pace.warm / 3)
     warmed, channels_last = ready(work, programs, pace)
     samples = Samples()
-    for _ in range(ROUNDS):
+    for place in range(ROUNDS):
+        if place and monotonic() - started > pace.row:  # a busy machine: fewer rounds rather than a longer run
+            break
         samples.add(programs, pace.measure)
     return {
         **row(work, samples),
@@ -146,6 +150,7 @@ def row(work: Workload, samples: Samples) -> dict[str, Any]:
         "bound": "operations" if work.flops / found["gemm"] > work.traffic / found["copy"] else "traffic",
         "flops": work.flops,
         "traffic": work.traffic,
+        "n": len(samples.lanes),
         "medians": found,
         "samples": vars(samples),
     }

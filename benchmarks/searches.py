@@ -23,7 +23,7 @@ class TargetSearch:
     name: str  # as people write it
     target: float
     space: dict[str, Any]
-    images: int | None = None  # to train on; all where None
+    images: int | None = None  # to train on, and validation in proportion; all where None
     seconds: float | None = None  # to search for, at most
 
     @property

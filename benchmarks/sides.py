@@ -34,9 +34,13 @@ TRIED = 2.0  # seconds for which each number of threads is tried
 def images_of(search: TargetSearch, seed: int) -> TrainingData:
     """What a search trains and validates on."""
     data = TrainingData.load(datasets["mnist"], "random", seed)
-    if search.images is None:
-        return data
-    return TrainingData(*(Images(d.images[: search.images], d.labels[: search.images]) for d in vars(data).values()))
+    share = 1.0 if search.images is None else search.images / len(data.train)
+    return TrainingData(_first(data.train, share), _first(data.validation, share))
+
+
+def _first(data: Images, share: float) -> Images:
+    count = round(share * len(data))
+    return Images(data.images[:count], data.labels[:count])
 
 
 class Client(Chiffre):

@@ -20,8 +20,8 @@ Run = dict[str, Any]  # an outcome, and which search, seed and side it is of
 
 SIDES: dict[str, Side] = {"product": product_service, "baseline": baseline}
 QUICK_SIDES: dict[str, Side] = {"product": product_process, "baseline": baseline}
-QUICK_SECONDS = 40  # for all runs
-START_SECONDS = 3  # of a process and its images
+QUICK_SECONDS = 50  # for all runs
+START_SECONDS = 1.5  # of a process and its images
 SEEDS = 3
 
 
