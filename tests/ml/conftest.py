@@ -1,5 +1,7 @@
 """What the tests of the science share: one thread, and the data sets in memory."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -11,6 +13,13 @@ from ml.train import TrainingData
 def _one_thread() -> None:
     """Train as a trainer does: on one thread, so that sums are added in one order."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _denormals() -> Iterator[None]:
+    """Undo what a test that ran a whole training process has set for this one; Hypothesis draws denormals."""
+    yield
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")
