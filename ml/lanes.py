@@ -244,7 +244,7 @@ def process_settings() -> None:
     """Make this process one that trains: one thread, and numbers below 1e-38 as 0.
 
     Two threads on a busy core ran up to five times slower than one. What Adam remembers of a pixel that stays dark
-    decays to such numbers, and a processor takes a hundred times longer over them.
+    decays to such numbers, and some processors take many times longer over them.
     """
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
