@@ -6,7 +6,7 @@ from typing import Any
 
 from api.client import ApiError, Chiffre
 from ml.datasets import datasets
-from ml.lanes import process_settings
+from ml.process import process_settings
 from ml.records import Measurement
 from ml.replay import Recipe, replay
 from ml.specs import TrainSpec, TuneSpec

@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import Any
 
 from ml.datasets import datasets
-from ml.lanes import process_settings, warm_up
+from ml.process import process_settings, warm_up
 from ml.records import Event, Finished, Measured, Measurement, Started, TrialRecord, TrialState
 from ml.search import Search
 from ml.specs import TuneSpec

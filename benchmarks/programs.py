@@ -14,8 +14,10 @@ from benchmarks.machine import Limits, free_memory
 from benchmarks.workloads import IMAGE, Workload
 from ml.datasets import Stream, datasets
 from ml.evaluate import Images, scaled
-from ml.lanes import Lanes, LaneState, bytes_of, process_settings
+from ml.lanes import Lanes, LaneState
+from ml.process import process_settings
 from ml.train import TrainingData
+from ml.width import bytes_of
 
 SEED = 0
 Widths = dict[int, float]

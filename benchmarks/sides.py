@@ -17,8 +17,9 @@ from benchmarks.programs import seconds_a_step
 from benchmarks.searches import EPOCHS, TRIALS, Outcome, TargetSearch
 from ml.datasets import datasets
 from ml.evaluate import Images, scaled
-from ml.lanes import Lanes, LaneState, process_settings
+from ml.lanes import Lanes, LaneState
 from ml.optimizers import Adam
+from ml.process import process_settings
 from ml.records import Event, Measured, Stop
 from ml.search import Search
 from ml.specs import TuneSpec

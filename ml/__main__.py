@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from ml.artifacts import save_checkpoint
 from ml.datasets import datasets
 from ml.errors import ChiffreError
-from ml.lanes import process_settings
+from ml.process import process_settings
 from ml.records import Event, Finished, Measured, Started
 from ml.report_pickle import read_report_pickle
 from ml.search import Search

@@ -4,7 +4,8 @@ ChiffreError
 ├── SpecError            a specification that cannot run, with one problem a field
 ├── UnknownName          a name that no registry entry bears
 ├── DataError            a data file that is missing or damaged
-└── CheckpointError      a checkpoint that is missing or damaged
+├── CheckpointError      a checkpoint that is missing or damaged
+└── LanesError           lanes that cannot train as one
 """
 
 from collections.abc import Iterable
@@ -45,3 +46,7 @@ class DataError(ChiffreError):
 
 class CheckpointError(ChiffreError):
     """A checkpoint that is missing or damaged."""
+
+
+class LanesError(ChiffreError):
+    """Lanes that cannot train as one."""

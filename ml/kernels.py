@@ -89,7 +89,7 @@ def wide_forward(weight, counts, rows, values, out):
 
 @_compiled
 def _add_listed(row, n, x, count, rows, values):
-    """Row [n] += Σ over the list of value × that row of x [rows × n]; four at a time, to load and store `row` less."""
+    """Add value × the listed row of x [rows × n] to row [n]; four at a time, to load and store `row` less."""
     c = 0
     while c + 4 <= count:
         x0, x1, x2, x3 = values[c], values[c + 1], values[c + 2], values[c + 3]
@@ -197,55 +197,47 @@ def _add_rows(out, o, o_step, factor, x, i, i_step, n, rows):
 
 
 @_compiled
-def image_convolution(images, indices, scale, weight, out):
-    """Convolve a batch of images with every lane's kernels at once, lit pixels only.
+def _touched(b, c, py, px, size, high, wide, n):
+    """Where one pixel meets outputs [batch, high, wide, n] and kernels [channels, size, size, n], both axes reversed.
+
+    The first number of each, the numbers a row on both sides, and how many rows.
+    """
+    top, first = max(0, py - size + 1), max(0, px - size + 1)
+    o = uint64((b * high + top) * wide + first) * n
+    i = uint64((c * size + top - (py - size + 1)) * size + first - (px - size + 1)) * n
+    return o, i, uint64(min(wide, px + 1) - first) * n, min(high, py + 1) - top
+
+
+@_compiled
+def image_convolution(images, indices, scale, weight, out, backward):
+    """Convolve a batch of images with every lane's kernels at once, lit pixels only; or backward, for their gradient.
 
     images uint8 [n, channels, height, width]; weight [channels, size, size, columns], both kernel axes reversed, so
     that what one pixel adds to a row of out [batch, height, width, columns] is one run of numbers on both sides.
-    Adds to out.
+    Adds to out; backward, out is what the loss asks of it, and adds to weight, which is then the gradient.
     """
     channels, size, n = weight.shape[0], weight.shape[1], uint64(weight.shape[3])
     high, wide = out.shape[1], out.shape[2]
+    kernel_step, out_step = uint64(size) * n, uint64(wide) * n
     w, result = weight.reshape(-1), out.reshape(-1)
     for b in range(indices.shape[0]):
         for c in range(channels):
             image = images[indices[b], c]
             for py in range(image.shape[0]):
-                top, rows = max(0, py - size + 1), min(high, py + 1) - max(0, py - size + 1)
                 for px in range(image.shape[1]):
                     if image[py, px] == 0:
                         continue
-                    first, last = max(0, px - size + 1), min(wide, px + 1)
-                    o = uint64((b * high + top) * wide + first) * n
-                    i = uint64((c * size + top - (py - size + 1)) * size + first - (px - size + 1)) * n
-                    run, x = uint64(last - first) * n, scale[image[py, px]]
-                    _add_rows(result, o, uint64(wide) * n, x, w, i, uint64(size) * n, run, rows)
-
-
-@_compiled
-def image_convolution_gradient(images, indices, scale, delta, gradient):
-    """Add to gradient, in the layout of `image_convolution`, what delta [batch, height, width, columns] asks for."""
-    channels, size, n = gradient.shape[0], gradient.shape[1], uint64(gradient.shape[3])
-    high, wide = delta.shape[1], delta.shape[2]
-    g, d = gradient.reshape(-1), delta.reshape(-1)
-    for b in range(indices.shape[0]):
-        for c in range(channels):
-            image = images[indices[b], c]
-            for py in range(image.shape[0]):
-                top, rows = max(0, py - size + 1), min(high, py + 1) - max(0, py - size + 1)
-                for px in range(image.shape[1]):
-                    if image[py, px] == 0:
-                        continue
-                    first, last = max(0, px - size + 1), min(wide, px + 1)
-                    o = uint64((b * high + top) * wide + first) * n
-                    i = uint64((c * size + top - (py - size + 1)) * size + first - (px - size + 1)) * n
-                    run, x = uint64(last - first) * n, scale[image[py, px]]
-                    _add_rows(g, i, uint64(size) * n, x, d, o, uint64(wide) * n, run, rows)
+                    x = scale[image[py, px]]
+                    o, i, run, rows = _touched(b, c, py, px, size, high, wide, n)
+                    if backward:
+                        _add_rows(w, i, kernel_step, x, result, o, out_step, run, rows)
+                    else:
+                        _add_rows(result, o, out_step, x, w, i, kernel_step, run, rows)
 
 
 @_compiled
 def column_sums(x, sums):
-    """Sums [columns] = the sums of x [rows × columns]."""
+    """Add up each column of x [rows × columns] into sums [columns]."""
     flat, n = x.reshape(-1), uint64(sums.shape[0])
     sums[:] = 0
     o = uint64(0)

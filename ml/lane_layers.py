@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ml.errors import LanesError
 from ml.hyper import Hyper
 from ml.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU, Shape
 from ml.ops import Batch, Ops, Parameter
@@ -22,9 +23,9 @@ from ml.ops import Batch, Ops, Parameter
 Slot = Literal["value", "first", "second"]  # which tensor of a parameter
 
 # Up to this batch, and from this width, a gradient is made row by row inside the optimizer; else by one matrix product.
-# Measured: benchmarks/README.md.
+# `python -m benchmarks.rank` measures where that is faster.
 RANK_BATCH = 16
-RANK_WIDTH = 64
+RANK_WIDTH = 256
 
 
 @dataclass
@@ -318,6 +319,12 @@ def lane_layers(networks: Sequence[Sequence[Layer]], image: Shape, ops: Ops) -> 
     return built
 
 
+def _lane_layer(kind: type[Layer]) -> type[LaneLayer]:
+    if kind not in LANE_LAYERS:
+        raise LanesError(f"{kind.__name__} does not train yet: write its LaneLayer and add it to LANE_LAYERS")
+    return LANE_LAYERS[kind]
+
+
 def _kinds(columns: Sequence[Sequence[Layer]]) -> list[tuple[int, type[LaneLayer]]]:
     """Which place is built as what, in the order of the forward pass."""
     kinds = [type(column[0]) for column in columns]
@@ -326,7 +333,7 @@ def _kinds(columns: Sequence[Sequence[Layer]]) -> list[tuple[int, type[LaneLayer
         if kinds[order[i]] is ReLU and kinds[order[i + 1]] is MaxPool2d:
             # The largest of max(x, 0) is max(the largest of x, 0), and derivatives agree: a quarter of the work.
             order[i], order[i + 1] = order[i + 1], order[i]
-    found = [(place, LANE_LAYERS[kinds[place]]) for place in order]
+    found = [(place, _lane_layer(kinds[place])) for place in order]
     if kinds[:2] == [Flatten, Linear]:
         found[:2] = [(1, ImageLinear)]
     elif kinds[0] is Conv2d:

@@ -5,10 +5,8 @@ lane ends with the weights that it would have alone: nothing that is added, mult
 to another. Learning rate, weight decay, momentum and kind of optimizer are the lane's own.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import prod
 from typing import TypeVar
 
 import numpy as np
@@ -16,23 +14,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ml.errors import ChiffreError
+from ml.errors import LanesError
 from ml.evaluate import Images
 from ml.hyper import Hyper, order_of
 from ml.lane_layers import LaneLayer, Slot, lane_layers
-from ml.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU, Shape, parameter_count, shapes
+from ml.layers import Layer, Shape
 from ml.ops import Batch, KernelOps, Ops, TorchOps
-from ml.optimizers import Adam, Optimizer, Sgd
+from ml.optimizers import Optimizer
 from ml.specs import Loss
 
 T = TypeVar("T")
 
 EVALUATION_BATCH = 250  # images of every lane at once
 SLOTS: tuple[Slot, ...] = ("value", "first", "second")
-
-
-class LanesError(ChiffreError):
-    """Lanes that cannot train as one."""
 
 
 @dataclass
@@ -128,7 +122,8 @@ class Lanes:
             indices = np.arange(first, min(first + EVALUATION_BATCH, len(data)))
             outputs = self._forward(Batch(data.images, data.labels, indices, self.dtype))
             labels = data.labels[first : first + len(indices)]
-            total += losses_of(self.loss, outputs, labels).double() * len(indices)
+            losses, _ = loss_gradient(self.loss, outputs, labels)
+            total += losses.double() * len(indices)
             right += (outputs.argmax(2) == labels).sum(1)
         pairs = zip(total.tolist(), right.tolist(), strict=True)
         return self._in_order([(loss / len(data), count / len(data)) for loss, count in pairs])
@@ -190,14 +185,6 @@ def _own(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def losses_of(kind: Loss, outputs: Tensor, labels: Tensor) -> Tensor:
-    """Each lane's mean loss, of outputs [lanes, batch, classes] for labels [batch]."""
-    if kind == "mse":
-        return (outputs - functional.one_hot(labels, outputs.shape[2])).square().mean((1, 2))
-    chosen = labels.view(1, -1, 1).expand(len(outputs), -1, 1)
-    return -outputs.log_softmax(2).gather(2, chosen).mean((1, 2))
-
-
 def loss_gradient(kind: Loss, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Each lane's mean loss, and its derivative by outputs [lanes, batch, classes]."""
     lanes, batch, classes = outputs.shape
@@ -238,39 +225,3 @@ def check(states: Sequence[LaneState], image: Shape) -> None:
                 f"lanes must have the same kinds of layers: {'-'.join(states[0].kinds)} and {'-'.join(state.kinds)}; "
                 "train them in packs of their own"
             )
-
-
-def process_settings() -> None:
-    """Make this process one that trains: one thread, and numbers below 1e-38 as 0.
-
-    Two threads on a busy core ran up to five times slower than one. What Adam remembers of a pixel that stays dark
-    decays to such numbers, and some processors take many times longer over them.
-    """
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-
-
-def warm_up() -> None:
-    """Compile every kernel, or load what was compiled before: 15 seconds on a machine's first time, else less than one.
-
-    A trainer does this before it takes work, so that no job's seconds pay for it.
-    """
-    images = Images(torch.ones(4, 1, 14, 14, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))
-    convolved = [Conv2d(1, 2, 3), ReLU(), MaxPool2d(2), Conv2d(2, 2, 3), Flatten(), Linear(32, 64), Linear(64, 2)]
-    optimizers = [Adam(), Sgd(), Sgd(momentum=0.5)]
-    for layers in (convolved, [Flatten(), Linear(196, 2)]):
-        lanes = Lanes([LaneState.initial(layers, optimizer, 0) for optimizer in optimizers], (1, 14, 14))
-        lanes.step(images, np.arange(4))
-
-
-def bytes_of(layers: list[Layer], image: Shape, batch: int) -> int:
-    """The memory that one lane takes, about: weights, gradients, two moments, and activations forward and backward."""
-    activations = sum(prod(shape) for shape in shapes(layers, image))
-    return 4 * (4 * parameter_count(layers) + 2 * max(batch, EVALUATION_BATCH) * activations)
-
-
-def memory_at_hand(device: torch.device) -> int:
-    """Bytes that this process may still take on a device."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -154,14 +154,14 @@ class KernelOps:
         high, wide = (side - size + 1 for side in batch.images.shape[2:])
         out = self._buffer("convolved", (len(batch), high, wide, lanes * outputs), weight.dtype)
         out.copy_(bias.view(1, 1, 1, -1).expand_as(out))
-        kernels.image_convolution(batch.images.numpy(), batch.indices, batch.scale, runs.numpy(), out.numpy())
+        kernels.image_convolution(batch.images.numpy(), batch.indices, batch.scale, runs.numpy(), out.numpy(), False)
         return out.view(*out.shape[:3], lanes, outputs)
 
     def image_convolution_gradients(self, batch: Batch, delta: Tensor, weight: Parameter, bias: Parameter) -> None:
         lanes, outputs, size, _, channels = weight.value.shape
         runs = delta.new_zeros(channels, size, size, lanes * outputs)
         flat = delta.reshape(*delta.shape[:3], -1)
-        kernels.image_convolution_gradient(batch.images.numpy(), batch.indices, batch.scale, flat.numpy(), runs.numpy())
+        kernels.image_convolution(batch.images.numpy(), batch.indices, batch.scale, runs.numpy(), flat.numpy(), True)
         runs = runs.view(channels, size, size, lanes, outputs).permute(3, 4, 1, 2, 0)
         weight.gradient.copy_(runs.flip(2, 3))
         kernels.column_sums(flat.numpy(), bias.arrays[1].reshape(-1))

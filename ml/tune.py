@@ -203,8 +203,7 @@ class _PackRun:
         if ended and self.refills:
             self.catch_up()
             events = self._fill(pack, min(ended, self.refills))
-            self.refills -= ended
-            self.refills = max(0, self.refills)
+            self.refills = max(0, self.refills - ended)
             self.book.record(events)
 
     def _train_each(self, lanes: list[Lane]) -> None:

@@ -1,12 +1,16 @@
 """How many lanes a pack has: what measures fastest on this machine, fits its memory, and leaves the search its eyes."""
 
+from math import prod
 from time import perf_counter
 
 import torch
 
 from ml.datasets import Stream
-from ml.lanes import Lanes, LanesError, LaneState, bytes_of, memory_at_hand
+from ml.errors import LanesError
+from ml.lanes import EVALUATION_BATCH, Lanes, LaneState
+from ml.layers import Layer, Shape, parameter_count, shapes
 from ml.params import Params
+from ml.process import memory_at_hand
 from ml.specs import TuneSpec
 from ml.train import TrainingData
 
@@ -38,6 +42,12 @@ def check_memory(spec: TuneSpec, params: Params, width: int, device: torch.devic
             "ask for fewer lanes, smaller batches or a smaller network"
         )
     return min(width, max(1, room))
+
+
+def bytes_of(layers: list[Layer], image: Shape, batch: int) -> int:
+    """The memory that one lane takes, about: weights, gradients, two moments, and activations forward and backward."""
+    activations = sum(prod(shape) for shape in shapes(layers, image))
+    return 4 * (4 * parameter_count(layers) + 2 * max(batch, EVALUATION_BATCH) * activations)
 
 
 def _room(spec: TuneSpec, params: Params, device: torch.device) -> int:

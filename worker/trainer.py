@@ -27,9 +27,10 @@ from ml.errors import CheckpointError, ChiffreError
 from ml.evaluate import Images, evaluate, probabilities
 from ml.graph import onnx_bytes
 from ml.keys import Key
-from ml.lanes import module_of, process_settings, warm_up
+from ml.lanes import module_of
 from ml.layers import from_json, parameter_count
 from ml.predict import Predictor
+from ml.process import process_settings, warm_up
 from ml.records import Checkpoint, Event, Finished, Stop, TrialRecord
 from ml.search import Search
 from ml.train import TrainingData

@@ -13,8 +13,9 @@ from solo import batches, distance, train_alone
 from torch import nn
 
 from ml.datasets import Arrays
+from ml.errors import LanesError
 from ml.evaluate import Images
-from ml.lanes import Lanes, LanesError, LaneState
+from ml.lanes import Lanes, LaneState
 from ml.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU
 from ml.networks import networks
 from ml.ops import KernelOps, Ops, TorchOps
@@ -296,6 +297,7 @@ NEWCOMERS: dict[str, list[Layer]] = {
     "convolves twice in a row": [Conv2d(1, 3, 5), Conv2d(3, 5, 3), ReLU(), MaxPool2d(4), Flatten(), Linear(125, 10)],
     "flattens twice": [Flatten(), Flatten(), Linear(784, 20), ReLU(), Flatten(), Linear(20, 10)],
     "is one convolution": [Conv2d(1, 10, 28), Flatten()],
+    "has a wide layer": [Flatten(), Linear(784, 20), ReLU(), Linear(20, 300), ReLU(), Linear(300, 10)],
     "rectifies the pixels": [ReLU(), Flatten(), Linear(784, 10)],
 }
 

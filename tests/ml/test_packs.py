@@ -9,9 +9,9 @@ import torch
 from solo import batches, distance, train_alone
 
 from ml.artifacts import load_checkpoint, save_checkpoint
-from ml.errors import CheckpointError
-from ml.lanes import LanesError, memory_at_hand
+from ml.errors import CheckpointError, LanesError
 from ml.packs import Pack
+from ml.process import memory_at_hand
 from ml.records import Checkpoint, Measurement, TrialState
 from ml.specs import TuneSpec
 from ml.train import Lane, TrainingData

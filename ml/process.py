@@ -1,0 +1,49 @@
+"""What a process that trains is: one thread, kernels compiled, and so much memory."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ml.evaluate import Images
+from ml.lanes import Lanes, LaneState
+from ml.layers import Conv2d, Flatten, Linear, MaxPool2d, ReLU
+from ml.optimizers import Adam, Sgd
+
+CGROUP = Path("/sys/fs/cgroup")  # where a container finds its own limits
+
+
+def process_settings() -> None:
+    """Make this process one that trains: one thread, and numbers below 1e-38 as 0.
+
+    Two threads on a busy core ran up to five times slower than one. What Adam remembers of a pixel that stays dark
+    decays to such numbers, and some processors take many times longer over them.
+    """
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+
+
+def warm_up() -> None:
+    """Compile every kernel, or load what was compiled before: 15 seconds on a machine's first time, else less than one.
+
+    A trainer does this before it takes work, so that no job's seconds pay for it.
+    """
+    images = Images(torch.ones(4, 1, 14, 14, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))
+    convolved = [Conv2d(1, 2, 3), ReLU(), MaxPool2d(2), Conv2d(2, 2, 3), Flatten(), Linear(32, 256), Linear(256, 2)]
+    optimizers = [Adam(), Sgd(), Sgd(momentum=0.5)]
+    for layers in (convolved, [Flatten(), Linear(196, 2)]):
+        lanes = Lanes([LaneState.initial(layers, optimizer, 0) for optimizer in optimizers], (1, 14, 14))
+        lanes.step(images, np.arange(4))
+
+
+def memory_at_hand(device: torch.device) -> int:
+    """Bytes that this process may still take on a device: what the machine has left, or the container's limit."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+    available = next(int(words[1]) * 1024 for words in lines if words[0] == "MemAvailable:")
+    try:
+        limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+    except (OSError, ValueError):  # no container, or one without a limit: "max"
+        return available
+    return max(0, min(available, limit - used))
