@@ -16,7 +16,7 @@ from ml.datasets import Arrays
 from ml.errors import LanesError
 from ml.evaluate import Images
 from ml.lanes import Lanes, LaneState
-from ml.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU
+from ml.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU, Shape
 from ml.networks import networks
 from ml.ops import KernelOps, Ops, TorchOps
 from ml.optimizers import Adam, Optimizer, Sgd
@@ -376,3 +376,20 @@ def test_kernels_of_other_sizes_are_other_kinds() -> None:
 
     with pytest.raises(LanesError, match=r"Conv2d\(3\).*Conv2d\(5\)"):
         Lanes(states, IMAGE)
+
+
+@dataclass(frozen=True)
+class Doubled(Layer):
+    """A kind of layer that nobody has written lanes for."""
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return shape
+
+
+def test_a_kind_of_layer_without_lanes_is_refused() -> None:
+    """The error says where to add them."""
+    plain = LaneState.initial([Flatten(), Linear(784, 10)], Adam(), 0)
+    state = LaneState([*plain.layers, Doubled()], Adam(), plain.weights, plain.first, plain.second)
+
+    with pytest.raises(LanesError, match="Doubled does not train yet: write its LaneLayer and add it to LANE_LAYERS"):
+        Lanes([state], IMAGE)

@@ -228,3 +228,15 @@ def test_memory_at_hand_is_that_of_the_machine() -> None:
     installed = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
 
     assert 100 * 2**20 < memory_at_hand(CPU) <= installed
+
+
+def test_memory_at_hand_is_no_more_than_a_containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its limit leaves; a container without a limit has what the machine has."""
+    monkeypatch.setattr("ml.process.CGROUP", tmp_path)
+    (tmp_path / "memory.max").write_text(f"{300 * 2**20}\n")
+    (tmp_path / "memory.current").write_text(f"{100 * 2**20}\n")
+    limited = memory_at_hand(CPU)
+    (tmp_path / "memory.max").write_text("max\n")
+
+    assert limited == 200 * 2**20
+    assert memory_at_hand(CPU) > limited
