@@ -32,6 +32,7 @@ def _compiled(function: Callable[..., None]) -> Callable[..., None]:
 BETA1, BETA2 = ADAM_BETAS
 EPSILON = ADAM_EPSILON
 REST1, REST2 = 1 - BETA1, 1 - BETA2
+BLOCK = 32  # rows of a first layer that a batch meets together
 
 
 @_compiled
@@ -44,107 +45,158 @@ def coefficients(steps, rates, adam, rate, root):
 
 
 @_compiled
-def _add(out, o, factor, x, i, n):
-    """out[o : o + n] += factor × x[i : i + n]."""
-    for j in range(n):
-        out[o + j] += factor * x[i + j]
-
-
-@_compiled
-def lit_pixels(images, indices, scale, counts, rows, values):
-    """List, pixel by pixel, which images of a batch are not dark there.
+def lit_pixels(images, indices, scale, counts, pixels, values):
+    """List which pixels of each image of a batch are not dark, in their order.
 
     images uint8 [n, pixels] and indices int64 [batch] name the batch; scale [256] turns a pixel into its value.
-    Fills counts int64 [pixels + 1], rows int64 and values [pixels + 1, batch]; the last pixel is the bias: always 1.
+    Fills counts int64 [batch], pixels int64 and values [batch, pixels].
     """
-    pixels = images.shape[1]
-    counts[:] = 0
     for b in range(indices.shape[0]):
-        image = images[indices[b]]
-        for p in range(pixels):
-            v = image[p]
-            if v:
-                c = counts[p]
-                rows[p, c] = b
-                values[p, c] = scale[v]
-                counts[p] = c + 1
-        rows[pixels, b] = b
-        values[pixels, b] = 1
-    counts[pixels] = indices.shape[0]
+        image, count = images[indices[b]], 0
+        for p in range(image.shape[0]):
+            if image[p]:
+                pixels[b, count], values[b, count] = p, scale[image[p]]
+                count += 1
+        counts[b] = count
 
 
 @_compiled
-def wide_forward(weight, counts, rows, values, out):
-    """Multiply lit pixels by weight [pixels + 1, columns], whose last row is the bias, into out [batch, columns]."""
-    bias = weight[-1]
-    for b in range(out.shape[0]):
-        out[b] = bias
-    n = uint64(weight.shape[1])
-    flat, result = weight.reshape(-1), out.reshape(-1)
-    for p in range(weight.shape[0] - 1):
-        w = uint64(p) * n
-        for c in range(counts[p]):
-            _add(result, uint64(rows[p, c]) * n, values[p, c], flat, w, n)
+def by_pixel(counts, pixels, values, lit_counts, rows, lit_values):
+    """Turn the lists of `lit_pixels` round: at each pixel, which images of the batch are not dark.
+
+    Fills lit_counts int64 [pixels + 1], rows int64 and lit_values [pixels + 1, batch]; the last pixel is the bias:
+    always 1.
+    """
+    bias = lit_counts.shape[0] - 1
+    lit_counts[:] = 0
+    for b in range(counts.shape[0]):
+        for c in range(counts[b]):
+            p = pixels[b, c]
+            place = lit_counts[p]
+            rows[p, place], lit_values[p, place] = b, values[b, c]
+            lit_counts[p] = place + 1
+        rows[bias, b], lit_values[bias, b] = b, 1
+    lit_counts[bias] = counts.shape[0]
 
 
 @_compiled
-def _add_listed(row, n, x, count, rows, values):
-    """Add value × the listed row of x [rows × n] to row [n]; four at a time, to load and store `row` less."""
-    c = 0
-    while c + 4 <= count:
+def _add_listed(out, o, n, x, rows, values, first, last):
+    """Add values × the listed rows of x [rows × n], from first to last of the list, to out[o : o + n].
+
+    Four at a time, to load and store `out` less.
+    """
+    c = first
+    while c + 4 <= last:
         x0, x1, x2, x3 = values[c], values[c + 1], values[c + 2], values[c + 3]
         r0, r1 = uint64(rows[c]) * n, uint64(rows[c + 1]) * n
         r2, r3 = uint64(rows[c + 2]) * n, uint64(rows[c + 3]) * n
         for j in range(n):
-            row[j] += (x0 * x[r0 + j] + x1 * x[r1 + j]) + (x2 * x[r2 + j] + x3 * x[r3 + j])
+            out[o + j] += (x0 * x[r0 + j] + x1 * x[r1 + j]) + (x2 * x[r2 + j] + x3 * x[r3 + j])
         c += 4
-    while c < count:
+    while c < last:
         x0 = values[c]
         r0 = uint64(rows[c]) * n
         for j in range(n):
-            row[j] += x0 * x[r0 + j]
+            out[o + j] += x0 * x[r0 + j]
         c += 1
 
 
 @_compiled
-def _adam(w, m, v, o, g, first, last, rate, root, decay):
+def wide_forward(weight, counts, pixels, values, out):
+    """Multiply the images of `lit_pixels` by weight [pixels + 1, columns], whose last row is the bias.
+
+    out is [batch, columns]. All images meet a few rows of the weight before any meets the next few, so that those stay
+    in the second-level cache.
+    """
+    bias, n = weight.shape[0] - 1, uint64(weight.shape[1])
+    flat, result = weight.reshape(-1), out.reshape(-1)
+    done = np.zeros_like(counts)
+    for b in range(out.shape[0]):
+        out[b] = weight[bias]
+    for block in range(BLOCK, bias + BLOCK, BLOCK):
+        for b in range(out.shape[0]):
+            first = done[b]
+            while done[b] < counts[b] and pixels[b, done[b]] < block:
+                done[b] += 1
+            _add_listed(result, uint64(b) * n, n, flat, pixels[b], values[b], first, done[b])
+
+
+@_compiled
+def _decay(row, w, o, n, decay):
+    """Add weight decay to the gradient of the row at o."""
+    for j in range(n):
+        row[j] += decay[j] * w[o + j]
+
+
+@_compiled
+def _adam(w, m, v, o, g, first, last, rate, root):
     """Adam's step for columns first..last of the row at o, by torch's formula with per-column coefficients."""
     b1, a1, b2, a2 = w.dtype.type(BETA1), w.dtype.type(REST1), w.dtype.type(BETA2), w.dtype.type(REST2)
     eps = w.dtype.type(EPSILON)
     for j in range(first, last):
-        gradient = g[j] + decay[j] * w[o + j]
-        mean = b1 * m[o + j] + a1 * gradient
-        square = b2 * v[o + j] + a2 * gradient * gradient
+        mean = b1 * m[o + j] + a1 * g[j]
+        square = b2 * v[o + j] + a2 * g[j] * g[j]
         m[o + j] = mean
         v[o + j] = square
         w[o + j] -= rate[j] * mean / (np.sqrt(square) * root[j] + eps)
 
 
 @_compiled
-def _momentum(w, m, o, g, first, last, rate, decay, momentum):
+def _momentum(w, m, o, g, first, last, rate, momentum):
     """SGD's step with momentum."""
     for j in range(first, last):
-        velocity = momentum[j] * m[o + j] + g[j] + decay[j] * w[o + j]
+        velocity = momentum[j] * m[o + j] + g[j]
         m[o + j] = velocity
         w[o + j] -= rate[j] * velocity
 
 
 @_compiled
-def _sgd(w, o, g, first, last, rate, decay):
+def _sgd(w, o, g, first, last, rate):
     """SGD's step without momentum."""
     for j in range(first, last):
-        w[o + j] -= rate[j] * (g[j] + decay[j] * w[o + j])
+        w[o + j] -= rate[j] * g[j]
 
 
 @_compiled
-def wide_update(weight, m, v, delta, counts, rows, values, ends, bounds, still, rate, root, decay, momentum):
+def _adam_dark(w, m, v, o, first, last, rate, root):
+    """`_adam` where the gradient is 0."""
+    b1, b2, eps = w.dtype.type(BETA1), w.dtype.type(BETA2), w.dtype.type(EPSILON)
+    for j in range(first, last):
+        mean = b1 * m[o + j]
+        square = b2 * v[o + j]
+        m[o + j] = mean
+        v[o + j] = square
+        w[o + j] -= rate[j] * mean / (np.sqrt(square) * root[j] + eps)
+
+
+@_compiled
+def _momentum_dark(w, m, o, first, last, rate, momentum):
+    """`_momentum` where the gradient is 0."""
+    for j in range(first, last):
+        velocity = momentum[j] * m[o + j]
+        m[o + j] = velocity
+        w[o + j] -= rate[j] * velocity
+
+
+@_compiled
+def _clear(row, n):
+    """Set a row to 0; a slice's assignment takes several times as long."""
+    for j in range(n):
+        row[j] = 0
+
+
+@_compiled
+def wide_update(
+    weight, m, v, asleep, delta, counts, rows, values, ends, bounds, still, rate, root, decay, momentum
+):  # fmt: skip
     """One optimizer step of a first layer, each gradient row made from delta [batch, columns] where it is needed.
 
     ends int64 [lanes + 1] says where each lane's columns end. The coefficients, a number a lane, and bounds are those
-    of `hyper.py`. `still`: no lane decays, so plain SGD has nothing to do where no pixel is lit.
+    of `hyper.py`. `still`: no lane decays, so that a row without a lit pixel has no gradient. asleep [pixels + 1]: a
+    row whose moments are all 0, so that without a gradient it stays as it is.
     """
     n = uint64(weight.shape[1])
-    adam, heavy = uint64(ends[bounds[0]]), uint64(ends[bounds[1]])
+    nothing, adam, heavy = uint64(0), uint64(ends[bounds[0]]), uint64(ends[bounds[1]])
     row = np.empty(n, weight.dtype)
     rates, roots, decays, kept = np.empty_like(row), np.empty_like(row), np.empty_like(row), np.empty_like(row)
     for k in range(len(rate)):
@@ -153,13 +205,19 @@ def wide_update(weight, m, v, delta, counts, rows, values, ends, bounds, still, 
     w, mean, square, d = weight.reshape(-1), m.reshape(-1), v.reshape(-1), delta.reshape(-1)
     for p in range(weight.shape[0]):
         o = uint64(p) * n
-        if counts[p] == 0 and still and heavy == 0:
+        if counts[p] == 0 and still:
+            if not asleep[p]:
+                _adam_dark(w, mean, square, o, nothing, adam, rates, roots)
+                _momentum_dark(w, mean, o, adam, heavy, rates, kept)
             continue
-        row[:] = 0
-        _add_listed(row, n, d, counts[p], rows[p], values[p])
-        _adam(w, mean, square, o, row, uint64(0), adam, rates, roots, decays)
-        _momentum(w, mean, o, row, adam, heavy, rates, decays, kept)
-        _sgd(w, o, row, heavy, n, rates, decays)
+        asleep[p] = heavy == 0
+        _clear(row, n)
+        _add_listed(row, nothing, n, d, rows[p], values[p], 0, counts[p])
+        if not still:
+            _decay(row, w, o, n, decays)
+        _adam(w, mean, square, o, row, nothing, adam, rates, roots)
+        _momentum(w, mean, o, row, adam, heavy, rates, kept)
+        _sgd(w, o, row, heavy, n, rates)
 
 
 @_compiled
@@ -447,12 +505,14 @@ def rank_update(x, delta, weight, m, v, rate, root, decay, momentum, bounds):
                     count += 1
             if count == 0 and k >= bounds[1] and decay[k] == 0:
                 continue
-            row[:] = 0
-            _add_listed(row, n, d, count, rows, values)
             o = uint64(p) * n
+            _clear(row, n)
+            _add_listed(row, nothing, n, d, rows, values, 0, count)
+            if decay[k] != 0:
+                _decay(row, w, o, n, decays)
             if k < bounds[0]:
-                _adam(w, mean, square, o, row, nothing, everything, rates, roots, decays)
+                _adam(w, mean, square, o, row, nothing, everything, rates, roots)
             elif k < bounds[1]:
-                _momentum(w, mean, o, row, nothing, everything, rates, decays, kept)
+                _momentum(w, mean, o, row, nothing, everything, rates, kept)
             else:
-                _sgd(w, o, row, nothing, everything, rates, decays)
+                _sgd(w, o, row, nothing, everything, rates)

@@ -15,6 +15,8 @@ from ml.optimizers import ADAM_BETAS, ADAM_EPSILON
 
 aten = torch.ops.aten
 
+Listed = tuple[np.ndarray, np.ndarray, np.ndarray]  # lists: how long each is, what is listed, and a value to each
+
 
 @dataclass
 class Batch:
@@ -37,16 +39,27 @@ class Batch:
         return _scale(self.dtype)
 
     @cached_property
-    def lit(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Which images are lit at each pixel, as `kernels.lit_pixels` lists them."""
+    def lit(self) -> Listed:
+        """Which pixels of each image are lit, as `kernels.lit_pixels` lists them."""
         flat = self.images.numpy().reshape(len(self.images), -1)
-        size = (flat.shape[1] + 1, len(self.indices))
-        listed = (np.empty(size[0], np.int64), np.empty(size, np.int64), np.empty(size, self.scale.dtype))
+        listed = _lists(len(self), flat.shape[1], self.scale.dtype)
         kernels.lit_pixels(flat, self.indices, self.scale, *listed)
+        return listed
+
+    @cached_property
+    def by_pixel(self) -> Listed:
+        """Which images are lit at each pixel, as `kernels.by_pixel` lists them."""
+        listed = _lists(self.lit[1].shape[1] + 1, len(self), self.scale.dtype)
+        kernels.by_pixel(*self.lit, *listed)
         return listed
 
     def __len__(self) -> int:
         return len(self.indices)
+
+
+def _lists(number: int, longest: int, dtype: np.dtype) -> Listed:
+    """Room for so many lists."""
+    return np.empty(number, np.int64), np.empty((number, longest), np.int64), np.empty((number, longest), dtype)
 
 
 @cache
@@ -73,13 +86,19 @@ class Parameter:
             self.gradient = torch.zeros_like(self.value)
         self.first = torch.zeros_like(self.value)
         self.second = torch.zeros_like(self.value)
-        self.__dict__.pop("arrays", None)
-        self.__dict__.pop("ends", None)
+        for derived in ("arrays", "asleep", "ends"):
+            self.__dict__.pop(derived, None)
 
     @cached_property
     def arrays(self) -> list[np.ndarray]:
         """Value, gradient, first and second as arrays [lanes, n] that share memory, on a CPU."""
         return [t.view(len(t), -1).numpy() for t in (self.value, self.gradient, self.first, self.second)]
+
+    @cached_property
+    def asleep(self) -> np.ndarray:
+        """Rows whose moments are all 0, bool [rows]: those of pixels that were never lit. The kernel keeps it up."""
+        found: np.ndarray = (~(self.first.any(1) | self.second.any(1))).numpy()
+        return found
 
     @cached_property
     def ends(self) -> np.ndarray:
@@ -145,8 +164,9 @@ class KernelOps:
         return out
 
     def image_linear_update(self, batch: Batch, delta: Tensor, weight: Parameter, hyper: Hyper) -> None:
-        state = (t.numpy() for t in (weight.value, weight.first, weight.second, delta.contiguous()))
-        kernels.wide_update(*state, *batch.lit, weight.ends, hyper.bounds, hyper.still, *hyper.rows())
+        value, first, second, asked = (t.numpy() for t in (weight.value, weight.first, weight.second, delta.contiguous()))
+        settings = (weight.ends, hyper.bounds, hyper.still, *hyper.rows())
+        kernels.wide_update(value, first, second, weight.asleep, asked, *batch.by_pixel, *settings)
 
     def image_convolution(self, batch: Batch, weight: Tensor, bias: Tensor) -> Tensor:
         lanes, outputs, size, _, channels = weight.shape
