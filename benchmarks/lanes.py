@@ -16,6 +16,7 @@ from benchmarks.machine import cores
 from benchmarks.programs import Careful, Packed, Remote, Report, together
 from benchmarks.results import RESULTS, taken, write
 from benchmarks.workloads import WORKLOADS, Workload
+from ml.width import worthwhile
 
 ROUNDS = 5
 ROWS_SHARE = {"warm": 0.1, "width": 0.05, "measure": 0.012}  # of a quick row's seconds, for one call
@@ -103,7 +104,7 @@ def measure(work: Workload, programs: Programs, pace: Pace) -> dict[str, Any]:
     """A row: the programs made ready for a workload, warmed, and timed in turn."""
     started = monotonic()
     widths = programs.pack.call("widths", work, pace.widths, pace.width, pace.longest, pace.room)
-    width = min(widths, key=lambda each: widths[each])
+    width = worthwhile(list(widths), widths.__getitem__)  # as a job's own width is chosen
     together(programs.packs, "prepare", work, width)
     together(programs.packs, "warm", pace.warm_steps, pace.warm / 3)
     warmed, channels_last = ready(work, programs, pace)

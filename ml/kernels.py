@@ -306,65 +306,64 @@ def column_sums(x, sums):
 
 
 @_compiled
-def _pool_row(out, o, x, i, n, size, line, blocks):
-    """The largest of each block of a row of blocks; NaN is largest."""
+def _pool_row(out, place, o, x, i, n, size, line, blocks):
+    """The largest of each block of a row of blocks, and where it stands; NaN is largest."""
     for _ in range(blocks):
         for j in range(n):
             out[o + j] = x[i + j]
+            place[o + j] = 0
         for ky in range(size):
             for kx in range(size):
-                q = i + ky * line + kx * n
+                q, number = i + ky * line + kx * n, x.dtype.type(ky * size + kx)
                 for j in range(n):
+                    larger = x.dtype.type(x[q + j] > out[o + j])
+                    place[o + j] += larger * (number - place[o + j])
                     out[o + j] = np.maximum(out[o + j], x[q + j])
         o += n
         i += size * n
 
 
 @_compiled
-def pool(x, size, out):
-    """The largest of each block of x [batch, height, width, columns].
+def pool(x, size, out, place):
+    """The largest of each block of x [batch, height, width, columns], and where in its block it stands first.
 
-    out is [batch, height // size, width // size, columns].
+    out and place are [batch, height // size, width // size, columns]; places are counted by rows, from 0.
     """
     n, line, square = uint64(x.shape[3]), uint64(x.shape[2]) * uint64(x.shape[3]), uint64(size)
-    flat, result = x.reshape(-1), out.reshape(-1)
+    flat, result, places = x.reshape(-1), out.reshape(-1), place.reshape(-1)
     blocks = uint64(out.shape[2])
     for b in range(out.shape[0]):
         for y in range(out.shape[1]):
             o = uint64(b * out.shape[1] + y) * blocks * n
-            _pool_row(result, o, flat, uint64(b * x.shape[1] + y * size) * line, n, square, line, blocks)
+            i = uint64(b * x.shape[1] + y * size) * line
+            _pool_row(result, places, o, flat, i, n, square, line, blocks)
 
 
 @_compiled
-def _give_row(out, x, i, delta, largest, o, left, n, size, line, blocks):
-    """Give each block's delta, in a row of blocks, to the first of its places that is largest."""
+def _give_row(out, i, delta, place, o, n, size, line, blocks):
+    """Give each block's delta, in a row of blocks, to its place."""
     for _ in range(blocks):
-        for j in range(n):
-            left[j] = delta[o + j]
         for ky in range(size):
             for kx in range(size):
-                q = i + ky * line + kx * n
+                q, number = i + ky * line + kx * n, out.dtype.type(ky * size + kx)
                 for j in range(n):
-                    given = left[j] * out.dtype.type(x[q + j] == largest[o + j])
-                    out[q + j] = given
-                    left[j] -= given
+                    out[q + j] = delta[o + j] * out.dtype.type(place[o + j] == number)
         o += n
         i += size * n
 
 
 @_compiled
-def pool_gradient(delta, x, largest, size, out):
-    """Give each block's delta to the first of its places that is largest; the rest of out, of x's shape, is 0."""
-    n, line, square = uint64(x.shape[3]), uint64(x.shape[2]) * uint64(x.shape[3]), uint64(size)
-    flat, d, best, result = x.reshape(-1), delta.reshape(-1), largest.reshape(-1), out.reshape(-1)
-    left, blocks = np.empty(n, out.dtype), uint64(delta.shape[2])
-    if x.shape[1] % size or x.shape[2] % size:  # a remainder at the edge belongs to no block
+def pool_gradient(delta, place, size, out):
+    """Give each block's delta to its place, as `pool` found it; the rest of out, shaped as what was pooled, is 0."""
+    n, line, square = uint64(out.shape[3]), uint64(out.shape[2]) * uint64(out.shape[3]), uint64(size)
+    d, places, result, blocks = delta.reshape(-1), place.reshape(-1), out.reshape(-1), uint64(delta.shape[2])
+    if out.shape[1] % size or out.shape[2] % size:  # a remainder at the edge belongs to no block
         result[:] = 0
     for b in range(delta.shape[0]):
         for y in range(delta.shape[1]):
             o = uint64(b * delta.shape[1] + y) * blocks * n
-            i = uint64(b * x.shape[1] + y * size) * line
-            _give_row(result, flat, i, d, best, o, left, n, square, line, blocks)
+            i = uint64(b * out.shape[1] + y * size) * line
+            _give_row(result, i, d, places, o, n, square, line, blocks)
 
 
 @_compiled
@@ -378,107 +377,55 @@ def _move(out, o, o_step, x, i, i_step, n, times):
 
 
 @_compiled
-def _unfold(image, inputs, wide, patches, run, size, high, across):
-    """Every patch of an image [tall × wide × inputs], size runs each."""
-    o = uint64(0)
-    for y in range(high):
-        for x in range(across):
-            i = (y * wide + x) * inputs
-            for _ in range(size):
-                for j in range(run):
-                    patches[o + j] = image[i + j]
-                o += run
-                i += wide * inputs
+def _ask_and_give(v, asked, image, i, weight, gradient, q, run, size, line):
+    """What an output whose derivative is v asks of its patch, at i, and what the patch gives to its kernel, at q."""
+    for _ in range(size):
+        for j in range(run):
+            asked[i + j] += v * weight[q + j]
+        for j in range(run):
+            gradient[q + j] += v * image[i + j]
+        i += line
+        q += run
 
 
 @_compiled
-def _fold(patches, run, size, high, across, image, inputs, wide):
-    """Add every patch to the image it would have come from."""
-    o = uint64(0)
-    for y in range(high):
-        for x in range(across):
-            i = (y * wide + x) * inputs
-            for _ in range(size):
-                for j in range(run):
-                    image[i + j] += patches[o + j]
-                o += run
-                i += wide * inputs
+def convolution_gradients(delta, place, pool, x, weight, dx, gradient, bias):
+    """What the loss asks of a convolution's input, kernels and bias, given what it asks of the pooled outputs.
 
-
-@_compiled
-def _four(asked, o, weight, gradient, patches, patch, q0, q1, q2, q3, v0, v1, v2, v3):
-    """For four outputs of one place: what they ask of its patch, and what the patch gives to their kernels."""
-    for j in range(patch):
-        asked[o + j] += (v0 * weight[q0 + j] + v1 * weight[q1 + j]) + (v2 * weight[q2 + j] + v3 * weight[q3 + j])
-    for j in range(patch):
-        x = patches[o + j]
-        gradient[q0 + j] += v0 * x
-        gradient[q1 + j] += v1 * x
-        gradient[q2 + j] += v2 * x
-        gradient[q3 + j] += v3 * x
-
-
-@_compiled
-def _ask_and_give(delta, d, step, places, outputs, weight, patches, asked, gradient, bias, patch):
-    """`_four` for the outputs of each place whose delta is not 0; three spare outputs, times 0, fill up the four."""
-    q, v = np.empty(outputs + uint64(4), np.uint64), np.empty(outputs + uint64(4), delta.dtype)
-    asked[:] = 0
-    o = uint64(0)
-    for _ in range(places):
-        count = 0
-        for c in range(outputs):
-            value = delta[d + c]
-            if value != 0:
-                q[count], v[count] = c * patch, value
-                bias[c] += value
-                count += 1
-        spare = outputs
-        while count % 4:
-            q[count], v[count] = spare * patch, 0
-            spare += uint64(1)
-            count += 1
-        for c in range(0, count, 4):
-            _four(
-                asked, o, weight, gradient, patches, patch,
-                q[c], q[c + 1], q[c + 2], q[c + 3], v[c], v[c + 1], v[c + 2], v[c + 3],
-            )  # fmt: skip
-        o += patch
-        d += step
-
-
-@_compiled
-def convolution_gradients(delta, x, weight, dx, gradient, bias):
-    """What delta asks of a convolution's input, kernels and bias; where it is 0, as mostly after pooling, nothing.
-
-    delta [batch, height, width, lanes, outputs]; x and dx [batch, height + size - 1, width + size - 1, lanes, inputs];
-    weight and gradient [lanes, outputs, size, run], a run being size × inputs numbers and padding: 0 in weight,
-    meaningless in gradient; bias [lanes, outputs]. dx, gradient and bias are overwritten.
+    delta and place [batch, height, width, lanes, outputs]: an output stands at its place in a block of pool × pool; 1
+    is no pooling. x and dx [batch, tall, wide, lanes, inputs]; weight and gradient [lanes, outputs, size, run], a run
+    being size × inputs numbers and padding: 0 in weight, meaningless in gradient; bias [lanes, outputs]. dx, gradient
+    and bias are overwritten.
     """
-    lanes, outputs = uint64(delta.shape[3]), uint64(delta.shape[4])
-    high, across = uint64(delta.shape[1]), uint64(delta.shape[2])
-    tall, wide, inputs = uint64(x.shape[1]), uint64(x.shape[2]), uint64(x.shape[4])
+    lanes, outputs = uint64(weight.shape[0]), uint64(weight.shape[1])
     size, run = uint64(weight.shape[2]), uint64(weight.shape[3])
-    zero, patch, places, pixels = uint64(0), size * run, high * across, tall * wide
-    d, flat, result = delta.reshape(-1), x.reshape(-1), dx.reshape(-1)
-    # All of one lane's image, so that it stays in the nearest caches: its pixels, its patches, what is asked of each.
-    image, image_asked = np.zeros(pixels * inputs + run, x.dtype), np.zeros(pixels * inputs + run, x.dtype)
-    patches, asked = np.zeros(places * patch, x.dtype), np.zeros(places * patch, x.dtype)
-    kernels = outputs * patch
-    w, g = np.zeros(kernels + uint64(3) * patch, x.dtype), np.zeros(kernels + uint64(3) * patch, x.dtype)
+    rows, columns, block = uint64(delta.shape[1]), uint64(delta.shape[2]), uint64(pool)
+    pixels, inputs, line = uint64(x.shape[1] * x.shape[2]), uint64(x.shape[4]), uint64(x.shape[2] * x.shape[4])
+    zero, step, patch = uint64(0), lanes * outputs, size * run
+    d, places, flat, result = delta.reshape(-1), place.reshape(-1), x.reshape(-1), dx.reshape(-1)
+    # All of one lane's image, so that it stays in the nearest cache; with room for the padding of the last run.
+    image, asked = np.zeros(pixels * inputs + run, x.dtype), np.zeros(pixels * inputs + run, x.dtype)
+    offsets = np.empty(pool * pool, np.uint64)
+    for q in range(pool * pool):
+        offsets[q] = uint64(q // pool) * line + uint64(q % pool) * inputs
     bias[:] = 0
-    for k in range(weight.shape[0]):
-        lane = uint64(k)
-        w[:kernels] = weight[k].reshape(-1)
-        g[:] = 0
-        for b in range(delta.shape[0]):
-            pixel, place = (uint64(b) * pixels * lanes + lane) * inputs, (uint64(b) * places * lanes + lane) * outputs
+    gradient[:] = 0
+    for k in range(lanes):
+        w, g = weight[k].reshape(-1), gradient[k].reshape(-1)
+        for b in range(uint64(delta.shape[0])):
+            pixel, cell = (b * pixels * lanes + k) * inputs, b * rows * columns * step + k * outputs
             _move(image, zero, inputs, flat, pixel, lanes * inputs, inputs, pixels)
-            _unfold(image, inputs, wide, patches, run, size, high, across)
-            _ask_and_give(d, place, lanes * outputs, places, outputs, w, patches, asked, g, bias[k], patch)
-            image_asked[:] = 0
-            _fold(asked, run, size, high, across, image_asked, inputs, wide)
-            _move(result, pixel, lanes * inputs, image_asked, zero, inputs, inputs, pixels)
-        gradient[k] = g[:kernels].reshape(gradient[k].shape)
+            _clear(asked, pixels * inputs + run)
+            for y in range(rows):
+                for i in range(y * block * line, y * block * line + columns * block * inputs, block * inputs):
+                    for c in range(outputs):
+                        v = d[cell + c]
+                        if v != 0:
+                            bias[k, c] += v
+                            at = uint64(i) + offsets[np.int64(places[cell + c])]
+                            _ask_and_give(v, asked, image, at, w, g, c * patch, run, size, line)
+                    cell += step
+            _move(result, pixel, lanes * inputs, asked, zero, inputs, inputs, pixels)
 
 
 @_compiled

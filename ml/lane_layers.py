@@ -18,7 +18,7 @@ from torch.nn import functional
 from ml.errors import LanesError
 from ml.hyper import Hyper
 from ml.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU, Shape
-from ml.ops import Batch, Ops, Parameter
+from ml.ops import Batch, Ops, Parameter, Pooled
 
 Slot = Literal["value", "first", "second"]  # which tensor of a parameter
 
@@ -53,7 +53,7 @@ class LaneLayer(ABC):
         """What leaves where `x` enters; a Batch enters the first layer."""
 
     @abstractmethod
-    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor:
+    def backward(self, delta: Any, *, wanted: bool) -> Any:
         """Note the gradients, from the loss's derivative by what left; that by what entered, where it is wanted."""
 
     def step(self, hyper: Hyper) -> None:
@@ -179,8 +179,9 @@ class LaneConvolution(Convolution):
         out = functional.conv2d(x.flatten(3).permute(0, 3, 1, 2), kernels, bias.value.flatten(), groups=lanes)
         return out.permute(0, 2, 3, 1).reshape(len(x), *out.shape[2:], lanes, outputs)
 
-    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor:
-        return self.ops.convolution_gradients(delta, self.x, *self.parameters, wanted=wanted)
+    def backward(self, delta: Tensor | Pooled, *, wanted: bool) -> Tensor:
+        pooled = delta if isinstance(delta, Pooled) else Pooled(delta, torch.zeros_like(delta), delta, size=1)
+        return self.ops.convolution_gradients(pooled, self.x, *self.parameters, wanted=wanted)
 
 
 class LaneLinear(LaneLayer):
@@ -246,6 +247,8 @@ class Rectifier(LaneLayer):
 class Pool(LaneLayer):
     """The largest of each block."""
 
+    whole = False  # whether what comes before takes a Pooled: the few places that were largest, and no more
+
     def build(self, layers: Sequence[MaxPool2d], form: Form) -> Form:
         self.size = layers[0].kernel_size
         height, width, channels = form.shape
@@ -253,11 +256,12 @@ class Pool(LaneLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         self.x = x
-        self.out = self.ops.pool(x, self.size)
-        return self.out
+        out, self.place = self.ops.pool(x, self.size)
+        return out
 
-    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor:
-        return self.ops.pool_gradient(delta, self.x, self.out, self.size) if wanted else delta
+    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor | Pooled:
+        pooled = Pooled(delta, self.place, self.x, self.size)
+        return pooled if self.whole else self.ops.pool_gradient(pooled)
 
 
 class Rows(LaneLayer):
@@ -315,6 +319,8 @@ def lane_layers(networks: Sequence[Sequence[Layer]], image: Shape, ops: Ops) -> 
     for place, kind in _kinds([layers for _, layers in columns]):
         layer = kind(ops, columns[place][1], form)
         form = layer.form
+        if isinstance(layer, Pool):
+            layer.whole = isinstance(built[-1][1], LaneConvolution)
         built.append((place, layer))
     return built
 

@@ -119,6 +119,16 @@ class Parameter:
         return number.view(-1, *[1] * (self.value.dim() - 1))
 
 
+@dataclass
+class Pooled:
+    """What the loss asks of the largest of each block of size × size, and which those were."""
+
+    delta: Tensor
+    place: Tensor  # as `Ops.pool` gave it
+    x: Tensor  # what was pooled
+    size: int
+
+
 class Ops(Protocol):
     """One way of computing. Activations are [batch, height, width, lanes, channels] or [lanes, batch, features]."""
 
@@ -135,15 +145,15 @@ class Ops(Protocol):
         """Set the gradients of such a weight and bias."""
 
     def convolution_gradients(
-        self, delta: Tensor, x: Tensor, weight: Parameter, bias: Parameter, *, wanted: bool
+        self, pooled: Pooled, x: Tensor, weight: Parameter, bias: Parameter, *, wanted: bool
     ) -> Tensor:
-        """Set the gradients of a convolution of x; what delta asks of x, where that is wanted."""
+        """Set the gradients of a convolution of x; what the loss asks of x, where that is wanted."""
 
-    def pool(self, x: Tensor, size: int) -> Tensor:
-        """The largest of each block."""
+    def pool(self, x: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """The largest of each block, and where it stands, for `pool_gradient` and `convolution_gradients`."""
 
-    def pool_gradient(self, delta: Tensor, x: Tensor, largest: Tensor, size: int) -> Tensor:
-        """What delta asks of x: each block's goes to the first of its places that was largest."""
+    def pool_gradient(self, pooled: Pooled) -> Tensor:
+        """What the loss asks of all that was pooled: each block's delta at its place."""
 
     def rank_update(self, x: Tensor, delta: Tensor, weight: Parameter, hyper: Hyper) -> None:
         """One optimizer step of weight [lanes, features + 1, outputs] with the gradient xᵀ delta."""
@@ -164,9 +174,9 @@ class KernelOps:
         return out
 
     def image_linear_update(self, batch: Batch, delta: Tensor, weight: Parameter, hyper: Hyper) -> None:
-        value, first, second, asked = (t.numpy() for t in (weight.value, weight.first, weight.second, delta.contiguous()))
+        state = (t.numpy() for t in (weight.value, weight.first, weight.second))
         settings = (weight.ends, hyper.bounds, hyper.still, *hyper.rows())
-        kernels.wide_update(value, first, second, weight.asleep, asked, *batch.by_pixel, *settings)
+        kernels.wide_update(*state, weight.asleep, delta.contiguous().numpy(), *batch.by_pixel, *settings)
 
     def image_convolution(self, batch: Batch, weight: Tensor, bias: Tensor) -> Tensor:
         lanes, outputs, size, _, channels = weight.shape
@@ -187,29 +197,31 @@ class KernelOps:
         kernels.column_sums(flat.numpy(), bias.arrays[1].reshape(-1))
 
     def convolution_gradients(
-        self, delta: Tensor, x: Tensor, weight: Parameter, bias: Parameter, *, wanted: bool
+        self, pooled: Pooled, x: Tensor, weight: Parameter, bias: Parameter, *, wanted: bool
     ) -> Tensor:
         lanes, outputs, size, _, inputs = weight.value.shape
         run = size * inputs
         padded = functional.pad(weight.value.reshape(lanes, outputs, size, run), (0, -run % 8))
         gradient = torch.empty_like(padded)
         dx = self._buffer("asked", tuple(x.shape), x.dtype)
-        tensors = (delta.contiguous(), x.contiguous(), padded, dx, gradient, bias.gradient)
-        kernels.convolution_gradients(*(t.numpy() for t in tensors))
+        asked = (t.contiguous().numpy() for t in (pooled.delta, pooled.place))
+        tensors = (x.contiguous(), padded, dx, gradient, bias.gradient)
+        kernels.convolution_gradients(*asked, pooled.size, *(t.numpy() for t in tensors))
         weight.gradient.copy_(gradient[..., :run].reshape(weight.value.shape))
         return dx
 
-    def pool(self, x: Tensor, size: int) -> Tensor:
+    def pool(self, x: Tensor, size: int) -> tuple[Tensor, Tensor]:
         flat = x.reshape(*x.shape[:3], -1)
-        out = x.new_empty(x.shape[0], x.shape[1] // size, x.shape[2] // size, flat.shape[3])
-        kernels.pool(flat.numpy(), size, out.numpy())
-        return out.view(*out.shape[:3], *x.shape[3:])
+        shape = (x.shape[0], x.shape[1] // size, x.shape[2] // size)
+        out, place = (x.new_empty(*shape, flat.shape[3]) for _ in range(2))
+        kernels.pool(flat.numpy(), size, out.numpy(), place.numpy())
+        return out.view(*shape, *x.shape[3:]), place.view(*shape, *x.shape[3:])
 
-    def pool_gradient(self, delta: Tensor, x: Tensor, largest: Tensor, size: int) -> Tensor:
-        out = self._buffer("given", tuple(x.shape), x.dtype)
-        flat = (t.reshape(*t.shape[:3], -1).numpy() for t in (delta, x, largest))
-        kernels.pool_gradient(*flat, size, out.view(*x.shape[:3], -1).numpy())
-        return out
+    def pool_gradient(self, pooled: Pooled) -> Tensor:
+        asked = self._buffer("given", tuple(pooled.x.shape), pooled.x.dtype)
+        flat = (t.reshape(*t.shape[:3], -1).numpy() for t in (pooled.delta, pooled.place))
+        kernels.pool_gradient(*flat, pooled.size, asked.view(*asked.shape[:3], -1).numpy())
+        return asked
 
     def rank_update(self, x: Tensor, delta: Tensor, weight: Parameter, hyper: Hyper) -> None:
         tensors = (x.contiguous(), delta.contiguous(), weight.value, weight.first, weight.second)
@@ -249,24 +261,26 @@ class TorchOps:
         bias.gradient.copy_(delta.sum((0, 1, 2)))
 
     def convolution_gradients(
-        self, delta: Tensor, x: Tensor, weight: Parameter, bias: Parameter, *, wanted: bool
+        self, pooled: Pooled, x: Tensor, weight: Parameter, bias: Parameter, *, wanted: bool
     ) -> Tensor:
+        delta = self.pool_gradient(pooled)
         flat = x.flatten(3).permute(0, 3, 1, 2)
         asked, given = _convolution_backward(delta, flat, weight, groups=len(weight.value), wanted=wanted)
         weight.gradient.copy_(given)
         bias.gradient.copy_(delta.sum((0, 1, 2)))
         return delta if asked is None else asked.permute(0, 2, 3, 1).reshape(x.shape)
 
-    def pool(self, x: Tensor, size: int) -> Tensor:
-        out = functional.max_pool2d(x.flatten(3).permute(0, 3, 1, 2), size)
-        return out.permute(0, 2, 3, 1).reshape(len(out), *out.shape[2:], *x.shape[3:])
+    def pool(self, x: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        found = aten.max_pool2d_with_indices(x.flatten(3).permute(0, 3, 1, 2), *_sides(size))
+        out, place = (t.permute(0, 2, 3, 1).reshape(len(t), *t.shape[2:], *x.shape[3:]) for t in found)
+        return out, place
 
-    def pool_gradient(self, delta: Tensor, x: Tensor, largest: Tensor, size: int) -> Tensor:
-        flat = x.flatten(3).permute(0, 3, 1, 2)
-        sides = ([size, size], [size, size], [0, 0], [1, 1], False)
-        _, places = aten.max_pool2d_with_indices(flat, *sides)
-        given = aten.max_pool2d_with_indices_backward(delta.flatten(3).permute(0, 3, 1, 2), flat, *sides, places)
-        asked: Tensor = given.permute(0, 2, 3, 1).reshape(x.shape)
+    def pool_gradient(self, pooled: Pooled) -> Tensor:
+        if pooled.size == 1:
+            return pooled.delta
+        delta, x, place = (t.flatten(3).permute(0, 3, 1, 2) for t in (pooled.delta, pooled.x, pooled.place))
+        given = aten.max_pool2d_with_indices_backward(delta, x, *_sides(pooled.size), place)
+        asked: Tensor = given.permute(0, 2, 3, 1).reshape(pooled.x.shape)
         return asked
 
     def rank_update(self, x: Tensor, delta: Tensor, weight: Parameter, hyper: Hyper) -> None:
@@ -285,6 +299,11 @@ class TorchOps:
         parameter.first = torch.where(adam, mean, velocity)
         divisor = torch.where(adam, parameter.second.sqrt() * root + ADAM_EPSILON, 1.0)
         parameter.value -= rate * parameter.first / divisor
+
+
+def _sides(size: int) -> tuple[list[int], list[int], list[int], list[int], bool]:
+    """How torch writes blocks of size × size without padding or dilation, the remainder left out."""
+    return [size, size], [size, size], [0, 0], [1, 1], False
 
 
 def _convolution_backward(

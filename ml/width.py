@@ -1,5 +1,6 @@
 """How many lanes a pack has: what measures fastest on this machine, fits its memory, and leaves the search its eyes."""
 
+from collections.abc import Callable, Sequence
 from math import prod
 from time import perf_counter
 
@@ -26,10 +27,19 @@ def measured_width(spec: TuneSpec, params: Params, data: TrainingData) -> int:
     if spec.lanes is not None:
         return min(spec.lanes, spec.trial_limit)
     most = min(spec.trial_limit, max(2, spec.trial_limit // PACKS), _room(spec, params, data.device))
-    width, best = 1, _seconds(spec, params, data, 1) if most > 1 else 0.0
-    while 2 * width <= most and (seconds := _seconds(spec, params, data, 2 * width)) < GAIN * best:
-        width, best = 2 * width, seconds
-    return width
+    widths = [2**k for k in range(max(1, most.bit_length()))]
+    return worthwhile(widths, lambda width: _seconds(spec, params, data, width))
+
+
+def worthwhile(widths: Sequence[int], seconds: Callable[[int], float]) -> int:
+    """The width after which the next is not worth it, given what a step of so many lanes takes, a lane."""
+    chosen, *wider = widths
+    best = seconds(chosen) if wider else 0.0
+    for width in wider:
+        if (found := seconds(width)) >= GAIN * best:
+            break
+        chosen, best = width, found
+    return chosen
 
 
 def check_memory(spec: TuneSpec, params: Params, width: int, device: torch.device) -> int:
