@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from math import prod
+from statistics import median
 from time import perf_counter
 
 import torch
@@ -16,7 +17,8 @@ from ml.specs import TuneSpec
 from ml.train import TrainingData
 
 PACKS = 16  # of a job at least, refills apart: trials of one pack share a key and are drawn before any has ended
-GAIN = 0.95  # twice the lanes must take less than this, a lane, to be worth it
+GAIN = 0.95  # more lanes must take less than this, a lane, to be worth it
+TRIES = 2  # widths in a row without a gain
 SECONDS = 0.1  # a width is timed for, at most
 TIMING_SHARE = 0.001  # of a job's seconds, for each width; there may be ten
 MEMORY_SHARE = 0.5  # of what is at hand; other trainers take theirs
@@ -32,14 +34,19 @@ def measured_width(spec: TuneSpec, params: Params, data: TrainingData) -> int:
 
 
 def worthwhile(widths: Sequence[int], seconds: Callable[[int], float]) -> int:
-    """The width after which the next is not worth it, given what a step of so many lanes takes, a lane."""
-    chosen, *wider = widths
-    best = seconds(chosen) if wider else 0.0
-    for width in wider:
-        if (found := seconds(width)) >= GAIN * best:
+    """The narrowest of the fastest of increasing widths, given what a step of so many lanes takes, a lane.
+
+    No wider ones are tried after two in a row that were no gain: a busy machine may spoil one.
+    """
+    found = {widths[0]: seconds(widths[0]) if widths[1:] else 0.0}
+    spoiled = 0
+    for width in widths[1:]:
+        best = min(found.values())
+        found[width] = seconds(width)
+        spoiled = 0 if found[width] < GAIN * best else spoiled + 1
+        if spoiled == TRIES:
             break
-        chosen, best = width, found
-    return chosen
+    return next(width for width in found if GAIN * found[width] <= min(found.values()))
 
 
 def check_memory(spec: TuneSpec, params: Params, width: int, device: torch.device) -> int:
@@ -78,8 +85,9 @@ def _seconds(spec: TuneSpec, params: Params, data: TrainingData, width: int) -> 
         lanes.step(data.train, stream.batch(step))
     lanes.losses()
     enough = min(SECONDS, TIMING_SHARE * (spec.budget.seconds or float("inf")))
-    started, steps = perf_counter(), 0
-    while (elapsed := perf_counter() - started) < enough or steps < 2:
-        lanes.step(data.train, stream.batch(steps))
-        steps += 1
-    return elapsed / steps / width
+    taken: list[float] = []
+    while sum(taken) < enough or len(taken) < 2:
+        started = perf_counter()
+        lanes.step(data.train, stream.batch(len(taken)))
+        taken.append(perf_counter() - started)
+    return median(taken) / width

@@ -15,7 +15,7 @@ from ml.process import memory_at_hand
 from ml.records import Checkpoint, Measurement, TrialState
 from ml.specs import TuneSpec
 from ml.train import Lane, TrainingData
-from ml.width import check_memory, measured_width
+from ml.width import check_memory, measured_width, worthwhile
 
 CPU = torch.device("cpu")
 
@@ -240,3 +240,17 @@ def test_memory_at_hand_is_no_more_than_a_containers(tmp_path: Path, monkeypatch
 
     assert limited == 200 * 2**20
     assert memory_at_hand(CPU) > limited
+
+
+@pytest.mark.parametrize(
+    ("seconds", "width"),
+    [
+        ({1: 9.0, 2: 5.0, 4: 3.0, 8: 2.9, 16: 2.95}, 4),  # no gain from 8 on
+        ({1: 9.0, 2: 9.5, 4: 3.0, 8: 2.0, 16: 2.5}, 8),  # 2 was measured while something else ran
+        ({1: 5.0, 2: 6.0, 4: 6.0, 8: 1.0}, 1),  # two in a row: 8 is not tried
+        ({1: 5.0}, 1),
+    ],
+)
+def test_the_narrowest_of_the_fastest_widths_is_taken(seconds: dict[int, float], width: int) -> None:
+    """A single measurement that something else spoiled does not end the search for it."""
+    assert worthwhile(list(seconds), seconds.__getitem__) == width
