@@ -12,8 +12,8 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 from ml.datasets import Stream
-from ml.lanes import module_of
 from ml.layers import Layer
+from ml.modules import module_of
 from ml.optimizers import Optimizer
 
 

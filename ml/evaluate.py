@@ -49,6 +49,7 @@ def loss_of(kind: Loss, outputs: Tensor, labels: Tensor) -> Tensor:
 @torch.inference_mode()
 def evaluate(module: nn.Module, data: Images, loss: Loss) -> tuple[float, float]:
     """The mean loss and the accuracy (0..1) over `data`; the loss may be infinite or NaN."""
+    module.eval()
     total, right = 0.0, 0
     for images, labels in zip(
         torch.split(data.images, EVALUATION_BATCH), torch.split(data.labels, EVALUATION_BATCH), strict=True
@@ -62,5 +63,6 @@ def evaluate(module: nn.Module, data: Images, loss: Loss) -> tuple[float, float]
 @torch.inference_mode()
 def probabilities(module: nn.Module, images: Tensor) -> np.ndarray:
     """Class probabilities, float32 [n, classes], for uint8 images."""
+    module.eval()
     outputs = [module(scaled(batch)).softmax(1) for batch in torch.split(images, EVALUATION_BATCH)]
     return torch.cat(outputs).numpy()

@@ -13,11 +13,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 from torch.nn import functional
 
 from ml.errors import LanesError
 from ml.hyper import Hyper
-from ml.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU, Shape
+from ml.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU, Shape, Wrapped
+from ml.modules import torch_layer
 from ml.ops import Batch, Ops, Parameter, Pooled
 
 Slot = Literal["value", "first", "second"]  # which tensor of a parameter
@@ -38,6 +40,8 @@ class Form:
 
 class LaneLayer(ABC):
     """One layer of every lane."""
+
+    training = False  # whether a backward pass follows the next forward pass
 
     def __init__(self, ops: Ops, layers: Sequence[Any], form: Form) -> None:
         self.ops = ops
@@ -61,13 +65,17 @@ class LaneLayer(ABC):
         for parameter in self.parameters:
             self.ops.update(parameter, hyper)
 
-    def put(self, lane: int, slot: Slot, weight: Tensor, bias: Tensor) -> None:
-        """Write one lane's share of the parameters, given in torch's layout."""
-        raise NotImplementedError
+    def move(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Move what it trains to a device and a type."""
+        for parameter in self.parameters:
+            parameter.move(device, dtype)
 
-    def take(self, lane: int, slot: Slot) -> tuple[Tensor, Tensor]:
-        """Read what `put` wrote: weight and bias."""
-        raise NotImplementedError
+    def put(self, lane: int, slot: Slot, tensors: dict[str, Tensor]) -> None:  # noqa: B027  # many have none
+        """Write one lane's share of the parameters, given by torch's names and in torch's layout."""
+
+    def take(self, lane: int, slot: Slot) -> dict[str, Tensor]:
+        """Read what `put` wrote."""
+        return {}
 
 
 class Spread(LaneLayer):
@@ -115,13 +123,13 @@ class ImageLinear(LaneLayer):
     def step(self, hyper: Hyper) -> None:
         self.ops.image_linear_update(self.batch, self.delta, self.parameters[0], hyper)
 
-    def put(self, lane: int, slot: Slot, weight: Tensor, bias: Tensor) -> None:
+    def put(self, lane: int, slot: Slot, tensors: dict[str, Tensor]) -> None:
         own = self._own(lane, slot)
-        own[:-1], own[-1] = weight.t(), bias
+        own[:-1], own[-1] = tensors["weight"].t(), tensors["bias"]
 
-    def take(self, lane: int, slot: Slot) -> tuple[Tensor, Tensor]:
+    def take(self, lane: int, slot: Slot) -> dict[str, Tensor]:
         own = self._own(lane, slot)
-        return own[:-1].t(), own[-1]
+        return {"weight": own[:-1].t(), "bias": own[-1]}
 
     def _own(self, lane: int, slot: Slot) -> Tensor:
         first = sum(self.widths[:lane])
@@ -141,14 +149,14 @@ class Convolution(LaneLayer):
         self.parameters = [Parameter(weight), Parameter(torch.zeros(len(layers), most))]
         return Form((height - size + 1, width - size + 1, most), _ranges(self.outputs))
 
-    def put(self, lane: int, slot: Slot, weight: Tensor, bias: Tensor) -> None:
-        own_weight, own_bias = self._own(lane, slot)
-        own_weight.copy_(weight.permute(0, 2, 3, 1))
-        own_bias.copy_(bias)
+    def put(self, lane: int, slot: Slot, tensors: dict[str, Tensor]) -> None:
+        weight, bias = self._own(lane, slot)
+        weight.copy_(tensors["weight"].permute(0, 2, 3, 1))
+        bias.copy_(tensors["bias"])
 
-    def take(self, lane: int, slot: Slot) -> tuple[Tensor, Tensor]:
-        own_weight, own_bias = self._own(lane, slot)
-        return own_weight.permute(0, 3, 1, 2), own_bias
+    def take(self, lane: int, slot: Slot) -> dict[str, Tensor]:
+        weight, bias = self._own(lane, slot)
+        return {"weight": weight.permute(0, 3, 1, 2), "bias": bias}
 
     def _own(self, lane: int, slot: Slot) -> tuple[Tensor, Tensor]:
         weight, bias = (getattr(parameter, slot)[lane, : self.outputs[lane]] for parameter in self.parameters)
@@ -212,13 +220,13 @@ class LaneLinear(LaneLayer):
         else:
             super().step(hyper)
 
-    def put(self, lane: int, slot: Slot, weight: Tensor, bias: Tensor) -> None:
+    def put(self, lane: int, slot: Slot, tensors: dict[str, Tensor]) -> None:
         own = self._own(lane, slot)
-        own[self.places[lane]], own[-1] = weight.t().to(own), bias
+        own[self.places[lane]], own[-1] = tensors["weight"].t().to(own), tensors["bias"]
 
-    def take(self, lane: int, slot: Slot) -> tuple[Tensor, Tensor]:
+    def take(self, lane: int, slot: Slot) -> dict[str, Tensor]:
         own = self._own(lane, slot)
-        return own[self.places[lane]].t(), own[-1]
+        return {"weight": own[self.places[lane]].t(), "bias": own[-1]}
 
     def _own(self, lane: int, slot: Slot) -> Tensor:
         whole: Tensor = getattr(self.parameters[0], slot)
@@ -294,6 +302,68 @@ class Same(LaneLayer):
         return delta
 
 
+class WrappedModule(LaneLayer):
+    """A torch module, by torch's own derivatives, of the one lane there is."""
+
+    def build(self, layers: Sequence[Wrapped], form: Form) -> Form:
+        (layer,) = layers
+        with torch.random.fork_rng(devices=[]):  # the weights that it draws are overwritten
+            self.module = torch_layer(layer)
+        self.parameters = [Parameter(weight.detach().unsqueeze(0)) for weight in self.module.parameters()]
+        shape = layer.output_shape(_turned(form.shape, -1))
+        return Form(_turned(shape, 1), _ranges([shape[0]]))
+
+    def move(self, device: torch.device, dtype: torch.dtype) -> None:
+        super().move(device, dtype)
+        self.module.to(device, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.module.train(self.training)
+        self.x = _to_torch(x).detach().requires_grad_(self.training)
+        self.weights = {name: own.detach().requires_grad_(self.training) for name, own in self._own("value").items()}
+        with torch.set_grad_enabled(self.training):
+            self.out = functional_call(self.module, self.weights, self.x)
+        return _from_torch(self.out.detach()).clone()  # which the next layer may change
+
+    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor:
+        sources = [self.x, *self.weights.values()]
+        asked, *given = torch.autograd.grad(self.out, sources, _to_torch(delta), materialize_grads=True)
+        for parameter, gradient in zip(self.parameters, given, strict=True):
+            parameter.gradient.copy_(gradient.unsqueeze(0))
+        return _from_torch(asked)
+
+    def put(self, lane: int, slot: Slot, tensors: dict[str, Tensor]) -> None:
+        for name, own in {**self._own(slot), **self._buffers(slot)}.items():
+            own.copy_(tensors[name])
+
+    def take(self, lane: int, slot: Slot) -> dict[str, Tensor]:
+        return {**self._own(slot), **self._buffers(slot)}
+
+    def _own(self, slot: Slot) -> dict[str, Tensor]:
+        names = (name for name, _ in self.module.named_parameters())
+        return {name: getattr(parameter, slot)[0] for name, parameter in zip(names, self.parameters, strict=True)}
+
+    def _buffers(self, slot: Slot) -> dict[str, Tensor]:
+        """What the module keeps beside weights, such as running means; an optimizer knows nothing of it."""
+        kept = self.module.state_dict() if slot == "value" else {}
+        return {name: buffer for name, buffer in self.module.named_buffers() if name in kept}
+
+
+def _turned(shape: Shape, by: int) -> Shape:
+    """The shape of an image with its channels first (-1) or last (1), as they were not; of features, the same."""
+    return shape if len(shape) == 1 else (*shape[by:], *shape[:by])
+
+
+def _to_torch(x: Tensor) -> Tensor:
+    """The activation of one lane, as torch's modules take it."""
+    return x[0] if x.dim() == 3 else x.squeeze(3).permute(0, 3, 1, 2)
+
+
+def _from_torch(x: Tensor) -> Tensor:
+    """What `_to_torch` was given."""
+    return x.unsqueeze(0) if x.dim() == 2 else x.permute(0, 2, 3, 1).unsqueeze(3).contiguous()
+
+
 def _ranges(widths: Sequence[int]) -> list[Tensor]:
     return [torch.arange(width) for width in widths]
 
@@ -326,8 +396,13 @@ def lane_layers(networks: Sequence[Sequence[Layer]], image: Shape, ops: Ops) -> 
 
 
 def _lane_layer(kind: type[Layer]) -> type[LaneLayer]:
+    if issubclass(kind, Wrapped):
+        return WrappedModule
     if kind not in LANE_LAYERS:
-        raise LanesError(f"{kind.__name__} does not train yet: write its LaneLayer and add it to LANE_LAYERS")
+        raise LanesError(
+            f"{kind.__name__} does not train yet: derive it from Wrapped, "
+            "or write its LaneLayer and add it to LANE_LAYERS"
+        )
     return LANE_LAYERS[kind]
 
 

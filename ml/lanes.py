@@ -5,9 +5,10 @@ lane ends with the weights that it would have alone: nothing that is added, mult
 to another. Learning rate, weight decay, momentum and kind of optimizer are the lane's own.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,8 +18,9 @@ from torch.nn import functional
 from ml.errors import LanesError
 from ml.evaluate import Images
 from ml.hyper import Hyper, order_of
-from ml.lane_layers import LaneLayer, Slot, lane_layers
-from ml.layers import Layer, Shape
+from ml.lane_layers import Slot, lane_layers
+from ml.layers import Layer, Shape, trains_alone
+from ml.modules import module_of
 from ml.ops import Batch, KernelOps, Ops, TorchOps
 from ml.optimizers import Optimizer
 from ml.specs import Loss
@@ -43,9 +45,9 @@ class LaneState:
     @classmethod
     def initial(cls, layers: list[Layer], optimizer: Optimizer, init_seed: int) -> "LaneState":
         """A lane that has not trained; its weights are those of `module_of`."""
-        weights = dict(module_of(layers, init_seed).state_dict())
-        first, second = ({name: torch.zeros_like(w) for name, w in weights.items()} for _ in range(2))
-        return cls(layers, optimizer, weights, first, second)
+        module = module_of(layers, init_seed)
+        first, second = ({name: torch.zeros_like(w) for name, w in module.named_parameters()} for _ in range(2))
+        return cls(layers, optimizer, dict(module.state_dict()), first, second)
 
     @property
     def kinds(self) -> list[str]:
@@ -56,7 +58,7 @@ class LaneState:
         """A plain torch module with these weights."""
         module = module_of(self.layers, init_seed=0)
         module.load_state_dict(self.weights)
-        return module
+        return module.eval()
 
 
 class Lanes:
@@ -93,7 +95,8 @@ class Lanes:
     def step(self, data: Images, indices: np.ndarray) -> None:
         """One optimizer step of every lane on the images of `data` at `indices`, int64 [batch]."""
         batch = Batch(data.images, data.labels, indices, self.dtype)
-        outputs = self._forward(batch)
+        with self._noise(indices):
+            outputs = self._forward(batch, training=True)
         labels = data.labels.index_select(0, torch.from_numpy(indices).to(self.device))
         losses, delta = loss_gradient(self.loss, outputs, labels)
         self._losses += losses
@@ -148,37 +151,49 @@ class Lanes:
         """Each lane as a plain torch module."""
         return [state.module() for state in self.states()]
 
-    def _forward(self, batch: Batch) -> Tensor:
+    def _forward(self, batch: Batch, *, training: bool = False) -> Tensor:
         """Outputs [lanes, batch, classes], the lanes in the order in which they stand."""
-        first, *others = (layer for _, layer in self._layers)
-        x = first.forward(batch)
-        for layer in others:
+        x: Any = batch
+        for _, layer in self._layers:
+            layer.training = training
             x = layer.forward(x)
-        return x
+        outputs: Tensor = x
+        return outputs
+
+    @contextmanager
+    def _noise(self, indices: np.ndarray) -> Iterator[None]:
+        """Torch's random numbers, which only a wrapped module may draw, as what the step and its batch decide."""
+        if not trains_alone(self._states[0].layers):
+            yield
+            return
+        seed = np.random.SeedSequence([int(self.hyper.steps[0]), *indices.tolist()])
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(int(seed.generate_state(1)[0]))
+            yield
 
     def _taken(self, place: int, slot: Slot) -> dict[str, Tensor]:
-        taken: dict[str, Tensor] = {}
-        for name, layer in self._trained():
-            weight, bias = layer.take(place, slot)
-            taken |= {f"{name}.weight": _own(weight), f"{name}.bias": _own(bias)}
-        return taken
-
-    def _trained(self) -> list[tuple[int, LaneLayer]]:
-        return [(place, layer) for place, layer in self._layers if layer.parameters]
+        return {
+            f"{position}.{name}": _own(tensor)
+            for position, layer in self._layers
+            for name, tensor in layer.take(place, slot).items()
+        }
 
     def _load(self) -> None:
         for _, layer in self._layers:
-            for parameter in layer.parameters:
-                parameter.move(self.device, self.dtype)
+            layer.move(self.device, self.dtype)
         for lane, state in enumerate(self._states):
             for slot, tensors in zip(SLOTS, (state.weights, state.first, state.second), strict=True):
-                for place, layer in self._trained():
-                    layer.put(lane, slot, tensors[f"{place}.weight"], tensors[f"{place}.bias"])
+                for place, layer in self._layers:
+                    layer.put(lane, slot, _of_layer(tensors, f"{place}."))
 
     def _in_order(self, standing: list[T]) -> list[T]:
         """What is listed as the lanes stand, as they were given."""
         found = dict(zip(self.order, standing, strict=True))
         return [found[k] for k in range(len(standing))]
+
+
+def _of_layer(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _own(tensor: Tensor) -> Tensor:
@@ -199,26 +214,12 @@ def loss_gradient(kind: Loss, outputs: Tensor, labels: Tensor) -> tuple[Tensor, 
     return losses, delta.mul_(1 / batch)
 
 
-def module_of(layers: list[Layer], init_seed: int) -> nn.Sequential:
-    """The torch module of `layers`, its initial weights drawn as torch draws them by default, from `init_seed`.
-
-    Weights are named by the layer's position: "1.weight". Leaves torch's own random state untouched.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(init_seed)
-        return nn.Sequential(*(_torch_layer(layer) for layer in layers))
-
-
-def _torch_layer(layer: Layer) -> nn.Module:
-    kind = getattr(nn, type(layer).__name__)
-    module: nn.Module = kind(**asdict(layer))  # type: ignore[call-overload]
-    return module
-
-
 def check(states: Sequence[LaneState], image: Shape) -> None:
     """LanesError where lanes cannot be put together."""
     if not states:
         raise LanesError("a pack needs at least one lane")
+    if len(states) > 1 and trains_alone(states[0].layers):
+        raise LanesError(f"{len(states)} lanes of a network whose trials train alone; see the catalog")
     for state in states:
         if state.kinds != states[0].kinds:
             raise LanesError(

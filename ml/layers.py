@@ -128,6 +128,22 @@ class Flatten(Layer):
         return (prod(shape),)
 
 
+class Wrapped(Layer):
+    """A layer that is any torch module: derive a frozen dataclass whose fields are what its constructor takes.
+
+    A network that has one trains each trial alone, by torch's own derivatives, and torch exports it. What it needs
+    beside the fields: `output_shape`, the shapes of its `weights`, and where the module is, as a dotted path, unless it
+    is torch.nn's class of the same name.
+    """
+
+    module: ClassVar[str] = ""
+
+
+def trains_alone(layers: list[Layer]) -> bool:
+    """Whether trials with these layers train each alone, not as lanes."""
+    return any(isinstance(layer, Wrapped) for layer in layers)
+
+
 def shapes(layers: list[Layer], shape: Shape) -> list[Shape]:
     """The shape that leaves each layer when `shape` enters the first; ShapeError where one does not fit."""
     found = []

@@ -24,7 +24,7 @@ from pydantic import (
 from ml.datasets import SplitName, cut_sizes, datasets
 from ml.early_stopping import EarlyStopping
 from ml.errors import Problem, SpecError, UnknownName
-from ml.layers import Layer, Shape, ShapeError, parameter_count
+from ml.layers import Layer, Shape, ShapeError, parameter_count, trains_alone
 from ml.networks import Network, networks
 from ml.params import Params
 from ml.registry import Registry
@@ -161,6 +161,8 @@ class TuneSpec(Spec):
     @model_validator(mode="after")
     def _can_run(self) -> "TuneSpec":
         problems = [*self._sampler_problems(), *self._space_problems()]
+        if not problems and (self.lanes or 1) > 1 and trains_alone(self.layers(self.network.params())):
+            problems = [Problem(("lanes",), f"trials of {self.model} train alone, not as lanes; leave it out")]
         if problems:
             raise SpecError(problems)
         return self

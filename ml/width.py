@@ -10,7 +10,7 @@ import torch
 from ml.datasets import Stream
 from ml.errors import LanesError
 from ml.lanes import EVALUATION_BATCH, Lanes, LaneState
-from ml.layers import Layer, Shape, parameter_count, shapes
+from ml.layers import Layer, Shape, parameter_count, shapes, trains_alone
 from ml.params import Params
 from ml.process import memory_at_hand
 from ml.specs import TuneSpec
@@ -28,6 +28,8 @@ def measured_width(spec: TuneSpec, params: Params, data: TrainingData) -> int:
     """The width that `spec` asks for, or the narrowest of the fastest for a trial with these parameters."""
     if spec.lanes is not None:
         return min(spec.lanes, spec.trial_limit)
+    if trains_alone(spec.layers(params)):
+        return 1
     most = min(spec.trial_limit, max(2, spec.trial_limit // PACKS), _room(spec, params, data.device))
     widths = [2**k for k in range(max(1, most.bit_length()))]
     return worthwhile(widths, lambda width: _seconds(spec, params, data, width))

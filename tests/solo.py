@@ -21,7 +21,7 @@ def train_alone(
     dtype: torch.dtype = torch.float64,
 ) -> nn.Module:
     """Train a lane's initial weights with torch.optim on these batches."""
-    module = state.module().to(dtype)
+    module = state.module().to(dtype).train()
     kind = torch.optim.Adam if isinstance(state.optimizer, Adam) else torch.optim.SGD
     optimizer = kind(module.parameters(), **state.optimizer.arguments())
     for indices in batches:

@@ -25,10 +25,11 @@ from ml.artifacts import load_checkpoint, save_checkpoint, write
 from ml.datasets import SplitName, cut, datasets
 from ml.errors import CheckpointError, ChiffreError
 from ml.evaluate import Images, evaluate, probabilities
+from ml.export import exported
 from ml.graph import onnx_bytes
 from ml.keys import Key
-from ml.lanes import module_of
-from ml.layers import from_json, parameter_count
+from ml.layers import from_json, parameter_count, trains_alone
+from ml.modules import module_of
 from ml.predict import Predictor
 from ml.process import process_settings, warm_up
 from ml.records import Checkpoint, Event, Finished, Stop, TrialRecord
@@ -191,7 +192,8 @@ class Trainer:
         layers, shape = from_json(checkpoint.card["layers"]), tuple(checkpoint.card["shape"])
         module = module_of(layers, init_seed=0)
         module.load_state_dict({name: torch.from_numpy(array) for name, array in checkpoint.weights.items()})
-        onnx = onnx_bytes(layers, checkpoint.weights, shape)
+        alone = trains_alone(layers)
+        onnx = exported(module, shape) if alone else onnx_bytes(layers, checkpoint.weights, shape)
         spec = tune_spec(winner.job)
         _check_graph(module, Predictor(onnx, shape, ()), training_data(spec.dataset, spec.split, spec.seed, "cpu"))
         path = f"{claim.job_id}/{winner.trial.number}.{claim.epoch}.onnx"

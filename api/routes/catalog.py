@@ -9,7 +9,19 @@ from pydantic import BaseModel, TypeAdapter
 from api.errors import BadInput
 from ml.datasets import datasets
 from ml.errors import UnknownName
-from ml.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, Shape, flop_count, parameter_count, shapes
+from ml.layers import (
+    Conv2d,
+    Flatten,
+    Layer,
+    Linear,
+    MaxPool2d,
+    Shape,
+    Wrapped,
+    flop_count,
+    parameter_count,
+    shapes,
+    trains_alone,
+)
 from ml.networks import Network, networks
 from ml.optimizers import optimizers
 from ml.params import describe
@@ -35,6 +47,7 @@ class NetworkEntry(BaseModel):
     parameters: Parameters
     search_space: dict[str, Any]
     layers: list[str]
+    lanes: bool  # whether its trials train together; else each alone
     weights: int
     flops: int  # for one image forward
     tensors: list[Tensor]
@@ -110,6 +123,7 @@ def _network(network: Network, shape: Shape, classes: int, batch_size: int) -> N
         parameters=describe(network.params),
         search_space=TypeAdapter(SearchSpace).dump_python(network.space, mode="json"),
         layers=[str(layer) for layer in layers],
+        lanes=not trains_alone(layers),
         weights=parameter_count(layers),
         flops=flop_count(layers, shape),
         tensors=_tensors(layers, shape, batch_size),
@@ -136,6 +150,9 @@ def _tensors(layers: list[Layer], shape: Shape, batch_size: int) -> list[Tensor]
             tensors.append(Tensor(name=f"b{mark}", shape=list(weights["bias"])))
             name = "y" if number == trained else f"h{mark}"
             tensors.append(Tensor(name=name, shape=[batch_size, *leaving]))
+        elif isinstance(layer, Wrapped):
+            tensors += [Tensor(name=f"{layer.kind}.{name}", shape=list(own)) for name, own in layer.weights().items()]
+            tensors.append(Tensor(name=layer.kind, shape=[batch_size, *leaving]))
         elif isinstance(layer, MaxPool2d | Flatten):
             kind = "p" if isinstance(layer, MaxPool2d) else "f"
             tensors.append(Tensor(name=f"{kind}{number}", shape=[batch_size, *leaving]))

@@ -15,8 +15,8 @@ from worker_tools import Work, measurement, tune_spec
 from ml.artifacts import save_checkpoint, write
 from ml.datasets import datasets
 from ml.graph import onnx_bytes
-from ml.lanes import module_of
 from ml.layers import parameter_count, to_json
+from ml.modules import module_of
 from ml.networks import networks
 from ml.params import describe
 from ml.records import Checkpoint, Finished, Measured, Started, TrialState

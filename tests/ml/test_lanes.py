@@ -391,5 +391,5 @@ def test_a_kind_of_layer_without_lanes_is_refused() -> None:
     plain = LaneState.initial([Flatten(), Linear(784, 10)], Adam(), 0)
     state = LaneState([*plain.layers, Doubled()], Adam(), plain.weights, plain.first, plain.second)
 
-    with pytest.raises(LanesError, match="Doubled does not train yet: write its LaneLayer and add it to LANE_LAYERS"):
+    with pytest.raises(LanesError, match="Doubled does not train yet: derive it from Wrapped, or write its LaneLayer"):
         Lanes([state], IMAGE)

@@ -11,8 +11,8 @@ from scipy.special import softmax
 
 from ml.datasets import datasets
 from ml.graph import onnx_bytes
-from ml.lanes import module_of
 from ml.layers import Conv2d, Layer, Linear, ShapeError, from_json, parameter_count, shapes, to_json
+from ml.modules import module_of
 from ml.networks import networks
 from ml.params import Params, describe
 from ml.space import suggest

@@ -13,7 +13,7 @@ from scipy.special import softmax as scipy_softmax
 from ml.datasets import Arrays, datasets
 from ml.evaluate import probabilities, scaled
 from ml.graph import onnx_bytes
-from ml.lanes import module_of
+from ml.modules import module_of
 from ml.networks import networks
 from ml.predict import Predictor, softmax
 

@@ -17,7 +17,8 @@ from torch.nn import functional
 from ml.datasets import Arrays, Stream
 from ml.errors import SpecError
 from ml.evaluate import Images, evaluate, loss_of, probabilities, scaled
-from ml.lanes import LaneState, module_of
+from ml.lanes import LaneState
+from ml.modules import module_of
 from ml.networks import networks
 from ml.optimizers import optimizers
 from ml.packs import Pack

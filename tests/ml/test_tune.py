@@ -20,8 +20,8 @@ from sklearn.metrics import accuracy_score, log_loss
 from ml.artifacts import load_checkpoint, save_checkpoint
 from ml.evaluate import probabilities
 from ml.lane_layers import LANE_LAYERS, Form, LaneLayer
-from ml.lanes import module_of
 from ml.layers import Flatten, Layer, Linear, Shape, ShapeError, from_json
+from ml.modules import module_of
 from ml.networks import Network, networks
 from ml.params import Params
 from ml.records import Checkpoint, Event, Finished, Measured, Measurement, Started, TrialRecord, TrialState
