@@ -294,6 +294,30 @@ def image_convolution(images, indices, scale, weight, out, backward):
 
 
 @_compiled
+def cross_entropy(outputs, labels, losses, delta):
+    """Each lane's mean cross entropy over outputs [lanes, batch, classes] for labels int64 [batch].
+
+    Fills losses [lanes] and delta, shaped as outputs, the derivative of each.
+    """
+    batch, classes = outputs.shape[1], outputs.shape[2]
+    share = outputs.dtype.type(1 / batch)
+    for k in range(outputs.shape[0]):
+        losses[k] = 0
+        for b in range(batch):
+            row, asked = outputs[k, b], delta[k, b]
+            largest, total = row[0], outputs.dtype.type(0)
+            for c in range(classes):
+                largest = max(largest, row[c])
+            for c in range(classes):
+                asked[c] = np.exp(row[c] - largest)  # NaN, and infinity less itself, become NaN for the whole image
+                total += asked[c]
+            for c in range(classes):
+                asked[c] *= share / total
+            asked[labels[b]] -= share
+            losses[k] += (np.log(total) + largest - row[labels[b]]) * share
+
+
+@_compiled
 def column_sums(x, sums):
     """Add up each column of x [rows × columns] into sums [columns]."""
     flat, n = x.reshape(-1), uint64(sums.shape[0])

@@ -78,11 +78,12 @@ class Lanes:
         LanesError where there are none, where their layers are not of the same kinds, or where memory does not suffice.
         """
         check(states, image)
-        self.device, self.dtype, self.loss = torch.device(device), dtype, loss
+        self.device, self.dtype = torch.device(device), dtype
         self.image = image
         self.order = order_of([state.optimizer for state in states])
         self._states = [states[k] for k in self.order]
         chosen = ops or (KernelOps() if self.device.type == "cpu" else TorchOps())
+        self._loss = squared_error if loss == "mse" else chosen.cross_entropy
         self._layers = lane_layers([state.layers for state in self._states], image, chosen)
         self.hyper = Hyper([s.optimizer for s in self._states], [s.steps for s in self._states], dtype)
         self._load()
@@ -98,7 +99,7 @@ class Lanes:
         with self._noise(indices):
             outputs = self._forward(batch, training=True)
         labels = data.labels.index_select(0, torch.from_numpy(indices).to(self.device))
-        losses, delta = loss_gradient(self.loss, outputs, labels)
+        losses, delta = self._loss(outputs, labels)
         self._losses += losses
         self._steps += 1
         self.hyper.advance()
@@ -125,7 +126,7 @@ class Lanes:
             indices = np.arange(first, min(first + EVALUATION_BATCH, len(data)))
             outputs = self._forward(Batch(data.images, data.labels, indices, self.dtype))
             labels = data.labels[first : first + len(indices)]
-            losses, _ = loss_gradient(self.loss, outputs, labels)
+            losses, _ = self._loss(outputs, labels)
             total += losses.double() * len(indices)
             right += (outputs.argmax(2) == labels).sum(1)
         pairs = zip(total.tolist(), right.tolist(), strict=True)
@@ -200,18 +201,10 @@ def _own(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def loss_gradient(kind: Loss, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Each lane's mean loss, and its derivative by outputs [lanes, batch, classes]."""
-    lanes, batch, classes = outputs.shape
-    if kind == "mse":
-        error = outputs - functional.one_hot(labels, classes)
-        return error.square().mean((1, 2)), error.mul_(2 / (batch * classes))
-    chosen = labels.view(1, -1, 1).expand(lanes, -1, 1)
-    logarithms = outputs.log_softmax(2)
-    losses = -logarithms.gather(2, chosen).mean((1, 2))
-    delta = logarithms.exp_()
-    delta.scatter_add_(2, chosen, delta.new_full((1, 1, 1), -1.0).expand_as(chosen))
-    return losses, delta.mul_(1 / batch)
+def squared_error(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Each lane's mean squared error on one-hot targets, and its derivative by outputs [lanes, batch, classes]."""
+    error = outputs - functional.one_hot(labels, outputs.shape[2])
+    return error.square().mean((1, 2)), error.mul_(2 / error[0].numel())
 
 
 def check(states: Sequence[LaneState], image: Shape) -> None:

@@ -161,6 +161,9 @@ class Ops(Protocol):
     def update(self, parameter: Parameter, hyper: Hyper) -> None:
         """One optimizer step."""
 
+    def cross_entropy(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Each lane's mean loss [lanes], and its derivative by outputs [lanes, batch, classes]."""
+
 
 class KernelOps:
     """On a CPU."""
@@ -229,6 +232,11 @@ class KernelOps:
 
     def update(self, parameter: Parameter, hyper: Hyper) -> None:
         kernels.lane_update(*parameter.arrays, hyper.bounds, *hyper.rows())
+
+    def cross_entropy(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        losses, delta = outputs.new_empty(len(outputs)), torch.empty_like(outputs)
+        kernels.cross_entropy(outputs.numpy(), labels.numpy(), losses.numpy(), delta.numpy())
+        return losses, delta
 
     def _buffer(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Memory that is used again every step: new megabytes cost a page fault every 4 KiB."""
@@ -299,6 +307,14 @@ class TorchOps:
         parameter.first = torch.where(adam, mean, velocity)
         divisor = torch.where(adam, parameter.second.sqrt() * root + ADAM_EPSILON, 1.0)
         parameter.value -= rate * parameter.first / divisor
+
+    def cross_entropy(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        chosen = labels.view(1, -1, 1).expand(len(outputs), -1, 1)
+        logarithms = outputs.log_softmax(2)
+        losses = -logarithms.gather(2, chosen).mean((1, 2))
+        delta = logarithms.exp_()
+        delta.scatter_add_(2, chosen, delta.new_full((1, 1, 1), -1.0).expand_as(chosen))
+        return losses, delta.mul_(1 / len(labels))
 
 
 def _sides(size: int) -> tuple[list[int], list[int], list[int], list[int], bool]:
