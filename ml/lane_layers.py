@@ -210,8 +210,8 @@ class LaneLinear(LaneLayer):
         (weight,) = self.parameters
         self.delta = delta
         if not self._by_rank:
-            weight.gradient[:, :-1] = torch.bmm(self.x.transpose(1, 2), delta)
-            weight.gradient[:, -1] = delta.sum(1)
+            torch.bmm(self.x.transpose(1, 2), delta, out=weight.gradient[:, :-1])
+            torch.sum(delta, 1, out=weight.gradient[:, -1])
         return torch.bmm(delta, weight.value[:, :-1].transpose(1, 2)) if wanted else delta
 
     def step(self, hyper: Hyper) -> None:
