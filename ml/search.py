@@ -7,6 +7,7 @@ made them.
 
 import hashlib
 import warnings
+from collections.abc import Mapping
 from functools import cached_property
 from pydoc import locate
 from typing import Any
@@ -68,11 +69,19 @@ class Search:
         self.apply(TrialRecord(record.number, TrialState.RUNNING, record.suggestion))
         return self.spec.params(suggest(self.spec.search_space, _Replay(record.suggestion or {})))
 
-    def report(self, number: int, step: int, value: float) -> bool:
-        """Note the objective of a running trial at `step`; True where the pruner would end it."""
-        trial_id = self._id(number)
-        self._storage.set_trial_intermediate_value(trial_id, step, value)
-        return self._pruner.prune(self._study(number), self._storage.get_trial(trial_id))
+    def report(self, reached: Mapping[int, tuple[int, float]]) -> set[int]:
+        """Note the step and the objective of running trials, by number; those that the pruner would end.
+
+        Trials that reach a rung together are judged together: each against all of them. A pruner that met them one by
+        one would let the first go on, and the best of those before, however bad.
+        """
+        for number, (step, value) in reached.items():
+            self._storage.set_trial_intermediate_value(self._id(number), step, value)
+        trials = [self._storage.get_trial(self._id(number)) for number in reached]
+        if len(trials) > 1:
+            for trial in trials:  # the pruner notes who is at the rung; what it says is not asked yet
+                self._pruner.prune(self._study(trial.number), trial)
+        return {trial.number for trial in trials if self._pruner.prune(self._study(trial.number), trial)}
 
     def attrs(self, number: int) -> dict[str, Any]:
         """What Optuna has noted about a trial."""

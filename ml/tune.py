@@ -188,10 +188,10 @@ class _PackRun:
         """Record what was measured, and end the lanes that the pruner would end."""
         self.catch_up()
         events: list[Event] = []
+        values = {lane.number: (measured.step, objective(self.spec, measured)) for lane, measured in rungs}
+        pruned = self.search.report({n: (step, value) for n, (step, value) in values.items() if value is not None})
         for lane, measured in rungs:
-            value = objective(self.spec, measured)
-            pruned = value is not None and self.search.report(lane.number, measured.step, value)
-            if pruned and lane.running:
+            if lane.number in pruned and lane.running:
                 lane.end(TrialState.PRUNED, f"pruned after epoch {measured.epoch:g}")
             events.append(Measured(lane.number, measured, self.search.attrs(lane.number)))
             if not lane.running:

@@ -261,7 +261,7 @@ def _verdicts(spec: TuneSpec, curves: list[list[float]]) -> list[int | None]:
     search, found = Search(spec), []
     for number, curve in enumerate(curves):
         _, record = search.ask(number)
-        ended = next((e for e, v in enumerate(curve, 1) if search.report(number, e * STEPS_PER_EPOCH, v)), None)
+        ended = next((e for e, v in enumerate(curve, 1) if search.report({number: (e * STEPS_PER_EPOCH, v)})), None)
         record.state = TrialState.COMPLETED if ended is None else TrialState.PRUNED
         record.value = max(curve[:ended]) if spec.maximize else min(curve[:ended])
         search.apply(record)
@@ -375,7 +375,7 @@ def _judged(spec: TuneSpec, trials: int) -> dict[int, list[int]]:
         search.ask(number)
         rungs: list[int] = []
         for step in steps:
-            pruned = search.report(number, step, step / 1000 + 0.01 * number)
+            pruned = search.report({number: (step, step / 1000 + 0.01 * number)})
             if len(search.attrs(number)) > len(rungs):
                 rungs.append(step)
             if pruned:
@@ -398,6 +398,20 @@ def test_each_bracket_of_hyperband_judges_at_its_early_rungs() -> None:
     assert found == {(1, 3, 9, 30, 90), (3, 9, 30, 90), (9, 30, 90), (30, 90), (90,)}
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_trials_that_reach_a_rung_together_are_judged_together(order: int) -> None:
+    """A third of twelve goes on, the best, in whatever order they are named; the first of all is not spared."""
+    search = Search(_spec("random", {"name": "successive_halving", "min_epochs": 0.1}))
+    levels = dict(enumerate(np.random.default_rng(0).random(12).tolist()))
+    for number in levels:
+        search.ask(number)
+    ended = search.report({number: (1, levels[number]) for number in list(levels)[::order]})
+    best = sorted(levels, key=lambda number: -levels[number])
+
+    assert levels.keys() - ended == set(best[:4])
+    assert min(levels) in ended
+
+
 def test_an_early_rung_ends_the_worse_trials() -> None:
     """After a tenth of an epoch two thirds of the trials that are worse than those before are already gone."""
     spec = _spec("random", {"name": "successive_halving", "min_epochs": 0.1})
@@ -406,7 +420,7 @@ def test_an_early_rung_ends_the_worse_trials() -> None:
     gone = []
     for number, level in enumerate(levels):
         search.ask(number)
-        gone.append(search.report(number, 1, level))
+        gone.append(bool(search.report({number: (1, level)})))
 
     assert 30 <= sum(gone) <= 50
     assert statistics.mean(levels[gone]) < statistics.mean(levels[~np.array(gone)]) - 0.3

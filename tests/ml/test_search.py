@@ -103,7 +103,7 @@ def _play(spec: TuneSpec, rebuild: bool, pack: int = 1) -> list[TrialRecord]:
         for epoch, value in enumerate(_curve(record), 1):
             search = _rebuilt(spec, records) if rebuild else search
             search.apply(record)
-            pruned = search.report(number, epoch * STEPS_PER_EPOCH, value)
+            pruned = search.report({number: (epoch * STEPS_PER_EPOCH, value)})
             record.values[epoch * STEPS_PER_EPOCH] = value
             record.attrs = search.attrs(number)
             if pruned:
@@ -279,7 +279,7 @@ def _exchange(spec: TuneSpec, searches: list[Search]) -> list[TrialRecord]:
         for epoch in range(1, EPOCHS + 1):
             for number, record in list(running.items()):
                 value = _curve(record)[epoch - 1]
-                pruned = searches[number % 2].report(number, epoch * STEPS_PER_EPOCH, value)
+                pruned = searches[number % 2].report({number: (epoch * STEPS_PER_EPOCH, value)})
                 record.values[epoch * STEPS_PER_EPOCH] = value
                 record.attrs = searches[number % 2].attrs(number)
                 if pruned or epoch == EPOCHS:
@@ -396,7 +396,7 @@ def test_a_trial_taken_up_again_is_judged_from_its_start(pruner: str) -> None:
         begun = TrialRecord(TRIALS, TrialState.RUNNING, fresh.suggestion, fresh.attrs, values)
         search = _rebuilt(spec, [*records, begun])
         search.resume(*_kept([begun]))
-        verdicts.append([search.report(TRIALS, epoch * STEPS_PER_EPOCH, 0.01) for epoch in range(1, EPOCHS + 1)])
+        verdicts.append([search.report({TRIALS: (epoch * STEPS_PER_EPOCH, 0.01)}) for epoch in range(1, EPOCHS + 1)])
 
     assert verdicts[1] == verdicts[0]
 
@@ -411,15 +411,15 @@ def test_the_objective_decides_which_way_is_better() -> None:
         search = Search(_spec("random", "median", objective=objective))
         for number in range(6):
             _, record = search.ask(number)
-            search.report(number, STEPS_PER_EPOCH, 0.5)
+            search.report({number: (STEPS_PER_EPOCH, 0.5)})
             record.values = {STEPS_PER_EPOCH: 0.5}
             record.state, record.value = TrialState.COMPLETED, 0.5
             search.apply(record)
         search.ask(6)
         search.ask(7)
-        verdicts[objective] = [search.report(6, STEPS_PER_EPOCH, 0.9), search.report(7, STEPS_PER_EPOCH, 0.1)]
+        verdicts[objective] = search.report({6: (STEPS_PER_EPOCH, 0.9), 7: (STEPS_PER_EPOCH, 0.1)})
 
-    assert verdicts == {"val_accuracy": [False, True], "val_loss": [True, False]}
+    assert verdicts == {"val_accuracy": {7}, "val_loss": {6}}
 
 
 def test_a_space_of_fixed_values_draws_them() -> None:

@@ -79,7 +79,7 @@ class Trainer:
         """Measure a trial and judge it, as `ml.tune` does; whether it was pruned."""
         self.catch_up()
         value = curve(trial)[epoch - 1]
-        pruned = bool(self.search.report(trial.number, epoch * STEPS_PER_EPOCH, value))
+        pruned = bool(self.search.report({trial.number: (epoch * STEPS_PER_EPOCH, value)}))
         measured = measurement(epoch, value)
         events: list[Event] = [Measured(trial.number, measured, self.search.attrs(trial.number))]
         if pruned or epoch == EPOCHS:
