@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
+from math import inf, isfinite
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -95,6 +96,17 @@ def run_quick(wanted: list[tuple[str, int, str]]) -> list[Run]:
     return runs
 
 
+def run_known(models: list[str], seeds: int) -> None:
+    """Print what each target costs where the search is left out: the product's limit, whatever it draws."""
+    for model in models:
+        search = SEARCHES[model].known()
+        outcomes = [run(product_process, search, seed) for seed in range(seeds)]
+        for seed, outcome in enumerate(outcomes):
+            told({"work": search.work, "seed": seed, "side": "product", **asdict(outcome)})
+        seconds = median(outcome.seconds if outcome.reached else inf for outcome in outcomes)
+        print(json.dumps({"rows": [{"work": search.work, "seconds": seconds if isfinite(seconds) else None}]}))
+
+
 def told(found: Run) -> None:
     """Print how a run went."""
     how = f"reached {found['best']:.2%}" if found["reached"] else f"missed with {found['best']:.2%}"
@@ -112,9 +124,13 @@ def main() -> None:
     parser.add_argument("--side", choices=list(SIDES), help="only this side")
     parser.add_argument("--seeds", type=int, help=f"runs of each, {SEEDS} by default, one with --quick")
     parser.add_argument("--out", type=Path, default=RESULTS / "study.json", help="the results, which are added to")
+    parser.add_argument("--known", action="store_true", help="how long one trial with good parameters takes, no search")
     options = parser.parse_args()
     models = [options.model] if options.model else list(SEARCHES)
     sides = [options.side] if options.side else list(SIDES)
+    if options.known:
+        run_known(models, options.seeds or SEEDS)
+        return
     wanted = list(plan(models, sides, options.seeds or (1 if options.quick else SEEDS)))
     if options.quick:
         print("Quick: ml.tune in one process on one thread, not the service, because that trains on all images.")
