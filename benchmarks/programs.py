@@ -17,7 +17,7 @@ from ml.evaluate import Images, scaled
 from ml.lanes import Lanes, LaneState
 from ml.process import process_settings
 from ml.train import TrainingData
-from ml.width import bytes_of
+from ml.width import bytes_of, fastest
 
 SEED = 0
 Widths = dict[int, float]
@@ -117,7 +117,7 @@ class Packed(Program):
             step = stepper(Lanes([state] * width, IMAGE), self.data, work.batch_size)
             for _ in range(TRIES):
                 step()
-            found[width] = fastest_step(step, seconds) / width
+            found[width] = fastest(lambda _, step=step: step(), seconds) / width  # as a job's own width is timed
         return found
 
     def prepare(self, work: Workload, *options: Any) -> None:
@@ -151,16 +151,6 @@ def seconds_a_step(step: Callable[[], None], seconds: float) -> float:
         step()
         steps += 1
     return (perf_counter() - started) / steps
-
-
-def fastest_step(step: Callable[[], None], seconds: float) -> float:
-    """What a step takes when nothing else slows it, the fastest of as many as fit, at least two."""
-    taken: list[float] = []
-    while sum(taken) < seconds or len(taken) < 2:
-        started = perf_counter()
-        step()
-        taken.append(perf_counter() - started)
-    return min(taken)
 
 
 class Remote:

@@ -36,8 +36,8 @@ class Case:
     def product(self) -> None:
         """The gradient, then the step."""
         self.hyper.advance()
-        self.weight.gradient[:, :-1] = torch.bmm(self.x.transpose(1, 2), self.delta)
-        self.weight.gradient[:, -1] = self.delta.sum(1)
+        torch.bmm(self.x.transpose(1, 2), self.delta, out=self.weight.gradient[:, :-1])
+        torch.sum(self.delta, 1, out=self.weight.gradient[:, -1])
         self.ops.update(self.weight, self.hyper)
 
     def by_rank(self) -> None:

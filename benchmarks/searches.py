@@ -54,7 +54,7 @@ class TargetSearch:
         return TuneSpec.model_validate(self.body(seed))
 
     def known(self) -> "TargetSearch":
-        """One trial with the good parameters and no search: no search takes less."""
+        """One trial with the good parameters and no search."""
         return replace(self, name=f"{self.name}, parameters known,", space=self.good, trials=1)
 
 

@@ -97,7 +97,7 @@ def run_quick(wanted: list[tuple[str, int, str]]) -> list[Run]:
 
 
 def run_known(models: list[str], seeds: int) -> None:
-    """Print what each target costs where the search is left out: the product's limit, whatever it draws."""
+    """Print what each target costs where the search is left out."""
     for model in models:
         search = SEARCHES[model].known()
         outcomes = [run(product_process, search, seed) for seed in range(seeds)]

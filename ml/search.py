@@ -79,7 +79,9 @@ class Search:
             self._storage.set_trial_intermediate_value(self._id(number), step, value)
         trials = [self._storage.get_trial(self._id(number)) for number in reached]
         if len(trials) > 1:
-            for trial in trials:  # the pruner notes who is at the rung; what it says is not asked yet
+            # The pruner notes who is at the rung; what it says is not asked yet. Asked then, halving counts the trial
+            # twice among those at the rung: a third of five is two.
+            for trial in trials:
                 self._pruner.prune(self._study(trial.number), trial)
         return {trial.number for trial in trials if self._pruner.prune(self._study(trial.number), trial)}
 

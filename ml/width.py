@@ -86,9 +86,14 @@ def _seconds(spec: TuneSpec, params: Params, data: TrainingData, width: int) -> 
         lanes.step(data.train, stream.batch(step))
     lanes.losses()
     enough = min(SECONDS, TIMING_SHARE * (spec.budget.seconds or float("inf")))
+    return fastest(lambda step: lanes.step(data.train, stream.batch(step)), enough) / width
+
+
+def fastest(step: Callable[[int], None], seconds: float) -> float:
+    """What step 0, 1, … takes when nothing else slows it, in seconds: the fastest of as many as fit, at least two."""
     taken: list[float] = []
-    while sum(taken) < enough or len(taken) < 2:
+    while sum(taken) < seconds or len(taken) < 2:
         started = perf_counter()
-        lanes.step(data.train, stream.batch(len(taken)))
+        step(len(taken))
         taken.append(perf_counter() - started)
-    return min(taken) / width  # the fastest step is the one that nothing else on the machine slowed
+    return min(taken)

@@ -291,9 +291,8 @@ def test_the_objective_decides_which_epoch_is_best(digits_data: TrainingData) ->
     """By val_loss the epoch of the lowest loss is kept, by val_accuracy the first of the highest accuracy."""
     bests, measured = {}, []
     for name in ("val_loss", "val_accuracy"):
-        lane = _lane(
-            {"learning_rate": 0.001}, "perceptron", epochs=12, objective=name
-        )  # convex: rounding decides nothing
+        # One layer is convex: rounding does not decide which epoch it is.
+        lane = _lane({"learning_rate": 0.001}, "perceptron", epochs=12, objective=name)
         measured = list(_fit(lane, digits_data))
         bests[name] = lane.best.step if lane.best else None
 

@@ -29,49 +29,44 @@ from ml.width import measured_width
 IMAGE = (1, 28, 28)
 
 
-@dataclass(frozen=True)
-class BatchNorm2d(Wrapped):
-    """Each channel with mean 0 and variance 1: a module with weights and buffers, of torch.nn's name."""
-
-    num_features: int
+class SameShape(Wrapped):
+    """What leaves has the shape of what enters."""
 
     def output_shape(self, shape: Shape) -> Shape:
         return shape
+
+
+@dataclass(frozen=True)
+class BatchNorm2d(SameShape):
+    """Each channel with mean 0 and variance 1: a module with weights and buffers, of torch.nn's name."""
+
+    num_features: int
 
     def weights(self) -> dict[str, Shape]:
         return {"weight": (self.num_features,), "bias": (self.num_features,)}
 
 
 @dataclass(frozen=True)
-class Noise(Wrapped):
+class Noise(SameShape):
     """A module without weights that draws random numbers, of another name than torch's."""
 
     module: ClassVar[str] = "torch.nn.modules.dropout.Dropout"
     p: float
 
-    def output_shape(self, shape: Shape) -> Shape:
-        return shape
-
 
 @dataclass(frozen=True)
-class Wrong(Wrapped):
+class Wrong(SameShape):
     """A layer that forgets to name its module's weights."""
 
     module: ClassVar[str] = "torch.nn.BatchNorm1d"
     num_features: int
 
-    def output_shape(self, shape: Shape) -> Shape:
-        return shape
-
 
 @dataclass(frozen=True)
-class Nowhere(Wrapped):
+class Nowhere(SameShape):
     """A layer whose module does not exist."""
 
     module: ClassVar[str] = "torch.nn.Nowhere"
-
-    def output_shape(self, shape: Shape) -> Shape:
-        return shape
 
 
 def normed(channels: int, height: int, width: int, classes: int, params: Params) -> list[Layer]:
@@ -158,7 +153,7 @@ def test_random_numbers_are_the_steps_own(model: str, digits_data: TrainingData)
 
 
 def test_noise_differs_from_step_to_step(images: Images) -> None:
-    """Two steps on the same images leave out different pixels; so do the same steps of other batches."""
+    """Two steps on the same images leave out different pixels."""
     lanes = Lanes([_state(Sgd(learning_rate=1e-9), Network(noisy, Params, {}, ""))], IMAGE)
     losses = []
     for indices in (np.arange(20), np.arange(20)):
