@@ -29,28 +29,30 @@ def lock_job(session: Session, job_id: str) -> Job:
     return job
 
 
-def job_changed(session: Session, job: Job, state: JobState, detail: str | None = None) -> None:
-    """Move a locked job to `state` and note it."""
+def job_changed(session: Session, job: Job, state: JobState, detail: str | None = None, by: str | None = None) -> None:
+    """Move a locked job to `state`, or leave it there, and note why and who did so."""
     job.state = state
-    job.sequence += 1
-    session.add(Event(job_id=job.id, sequence=job.sequence, state=state, detail=detail, at=clock(session)))
+    _note(session, job, None, state, detail, by)
 
 
-def trial_changed(session: Session, job: Job, trial: Trial, *, noted: bool) -> None:
-    """Stamp a change of a trial of a locked job; `noted` where it is a transition."""
+def trial_changed(session: Session, job: Job, trial: Trial, by: str | None = None) -> None:
+    """Note that a trial of a locked job has come to another state, and who brought it there."""
+    trial.sequence = _note(session, job, trial.number, trial.state, trial.reason, by)
+
+
+def trial_stamped(job: Job, trial: Trial) -> int:
+    """Stamp a change of a trial of a locked job that is no transition; its number."""
     job.sequence += 1
     trial.sequence = job.sequence
-    if noted:
-        session.add(
-            Event(
-                job_id=job.id,
-                sequence=job.sequence,
-                trial=trial.number,
-                state=trial.state,
-                detail=trial.reason,
-                at=clock(session),
-            )
-        )
+    return job.sequence
+
+
+def _note(session: Session, job: Job, trial: int | None, state: str, detail: str | None, by: str | None) -> int:
+    job.sequence += 1
+    event = Event(job_id=job.id, sequence=job.sequence, trial=trial, state=state, detail=detail, by=by)
+    event.at = clock(session)
+    session.add(event)
+    return job.sequence
 
 
 def begin_trial(session: Session, job: Job, pack: Pack) -> Trial:
@@ -64,7 +66,7 @@ def begin_trial(session: Session, job: Job, pack: Pack) -> Trial:
     )
     job.reserved += 1
     session.add(trial)
-    trial_changed(session, job, trial, noted=True)
+    trial_changed(session, job, trial, pack.lease_owner)
     return trial
 
 

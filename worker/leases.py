@@ -202,7 +202,7 @@ def _end_trials(session: Session, job: Job, pack: Pack, state: TrialState, reaso
     for trial in _running(session, pack):
         trial.state, trial.reason, trial.finished_at = state, reason, clock(session)
         job.failures += state == TrialState.FAILED
-        trial_changed(session, job, trial, noted=True)
+        trial_changed(session, job, trial, pack.lease_owner)
     end_pack(session, pack)
 
 

@@ -15,7 +15,7 @@ from ml.datasets import datasets
 from ml.records import Event, Finished, Measured, Started, TrialRecord, TrialState
 from ml.specs import TrainSpec, TuneSpec
 from worker.db import Database
-from worker.journal import begin_trial, clock, job_changed, lock_job, trial_changed
+from worker.journal import begin_trial, clock, job_changed, lock_job, trial_changed, trial_stamped
 from worker.leases import Claim, fence
 from worker.settlement import settle, spent
 from worker.tables import Artifact, Dataset, Job, JobState, Measurement, StopReason, Trial
@@ -122,14 +122,14 @@ class Ledger:
                 trial = trials[event.number]
                 match event:
                     case Started():
-                        _start(session, trial, event)
+                        _start(session, job, trial, event)
                     case Measured():
-                        _measure(session, trial, event)
+                        _measure(session, job, trial, event, claim)
                     case Finished():
                         _finish(session, job, trial, event)
                         if event.number in saved:
                             unneeded += _crown(session, job, trial, saved[event.number])
-                trial_changed(session, job, trial, noted=isinstance(event, Finished))
+                        trial_changed(session, job, trial, pack.lease_owner)
                 session.flush()
         return unneeded
 
@@ -157,17 +157,20 @@ class Ledger:
             return records, trials[-1].sequence
 
 
-def _start(session: Session, trial: Trial, event: Started) -> None:
+def _start(session: Session, job: Job, trial: Trial, event: Started) -> None:
     """A trial has its hyper-parameters; what an earlier attempt measured is forgotten."""
     session.execute(delete(Measurement).where(col(Measurement.trial_id) == trial.id))
     trial.params, trial.suggestion, trial.attrs = event.params, event.suggestion, event.attrs
     trial.init_seed, trial.start_step = event.init_seed, event.start_step
     trial.epochs_run, trial.seconds = 0.0, 0.0
+    trial_stamped(job, trial)
 
 
-def _measure(session: Session, trial: Trial, event: Measured) -> None:
+def _measure(session: Session, job: Job, trial: Trial, event: Measured, claim: Claim) -> None:
     """A trial has reached a rung."""
-    session.add(Measurement(trial_id=cast("int", trial.id), **asdict(event.measurement)))
+    row = Measurement(trial_id=cast("int", trial.id), job_id=job.id, **asdict(event.measurement))
+    row.sequence, row.lease_epoch = trial_stamped(job, trial), claim.epoch
+    session.add(row)
     trial.attrs = event.attrs
     trial.epochs_run = event.measurement.epoch
     trial.seconds += event.measurement.seconds

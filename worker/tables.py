@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Index, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Column, Index, Integer, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 # One convention, so that a migration can name every constraint on both databases.
@@ -20,6 +20,7 @@ class JobState(StrEnum):
 
     QUEUED = "queued"  # accepted, nothing begun
     RUNNING = "running"  # at least one trial was begun
+    PAUSED = "paused"  # somebody asked, or its files found no space; nothing is worked on until it is resumed
     STOPPING = "stopping"  # no more trials; running ones end, the winner is published
     COMPLETED = "completed"  # the winner is published
     FAILED = "failed"  # no trial can be published; `error` says why
@@ -88,7 +89,7 @@ class Job(SQLModel, table=True):
 
 
 class Pack(SQLModel, table=True):
-    """What a worker claims: some trials that train as one."""
+    """What a worker claims: some trials that train as one. `losses` counts leases that ran out since it last got on."""
 
     __table_args__ = (Index(None, "job_id", "done"),)
 
@@ -100,7 +101,9 @@ class Pack(SQLModel, table=True):
     stream_seed: int | None = Field(default=None, sa_column=Column(BigInteger))
     position: int = 0  # steps taken of the stream
     done: bool = Field(default=False, index=True)
-    deaths: int = 0  # trainers that died on it
+    deaths: int = 0  # trainers that died on it while its trial was alone
+    losses: int = Field(default=0, sa_column=Column(Integer, nullable=False, server_default="0"))
+    not_before: float | None = None  # when it may be claimed again after a loss
     lease_owner: str | None = None
     lease_epoch: int = 0  # raised by every claim; a write with an older one is refused
     lease_expires_at: float | None = None
@@ -122,6 +125,10 @@ class Trial(SQLModel, table=True):
     params: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
     suggestion: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
     attrs: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))  # Optuna's notes
+    # What somebody enqueued, by Optuna's flat names; the rest is drawn.
+    enqueued: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
+    flops: int | None = Field(default=None, sa_column=Column(BigInteger))  # of one image's forward pass
+    weights: int | None = Field(default=None, sa_column=Column(BigInteger))  # how many
     init_seed: int | None = Field(default=None, sa_column=Column(BigInteger))
     start_step: int | None = None
     epochs_run: float = 0  # measured so far, in tenths
@@ -139,6 +146,12 @@ class Trial(SQLModel, table=True):
 class Measurement(SQLModel, table=True):
     """One trial at one rung."""
 
+    # Nullable, because the release before knew none of these three.
+    __table_args__ = (Index(None, "job_id", "sequence"),)
+    job_id: str | None = Field(default=None, foreign_key="job.id")
+    sequence: int | None = Field(default=None, sa_column=Column(BigInteger))  # the job's when it was written
+    lease_epoch: int | None = None  # the pack's when it was written
+
     trial_id: int = Field(foreign_key="trial.id", primary_key=True)
     step: int = Field(primary_key=True)  # tenths of an epoch
     images_seen: int = Field(sa_column=Column(BigInteger, nullable=False))
@@ -154,8 +167,11 @@ class Artifact(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     job_id: str = Field(foreign_key="job.id", index=True)
     trial: int  # number
-    kind: str  # checkpoint or onnx
-    path: str  # relative to the artifact folder
+    kind: str  # checkpoint, onnx, or pack: all that it takes to go on with one
+    pack_id: int | None = Field(
+        default=None, foreign_key="pack.id", index=True
+    )  # of kind pack; trial is then its first
+    path: str  # the key in the store
     sha256: str
     size: int  # bytes
     created_at: float
@@ -222,4 +238,15 @@ class Event(SQLModel, table=True):
     trial: int | None = None  # number; None for the job's own
     state: str
     detail: str | None = Field(default=None, sa_column=Column(Text))
+    by: str | None = None  # who: a worker, or "request"
     at: float
+
+
+class IdempotencyKey(SQLModel, table=True):
+    """A request that created something, so that the same one again creates nothing."""
+
+    key: str = Field(primary_key=True)
+    sha256: str  # of the method, the path and the body
+    job_id: str = Field(foreign_key="job.id")
+    trial: int | None = None  # number, where it created one
+    at: float = Field(index=True)
