@@ -49,8 +49,9 @@ def trial_stamped(job: Job, trial: Trial) -> int:
 
 def _note(session: Session, job: Job, trial: int | None, state: str, detail: str | None, by: str | None) -> int:
     job.sequence += 1
-    event = Event(job_id=job.id, sequence=job.sequence, trial=trial, state=state, detail=detail, by=by)
-    event.at = clock(session)
+    event = Event(
+        job_id=job.id, sequence=job.sequence, trial=trial, state=state, detail=detail, by=by, at=clock(session)
+    )
     session.add(event)
     return job.sequence
 

@@ -60,7 +60,7 @@ def test_every_epoch_of_a_trial_is_kept(work: Work) -> None:
         trial = session.scalars(select(Trial)).one()
 
     assert [row.model_dump(include=set(asdict(epochs[0]))) for row in rows] == [asdict(epoch) for epoch in epochs]
-    assert [(row.sequence, row.lease_epoch) for row in rows] == [(4, 1), (5, 1), (6, 1)]
+    assert [(row.sequence, row.lease_epoch) for row in rows] == [(5, 1), (6, 1), (7, 1)]
     assert (trial.epochs_run, trial.seconds) == (3, 0.75)
 
 
