@@ -114,6 +114,15 @@ class Lanes:
         self._steps = 0
         return means
 
+    def loss_sums(self) -> list[float]:
+        """Each lane's training losses added up since `losses` was asked."""
+        return self._in_order(self._losses.tolist())
+
+    def take_up(self, loss_sums: Sequence[float], steps: int) -> None:
+        """Go on where another stood after so many steps since its `losses` was asked."""
+        self._losses = torch.tensor([loss_sums[k] for k in self.order], dtype=self.dtype, device=self.device)
+        self._steps = steps
+
     def finite(self) -> list[bool]:
         """Whether each lane's training loss has been a number since `losses` was asked."""
         return self._in_order(self._losses.isfinite().tolist())

@@ -1,9 +1,9 @@
 """A pack: lanes on one stream of minibatches, from their rungs to their ends."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import asdict, dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -29,6 +29,8 @@ class Pack:
     stream: Stream
     position: int = 0  # steps taken of the stream
     lanes: list[Lane] = field(default_factory=list)
+    since: int = 0  # the position up to which the lanes have counted their losses
+    worked: float = 0.0  # seconds of training since then
     _joining: list[tuple[Lane, LaneState]] = field(default_factory=list)
     _fused: Lanes | None = None
 
@@ -47,20 +49,20 @@ class Pack:
         lane.start_step = self.position
         self._joining.append((lane, lane.initial()))
 
-    def run(self, cut_now: Callable[[], bool]) -> Iterator[Rungs]:
+    def run(self, interrupted: Callable[[], bool]) -> Iterator[Rungs]:
         """Train until no lane is left; yields the lanes that reached a rung, in the order of their numbers.
 
-        `cut_now` is asked before every step: where it is true training stops there, with lanes still running. Whoever
-        iterates may end lanes and let others join.
+        `interrupted` is asked before every step: where it is true, nothing is yielded that reached a rung, and training
+        goes on from that step when the next is asked for. Whoever iterates may end lanes and let others join.
         """
         while (fused := self._put_together()) is not None:
-            if not self._train(fused, min(map(self._due, self.lanes)), cut_now):
-                return
-            yield self._measure(fused)
+            whole = self._train(fused, min(map(self._due, self.lanes)), interrupted)
+            yield self._measure(fused) if whole else []
 
     def _put_together(self) -> Lanes | None:
         """The lanes that still train and those that join as one module; None where there are none."""
         if self._joining or not all(lane.running for lane in self.lanes):
+            self._count(self._fused)
             # Each lane's own tensors and back: milliseconds, against the seconds between two rungs.
             running = [(i, lane) for i, lane in enumerate(self.lanes) if lane.running]
             kept = [(lane, self._fused.state(i)) for i, lane in running if self._fused is not None]
@@ -74,18 +76,28 @@ class Pack:
         """The step of the stream after which a lane reaches a rung, by default its next."""
         return lane.start_step + self.stream.steps(lane.rungs[lane.rung if rung is None else rung])
 
-    def _train(self, fused: Lanes, until: int, cut_now: Callable[[], bool]) -> bool:
-        """Train up to a step of the stream, or until a lane diverges; False where it was cut."""
-        started, first, going = perf_counter(), self.position, True
-        while self.position < until and (going := not cut_now()):
+    def _train(self, fused: Lanes, until: int, interrupted: Callable[[], bool]) -> bool:
+        """Train up to a step of the stream, or until a lane diverges; False where it was interrupted."""
+        started, going = perf_counter(), True
+        while self.position < until and (going := not interrupted()):
             fused.step(self.data.train, self.stream.batch(self.position))
             self.position += 1
-            if (self.position - first) % CHECK_EVERY == 0 and not all(fused.finite()):
+            if (self.position - self.since) % CHECK_EVERY == 0 and not all(fused.finite()):
                 break
-        share = (perf_counter() - started) / len(self.lanes)
-        for lane, loss in zip(self.lanes, fused.losses(), strict=True):
-            lane.trained(self.position - first, loss, share)
+        self.worked += perf_counter() - started
+        if going:
+            self._count(fused)
         return going
+
+    def _count(self, fused: Lanes | None) -> None:
+        """Let the lanes count what was trained since they last did.
+
+        Not at an interruption: a sum in two parts rounds differently, and who interrupts is decided by the time.
+        """
+        share = self.worked / max(1, len(self.lanes))
+        for lane, loss in zip(self.lanes, fused.losses() if fused else [], strict=True):
+            lane.trained(self.position - self.since, loss, share)
+        self.since, self.worked = self.position, 0.0
 
     def _measure(self, fused: Lanes) -> Rungs:
         """Measure the lanes that are due, and those that can be seen to have diverged."""
@@ -118,30 +130,38 @@ class Pack:
         fused = self._put_together()
         weights: dict[str, Any] = {}
         cards = []
-        for i, lane in enumerate(self.lanes):
-            if fused is None:
-                break
-            state = fused.state(i)
+        for i, (lane, loss_sum) in enumerate(zip(self.lanes, fused.loss_sums() if fused else [], strict=True)):
+            state = cast("Lanes", fused).state(i)
             for part in ("weights", "first", "second"):
                 weights |= {f"{i}/{part}/{name}": tensor.numpy() for name, tensor in getattr(state, part).items()}
             weights |= {f"{i}/best/{name}": tensor.numpy() for name, tensor in lane.best_weights.items()}
-            cards.append(_card(lane, state.steps))
-        card = {"position": self.position, "batch_size": self.stream.batch_size, "stream_seed": self.stream.seed}
-        return Checkpoint(weights, {**card, "lanes": cards, "spec": self.spec.model_dump(mode="json")})
+            cards.append(_card(lane, state.steps, loss_sum))
+        stream = {"batch_size": self.stream.batch_size, "stream_seed": self.stream.seed}
+        progress = {"position": self.position, "since": self.since, "worked": self.worked}
+        return Checkpoint(weights, {**stream, **progress, "lanes": cards, "spec": self.spec.model_dump(mode="json")})
 
     @classmethod
-    def resumed(cls, checkpoint: Checkpoint, data: TrainingData) -> "Pack":
-        """The pack that a checkpoint was made of; CheckpointError where something is missing from it."""
+    def resumed(cls, checkpoint: Checkpoint, data: TrainingData, numbers: Container[int] | None = None) -> "Pack":
+        """The pack that a checkpoint was made of, or of its lanes those with these trials' numbers.
+
+        CheckpointError where something is missing from it.
+        """
         try:
             card = checkpoint.card
             spec = TuneSpec.model_validate(card["spec"])
             pack = cls.of(spec, data, card["batch_size"], card["stream_seed"])
-            pack.position = card["position"]
-            restored = [_restored(spec, lane, f"{i}/", checkpoint) for i, lane in enumerate(card["lanes"])]
+            pack.position, pack.since, pack.worked = card["position"], card["since"], card["worked"]
+            wanted = [
+                (f"{i}/", lane) for i, lane in enumerate(card["lanes"]) if numbers is None or lane["number"] in numbers
+            ]
+            restored = [_restored(spec, lane, prefix, checkpoint) for prefix, lane in wanted]
+            loss_sums = [float(lane["loss_sum"]) for _, lane in wanted]
         except KeyError as error:
             raise CheckpointError(f"the checkpoint of this pack lacks {error}; run its trials again") from error
         pack.lanes = [lane for lane, _ in restored]
-        pack._fused = pack._lanes([state for _, state in restored])
+        if restored:
+            pack._fused = pack._lanes([state for _, state in restored])
+            pack._fused.take_up(loss_sums, pack.position - pack.since)
         return pack
 
 
@@ -149,8 +169,8 @@ def _finite(lane: Lane) -> bool:
     return abs(lane.loss) < float("inf")
 
 
-def _card(lane: Lane, steps: int) -> dict[str, Any]:
-    """A lane's counters as JSON; a loss that is not finite cannot occur, such a lane has ended."""
+def _card(lane: Lane, steps: int, loss_sum: float) -> dict[str, Any]:
+    """A lane's counters as JSON; what may not be finite is text."""
     names = ("number", "init_seed", "stream_seed", "start_step", "steps", "rung", "loss", "unmeasured", "seconds")
     return {
         **{name: getattr(lane, name) for name in names},
@@ -158,12 +178,13 @@ def _card(lane: Lane, steps: int) -> dict[str, Any]:
         "best": asdict(lane.best) if lane.best else None,
         "patience": [repr(lane.patience.reference), lane.patience.spent] if lane.patience else None,
         "optimizer_steps": steps,
+        "loss_sum": repr(loss_sum),
     }
 
 
 def _restored(spec: TuneSpec, card: dict[str, Any], prefix: str, checkpoint: Checkpoint) -> tuple[Lane, LaneState]:
     """A lane and its tensors, as `Pack.checkpoint` wrote them."""
-    others = ("params", "best", "patience", "optimizer_steps")
+    others = ("params", "best", "patience", "optimizer_steps", "loss_sum")
     counters = {name: value for name, value in card.items() if name not in others}
     lane = Lane(spec=spec, params=spec.params(card["params"]), **counters)
     lane.best = Measurement(**card["best"]) if card["best"] else None

@@ -27,6 +27,7 @@ class Stop(StrEnum):
 
     SECONDS = "seconds"  # the job's time is up: what was measured counts
     CANCELLED = "cancelled"  # somebody asked
+    RELEASED = "released"  # the pack is to go on later, here or elsewhere
 
 
 @dataclass(frozen=True)
@@ -106,3 +107,18 @@ class TrialRecord:
     attrs: dict[str, Any] = field(default_factory=dict)
     values: dict[int, float] = field(default_factory=dict)  # the objective by step
     value: float | None = None  # the objective of the best epoch
+    enqueued: dict[str, Any] | None = None  # what is settled before it is drawn, by flat names
+    reason: str = ""  # why it ended
+    start_step: int | None = None  # of its pack's stream; None until it begins
+    rungs: dict[int, Measurement] = field(default_factory=dict)  # by step; of trials of a pack that is opened
+
+
+@dataclass
+class PackRecord:
+    """A pack as it was left: nothing but a reserved trial at first, later whatever it takes to go on with it."""
+
+    stream_seed: int
+    trials: list[TrialRecord]  # in the order of their numbers, those that have ended among them
+    lanes: int = 1  # at once
+    parted: bool = False  # made of another pack's trials: no more join
+    checkpoint: Checkpoint | None = None

@@ -64,6 +64,7 @@ class Lane:
     loss: float = 0.0  # the sum over steps since it was last measured
     unmeasured: int = 0  # steps since then
     seconds: float = 0.0  # its share of the pack's time since then
+    recorded: dict[int, Measurement] = field(default_factory=dict)  # by step, where it is trained again: they stand
 
     @cached_property
     def patience(self) -> Patience | None:
@@ -93,27 +94,30 @@ class Lane:
 
     def measure(self, val_loss: float, val_accuracy: float, seconds: float) -> Measurement:
         """Its next rung, from its validation; the lane ends where it diverged, lost patience, or was trained enough."""
-        train_loss = self.loss / self.unmeasured
-        finite = isfinite(train_loss) and isfinite(val_loss)
-        measured = Measurement(
-            step=self.rungs[self.rung],
-            images_seen=self.steps * self.params.batch_size,
-            train_loss=train_loss if isfinite(train_loss) else None,
-            val_loss=val_loss if isfinite(val_loss) else None,
-            val_accuracy=val_accuracy if finite else None,
-            seconds=self.seconds + seconds,
-        )
+        step = self.rungs[self.rung]
+        measured = self.recorded.get(step) or self._measured(step, val_loss, val_accuracy, seconds)
         self.rung += 1
         self.loss, self.unmeasured, self.seconds = 0.0, 0, 0.0
         whole = measured.step % STEPS_PER_EPOCH == 0
-        if not finite:
+        if measured.train_loss is None or measured.val_loss is None:
             where = f"epoch {measured.epoch:g}"
             self.end(TrialState.DIVERGED, f"the loss was no longer finite in {where}; try a lower learning rate")
         elif self.rung == len(self.rungs):
             self.end(TrialState.COMPLETED, "all epochs done")
-        elif whole and self.patience and self.patience.ends(val_loss):
+        elif whole and self.patience and self.patience.ends(measured.val_loss):
             self.end(TrialState.STOPPED_EARLY, f"no improvement of the validation loss up to epoch {measured.epoch:g}")
         return measured
+
+    def _measured(self, step: int, val_loss: float, val_accuracy: float, seconds: float) -> Measurement:
+        train_loss = self.loss / self.unmeasured
+        return Measurement(
+            step=step,
+            images_seen=self.steps * self.params.batch_size,
+            train_loss=train_loss if isfinite(train_loss) else None,
+            val_loss=val_loss if isfinite(val_loss) else None,
+            val_accuracy=val_accuracy if isfinite(train_loss) and isfinite(val_loss) else None,
+            seconds=self.seconds + seconds,
+        )
 
     def is_best(self, measured: Measurement) -> bool:
         """Whether no measurement was better; of equals the first is best."""

@@ -168,17 +168,54 @@ def test_a_resumed_pack_is_bit_equal(model: str, digits_data: TrainingData, tmp_
 
 
 def test_a_pack_can_be_lost_between_two_rungs(digits_data: TrainingData) -> None:
-    """Where training was cut in the middle of an epoch, the sums of the training loss go on too."""
+    """Where training was cut in the middle of an epoch, the sums of the training loss go on too, bit for bit."""
     spec = _spec()
     whole, lost = (_pack(spec, digits_data, _lane(spec, 0), _lane(spec, 1)) for _ in range(2))
     expected = _run(whole)
-    left = iter([False] * 30 + [True])
-    assert list(lost.run(lambda: next(left))) == []
+    asked = iter(range(1000))
+    interrupted = next(iter(lost.run(lambda: next(asked) == 30)))
     rest = _run(Pack.resumed(lost.checkpoint(), digits_data))
 
-    assert lost.position == 30
-    assert [m.train_loss for _, m in rest] == pytest.approx([m.train_loss for _, m in expected], rel=1e-6)
-    assert [(m.val_loss, m.images_seen) for _, m in rest] == [(m.val_loss, m.images_seen) for _, m in expected]
+    assert (lost.position, interrupted) == (30, [])
+    assert [(n, _timeless(m)) for n, m in rest] == [(n, _timeless(m)) for n, m in expected]
+
+
+def test_an_interruption_changes_nothing(digits_data: TrainingData) -> None:
+    """A pack that is interrupted at every step measures what it would have, bit for bit."""
+    spec = _spec()
+    whole, often = (_pack(spec, digits_data, _lane(spec, 0), _lane(spec, 1)) for _ in range(2))
+    asked = iter(range(100_000))
+    measured = [(lane.number, m) for rungs in often.run(lambda: next(asked) % 2 == 0) for lane, m in rungs]
+
+    assert [(n, _timeless(m)) for n, m in measured] == [(n, _timeless(m)) for n, m in _run(whole)]
+
+
+def test_some_lanes_of_a_checkpoint_can_go_on_without_the_others(digits_data: TrainingData) -> None:
+    """They end as they would have, but for rounding."""
+    spec = _spec()
+    whole, lost = (_pack(spec, digits_data, *(_lane(spec, n) for n in range(3))) for _ in range(2))
+    next(iter(lost.run(lambda: False)))
+    part = Pack.resumed(lost.checkpoint(), digits_data, {0, 2})
+    gone_on = [lane.number for lane in part.lanes]
+    rest = dict(_run(part))
+    expected = {n: m for n, m in _run(whole) if m.step == 20}
+
+    assert gone_on == [0, 2]
+    for number in (0, 2):
+        assert rest[number].images_seen == expected[number].images_seen
+        assert rest[number].val_loss == pytest.approx(expected[number].val_loss, rel=1e-3)
+
+
+def test_what_was_recorded_stands_where_a_pack_is_trained_again(digits_data: TrainingData) -> None:
+    """A rung that is on record is not measured anew, so that nothing is ever recorded twice with two values."""
+    spec = _spec()
+    recorded = dict.fromkeys([10], Measurement(10, 1296, 0.5, 0.25, 0.999, 1.0))
+    lane = _lane(spec, 0)
+    lane.recorded = recorded
+    measured = _run(_pack(spec, digits_data, lane))
+
+    assert measured[0] == (0, recorded[10])
+    assert lane.best == recorded[10]
 
 
 def test_a_checkpoint_that_lacks_something_is_refused(digits_data: TrainingData) -> None:
