@@ -6,6 +6,7 @@ made them.
 """
 
 import hashlib
+import json
 import warnings
 from collections.abc import Mapping
 from functools import cached_property
@@ -55,18 +56,22 @@ class Search:
         """Whether trial `number` can join a pack whose first trial has the suggestion `like`."""
         return self._partition.fits(number, like)
 
-    def ask(self, number: int, like: dict[str, Any] | None = None) -> tuple[Params, TrialRecord]:
-        """Draw the hyper-parameters of trial `number`; for a pack, given the key of its first trial's suggestion."""
-        self._settle(self._id(number), self._partition.settled(number, like or {}))
+    def ask(
+        self, number: int, like: dict[str, Any] | None = None, enqueued: dict[str, Any] | None = None
+    ) -> tuple[Params, TrialRecord]:
+        """Draw the hyper-parameters of trial `number`; for a pack, given the key of its first trial's suggestion.
+
+        What somebody enqueued, by flat names, is not drawn.
+        """
+        self._settle(self._id(number), self._partition.settled(number, like or {}) | (enqueued or {}))
         # A study of its own, because Optuna keeps a list of trials from one `Study.ask` to the next, and we have none.
         trial = optuna.Trial(self._study(number), self._id(number))
         trial.should_prune()  # hyperband forms its brackets at the first call, and samplers ask for the bracket
         params = self.spec.params(suggest(self.spec.search_space, trial))
         return params, TrialRecord(number, TrialState.RUNNING, dict(trial.params), self.attrs(number))
 
-    def resume(self, record: TrialRecord) -> Params:
-        """Take up a trial that was drawn before: its hyper-parameters again, and its measurements forgotten."""
-        self.apply(TrialRecord(record.number, TrialState.RUNNING, record.suggestion))
+    def recall(self, record: TrialRecord) -> Params:
+        """The hyper-parameters of a trial that was drawn before."""
         return self.spec.params(suggest(self.spec.search_space, _Replay(record.suggestion or {})))
 
     def report(self, reached: Mapping[int, tuple[int, float]]) -> set[int]:
@@ -90,13 +95,15 @@ class Search:
         return dict(self._storage.get_trial(self._id(number)).system_attrs)
 
     def apply(self, record: TrialRecord) -> None:
-        """Bring a trial up to what was recorded, here or elsewhere."""
+        """Bring a trial up to what was recorded, here or elsewhere; one that has ended may begin again."""
         known = self._storage.get_trial(self._id(record.number))
-        if known.state.is_finished():
+        begins_again = record.state == TrialState.RUNNING and (
+            known.state.is_finished() or bool(known.intermediate_values.keys() - record.values.keys())
+        )
+        if known.state.is_finished() and not begins_again:
             return
         self._records[record.number] = record
-        begun_again = bool(known.intermediate_values.keys() - record.values.keys())
-        if begun_again and record.state == TrialState.RUNNING:  # Optuna cannot forget a measurement
+        if begins_again:  # Optuna forgets nothing, so a study without it is made
             self._storage = self._new_storage()
             for recorded in self._records.values():
                 self._write(recorded)
@@ -143,8 +150,12 @@ class Search:
 
     @cached_property
     def name(self) -> str:
-        """The study's name, made from spec and seed: hyperband's bracket is a hash of it."""
-        return hashlib.sha256(self.spec.model_dump_json().encode()).hexdigest()
+        """The study's name, made from spec and seed: hyperband's bracket is a hash of it.
+
+        Limits on trials and seconds are left out: a job whose budget is raised is the job that was posted with it.
+        """
+        spec = self.spec.model_dump(mode="json", exclude={"budget": {"trials", "seconds"}})
+        return hashlib.sha256(json.dumps(spec).encode()).hexdigest()
 
     def _new_storage(self) -> optuna.storages.InMemoryStorage:
         """An empty study."""

@@ -367,38 +367,60 @@ def test_every_state_of_a_trial_can_be_applied(state: TrialState) -> None:
 
 @EVERY_PAIR
 def test_a_trial_taken_up_again_has_the_parameters_it_was_drawn_with(sampler: str, pruner: str) -> None:
-    """`resume` gives from the record, through JSON and in another search, what `ask` gave."""
+    """`recall` gives from the record, through JSON and in another search, what `ask` gave."""
     spec = _spec(sampler, pruner, seed=7)
     search = Search(spec)
     asked = [search.ask(number) for number in range(10)]
-    resumed = [Search(spec).resume(*_kept([record])) for _, record in asked]
+    resumed = [Search(spec).recall(*_kept([record])) for _, record in asked]
 
     assert resumed == [params for params, _ in asked]
 
 
 @pytest.mark.parametrize("model", networks)
 def test_a_trial_of_the_default_space_can_be_taken_up_again(model: str) -> None:
-    """`resume` gives what `ask` gave for every network's own space."""
+    """`recall` gives what `ask` gave for every network's own space."""
     spec = TuneSpec.model_validate({"model": model})
     params, record = Search(spec).ask(0)
 
-    assert Search(spec).resume(*_kept([record])) == params
+    assert Search(spec).recall(*_kept([record])) == params
 
 
+@pytest.mark.parametrize("ended", [TrialState.RUNNING, TrialState.FAILED, TrialState.COMPLETED])
 @pytest.mark.parametrize("pruner", pruners)
-def test_a_trial_taken_up_again_is_judged_from_its_start(pruner: str) -> None:
+def test_a_trial_that_begins_again_is_judged_from_its_start(pruner: str, ended: TrialState) -> None:
     """Its earlier measurements are forgotten: it is pruned where it would be had it never been measured."""
     spec = _spec("random", pruner, seed=8)
     records = _play(spec, rebuild=False)
     _, fresh = _rebuilt(spec, records).ask(TRIALS)
     verdicts = []
     for values in ({}, {epoch * STEPS_PER_EPOCH: 0.9 for epoch in range(1, 5)}):
-        begun = TrialRecord(TRIALS, TrialState.RUNNING, fresh.suggestion, fresh.attrs, values)
+        begun = TrialRecord(TRIALS, ended if values else TrialState.RUNNING, fresh.suggestion, fresh.attrs, values, 0.9)
         search = _rebuilt(spec, [*records, begun])
-        search.resume(*_kept([begun]))
+        search.apply(TrialRecord(TRIALS, TrialState.RUNNING, fresh.suggestion, fresh.attrs))
         verdicts.append([search.report({TRIALS: (epoch * STEPS_PER_EPOCH, 0.01)}) for epoch in range(1, EPOCHS + 1)])
 
     assert verdicts[1] == verdicts[0]
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_what_was_enqueued_is_not_drawn(sampler: str) -> None:
+    """A trial has the values that somebody asked for; the others are drawn as ever."""
+    spec = _spec(sampler)
+    name, value = "learning_rate", 0.0123
+    params, record = Search(spec).ask(0, None, {name: value})
+    _, free = Search(spec).ask(0)
+
+    assert params.learning_rate == value
+    assert (record.suggestion or {})[name] == value
+    assert set(record.suggestion or {}) == set(free.suggestion or {})
+
+
+def test_a_raised_budget_does_not_change_the_study() -> None:
+    """A job whose budget was raised goes on as the job that was posted with it."""
+    names = {Search(_spec("tpe", budget={"trials": n, "seconds": s})).name for n, s in ((5, 10), (50, 1000))}
+
+    assert len(names) == 1
+    assert Search(_spec("tpe", budget={"trials": 5, "epochs": 7})).name not in names
 
 
 # --- what a search takes from its spec

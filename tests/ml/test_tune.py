@@ -3,9 +3,11 @@
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from itertools import count, pairwise
+from math import inf
 from time import monotonic
 from typing import Any
 
@@ -24,13 +26,24 @@ from ml.layers import Flatten, Layer, Linear, Shape, ShapeError, from_json
 from ml.modules import module_of
 from ml.networks import Network, networks
 from ml.params import Params
-from ml.records import Checkpoint, Event, Finished, Measured, Measurement, Started, TrialRecord, TrialState
+from ml.records import (
+    Checkpoint,
+    Event,
+    Finished,
+    Measured,
+    Measurement,
+    PackRecord,
+    Started,
+    Stop,
+    TrialRecord,
+    TrialState,
+)
 from ml.samplers import pruners, samplers
 from ml.search import Search
 from ml.seeds import Purpose, derive
 from ml.specs import TrainSpec, TuneSpec
 from ml.train import TrainingData, objective
-from ml.tune import MemoryBook, Stop, tune
+from ml.tune import MemoryBook, tune
 
 # Optuna warns of the argument `group` whenever a TPE sampler is made; ml ignores that, pytest undoes the ignoring.
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -499,30 +512,144 @@ def test_a_training_job_trains_as_a_trial_does(digits_data: TrainingData) -> Non
     assert book.winner is not None
 
 
-@dataclass
-class _TakenUp(MemoryBook):
-    """A book whose trials were begun before: drawn, and then lost with the trainer that ran them."""
+# --- a lost pack
 
-    begun: list[TrialRecord] = field(default_factory=list)
+
+class _Killed(Exception):
+    """The trainer is gone."""
+
+
+@dataclass
+class _Lost(MemoryBook):
+    """A book that outlives its trainer, which is killed at a given call to it, before or after that was written."""
+
+    calls: int = 0
+    kill_at: int = -1
+    before: bool = False
+    kept: Checkpoint | None = None
+    pack: list[int] = field(default_factory=list)  # the trials of the pack in work
+    opening: bool = False
+
+    def open(self) -> PackRecord | None:
+        self.opening = True  # a claim and its first trial are one transaction
+        opened = super().open()
+        self.opening = False
+        self.pack = [trial.number for trial in opened.trials] if opened else []
+        self.kept = opened.checkpoint if opened else None
+        return opened
 
     def reserve(self, fits: Callable[[int], bool]) -> TrialRecord | None:
-        if not self.begun:
-            return None
-        record = self.begun.pop(0)
-        self.trials[record.number] = record
-        return record
+        if self.opening:
+            return super().reserve(fits)
+        with self._call():
+            reserved = super().reserve(fits)
+            self.pack += [] if reserved is None else [reserved.number]
+            return reserved
+
+    def record(self, events: Sequence[Event]) -> None:
+        with self._call():
+            super().record(events)
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        with self._call():
+            arrays = {name: array.copy() for name, array in checkpoint.weights.items()}
+            self.kept = Checkpoint(arrays, json.loads(json.dumps(checkpoint.card)))
+
+    def part(self, groups: Sequence[Sequence[int]]) -> None:
+        with self._call():
+            super().part(groups)
+            self.pack = [number for number in self.pack if not any(number in group for group in groups)]
+
+    def take_up(self) -> None:
+        """Let the pack that was lost be opened again, by a trainer that knows nothing of it."""
+        if self._opened is not None:
+            trials = [replace(self.trials[n], rungs=dict(self.trials[n].rungs)) for n in self.pack]
+            self._parted.insert(0, replace(self._opened, trials=trials, lanes=self._width or 1, checkpoint=self.kept))
+        self._changed = list(self.trials.values())
+
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        self.calls += 1
+        if self.calls == self.kill_at and self.before:
+            raise _Killed
+        yield
+        if self.calls == self.kill_at:
+            raise _Killed
 
 
-@pytest.mark.parametrize("lanes", [1, 4])
-def test_a_trial_taken_up_again_ends_as_it_would_have(lanes: int, digits_data: TrainingData) -> None:
-    """Trials that lost their trainer are run again from their records, and end with the same weights."""
-    spec = _spec(seed=3, lanes=lanes)
-    _, events = _run(spec, digits_data)
-    begun = [TrialRecord(e.number, TrialState.RUNNING, e.suggestion, e.attrs) for e in events if isinstance(e, Started)]
-    again: list[Event] = []
-    tune(spec, digits_data, _TakenUp(spec, again.append, begun=begun), Search(spec))
+def _survived(
+    spec: TuneSpec, data: TrainingData, kill_at: int, before: bool, every: float
+) -> tuple[_Lost, list[Event]]:
+    """A job whose trainer is killed once; the book and all that was recorded."""
+    events: list[Event] = []
+    book = _Lost(spec, events.append, checkpoint_seconds=every, kill_at=kill_at, before=before)
+    try:
+        tune(spec, data, book, Search(spec))
+    except _Killed:
+        book.take_up()
+        tune(spec, data, book, Search(spec))
+    return book, events
 
-    assert [_timeless(event) for event in again] == [_timeless(event) for event in events]
+
+TWO_KEYS = {**RATES, "batch_size": {"type": "categorical", "choices": [32, 64]}}
+SURVIVORS: list[dict[str, Any]] = [
+    {"lanes": 1, "pruner": {"name": "median", "n_startup_trials": 1}},
+    {"lanes": 2, "pruner": {"name": "hyperband", "min_epochs": 0.1}},
+    {"lanes": 3, "early_stopping": {"patience": 1, "min_delta": 0.3}, "pruner": {"name": "none"}},
+]
+
+
+@pytest.mark.parametrize("every", [0.0, 0.05, inf], ids=["often", "now and then", "never"])
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("shape", SURVIVORS, ids=lambda shape: f"{shape['lanes']} lanes")
+def test_a_lost_pack_ends_as_if_it_had_never_been_lost(
+    shape: dict[str, Any], before: bool, every: float, digits_data: TrainingData
+) -> None:
+    """Wherever its trainer is killed: the same trials, measurements, ends and weights, each recorded once."""
+    tpe = {"name": "tpe", "n_startup_trials": 2}
+    spec = _spec(sampler=tpe, budget={"trials": 5, "epochs": 2}, seed=3, search_space=TWO_KEYS, **shape)
+    book, events = _survived(spec, digits_data, -1, before, inf)
+    expected = [_timeless(event) for event in events]
+    calls = _survived(spec, digits_data, -1, before, every)[0].calls if every else 40
+    for kill_at in range(1, min(calls, 40) + 1, 3 if every else 7):
+        survivor, again = _survived(spec, digits_data, kill_at, before, every)
+
+        assert [_timeless(event) for event in again] == expected, f"killed at call {kill_at}"
+        assert survivor.winner is not None
+        assert book.winner is not None
+        assert survivor.winner.number == book.winner.number
+
+
+def test_a_pack_that_is_released_goes_on_where_it_was(digits_data: TrainingData) -> None:
+    """It is kept at the very step at which it was asked for, and nothing is recorded of its trials' end."""
+    spec = _spec(seed=3, lanes=2)
+    expected = [_timeless(event) for event in _run(spec, digits_data)[1]]
+    events: list[Event] = []
+    book = _Lost(spec, events.append)
+    asked = count()
+    book.should_stop = lambda: Stop.RELEASED if next(asked) > 50 else None  # type: ignore[method-assign]
+    tune(spec, digits_data, book, Search(spec))
+    kept = book.kept
+    del book.should_stop
+    book.take_up()
+    tune(spec, digits_data, book, Search(spec))
+
+    assert kept is not None
+    assert kept.card["position"] > 10
+    assert [_timeless(event) for event in events] == expected
+
+
+def test_a_trial_that_is_cancelled_leaves_its_pack_at_the_next_step(digits_data: TrainingData) -> None:
+    """The others go on; nothing more is recorded of it."""
+    spec = _spec(seed=3, lanes=2, budget={"trials": 2, "epochs": 2})
+    events: list[Event] = []
+    book = _Lost(spec, events.append)
+    book.cut = lambda: {1} if any(isinstance(event, Measured) for event in events) else ()  # type: ignore[method-assign]
+    tune(spec, digits_data, book, Search(spec))
+
+    assert [m.step for m in _curves(events)[0]] == [10, 20]
+    assert [m.step for m in _curves(events)[1]] == [10]
+    assert [e.number for e in _finished(events)] == [0]
 
 
 # --- the book
