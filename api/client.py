@@ -1,8 +1,10 @@
 """A client of the HTTP API, which the `chiffre` command uses: `Chiffre("http://127.0.0.1:8000")`."""
 
+import json
 import os
 from collections.abc import Iterator
-from time import sleep
+from contextlib import contextmanager
+from time import monotonic, sleep
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -12,6 +14,10 @@ from ml.errors import ChiffreError
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 FINAL = ("completed", "failed", "cancelled")
+SILENCE_SECONDS = 45  # a stream that is silent for three of its pings is broken
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between attempts to reach an API that has gone away
+AWAY_SECONDS = 300.0  # how long it may be away
+AWAY = (None, 502, 503, 504)  # what is answered while it is: nothing, or something by a proxy or an API that starts
 
 
 class ApiError(ChiffreError):
@@ -87,6 +93,27 @@ class Chiffre:
                 return
             sleep(every)
 
+    def events(self, job_id: str, after: int = 0) -> Iterator[dict[str, Any]]:
+        """What happened to a job after an event, and what happens until it has ended: `id`, `event` and `data` of each.
+
+        Where the connection breaks it is made again, and goes on after the last event.
+        """
+        path, absence = f"/jobs/{_segment(job_id)}/events", _Absence()
+        while True:
+            try:
+                with self._listening(path, after) as source:
+                    if source is None:
+                        return
+                    absence.end()
+                    for sent in source:
+                        event = _event(sent)
+                        after = event["id"]
+                        absence.forget()
+                        yield event
+            except ApiError as error:
+                absence.begin(error)
+            absence.wait()
+
     def models(self) -> list[dict[str, Any]]:
         """Every network with a published version."""
         items: list[dict[str, Any]] = self._call("GET", "/models")["items"]
@@ -102,13 +129,36 @@ class Chiffre:
         return self._call("POST", "/predict", json={"pixels": pixels, **chosen})
 
     def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
-        try:
+        with self._in_words():
             response = self._http.request(method, path, **arguments)
+        return self._answer(response)
+
+    @contextmanager
+    def _listening(self, path: str, after: int) -> Iterator[httpx2.EventSource | None]:
+        """A stream of the events after one; None where there will be no more."""
+        timeout = httpx2.Timeout(self._http.timeout.connect, read=SILENCE_SECONDS)
+        headers = {"Last-Event-ID": str(after)}
+        with self._in_words(), self._http.sse(path, headers=headers, timeout=timeout) as source:
+            if source.response.is_error:
+                source.response.read()
+                self._answer(source.response)
+            yield None if source.response.status_code == 204 else source
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        """Let what goes wrong on the way be told in words."""
+        try:
+            yield
+        except httpx2.SSEError as error:
+            raise ApiError(f"{self.url} answered, and not as Chiffre does ({error})") from error
         except httpx2.TransportError as error:
             hint = "is it running? `chiffre up` starts it, CHIFFRE_URL names another"
             raise ApiError(f"{self.url} does not answer ({error}); {hint}") from error
         except (httpx2.InvalidURL, ValueError, RecursionError) as error:
             raise ApiError(f"this cannot be sent: {str(error)[:200]}") from error
+
+    def _answer(self, response: httpx2.Response) -> dict[str, Any]:
+        """What an answer holds; ApiError where that is a problem."""
         try:
             body = response.json()
         except ValueError:
@@ -117,6 +167,41 @@ class Chiffre:
             raise ApiError(_text(body), response.status_code)
         answer: dict[str, Any] = body
         return answer
+
+
+class _Absence:
+    """How long an API that streamed has been away, and how long to wait until it is asked again."""
+
+    def __init__(self) -> None:
+        self._known = False  # whether it ever streamed
+        self._since: float | None = None
+        self._pause = FIRST_PAUSE
+
+    def begin(self, error: ApiError) -> None:
+        """It is away; raises the error where waiting is of no use, or was not for too long."""
+        self._since = self._since or monotonic()
+        if not self._known or error.status not in AWAY or monotonic() - self._since > AWAY_SECONDS:
+            raise error
+
+    def end(self) -> None:
+        """It streams."""
+        self._known, self._since = True, None
+
+    def forget(self) -> None:
+        """It is as if it had never been away."""
+        self._pause = FIRST_PAUSE
+
+    def wait(self) -> None:
+        """Wait before it is asked again, the longer the oftener."""
+        sleep(self._pause)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+
+def _event(sent: httpx2.ServerSentEvent) -> dict[str, Any]:
+    try:
+        return {"id": int(sent.id), "event": sent.event, "data": json.loads(sent.data)}
+    except ValueError:
+        raise ApiError(f"event {sent.id[:20]!r} is none of Chiffre's") from None
 
 
 def _segment(name: str) -> str:

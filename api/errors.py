@@ -4,15 +4,16 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
 
 from api.problems import MAX_ERRORS, FieldError, problem
+from api.streams import TooManyStreams
 from ml.errors import ChiffreError, SpecError, UnknownName
-from worker.errors import NotFound
+from worker.errors import Conflict, KeyReused, NotFound
 
 log = structlog.get_logger()
 
@@ -25,6 +26,10 @@ class BadInput(ChiffreError):
         super().__init__(detail)
 
 
+class NothingMore(ChiffreError):
+    """A stream of which the client has had everything; told to stop, it does not ask again."""
+
+
 def _invalid(errors: list[FieldError]) -> JSONResponse:
     return problem(422, "the request cannot be used as it is; see errors", errors)
 
@@ -35,6 +40,14 @@ def _bad_input(request: Request, error: BadInput) -> JSONResponse:
 
 def _not_found(request: Request, error: Exception) -> JSONResponse:
     return problem(404, str(error))
+
+
+def _conflict(request: Request, error: Conflict) -> JSONResponse:
+    return problem(409, str(error))
+
+
+def _key_reused(request: Request, error: KeyReused) -> JSONResponse:
+    return _invalid([FieldError(pointer="Idempotency-Key", detail=str(error))])
 
 
 def _spec_error(request: Request, error: SpecError) -> JSONResponse:
@@ -102,6 +115,14 @@ def _http_error(request: Request, error: HTTPException) -> JSONResponse:
     return problem(error.status_code, detail, headers=dict(error.headers or {}))
 
 
+def _nothing_more(request: Request, error: NothingMore) -> Response:
+    return Response(status_code=204)
+
+
+def _too_many_streams(request: Request, error: TooManyStreams) -> JSONResponse:
+    return problem(503, str(error), headers={"Retry-After": "5"})
+
+
 def _database_away(request: Request, error: Exception) -> JSONResponse:
     log.warning("database away", error=str(error))
     return problem(503, "the database does not answer; try again shortly", headers={"Retry-After": "2"})
@@ -112,11 +133,15 @@ def _unforeseen(request: Request, error: Exception) -> JSONResponse:
     return problem(500, "an error that nobody foresaw; the API's log says more. Please report it")
 
 
-ANSWERS: dict[type[Exception], Callable[[Request, Any], JSONResponse]] = {
+ANSWERS: dict[type[Exception], Callable[[Request, Any], Response]] = {
     SpecError: _spec_error,
     BadInput: _bad_input,
     UnknownName: _not_found,
     NotFound: _not_found,
+    Conflict: _conflict,
+    KeyReused: _key_reused,
+    NothingMore: _nothing_more,
+    TooManyStreams: _too_many_streams,
     RequestValidationError: _validation_error,
     HTTPException: _http_error,
     OperationalError: _database_away,

@@ -1,5 +1,7 @@
 """The API: routers, error handlers and what lives as long as the process."""
 
+import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -10,11 +12,17 @@ from fastapi import FastAPI
 from api.errors import add_handlers
 from api.middleware import BodyLimit, KnownHosts
 from api.problems import RESPONSES, document_problems
-from api.routes import catalog, health, jobs, models, predict
+from api.readers import SlowReaders, put_before
+from api.routes import catalog, events, health, jobs, models, predict
 from api.serving import Roster
+from api.signals import on_ending
+from api.streams import Streams
 from worker.db import Database
+from worker.janitor import Janitor
+from worker.leases import Leases
 from worker.logs import configure_logging
 from worker.settings import settings
+from worker.store import store_of
 
 
 def create_app() -> FastAPI:
@@ -22,13 +30,21 @@ def create_app() -> FastAPI:
     config = settings()
     configure_logging("api")
     database = Database(config.database)
-    roster = Roster(database, config.artifact_folder)
+    store = store_of(config)
+    roster = Roster(database, store)
+    owner = f"api {socket.gethostname()}:{os.getpid()}"
+    janitor = Janitor(database, Leases(database, owner, config.lease_seconds), None, config.poll_seconds)
+    streams, readers = Streams(database), SlowReaders()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         current_default_thread_limiter().total_tokens = 40  # as many as the pool has connections
         roster.start()
-        yield
+        janitor.start()
+        with on_ending(streams.stop, readers.hurry):
+            async with streams.following():
+                yield
+        janitor.close()
         roster.close()
         database.close()
 
@@ -39,11 +55,12 @@ def create_app() -> FastAPI:
         lifespan=lifespan,
         responses=RESPONSES,
     )
-    app.state.database, app.state.roster = database, roster
-    for resource in (jobs, predict, models, catalog, health):
+    app.state.database, app.state.store, app.state.roster, app.state.streams = database, store, roster, streams
+    for resource in (jobs, events, predict, models, catalog, health):
         app.include_router(resource.router)
     add_handlers(app)
     document_problems(app)
     app.add_middleware(BodyLimit, limit=config.max_body_bytes)
     app.add_middleware(KnownHosts, allowed=config.allowed_hosts)
+    put_before(app, readers.around)
     return app

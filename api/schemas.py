@@ -1,10 +1,11 @@
 """What the API answers."""
 
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from ml.specs import MAX_TRIALS
 from worker.clock import to_datetime
 from worker.tables import Event, Measurement, ModelVersion, Trial
 
@@ -28,6 +29,7 @@ class Transition(BaseModel):
 
     state: str
     detail: str | None
+    by: str | None = Field(None, description="who: request, or a worker")
     at: datetime | None
 
 
@@ -36,13 +38,15 @@ class JobPublic(BaseModel):
 
     id: str
     kind: str = Field(description="train or tune")
-    state: str = Field(description="queued, running, stopping, completed, failed or cancelled")
+    state: str = Field(description="queued, running, paused, stopping, completed, failed or cancelled")
     stop_reason: str | None = Field(description="which limit ended it: trials, seconds, space_exhausted, …")
     error: str | None = Field(description="why it failed")
     model: str
     dataset: str
     trials: dict[str, int] = Field(description="trials by state")
     trial_limit: int
+    seconds_limit: float | None = Field(None, description="time with at least one trial running, at most")
+    run: int = Field(1, description="raised when a job that has ended goes on")
     lanes: int | None = Field(description="trials that train together, fixed when the job first ran")
     active_seconds: float = Field(description="time with at least one trial running")
     best: Best | None
@@ -61,7 +65,7 @@ class JobDetail(JobPublic):
     @staticmethod
     def transition(event: Event) -> Transition:
         """A row of the history."""
-        return Transition(state=event.state, detail=event.detail, at=to_datetime(event.at))
+        return Transition(state=event.state, detail=event.detail, by=event.by, at=to_datetime(event.at))
 
 
 class JobPage(BaseModel):
@@ -87,6 +91,40 @@ class MeasurementPublic(BaseModel):
         return cls(epoch=row.step / 10, **row.model_dump(include=set(cls.model_fields) - {"epoch"}))
 
 
+class JobEvent(BaseModel):
+    """Data of an event `job`: the job has come to another state."""
+
+    event_name: ClassVar = "job"
+
+    state: str
+    detail: str | None = Field(description="why")
+    by: str | None = Field(description="who brought it there")
+    at: datetime | None
+
+
+class TrialEvent(BaseModel):
+    """Data of an event `trial`: a trial has begun or ended."""
+
+    event_name: ClassVar = "trial"
+
+    number: int = Field(description="the trial's")
+    state: str
+    detail: str | None = Field(description="why")
+    by: str | None = Field(description="who brought it there")
+    at: datetime | None
+
+
+class EpochEvent(MeasurementPublic):
+    """Data of an event `epoch`: a trial was measured."""
+
+    event_name: ClassVar = "epoch"
+
+    number: int = Field(description="the trial's")
+
+
+Happening = JobEvent | TrialEvent | EpochEvent
+
+
 class TrialPublic(BaseModel):
     """A trial. Losses and accuracy are those of its best epoch."""
 
@@ -101,6 +139,8 @@ class TrialPublic(BaseModel):
     val_loss: float | None
     val_accuracy: float | None
     seconds: float = Field(description="training and evaluation")
+    flops: int | None = Field(None, description="floating-point operations of one image's forward pass")
+    weights: int | None = Field(None, description="how many")
     created_at: datetime | None
     finished_at: datetime | None
 
@@ -118,6 +158,33 @@ class TrialDetail(TrialPublic):
     init_seed: int | None
     stream_seed: int | None = None
     start_step: int | None
+
+
+class Limits(BaseModel):
+    """The limits of a budget that may change; one that is left out stays."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    trials: int | None = Field(None, ge=1, le=MAX_TRIALS, description="trials in all; null for no limit")
+    seconds: float | None = Field(None, gt=0, le=1e8, description="time with at least one trial running; or null")
+
+
+class JobChange(BaseModel):
+    """What of a job may change."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    budget: Limits
+
+
+class Enqueued(BaseModel):
+    """A configuration to be tried."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    params: dict[str, Any] = Field(
+        max_length=100, description="hyper-parameters of the search space; those that are left out are drawn"
+    )
 
 
 class TrialPage(BaseModel):

@@ -6,11 +6,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from ml.errors import CheckpointError
 from ml.records import Checkpoint
@@ -56,20 +55,33 @@ def read(path: Path, sha256: str) -> bytes:
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> Saved:
     """Write weights and card to one file."""
-    weights = {name: np.ascontiguousarray(array) for name, array in checkpoint.weights.items()}
-    return write(path, save(weights, metadata={CARD: json.dumps(checkpoint.card, sort_keys=True, ensure_ascii=False)}))
+    return write(path, checkpoint_bytes(checkpoint))
 
 
 def load_checkpoint(path: Path, sha256: str | None = None) -> Checkpoint:
     """Read weights and card; CheckpointError where the file is missing, damaged or not of Chiffre."""
-    if sha256 is not None:
-        read(path, sha256)
     try:
-        with safe_open(path, framework="numpy") as file:
-            card: dict[str, Any] = json.loads((file.metadata() or {})[CARD])
-            return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, card)  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        content = path.read_bytes() if sha256 is None else read(path, sha256)
+    except OSError as error:
         raise CheckpointError(f"{path.name} is not a checkpoint of Chiffre ({error})") from error
+    return checkpoint_of(content, path.name)
+
+
+def checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
+    """Weights and card as the content of one file."""
+    weights = {name: np.ascontiguousarray(array) for name, array in checkpoint.weights.items()}
+    return save(weights, metadata={CARD: json.dumps(checkpoint.card, sort_keys=True, ensure_ascii=False)})
+
+
+def checkpoint_of(content: bytes, name: str) -> Checkpoint:
+    """Weights and card from the content of a file of this name; CheckpointError where it is not one of Chiffre's."""
+    try:
+        # The header's length in bytes as 64 bits, little-endian, then the header as JSON, then the tensors:
+        # https://github.com/huggingface/safetensors#format
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        return Checkpoint(load(content), json.loads(header["__metadata__"][CARD]))
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{name} is not a checkpoint of Chiffre ({error})") from error
 
 
 def _fsync(folder: Path) -> None:

@@ -63,8 +63,8 @@ class Started:
     init_seed: int
     stream_seed: int
     start_step: int
-    flops: int | None  # of one image's forward pass
-    weights: int | None  # how many
+    flops: int | None = None  # of one image's forward pass
+    weights: int | None = None  # how many
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,10 @@ class _Dimension(BaseModel, ABC):
     def suggest(self, trial: Suggester, name: str) -> Any:
         """Draw a value."""
 
+    @abstractmethod
+    def settled(self, value: Any, name: str) -> dict[str, Scalar]:
+        """What would have been drawn, by flat names, had this value been; ValueError where it cannot be."""
+
     def choices_as_text(self) -> list[Scalar] | None:
         """The finite choices as Optuna records them; None for a range or a fixed value."""
         return None
@@ -89,6 +93,16 @@ class _Range(_Dimension):
     def corners(self) -> list[Any]:
         return [self.low, self.high]
 
+    def settled(self, value: Any, name: str) -> dict[str, Scalar]:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError("it is a number")  # noqa: TRY004 - a wrong input, not a wrong call
+        if not self.low <= value <= self.high:
+            raise ValueError(f"it lies between {self.low} and {self.high}")
+        step = getattr(self, "step", None) or 0
+        if step and abs((value - self.low) / step - round((value - self.low) / step)) > 1e-8:
+            raise ValueError(f"it is {self.low} or any number of steps of {step} above")
+        return {name: value}
+
 
 class Int(_Range):
     """Whole numbers from low to high, both included."""
@@ -103,6 +117,11 @@ class Int(_Range):
         if self.log and self.step != 1:
             raise ValueError("a range takes a step or log, not both")
         return self
+
+    def settled(self, value: Any, name: str) -> dict[str, Scalar]:
+        if not isinstance(value, int):
+            raise ValueError("it is a whole number")  # noqa: TRY004 - a wrong input, not a wrong call
+        return super().settled(value, name)
 
     def suggest(self, trial: Suggester, name: str) -> int:
         return trial.suggest_int(name, self.low, self.high, step=self.step, log=self.log)
@@ -166,6 +185,12 @@ class _Finite(_Dimension):
         # Optuna stores a categorical choice only if it is a scalar: a list is written as JSON.
         return [json.dumps(v) if isinstance(v, list) else v for v in self._values()]
 
+    def settled(self, value: Any, name: str) -> dict[str, Scalar]:
+        known = list(map(_identity, self._values()))
+        if _identity(value) not in known:
+            raise ValueError(f"it is one of: {json.dumps(self._values())[:500]}")
+        return {name: self.choices_as_text()[known.index(_identity(value))]}
+
     def suggest(self, trial: Suggester, name: str) -> Any:
         texts = self.choices_as_text()
         return self._values()[texts.index(trial.suggest_categorical(name, texts))]
@@ -222,6 +247,14 @@ class List(_Dimension):
             *(Contrast(each, [[item] * n for item in items]) for n in lengths),
         ]
 
+    def settled(self, value: Any, name: str) -> dict[str, Scalar]:
+        if not isinstance(value, list):
+            raise ValueError("it is a list")  # noqa: TRY004 - a wrong input, not a wrong call
+        found = self.length.settled(len(value), f"{name}.length")
+        for i, item in enumerate(value):
+            found |= self.items.settled(item, f"{name}.{i}")
+        return found
+
     def suggest(self, trial: Suggester, name: str) -> list[Any]:
         n = self.length.suggest(trial, f"{name}.length")
         return [self.items.suggest(trial, f"{name}.{i}") for i in range(n)]
@@ -242,6 +275,11 @@ class Fixed(RootModel[Any]):
 
     def contrasts(self, name: str) -> list[Contrast]:
         return []
+
+    def settled(self, value: Any, name: str) -> dict[str, Scalar]:
+        if _identity(value) != _identity(self.root):
+            raise ValueError(f"it is {json.dumps(self.root)[:500]} in every trial of this job")
+        return {}
 
     def suggest(self, trial: Suggester, name: str) -> Any:
         return self.root

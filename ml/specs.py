@@ -29,7 +29,7 @@ from ml.networks import Network, networks
 from ml.params import Params
 from ml.registry import Registry
 from ml.samplers import Hyperband, Pruner, Random, Sampler, Tpe, pruners, samplers
-from ml.space import MAX_GRID, Fixed, Grid, SearchSpace, grid_size
+from ml.space import MAX_GRID, Dimension, Fixed, Grid, Scalar, SearchSpace, grid_size
 
 MAX_TRIALS = 100_000
 MAX_LANES = 1024
@@ -176,6 +176,31 @@ class TuneSpec(Spec):
     def params(self, drawn: dict[str, Any]) -> Params:
         """All hyper-parameters of a trial, from those that were drawn."""
         return self.network.params.model_validate(drawn)
+
+    def settled(self, params: dict[str, Any]) -> dict[str, Scalar]:
+        """What is settled of a trial, by the names that Optuna draws, where it is to have these hyper-parameters.
+
+        SpecError where the search could not have drawn them.
+        """
+        if self.sampler.name == "grid":
+            raise SpecError([Problem(("params",), "a grid tries every point by itself; post a job of its own")])
+        found: dict[str, Scalar] = {}
+        problems = []
+        for name, value in params.items():
+            try:
+                found |= self._dimension(name).settled(value, name)
+            except ValueError as error:
+                problems.append(Problem(("params", name), str(error)))
+        if not problems and (problem := _fit_problem(self, params)):
+            problems = [Problem(("params",), problem)]
+        if problems:
+            raise SpecError(problems)
+        return found
+
+    def _dimension(self, name: str) -> Dimension:
+        if name not in self.search_space:
+            raise ValueError(f"the job does not search it; it searches: {', '.join(self.search_space)}")
+        return self.search_space[name]
 
     def epochs(self, params: Params) -> int:
         """The epochs of a trial, at most."""

@@ -7,8 +7,9 @@ from sqlalchemy import select
 from sqlmodel import col
 
 from ml.artifacts import Saved
-from ml.records import Finished, Measured, Measurement, Started, TrialState
+from ml.records import Finished, Measured, Measurement, Started, TrialRecord, TrialState
 from ml.specs import TuneSpec
+from worker.controls import Controls
 from worker.db import Database
 from worker.leases import Claim, Leases
 from worker.ledger import Ledger
@@ -49,11 +50,20 @@ class Work:
         """Record a rung of a trial."""
         self.ledger.record(claim, [Measured(number, measured, attrs)], {})
 
+    def reserved(self, claim: Claim) -> list[TrialRecord]:
+        """The claimed pack's trials that are still to be run."""
+        trials = self.ledger.pack(claim).record.trials
+        return [trial for trial in trials if trial.state == TrialState.RUNNING]
+
+    def cancel(self, job: Job) -> Job:
+        """Cancel a job."""
+        return Controls(self.database).cancel(job.id)[0]
+
     def pack(self, trials: int, leases: Leases | None = None) -> Claim:
         """Claim a pack and begin so many trials in it."""
         claim = (leases or self.leases).claim()
         assert claim is not None
-        records = self.ledger.reservations(claim)
+        records = self.reserved(claim)
         while len(records) < trials and (record := self.ledger.reserve(claim, lambda number: True)):
             records.append(record)
         for record in records:
@@ -72,7 +82,7 @@ class Work:
 
     def run_trial(self, claim: Claim, value: float | None, state: TrialState = TrialState.COMPLETED) -> int:
         """Run the claimed pack's trial to its end in one epoch, close the pack; the trial's number."""
-        (record,) = self.ledger.reservations(claim)
+        (record,) = self.reserved(claim)
         best = measurement(1, value)
         self.start(claim, record.number)
         finished = Finished(record.number, state, "for the test", best, value, None)

@@ -2,8 +2,13 @@
 
 ChiffreError
 ├── NotFound             an id that names nothing
+├── Conflict             what was asked for cannot be done as things stand
+├── KeyReused            an Idempotency-Key that came with another request
 ├── LeaseLost            a write for a pack that another worker has claimed since
-└── ServiceError         an embedded service that does not start
+├── ServiceError         an embedded service that does not start
+├── BadKey               a key that no artifact can have, or that another has
+├── StorageFull          no room for an artifact
+└── StorageAway          storage of artifacts that cannot be reached, or refuses
 """
 
 from ml.errors import ChiffreError
@@ -13,9 +18,29 @@ class NotFound(ChiffreError):
     """An id that names nothing."""
 
 
+class Conflict(ChiffreError):
+    """What was asked for cannot be done as things stand; the text says how they stand."""
+
+
+class KeyReused(ChiffreError):
+    """An Idempotency-Key that came with another request before."""
+
+
 class LeaseLost(ChiffreError):
     """A write for a pack that another worker has claimed since; the writer must stop."""
 
 
 class ServiceError(ChiffreError):
     """An embedded service that does not start."""
+
+
+class BadKey(ChiffreError):
+    """A key that no artifact can have, or that another content has already: a mistake of ours."""
+
+
+class StorageFull(ChiffreError):
+    """No room for an artifact; nothing of it was stored."""
+
+
+class StorageAway(ChiffreError):
+    """Storage of artifacts that cannot be reached, or refuses: it may answer later, or somebody must set it right."""

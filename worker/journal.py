@@ -1,7 +1,8 @@
-"""The job's own counter: every change raises it in the transaction that makes the change.
+"""The journal: every transition of jobs and trials, under the job's own counter.
 
-The row of the job stays locked until that transaction ends, so the order of numbers is the order of commits on both
-databases; a reader that has seen number n has seen everything before it.
+Each change raises the counter in the transaction that makes it. The row of the job stays locked until that transaction
+ends, so the order of numbers is the order of commits on both databases; a reader that has seen number n has seen
+everything before it. Nobody else changes a state.
 """
 
 from typing import cast
@@ -14,6 +15,19 @@ from worker.clock import now
 from worker.errors import NotFound
 from worker.tables import Event, Job, JobState, Pack, Trial
 
+REQUEST = "request"  # who made a transition, where it was somebody who asked over HTTP
+
+JOB_MOVES: dict[JobState, set[JobState]] = {
+    JobState.QUEUED: {JobState.RUNNING, JobState.PAUSED, JobState.STOPPING, JobState.FAILED, JobState.CANCELLED},
+    JobState.RUNNING: {JobState.PAUSED, JobState.STOPPING, JobState.FAILED, JobState.CANCELLED},
+    JobState.PAUSED: {JobState.QUEUED, JobState.RUNNING, JobState.STOPPING, JobState.CANCELLED},
+    JobState.STOPPING: {JobState.RUNNING, JobState.PAUSED, JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED},
+    JobState.COMPLETED: {JobState.QUEUED},  # its budget was raised, or a trial of it is tried again: another run
+    JobState.FAILED: {JobState.QUEUED},
+    JobState.CANCELLED: set(),
+}
+TRIAL_ENDS = set(TrialState) - {TrialState.RUNNING}
+
 
 def clock(session: Session) -> float:
     """The present instant by the database."""
@@ -21,7 +35,10 @@ def clock(session: Session) -> float:
 
 
 def lock_job(session: Session, job_id: str) -> Job:
-    """The job, locked until the transaction ends; NotFound where there is none."""
+    """The job, locked until the transaction ends; NotFound where there is none.
+
+    Whoever locks rows of a job locks the job first, so that no two transactions wait for each other.
+    """
     statement = select(Job).where(col(Job.id) == job_id).with_for_update().execution_options(populate_existing=True)
     job = session.scalar(statement)
     if job is None:
@@ -29,18 +46,52 @@ def lock_job(session: Session, job_id: str) -> Job:
     return job
 
 
-def job_changed(session: Session, job: Job, state: JobState, detail: str | None = None, by: str | None = None) -> None:
-    """Move a locked job to `state`, or leave it there, and note why and who did so."""
+def move_job(session: Session, job: Job, state: JobState, detail: str | None = None, by: str | None = None) -> None:
+    """Move a locked job to another state, and note why and who did so."""
+    if state not in JOB_MOVES[JobState(job.state)]:
+        raise RuntimeError(f"a job cannot go from {job.state} to {state}; report this")
     job.state = state
     _note(session, job, None, state, detail, by)
 
 
-def trial_changed(session: Session, job: Job, trial: Trial, by: str | None = None) -> None:
-    """Note that a trial of a locked job has come to another state, and who brought it there."""
-    trial.sequence = _note(session, job, trial.number, trial.state, trial.reason, by)
+def note_job(session: Session, job: Job, detail: str | None, by: str | None) -> None:
+    """Note something about a locked job that is worth knowing and changes no state."""
+    _note(session, job, None, job.state, detail, by)
 
 
-def trial_stamped(job: Job, trial: Trial) -> int:
+def end_trial(session: Session, job: Job, trial: Trial, state: TrialState, reason: str, by: str | None) -> None:
+    """End a running trial of a locked job."""
+    if trial.state != TrialState.RUNNING or state not in TRIAL_ENDS:
+        raise RuntimeError(f"a trial cannot go from {trial.state} to {state}; report this")
+    trial.state, trial.reason, trial.finished_at = state, reason, clock(session)
+    job.failures += state == TrialState.FAILED
+    trial.sequence = _note(session, job, trial.number, state, reason, by)
+
+
+def begin_trial(session: Session, job: Job, pack: Pack, by: str | None) -> Trial:
+    """The next trial of a locked job, in a pack of it."""
+    trial = Trial(
+        job_id=job.id,
+        number=job.reserved,
+        pack_id=cast("int", pack.id),
+        state=TrialState.RUNNING,
+        created_at=clock(session),
+    )
+    job.reserved += 1
+    session.add(trial)
+    trial.sequence = _note(session, job, trial.number, TrialState.RUNNING, None, by)
+    return trial
+
+
+def begin_again(session: Session, job: Job, trial: Trial, pack: Pack, detail: str, by: str) -> None:
+    """Let a trial of a locked job that has ended run again, in another pack."""
+    job.failures -= trial.state == TrialState.FAILED
+    trial.state, trial.reason, trial.finished_at = TrialState.RUNNING, None, None
+    trial.pack_id = cast("int", pack.id)
+    trial.sequence = _note(session, job, trial.number, TrialState.RUNNING, detail, by)
+
+
+def stamp(job: Job, trial: Trial) -> int:
     """Stamp a change of a trial of a locked job that is no transition; its number."""
     job.sequence += 1
     trial.sequence = job.sequence
@@ -53,22 +104,8 @@ def _note(session: Session, job: Job, trial: int | None, state: str, detail: str
         job_id=job.id, sequence=job.sequence, trial=trial, state=state, detail=detail, by=by, at=clock(session)
     )
     session.add(event)
+    session.flush()
     return job.sequence
-
-
-def begin_trial(session: Session, job: Job, pack: Pack) -> Trial:
-    """The next trial of a locked job, in a pack of it."""
-    trial = Trial(
-        job_id=job.id,
-        number=job.reserved,
-        pack_id=cast("int", pack.id),
-        state=TrialState.RUNNING,
-        created_at=clock(session),
-    )
-    job.reserved += 1
-    session.add(trial)
-    trial_changed(session, job, trial, pack.lease_owner)
-    return trial
 
 
 def account(session: Session, job: Job) -> None:
@@ -96,7 +133,7 @@ def _leased_until(session: Session, job: Job) -> float:
     return session.scalar(select(func.max(Pack.lease_expires_at)).where(*of_job)) or 0.0
 
 
-def raise_epoch(session: Session, pack: Pack, owner: str, lease_seconds: float) -> None:
+def lease(session: Session, pack: Pack, owner: str, lease_seconds: float) -> None:
     """Give a pack to `owner`: whoever held it before can no longer write."""
     session.execute(
         update(Pack)

@@ -4,6 +4,7 @@ A claim raises the pack's lease epoch; from then on a write that carries an olde
 a clock but the database's.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,25 +12,17 @@ from sqlalchemy import func, or_, select
 from sqlmodel import Session, col
 
 from ml.records import Stop, TrialState
-from ml.seeds import Purpose as Seed
-from ml.seeds import derive
 from worker.clock import now
 from worker.db import Database
 from worker.errors import LeaseLost
-from worker.journal import (
-    account,
-    active_seconds,
-    begin_trial,
-    clock,
-    job_changed,
-    lock_job,
-    raise_epoch,
-    trial_changed,
-)
+from worker.journal import account, active_seconds, begin_trial, clock, lease, lock_job, move_job, note_job
+from worker.packs import end_pack, end_running, new_pack, part, running
 from worker.settlement import HOPELESS, settle
-from worker.tables import Job, JobState, Pack, Purpose, StopReason, Trial
+from worker.tables import Job, JobState, Pack, Purpose, Trial
 
 MAX_DEATHS = 2  # trainers that may die on a trial alone before it counts as failed
+MAX_LOSSES = 5  # leases of a pack that may run out in a row before its trials are suspected
+FIRST_WAIT, LONGEST_WAIT = 5.0, 300.0  # seconds until a pack that was lost again may be claimed; doubled each time
 
 
 @dataclass(frozen=True)
@@ -42,17 +35,26 @@ class Claim:
     purpose: Purpose
 
 
-def fence(session: Session, claim: Claim) -> Pack:
-    """The claimed pack, locked until the transaction ends; LeaseLost where another has claimed it since."""
-    statement = (
+@dataclass(frozen=True)
+class Orders:
+    """What a worker is to do about a pack that it holds."""
+
+    stop: Stop | None = None
+    cut: Collection[int] = ()  # trials, by number, that somebody cancelled
+
+
+def fence(session: Session, claim: Claim) -> tuple[Job, Pack]:
+    """The job and the claimed pack, locked until the transaction ends; LeaseLost where the claim is no longer good."""
+    job = lock_job(session, claim.job_id)
+    pack = session.scalar(
         select(Pack)
         .where(col(Pack.id) == claim.pack_id, col(Pack.lease_epoch) == claim.epoch, col(Pack.done).is_(False))
         .with_for_update()
+        .execution_options(populate_existing=True)
     )
-    pack = session.scalar(statement)
     if pack is None:
-        raise LeaseLost(f"pack {claim.pack_id} has been claimed by another worker since epoch {claim.epoch}")
-    return pack
+        raise LeaseLost(f"pack {claim.pack_id} has been ended or claimed by another since epoch {claim.epoch}")
+    return job, pack
 
 
 class Leases:
@@ -65,152 +67,212 @@ class Leases:
 
     def claim(self) -> Claim | None:
         """A pack to work on: one that was begun and lost before a new one; None where there is no work."""
+        self.reap()
         with self.database.writing() as session:
-            pack = self._lost_pack(session) or self._new_pack(session)
+            pack = self._waiting_pack(session) or self._new_pack(session)
             if pack is None:
                 return None
             return Claim(cast("int", pack.id), pack.job_id, pack.lease_epoch, Purpose(pack.purpose))
+
+    def work_waits(self) -> bool:
+        """Whether there is a pack that nobody works on, or a job that nobody has begun."""
+        waiting = select(col(Pack.id)).join(Job, col(Job.id) == Pack.job_id).where(*_WAITING, _UNPAUSED).limit(1)
+        queued = select(col(Job.id)).where(col(Job.state) == JobState.QUEUED).limit(1)
+        with self.database.reading() as session:
+            return session.scalar(waiting) is not None or session.scalar(queued) is not None
 
     def renew(self, claim: Claim) -> bool:
         """Keep a pack for another lease; False where it is lost."""
         with self.database.writing() as session:
             try:
-                pack = fence(session, claim)
+                job, pack = fence(session, claim)
             except LeaseLost:
                 return False
-            job = lock_job(session, claim.job_id)
             account(session, job)  # a lease that ran out while the machine slept must not count as worked
             pack.lease_expires_at = clock(session) + self.seconds
             session.flush()
             account(session, job)
             return True
 
-    def stop_asked(self, claim: Claim) -> Stop | None:
-        """Whether the claimed pack must end now, and why."""
+    def orders(self, claim: Claim) -> Orders:
+        """Whether the claimed pack must end now, and why; which of its trials are to be left out."""
         with self.database.reading() as session:
-            job = session.get_one(Job, claim.job_id)
-            if job.stop_reason == StopReason.CANCELLED:
-                return Stop.CANCELLED
-            spent = job.seconds_limit is not None and active_seconds(session, job) >= job.seconds_limit
-            return Stop.SECONDS if spent and claim.purpose == Purpose.TRAIN else None
+            job, pack = session.get_one(Job, claim.job_id), session.get_one(Pack, claim.pack_id)
+            if pack.done or pack.lease_epoch != claim.epoch:
+                return Orders(Stop.CANCELLED)
+            if job.state == JobState.PAUSED:
+                return Orders(Stop.RELEASED)
+            if claim.purpose == Purpose.TRAIN and _out_of_time(session, job):
+                return Orders(Stop.SECONDS)
+            cancelled = (col(Trial.pack_id) == pack.id, col(Trial.state) == TrialState.CANCELLED)
+            return Orders(None, set(session.scalars(select(col(Trial.number)).where(*cancelled))))
 
-    def release(self, claim: Claim) -> None:
-        """Give a pack back unfinished, for any worker to take up; nothing happens where it is lost."""
-        self._give_back(claim, died=None)
+    def release(self, claim: Claim, wait: float = 0.0) -> None:
+        """Give a pack back unfinished, for any worker to take up after so many seconds.
 
-    def died(self, claim: Claim, how: str) -> None:
-        """Give back a pack on which a trainer died.
+        Nothing happens where it is lost.
+        """
+        with self.database.writing() as session:
+            try:
+                job, pack = fence(session, claim)
+            except LeaseLost:
+                return
+            _let_go(session, job, pack)
+            pack.not_before = clock(session) + wait if wait else None
+
+    def hold(self, claim: Claim, why: str) -> None:
+        """Give a pack back and pause its job: its work cannot be written down until somebody sets that right."""
+        with self.database.writing() as session:
+            try:
+                job, pack = fence(session, claim)
+            except LeaseLost:
+                return
+            _let_go(session, job, pack)
+            if JobState(job.state) in (JobState.RUNNING, JobState.STOPPING):
+                move_job(session, job, JobState.PAUSED, why, self.owner)
+
+    def died(self, claim: Claim, how: str) -> list[str]:
+        """Give back a pack on which a trainer died; the paths of files that no row needs any more.
 
         Of several trials nobody knows which is to blame: they go on in halves, until the guilty one is alone. A trial
         on which MAX_DEATHS trainers died alone has failed.
         """
-        self._give_back(claim, died=how)
-
-    def close(self, claim: Claim) -> None:
-        """End a pack whose work is done; LeaseLost where another has claimed it.
-
-        A trial that still runs in it was stopped before it could say so.
-        """
-        with self.database.writing() as session:
-            pack = fence(session, claim)
-            job = lock_job(session, claim.job_id)
-            account(session, job)
-            _end_trials(session, job, pack, TrialState.CANCELLED, "stopped before it could end by itself")
-            account(session, job)
-            settle(session, job)
-
-    def _give_back(self, claim: Claim, died: str | None) -> None:
         with self.database.writing() as session:
             try:
-                pack = fence(session, claim)
+                job, pack = fence(session, claim)
             except LeaseLost:
-                return
-            job = lock_job(session, claim.job_id)
+                return []
+            _let_go(session, job, pack)
+            return self._suspect(session, job, pack, how)
+
+    def close(self, claim: Claim) -> list[str]:
+        """End a pack whose work is done; the paths of files that no row needs any more.
+
+        LeaseLost where another has claimed it. A trial that still runs in it was stopped before it could say so.
+        """
+        with self.database.writing() as session:
+            job, pack = fence(session, claim)
             account(session, job)
-            pack.lease_owner = pack.lease_expires_at = None
-            running = _running(session, pack)
-            pack.deaths += died is not None and len(running) < 2
-            if job.stop_reason == StopReason.CANCELLED:
-                _end_trials(session, job, pack, TrialState.CANCELLED, "cancelled")
-            elif died is not None and pack.deaths >= MAX_DEATHS:
-                _end_trials(session, job, pack, TrialState.FAILED, died)
-                if pack.purpose == Purpose.PUBLISH:
-                    job.error = f"the winner could not be published: {died}"
-            elif died is not None and len(running) > 1:
-                _halve(session, job, pack, running)
+            end_running(session, job, pack, TrialState.CANCELLED, "stopped before it could end by itself", self.owner)
+            unneeded = end_pack(session, pack)
             session.flush()
             account(session, job)
-            settle(session, job)
+            settle(session, job, self.owner)
+            return unneeded
 
-    def _lost_pack(self, session: Session) -> Pack | None:
+    def reap(self) -> int:
+        """Take back packs whose lease has run out, here or anywhere; how many there were.
+
+        Any process may do so at any time: a pack is taken back once, and its owner can write no more.
+        """
+        reaped = 0
+        for pack_id, job_id in self._expired():
+            with self.database.writing() as session:
+                reaped += self._reap(session, pack_id, job_id)
+        return reaped
+
+    def _expired(self) -> list[tuple[int, str]]:
+        with self.database.reading() as session:
+            rows = session.execute(select(col(Pack.id), col(Pack.job_id)).where(*_EXPIRED)).all()
+            return [(cast("int", pack_id), job_id) for pack_id, job_id in rows]
+
+    def _reap(self, session: Session, pack_id: int, job_id: str) -> bool:
+        job = lock_job(session, job_id)
+        pack = session.scalar(select(Pack).where(col(Pack.id) == pack_id, *_EXPIRED).with_for_update(skip_locked=True))
+        if pack is None:
+            return False
+        lost = f"pack {pack.id} was lost with its worker, {pack.lease_owner}"
+        pack.lease_epoch += 1
+        pack.losses += 1
+        _let_go(session, job, pack)
+        if pack.losses >= MAX_LOSSES:
+            self._suspect(session, job, pack, f"{lost}, {pack.losses} times in a row")
+        elif pack.losses > 1:
+            pack.not_before = clock(session) + min(LONGEST_WAIT, FIRST_WAIT * 2 ** (pack.losses - 2))
+        note_job(session, job, lost, self.owner)
+        return True
+
+    def _suspect(self, session: Session, job: Job, pack: Pack, how: str) -> list[str]:
+        """Find out which trial of a pack ends whoever works on it."""
+        trials = running(session, pack)
+        unneeded: list[str] = []
+        pack.losses = 0
+        pack.deaths += len(trials) < 2
+        if len(trials) > 1:
+            moved = trials[len(trials) // 2 :]
+            pack.lanes, pack.parted = len(trials) - len(moved), True
+            part(session, pack, [moved])
+        elif pack.deaths >= MAX_DEATHS:
+            end_running(session, job, pack, TrialState.FAILED, how, self.owner)
+            if pack.purpose == Purpose.PUBLISH:
+                job.error = f"the winner could not be published: {how}"
+            unneeded = end_pack(session, pack)
+            session.flush()
+            account(session, job)
+            settle(session, job, self.owner)
+        return unneeded
+
+    def _waiting_pack(self, session: Session) -> Pack | None:
+        """A pack that was begun and is nobody's, now this owner's."""
+        job = session.scalar(
+            select(Job)
+            .join(Pack, col(Pack.job_id) == Job.id)
+            .where(*_WAITING, _UNPAUSED)
+            .order_by(col(Pack.id))
+            .limit(1)
+            .with_for_update(of=Job, skip_locked=True)
+            .execution_options(populate_existing=True)
+        )
+        if job is None:
+            return None
         pack = session.scalar(
             select(Pack)
-            .where(
-                col(Pack.done).is_(False),
-                or_(col(Pack.lease_expires_at).is_(None), col(Pack.lease_expires_at) < now()),
-            )
+            .where(*_WAITING, col(Pack.job_id) == job.id)
             .order_by(col(Pack.id))
             .limit(1)
             .with_for_update(skip_locked=True)
         )
-        if pack is None:
-            return None
-        job = lock_job(session, pack.job_id)
-        account(session, job)
-        raise_epoch(session, pack, self.owner, self.seconds)
-        account(session, job)
-        return pack
+        return None if pack is None else self._taken(session, job, pack)
 
     def _new_pack(self, session: Session) -> Pack | None:
         job = session.scalar(_next_job())
         if job is None:
             return None
+        pack = new_pack(session, job, job.reserved)
+        taken = self._taken(session, job, pack)
+        begin_trial(session, job, pack, self.owner)
+        return taken
+
+    def _taken(self, session: Session, job: Job, pack: Pack) -> Pack:
         if job.state == JobState.QUEUED:
-            job.started_at = clock(session)
-            job_changed(session, job, JobState.RUNNING)
-        stream_seed = derive(int(job.spec["seed"]), Seed.STREAM, job.reserved)
-        pack = Pack(job_id=job.id, purpose=Purpose.TRAIN, key="", lanes=1, stream_seed=stream_seed)
-        session.add(pack)
-        session.flush()
-        begin_trial(session, job, pack)
+            job.started_at = job.started_at or clock(session)
+            move_job(session, job, JobState.RUNNING, None, self.owner)
         account(session, job)
-        raise_epoch(session, pack, self.owner, self.seconds)
+        lease(session, pack, self.owner, self.seconds)
         account(session, job)
         return pack
 
 
-def _running(session: Session, pack: Pack) -> list[Trial]:
-    """The trials of a pack that have not ended, in the order of their numbers."""
-    of_pack = (col(Trial.pack_id) == pack.id, col(Trial.state) == TrialState.RUNNING)
-    return list(session.scalars(select(Trial).where(*of_pack).order_by(col(Trial.number))))
+# Of packs: those whose lease ran out, and those that wait for somebody to claim them.
+_EXPIRED = (col(Pack.done).is_(False), col(Pack.lease_expires_at) < now())
+_WAITING = (
+    col(Pack.done).is_(False),
+    col(Pack.lease_expires_at).is_(None),
+    or_(col(Pack.not_before).is_(None), col(Pack.not_before) < now()),
+)
+_UNPAUSED = col(Job.state) != JobState.PAUSED
 
 
-def _halve(session: Session, job: Job, pack: Pack, running: list[Trial]) -> None:
-    """Move the second half of a pack's running trials to a pack of their own; neither has more lanes than its half."""
-    moved = running[len(running) // 2 :]
-    pack.lanes = len(running) - len(moved)
-    stream_seed = derive(int(job.spec["seed"]), Seed.STREAM, moved[0].number)
-    other = Pack(job_id=job.id, purpose=pack.purpose, key=pack.key, lanes=len(moved), stream_seed=stream_seed)
-    session.add(other)
-    session.flush()
-    for trial in moved:
-        trial.pack_id = cast("int", other.id)
-
-
-def _end_trials(session: Session, job: Job, pack: Pack, state: TrialState, reason: str) -> None:
-    """End a pack together with whatever still ran in it."""
-    for trial in _running(session, pack):
-        trial.state, trial.reason, trial.finished_at = state, reason, clock(session)
-        job.failures += state == TrialState.FAILED
-        trial_changed(session, job, trial, pack.lease_owner)
-    end_pack(session, pack)
-
-
-def end_pack(session: Session, pack: Pack) -> None:
-    """Take a locked pack out of work."""
-    pack.done = True
+def _let_go(session: Session, job: Job, pack: Pack) -> None:
+    """Make a pack nobody's."""
+    account(session, job)
     pack.lease_owner = pack.lease_expires_at = None
     session.flush()
+    account(session, job)
+
+
+def _out_of_time(session: Session, job: Job) -> bool:
+    return job.seconds_limit is not None and active_seconds(session, job) >= job.seconds_limit
 
 
 def _next_job() -> Any:
@@ -227,7 +289,6 @@ def _next_job() -> Any:
         select(Job)
         .where(
             col(Job.state).in_([JobState.QUEUED, JobState.RUNNING]),
-            col(Job.stop_reason).is_(None),
             col(Job.reserved) < col(Job.trial_limit),
             or_(col(Job.seconds_limit).is_(None), elapsed < col(Job.seconds_limit)),
             or_(col(Job.best_trial).is_not(None), col(Job.failures) < HOPELESS),

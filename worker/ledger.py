@@ -3,22 +3,26 @@
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from typing import cast
+from dataclasses import asdict, dataclass, fields
+from typing import Any, cast
 
-from sqlalchemy import delete, select
+from sqlalchemy import func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col
 
 from ml.artifacts import Saved
 from ml.datasets import datasets
-from ml.records import Event, Finished, Measured, Started, TrialRecord, TrialState
+from ml.records import Event, Finished, Measured, PackRecord, Started, TrialRecord, TrialState
+from ml.records import Measurement as Recorded
 from ml.specs import TrainSpec, TuneSpec
 from worker.db import Database
-from worker.journal import begin_trial, clock, job_changed, lock_job, trial_changed, trial_stamped
+from worker.journal import REQUEST, begin_trial, clock, end_trial, note_job, stamp
 from worker.leases import Claim, fence
-from worker.settlement import settle, spent
-from worker.tables import Artifact, Dataset, Job, JobState, Measurement, StopReason, Trial
+from worker.once import Once, remember, remembered
+from worker.packs import drop, kept, part, running
+from worker.retention import leads, outdone, worth_keeping
+from worker.settlement import spent
+from worker.tables import Artifact, Dataset, Job, JobState, Measurement, Trial
 
 Checkpointed = tuple[str, Saved]  # a checkpoint's path, and what was written there
 
@@ -28,17 +32,30 @@ def tune_spec(job: Job) -> TuneSpec:
     return TrainSpec.model_validate(job.spec).as_tune() if job.kind == "train" else TuneSpec.model_validate(job.spec)
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A claimed pack, and the checkpoints that it can go on from, the newest first."""
+
+    record: PackRecord
+    checkpoints: list[Artifact]
+
+
 class Ledger:
-    """The transitions of jobs and trials."""
+    """What becomes of jobs and their trials."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    def accept(self, spec: TrainSpec | TuneSpec) -> Job:
-        """Write a new job down; from here on it is not lost."""
+    def accept(self, spec: TrainSpec | TuneSpec, once: Once | None = None) -> Job:
+        """Write a new job down; from here on it is not lost.
+
+        The job of before where the request has been answered already; KeyReused where its key was another's.
+        """
         tune = spec.as_tune() if isinstance(spec, TrainSpec) else spec
         dataset = datasets[spec.dataset]
         with self.database.writing() as session:
+            if (before := remembered(session, once)) is not None:
+                return session.get_one(Job, before.job_id)
             _know_dataset(session, spec.dataset)
             job = Job(
                 id=secrets.token_hex(6),
@@ -54,38 +71,34 @@ class Ledger:
                 created_at=clock(session),
             )
             session.add(job)
-            job_changed(session, job, JobState.QUEUED)
+            note_job(session, job, None, REQUEST)
+            remember(session, once, job.id)
             return job
 
-    def cancel(self, job_id: str) -> Job:
-        """Ask a job to end; one that has ended stays as it is. NotFound where there is none."""
+    def pack(self, claim: Claim) -> Opened:
+        """A claimed pack as it was left; LeaseLost where another has claimed it."""
         with self.database.writing() as session:
-            job = lock_job(session, job_id)
-            if not JobState(job.state).final and job.stop_reason != StopReason.CANCELLED:
-                job.stop_reason = StopReason.CANCELLED
-                job_changed(session, job, JobState.STOPPING, "cancelled by request")
-                settle(session, job)
-            return job
-
-    def reservations(self, claim: Claim) -> list[TrialRecord]:
-        """The trials of a claimed pack that are still to be run, begun ones with what they drew."""
-        with self.database.reading() as session:
+            _, pack = fence(session, claim)
             trials = session.scalars(
-                select(Trial)
-                .where(col(Trial.pack_id) == claim.pack_id, col(Trial.state) == TrialState.RUNNING)
-                .order_by(col(Trial.number))
+                select(Trial).where(col(Trial.pack_id) == claim.pack_id).order_by(col(Trial.number))
+            ).all()
+            rungs = _rungs(session, claim.pack_id)
+            record = PackRecord(
+                stream_seed=cast("int", pack.stream_seed),
+                trials=[_record(trial, rungs=rungs[cast("int", trial.id)]) for trial in trials],
+                lanes=pack.lanes,
+                parted=pack.parted,
             )
-            return [TrialRecord(t.number, TrialState.RUNNING, t.suggestion) for t in trials]
+            return Opened(record, kept(session, pack))
 
     def reserve(self, claim: Claim, fits: Callable[[int], bool]) -> TrialRecord | None:
         """One more trial for a claimed pack; None where the job begins no more, or `fits` refuses the next number."""
         with self.database.writing() as session:
-            pack = fence(session, claim)
-            job = lock_job(session, claim.job_id)
-            begins = job.state == JobState.RUNNING and job.stop_reason is None and spent(session, job) is None
+            job, pack = fence(session, claim)
+            begins = job.state == JobState.RUNNING and spent(session, job) is None
             if not begins or not fits(job.reserved):
                 return None
-            return TrialRecord(begin_trial(session, job, pack).number, TrialState.RUNNING)
+            return TrialRecord(begin_trial(session, job, pack, pack.lease_owner).number, TrialState.RUNNING)
 
     def lanes(self, job_id: str) -> int | None:
         """How many trials of a job train together; None before it has run."""
@@ -98,45 +111,77 @@ class Ledger:
         One that was halved since trainers died on it keeps its fewer.
         """
         with self.database.writing() as session:
-            pack = fence(session, claim)
-            job = lock_job(session, claim.job_id)
+            job, pack = fence(session, claim)
             job.lanes = job.lanes or lanes
-            pack.lanes = min(pack.lanes, job.lanes) if pack.key else job.lanes
+            pack.lanes = min(pack.lanes, job.lanes) if pack.parted else job.lanes
             pack.key = key
             return pack.lanes
+
+    def part(self, claim: Claim, groups: Sequence[Sequence[int]]) -> None:
+        """Give running trials of the claimed pack, by number, packs of their own."""
+        with self.database.writing() as session:
+            _, pack = fence(session, claim)
+            trials = {trial.number: trial for trial in running(session, pack)}
+            part(session, pack, [[trials[n] for n in group if n in trials] for group in groups])
 
     def record(self, claim: Claim, events: Sequence[Event], saved: dict[int, Checkpointed]) -> list[str]:
         """Write down what happened to trials of the claimed pack, all of it or nothing.
 
-        `saved` has the checkpoint of each trial that may lead. Returns the paths of files that no row needs any more.
-        LeaseLost where another has claimed the pack.
+        What is said of a trial that somebody has cancelled is left out. `saved` has the checkpoint of each trial that
+        is worth keeping. Returns the paths of files that no row needs any more. LeaseLost where another has claimed
+        the pack or it was ended.
         """
-        unneeded: list[str] = []
         with self.database.writing() as session:
-            pack = fence(session, claim)
-            job = lock_job(session, claim.job_id)
+            job, pack = fence(session, claim)
             numbers = {event.number for event in events}
             of_pack = (col(Trial.pack_id) == pack.id, col(Trial.number).in_(numbers))
             trials = {trial.number: trial for trial in session.scalars(select(Trial).where(*of_pack))}
+            unneeded = {path for path, _ in saved.values()}
             for event in events:
-                trial = trials[event.number]
+                trial = trials.get(event.number)
+                if trial is None or trial.state != TrialState.RUNNING:
+                    continue
                 match event:
                     case Started():
-                        _start(session, job, trial, event)
+                        _start(job, trial, event)
                     case Measured():
                         _measure(session, job, trial, event, claim)
                     case Finished():
-                        _finish(session, job, trial, event)
+                        _finish(session, job, trial, event, pack.lease_owner)
                         if event.number in saved:
-                            unneeded += _crown(session, job, trial, saved[event.number])
-                        trial_changed(session, job, trial, pack.lease_owner)
+                            unneeded -= _crown(session, job, trial, saved[event.number])
                 session.flush()
-        return unneeded
+            return sorted(unneeded | set(drop(session, outdone(session, job)) if saved else []))
 
-    def leads(self, claim: Claim, number: int, value: float) -> bool:
-        """Whether a value would make a trial the best of its job so far."""
+    def worth_keeping(self, claim: Claim, number: int, value: float) -> bool:
+        """Whether a trial's checkpoint would be kept if it ended with this value."""
         with self.database.reading() as session:
-            return _leads(session.get_one(Job, claim.job_id), number, value)
+            trial = session.scalars(select(Trial).where(*_of(claim.job_id, number))).one()
+            return worth_keeping(session, session.get_one(Job, claim.job_id), trial, value)
+
+    def keep(self, claim: Claim, position: int, saved: Checkpointed) -> list[str]:
+        """Note a checkpoint of the claimed pack; the paths of files that no row needs any more.
+
+        The one before stays, for the case that this one is damaged.
+        """
+        path, file = saved
+        with self.database.writing() as session:
+            job, pack = fence(session, claim)
+            before = kept(session, pack)
+            pack.position, pack.losses, pack.not_before = position, 0, None
+            first = session.scalar(select(func.min(Trial.number)).where(col(Trial.pack_id) == pack.id)) or 0
+            artifact = _artifact(session, job, first, "pack", path, file)
+            artifact.pack_id = pack.id
+            session.add(artifact)
+            session.flush()
+            return drop(session, before[1:])
+
+    def discard(self, claim: Claim, checkpoint: Artifact, why: str) -> None:
+        """Forget a checkpoint of the claimed pack that is damaged; its file stays, to be looked at."""
+        with self.database.writing() as session:
+            job, pack = fence(session, claim)
+            session.delete(session.get_one(Artifact, checkpoint.id))
+            note_job(session, job, f"pack {pack.id} cannot go on from a checkpoint: {why}", pack.lease_owner)
 
     def changes(self, job_id: str, after: int) -> tuple[list[TrialRecord], int]:
         """The trials of a job that changed after number `after` of its counter, and the number to ask from next."""
@@ -150,41 +195,63 @@ class Ledger:
                 return [], after
             objective = session.get_one(Job, job_id).spec["objective"]
             values = _values(session, job_id, after, objective)
-            records = [
-                TrialRecord(t.number, TrialState(t.state), t.suggestion, t.attrs, values[cast("int", t.id)], t.value)
-                for t in trials
-            ]
+            records = [_record(t, values=values[cast("int", t.id)]) for t in trials]
             return records, trials[-1].sequence
 
 
-def _start(session: Session, job: Job, trial: Trial, event: Started) -> None:
-    """A trial has its hyper-parameters; what an earlier attempt measured is forgotten."""
-    session.execute(delete(Measurement).where(col(Measurement.trial_id) == trial.id))
+def _record(trial: Trial, **more: Any) -> TrialRecord:
+    """A row as a search needs it."""
+    return TrialRecord(
+        trial.number,
+        TrialState(trial.state),
+        trial.suggestion,
+        trial.attrs,
+        value=trial.value,
+        enqueued=trial.enqueued,
+        reason=trial.reason or "",
+        start_step=trial.start_step,
+        **more,
+    )
+
+
+def _rungs(session: Session, pack_id: int) -> dict[int, dict[int, Recorded]]:
+    """What was measured of a pack's trials, by trial id and step."""
+    rows = session.scalars(
+        select(Measurement).join(Trial, col(Trial.id) == Measurement.trial_id).where(col(Trial.pack_id) == pack_id)
+    )
+    names = {field.name for field in fields(Recorded)}
+    found: dict[int, dict[int, Recorded]] = defaultdict(dict)
+    for row in rows:
+        found[row.trial_id][row.step] = Recorded(**row.model_dump(include=names))
+    return found
+
+
+def _start(job: Job, trial: Trial, event: Started) -> None:
+    """A trial has its hyper-parameters."""
     trial.params, trial.suggestion, trial.attrs = event.params, event.suggestion, event.attrs
     trial.init_seed, trial.start_step = event.init_seed, event.start_step
-    trial.epochs_run, trial.seconds = 0.0, 0.0
-    trial_stamped(job, trial)
+    trial.flops, trial.weights = event.flops, event.weights
+    stamp(job, trial)
 
 
 def _measure(session: Session, job: Job, trial: Trial, event: Measured, claim: Claim) -> None:
     """A trial has reached a rung."""
     row = Measurement(trial_id=cast("int", trial.id), job_id=job.id, **asdict(event.measurement))
-    row.sequence, row.lease_epoch = trial_stamped(job, trial), claim.epoch
+    row.sequence, row.lease_epoch = stamp(job, trial), claim.epoch
     session.add(row)
     trial.attrs = event.attrs
     trial.epochs_run = event.measurement.epoch
     trial.seconds += event.measurement.seconds
 
 
-def _finish(session: Session, job: Job, trial: Trial, event: Finished) -> None:
+def _finish(session: Session, job: Job, trial: Trial, event: Finished, by: str | None) -> None:
     """A trial has ended."""
-    trial.state, trial.reason, trial.finished_at = event.state, event.reason, clock(session)
     trial.value = event.value if event.state.judged else None
     if event.best:
         trial.best_epoch = event.best.epoch
         trial.train_loss, trial.val_loss = event.best.train_loss, event.best.val_loss
         trial.val_accuracy = event.best.val_accuracy
-    job.failures += event.state == TrialState.FAILED
+    end_trial(session, job, trial, event.state, event.reason, by)
 
 
 def _know_dataset(session: Session, name: str) -> None:
@@ -201,40 +268,25 @@ def _know_dataset(session: Session, name: str) -> None:
     session.execute(insert(Dataset).values(row.model_dump()).on_conflict_do_nothing())
 
 
-def _leads(job: Job, number: int, value: float) -> bool:
-    """Whether a value is the best of a job so far; of equals the trial that was begun first leads."""
-    if job.best_value is None or job.best_trial is None:
-        return True
-    if value == job.best_value:
-        return number < job.best_trial
-    return value > job.best_value if job.maximize else value < job.best_value
-
-
-def _crown(session: Session, job: Job, trial: Trial, saved: Checkpointed) -> list[str]:
-    """Make a trial the best of its job if it leads; the paths of checkpoints that are not needed any more."""
+def _crown(session: Session, job: Job, trial: Trial, saved: Checkpointed) -> set[str]:
+    """Keep a trial's checkpoint where it is worth it, and let the trial lead its job where it does; what is kept."""
     path, file = saved
-    if trial.value is None or not _leads(job, trial.number, trial.value):
-        return [path]
-    superseded = session.scalars(
-        select(Artifact).where(
-            col(Artifact.job_id) == job.id, col(Artifact.kind) == "checkpoint", col(Artifact.trial) == job.best_trial
-        )
-    ).all()
-    for artifact in superseded:
-        session.delete(artifact)
-    job.best_trial, job.best_value = trial.number, trial.value
-    session.add(
-        Artifact(
-            job_id=job.id,
-            trial=trial.number,
-            kind="checkpoint",
-            path=path,
-            sha256=file.sha256,
-            size=file.size,
-            created_at=clock(session),
-        )
-    )
-    return [artifact.path for artifact in superseded]
+    if trial.value is None or not worth_keeping(session, job, trial, trial.value):
+        return set()
+    session.add(_artifact(session, job, trial.number, "checkpoint", path, file))
+    if leads(job, trial.number, trial.value):
+        job.best_trial, job.best_value = trial.number, trial.value
+    session.flush()
+    return {path}
+
+
+def _artifact(session: Session, job: Job, trial: int, kind: str, path: str, file: Saved) -> Artifact:
+    at = clock(session)
+    return Artifact(job_id=job.id, trial=trial, kind=kind, path=path, sha256=file.sha256, size=file.size, created_at=at)
+
+
+def _of(job_id: str, number: int) -> tuple[Any, ...]:
+    return (col(Trial.job_id) == job_id, col(Trial.number) == number)
 
 
 def _values(session: Session, job_id: str, after: int, objective: str) -> dict[int, dict[int, float]]:

@@ -9,14 +9,17 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col
 
 from ml.artifacts import Saved
+from worker.controls import again
 from worker.db import Database
-from worker.errors import LeaseLost
-from worker.journal import account, clock, lock_job
-from worker.leases import Claim, end_pack, fence
+from worker.journal import account, clock, move_job
+from worker.leases import Claim, fence
+from worker.packs import end_pack
+from worker.retention import runner_up
 from worker.settlement import settle
-from worker.tables import Artifact, Champion, Job, ModelVersion, StopReason, TestOpening, Trial
+from worker.tables import Artifact, Champion, Event, Job, JobState, ModelVersion, TestOpening, Trial
 
 PUBLISH_ATTEMPTS = 5
+DISCARDED = "trained again, as its checkpoint was damaged"  # why a trial begins again
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,33 @@ class Publishing:
             ).one()
             return Winner(job, trial, checkpoint)
 
+    def discard(self, claim: Claim, winner: Winner, why: str) -> None:
+        """Train the winner again, as its checkpoint is damaged; the file stays, to be looked at.
+
+        A second time the job fails instead.
+        """
+        with self.database.writing() as session:
+            job, pack = fence(session, claim)
+            owner = pack.lease_owner
+            account(session, job)
+            end_pack(session, pack)
+            session.flush()
+            account(session, job)
+            if _was_discarded(session, winner.trial):
+                job.error = why
+                settle(session, job, owner)
+                return
+            session.delete(session.get_one(Artifact, winner.checkpoint.id))
+            session.flush()
+            job.stop_reason = None
+            move_job(session, job, JobState.RUNNING, why, owner)
+            again(session, job, session.get_one(Trial, winner.trial.id), DISCARDED, owner or "")
+            job.best_trial, job.best_value = runner_up(session, job)
+
     def open_test(self, claim: Claim) -> None:
         """Write down that the test images are about to be looked at, once a run of a job."""
         with self.database.writing() as session:
-            fence(session, claim)
-            job = lock_job(session, claim.job_id)
+            job, _ = fence(session, claim)
             if _opening(session, job) is None:
                 opening = TestOpening(
                     dataset_sha256=job.dataset_sha256,
@@ -80,7 +105,7 @@ class Publishing:
     def publish(self, claim: Claim, winner: Winner, published: Published) -> None:
         """Make the winner a version, and end pack and job with it.
 
-        LeaseLost where another has claimed the pack or somebody cancelled the job.
+        LeaseLost where another has claimed the pack or the job was cancelled.
         """
         for attempts_left in reversed(range(PUBLISH_ATTEMPTS)):
             try:
@@ -92,10 +117,8 @@ class Publishing:
 
     def _publish(self, claim: Claim, winner: Winner, published: Published) -> None:
         with self.database.writing() as session:
-            pack = fence(session, claim)
-            job = lock_job(session, claim.job_id)
-            if job.stop_reason == StopReason.CANCELLED:
-                raise LeaseLost("the job was cancelled before its winner was published")
+            job, pack = fence(session, claim)
+            owner = pack.lease_owner
             version = self._version(session, winner, published)
             opening = _opening(session, job)
             if opening is not None:
@@ -103,8 +126,9 @@ class Publishing:
             _move_champion(session, version)
             account(session, job)
             end_pack(session, pack)
+            session.flush()
             account(session, job)
-            settle(session, job)
+            settle(session, job, owner)
 
     def _version(self, session: Session, winner: Winner, published: Published) -> ModelVersion:
         job, trial = winner.job, winner.trial
@@ -147,6 +171,12 @@ class Publishing:
         session.add(version)
         session.flush()
         return version
+
+
+def _was_discarded(session: Session, trial: Trial) -> bool:
+    """Whether a trial was trained again before because its checkpoint was damaged."""
+    of_trial = (col(Event.job_id) == trial.job_id, col(Event.trial) == trial.number, col(Event.detail) == DISCARDED)
+    return session.scalar(select(col(Event.sequence)).where(*of_trial).limit(1)) is not None
 
 
 def _opening(session: Session, job: Job) -> TestOpening | None:

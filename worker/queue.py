@@ -10,6 +10,7 @@ from celery import Celery
 
 from ml.specs import TrainSpec, TuneSpec
 from worker.ledger import Ledger
+from worker.once import Once
 from worker.settings import settings
 from worker.tables import Job
 
@@ -50,9 +51,9 @@ app.conf.update(
 _ringer = ThreadPoolExecutor(1, thread_name_prefix="ring")
 
 
-def submit(ledger: Ledger, spec: TrainSpec | TuneSpec) -> Job:
+def submit(ledger: Ledger, spec: TrainSpec | TuneSpec, once: Once | None = None) -> Job:
     """Accept a job, then ring for a worker."""
-    job = ledger.accept(spec)
+    job = ledger.accept(spec, once)
     ring()
     return job
 

@@ -27,7 +27,9 @@ class Settings(BaseSettings):
     home: Path = Field(Path(".chiffre"), description="the folder that all state lies under")
     database_url: SecretStr | None = Field(None, description="SQLAlchemy URL; by default SQLite under the home")
     broker_url: SecretStr | None = Field(None, description="Celery's broker; by default a private Valkey")
-    artifacts: Path | None = Field(None, description="the folder of checkpoints; by default under the home")
+    artifacts: str | None = Field(
+        None, description="where artifacts lie: a folder, or `s3://bucket/prefix`; by default under the home"
+    )
     allowed_hosts: list[str] = Field(
         ["127.0.0.1", "localhost", "::1"],
         description="Host headers that are answered, as a JSON list; `*.example.org` and `*` work",
@@ -36,6 +38,7 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where trials train: auto, cpu or cuda")
     lease_seconds: float = Field(60, gt=0, description="a pack whose worker is silent this long goes to another")
     poll_seconds: float = Field(3, gt=0, description="how often an idle worker looks for work without being rung")
+    checkpoint_seconds: float = Field(15, ge=0, description="between two checkpoints of a running pack, at least")
     max_body_bytes: int = Field(1 << 20, ge=1024, description="largest request body")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
 
@@ -50,9 +53,14 @@ class Settings(BaseSettings):
         return self.broker_url.get_secret_value() if self.broker_url else None
 
     @property
+    def artifact_store(self) -> str:
+        """Where artifacts lie, as worker.store reads it: a folder or a URL."""
+        return self.artifacts or str(self.home / "artifacts")
+
+    @property
     def artifact_folder(self) -> Path:
-        """The folder of checkpoints."""
-        return self.artifacts or self.home / "artifacts"
+        """The folder of artifacts, where they lie in one."""
+        return Path(self.artifact_store)
 
 
 @cache

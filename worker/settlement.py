@@ -1,41 +1,46 @@
 """Settlement: what follows for a job when a pack has ended or somebody cancelled."""
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, or_, select
 from sqlmodel import Session, col
 
 from ml.records import TrialState
-from worker.journal import active_seconds, clock, job_changed
+from worker.journal import active_seconds, clock, move_job
 from worker.tables import Job, JobState, ModelVersion, Pack, Purpose, StopReason, Trial
 
 HOPELESS = 10  # trials that failed with none that worked; a job like this is stopped
 
 
-def settle(session: Session, job: Job) -> None:
+def settle(session: Session, job: Job, by: str | None) -> None:
     """Take a locked job as far as it can go: to publication, to its end, or nowhere while trials run or remain."""
-    if JobState(job.state).final or _open_packs(session, job):
+    if JobState(job.state).final or job.state == JobState.PAUSED or _open_packs(session, job):
         return
-    reason = job.stop_reason or spent(session, job)
+    reason = StopReason(job.stop_reason) if job.stop_reason else spent(session, job)
     if reason is None:
         return
     job.stop_reason = reason
-    if reason == StopReason.CANCELLED:
-        _end(session, job, JobState.CANCELLED, None)
-    elif job.error or job.best_trial is None:
-        _end(session, job, JobState.FAILED, job.error or _why_no_winner(session, job))
+    if job.error or job.best_trial is None:
+        end_job(session, job, JobState.FAILED, job.error or _why_no_winner(session, job), by)
     elif _published(session, job):
-        _end(session, job, JobState.COMPLETED, None)
+        end_job(session, job, JobState.COMPLETED, reason, by)
     else:
         if job.state != JobState.STOPPING:
-            job_changed(
-                session, job, JobState.STOPPING, f"no more trials ({reason}); publishing trial {job.best_trial}"
-            )
+            detail = f"no more trials ({reason}); publishing trial {job.best_trial}"
+            move_job(session, job, JobState.STOPPING, detail, by)
         session.add(Pack(job_id=job.id, purpose=Purpose.PUBLISH, key="", lanes=0))
 
 
-def _end(session: Session, job: Job, state: JobState, error: str | None) -> None:
-    job.error = error
+def end_job(session: Session, job: Job, state: JobState, detail: str, by: str | None) -> None:
+    """End a locked job none of whose packs is at work."""
+    job.error = detail if state == JobState.FAILED else None
     job.finished_at = clock(session)
-    job_changed(session, job, state, error or job.stop_reason)
+    move_job(session, job, state, detail, by)
+
+
+def reopen(session: Session, job: Job, why: str, by: str) -> None:
+    """Let a locked job that has ended go on, as another run of it."""
+    job.run += 1
+    job.stop_reason = job.error = job.finished_at = None
+    move_job(session, job, JobState.QUEUED, f"run {job.run}: {why}", by)
 
 
 def _open_packs(session: Session, job: Job) -> int:
@@ -44,8 +49,11 @@ def _open_packs(session: Session, job: Job) -> int:
 
 
 def _published(session: Session, job: Job) -> bool:
-    statement = select(col(ModelVersion.id)).where(col(ModelVersion.job_id) == job.id, col(ModelVersion.run) == job.run)
-    return session.scalar(statement) is not None
+    """Whether the winner is a version already, of this run or of one before."""
+    winner = and_(col(ModelVersion.trial) == job.best_trial, col(ModelVersion.value) == job.best_value)
+    this_run = col(ModelVersion.run) == job.run
+    statement = select(col(ModelVersion.id)).where(col(ModelVersion.job_id) == job.id, or_(this_run, winner))
+    return session.scalar(statement.limit(1)) is not None
 
 
 def spent(session: Session, job: Job) -> StopReason | None:

@@ -1,5 +1,6 @@
 """The supervisor: claims packs, lends each a trainer, keeps the lease while it trains, and stops it when asked."""
 
+from collections.abc import Collection
 from threading import Event, Thread
 from time import monotonic
 from typing import Any
@@ -8,11 +9,13 @@ import structlog
 
 from ml.records import Stop
 from worker.errors import LeaseLost
-from worker.leases import Claim, Leases
+from worker.leases import Claim, Leases, Orders
 from worker.queue import ring
+from worker.store import Store, drop_files
 from worker.trainers import TrainerDied, TrainerProcess, Trainers
 
 LOOK_SECONDS = 2.0  # how often a supervisor looks whether its pack must end
+AWAY_SECONDS = 5.0  # how long a pack rests whose trainer found the database or the storage away
 STOP_SECONDS = 8.0  # how long a trainer may take to end a pack before it is killed
 
 log = structlog.get_logger()
@@ -21,9 +24,10 @@ log = structlog.get_logger()
 class Supervisor:
     """One worker's part in all jobs."""
 
-    def __init__(self, leases: Leases, trainers: Trainers, poll_seconds: float) -> None:
+    def __init__(self, leases: Leases, trainers: Trainers, store: Store, poll_seconds: float) -> None:
         self.leases = leases
         self.trainers = trainers
+        self.store = store
         self.poll_seconds = poll_seconds
         self.draining = Event()
         self._workers: set[Thread] = set()
@@ -78,19 +82,21 @@ class Supervisor:
             answer = Watch(self.leases, trainer, claim, self.draining).until_answered()
         except TrainerDied as error:
             log.warning("trainer died", pack=claim.pack_id, how=str(error))
-            self.leases.died(claim, str(error))
-            return
+            answer = {"failed": str(error)}
         if "done" in answer:
             self._close(claim)
         elif "failed" in answer:
-            self.leases.died(claim, answer["failed"])
+            drop_files(self.store, self.leases.died(claim, answer["failed"]))
+        elif "full" in answer:
+            self.leases.hold(claim, answer["full"])
+        elif "away" in answer:
+            self.leases.release(claim, wait=AWAY_SECONDS)
         elif "published" not in answer:
-            # Drained, lost, or without its database: to release what another holds by now does nothing.
-            self.leases.release(claim)
+            self.leases.release(claim)  # drained or paused; where it is lost this does nothing
 
     def _close(self, claim: Claim) -> None:
         try:
-            self.leases.close(claim)
+            drop_files(self.store, self.leases.close(claim))
         except LeaseLost:
             log.warning("lease lost", pack=claim.pack_id)
 
@@ -104,28 +110,40 @@ class Watch:
         self.claim = claim
         self.draining = draining
         self.renewed = monotonic()  # when the last renewal that succeeded was sent
-        self.stopped: float | None = None
+        self.reason: Stop | None = None  # why the trainer was told to stop
+        self.stopped: float | None = None  # when the trainer was told to stop
+        self.cut: Collection[int] = ()  # the trials that it was told to leave out
 
     def until_answered(self) -> dict[str, Any]:
         """Wait for the trainer's answer, and kill it where the lease is lost or it does not stop."""
         while (answer := self.trainer.answer(min(LOOK_SECONDS, self.leases.seconds / 8))) is None:
-            if self.draining.is_set():
-                self.trainer.kill()
-                return {"released": self.claim.pack_id}
+            self._pass_on()
             if not self._keeps_lease():
                 log.warning("lease lost", pack=self.claim.pack_id)
                 self.trainer.kill()
                 return {"lost": self.claim.pack_id}
-            if self._overdue():
+            if self.stopped is not None and monotonic() - self.stopped > STOP_SECONDS:
                 log.warning("trainer does not stop", pack=self.claim.pack_id)
                 self.trainer.kill()
-                return {"done": self.claim.pack_id}
+                return {"done" if self.reason == Stop.SECONDS else "released": self.claim.pack_id}
         return answer
+
+    def _pass_on(self) -> None:
+        """Tell the trainer what it is to do."""
+        if self.stopped is not None:
+            return
+        orders = Orders(Stop.RELEASED) if self.draining.is_set() else self._orders()
+        if orders.cut != self.cut and orders.cut:
+            self.trainer.cut(orders.cut)
+            self.cut = orders.cut
+        if orders.stop is not None:
+            self.trainer.stop(orders.stop)
+            self.stopped, self.reason = monotonic(), orders.stop
 
     def _keeps_lease(self) -> bool:
         """Renew the lease when it is a quarter old; False where it is lost, or so old that it may be lost."""
         age = monotonic() - self.renewed
-        if age < self.leases.seconds / 4:
+        if age < self.leases.seconds / 4 or self.reason == Stop.CANCELLED:
             return True
         sent = monotonic()
         try:
@@ -137,19 +155,9 @@ class Watch:
             return age < self.leases.seconds * 2 / 3
         return True
 
-    def _overdue(self) -> bool:
-        """Pass on that the pack must end; True where that was said too long ago."""
-        if self.stopped is not None:
-            return monotonic() - self.stopped > STOP_SECONDS
-        reason = self._asked()
-        if reason is not None:
-            self.trainer.stop(reason)
-            self.stopped = monotonic()
-        return False
-
-    def _asked(self) -> Stop | None:
+    def _orders(self) -> Orders:
         try:
-            return self.leases.stop_asked(self.claim)
+            return self.leases.orders(self.claim)
         except Exception as error:  # the database is away; the lease decides how long that may last
             log.warning("could not look at a job", job=self.claim.job_id, error=str(error))
-            return None
+            return Orders(None, self.cut)

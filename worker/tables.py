@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Index, Integer, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Index, Integer, Text, UniqueConstraint, false
 from sqlmodel import Field, SQLModel
 
 # One convention, so that a migration can name every constraint on both databases.
@@ -104,6 +104,8 @@ class Pack(SQLModel, table=True):
     deaths: int = 0  # trainers that died on it while its trial was alone
     losses: int = Field(default=0, sa_column=Column(Integer, nullable=False, server_default="0"))
     not_before: float | None = None  # when it may be claimed again after a loss
+    # Made of another's trials: no more join.
+    parted: bool = Field(default=False, sa_column=Column(Boolean, nullable=False, server_default=false()))
     lease_owner: str | None = None
     lease_epoch: int = 0  # raised by every claim; a write with an older one is refused
     lease_expires_at: float | None = None

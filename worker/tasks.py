@@ -9,10 +9,12 @@ from typing import Any
 from celery.signals import setup_logging, worker_init, worker_shutdown, worker_shutting_down
 
 from worker.db import Database
+from worker.janitor import Janitor
 from worker.leases import Leases
 from worker.logs import configure_logging
 from worker.queue import RING, app
 from worker.settings import settings
+from worker.store import store_of
 from worker.supervisor import Supervisor
 from worker.trainers import Trainers
 
@@ -36,9 +38,11 @@ def _start(**_: Any) -> None:
     global _supervisor
     config = settings()
     owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
-    leases = Leases(Database(config.database), owner, config.lease_seconds)
-    _supervisor = Supervisor(leases, Trainers(config.trainers), config.poll_seconds)
+    database, store = Database(config.database), store_of(config)
+    leases = Leases(database, owner, config.lease_seconds)
+    _supervisor = Supervisor(leases, Trainers(config.trainers), store, config.poll_seconds)
     Thread(target=_supervisor.poll, daemon=True).start()
+    Janitor(database, leases, store, config.poll_seconds).start()
 
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]

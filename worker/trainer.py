@@ -6,11 +6,8 @@ the pipe does: nothing is left behind by a worker that dies.
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from multiprocessing.connection import Connection
-from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
@@ -21,105 +18,34 @@ import structlog
 import torch
 from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
 
-from ml.artifacts import load_checkpoint, save_checkpoint, write
+from ml.artifacts import checkpoint_of
 from ml.datasets import SplitName, cut, datasets
 from ml.errors import CheckpointError, ChiffreError
 from ml.evaluate import Images, evaluate, probabilities
 from ml.export import exported
 from ml.graph import onnx_bytes
-from ml.keys import Key
 from ml.layers import from_json, parameter_count, trains_alone
 from ml.modules import module_of
 from ml.predict import Predictor
 from ml.process import process_settings, warm_up
-from ml.records import Checkpoint, Event, Finished, Stop, TrialRecord
+from ml.records import Stop
 from ml.search import Search
 from ml.train import TrainingData
 from ml.tune import tune_pack
+from worker.book import JobSearch, LedgerBook
 from worker.db import Database
-from worker.errors import LeaseLost
+from worker.errors import LeaseLost, StorageAway, StorageFull
 from worker.leases import Claim
-from worker.ledger import Checkpointed, Ledger, tune_spec
+from worker.ledger import Ledger, tune_spec
 from worker.logs import configure_logging
 from worker.publishing import Published, Publishing
 from worker.settings import settings
+from worker.store import Store, drop_files, store_of
 from worker.tables import Job, Purpose
 
 log = structlog.get_logger()
 
 MAX_GRAPH_ERROR = 1e-5  # difference of probabilities between torch and ONNX Runtime that publication accepts
-
-
-@dataclass
-class JobSearch:
-    """A job's search, warm from one pack to the next."""
-
-    search: Search
-    seen: int = 0  # the job's counter up to which records were applied
-
-
-@dataclass
-class LedgerBook:
-    """A claimed pack as ml.tune's book."""
-
-    ledger: Ledger
-    claim: Claim
-    warm: JobSearch
-    orders: "Orders"
-    artifacts: Path
-    _begun: list[TrialRecord] | None = field(default=None)
-
-    def begun(self) -> list[TrialRecord]:
-        """The pack's trials that are still to be run, as they were when it was claimed."""
-        if self._begun is None:
-            self._begun = self.ledger.reservations(self.claim)
-        return self._begun
-
-    def reserve(self, fits: Callable[[int], bool]) -> TrialRecord | None:
-        """The next of the pack's trials, else one more of the job."""
-        return self.begun().pop(0) if self.begun() else self.ledger.reserve(self.claim, fits)
-
-    def width(self, key: Key, measured: Callable[[], int]) -> int:
-        """What the job's first pack was found to train best with."""
-        lanes = self.ledger.lanes(self.claim.job_id) or measured()
-        return self.ledger.settle_pack(self.claim, str(key), lanes)
-
-    def changes(self) -> Iterable[TrialRecord]:
-        """What any trainer changed in this job since this process last asked."""
-        records, self.warm.seen = self.ledger.changes(self.claim.job_id, self.warm.seen)
-        return records
-
-    def record(self, events: Sequence[Event]) -> None:
-        """Save the weights that lead, then write the rows that point to them, then drop what they replaced.
-
-        LeaseLost where the pack belongs to another by now.
-        """
-        saved: dict[int, Checkpointed] = {}
-        try:
-            for event in events:
-                if isinstance(event, Finished) and event.checkpoint and event.value is not None:
-                    saved |= self._save(event, event.checkpoint, event.value)
-            unneeded = self.ledger.record(self.claim, events, saved)
-        except LeaseLost:
-            self._drop(path for path, _ in saved.values())
-            raise
-        self._drop(unneeded)
-
-    def should_stop(self) -> Stop | None:
-        """What the supervisor said."""
-        return self.orders.stop
-
-    def _save(self, event: Finished, checkpoint: Checkpoint, value: float) -> dict[int, Checkpointed]:
-        """Save a trial's checkpoint if it leads."""
-        if not self.ledger.leads(self.claim, event.number, value):
-            return {}
-        # The epoch in the path keeps two claims of the same trial from writing the same file.
-        path = f"{self.claim.job_id}/{event.number}.{self.claim.epoch}.safetensors"
-        return {event.number: (path, save_checkpoint(self.artifacts / path, checkpoint))}
-
-    def _drop(self, paths: Iterable[str]) -> None:
-        for path in paths:
-            (self.artifacts / path).unlink(missing_ok=True)
 
 
 class Orders:
@@ -128,6 +54,7 @@ class Orders:
     def __init__(self, pipe: Connection) -> None:
         self.packs: SimpleQueue[Claim] = SimpleQueue()
         self.stop: Stop | None = None
+        self.cut: frozenset[int] = frozenset()
         self._pipe = pipe
         Thread(target=self._read, daemon=True).start()
 
@@ -140,24 +67,29 @@ class Orders:
             try:
                 order = orjson.loads(self._pipe.recv_bytes())
             except (EOFError, OSError):
-                os._exit(0)  # the worker is gone; whoever claims the pack next starts from what was committed
+                os._exit(0)  # the worker is gone
             if "stop" in order:
                 self.stop = Stop(order["stop"])
+            elif "cut" in order:
+                self.cut = frozenset(order["cut"])
             else:
-                self.stop = None
+                self.stop, self.cut = None, frozenset()
                 self.packs.put(Claim(order["pack"], order["job"], order["epoch"], Purpose(order["purpose"])))
 
 
 class Trainer:
-    """Works on one pack after another, keeping searches and data warm."""
+    """What a training process does with the packs that it is lent."""
 
-    def __init__(self, database: Database, orders: Orders, artifacts: Path, device: str) -> None:
+    def __init__(
+        self, database: Database, orders: Orders, store: Store, device: str, checkpoint_seconds: float
+    ) -> None:
         self.ledger = Ledger(database)
         self.publishing = Publishing(database)
         self.database = database
         self.orders = orders
-        self.artifacts = artifacts
+        self.store = store
         self.device = device
+        self.checkpoint_seconds = checkpoint_seconds
         self._searches: dict[str, JobSearch] = {}
 
     def work(self, claim: Claim) -> dict[str, Any]:
@@ -169,26 +101,32 @@ class Trainer:
             self.train(claim)
         except LeaseLost:
             return {"lost": claim.pack_id}
-        except (OperationalError, InterfaceError, TimeoutError) as error:  # the database is away; nobody is charged
-            log.warning("database away", pack=claim.pack_id, error=str(error))
-            return {"released": claim.pack_id}
+        except StorageFull as error:
+            return {"full": str(error)}
+        except (OperationalError, InterfaceError, TimeoutError, StorageAway) as error:  # nobody is charged
+            log.warning("database or storage away", pack=claim.pack_id, error=str(error))
+            return {"away": claim.pack_id}
         except ChiffreError as error:
             return {"failed": str(error)}
-        return {"done": claim.pack_id}
+        return {"released" if self.orders.stop == Stop.RELEASED else "done": claim.pack_id}
 
     def train(self, claim: Claim) -> None:
         """Train the pack's trials, and those of the job that can train beside them."""
         warm = self._search(claim.job_id)
         spec = warm.search.spec
         data = training_data(spec.dataset, spec.split, spec.seed, self.device)
-        book = LedgerBook(self.ledger, claim, warm, self.orders, self.artifacts)
-        while book.begun() and tune_pack(spec, data, book, warm.search):
-            pass
+        book = LedgerBook(self.ledger, claim, warm, self.orders, self.store, self.checkpoint_seconds)
+        tune_pack(spec, data, book, warm.search)
 
     def publish(self, claim: Claim) -> None:
         """Turn the job's winner into a version: the graph, checked against torch, and the test images, opened once."""
         winner = self.publishing.winner(claim)
-        checkpoint = load_checkpoint(self.artifacts / winner.checkpoint.path, winner.checkpoint.sha256)
+        try:
+            content = self.store.read(winner.checkpoint.path, winner.checkpoint.sha256)
+            checkpoint = checkpoint_of(content, winner.checkpoint.path)
+        except CheckpointError as error:
+            self.publishing.discard(claim, winner, str(error))
+            return
         layers, shape = from_json(checkpoint.card["layers"]), tuple(checkpoint.card["shape"])
         module = module_of(layers, init_seed=0)
         module.load_state_dict({name: torch.from_numpy(array) for name, array in checkpoint.weights.items()})
@@ -196,12 +134,13 @@ class Trainer:
         onnx = exported(module, shape) if alone else onnx_bytes(layers, checkpoint.weights, shape)
         spec = tune_spec(winner.job)
         _check_graph(module, Predictor(onnx, shape, ()), training_data(spec.dataset, spec.split, spec.seed, "cpu"))
-        path = f"{claim.job_id}/{winner.trial.number}.{claim.epoch}.onnx"
+        path = f"{claim.job_id}/{winner.trial.number}.{claim.pack_id}.{claim.epoch}.onnx"
+        saved = self.store.write(path, onnx)
         self.publishing.open_test(claim)
         test_loss, test_accuracy = evaluate(module, _test_images(spec.dataset, spec.split), spec.loss)
         published = Published(
             path,
-            write(self.artifacts / path, onnx),
+            saved,
             list(shape),
             list(checkpoint.card["classes"]),
             parameter_count(layers),
@@ -211,7 +150,7 @@ class Trainer:
         try:
             self.publishing.publish(claim, winner, published)
         except LeaseLost:
-            (self.artifacts / path).unlink(missing_ok=True)
+            drop_files(self.store, [path])
             raise
 
     def _search(self, job_id: str) -> JobSearch:
@@ -257,7 +196,10 @@ def main() -> None:
     warm_up()
     pipe = Connection(int(sys.argv[1]))
     orders = Orders(pipe)
-    trainer = Trainer(Database(settings().database), orders, settings().artifact_folder, _device(settings().device))
+    config = settings()
+    trainer = Trainer(
+        Database(config.database), orders, store_of(config), _device(config.device), config.checkpoint_seconds
+    )
     pipe.send_bytes(orjson.dumps({"ready": os.getpid()}))
     while True:
         pipe.send_bytes(orjson.dumps(trainer.work(orders.next())))

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Collection
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
@@ -60,6 +61,10 @@ class TrainerProcess:
     def stop(self, reason: Stop) -> None:
         """Ask for the pack to be ended at the next step."""
         self._send({"stop": reason})
+
+    def cut(self, numbers: Collection[int]) -> None:
+        """Ask for these trials to be left out from the next step on."""
+        self._send({"cut": sorted(numbers)})
 
     def answer(self, timeout: float) -> dict[str, Any] | None:
         """How the pack went, None while it is being worked on; TrainerDied where the process ended."""

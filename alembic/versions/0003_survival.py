@@ -16,6 +16,7 @@ def columns() -> dict[str, list[sa.Column]]:
         "pack": [
             sa.Column("losses", sa.Integer(), nullable=False, server_default="0"),
             sa.Column("not_before", sa.Float(), nullable=True),
+            sa.Column("parted", sa.Boolean(), nullable=False, server_default=sa.false()),
         ],
         "trial": [
             sa.Column("enqueued", sa.JSON(none_as_null=True), nullable=True),

@@ -6,17 +6,19 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, cast
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator
 from sqlalchemy import func, select
 from sqlmodel import Session, col
 
-from api.deps import DatabaseDep, LedgerDep
+from api.deps import ControlsDep, DatabaseDep, LedgerDep, OnceDep, StoreDep
 from api.errors import BadInput
 from api.paging import Order, Page, page_of
 from api.schemas import (
     Best,
+    Enqueued,
+    JobChange,
     JobDetail,
     JobPage,
     JobPublic,
@@ -31,10 +33,12 @@ from ml.params import describe
 from ml.records import TrialState
 from ml.specs import TrainSpec, TuneSpec
 from worker.clock import to_datetime
+from worker.controls import Controls
 from worker.db import Database
 from worker.errors import NotFound
 from worker.journal import active_seconds
-from worker.queue import submit
+from worker.queue import ring, submit
+from worker.store import drop_files
 from worker.tables import Event, Job, JobState, Measurement, ModelVersion, Pack, Trial
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
@@ -48,24 +52,27 @@ def _an_id(job_id: str) -> str:
 
 
 JobId = Annotated[str, Path(description="a job's id, as POST answered it"), AfterValidator(_an_id)]
+TrialNumber = Annotated[int, Path(ge=0, lt=2**31)]
 Limit = Annotated[int, Query(ge=1, le=1000, description="rows a page")]
 Cursor = Annotated[str | None, Query(max_length=2000, description="next_cursor of the page before")]
 
+PLAIN = {"id", "kind", "state", "stop_reason", "error", "model", "dataset"} | {"trial_limit", "seconds_limit"}
+PLAIN |= {"run", "lanes"}  # what a job's row says as it is
 CSV_COLUMNS = ("epochs_run", "best_epoch", "train_loss", "val_loss", "val_accuracy", "value", "seconds")
 SORTABLE = ("number", "state", "created_at", "finished_at", *CSV_COLUMNS)
 CSV_PAGE = 500  # rows read at a time; no session is open while they are sent
 
 
 @router.post("/train", status_code=202)
-def train(spec: TrainSpec, ledger: LedgerDep, response: Response) -> JobDetail:
+def train(spec: TrainSpec, ledger: LedgerDep, once: OnceDep, response: Response) -> JobDetail:
     """Train one network with fixed hyper-parameters."""
-    return _accepted(submit(ledger, spec), ledger, response)
+    return _accepted(submit(ledger, spec, once), ledger, response)
 
 
 @router.post("/tune", status_code=202)
-def tune(spec: TuneSpec, ledger: LedgerDep, response: Response) -> JobDetail:
+def tune(spec: TuneSpec, ledger: LedgerDep, once: OnceDep, response: Response) -> JobDetail:
     """Search the hyper-parameters of one network."""
-    return _accepted(submit(ledger, spec), ledger, response)
+    return _accepted(submit(ledger, spec, once), ledger, response)
 
 
 @router.get("")
@@ -94,11 +101,33 @@ def get_job(job_id: JobId, database: DatabaseDep) -> JobDetail:
 
 
 @router.post("/{job_id}/cancel", status_code=202)
-def cancel(job_id: JobId, ledger: LedgerDep) -> JobDetail:
+def cancel(job_id: JobId, controls: ControlsDep, store: StoreDep, after: BackgroundTasks) -> JobDetail:
     """End a job; its running trials are cut within seconds. A job that has ended stays as it is."""
-    job = ledger.cancel(job_id)
-    with ledger.database.reading() as session:
-        return _detail(session, job)
+    job, unneeded = controls.cancel(job_id)
+    after.add_task(drop_files, store, unneeded)
+    return _answer(controls, job)
+
+
+@router.post("/{job_id}/pause", status_code=202)
+def pause(job_id: JobId, controls: ControlsDep) -> JobDetail:
+    """Stop work on a job until it is resumed; its trials go on later from where they were."""
+    return _answer(controls, controls.pause(job_id))
+
+
+@router.post("/{job_id}/resume", status_code=202)
+def resume(job_id: JobId, controls: ControlsDep) -> JobDetail:
+    """Let a paused job go on."""
+    job = controls.resume(job_id)
+    ring()
+    return _answer(controls, job)
+
+
+@router.patch("/{job_id}")
+def extend(job_id: JobId, change: JobChange, controls: ControlsDep) -> JobDetail:
+    """Change a job's budget; a completed job whose new budget allows for more goes on."""
+    job = controls.extend(job_id, change.budget.model_dump(exclude_unset=True))
+    ring()
+    return _answer(controls, job)
 
 
 @router.get("/{job_id}/trials", responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}})
@@ -127,7 +156,7 @@ def list_trials(
 
 
 @router.get("/{job_id}/trials/{number}")
-def get_trial(job_id: JobId, number: Annotated[int, Path(ge=0, lt=2**31)], database: DatabaseDep) -> TrialDetail:
+def get_trial(job_id: JobId, number: TrialNumber, database: DatabaseDep) -> TrialDetail:
     """One trial with every epoch."""
     with database.reading() as session:
         job = _job(session, job_id)
@@ -146,6 +175,33 @@ def get_trial(job_id: JobId, number: Annotated[int, Path(ge=0, lt=2**31)], datab
         )
 
 
+@router.post("/{job_id}/trials", status_code=202)
+def enqueue(job_id: JobId, wanted: Enqueued, controls: ControlsDep, once: OnceDep, response: Response) -> TrialPublic:
+    """Try a configuration of your own beside those that the sampler draws; it counts as one trial of the budget."""
+    trial = controls.enqueue(job_id, wanted.params, once)
+    ring()
+    response.headers["Location"] = f"/jobs/{job_id}/trials/{trial.number}"
+    return TrialPublic.of(trial)
+
+
+@router.post("/{job_id}/trials/{number}/cancel", status_code=202)
+def cancel_trial(
+    job_id: JobId, number: TrialNumber, controls: ControlsDep, store: StoreDep, after: BackgroundTasks
+) -> TrialPublic:
+    """End one trial; the job goes on. A trial that has ended stays as it is."""
+    trial, unneeded = controls.cancel_trial(job_id, number)
+    after.add_task(drop_files, store, unneeded)
+    return TrialPublic.of(trial)
+
+
+@router.post("/{job_id}/trials/{number}/retry", status_code=202)
+def retry(job_id: JobId, number: TrialNumber, controls: ControlsDep) -> TrialPublic:
+    """Run a failed trial again; a job that has ended goes on for it."""
+    trial = controls.retry(job_id, number)
+    ring()
+    return TrialPublic.of(trial)
+
+
 def _link_next(request: Request, response: Response, page: Page) -> None:
     """Name the next page in a header too (RFC 8288)."""
     if page.next_cursor is not None:
@@ -157,6 +213,11 @@ def _accepted(job: Job, ledger: LedgerDep, response: Response) -> JobDetail:
     response.headers["Location"] = f"/jobs/{job.id}"
     response.headers["Retry-After"] = "1"
     with ledger.database.reading() as session:
+        return _detail(session, job)
+
+
+def _answer(controls: Controls, job: Job) -> JobDetail:
+    with controls.database.reading() as session:
         return _detail(session, job)
 
 
@@ -185,7 +246,19 @@ def _summary(session: Session, job: Job) -> dict[str, Any]:
         .order_by(col(ModelVersion.run).desc())
     )
     best = job.best_trial is not None and job.best_value is not None
-    plain = {"id", "kind", "state", "stop_reason", "error", "model", "dataset", "trial_limit", "lanes"}
+    plain = {
+        "id",
+        "kind",
+        "state",
+        "stop_reason",
+        "error",
+        "model",
+        "dataset",
+        "trial_limit",
+        "seconds_limit",
+        "run",
+        "lanes",
+    }
     return {
         **job.model_dump(include=plain),
         "trials": dict(sorted((state, count) for state, count in counts)),

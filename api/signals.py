@@ -1,0 +1,36 @@
+"""The signals that end this process, heard before the server has waited for its open responses."""
+
+import signal
+from asyncio import get_running_loop
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import current_thread, main_thread
+from types import FrameType
+
+ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def on_ending(*stops: Callable[[], None]) -> Iterator[None]:
+    """Call these in the loop as soon as the process is told to end; then whoever was to hear of it before.
+
+    uvicorn ends the lifespan only when all responses are complete: a stream that waited for that would never end.
+    """
+    if current_thread() is not main_thread():  # of a test; only the main thread hears signals
+        yield
+        return
+    loop = get_running_loop()
+    servers = {number: handler for number in ENDING if callable(handler := signal.getsignal(number))}
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        for stop in stops:
+            loop.call_soon_threadsafe(stop)
+        servers[signal.Signals(number)](number, frame)
+
+    for number in servers:
+        signal.signal(number, hear)
+    try:
+        yield
+    finally:
+        for number, handler in servers.items():
+            signal.signal(number, handler)

@@ -1,0 +1,84 @@
+"""Retention: whose checkpoints a job keeps.
+
+The best trial's, and those of trials that no other beats in everything: at least as good an objective with no more
+FLOPs and no more weights. The rest is removed, so that a thousand trials do not fill a disk. What a version was made of
+stays.
+"""
+
+from dataclasses import dataclass
+from math import inf
+from typing import Any, cast
+
+from sqlalchemy import select
+from sqlmodel import Session, col
+
+from worker.tables import Artifact, Job, ModelVersion, Trial
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a trial is held against others by."""
+
+    number: int
+    value: float  # the higher, the better
+    flops: float
+    weights: float
+
+    @classmethod
+    def of(cls, job: Job, trial: Trial, value: float) -> "Standing":
+        """A trial of a job, with the value that it has or may get."""
+        sizes = [inf if size is None else size for size in (trial.flops, trial.weights)]
+        return cls(trial.number, value if job.maximize else -value, *sizes)
+
+    def beats(self, other: "Standing") -> bool:
+        """Whether the other is nowhere better; of equals the first is kept."""
+        mine = (-self.value, self.flops, self.weights)
+        its = (-other.value, other.flops, other.weights)
+        no_worse = all(a <= b for a, b in zip(mine, its, strict=True))
+        return no_worse and (mine != its or self.number < other.number)
+
+
+def leads(job: Job, number: int, value: float) -> bool:
+    """Whether a value is the best of a job so far; of equals the trial that was begun first leads."""
+    if job.best_value is None or job.best_trial is None:
+        return True
+    if value == job.best_value:
+        return number <= job.best_trial
+    return value > job.best_value if job.maximize else value < job.best_value
+
+
+def worth_keeping(session: Session, job: Job, trial: Trial, value: float) -> bool:
+    """Whether the checkpoint of a trial with this value would be kept."""
+    own = Standing.of(job, trial, value)
+    return leads(job, trial.number, value) or not any(other.beats(own) for other in _front(session, job))
+
+
+def outdone(session: Session, job: Job) -> list[Artifact]:
+    """The checkpoints of a job that need not be kept."""
+    front = _front(session, job)
+    beaten = {one.number for one in front if any(other.beats(one) for other in front)} - {job.best_trial}
+    published = select(col(ModelVersion.checkpoint_id)).where(col(ModelVersion.job_id) == job.id)
+    statement = select(Artifact).where(*_of(job), col(Artifact.trial).in_(beaten), col(Artifact.id).not_in(published))
+    return list(session.scalars(statement)) if beaten else []
+
+
+def runner_up(session: Session, job: Job) -> tuple[int | None, float | None]:
+    """The best of a job's trials that have a checkpoint, and its value; None where there is none."""
+    front = _front(session, job)
+    if not front:
+        return None, None
+    best = max(front, key=lambda one: (one.value, -one.number))
+    return best.number, best.value if job.maximize else -best.value
+
+
+def _front(session: Session, job: Job) -> list[Standing]:
+    """The trials of a job that have a checkpoint."""
+    with_checkpoint = select(col(Artifact.trial)).where(*_of(job))
+    statement = select(Trial).where(
+        col(Trial.job_id) == job.id, col(Trial.number).in_(with_checkpoint), col(Trial.value).is_not(None)
+    )
+    return [Standing.of(job, trial, cast("float", trial.value)) for trial in session.scalars(statement)]
+
+
+def _of(job: Job) -> tuple[Any, ...]:
+    return (col(Artifact.job_id) == job.id, col(Artifact.kind) == "checkpoint")
