@@ -9,8 +9,10 @@ WORKDIR /app
 # that leaves the requirements alone (a linter's rule, the version) does not install anything again.
 FROM base AS requirements
 COPY pyproject.toml ./
+# With the extra for S3, 35 MB: where artifacts lie is then for the environment to say, not for whoever builds.
 RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb')); \
-    print(*project['project']['dependencies'], sep='\n', file=open('run.txt', 'w')); \
+    extra = project['project']['optional-dependencies']['s3']; \
+    print(*project['project']['dependencies'], *extra, sep='\n', file=open('run.txt', 'w')); \
     print(*project['build-system']['requires'], sep='\n', file=open('build.txt', 'w'))"
 
 # The package, installed as from a wheel: with its metadata (the API shows its version) and compiled, which the

@@ -7,7 +7,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 WORKERS ?= 2
 
-.PHONY: demo up test check lint format clean setup setup-dev
+.PHONY: demo up test check chaos lint format clean setup setup-dev
 
 demo: setup ## run the main job from beginning to end
 	$(BIN)/chiffre demo
@@ -20,6 +20,9 @@ test: lint ## every test not marked long
 
 check: lint ## every test
 	$(BIN)/pytest -n $(WORKERS)
+
+chaos: setup-dev ## an hour of faults, seed after seed from CHAOS_SEED; CHAOS_SECONDS=60 for a minute of them
+	CHAOS_SECONDS=$(or $(CHAOS_SECONDS),3600) $(BIN)/pytest tests/acceptance/faults/test_nemesis.py -k chaos -s
 
 lint: setup-dev ## ruff and a strict type checker
 	$(BIN)/ruff check .

@@ -15,6 +15,8 @@ from api.streams import TooManyStreams
 from ml.errors import ChiffreError, SpecError, UnknownName
 from worker.errors import Conflict, KeyReused, NotFound
 
+PREFIXES = {"query": "?", "path": "/", "header": "", "cookie": ""}  # of the pointer to a parameter
+
 log = structlog.get_logger()
 
 
@@ -69,7 +71,7 @@ def _field_error(error: dict[str, Any], body: Any) -> FieldError:
         return FieldError(pointer="#", detail=f"not valid JSON: {error.get('ctx', {}).get('error', detail)}")
     if where == "body":
         return FieldError(pointer=_body_pointer(_without_tags(path, body)), detail=detail)
-    return FieldError(pointer=f"{'?' if where == 'query' else '/'}{'/'.join(map(str, path))}", detail=detail)
+    return FieldError(pointer=PREFIXES[where] + "/".join(map(str, path)), detail=detail)
 
 
 def _without_tags(path: list[str | int], body: Any) -> list[str | int]:

@@ -14,7 +14,7 @@ MAX_ERRORS = 20  # 784 bad pixels are one mistake, not 784
 class FieldError(BaseModel):
     """One thing wrong with a request."""
 
-    pointer: str  # "#/…" into the body, "?name" in the query, "/name" in the path
+    pointer: str  # "#/…" into the body, "?name" in the query, "/name" in the path, a header by its name
     detail: str
 
 

@@ -94,6 +94,7 @@ class Streams:
 
     def __init__(self, database: Database) -> None:
         self.stopping = False
+        self.open = 0
         self._database = database
         self._watched: dict[str, Watched] = {}
         self._somebody = anyio.Event()  # set while there is a stream
@@ -101,15 +102,17 @@ class Streams:
     @contextmanager
     def watching(self, job_id: str) -> Iterator[Watched]:
         """A job, watched by one stream more; TooManyStreams where that is one too many."""
-        if sum(watched.streams for watched in self._watched.values()) >= MAX_STREAMS:
+        if self.open >= MAX_STREAMS:
             raise TooManyStreams(f"{MAX_STREAMS} event streams are open already; close some, or start another API")
         watched = self._watched.setdefault(job_id, Watched(self._database, job_id))
         watched.streams += 1
+        self.open += 1
         self._somebody.set()
         try:
             yield watched
         finally:
             watched.streams -= 1
+            self.open -= 1
             if not watched.streams:
                 del self._watched[job_id]
             if not self._watched:

@@ -78,8 +78,10 @@ class Search:
         """Note the step and the objective of running trials, by number; those that the pruner would end.
 
         Trials that reach a rung together are judged together: each against all of them. A pruner that met them one by
-        one would let the first go on, and the best of those before, however bad.
+        one would let the first go on, and the best of those before, however bad. One that has been ended elsewhere is
+        not judged.
         """
+        reached = {number: at for number, at in reached.items() if not self._ended(number)}
         for number, (step, value) in reached.items():
             self._storage.set_trial_intermediate_value(self._id(number), step, value)
         trials = [self._storage.get_trial(self._id(number)) for number in reached]
@@ -89,6 +91,9 @@ class Search:
             for trial in trials:
                 self._pruner.prune(self._study(trial.number), trial)
         return {trial.number for trial in trials if self._pruner.prune(self._study(trial.number), trial)}
+
+    def _ended(self, number: int) -> bool:
+        return bool(self._storage.get_trial(self._id(number)).state.is_finished())
 
     def attrs(self, number: int) -> dict[str, Any]:
         """What Optuna has noted about a trial."""

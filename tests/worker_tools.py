@@ -57,7 +57,12 @@ class Work:
 
     def cancel(self, job: Job) -> Job:
         """Cancel a job."""
-        return Controls(self.database).cancel(job.id)[0]
+        return self.controls.cancel(job.id)[0]
+
+    @property
+    def controls(self) -> Controls:
+        """What people can ask for."""
+        return Controls(self.database)
 
     def pack(self, trials: int, leases: Leases | None = None) -> Claim:
         """Claim a pack and begin so many trials in it."""

@@ -8,7 +8,7 @@ import hashlib
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from io import BytesIO
+from http import HTTPStatus
 from time import sleep
 from typing import Any, Self
 
@@ -26,7 +26,6 @@ SILENCE_SECONDS = 10.0  # how long the other side may say nothing before an atte
 ATTEMPTS = 4  # of each request, when none is answered or the answer is an error that may pass
 CONFLICT_PAUSES = (0.1, 0.5, 2.0)  # seconds, while an earlier attempt at the same object is still being dealt with
 
-CONFLICT, TAKEN, NOT_IMPLEMENTED, NO_ROOM = 409, 412, 501, 507
 FULL = {"InsufficientStorage", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull"}
 REFUSED = "look at AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and at what they are allowed to do"
 ADVICE = {
@@ -65,14 +64,13 @@ class S3Store:
             try:
                 self._create(key, content)
             except ClientError as error:
-                if _status(error) == TAKEN:
-                    self._compare(key, saved)
-                elif (
-                    _status(error) == NOT_IMPLEMENTED
-                ):  # storage that knows no conditions; keys are new by their making
-                    self._put(key, content)
-                else:
-                    raise
+                match _status(error):
+                    case HTTPStatus.PRECONDITION_FAILED:
+                        self._compare(key, saved)
+                    case HTTPStatus.NOT_IMPLEMENTED:  # storage that knows no conditions; keys are new by their making
+                        self._put(key, content)
+                    case _:
+                        raise
         return saved
 
     def read(self, key: str, sha256: str) -> bytes:
@@ -101,12 +99,12 @@ class S3Store:
                         yield key, entry["LastModified"].timestamp()
 
     def _create(self, key: str, content: bytes) -> None:
-        """Store an object that is new; ClientError with the status TAKEN where there is one."""
+        """Store an object that is new; ClientError with status 412 where there is one."""
         for pause in CONFLICT_PAUSES:
             try:
                 return self._put(key, content, IfNoneMatch="*")
             except ClientError as error:
-                if _status(error) != CONFLICT:
+                if _status(error) != HTTPStatus.CONFLICT:
                     raise
             sleep(pause)
         return self._put(key, content, IfNoneMatch="*")
@@ -115,8 +113,7 @@ class S3Store:
         answer = self._client.put_object(
             Bucket=self.bucket,
             Key=self.prefix + key,
-            # As a file, which is sent piece by piece: bytes would have to be through within one timeout.
-            Body=BytesIO(content),
+            Body=content,
             ChecksumSHA256=b64encode(hashlib.sha256(content).digest()).decode(),
             **condition,
         )
@@ -147,7 +144,7 @@ class S3Store:
 
     def _answered(self, error: ClientError, key: str) -> StorageFull | StorageAway:
         code = str(error.response.get("Error", {}).get("Code"))
-        if code in FULL or _status(error) == NO_ROOM:
+        if code in FULL or _status(error) == HTTPStatus.INSUFFICIENT_STORAGE:
             return StorageFull(f"the bucket {self.bucket} has no room for {key} ({code}); make some, or move it all")
         advice = ADVICE.get(code, "try again later, or ask who keeps it")
         return StorageAway(f"the bucket {self.bucket} answers {code} for {key}; {advice}")

@@ -30,7 +30,9 @@ def _an_event_id(text: object) -> object:
 
 EventId = Annotated[int, BeforeValidator(_an_event_id)]
 After = Annotated[EventId, Query(description="the id of the last event that is known already")]
-LastEventId = Annotated[EventId | None, Header(description="the same, as browsers send it; stands above the query")]
+LastEventId = Annotated[
+    EventId | None, Header(alias="Last-Event-ID", description="the same, as browsers send it; stands above the query")
+]
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ def publish(
 def _win(work: Work, artifacts: Path, job: Job, checkpoint: Checkpoint, value: float) -> str:
     """Let the job's only trial reach `value` with these weights; the checkpoint's hash."""
     claim = _claimed(work, job, Purpose.TRAIN)
-    (record,) = work.ledger.reservations(claim)
+    (record,) = work.reserved(claim)
     params = networks[job.model].params().model_dump()
     best = measurement(1, value, loss=1 - value)
     path = f"{job.id}/{record.number}.{claim.epoch}.safetensors"

@@ -423,6 +423,15 @@ def test_a_raised_budget_does_not_change_the_study() -> None:
     assert Search(_spec("tpe", budget={"trials": 5, "epochs": 7})).name not in names
 
 
+def test_a_trial_that_was_ended_elsewhere_is_not_judged() -> None:
+    """Somebody cancelled it while its epoch was measured: nothing is noted of it any more."""
+    search = Search(_spec("random", "median"))
+    _, record = search.ask(0)
+    search.apply(TrialRecord(0, TrialState.CANCELLED, record.suggestion))
+
+    assert search.report({0: (STEPS_PER_EPOCH, 0.5)}) == set()
+
+
 # --- what a search takes from its spec
 
 

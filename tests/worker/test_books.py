@@ -1,6 +1,7 @@
 """Two trainers, each with its book and its search, on one job: through the ledger they know what one would know."""
 
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from ml.samplers import STEPS_PER_EPOCH, pruners
 from ml.search import Search
 from ml.train import TrainingData
 from ml.tune import tune_pack
+from worker.book import JobSearch, LedgerBook
 from worker.errors import LeaseLost
 from worker.leases import Leases
 from worker.ledger import tune_spec
+from worker.store import FolderStore
 from worker.tables import Job
-from worker.trainer import JobSearch, LedgerBook
 
 # Optuna warns of the argument `group` whenever a TPE sampler is made; ml ignores that, pytest undoes the ignoring.
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -39,6 +41,7 @@ class Quiet:
     """A supervisor that never says stop."""
 
     stop: Stop | None = None
+    cut: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -52,7 +55,7 @@ class Trainer:
         """A trainer that has claimed a pack of the job."""
         claim = leases.claim()
         assert claim is not None
-        return cls(LedgerBook(work.ledger, claim, JobSearch(Search(tune_spec(job))), Quiet(), folder))  # type: ignore[arg-type]
+        return cls(LedgerBook(work.ledger, claim, JobSearch(Search(tune_spec(job))), Quiet(), FolderStore(folder), inf))
 
     @property
     def search(self) -> Search:
@@ -66,9 +69,14 @@ class Trainer:
             self.search.apply(record)
         return records
 
+    def first(self) -> TrialRecord | None:
+        """The trial that the pack was claimed with, the first time."""
+        opened = self.book.open()
+        return opened.trials[0] if opened else None
+
     def begin(self) -> TrialRecord:
         """Draw a trial and record its start."""
-        reserved = self.book.reserve(lambda number: True)
+        reserved = self.first() or self.book.reserve(lambda number: True)
         assert reserved is not None
         self.catch_up()
         _, drawn = self.search.ask(reserved.number)
@@ -127,7 +135,7 @@ def test_two_trainers_draw_and_prune_as_one_would(pruner: str, work: Work, tmp_p
     job = work.accept(**fields)
     one = Trainer.of(work, work.leases, job, tmp_path)
     alone = play([one, one])
-    work.ledger.cancel(job.id)
+    work.cancel(job)
     job = work.accept(**fields)
     together = play([Trainer.of(work, leases, job, tmp_path) for leases in (work.leases, work.other)])
     pruned = [row for row in alone if row[2] is True]
@@ -188,7 +196,8 @@ def test_a_pack_trained_through_the_ledger_is_recorded_as_a_pack(
     assert {trial.number: trial.state for trial in work.trials()} == dict.fromkeys(range(5), TrialState.COMPLETED)
     assert {trial.pack_id for trial in work.trials()} == {pack.id}
     assert (pack.lanes, pack.key) == (2, "batch 32, Flatten-Linear")
-    assert [file.name for file in tmp_path.rglob("*.safetensors")] == [f"{work.job(job).best_trial}.1.safetensors"]
+    best = f"{work.job(job).best_trial}.{pack.id}.1.safetensors"
+    assert [file.name for file in tmp_path.rglob("*.safetensors")] == [best]
 
 
 def test_a_pack_after_a_death_trains_its_own_trials_only(work: Work, tmp_path: Path, data: TrainingData) -> None:
@@ -211,14 +220,14 @@ def test_a_trainer_that_lost_its_pack_leaves_no_file(work: Work, tmp_path: Path,
     """What it had saved for the rows that were refused is removed again."""
     job = work.accept(**FIELDS | {"budget": {"trials": 2, "epochs": 1}, "pruner": {"name": "none"}, "lanes": 2})
     trainer = Trainer.of(work, work.leases, job, tmp_path)
-    leads, seen = work.ledger.leads, []
+    keeps, seen = work.ledger.worth_keeping, []
 
     def lose(*arguments: Any) -> bool:
         work.leases.release(trainer.book.claim)
         seen.append(work.other.claim())
-        return leads(*arguments)
+        return keeps(*arguments)
 
-    trainer.book.ledger.leads = lose  # type: ignore[method-assign]
+    trainer.book.ledger.worth_keeping = lose  # type: ignore[method-assign]
 
     with pytest.raises(LeaseLost):
         tune_pack(tune_spec(job), data, trainer.book, trainer.search)

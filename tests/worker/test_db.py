@@ -75,7 +75,7 @@ def test_a_process_that_stops_in_a_transaction_does_not_stop_the_others(work: Wo
         stopped.execute(select(Job).where(Job.id == job.id).with_for_update())
         if work.database.url.get_backend_name() == "sqlite":
             with pytest.raises(OperationalError, match="locked"):
-                work.ledger.cancel(job.id)
+                work.cancel(job)
         else:
-            assert work.ledger.cancel(job.id).state == JobState.CANCELLED
+            assert work.cancel(job).state == JobState.CANCELLED
             stopped.invalidate()

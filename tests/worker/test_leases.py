@@ -6,22 +6,28 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import select, update
 from sqlmodel import col
-from worker_tools import Work, measurement
+from worker_tools import FILE, Work, measurement
 
 from ml.records import Finished, Stop, TrialState
 from ml.seeds import Purpose as Seed
 from ml.seeds import derive
 from worker.errors import LeaseLost
 from worker.journal import clock
-from worker.leases import MAX_DEATHS, Claim, Leases
+from worker.leases import FIRST_WAIT, MAX_DEATHS, MAX_LOSSES, Claim, Leases
 from worker.settlement import HOPELESS
-from worker.tables import Job, JobState, Pack, Purpose, StopReason, Trial
+from worker.tables import Event, Job, JobState, Pack, Purpose, StopReason, Trial
 
 
 def expire(work: Work, claim: Claim) -> None:
     """Let a lease run out."""
     with work.database.writing() as session:
         session.execute(update(Pack).where(col(Pack.id) == claim.pack_id).values(lease_expires_at=1.0))
+
+
+def expire_all(work: Work) -> None:
+    """Let every lease run out."""
+    with work.database.writing() as session:
+        session.execute(update(Pack).where(col(Pack.lease_expires_at).is_not(None)).values(lease_expires_at=1.0))
 
 
 def trial_of(work: Work, claim: Claim) -> Trial:
@@ -42,7 +48,7 @@ def test_a_claim_begins_a_trial_and_moves_the_job_to_running(work: Work) -> None
     assert claim is not None
 
     assert claim.purpose == Purpose.TRAIN
-    assert [record.number for record in work.ledger.reservations(claim)] == [0]
+    assert [record.number for record in work.reserved(claim)] == [0]
     assert work.job(job).state == JobState.RUNNING
 
 
@@ -84,8 +90,9 @@ def test_a_lost_pack_goes_to_another_worker_with_its_trial(work: Work) -> None:
     taken = work.other.claim()
 
     assert taken is not None
-    assert (taken.pack_id, taken.epoch) == (claim.pack_id, claim.epoch + 1)
-    assert [record.number for record in work.ledger.reservations(taken)] == [0]
+    assert taken.pack_id == claim.pack_id
+    assert taken.epoch > claim.epoch
+    assert [record.number for record in work.reserved(taken)] == [0]
 
 
 def test_a_worker_that_lost_its_lease_cannot_write(work: Work) -> None:
@@ -203,38 +210,29 @@ def test_a_job_whose_seconds_are_spent_is_told_to_stop(work: Work) -> None:
     claim = work.leases.claim()
     assert claim is not None
     deadline = time.monotonic() + 5
-    while (stop := work.leases.stop_asked(claim)) is None and time.monotonic() < deadline:
+    while (stop := work.leases.orders(claim).stop) is None and time.monotonic() < deadline:
         pass
 
     assert stop == Stop.SECONDS
     assert work.other.claim() is None
 
 
-def test_a_cancelled_job_is_told_to_stop_and_begins_nothing_more(work: Work) -> None:
-    """Cancelling reaches the supervisor, and ends the job when its last pack has ended."""
+def test_a_cancelled_job_is_told_to_stop_and_nothing_more_is_written(work: Work) -> None:
+    """Cancelling ends the job, its trials and its packs at once; its worker learns it and can only let go."""
     job = work.accept()
-    claim = work.leases.claim()
-    assert claim is not None
-    stopping = work.ledger.cancel(job.id).state
-    asked = work.leases.stop_asked(claim)
-    nothing = work.other.claim()
-    work.run_trial(claim, None, TrialState.CANCELLED)
-    ended = work.job(job)
-
-    assert (stopping, asked, nothing) == (JobState.STOPPING, Stop.CANCELLED, None)
-    assert (ended.state, ended.stop_reason) == (JobState.CANCELLED, StopReason.CANCELLED)
-
-
-def test_a_cancelled_jobs_dead_trainer_is_not_replaced(work: Work) -> None:
-    """A pack whose trainer had to be killed after a cancellation does not run again."""
-    job = work.accept()
-    claim = work.leases.claim()
-    assert claim is not None
-    work.ledger.cancel(job.id)
+    claim = work.pack(1)
+    ended = work.cancel(job)
+    asked = work.leases.orders(claim).stop
+    sequence = ended.sequence
+    with pytest.raises(LeaseLost):
+        work.measure(claim, 0, measurement(1, 0.9))
     work.leases.died(claim, "signal SIGKILL")
+    work.leases.release(claim)
 
+    assert (ended.state, ended.stop_reason) == (JobState.CANCELLED, StopReason.CANCELLED)
+    assert (asked, work.other.claim()) == (Stop.CANCELLED, None)
     assert trial_of(work, claim).state == TrialState.CANCELLED
-    assert work.job(job).state == JobState.CANCELLED
+    assert work.job(job).sequence == sequence
 
 
 def test_time_that_the_machine_slept_does_not_count(work: Work) -> None:
@@ -246,7 +244,7 @@ def test_time_that_the_machine_slept_does_not_count(work: Work) -> None:
         began = clock(session) - 3600
         session.execute(update(Pack).values(lease_expires_at=began + 30))
         session.execute(update(Job).values(active_since=began))
-    asked = work.leases.stop_asked(claim)
+    asked = work.leases.orders(claim).stop
     renewed = work.leases.renew(claim)
     work.leases.release(claim)
 
@@ -259,11 +257,10 @@ def test_closing_a_pack_ends_the_trial_that_was_stopped_before_it_began(work: Wo
     job = work.accept(budget={"trials": 1})
     claim = work.leases.claim()
     assert claim is not None
-    work.ledger.cancel(job.id)
     work.leases.close(claim)
 
     assert trial_of(work, claim).state == TrialState.CANCELLED
-    assert work.job(job).state == JobState.CANCELLED
+    assert work.job(job).state == JobState.FAILED
 
 
 def test_two_workers_stop_a_job_that_cannot_work(work: Work) -> None:
@@ -296,7 +293,7 @@ def serve(work: Work, guilty: int) -> list[list[int]]:
     """Work on all packs: trainers die on the guilty trial, the others complete; what they died on, in order."""
     died: list[list[int]] = []
     while (claim := work.leases.claim()) and claim.purpose == Purpose.TRAIN:
-        numbers = [record.number for record in work.ledger.reservations(claim)]
+        numbers = [record.number for record in work.reserved(claim)]
         if guilty in numbers:
             died.append(numbers)
             work.leases.died(claim, "signal SIGKILL")
@@ -309,7 +306,7 @@ def serve(work: Work, guilty: int) -> list[list[int]]:
 
 
 def test_a_pack_on_which_a_trainer_died_goes_on_in_halves(work: Work) -> None:
-    """The second half gets a pack and a stream of its own; both keep the key, and nobody is charged."""
+    """The second half gets a pack of its own; both keep key and stream, and nobody is charged."""
     job = work.accept(budget={"trials": 4}, seed=7)
     work.leases.died(guilty_pack(work), "signal SIGKILL")
     packs = work.packs()
@@ -317,7 +314,8 @@ def test_a_pack_on_which_a_trainer_died_goes_on_in_halves(work: Work) -> None:
 
     assert halves == [[0, 1], [2, 3]]
     assert [(pack.key, pack.lanes, pack.deaths) for pack in packs] == [("batch 32", 2, 0)] * 2
-    assert [pack.stream_seed for pack in packs] == [derive(7, Seed.STREAM, 0), derive(7, Seed.STREAM, 2)]
+    assert [pack.stream_seed for pack in packs] == [derive(7, Seed.STREAM, 0)] * 2
+    assert [pack.parted for pack in packs] == [True, True]
     assert {trial.state for trial in work.trials()} == {TrialState.RUNNING}
     assert work.job(job).failures == 0
 
@@ -364,7 +362,7 @@ def test_three_trials_are_halved_too(work: Work) -> None:
     work.ledger.reserve(claim, lambda number: True)
     work.leases.died(claim, "signal SIGKILL")
     claims = [work.leases.claim(), work.other.claim()]
-    numbers = [[record.number for record in work.ledger.reservations(claim)] for claim in claims if claim]
+    numbers = [[record.number for record in work.reserved(claim)] for claim in claims if claim]
 
     assert numbers == [[0], [1, 2]]
 
@@ -381,12 +379,69 @@ def test_trials_that_had_ended_stay_with_their_pack(work: Work) -> None:
     assert work.trials()[0].state == TrialState.COMPLETED
 
 
-def test_a_cancelled_jobs_dead_pack_is_not_halved(work: Work) -> None:
-    """All its trials end with the job."""
-    job = work.accept(budget={"trials": 4})
-    claim = guilty_pack(work)
-    work.ledger.cancel(job.id)
-    work.leases.died(claim, "signal SIGKILL")
+# --- a worker is gone
 
-    assert {trial.state for trial in work.trials()} == {TrialState.CANCELLED}
-    assert (len(work.packs()), work.job(job).state) == (1, JobState.CANCELLED)
+
+def test_any_process_takes_back_what_was_lost(work: Work) -> None:
+    """The pack is nobody's, its owner can write no more, and the history says who was lost and who saw it."""
+    job = work.accept()
+    claim = work.pack(1)
+    expire(work, claim)
+    reaped = [work.other.reap(), work.other.reap()]
+    (pack,) = work.packs()
+    with work.database.reading() as session:
+        told = session.scalars(select(Event).order_by(col(Event.sequence).desc())).first()
+
+    assert reaped == [1, 0]
+    assert (pack.lease_owner, pack.losses, pack.lease_epoch > claim.epoch) == (None, 1, True)
+    assert told is not None
+    assert (told.detail, told.by) == (f"pack {pack.id} was lost with its worker, one", "two")
+    assert work.job(job).state == JobState.RUNNING
+    with pytest.raises(LeaseLost):
+        work.measure(claim, 0, measurement(1, 0.9))
+
+
+def test_a_pack_that_is_lost_again_and_again_waits_longer_each_time(work: Work) -> None:
+    """The first time it goes on at once; to have been kept once more begins the count anew."""
+    work.accept()
+    waits = []
+    for _ in range(3):
+        work.pack(0)
+        expire_all(work)
+        work.other.reap()
+        with work.database.reading() as session:
+            waits.append((work.packs()[0].not_before or clock(session)) - clock(session))
+        with work.database.writing() as session:
+            session.execute(update(Pack).values(not_before=None))
+    claim = work.pack(0)
+    work.ledger.keep(claim, 10, ("a", FILE))
+
+    assert waits == pytest.approx([0, FIRST_WAIT, 2 * FIRST_WAIT], abs=1)
+    assert work.packs()[0].losses == 0
+
+
+def test_a_pack_that_waits_is_not_claimed(work: Work) -> None:
+    """Another trial of the job is begun instead."""
+    work.accept()
+    claim = work.pack(1)
+    work.leases.release(claim, wait=60)
+    other = work.leases.claim()
+
+    assert other is not None
+    assert other.pack_id != claim.pack_id
+
+
+def test_trials_that_take_their_workers_with_them_are_suspected(work: Work) -> None:
+    """A pack that was lost five times in a row goes on in halves, and a trial alone fails in the end."""
+    job = work.accept(budget={"trials": 1})
+    for _ in range(MAX_LOSSES * MAX_DEATHS):
+        work.pack(0)
+        expire_all(work)
+        work.other.reap()
+        with work.database.writing() as session:
+            session.execute(update(Pack).values(not_before=None))
+    (trial,) = work.trials()
+
+    assert trial.state == TrialState.FAILED
+    assert "5 times in a row" in (trial.reason or "")
+    assert work.job(job).state == JobState.FAILED

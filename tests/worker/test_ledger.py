@@ -13,6 +13,8 @@ from sqlmodel import col
 from worker_tools import FILE, Work, measurement
 
 from ml.records import Finished, Measured, Started, TrialState
+from ml.seeds import Purpose as Seed
+from ml.seeds import derive
 from ml.specs import TrainSpec
 from worker.errors import LeaseLost, NotFound
 from worker.ledger import tune_spec
@@ -64,23 +66,31 @@ def test_every_epoch_of_a_trial_is_kept(work: Work) -> None:
     assert (trial.epochs_run, trial.seconds) == (3, 0.75)
 
 
-def test_a_trial_that_begins_again_forgets_its_first_attempt(work: Work) -> None:
-    """Results are recorded once, however often a trial is taken up."""
+def test_a_pack_is_opened_as_it_was_left(work: Work) -> None:
+    """Whoever takes it up finds its trials, what they drew, where they began and every rung that was recorded."""
     work.accept()
-    claim = work.leases.claim()
-    assert claim is not None
-    work.start(claim, 0)
+    claim = work.pack(2)
     work.measure(claim, 0, measurement(1, 0.8), note=1)
     work.leases.release(claim)
     taken = work.other.claim()
     assert taken is not None
-    work.start(taken, 0)
-    with work.database.reading() as session:
-        trial = session.scalars(select(Trial)).one()
-        left = session.scalars(select(Measurement)).all()
+    opened = work.ledger.pack(taken).record
+    first, second = opened.trials
 
-    assert left == []
-    assert (trial.epochs_run, trial.seconds, trial.attrs) == (0, 0.0, {})
+    assert (first.start_step, first.suggestion, first.attrs) == (0, {"learning_rate": 0.01}, {"note": 1})
+    assert first.rungs == {10: measurement(1, 0.8)}
+    assert second.rungs == {}
+    assert opened.stream_seed == derive(0, Seed.STREAM, 0)
+
+
+def test_a_rung_is_recorded_once(work: Work) -> None:
+    """A second value for a step of a trial is refused, whoever writes it."""
+    work.accept()
+    claim = work.pack(1)
+    work.measure(claim, 0, measurement(1, 0.8))
+
+    with pytest.raises(IntegrityError):
+        work.measure(claim, 0, measurement(1, 0.9))
 
 
 def test_the_best_trial_leads_and_the_first_of_equals_stays(work: Work) -> None:
@@ -187,8 +197,8 @@ def test_a_jobs_history_is_numbered_without_gaps_in_its_states(work: Work) -> No
 def test_cancelling_is_idempotent_and_leaves_an_ended_job_as_it_is(work: Work) -> None:
     """A job that waited ends at once; cancelling again changes nothing."""
     job = work.accept()
-    first = work.ledger.cancel(job.id)
-    again = work.ledger.cancel(job.id)
+    first = work.cancel(job)
+    again = work.cancel(job)
 
     assert (first.state, first.stop_reason) == (JobState.CANCELLED, StopReason.CANCELLED)
     assert again.model_dump() == work.job(job).model_dump()
@@ -198,7 +208,7 @@ def test_cancelling_is_idempotent_and_leaves_an_ended_job_as_it_is(work: Work) -
 def test_cancelling_what_is_not_there_says_so(work: Work) -> None:
     """An unknown id is NotFound."""
     with pytest.raises(NotFound, match="there is no such job"):
-        work.ledger.cancel("nothing")
+        work.controls.cancel("nothing")
 
 
 def test_a_value_that_is_no_number_is_null_in_the_database(work: Work) -> None:
@@ -262,8 +272,8 @@ def test_a_reserved_trial_belongs_to_the_pack_that_reserved_it(work: Work) -> No
 
     assert record is not None
     assert (record.number, record.suggestion) == (2, None)
-    assert [trial.number for trial in work.ledger.reservations(one)] == [0, 2]
-    assert [trial.number for trial in work.ledger.reservations(two)] == [1]
+    assert [trial.number for trial in work.reserved(one)] == [0, 2]
+    assert [trial.number for trial in work.reserved(two)] == [1]
 
 
 def test_a_trial_that_does_not_fit_is_left_to_another_pack(work: Work) -> None:
@@ -288,9 +298,10 @@ def test_a_cancelled_job_reserves_nothing_more(work: Work) -> None:
     """Its packs end with the trials that they have."""
     job = work.accept(budget={"trials": 5})
     claim = work.pack(2)
-    work.ledger.cancel(job.id)
+    work.cancel(job)
 
-    assert work.ledger.reserve(claim, anyone) is None
+    with pytest.raises(LeaseLost):
+        work.ledger.reserve(claim, anyone)
     assert work.job(job).reserved == 2
 
 

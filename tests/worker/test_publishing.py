@@ -42,7 +42,7 @@ def test_a_published_winner_completes_its_job(work: Work) -> None:
     job_id = win(work, 0.9)
     with work.database.reading() as session:
         version = session.scalars(select(ModelVersion)).one()
-    job = work.ledger.cancel(job_id)
+    job = work.controls.cancel(job_id)[0]
 
     assert (version.model, version.version, version.job_id, version.trial) == ("perceptron", 1, job_id, 0)
     assert (version.val_accuracy, version.test_accuracy, version.split) == (0.9, 0.88, "random")
@@ -109,7 +109,7 @@ def test_a_cancelled_jobs_winner_is_not_published(work: Work) -> None:
     claim = work.leases.claim()
     assert claim is not None
     winner = publishing.winner(claim)
-    work.ledger.cancel(job.id)
+    work.cancel(job)
     with pytest.raises(LeaseLost):
         publishing.publish(claim, winner, PUBLISHED)
     work.leases.release(claim)
@@ -123,7 +123,7 @@ def test_a_cancelled_jobs_winner_is_not_published(work: Work) -> None:
 def test_publication_ends_pack_and_job_with_it(work: Work) -> None:
     """A worker that dies right after it published leaves nothing to be published again, and nothing to cancel."""
     job_id = win(work, 0.9)
-    cancelled = work.ledger.cancel(job_id)
+    cancelled = work.controls.cancel(job_id)[0]
 
     assert work.leases.claim() is None
     assert (cancelled.state, cancelled.error) == (JobState.COMPLETED, None)

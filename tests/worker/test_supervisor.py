@@ -18,6 +18,8 @@ from ml.artifacts import load_checkpoint
 from ml.records import TrialState
 from worker.journal import clock
 from worker.leases import Claim, Leases
+from worker.settings import settings
+from worker.store import store_of
 from worker.supervisor import Supervisor
 from worker.tables import Artifact, JobState, Measurement, ModelVersion, Pack
 from worker.trainers import Trainers
@@ -42,7 +44,8 @@ def trainers(request: pytest.FixtureRequest, environment: Path) -> Iterator[Trai
 @pytest.fixture
 def supervisor(work: Work, trainers: Trainers) -> Supervisor:
     """A worker whose leases last six seconds."""
-    return Supervisor(Leases(work.database, "tested", 6), trainers, poll_seconds=0.2)
+    store = store_of(settings())
+    return Supervisor(Leases(work.database, "tested", 6), trainers, store, poll_seconds=0.2)
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -142,7 +145,7 @@ def test_a_killed_trainer_is_replaced_and_its_trial_runs_again(
     work: Work, supervisor: Supervisor, trainers: Trainers
 ) -> None:
     """Kill -9 in the middle of a trial costs that trial's time and nothing else."""
-    job = work.accept(**QUICK, budget={"trials": 2, "epochs": 60}, lanes=1)
+    job = work.accept(**QUICK, budget={"trials": 2, "epochs": 60}, pruner={"name": "none"}, lanes=1)
     before = {process.pid for process in processes(trainers)}
     kill_while_it_trains(work, supervisor)
     numbers = [(t.number, t.state, t.epochs_run) for t in work.trials()]
@@ -172,7 +175,7 @@ def test_a_cancelled_job_frees_its_trainer_within_ten_seconds(work: Work, superv
     until(lambda: measured(work) >= 1)
     before = {process.pid for process in processes(supervisor.trainers)}
     asked = monotonic()
-    work.ledger.cancel(job.id)
+    work.cancel(job)
     working.join(DEADLINE)
     took = monotonic() - asked
 
@@ -195,7 +198,7 @@ def test_a_trainer_that_does_not_stop_is_killed(
     with work.database.writing() as session:
         clock(session)  # SQLite's write lock is ours now, so the trainer does not fall asleep with it
         deaf.suspend()
-    work.ledger.cancel(job.id)
+    work.cancel(job)
     working.join(DEADLINE)
 
     assert not deaf.is_running()

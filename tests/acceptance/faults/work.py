@@ -1,0 +1,27 @@
+"""The jobs that are posted while something breaks."""
+
+from random import Random
+from typing import Any
+
+SPACE: dict[str, Any] = {
+    "hidden_size": 32,
+    "batch_size": 8,  # some 40 ms an epoch
+    "learning_rate": {"type": "float", "low": 1e-3, "high": 1e-2, "log": True},
+}
+
+
+def steady(trials: int = 4, epochs: int = 30, lanes: int | None = 2, **fields: Any) -> dict[str, Any]:
+    """A job that trains for some seconds, all trials to their end."""
+    budget = {"trials": trials, "epochs": epochs}
+    common = {"model": "shallow", "dataset": "digits", "sampler": {"name": "random"}, "pruner": {"name": "none"}}
+    return {**common, "search_space": SPACE, "budget": budget, "lanes": lanes, **fields}
+
+
+def quick(**fields: Any) -> dict[str, Any]:
+    """A job that is over at once."""
+    return {"model": "perceptron", "dataset": "digits", "budget": {"trials": 1, "epochs": 1}, **fields}
+
+
+def instant(seed: int, longest: float) -> float:
+    """A moment in the next so many seconds, of a seed."""
+    return Random(seed).uniform(0, longest)
