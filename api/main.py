@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from api.errors import add_handlers
 from api.middleware import BodyLimit, KnownHosts
 from api.problems import RESPONSES, document_problems
-from api.readers import SlowReaders, put_before
+from api.readers import Departures, SlowReaders, put_before
 from api.routes import catalog, events, health, jobs, models, predict
 from api.serving import Roster
 from api.signals import on_ending
@@ -60,6 +60,7 @@ def create_app() -> FastAPI:
         app.include_router(resource.router)
     add_handlers(app)
     document_problems(app)
+    app.add_middleware(Departures)
     app.add_middleware(BodyLimit, limit=config.max_body_bytes)
     app.add_middleware(KnownHosts, allowed=config.allowed_hosts)
     put_before(app, readers.around)

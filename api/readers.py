@@ -1,10 +1,10 @@
-"""Readers of event streams that do not read: each is cut off, so that none can hold memory or the process's end."""
+"""Readers of event streams that stop reading: cut off, so that none holds memory or the process's end, and let go."""
 
 from asyncio import WriteTransport
 from collections.abc import Callable
 
 import structlog
-from anyio import CancelScope, current_time, move_on_after
+from anyio import BrokenResourceError, CancelScope, current_time, move_on_after
 from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -64,6 +64,23 @@ class SlowReaders:
             finally:
                 self._sending.discard(patience)
         return not patience.cancelled_caught
+
+
+class Departures:
+    """Lets readers go who leave while events wait for them; FastAPI 0.165 takes that for an error of the application.
+
+    It closes what its keep-alive task writes to before it ends that task (its discussion 15725).
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass everything on, and everything back but that."""
+        try:
+            await self.app(scope, receive, send)
+        except* BrokenResourceError:
+            log.debug("a reader left while events waited for it")
 
 
 def put_before(app: FastAPI, first: Callable[[ASGIApp], ASGIApp]) -> None:

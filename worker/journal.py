@@ -19,7 +19,13 @@ REQUEST = "request"  # who made a transition, where it was somebody who asked ov
 
 JOB_MOVES: dict[JobState, set[JobState]] = {
     JobState.QUEUED: {JobState.RUNNING, JobState.PAUSED, JobState.STOPPING, JobState.FAILED, JobState.CANCELLED},
-    JobState.RUNNING: {JobState.PAUSED, JobState.STOPPING, JobState.FAILED, JobState.CANCELLED},
+    JobState.RUNNING: {
+        JobState.PAUSED,
+        JobState.STOPPING,
+        JobState.COMPLETED,  # of a later run that found no better winner
+        JobState.FAILED,
+        JobState.CANCELLED,
+    },
     JobState.PAUSED: {JobState.QUEUED, JobState.RUNNING, JobState.STOPPING, JobState.CANCELLED},
     JobState.STOPPING: {JobState.RUNNING, JobState.PAUSED, JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED},
     JobState.COMPLETED: {JobState.QUEUED},  # its budget was raised, or a trial of it is tried again: another run

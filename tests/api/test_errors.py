@@ -440,7 +440,7 @@ def test_a_path_that_is_none_is_not_found(shared_api: TestClient, path: str) -> 
         ("PUT", "/jobs/tune", "POST"),
         ("PUT", "/jobs/000000000000", "GET"),
         ("GET", "/jobs/000000000000/cancel", "POST"),
-        ("POST", "/jobs/000000000000/trials", "GET"),
+        ("DELETE", "/jobs/000000000000/trials", "GET"),
         ("GET", "/predict", "POST"),
         ("POST", "/catalog", "GET"),
         ("DELETE", "/models/cnn", "GET"),

@@ -195,17 +195,16 @@ def test_a_queued_job_is_cancelled_at_once(api: TestClient) -> None:
     assert api.get(f"/jobs/{job['id']}").json() == job
 
 
-def test_a_running_job_is_stopping_until_its_trials_have_ended(api: TestClient, work: Work) -> None:
-    """Cancelling answers at once; the job is cancelled when its last pack is closed."""
+def test_a_cancelled_job_has_ended_with_all_its_trials(api: TestClient, work: Work) -> None:
+    """The answer says so at once: whoever still trains it can write no more."""
     job_id = post(api)["id"]
-    claim = work.leases.claim()
-    assert claim is not None
+    claim = work.pack(2)
     asked = cancelled(api, job_id)
-    work.run_trial(claim, None, TrialState.CANCELLED)
-    ended = api.get(f"/jobs/{job_id}").json()
 
-    assert (asked["state"], ended["state"]) == ("stopping", "cancelled")
+    assert (asked["state"], asked["trials"]) == ("cancelled", {"cancelled": 2})
+    assert asked["history"][-1]["by"] == "request"
     assert work.leases.claim() is None
+    assert not work.leases.renew(claim)
 
 
 def test_cancelling_twice_is_cancelling_once(api: TestClient) -> None:
