@@ -2,24 +2,22 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any
 
 import psutil
 import pytest
 from sqlalchemy import select, update
 from sqlmodel import col
+from supervising import DEADLINE, in_background, until
 from worker_tools import Work
 
 from ml.artifacts import load_checkpoint
 from ml.records import TrialState
 from worker.journal import clock
-from worker.leases import Claim, Leases
-from worker.settings import settings
-from worker.store import store_of
+from worker.leases import Claim
 from worker.supervisor import Supervisor
 from worker.tables import Artifact, JobState, Measurement, ModelVersion, Pack
 from worker.trainers import Trainers
@@ -30,37 +28,6 @@ QUICK: dict[str, Any] = {
 }
 SLOW = {**QUICK, "search_space": {**QUICK["search_space"], "batch_size": 2}}  # 647 steps an epoch
 ENDLESS = {"trials": 1, "epochs": 1000}
-DEADLINE = 60.0  # seconds; a machine that is busy is slow
-
-
-@pytest.fixture
-def trainers(request: pytest.FixtureRequest, environment: Path) -> Iterator[Trainers]:
-    """Training processes on the test's database, one if the test does not say how many."""
-    trainers = Trainers(getattr(request, "param", 1))
-    yield trainers
-    trainers.close()
-
-
-@pytest.fixture
-def supervisor(work: Work, trainers: Trainers) -> Supervisor:
-    """A worker whose leases last six seconds."""
-    store = store_of(settings())
-    return Supervisor(Leases(work.database, "tested", 6), trainers, store, poll_seconds=0.2)
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition that another process brings about."""
-    deadline = monotonic() + DEADLINE
-    while not condition():
-        assert monotonic() < deadline, "it did not happen in time"
-        sleep(0.02)
-
-
-def in_background(supervisor: Supervisor) -> Thread:
-    """Let the supervisor work."""
-    thread = Thread(target=supervisor.work)
-    thread.start()
-    return thread
 
 
 def measured(work: Work) -> int:

@@ -1,0 +1,28 @@
+"""A worker in this process, with real training processes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from worker_tools import Work
+
+from worker.leases import Leases
+from worker.settings import settings
+from worker.store import store_of
+from worker.supervisor import Supervisor
+from worker.trainers import Trainers
+
+
+@pytest.fixture
+def trainers(request: pytest.FixtureRequest, environment: Path) -> Iterator[Trainers]:
+    """Training processes on the test's database, one if the test does not say how many."""
+    trainers = Trainers(getattr(request, "param", 1))
+    yield trainers
+    trainers.close()
+
+
+@pytest.fixture
+def supervisor(work: Work, trainers: Trainers) -> Supervisor:
+    """A worker whose leases last six seconds."""
+    store = store_of(settings())
+    return Supervisor(Leases(work.database, "tested", 6), trainers, store, poll_seconds=0.2)
