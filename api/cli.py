@@ -139,6 +139,36 @@ def cancel(job_id: JobId, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def pause(job_id: JobId, as_json: AsJson = False) -> None:
+    """Let nothing of a job be worked on until it is resumed."""
+    with _client() as client:
+        found = client.pause(job_id)
+        _show(found, as_json, lambda: job_table([found]))
+
+
+@app.command()
+def resume(job_id: JobId, as_json: AsJson = False) -> None:
+    """Let a paused job go on from where it was."""
+    with _client() as client:
+        found = client.resume(job_id)
+        _show(found, as_json, lambda: job_table([found]))
+
+
+@app.command()
+def extend(
+    job_id: JobId,
+    trials: Annotated[int | None, typer.Option(min=1, help="trials in all")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0, help="time with at least one trial running")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change a job's limits; a completed one goes on where they allow it."""
+    limits = {name: value for name, value in (("trials", trials), ("seconds", seconds)) if value is not None}
+    with _client() as client:
+        found = client.extend(job_id, **limits)
+        _show(found, as_json, lambda: job_table([found]))
+
+
+@app.command()
 def models(as_json: AsJson = False) -> None:
     """List the published versions; a star marks the champions."""
     with _client() as client:

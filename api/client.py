@@ -48,13 +48,13 @@ class Chiffre:
         """Close the connections."""
         self._http.close()
 
-    def tune(self, spec: dict[str, Any]) -> dict[str, Any]:
-        """Post a tuning job; the job."""
-        return self._call("POST", "/jobs/tune", json=spec)
+    def tune(self, spec: dict[str, Any], key: str | None = None) -> dict[str, Any]:
+        """Post a tuning job; the job. Posted again with the same key it is the same job."""
+        return self._call("POST", "/jobs/tune", json=spec, headers=_once(key))
 
-    def train(self, spec: dict[str, Any]) -> dict[str, Any]:
-        """Post a training job; the job."""
-        return self._call("POST", "/jobs/train", json=spec)
+    def train(self, spec: dict[str, Any], key: str | None = None) -> dict[str, Any]:
+        """Post a training job; the job. Posted again with the same key it is the same job."""
+        return self._call("POST", "/jobs/train", json=spec, headers=_once(key))
 
     def jobs(self, limit: int = 50) -> list[dict[str, Any]]:
         """The newest jobs."""
@@ -68,6 +68,31 @@ class Chiffre:
     def cancel(self, job_id: str) -> dict[str, Any]:
         """Cancel a job; the job."""
         return self._call("POST", f"/jobs/{_segment(job_id)}/cancel")
+
+    def pause(self, job_id: str) -> dict[str, Any]:
+        """Let nothing of a job be worked on until it is resumed; the job."""
+        return self._call("POST", f"/jobs/{_segment(job_id)}/pause")
+
+    def resume(self, job_id: str) -> dict[str, Any]:
+        """Let a paused job go on; the job."""
+        return self._call("POST", f"/jobs/{_segment(job_id)}/resume")
+
+    def extend(self, job_id: str, **limits: float | None) -> dict[str, Any]:
+        """Change a job's limits, `trials` or `seconds`; a completed one goes on where they allow it. The job."""
+        return self._call("PATCH", f"/jobs/{_segment(job_id)}", json={"budget": limits})
+
+    def enqueue(self, job_id: str, params: dict[str, Any], key: str | None = None) -> dict[str, Any]:
+        """Try a configuration; the trial."""
+        path = f"/jobs/{_segment(job_id)}/trials"
+        return self._call("POST", path, json={"params": params}, headers=_once(key))
+
+    def cancel_trial(self, job_id: str, number: int) -> dict[str, Any]:
+        """End one trial; the trial."""
+        return self._call("POST", f"/jobs/{_segment(job_id)}/trials/{number}/cancel")
+
+    def retry(self, job_id: str, number: int) -> dict[str, Any]:
+        """Run a failed trial again; the trial."""
+        return self._call("POST", f"/jobs/{_segment(job_id)}/trials/{number}/retry")
 
     def trials(self, job_id: str, **query: Any) -> Iterator[dict[str, Any]]:
         """All trials of a job, page by page."""
@@ -202,6 +227,10 @@ def _event(sent: httpx2.ServerSentEvent) -> dict[str, Any]:
         return {"id": int(sent.id), "event": sent.event, "data": json.loads(sent.data)}
     except ValueError:
         raise ApiError(f"event {sent.id[:20]!r} is none of Chiffre's") from None
+
+
+def _once(key: str | None) -> dict[str, str]:
+    return {} if key is None else {"Idempotency-Key": key}
 
 
 def _segment(name: str) -> str:

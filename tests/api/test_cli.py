@@ -193,6 +193,15 @@ def test_a_job_is_cancelled(run: Run, client: Chiffre) -> None:
     assert said(run("cancel", ids[0], "--json")) == first
 
 
+def test_a_job_is_paused_resumed_and_extended(run: Run, client: Chiffre) -> None:
+    """Each shows the job as it is then."""
+    job_id = client.tune(TUNE)["id"]
+
+    assert said(run("pause", job_id, "--json"))["state"] == "paused"
+    assert "queued" in fine(run("resume", job_id))
+    assert said(run("extend", job_id, "--trials", "7", "--json"))["trial_limit"] == 7
+
+
 def test_trials_are_shown(run: Run, client: Chiffre, work: Work) -> None:
     """In the order and state that were asked for, the best one marked."""
     job_id = client.tune({**TUNE, "budget": {"trials": 3}})["id"]

@@ -73,6 +73,20 @@ def test_a_job_is_posted_shown_listed_and_cancelled(client: Chiffre) -> None:
     assert client.cancel(tuned["id"])["state"] == "cancelled"
 
 
+def test_a_job_and_its_trials_are_controlled(client: Chiffre) -> None:
+    """Every control of the API has its method; a post with a key creates one job."""
+    job_id = client.tune(TUNE, key="mine")["id"]
+
+    assert client.tune(TUNE, key="mine")["id"] == job_id
+    assert client.pause(job_id)["state"] == "paused"
+    assert client.resume(job_id)["state"] == "queued"
+    assert client.extend(job_id, trials=9, seconds=60)["trial_limit"] == 9
+    assert client.enqueue(job_id, {}, key="a")["number"] == client.enqueue(job_id, {}, key="a")["number"] == 0
+    assert client.cancel_trial(job_id, 0)["state"] == "cancelled"
+    with pytest.raises(ApiError, match="only a failed one"):
+        client.retry(job_id, 0)
+
+
 def test_trials_come_page_by_page(client: Chiffre, work: Work) -> None:
     """All of them, in the order that was asked for, however short a page is."""
     job_id = client.tune(TUNE)["id"]

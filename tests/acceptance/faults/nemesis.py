@@ -9,9 +9,9 @@ from typing import Any
 import psutil
 from acceptance.faults.cluster import Cluster, Kind
 from acceptance.faults.history import verdict
-from acceptance.faults.waiting import PATIENCE
+from acceptance.faults.waiting import PATIENCE, until
 from acceptance.faults.witness import Witness
-from acceptance.faults.work import quick, steady
+from acceptance.faults.work import steady
 
 Fault = Callable[["Nemesis"], None]
 
@@ -25,8 +25,9 @@ class Nemesis:
         self.random = Random(seed)
 
     def rage(self, seconds: float) -> None:
-        """Post jobs, break things for so long, then mend them all."""
+        """Post jobs and, once one is trained, break things for so long; then mend them all."""
         self._post()
+        until(lambda: self.cluster.measured(self.witness.accepted[0]), "an epoch is measured")
         begun = monotonic()
         while (at := monotonic() - begun) < seconds:
             fault = self.random.choice(FAULTS[self.cluster.kind])
@@ -110,7 +111,7 @@ def cancel(nemesis: Nemesis) -> None:
 
 def offer(nemesis: Nemesis) -> None:
     """Somebody posts a job, and does not try again where nobody answers."""
-    nemesis.witness.offer(quick(seed=nemesis.random.randrange(1000)))
+    nemesis.witness.offer(steady(trials=2, epochs=15, seed=nemesis.random.randrange(1000)))
 
 
 COMMON: list[Fault] = [kill_trainer, kill_worker, pause_worker, kill_api, kill_broker, pause_broker, flush_broker]

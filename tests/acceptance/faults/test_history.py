@@ -432,6 +432,25 @@ def test_answers_that_promise_nothing_are_reported(work: Work, tmp_path: Path) -
     ]
 
 
+def test_a_trial_that_moved_to_another_pack_has_no_stale_writer(work: Work, tmp_path: Path) -> None:
+    """A trainer died on two trials, which go on apart: the leases of the new pack count on from those of the old."""
+    job = work.accept(budget={"trials": 2, "epochs": 2}, pruner={"name": "none"}, lanes=2)
+    work.leases.release(work.pack(2))
+    second = work.leases.claim()
+    assert second is not None
+    for number in (0, 1):
+        work.measure(second, number, measurement(1, 0.5))
+    work.leases.died(second, "signal SIGKILL")
+    apart = [work.leases.claim(), work.other.claim()]
+    for claim in apart:
+        assert claim is not None
+        (record,) = work.reserved(claim)
+        work.measure(claim, record.number, measurement(2, 0.5))
+    work.cancel(job)
+
+    assert check(work.database, tmp_path, [job.id], []) == []
+
+
 @pytest.mark.parametrize("fenced", [True, False])
 def test_without_the_fence_a_stale_writer_is_found(
     work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fenced: bool

@@ -57,11 +57,8 @@ def test_a_worker_that_slept_past_its_lease_writes_nothing_more(cluster: Cluster
     until(lambda: taken_from(cluster, worker, job_id), "another worker claims the pack")
     until(lambda: cluster.measured(job_id, lease_epoch=2), "the other worker measures an epoch")
     worker.resume()
-    found = verdict(cluster, witness)
-    (claims, _) = [pack.lease_epoch for pack in cluster.packs(job_id)]
 
-    assert found == []
-    assert claims >= 2
+    assert verdict(cluster, witness) == []
     assert witness.job(job_id)["trials"] == {"completed": 1}
 
 
