@@ -175,7 +175,7 @@ class Chiffre:
         try:
             yield
         except httpx2.SSEError as error:
-            raise ApiError(f"{self.url} answered, and not as Chiffre does ({error})") from error
+            raise ApiError(f"{self.url} answered 200, and not as Chiffre does ({error})", 200) from error
         except httpx2.TransportError as error:
             hint = "is it running? `chiffre up` starts it, CHIFFRE_URL names another"
             raise ApiError(f"{self.url} does not answer ({error}); {hint}") from error
@@ -226,7 +226,7 @@ def _event(sent: httpx2.ServerSentEvent) -> dict[str, Any]:
     try:
         return {"id": int(sent.id), "event": sent.event, "data": json.loads(sent.data)}
     except ValueError:
-        raise ApiError(f"event {sent.id[:20]!r} is none of Chiffre's") from None
+        raise ApiError(f"event {sent.id[:20]!r} is none of Chiffre's", 200) from None
 
 
 def _once(key: str | None) -> dict[str, str]:

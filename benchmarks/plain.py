@@ -1,0 +1,34 @@
+"""The baseline of benchmarks.ledger: a plain Celery application whose task takes one optimizer step.
+
+Its worker is started with one process, the broker's URL is in PLAIN_BROKER, and the broker keeps the results.
+"""
+
+import os
+
+import torch
+from celery import Celery
+
+BROKER = os.environ.get("PLAIN_BROKER", "redis://localhost")
+
+# Beside kombu, redis-py takes a Unix socket under another scheme.
+app = Celery("plain", broker=BROKER, backend=BROKER.replace("redis+socket", "socket"))
+app.conf.update(task_serializer="json", accept_content=["json"], worker_prefetch_multiplier=1)
+
+_model = torch.nn.Linear(784, 10)
+_optimizer = torch.optim.Adam(_model.parameters())
+_images, _labels = torch.rand(256, 784), torch.randint(10, (256,))
+
+
+@app.task
+def step() -> float:
+    """One optimizer step; the loss."""
+    _optimizer.zero_grad()
+    loss = torch.nn.functional.cross_entropy(_model(_images), _labels)
+    loss.backward()  # type: ignore[no-untyped-call]
+    _optimizer.step()
+    return float(loss)
+
+
+@app.task
+def nothing() -> None:
+    """What a message costs."""
