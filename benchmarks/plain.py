@@ -10,8 +10,7 @@ from celery import Celery
 
 BROKER = os.environ.get("PLAIN_BROKER", "redis://localhost")
 
-# Beside kombu, redis-py takes a Unix socket under another scheme.
-app = Celery("plain", broker=BROKER, backend=BROKER.replace("redis+socket", "socket"))
+app = Celery("plain", broker=BROKER, backend=BROKER)
 app.conf.update(task_serializer="json", accept_content=["json"], worker_prefetch_multiplier=1)
 
 _model = torch.nn.Linear(784, 10)

@@ -46,6 +46,7 @@ def part(session: Session, pack: Pack, groups: Sequence[Sequence[Trial]]) -> Non
             stream_seed=pack.stream_seed,
             position=pack.position,
             parted=True,
+            lease_epoch=pack.lease_epoch,  # so that of all that is recorded of a trial no epoch is before another
         )
         session.add(other)
         session.flush()
