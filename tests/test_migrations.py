@@ -68,6 +68,7 @@ def test_migrating_twice_changes_nothing(empty: Database) -> None:
     assert inspect(empty.engine).get_table_names() == before
 
 
+PREVIOUS = "0002"  # the revision of the release before
 JOB = {"id": "one", "kind": "tune", "spec": "{}", "state": "running", "model": "cnn", "dataset": "digits"}
 PACK = {"id": 1, "job_id": "one", "purpose": "train", "key": "", "lanes": 1, "position": 0, "done": False}
 TRIAL = {"id": 1, "job_id": "one", "number": 0, "pack_id": 1, "lane": 0, "state": "running", "attrs": "{}"}
@@ -116,3 +117,18 @@ def test_references_hold_after_a_migration(empty: Database) -> None:
 
     with pytest.raises(IntegrityError), empty.engine.begin() as connection:
         connection.execute(text("INSERT INTO measurement (trial_id, step, images_seen, seconds) VALUES (7, 1, 1, 1)"))
+
+
+def test_the_release_before_can_write_after_the_migration(empty: Database) -> None:
+    """Rows with the columns of the revision before are accepted: what a migration adds has a default or may be null."""
+    command.upgrade(configuration(empty), PREVIOUS)
+    before = {table: {c["name"] for c in inspect(empty.engine).get_columns(table)} for table in FIRST}
+    migrate(empty)
+    fill(empty)
+    columns = {table: {c["name"]: c for c in inspect(empty.engine).get_columns(table)} for table in FIRST}
+
+    assert all(before[table] <= columns[table].keys() for table in FIRST)
+    for table, found in columns.items():
+        added = [column for name, column in found.items() if name not in before[table]]
+        assert all(column["nullable"] or column["default"] is not None for column in added)
+    assert rows(empty)["measurement"]["images_seen"] == 100

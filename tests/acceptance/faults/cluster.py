@@ -272,6 +272,7 @@ def _environment(cluster: Cluster, database_url: str) -> dict[str, str]:
         "CHIFFRE_BROKER_URL": f"redis+socket://{cluster.home / 'v.sock'}",
         "CHIFFRE_LEASE_SECONDS": str(cluster.lease_seconds),
         "CHIFFRE_POLL_SECONDS": str(POLL_SECONDS),
+        "CHIFFRE_CHECKPOINT_SECONDS": "0.5",
         "CHIFFRE_TRAINERS": "1",
         "CHIFFRE_DEVICE": "cpu",
     }

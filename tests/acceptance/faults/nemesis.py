@@ -24,6 +24,10 @@ class Nemesis:
         self.witness = witness
         self.random = Random(seed)
 
+    def job(self) -> str:
+        """One of the jobs."""
+        return self.random.choice(self.witness.accepted)
+
     def rage(self, seconds: float) -> None:
         """Post jobs and, once one is trained, break things for so long; then mend them all."""
         self._post()
@@ -37,6 +41,8 @@ class Nemesis:
             if self.random.random() < 0.5:
                 self.cluster.heal()
         self.cluster.heal()
+        for job_id in self.witness.accepted:
+            self.witness.resume(job_id)
 
     def _post(self) -> None:
         """Jobs of several kinds: one with a pruner that compares, one that stops early, one with narrow packs."""
@@ -106,7 +112,7 @@ def restart_postgres(nemesis: Nemesis) -> None:
 
 def cancel(nemesis: Nemesis) -> None:
     """Somebody cancels a job."""
-    nemesis.witness.cancel(nemesis.random.choice(nemesis.witness.accepted))
+    nemesis.witness.cancel(nemesis.job())
 
 
 def offer(nemesis: Nemesis) -> None:
@@ -114,8 +120,40 @@ def offer(nemesis: Nemesis) -> None:
     nemesis.witness.offer(steady(trials=2, epochs=15, seed=nemesis.random.randrange(1000)))
 
 
+def pause_job(nemesis: Nemesis) -> None:
+    """Somebody pauses a job; it is resumed at the latest when all is mended."""
+    nemesis.witness.ask("POST", f"/jobs/{nemesis.job()}/pause")
+
+
+def resume_job(nemesis: Nemesis) -> None:
+    """Somebody resumes a job, paused or not."""
+    nemesis.witness.ask("POST", f"/jobs/{nemesis.job()}/resume")
+
+
+def extend(nemesis: Nemesis) -> None:
+    """Somebody raises a job's budget, perhaps one that has completed."""
+    trials = nemesis.random.randrange(8, 12)
+    nemesis.witness.ask("PATCH", f"/jobs/{nemesis.job()}", {"budget": {"trials": trials}})
+
+
+def enqueue(nemesis: Nemesis) -> None:
+    """Somebody tries a configuration."""
+    rate = nemesis.random.uniform(1e-3, 1e-2)
+    nemesis.witness.ask("POST", f"/jobs/{nemesis.job()}/trials", {"params": {"learning_rate": rate}})
+
+
+def cancel_trial(nemesis: Nemesis) -> None:
+    """Somebody cancels a trial, which may have ended or not exist."""
+    nemesis.witness.ask("POST", f"/jobs/{nemesis.job()}/trials/{nemesis.random.randrange(4)}/cancel")
+
+
+def retry(nemesis: Nemesis) -> None:
+    """Somebody wants a trial tried again, which may not have failed."""
+    nemesis.witness.ask("POST", f"/jobs/{nemesis.job()}/trials/{nemesis.random.randrange(4)}/retry")
+
+
 COMMON: list[Fault] = [kill_trainer, kill_worker, pause_worker, kill_api, kill_broker, pause_broker, flush_broker]
-COMMON += [ring, cancel, offer]
+COMMON += [ring, cancel, offer, pause_job, resume_job, extend, enqueue, cancel_trial, retry]
 FAULTS: dict[Kind, list[Fault]] = {"sqlite": [*COMMON, lock_sqlite], "postgres": [*COMMON, restart_postgres]}
 
 

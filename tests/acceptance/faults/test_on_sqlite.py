@@ -1,15 +1,20 @@
 """Faults of trainers, the API, the broker and the database's lock, where the database is SQLite."""
 
+import socket
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from runpy import run_path
 from threading import Thread
 from time import monotonic, sleep
 from typing import Any
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 from acceptance.faults.cluster import SABOTAGE, Cluster
 from acceptance.faults.history import verdict
-from acceptance.faults.waiting import until
+from acceptance.faults.waiting import PATIENCE, until
 from acceptance.faults.witness import Witness
 from acceptance.faults.work import instant, quick, steady
 
@@ -195,9 +200,34 @@ def test_a_trial_that_takes_all_memory_harms_no_other(cluster: Cluster, witness:
 
 
 @pytest.mark.long
-@pytest.mark.skip(reason="TODO: the endpoint /jobs/{id}/events is being written")
 def test_two_hundred_idle_event_streams_cost_nobody_anything(cluster: Cluster, witness: Witness) -> None:
-    """Two hundred streams of a job's events that nobody reads: requests are answered, and connections stay few."""
+    """Two hundred streams of a job that waits: requests are answered, connections stay few, and news still comes."""
+    job_id = witness.post(steady(trials=1, epochs=2, lanes=1))
+    witness.ask("POST", f"/jobs/{job_id}/pause")
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(listener(cluster.url, job_id)) for _ in range(200)]
+        answered = [monotonic()]
+        for _ in range(20):
+            assert witness.job(job_id)["state"] == "paused"
+            answered.append(monotonic())
+        files = [file.path for file in psutil.Process(cluster.api.pid).open_files()]
+        witness.resume(job_id)
+        ends = [sum(b"event: job" in line for line in lines) for lines in listeners]
+
+    assert verdict(cluster, witness) == []
+    assert max(b - a for a, b in pairwise(answered)) < PROMPT
+    assert sum(path.endswith(".db") for path in files) <= 40
+    assert set(ends) == {len(witness.job(job_id)["history"])}
+
+
+@contextmanager
+def listener(url: str, job_id: str) -> Iterator[Iterator[bytes]]:
+    """The lines of a stream of a job's events, once it has begun."""
+    with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=PATIENCE) as connection:
+        connection.sendall(f"GET /jobs/{job_id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        with connection.makefile("rb") as lines:
+            assert b"200" in lines.readline()
+            yield iter(lambda: lines.readline(), b"0\r\n")
 
 
 def test_a_cancelled_job_is_silent(cluster: Cluster, witness: Witness) -> None:

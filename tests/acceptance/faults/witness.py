@@ -67,6 +67,10 @@ class Witness:
         """Cancel a job, once."""
         self.ask("POST", f"/jobs/{job_id}/cancel")
 
+    def resume(self, job_id: str) -> None:
+        """Resume a job until somebody answers."""
+        until(lambda: self.ask("POST", f"/jobs/{job_id}/resume"), "a request to resume is answered")
+
     def get(self, path: str) -> Any:
         """What a path answers as strict JSON: a NaN in it is an error; None where nothing was answered."""
         response = self.ask("GET", path)
