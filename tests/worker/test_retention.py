@@ -1,0 +1,82 @@
+"""Whose checkpoints a job keeps."""
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import select
+from sqlmodel import col
+from worker_tools import FILE, Work, measurement
+
+from ml.records import Finished, Started, TrialState
+from worker.retention import Standing
+from worker.tables import Artifact, Job
+
+sizes = st.integers(0, 3).map(float)
+standings = st.lists(st.builds(Standing, st.just(0), sizes, sizes, sizes), min_size=1, max_size=8).map(
+    lambda found: [replace(one, number=n) for n, one in enumerate(found)]
+)
+
+
+def end(work: Work, job: Job, value: float, flops: int, weights: int) -> list[str]:
+    """Run one trial of a job to this end; the paths that are not needed any more."""
+    claim = work.leases.claim()
+    assert claim is not None
+    (record,) = work.reserved(claim)
+    started = Started(record.number, {}, {}, {}, 1, 2, 0, flops, weights)
+    finished = Finished(record.number, TrialState.COMPLETED, "", measurement(1, value), value, None)
+    unneeded = work.ledger.record(claim, [started, finished], {record.number: (f"{record.number}", FILE)})
+    work.leases.close(claim)
+    return unneeded
+
+
+def kept(work: Work, job: Job) -> list[int]:
+    """The trials of a job that have a checkpoint."""
+    with work.database.reading() as session:
+        of_job = (col(Artifact.job_id) == job.id, col(Artifact.kind) == "checkpoint")
+        return sorted(session.scalars(select(col(Artifact.trial)).where(*of_job)))
+
+
+def test_the_best_and_the_front_are_kept(work: Work) -> None:
+    """A smaller network that is nearly as good stays beside the best; one that is worse in everything goes."""
+    job = work.accept(budget={"trials": 9})
+    dropped = [
+        end(work, job, 0.95, 100, 100),
+        end(work, job, 0.90, 50, 100),  # fewer FLOPs
+        end(work, job, 0.80, 60, 100),  # worse than the second in everything
+        end(work, job, 0.97, 100, 90),  # better than the first in everything
+        end(work, job, 0.90, 50, 100),  # equal to the second, and later
+    ]
+
+    assert dropped == [[], [], ["2"], ["0"], ["4"]]
+    assert kept(work, job) == [1, 3]
+    assert work.job(job).best_trial == 3
+
+
+def test_where_a_loss_is_judged_the_lower_is_better(work: Work) -> None:
+    """The direction follows the objective."""
+    job = work.accept(budget={"trials": 9}, objective="val_loss")
+    for value in (0.5, 0.4, 0.6):
+        end(work, job, value, 10, 10)
+
+    assert kept(work, job) == [1]
+
+
+def test_a_thousand_trials_keep_few_checkpoints(work: Work) -> None:
+    """Of so many sizes and accuracies only a front remains, whatever their order; here of a hundred."""
+    job = work.accept(budget={"trials": 1000})
+    for n in range(100):
+        size = 1 + n * 37 % 100
+        end(work, job, 0.9 + 0.0001 * (size % 10), size, size)
+
+    assert len(kept(work, job)) <= 10
+
+
+@given(standings)
+def test_of_any_trials_some_are_kept_and_each_other_is_beaten_by_one_of_those(found: list[Standing]) -> None:
+    """Beating is an order: to compare with those that are kept is to compare with all."""
+    front = [one for one in found if not any(other.beats(one) for other in found)]
+
+    assert front
+    assert all(one in front or any(other.beats(one) for other in front) for one in found)
+    assert max(one.value for one in found) == max(one.value for one in front)
