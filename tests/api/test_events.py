@@ -359,6 +359,26 @@ def test_nothing_is_missed_while_several_write(url: str, work: Work, monkeypatch
     assert len(broken) == 1 + 1 + 3 + 24 + 3 + 1
 
 
+def test_what_is_committed_while_a_page_is_read_waits_for_the_next(app: FastAPI, url: str, work: Work) -> None:
+    """Transitions are read before epochs; what comes between the two must not let a later epoch overtake it."""
+    job = work.accept()
+    claim = work.pack(2)
+    ended = Finished(0, TrialState.DIVERGED, "for the test", None, None, None)
+    written: list[str] = []
+
+    def write(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if "measurement" in statement and not written:
+            written.append(statement)
+            work.ledger.record(claim, [ended, Measured(1, measurement(1, 0.5), {})], {})
+
+    listening.listen(app.state.database.engine, "before_cursor_execute", write)
+    with stream(url, job) as events:
+        found = list(islice(events, 6))
+
+        assert written
+        assert found == recorded(work, job)
+
+
 def test_a_stream_goes_on_in_another_process(app: FastAPI, work: Work) -> None:
     """Two APIs on one database tell the same, and what one has begun the other continues."""
     job = work.accept()

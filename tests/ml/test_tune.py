@@ -652,6 +652,37 @@ def test_a_trial_that_is_cancelled_leaves_its_pack_at_the_next_step(digits_data:
     assert [e.number for e in _finished(events)] == [0]
 
 
+@dataclass
+class _Clocked(MemoryBook):
+    """A book on a clock of its own: a step takes 10 ms, a checkpoint a given time."""
+
+    cost: float = 0.0
+    now: float = 0.0
+    keeps: int = 0
+
+    def should_stop(self) -> Stop | None:
+        self.now += 0.01
+        return None
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        self.now += self.cost
+        self.keeps += 1
+
+
+@pytest.mark.parametrize("cost", [0.001, 0.02, 0.1])
+def test_checkpoints_take_at_most_two_percent_of_the_time(
+    cost: float, digits_data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However dear they are and however often they are asked for."""
+    spec = _spec(budget={"trials": 4, "epochs": 20})
+    book = _Clocked(spec, cost=cost, checkpoint_seconds=0.0)
+    monkeypatch.setattr("ml.tune.monotonic", lambda: book.now)
+    tune(spec, digits_data, book, Search(spec))
+
+    assert book.keeps >= 2
+    assert book.keeps * cost <= 0.02 * book.now + 4 * cost  # the first of each of four packs is made at once here
+
+
 # --- the book
 
 
