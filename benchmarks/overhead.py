@@ -14,13 +14,14 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
+from ml.book import MemoryBook
 from ml.datasets import datasets
 from ml.process import process_settings, warm_up
 from ml.records import Event, Finished, Measured, Measurement, Started, TrialRecord, TrialState
 from ml.search import Search
 from ml.specs import TuneSpec
 from ml.train import TrainingData
-from ml.tune import MemoryBook, tune
+from ml.tune import tune
 from worker.db import Database
 from worker.leases import Claim, Leases
 from worker.ledger import Ledger

@@ -15,6 +15,7 @@ from benchmarks.baselines import ReportBaseline, accuracy
 from benchmarks.machine import cores
 from benchmarks.programs import seconds_a_step
 from benchmarks.searches import EPOCHS, TRIALS, Outcome, TargetSearch
+from ml.book import MemoryBook
 from ml.datasets import datasets
 from ml.evaluate import Images, scaled
 from ml.lanes import Lanes, LaneState
@@ -24,7 +25,7 @@ from ml.records import Event, Measured, Stop
 from ml.search import Search
 from ml.specs import TuneSpec
 from ml.train import TrainingData
-from ml.tune import MemoryBook, tune
+from ml.tune import tune
 from worker.local import free_port, local_services
 from worker.settings import Settings
 

@@ -8,6 +8,7 @@ import typer
 from pydantic import ValidationError
 
 from ml.artifacts import save_checkpoint
+from ml.book import MemoryBook
 from ml.datasets import datasets
 from ml.errors import ChiffreError
 from ml.process import process_settings
@@ -16,7 +17,6 @@ from ml.report_pickle import read_report_pickle
 from ml.search import Search
 from ml.specs import TrainSpec, TuneSpec
 from ml.train import TrainingData
-from ml.tune import MemoryBook
 from ml.tune import tune as run_tune
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)

@@ -1,6 +1,6 @@
 """The janitor: a thread of every process that takes back what was lost, rings for what waits, and tidies up."""
 
-from random import uniform
+from random import Random
 from threading import Event, Thread
 from time import time
 
@@ -55,9 +55,9 @@ class Janitor:
             drop_files(self.store, stray(self.database, self.store))
 
     def _keep_up(self) -> None:
-        tidied = 0.0
+        tidied, pace = 0.0, Random()  # noqa: S311 - no secret
         # At times of their own, so that processes which were started together do not all ask at once.
-        while not self._closing.wait(self.poll_seconds * uniform(0.75, 1.25)):  # noqa: S311
+        while not self._closing.wait(self.poll_seconds * pace.uniform(0.75, 1.25)):
             try:
                 self.look()
                 if time() - tidied > TIDY_SECONDS:

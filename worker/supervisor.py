@@ -79,6 +79,11 @@ class Supervisor:
         """See one pack through."""
         try:
             trainer.begin(claim)
+        except TrainerDied as error:  # while it was idle: no trial is to blame
+            log.warning("trainer died", how=str(error))
+            self.leases.release(claim)
+            return
+        try:
             answer = Watch(self.leases, trainer, claim, self.draining).until_answered()
         except TrainerDied as error:
             log.warning("trainer died", pack=claim.pack_id, how=str(error))

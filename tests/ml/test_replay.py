@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
+from ml.book import MemoryBook
 from ml.records import Event, Finished, Measured, Measurement, Started
 from ml.replay import Recipe, replay
 from ml.search import Search
 from ml.specs import TuneSpec
 from ml.train import TrainingData
-from ml.tune import MemoryBook, tune
+from ml.tune import tune
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 

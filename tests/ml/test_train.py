@@ -65,7 +65,10 @@ class _Solo:
         pack = Pack.of(self.lane.spec, self.data, self.lane.params.batch_size, self.lane.stream_seed)
         pack.position = self.start_step
         pack.join(self.lane)
-        for ((_, measured),) in pack.run(cut_now):
+        for rungs in pack.run(cut_now):
+            if not rungs:
+                return
+            ((_, measured),) = rungs
             assert pack._fused is not None
             self.weights = pack._fused.state(0).weights
             yield measured

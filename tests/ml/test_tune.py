@@ -20,6 +20,7 @@ from pydantic import Field
 from sklearn.metrics import accuracy_score, log_loss
 
 from ml.artifacts import load_checkpoint, save_checkpoint
+from ml.book import MemoryBook
 from ml.evaluate import probabilities
 from ml.lane_layers import LANE_LAYERS, Form, LaneLayer
 from ml.layers import Flatten, Layer, Linear, Shape, ShapeError, from_json
@@ -43,7 +44,7 @@ from ml.search import Search
 from ml.seeds import Purpose, derive
 from ml.specs import TrainSpec, TuneSpec
 from ml.train import TrainingData, objective
-from ml.tune import MemoryBook, tune
+from ml.tune import tune
 
 # Optuna warns of the argument `group` whenever a TPE sampler is made; ml ignores that, pytest undoes the ignoring.
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")

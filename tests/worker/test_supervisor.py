@@ -20,7 +20,7 @@ from worker.journal import clock
 from worker.leases import Claim
 from worker.supervisor import Supervisor
 from worker.tables import Artifact, JobState, Measurement, ModelVersion, Pack
-from worker.trainers import Trainers
+from worker.trainers import TrainerProcess, Trainers
 
 QUICK: dict[str, Any] = {
     "model": "shallow",
@@ -121,6 +121,27 @@ def test_a_killed_trainer_is_replaced_and_its_trial_runs_again(
     assert numbers == [(0, TrialState.COMPLETED, 60), (1, TrialState.COMPLETED, 60)]
     assert [pack.deaths for pack in work.packs()] == [1, 0, 0]
     assert len(before & {process.pid for process in processes(trainers)}) == 1
+
+
+def test_a_trainer_that_died_while_it_was_idle_charges_nobody(work: Work, supervisor: Supervisor) -> None:
+    """The pack that was meant for it goes to the next."""
+    work.accept(**QUICK, budget={"trials": 1, "epochs": 1})
+    (trainer,) = supervisor.trainers._all
+    trainer.wait_until_ready()
+    borrow = supervisor.trainers.borrow
+
+    def dying() -> TrainerProcess | None:
+        borrowed = borrow()
+        if borrowed is trainer:
+            os.kill(trainer.pid, signal.SIGKILL)
+            trainer._process.wait()
+        return borrowed
+
+    supervisor.trainers.borrow = dying  # type: ignore[method-assign]
+    supervisor.work()
+
+    assert [pack.deaths for pack in work.packs()] == [0, 0]
+    assert [trial.state for trial in work.trials()] == [TrialState.COMPLETED]
 
 
 @pytest.mark.parametrize("trainers", [2], indirect=True)
