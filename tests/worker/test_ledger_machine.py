@@ -779,8 +779,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self.used_up(pick([pack.job for pack in self.packs.values() if pack.leased and pack.job.seconds], which))
 
     def used_up(self, job: ModelJob) -> None:
-        job.used = max(job.used, job.seconds or 0.0)
-        self.set_row(Job, job.id, active_seconds=job.used)
+        if not job.out_of_time:
+            job.used = job.seconds or 0.0
+            self.set_row(Job, job.id, active_seconds=job.used)
 
     @precondition(lambda self: any(pack.waits for pack in self.packs.values()))
     @rule()

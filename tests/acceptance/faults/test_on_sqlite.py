@@ -10,7 +10,6 @@ from time import monotonic, sleep
 from typing import Any
 from urllib.parse import urlsplit
 
-import psutil
 import pytest
 from acceptance.faults.cluster import SABOTAGE, Cluster
 from acceptance.faults.history import verdict
@@ -210,7 +209,8 @@ def test_two_hundred_idle_event_streams_cost_nobody_anything(cluster: Cluster, w
         for _ in range(20):
             assert witness.job(job_id)["state"] == "paused"
             answered.append(monotonic())
-        files = [file.path for file in psutil.Process(cluster.api.pid).open_files()]
+        (api, *_) = cluster.api.tree()
+        files = [file.path for file in api.open_files()]
         witness.resume(job_id)
         ends = [sum(b"event: job" in line for line in lines) for lines in listeners]
 
