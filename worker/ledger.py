@@ -122,7 +122,8 @@ class Ledger:
         with self.database.writing() as session:
             _, pack = fence(session, claim)
             trials = {trial.number: trial for trial in running(session, pack)}
-            part(session, pack, [[trials[n] for n in group if n in trials] for group in groups])
+            still = [[trials[n] for n in group if n in trials] for group in groups]  # somebody may have cancelled one
+            part(session, pack, [group for group in still if group])
 
     def record(self, claim: Claim, events: Sequence[Event], saved: dict[int, Checkpointed]) -> list[str]:
         """Write down what happened to trials of the claimed pack, all of it or nothing.
