@@ -74,6 +74,11 @@ class Cluster:
         self.close()
 
     @property
+    def folders(self) -> set[Path]:
+        """What it has made, and takes away with it."""
+        return {self.home} | ({self._postgres.folder} if self._postgres else set())
+
+    @property
     def artifacts(self) -> Path:
         """The folder of checkpoints."""
         return self.home / "artifacts"

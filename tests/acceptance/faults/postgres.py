@@ -15,31 +15,31 @@ class Postgres:
 
     def __init__(self, prefix: str) -> None:
         # Not under the tests' folder, which is closed to other users: where root runs the tests, Postgres runs as one.
-        self._folder = Path(tempfile.mkdtemp(prefix=prefix))
-        self._server = get_server(self._folder, cleanup_mode=None)
+        self.folder = Path(tempfile.mkdtemp(prefix=prefix))
+        self._server = get_server(self.folder, cleanup_mode=None)
         self.url = str(self._server.get_uri())
 
     def processes(self) -> list[psutil.Process]:
         """The server's."""
-        folder = str(self._folder)
+        folder = str(self.folder)
         with suppress(FileNotFoundError, ValueError, psutil.NoSuchProcess):
-            postmaster = psutil.Process(int((self._folder / "postmaster.pid").read_text().split()[0]))
+            postmaster = psutil.Process(int((self.folder / "postmaster.pid").read_text().split()[0]))
             if folder in postmaster.cmdline():
                 return [postmaster, *postmaster.children(recursive=True)]
         return []
 
     def restart(self) -> None:
         """Restart it without a word to anybody, and wait until it answers."""
-        self._control("-m", "immediate", "-l", str(self._folder / "log"), "restart")
+        self._control("-m", "immediate", "-l", str(self.folder / "log"), "restart")
 
     def close(self) -> None:
         """End it and remove its files."""
         running = self.processes()
         self._control("-m", "immediate", "stop")
         psutil.wait_procs(running, timeout=10)
-        shutil.rmtree(self._folder)
+        shutil.rmtree(self.folder)
 
     def _control(self, *arguments: str) -> None:
         server = self._server
-        options = ("-w", "-D", str(self._folder), *arguments)
+        options = ("-w", "-D", str(self.folder), *arguments)
         pgexec("pg_ctl", options, bin_path=server.bin_path, user=server.system_user, cwd="/")
