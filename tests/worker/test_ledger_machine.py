@@ -33,7 +33,7 @@ from worker.once import Once
 from worker.publishing import Published, Publishing, Winner
 from worker.tables import Artifact, Job, JobState, Pack, Purpose
 
-QUICK, LONG = 30, 180  # examples on each database, in `make test` and more in `make check`
+QUICK, LONG = 20, 70  # examples on each database, in `make test` and more in `make check`
 STEPS = 40  # of an example
 MOST_JOBS = 2  # few jobs with few trials: that their packs and budgets touch is what is interesting
 HOPELESS, MAX_LOSSES = 3, 3  # in place of the product's 10 and 5, so that few steps lead there
