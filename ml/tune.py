@@ -77,6 +77,8 @@ class _PackRun:
 
     def run(self) -> None:
         """Train the trials and whatever can train beside them."""
+        if not self.begun and not self.waiting:
+            return  # somebody cancelled what there was before it was drawn
         pack = self._resumed() if self.begun else self._fresh()
         self._train(pack)
         if self.book.should_stop() is None:

@@ -77,7 +77,7 @@ class Controls:
         """
         with self.database.writing() as session:
             job = lock_job(session, job_id)
-            if job.state not in (*GOING, JobState.COMPLETED):
+            if job.state not in (*GOING, JobState.COMPLETED) or _publishes(session, job):
                 raise Conflict(f"the job is {_where(job)}; its budget cannot be changed")
             spec = _with_budget(job, budget)
             limits = _limits(spec)
@@ -119,7 +119,7 @@ class Controls:
                 return trial
             if trial.state != TrialState.FAILED:
                 raise Conflict(f"the trial is {trial.state}; only a failed one can be tried again")
-            if job.state in (JobState.STOPPING, JobState.CANCELLED):
+            if job.state in (JobState.STOPPING, JobState.CANCELLED) or _publishes(session, job):
                 raise Conflict(f"the job is {_where(job)}; no trial of it can run again")
             again(session, job, trial, "tried again by request", REQUEST)
             return trial
@@ -161,10 +161,14 @@ def _open_packs(session: Session, job: Job) -> list[Pack]:
 
 
 def _before_pause(session: Session, job: Job) -> JobState:
-    packs = _open_packs(session, job)
-    if any(pack.purpose == Purpose.PUBLISH for pack in packs):
+    if _publishes(session, job):
         return JobState.STOPPING
     return JobState.RUNNING if job.started_at is not None else JobState.QUEUED
+
+
+def _publishes(session: Session, job: Job) -> bool:
+    """Whether the winner is being published, or waits to be while the job is held."""
+    return any(pack.purpose == Purpose.PUBLISH for pack in _open_packs(session, job))
 
 
 def _where(job: Job) -> str:
@@ -172,7 +176,7 @@ def _where(job: Job) -> str:
 
 
 def _check_begins(session: Session, job: Job) -> None:
-    if job.state not in GOING:
+    if job.state not in GOING or _publishes(session, job):
         raise Conflict(f"the job is {_where(job)} and begins no more trials; raise the budget of a completed one")
     reason = spent(session, job)
     if reason is not None:

@@ -18,7 +18,14 @@ from worker.tables import Event, Job, JobState, Pack, Trial
 REQUEST = "request"  # who made a transition, where it was somebody who asked over HTTP
 
 JOB_MOVES: dict[JobState, set[JobState]] = {
-    JobState.QUEUED: {JobState.RUNNING, JobState.PAUSED, JobState.STOPPING, JobState.FAILED, JobState.CANCELLED},
+    JobState.QUEUED: {
+        JobState.RUNNING,
+        JobState.PAUSED,
+        JobState.STOPPING,
+        JobState.COMPLETED,  # of a later run that was called off before it began
+        JobState.FAILED,
+        JobState.CANCELLED,
+    },
     JobState.RUNNING: {
         JobState.PAUSED,
         JobState.STOPPING,

@@ -185,11 +185,11 @@ class Leases:
         pack.lease_epoch += 1
         pack.losses += 1
         _let_go(session, job, pack)
+        note_job(session, job, lost, self.owner)  # before it may end
         if pack.losses >= MAX_LOSSES:
             self._suspect(session, job, pack, f"{lost}, {pack.losses} times in a row")
         elif pack.losses > 1:
             pack.not_before = clock(session) + min(LONGEST_WAIT, FIRST_WAIT * 2 ** (pack.losses - 2))
-        note_job(session, job, lost, self.owner)
         return True
 
     def _suspect(self, session: Session, job: Job, pack: Pack, how: str) -> list[str]:

@@ -216,6 +216,21 @@ def test_a_pack_after_a_death_trains_its_own_trials_only(work: Work, tmp_path: P
     assert Params.model_validate(first.params).learning_rate == 0.01
 
 
+def test_a_pack_whose_only_trial_was_cancelled_before_it_was_drawn_is_done(
+    work: Work, tmp_path: Path, data: TrainingData
+) -> None:
+    """Whoever takes it up finds nothing to train."""
+    job = work.accept(**FIELDS)
+    claim = work.leases.claim()
+    assert claim is not None
+    work.controls.cancel_trial(job.id, 0)
+    work.leases.release(claim)
+    trainer = Trainer.of(work, work.leases, job, tmp_path)
+
+    assert tune_pack(tune_spec(job), data, trainer.book, trainer.search)
+    assert [trial.state for trial in work.trials()] == [TrialState.CANCELLED]
+
+
 def test_a_trainer_that_lost_its_pack_leaves_no_file(work: Work, tmp_path: Path, data: TrainingData) -> None:
     """What it had saved for the rows that were refused is removed again."""
     job = work.accept(**FIELDS | {"budget": {"trials": 2, "epochs": 1}, "pruner": {"name": "none"}, "lanes": 2})

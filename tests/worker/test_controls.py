@@ -156,6 +156,20 @@ def test_a_winner_that_found_no_room_is_published_later(work: Work) -> None:
     assert work.job(job).state == JobState.COMPLETED
 
 
+def test_a_job_that_is_held_while_it_publishes_takes_no_more_work(work: Work) -> None:
+    """What would be begun now would come too late for the version."""
+    job = work.accept(search_space=SPACE, budget={"trials": 1})
+    work.run_trial(work.pack(1), 0.9)
+    claim = work.leases.claim()
+    assert claim is not None
+    work.leases.hold(claim, "full")
+
+    with pytest.raises(Conflict):
+        work.controls.extend(job.id, {"trials": 3})
+    with pytest.raises(Conflict):
+        work.controls.enqueue(job.id, {})
+
+
 # --- more budget
 
 
@@ -195,6 +209,15 @@ def test_a_run_that_found_nothing_better_publishes_nothing(work: Work) -> None:
 
     assert work.job(job).state == JobState.COMPLETED
     assert history(work, job) == ["queued", "running", "stopping", "completed", "queued", "running", "completed"]
+
+
+def test_a_run_that_is_called_off_before_it_began_completes_the_job_again(work: Work) -> None:
+    """The budget was raised and lowered again: there is nothing left to do."""
+    job = work.accept(budget={"trials": 1})
+    complete(work)
+    work.controls.extend(job.id, {"trials": 2})
+
+    assert work.controls.extend(job.id, {"trials": 1}).state == JobState.COMPLETED
 
 
 def test_asking_for_the_same_budget_again_changes_nothing(work: Work) -> None:

@@ -445,3 +445,6 @@ def test_trials_that_take_their_workers_with_them_are_suspected(work: Work) -> N
     assert trial.state == TrialState.FAILED
     assert "5 times in a row" in (trial.reason or "")
     assert work.job(job).state == JobState.FAILED
+    with work.database.reading() as session:
+        states = session.scalars(select(col(Event.state)).where(col(Event.trial).is_(None))).all()
+    assert states.count(JobState.FAILED) == 1
