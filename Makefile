@@ -21,8 +21,11 @@ test: lint ## every test not marked long
 check: lint ## every test
 	$(BIN)/pytest -n $(WORKERS)
 
-chaos: setup-dev ## an hour of faults, seed after seed from CHAOS_SEED; CHAOS_SECONDS=60 for a minute of them
-	CHAOS_SECONDS=$(or $(CHAOS_SECONDS),3600) $(BIN)/pytest tests/acceptance/faults/test_nemesis.py -k chaos -s
+CHAOS_SECONDS ?= 3600
+CHAOS_SEED ?= 1000
+
+chaos: setup-dev ## an hour of faults, seed after seed
+	PYTHONPATH=tests $(BIN)/python -m acceptance.faults.chaos --seconds $(CHAOS_SECONDS) --seed $(CHAOS_SEED)
 
 lint: setup-dev ## ruff and a strict type checker
 	$(BIN)/ruff check .

@@ -25,11 +25,11 @@ class VersionRef(BaseModel):
 
 
 class Transition(BaseModel):
-    """One step of a job's history."""
+    """A job or a trial has come to another state."""
 
     state: str
-    detail: str | None
-    by: str | None = Field(None, description="who: request, or a worker")
+    detail: str | None = Field(description="why")
+    by: str | None = Field(description="who brought it there: `request`, or a worker")
     at: datetime | None
 
 
@@ -91,27 +91,18 @@ class MeasurementPublic(BaseModel):
         return cls(epoch=row.step / 10, **row.model_dump(include=set(cls.model_fields) - {"epoch"}))
 
 
-class JobEvent(BaseModel):
+class JobEvent(Transition):
     """Data of an event `job`: the job has come to another state."""
 
     event_name: ClassVar = "job"
 
-    state: str
-    detail: str | None = Field(description="why")
-    by: str | None = Field(description="who brought it there")
-    at: datetime | None
 
-
-class TrialEvent(BaseModel):
+class TrialEvent(Transition):
     """Data of an event `trial`: a trial has begun or ended."""
 
     event_name: ClassVar = "trial"
 
     number: int = Field(description="the trial's")
-    state: str
-    detail: str | None = Field(description="why")
-    by: str | None = Field(description="who brought it there")
-    at: datetime | None
 
 
 class EpochEvent(MeasurementPublic):

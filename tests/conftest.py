@@ -85,7 +85,7 @@ def environment(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("CHIFFRE_DATABASE_URL", database_url)
     monkeypatch.delenv("CHIFFRE_BROKER_URL", raising=False)
     settings.cache_clear()
-    yield settings().artifact_folder
+    yield Path(settings().artifact_store)
     settings.cache_clear()
 
 

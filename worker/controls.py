@@ -4,7 +4,6 @@ Each may be asked again without another effect, and works while no worker is the
 at every two seconds. Each answers with things as they stand after it, also where it came too late.
 """
 
-from collections.abc import Callable
 from typing import Any, cast
 
 from sqlalchemy import delete, select
@@ -16,6 +15,7 @@ from ml.specs import TrainSpec, TuneSpec
 from worker.db import Database
 from worker.errors import Conflict, NotFound
 from worker.journal import REQUEST, account, begin_again, begin_trial, end_trial, lock_job, move_job, note_job
+from worker.ledger import as_tune, spec_of
 from worker.once import Once, remember, remembered
 from worker.packs import end_pack, end_running, new_pack, running
 from worker.settlement import end_job, reopen, settle, spent
@@ -104,7 +104,7 @@ class Controls:
                 return _trial(session, before.job_id, cast("int", before.trial))
             job = lock_job(session, job_id)
             _check_begins(session, job)
-            suggestion = _tune_spec(job).settled(params)
+            suggestion = _searched(job).settled(params)
             trial = begin_trial(session, job, new_pack(session, job, job.reserved), REQUEST)
             trial.enqueued = suggestion
             remember(session, once, job.id, trial.number)
@@ -194,20 +194,21 @@ def _trial(session: Session, job_id: str, number: int) -> Trial:
     return trial
 
 
-def _tune_spec(job: Job) -> TuneSpec:
-    if job.kind == "train":
+def _searched(job: Job) -> TuneSpec:
+    """The search that a job asks for; Conflict where it asks for none."""
+    spec = spec_of(job)
+    if isinstance(spec, TrainSpec):
         raise Conflict("a training job has one trial; post a tuning job to try others")
-    return TuneSpec.model_validate(job.spec)
+    return spec
 
 
-def _with_budget(job: Job, budget: dict[str, Any]) -> TrainSpec | TuneSpec:
+def _with_budget(job: Job, limits: dict[str, Any]) -> TrainSpec | TuneSpec:
     """The specification with some limits changed; SpecError where they are none."""
-    kind: Callable[[Any], TrainSpec | TuneSpec] = (TrainSpec if job.kind == "train" else TuneSpec).model_validate
     known = {"seconds"} if job.kind == "train" else {"trials", "seconds"}
-    unknown = sorted(set(budget) - known)
+    unknown = sorted(set(limits) - known)
     if unknown:
         raise SpecError([Problem(("budget", name), f"cannot be changed; {_names(known)} can") for name in unknown])
-    return kind({**job.spec, "budget": {**job.spec["budget"], **budget}})
+    return type(spec_of(job)).model_validate({**job.spec, "budget": {**job.spec["budget"], **limits}})
 
 
 def _names(names: set[str]) -> str:
@@ -215,7 +216,7 @@ def _names(names: set[str]) -> str:
 
 
 def _limits(spec: TrainSpec | TuneSpec) -> tuple[int, float | None]:
-    tune = spec.as_tune() if isinstance(spec, TrainSpec) else spec
+    tune = as_tune(spec)
     return tune.trial_limit, tune.budget.seconds
 
 

@@ -84,10 +84,9 @@ class Leases:
     def renew(self, claim: Claim) -> bool:
         """Keep a pack for another lease; False where it is lost."""
         with self.database.writing() as session:
-            try:
-                job, pack = fence(session, claim)
-            except LeaseLost:
+            if (held := _still_held(session, claim)) is None:
                 return False
+            job, pack = held
             account(session, job)  # a lease that ran out while the machine slept must not count as worked
             pack.lease_expires_at = clock(session) + self.seconds
             session.flush()
@@ -113,20 +112,18 @@ class Leases:
         Nothing happens where it is lost.
         """
         with self.database.writing() as session:
-            try:
-                job, pack = fence(session, claim)
-            except LeaseLost:
+            if (held := _still_held(session, claim)) is None:
                 return
+            job, pack = held
             _let_go(session, job, pack)
             pack.not_before = clock(session) + wait if wait else None
 
     def hold(self, claim: Claim, why: str) -> None:
         """Give a pack back and pause its job: its work cannot be written down until somebody sets that right."""
         with self.database.writing() as session:
-            try:
-                job, pack = fence(session, claim)
-            except LeaseLost:
+            if (held := _still_held(session, claim)) is None:
                 return
+            job, pack = held
             _let_go(session, job, pack)
             if JobState(job.state) in (JobState.RUNNING, JobState.STOPPING):
                 move_job(session, job, JobState.PAUSED, why, self.owner)
@@ -138,10 +135,9 @@ class Leases:
         on which MAX_DEATHS trainers died alone has failed.
         """
         with self.database.writing() as session:
-            try:
-                job, pack = fence(session, claim)
-            except LeaseLost:
+            if (held := _still_held(session, claim)) is None:
                 return []
+            job, pack = held
             _let_go(session, job, pack)
             return self._suspect(session, job, pack, how)
 
@@ -261,6 +257,14 @@ _WAITING = (
     or_(col(Pack.not_before).is_(None), col(Pack.not_before) < now()),
 )
 _UNPAUSED = col(Job.state) != JobState.PAUSED
+
+
+def _still_held(session: Session, claim: Claim) -> tuple[Job, Pack] | None:
+    """The job and the claimed pack as `fence` gives them; None where the claim is no longer good."""
+    try:
+        return fence(session, claim)
+    except LeaseLost:
+        return None
 
 
 def _let_go(session: Session, job: Job, pack: Pack) -> None:

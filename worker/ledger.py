@@ -27,9 +27,19 @@ from worker.tables import Artifact, Dataset, Job, JobState, Measurement, Trial
 Checkpointed = tuple[str, Saved]  # a checkpoint's path, and what was written there
 
 
+def spec_of(job: Job) -> TrainSpec | TuneSpec:
+    """What was posted, with its budget as it is now."""
+    return (TrainSpec if job.kind == "train" else TuneSpec).model_validate(job.spec)
+
+
 def tune_spec(job: Job) -> TuneSpec:
     """The work that a job asks for."""
-    return TrainSpec.model_validate(job.spec).as_tune() if job.kind == "train" else TuneSpec.model_validate(job.spec)
+    return as_tune(spec_of(job))
+
+
+def as_tune(spec: TrainSpec | TuneSpec) -> TuneSpec:
+    """A specification as that of a search, which training is one of one trial."""
+    return spec.as_tune() if isinstance(spec, TrainSpec) else spec
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ class Ledger:
 
         The job of before where the request has been answered already; KeyReused where its key was another's.
         """
-        tune = spec.as_tune() if isinstance(spec, TrainSpec) else spec
+        tune = as_tune(spec)
         dataset = datasets[spec.dataset]
         with self.database.writing() as session:
             if (before := remembered(session, once)) is not None:

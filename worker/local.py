@@ -105,7 +105,7 @@ class LocalServices:
         self._bind = ["--host", host, "--port", str(port)]
         self._services: list[Service] = []
         self._socket_folder: tempfile.TemporaryDirectory[str] | None = None  # where the home's path is too long
-        own = {"CHIFFRE_HOME": str(self.home), "CHIFFRE_ARTIFACTS": self._artifacts()}
+        own = {"CHIFFRE_HOME": str(self.home), "CHIFFRE_ARTIFACTS": self.settings.artifacts or ""}  # "": under the home
         self._environment = {**os.environ, **own}
 
     def start(self) -> None:
@@ -154,9 +154,6 @@ class LocalServices:
         service = self._start("valkey", [str(get_binary_path()), *options])
         service.wait_until(lambda: _pings(path))
         return f"redis+socket://{path}"
-
-    def _artifacts(self) -> str:
-        return self.settings.artifacts or str(self.home / "artifacts")
 
     def _database_url(self) -> str:
         if self.settings.database_url is not None:

@@ -57,11 +57,6 @@ class Settings(BaseSettings):
         """Where artifacts lie, as worker.store reads it: a folder or a URL."""
         return self.artifacts or str(self.home / "artifacts")
 
-    @property
-    def artifact_folder(self) -> Path:
-        """The folder of artifacts, where they lie in one."""
-        return Path(self.artifact_store)
-
 
 @cache
 def settings() -> Settings:

@@ -1,5 +1,6 @@
 """What people ask of jobs: pause, resume, more budget, trials of their own; and what becomes of a race."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
@@ -158,16 +159,21 @@ def test_a_winner_that_found_no_room_is_published_later(work: Work) -> None:
 
 def test_a_job_that_is_held_while_it_publishes_takes_no_more_work(work: Work) -> None:
     """What would be begun now would come too late for the version."""
-    job = work.accept(search_space=SPACE, budget={"trials": 1})
+    job = work.accept(search_space=SPACE, budget={"trials": 2})
+    work.run_trial(work.pack(1), None, TrialState.FAILED)
     work.run_trial(work.pack(1), 0.9)
     claim = work.leases.claim()
     assert claim is not None
     work.leases.hold(claim, "full")
+    late: list[Callable[[], object]] = [
+        lambda: work.controls.extend(job.id, {"trials": 3}),
+        lambda: work.controls.enqueue(job.id, {}),
+        lambda: work.controls.retry(job.id, 0),
+    ]
 
-    with pytest.raises(Conflict):
-        work.controls.extend(job.id, {"trials": 3})
-    with pytest.raises(Conflict):
-        work.controls.enqueue(job.id, {})
+    for ask in late:
+        with pytest.raises(Conflict, match="paused"):
+            ask()
 
 
 # --- more budget

@@ -13,6 +13,8 @@ from acceptance.faults.waiting import PATIENCE, until
 from acceptance.faults.witness import Witness
 from acceptance.faults.work import steady
 
+SECONDS = 12.0  # of trouble a seed
+
 Fault = Callable[["Nemesis"], None]
 
 

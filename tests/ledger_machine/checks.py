@@ -1,0 +1,287 @@
+"""What is read between the steps, and what holds after every one."""
+
+from itertools import pairwise
+from typing import Any
+
+from hypothesis.stateful import (
+    invariant,
+    rule,
+)
+from ledger_machine.machine import Machine
+from ledger_machine.model import (
+    CANCELLED,
+    COMPLETED,
+    FAILED,
+    FINAL,
+    MOVES,
+    PAUSED,
+    QUEUED,
+    RUNNING,
+    STOPPING,
+    Held,
+    ModelJob,
+    ModelTrial,
+    Rows,
+    beats,
+    rank,
+    read,
+)
+
+from ml.records import Stop, TrialState
+from worker.tables import JobState, Purpose
+
+
+class Checks(Machine):
+    """The rows against the model, and against what the design promises."""
+
+    @rule()
+    def look(self) -> None:
+        """All that only reads tells how things stand."""
+        for held in self.held(Purpose.TRAIN):
+            self.look_at_pack(held)
+        for held in self.claims[-5:]:
+            self.look_at_orders(held)
+        for job in self.jobs:
+            self.look_at_changes(job)
+        waiting = self.next_waiting() is not None or any(job.state == QUEUED for job in self.jobs)
+
+        assert self.owners[0].work_waits() == waiting
+        self.unchanged()
+
+    def look_at_pack(self, held: Held) -> None:
+        """A trainer that opens its pack finds all of its trials, with what was measured of them."""
+        pack = held.pack
+        opened = self.ledger.pack(held.claim)
+        trials = [trial for trial in pack.job.trials if trial.pack is pack]
+
+        assert [(t.number, t.state, t.value) for t in opened.record.trials] == [
+            (t.number, t.state, t.value) for t in trials
+        ]
+        assert [{step: m.val_accuracy for step, m in t.rungs.items()} for t in opened.record.trials] == [
+            t.rungs for t in trials
+        ]
+        assert [t.start_step is not None for t in opened.record.trials] == [t.started for t in trials]
+        assert (opened.record.lanes, opened.record.parted) == (pack.lanes, pack.parted)
+        assert [artifact.path for artifact in opened.checkpoints] == pack.files
+
+    def look_at_orders(self, held: Held) -> None:
+        """A worker is told what it is to do about a pack that it holds or thinks it holds."""
+        orders = self.owners[0].orders(held.claim)
+        pack, job = held.pack, held.pack.job
+        if not held.good:
+            assert orders.stop == Stop.CANCELLED
+        elif job.state == PAUSED:
+            assert orders.stop == Stop.RELEASED
+        elif pack.purpose == Purpose.TRAIN and job.out_of_time:
+            assert orders.stop == Stop.SECONDS
+        else:
+            cut = {t.number for t in job.trials if t.pack is pack and t.state == TrialState.CANCELLED}
+
+            assert (orders.stop, set(orders.cut)) == (None, cut)
+
+    def look_at_changes(self, job: ModelJob) -> None:
+        """A search that asks what has changed since it last asked then knows all that there is."""
+        changed, job.seen = self.ledger.changes(job.id, job.seen)
+        job.records |= {record.number: record for record in changed}
+        known = [job.records[number] for number in sorted(job.records)]
+
+        assert [(r.number, r.state, r.value, r.suggestion is not None) for r in known] == [
+            (t.number, t.state, t.value, t.suggested) for t in job.trials
+        ]
+        assert [r.values for r in known] == [
+            {step: value for step, value in t.rungs.items() if value is not None} for t in job.trials
+        ]
+
+    # --- what holds after every step
+
+    @invariant()
+    def all_is_well(self) -> None:
+        """Every row is as the model and the design have it."""
+        self.earlier, self.rows = self.rows, read(self.database)
+        self.steps += 1
+        for job in self.jobs:
+            row = next(row for row in self.rows["job"] if row["id"] == job.id)
+            rows = self.rows_of(job)
+            self.check_job(job, row)
+            self.check_trials(job, rows)
+            self.check_packs(job, rows)
+            self.check_state(job, row, rows)
+            self.check_history(job, row, rows)
+            self.check_best(job, row, rows)
+            self.check_time(job, row, rows)
+            self.check_cancelled(job)
+        self.check_claims()
+        self.check_files()
+        self.check_versions()
+
+    def rows_of(self, job: ModelJob) -> Rows:
+        """What belongs to one job."""
+        return {
+            name: [row for row in rows if row["job_id"] == job.id]
+            for name, rows in self.rows.items()
+            if rows and "job_id" in rows[0]
+        }
+
+    def check_job(self, job: ModelJob, row: dict[str, Any]) -> None:
+        """The job's own row is as the model has it; its budget is exact."""
+        best = None if job.best is None else job.best.number
+        assert (row["state"], row["run"], row["lanes"]) == (job.state, job.run, job.lanes)
+        assert (row["reserved"], row["failures"]) == (len(job.trials), job.failures)
+        assert (row["trial_limit"], row["seconds_limit"]) == (job.limit, job.seconds)
+        assert row["reserved"] <= row["trial_limit"]
+        assert row["best_trial"] == best
+
+    def check_trials(self, job: ModelJob, rows: Rows) -> None:
+        """Numbers have no gap, and every trial and rung is as the model has it, recorded once."""
+        trials = sorted(rows.get("trial", []), key=lambda row: row["number"])
+        rungs: dict[int, dict[int, float | None]] = {row["id"]: {} for row in trials}
+        epochs: dict[int, list[int]] = {row["id"]: [] for row in trials}
+        for rung in sorted(rows.get("measurement", []), key=lambda row: row["step"]):
+            rungs[rung["trial_id"]][rung["step"]] = rung["val_accuracy"]
+            epochs[rung["trial_id"]].append(rung["lease_epoch"])
+
+        assert [row["number"] for row in trials] == list(range(len(job.trials)))
+        assert [(row["state"], row["pack_id"], row["value"]) for row in trials] == [
+            (trial.state, trial.pack.id, trial.value) for trial in job.trials
+        ]
+        assert [rungs[row["id"]] for row in trials] == [trial.rungs for trial in job.trials]
+        assert [(row["finished_at"] is None) for row in trials] == [t.state == TrialState.RUNNING for t in job.trials]
+        assert all(found == sorted(found) for found in epochs.values())
+
+    def check_packs(self, job: ModelJob, rows: Rows) -> None:
+        """Packs are as the model has them; a running trial is in a pack that is open."""
+        packs = [pack for pack in self.packs.values() if pack.job is job]
+        found = {row["id"]: row for row in rows.get("pack", [])}
+
+        assert {pack.id: (pack.purpose, pack.done, pack.epoch, pack.owner, pack.lanes) for pack in packs} == {
+            id_: (row["purpose"], row["done"], row["lease_epoch"], row["lease_owner"], row["lanes"])
+            for id_, row in found.items()
+        }
+        assert [(pack.leased, pack.losses, pack.deaths) for pack in packs] == [
+            (row["lease_expires_at"] is not None, row["losses"], row["deaths"])
+            for row in (found[pack.id] for pack in packs)
+        ]
+        assert not any(trial.pack.done for trial in job.trials if trial.state == TrialState.RUNNING)
+
+    def check_state(self, job: ModelJob, row: dict[str, Any], rows: Rows) -> None:
+        """A job's state says truly what is at work, and none is stuck."""
+        at_work = self.open_packs(job)
+        publishing = [pack for pack in at_work if pack.purpose == Purpose.PUBLISH]
+        if job.state in FINAL:
+            assert at_work == []
+            assert all(trial["state"] != TrialState.RUNNING for trial in rows.get("trial", []))
+        if job.state in (QUEUED, RUNNING):
+            assert at_work or not job.spent, "nothing is at work and nothing can be begun"
+            assert not publishing
+        if job.state == STOPPING:
+            assert at_work, "nothing is at work and nothing will be"
+        if job.state == COMPLETED:
+            assert job.best is not None
+            assert (job.best.number, job.best.value) in job.versions.values(), "the best trial was not published"
+        if job.state == FAILED:
+            assert job.best is None or job.unpublishable
+        assert len(publishing) <= 1
+        self.check_words(job, row)
+
+    def check_words(self, job: ModelJob, row: dict[str, Any]) -> None:
+        """What a job says of itself goes with its state."""
+        assert (row["finished_at"] is not None) == (job.state in FINAL)
+        assert (row["started_at"] is not None) == job.begun
+        assert (row["error"] is not None) == (job.state == FAILED)
+        if job.state != PAUSED:  # one that was publishing knows why
+            assert (row["stop_reason"] is not None) == (job.state in (*FINAL, STOPPING))
+        if job.state == COMPLETED and row["stop_reason"] == "trials":
+            # Its budget may have been raised since, where its seconds were over.
+            assert len(job.trials) >= job.limit or job.out_of_time, "trials of its budget were never begun"
+
+    def check_history(self, job: ModelJob, row: dict[str, Any], rows: Rows) -> None:
+        """The counter only rises, what is written gets a number above all before, and every move is allowed."""
+        before = next((old["sequence"] for old in self.earlier["job"] if old["id"] == job.id), 0)
+        known = {event["sequence"] for event in self.earlier["event"] if event["job_id"] == job.id}
+        events = sorted(rows.get("event", []), key=lambda event: event["sequence"])
+        numbers = [event["sequence"] for event in events]
+        all_numbers = numbers + [rung["sequence"] for rung in rows.get("measurement", [])]
+
+        assert row["sequence"] >= before
+        assert known <= set(numbers)
+        assert all(before < number for number in set(numbers) - known)
+        assert len(set(all_numbers)) == len(all_numbers)
+        assert max(all_numbers + [trial["sequence"] for trial in rows.get("trial", [])]) <= row["sequence"]
+        own = [JobState(event["state"]) for event in events if event["trial"] is None]
+        assert (own[0], own[-1]) == (QUEUED, job.state)
+        # The same state again is a note; there is none to make of a job that has ended.
+        assert all(two in MOVES[one] or (one == two and one not in FINAL) for one, two in pairwise(own)), own
+        for trial in job.trials:
+            self.check_trial_history(trial, [e["state"] for e in events if e["trial"] == trial.number])
+
+    def check_trial_history(self, trial: ModelTrial, states: list[str]) -> None:
+        """A trial runs, ends, and runs again only after that."""
+        assert (states[0], states[-1]) == (TrialState.RUNNING, trial.state)
+        assert all((one == TrialState.RUNNING) != (two == TrialState.RUNNING) for one, two in pairwise(states))
+
+    def check_best(self, job: ModelJob, row: dict[str, Any], rows: Rows) -> None:
+        """The best trial is the best of those with a checkpoint; of the other checkpoints none is beaten."""
+        files = {a["trial"]: a["path"] for a in rows.get("artifact", []) if a["kind"] == "checkpoint"}
+        values = {t["number"]: t["value"] for t in rows.get("trial", []) if t["number"] in files}
+        best = max(values, key=lambda number: rank(job, values[number], number), default=None)
+
+        assert (row["best_trial"], row["best_value"]) == (best, values.get(best))
+        assert files == {trial.number: trial.file for trial in job.trials if trial.file}
+        assert len(files) == sum(artifact["kind"] == "checkpoint" for artifact in rows.get("artifact", []))
+        keeping = [trial for trial in job.trials if trial.file]
+        spared = {best, *(trial for trial, _ in job.versions.values())}
+        for trial in keeping:
+            assert trial.number in spared or not any(beats(job, other, trial) for other in keeping)
+
+    def check_time(self, job: ModelJob, row: dict[str, Any], rows: Rows) -> None:
+        """A job's seconds run while it has a pack leased, and never back."""
+        before = next((old["active_seconds"] for old in self.earlier["job"] if old["id"] == job.id), 0.0)
+        leased = [pack for pack in self.open_packs(job) if pack.leased and not pack.expired]
+
+        assert row["active_seconds"] >= before
+        assert row["active_seconds"] < job.used + 600
+        if leased:
+            assert row["active_since"] is not None
+        if not any(pack.leased for pack in self.open_packs(job)):
+            assert row["active_since"] is None
+
+    def check_cancelled(self, job: ModelJob) -> None:
+        """Of a cancelled job nothing is written any more."""
+        if job.state == CANCELLED:
+            rows = {**self.rows_of(job), "job": [row for row in self.rows["job"] if row["id"] == job.id]}
+            rows.pop("idempotencykey", None)
+            assert {k: v for k, v in self.ended_as.setdefault(job.id, rows).items() if v} == {
+                k: v for k, v in rows.items() if v
+            }
+
+    def check_claims(self) -> None:
+        """At most one claim of a pack is good."""
+        good = [held.pack.id for held in self.claims if held.good]
+
+        assert len(set(good)) == len(good)
+
+    def check_files(self) -> None:
+        """Every file is named by a row or was handed out to be removed, and never both."""
+        named = {artifact["path"] for artifact in self.rows["artifact"]}
+        packs: dict[int, list[str]] = {}
+        for artifact in self.rows["artifact"]:
+            if artifact["kind"] == "pack":
+                packs.setdefault(artifact["pack_id"], []).insert(0, artifact["path"])
+
+        assert not named & self.unneeded
+        assert self.written == named | self.unneeded | (self.left & self.written)
+        assert packs == {pack.id: pack.files for pack in self.packs.values() if pack.files}
+
+    def check_versions(self) -> None:
+        """A run of a job has at most one version; the champion is the best of those that can be compared with it."""
+        versions = sorted(self.rows["modelversion"], key=lambda row: row["version"])
+        expected = {(job.id, run): found for job in self.jobs for run, found in job.versions.items()}
+
+        assert {(row["job_id"], row["run"]): (row["trial"], row["value"]) for row in versions} == expected
+        assert [row["version"] for row in versions] == list(range(1, len(versions) + 1))
+        assert len(self.rows["champion"]) == bool(versions)
+        for champion in self.rows["champion"]:
+            like = [row for row in versions if row["objective"] == versions[0]["objective"]]
+            sign = 1 if versions[0]["objective"] == "val_accuracy" else -1
+            best = max(like, key=lambda row: (sign * row["value"], -row["version"]))
+            assert champion["version_id"] == best["id"]

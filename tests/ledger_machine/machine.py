@@ -1,0 +1,210 @@
+"""What every step is made of: the real ledger and the model side by side."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+)
+from ledger_machine.model import (
+    COMPLETED,
+    FAILED,
+    FINAL,
+    FOREVER,
+    MAX_LOSSES,
+    PAUSED,
+    QUEUED,
+    STOPPING,
+    Held,
+    ModelJob,
+    ModelPack,
+    ModelTrial,
+    Rows,
+    Sent,
+    differences,
+    empty,
+    read,
+)
+from sqlalchemy import select, update
+from sqlmodel import SQLModel, col
+
+from ml.records import TrialState
+from worker import leases as leases_module
+from worker.controls import Controls
+from worker.db import Database
+from worker.errors import Conflict
+from worker.leases import FIRST_WAIT, LONGEST_WAIT, MAX_DEATHS, Leases
+from worker.ledger import Ledger
+from worker.publishing import Publishing
+from worker.tables import Job, JobState, Pack, Purpose
+
+
+class Machine(RuleBasedStateMachine):
+    """A ledger, three workers and people who ask for things, beside the model."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__()
+        empty(database)
+        self.database = database
+        self.ledger, self.controls, self.publishing = Ledger(database), Controls(database), Publishing(database)
+        self.owners = [Leases(database, name, FOREVER) for name in ("one", "two", "three")]
+        self.jobs: list[ModelJob] = []
+        self.packs: dict[int, ModelPack] = {}
+        self.claims: list[Held] = []
+        self.sent: list[Sent] = []
+        # Files: all that were written, those that the ledger said nobody needs, and those that it may leave about.
+        self.written: set[str] = set()
+        self.unneeded: set[str] = set()
+        self.left: set[str] = set()
+        self.ended_as: dict[str, Rows] = {}  # the rows of jobs that were cancelled, as they were then
+        self.steps = 0  # since all work was done
+        self.rows = read(database)  # after the last step
+        self.earlier = self.rows  # after the step before
+
+    def held(self, purpose: Purpose | None = None) -> list[Held]:
+        """Claims that somebody works on."""
+        return [h for h in self.claims if h.good and not h.given_back and purpose in (None, h.claim.purpose)]
+
+    def open_packs(self, job: ModelJob) -> list[ModelPack]:
+        return [pack for pack in self.packs.values() if pack.job is job and not pack.done]
+
+    def leases(self, held: Held) -> Leases:
+        """Those of the worker that made a claim."""
+        return next(one for one in self.owners if one.owner == held.pack.owner)
+
+    def unchanged(self) -> None:
+        """Assert that this step has changed nothing yet."""
+        assert differences(self.rows, read(self.database)) == {}
+
+    def refused(self, error: type[Exception] | tuple[type[Exception], ...], ask: Callable[[], Any]) -> None:
+        """Assert that something is refused, and that nothing comes of it."""
+        with pytest.raises(error):
+            ask()
+        self.unchanged()
+
+    def undecided(self, job: ModelJob) -> bool:
+        """Whether a job was paused as it published: whether it then takes more work is the product's business."""
+        return job.state == PAUSED and any(pack.purpose == Purpose.PUBLISH for pack in self.open_packs(job))
+
+    def taken_up(self, job: ModelJob, ask: Callable[[], Any]) -> Any:
+        """What is answered; None where the job says no and may."""
+        try:
+            return ask()
+        except Conflict:
+            assert self.undecided(job)
+            self.unchanged()
+            return None
+
+    def again_nothing(self, ask: Callable[[], Any]) -> None:
+        """Assert that to ask once more changes nothing."""
+        before = read(self.database)
+        ask()
+
+        assert read(self.database) == before
+
+    def set_row(self, table: type[SQLModel], id_: Any, **values: Any) -> None:
+        """What only time brings about: the database's clock is ours here."""
+        with self.database.writing() as session:
+            session.execute(update(table).where(col(table.id) == id_).values(**values))  # type: ignore[attr-defined]
+
+    def file(self, name: str) -> str:
+        """The path of a file that was written just now."""
+        path = f"{name}.{len(self.written)}"
+        self.written.add(path)
+        return path
+
+    def new_packs(self, job: ModelJob) -> list[ModelPack]:
+        """The packs of a job that the model does not know yet, and now does."""
+        with self.database.reading() as session:
+            of_job = (col(Pack.job_id) == job.id, col(Pack.id).not_in(self.packs))
+            rows = session.scalars(select(Pack).where(*of_job).order_by(col(Pack.id))).all()
+        new = [ModelPack(p.id or 0, job, Purpose(p.purpose), p.lease_epoch, p.lanes, p.parted) for p in rows]
+        self.packs |= {pack.id: pack for pack in new}
+        return new
+
+    def new_pack(self, job: ModelJob) -> ModelPack:
+        (pack,) = self.new_packs(job)
+        return pack
+
+    def follow(self, job: ModelJob) -> None:
+        """Take over what the ledger made of a job after a change.
+
+        It moves on only where nothing is at work and no more is to be begun, and there it does.
+        """
+        with self.database.reading() as session:
+            state = JobState(session.get_one(Job, job.id).state)
+        idle = job.state not in (*FINAL, PAUSED) and not self.open_packs(job)
+        if not idle or not (job.spent or job.state == STOPPING):
+            assert state == job.state, (state, job)
+            return
+        assert state in (STOPPING, COMPLETED, FAILED)
+        job.state = state
+        assert [pack.purpose for pack in self.new_packs(job)] == [Purpose.PUBLISH] * (state == STOPPING)
+
+    def end_trials(self, pack: ModelPack, state: TrialState) -> None:
+        for trial in pack.running:
+            trial.state = state
+
+    def reopened(self, job: ModelJob) -> None:
+        job.state, job.run, job.unpublishable = QUEUED, job.run + 1, False
+
+    def suspected(self, pack: ModelPack) -> None:
+        """A pack's trials go on in halves; one that is alone again and again has failed."""
+        pack.losses = 0
+        running = pack.running
+        if len(running) > 1:
+            self.halved(pack, running)
+            return
+        pack.deaths += 1
+        if pack.deaths >= MAX_DEATHS:
+            self.end_trials(pack, TrialState.FAILED)
+            pack.end()
+            pack.job.unpublishable |= pack.purpose == Purpose.PUBLISH
+
+    def halved(self, pack: ModelPack, running: list[ModelTrial]) -> None:
+        self.new_packs(pack.job)
+        with self.database.reading() as session:
+            packs = {row["number"]: row["pack_id"] for row in self.trial_rows(session, pack.job)}
+        moved = [trial for trial in running if packs[trial.number] != pack.id]
+        (id_,) = {packs[trial.number] for trial in moved}
+        other = self.packs[id_]
+        other.files = list(pack.files)
+        pack.lanes, pack.parted = len(running) - len(moved), True
+
+        assert abs(pack.lanes - len(moved)) <= 1
+        assert other.lanes == len(moved)
+        for trial in moved:
+            trial.pack = other
+
+    def trial_rows(self, session: Any, job: ModelJob) -> list[Any]:
+        table = SQLModel.metadata.tables["trial"]
+        return list(session.execute(select(table).where(table.c.job_id == job.id)).mappings())
+
+    def reaped(self) -> int:
+        """What becomes of all packs whose lease has run out; how many there are."""
+        lost = [pack for pack in self.packs.values() if pack.expired]
+        for pack in lost:
+            pack.epoch += 1
+            pack.losses += 1
+            pack.let_go()
+            if pack.losses >= MAX_LOSSES:
+                files = set(pack.files)
+                self.suspected(pack)
+                self.left |= files if pack.done else set()  # nobody is told: the janitor finds them
+            elif pack.losses > 1:
+                self.made_to_wait(pack)
+        for pack in lost:
+            if pack.done:
+                self.follow(pack.job)
+        return len(lost)
+
+    def made_to_wait(self, pack: ModelPack) -> None:
+        """A pack that was lost again waits, here until a step says that it has."""
+        with self.database.reading() as session:
+            row = session.get_one(Pack, pack.id)
+            wait = (row.not_before or 0.0) - leases_module.clock(session)
+
+        assert FIRST_WAIT - 5 < wait <= LONGEST_WAIT
+        self.set_row(Pack, pack.id, not_before=4e9)
+        pack.waits = True

@@ -1,0 +1,225 @@
+"""The ledger as it ought to be: jobs, packs, trials and claims as dataclasses, and what the steps draw from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any
+
+from hypothesis import strategies as st
+from sqlalchemy import select
+from sqlmodel import SQLModel
+
+from ml.records import TrialRecord, TrialState
+from ml.specs import MAX_TRIALS, TrainSpec, TuneSpec
+from worker.db import Database
+from worker.leases import Claim
+from worker.once import Once
+from worker.publishing import Winner
+from worker.tables import JobState, Purpose
+
+MOST_JOBS = 2  # at a time that have not ended; few, and with few trials, so that what is done to them meets
+HOPELESS, MAX_LOSSES = 3, 3  # in place of the product's 10 and 5, so that few steps lead there
+FOREVER = 1e7  # seconds: no lease and no wait ends by itself here, only where a step says so
+PARAMS = {"batch_size": 32, "learning_rate": 0.01, "optimizer": "adam"}
+SPACE = {"learning_rate": {"type": "float", "low": 1e-4, "high": 0.1, "log": True}, "batch_size": 32}
+
+QUEUED, RUNNING, PAUSED = JobState.QUEUED, JobState.RUNNING, JobState.PAUSED
+STOPPING, COMPLETED, FAILED, CANCELLED = JobState.STOPPING, JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED
+FINAL = {COMPLETED, FAILED, CANCELLED}
+# As the design draws them, with what its words add: a job that has ended goes on as another run of it.
+MOVES = {
+    QUEUED: {RUNNING, PAUSED, STOPPING, COMPLETED, FAILED, CANCELLED},
+    RUNNING: {PAUSED, STOPPING, COMPLETED, FAILED, CANCELLED},
+    PAUSED: {QUEUED, RUNNING, STOPPING, CANCELLED},
+    STOPPING: {RUNNING, PAUSED, COMPLETED, FAILED, CANCELLED},
+    COMPLETED: {QUEUED},
+    FAILED: {QUEUED},
+    CANCELLED: set(),
+}
+TABLES = [table for table in SQLModel.metadata.sorted_tables if table.name != "dataset"]
+
+Sizes = tuple[int | None, int | None]
+Rows = dict[str, list[dict[str, Any]]]  # by table, in the order of their keys
+
+ANY = st.integers(0, 9)  # which of what there is, by turns
+OWNER = st.integers(0, 2)
+VALUE = st.sampled_from([0.3, 0.5, 0.8])  # few, so that trials are equal now and then
+SIZES = st.tuples(*[st.sampled_from([1, 2, None])] * 2)  # FLOPs and weights
+ENDS = [state for state in TrialState if state != TrialState.RUNNING]
+END = st.sampled_from([TrialState.COMPLETED, TrialState.FAILED, *ENDS])
+POSTED = {
+    "trials": st.integers(1, 3),
+    "seconds": st.sampled_from([None, None, 1000.0]),
+    "maximize": st.booleans(),
+    "train": st.sampled_from([False, False, False, True]),
+    "keyed": st.booleans(),
+}
+
+
+# --- the model
+
+
+@dataclass
+class ModelJob:
+    """A job as it ought to be."""
+
+    id: str
+    train: bool
+    maximize: bool
+    trials_asked: int | None
+    seconds: float | None
+    state: JobState = QUEUED
+    run: int = 1
+    begun: bool = False
+    used: float = 0.0  # of its seconds
+    lanes: int | None = None
+    trials: list["ModelTrial"] = field(default_factory=list)
+    best: "ModelTrial | None" = None
+    versions: dict[int, tuple[int, float]] = field(default_factory=dict)  # trial and value by run
+    unpublishable: bool = False  # the winner's publication failed for good in this run
+    seen: int = 0  # up to where a search has read its changes
+    records: dict[int, TrialRecord] = field(default_factory=dict)  # what the search knows
+
+    @property
+    def limit(self) -> int:
+        return 1 if self.train else self.trials_asked or MAX_TRIALS
+
+    @property
+    def failures(self) -> int:
+        return sum(trial.state == TrialState.FAILED for trial in self.trials)
+
+    @property
+    def out_of_time(self) -> bool:
+        return self.seconds is not None and self.used >= self.seconds
+
+    @property
+    def spent(self) -> bool:
+        """Whether it may begin no more trials, whatever its state."""
+        hopeless = self.best is None and self.failures >= HOPELESS
+        return hopeless or len(self.trials) >= self.limit or self.out_of_time
+
+
+@dataclass(eq=False)
+class ModelPack:
+    """A pack as it ought to be."""
+
+    id: int
+    job: ModelJob
+    purpose: Purpose
+    epoch: int
+    lanes: int
+    parted: bool = False
+    owner: str | None = None
+    leased: bool = False
+    expired: bool = False  # its lease, and nobody has noticed
+    waits: bool = False
+    done: bool = False
+    losses: int = 0
+    deaths: int = 0
+    files: list[str] = field(default_factory=list)  # of its checkpoints, the newest first
+
+    @property
+    def running(self) -> list["ModelTrial"]:
+        return [t for t in self.job.trials if t.pack is self and t.state == TrialState.RUNNING]
+
+    def let_go(self) -> None:
+        self.owner, self.leased, self.expired = None, False, False
+
+    def end(self) -> None:
+        self.let_go()
+        self.done, self.waits, self.files = True, False, []
+
+
+@dataclass(eq=False)
+class ModelTrial:
+    """A trial as it ought to be."""
+
+    number: int
+    pack: ModelPack
+    state: TrialState = TrialState.RUNNING
+    suggested: bool = False
+    started: bool = False
+    rungs: dict[int, float | None] = field(default_factory=dict)
+    value: float | None = None
+    sizes: tuple[float, float] = (inf, inf)  # FLOPs and weights
+    file: str | None = None  # of its checkpoint
+    discarded: bool = False  # its checkpoint was damaged once
+
+    def again(self, pack: ModelPack) -> None:
+        """Run again from the start."""
+        self.pack, self.state = pack, TrialState.RUNNING
+        self.started, self.rungs, self.value = False, {}, None
+
+
+@dataclass(eq=False)
+class Held:
+    """A claim that a worker got, good or not by now."""
+
+    claim: Claim
+    pack: ModelPack
+    winner: Winner | None = None  # as its publisher read it
+    given_back: bool = False
+
+    @property
+    def good(self) -> bool:
+        """Whether nobody else has claimed the pack, and it is not done."""
+        return not self.pack.done and self.pack.epoch == self.claim.epoch
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A request with an Idempotency-Key, and what it created."""
+
+    once: Once
+    job: ModelJob
+    spec: TrainSpec | TuneSpec | None  # None where it enqueued a trial
+    trial: int | None = None
+
+
+def rank(job: ModelJob, value: float, number: int) -> tuple[float, int]:
+    """The higher, the better; of equals the trial that was begun first."""
+    return (value if job.maximize else -value, -number)
+
+
+def beats(job: ModelJob, one: ModelTrial, other: ModelTrial) -> bool:
+    """Whether the other is nowhere better: not in its value, its FLOPs or its weights. Of equals the first is kept."""
+    assert one.value is not None
+    assert other.value is not None
+    sign = -1 if job.maximize else 1
+    mine, its = (sign * one.value, *one.sizes), (sign * other.value, *other.sizes)
+    return all(a <= b for a, b in zip(mine, its, strict=True)) and (mine != its or one.number < other.number)
+
+
+def pick(things: Sequence[Any], which: int) -> Any:
+    """One of several, by turns."""
+    return things[which % len(things)]
+
+
+def read(database: Database) -> Rows:
+    """All rows there are."""
+    with database.reading() as session:
+        return {
+            table.name: [dict(row) for row in session.execute(select(table).order_by(*table.primary_key)).mappings()]
+            for table in TABLES
+        }
+
+
+def differences(one: Rows, other: Rows) -> dict[str, Any]:
+    """The rows of either that are not in the other, by table."""
+    names = [name for name in one if one[name] != other[name]]
+    return {
+        name: ([r for r in one[name] if r not in other[name]], [r for r in other[name] if r not in one[name]])
+        for name in names
+    }
+
+
+def empty(database: Database) -> None:
+    """Delete all rows.
+
+    Every example needs a database without jobs, as a claim looks at all of them. One database a test that is emptied
+    costs some milliseconds, the same on both kinds; a new one of Postgres costs 100, and TRUNCATE, which makes new
+    files for every table and index, about as much.
+    """
+    with database.writing() as session:
+        for table in reversed(TABLES):
+            session.execute(table.delete())

@@ -1,0 +1,453 @@
+"""What workers do, in time and too late, and what time does to them."""
+
+from collections.abc import Callable
+from math import inf
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    precondition,
+    rule,
+)
+from ledger_machine.machine import Machine
+from ledger_machine.model import (
+    ANY,
+    END,
+    FOREVER,
+    MAX_LOSSES,
+    OWNER,
+    PARAMS,
+    PAUSED,
+    QUEUED,
+    RUNNING,
+    SIZES,
+    STOPPING,
+    VALUE,
+    Held,
+    ModelJob,
+    ModelPack,
+    ModelTrial,
+    Sizes,
+    beats,
+    pick,
+    rank,
+    read,
+)
+from worker_tools import FILE, measurement
+
+from ml.artifacts import Saved
+from ml.records import Event, Finished, Measured, Started, TrialRecord, TrialState
+from worker.errors import LeaseLost
+from worker.leases import Claim, Leases
+from worker.publishing import Published
+from worker.tables import Artifact, Job, Pack, Purpose
+
+
+class Workers(Machine):
+    """Claims, trainings, deaths and leases that run out."""
+
+    def next_waiting(self) -> ModelPack | None:
+        """The pack that is to be claimed before a new one is made."""
+        free = [p for p in self.packs.values() if not (p.done or p.leased or p.waits) and p.job.state != PAUSED]
+        return min(free, key=lambda pack: pack.id, default=None)
+
+    def next_job(self) -> ModelJob | None:
+        """The job of which a trial is to be begun, where no pack waits: that with the fewest packs, then the first."""
+        able = [job for job in self.jobs if job.state in (QUEUED, RUNNING) and not job.spent]
+        return min(able, key=lambda job: len(self.open_packs(job)), default=None)
+
+    def taken(self, owner: Leases, claim: Claim, pack: ModelPack) -> Held:
+        pack.epoch += 1
+        pack.owner, pack.leased = owner.owner, True
+        if pack.job.state == QUEUED:
+            pack.job.state, pack.job.begun = RUNNING, True
+        held = Held(claim, pack)
+        self.claims.append(held)
+
+        assert (claim.pack_id, claim.job_id, claim.purpose) == (pack.id, pack.job.id, pack.purpose)
+        assert claim.epoch == pack.epoch
+        if claim.purpose == Purpose.PUBLISH:
+            held.winner = self.publishing.winner(claim)
+        return held
+
+    def claimed(self, owner: Leases) -> Held | None:
+        """Let a worker look for a pack: it finds what the model says."""
+        claim = owner.claim()
+        self.reaped()
+        if (waiting := self.next_waiting()) is not None:
+            assert claim is not None
+            return self.taken(owner, claim, waiting)
+        if (job := self.next_job()) is not None:
+            assert claim is not None
+            assert claim.job_id == job.id
+            pack = self.new_pack(job)
+            pack.epoch = 0
+            job.trials.append(ModelTrial(len(job.trials), pack))
+            return self.taken(owner, claim, pack)
+        assert claim is None
+        return None
+
+    @rule(owner=OWNER, trials=st.integers(0, 3), sizes=SIZES)
+    def claim(self, owner: int, trials: int, sizes: Sizes) -> None:
+        """A worker looks for work, and begins up to so many trials of what it finds."""
+        held = self.claimed(self.owners[owner])
+        if held is None or held.claim.purpose == Purpose.PUBLISH or not trials:
+            return
+        while len(held.pack.running) < trials and self.reserved(held):
+            pass
+        for trial in held.pack.running[:trials]:
+            if not trial.started:
+                self.record(held, self.started(trial, *sizes), trial)
+
+    @precondition(lambda self: self.held(Purpose.TRAIN))
+    @rule(which=ANY, fits=st.booleans())
+    def reserve(self, which: int, fits: bool) -> None:
+        """A trainer asks for one more trial, which may have to wait for another pack."""
+        self.reserved(pick(self.held(Purpose.TRAIN), which), fits)
+
+    def reserved(self, held: Held, fits: bool = True) -> bool:
+        """Reserve a trial; whether there was one."""
+        job = held.pack.job
+        before = read(self.database)
+        record = self.ledger.reserve(held.claim, lambda number: fits and number == len(job.trials))
+        if job.state != RUNNING or job.spent or not fits:
+            assert record is None
+            assert read(self.database) == before
+            return False
+        assert record == TrialRecord(len(job.trials), TrialState.RUNNING)
+        job.trials.append(ModelTrial(record.number, held.pack))
+        return True
+
+    @precondition(lambda self: self.held(Purpose.TRAIN))
+    @rule(which=ANY, lanes=st.integers(1, 3))
+    def settle_pack(self, which: int, lanes: int) -> None:
+        """A trainer says how many lanes train best; the job's first pack decides."""
+        held = pick(self.held(Purpose.TRAIN), which)
+        pack, job = held.pack, held.pack.job
+        job.lanes = job.lanes or lanes
+        pack.lanes = min(pack.lanes, job.lanes) if pack.parted else job.lanes
+
+        assert self.ledger.settle_pack(held.claim, "key", lanes) == pack.lanes
+        assert self.ledger.lanes(job.id) == job.lanes
+
+    @precondition(lambda self: self.training())
+    @rule(which=ANY, trial=ANY, value=st.one_of(st.none(), VALUE))
+    def measure(self, which: int, trial: int, value: float | None) -> None:
+        """A trial reaches its next rung."""
+        held = pick(self.training(), which)
+        one = pick(held.pack.running, trial)
+        epoch = len(one.rungs) + 1
+        self.record(held, Measured(one.number, measurement(epoch, value, value), {"epoch": epoch}), one)
+        one.rungs[10 * epoch] = value
+
+    def training(self) -> list[Held]:
+        """Claims with trials that run."""
+        return [held for held in self.held(Purpose.TRAIN) if held.pack.running]
+
+    def started(self, trial: ModelTrial, flops: int | None = None, weights: int | None = None) -> Started:
+        """A trial has its parameters."""
+        trial.started = trial.suggested = True
+        trial.sizes = (inf if flops is None else flops, inf if weights is None else weights)
+        return Started(trial.number, PARAMS, {"learning_rate": 0.01}, {}, 1, 2, 0, flops, weights)
+
+    def record(self, held: Held, event: Event, trial: ModelTrial) -> None:
+        assert trial in held.pack.running
+        assert self.ledger.record(held.claim, [event], {}) == []
+
+    @precondition(lambda self: self.training())
+    @rule(which=ANY, trial=ANY, state=END, value=VALUE, saves=st.booleans(), sizes=SIZES)
+    def finish(self, which: int, trial: int, state: TrialState, value: float, saves: bool, sizes: Sizes) -> None:
+        """A trial ends, with its checkpoint or without."""
+        held = pick(self.training(), which)
+        one = pick(held.pack.running, trial)
+        known, worth = one.started, self.ledger.worth_keeping(held.claim, one.number, value)
+        self.finished(held, [one], state, value, saves, sizes)
+        if saves and state.judged and known:
+            assert worth == (one.file is not None)
+
+    @precondition(lambda self: any(self.strangers(held) for held in self.held(Purpose.TRAIN)))
+    @rule(which=ANY, trial=ANY)
+    def speak_of_others(self, which: int, trial: int) -> None:
+        """A trainer speaks of a trial that has ended meanwhile, or has gone to another pack: it is not heard."""
+        held = pick([held for held in self.held(Purpose.TRAIN) if self.strangers(held)], which)
+        one, path = pick(self.strangers(held), trial), self.file("late")
+        late = Finished(one.number, TrialState.COMPLETED, "late", None, 0.99, None)
+        events = [Started(one.number, {}, {}, {}, 9, 9, 9), Measured(one.number, measurement(9, 0.99), {}), late]
+
+        assert self.ledger.record(held.claim, events, {one.number: (path, FILE)}) == [path]
+        self.unneeded.add(path)
+        self.unchanged()
+
+    def strangers(self, held: Held) -> list[ModelTrial]:
+        """Trials of which a claimed pack has nothing more to say."""
+        return [trial for trial in held.pack.job.trials if trial not in held.pack.running]
+
+    def finished(
+        self,
+        held: Held,
+        trials: list[ModelTrial],
+        state: TrialState,
+        value: float,
+        saves: bool,
+        sizes: Sizes = (1, 1),
+    ) -> None:
+        """Let running trials of a claimed pack end in one write."""
+        judged = value if state.judged else None
+        saved: dict[int, tuple[str, Saved]] = {}
+        events: list[Event] = []
+        for trial in trials:
+            if not trial.started:
+                events.append(self.started(trial, *sizes))
+            best = measurement(1, value, value)
+            events.append(Finished(trial.number, state, "by the test", best, judged, None))
+            if saves and state.judged:
+                saved[trial.number] = (self.file(f"trial-{trial.number}"), FILE)
+        self.unneeded.update(self.ledger.record(held.claim, events, saved))
+        for trial in trials:
+            trial.state, trial.value = state, judged
+            trial.file = saved[trial.number][0] if trial.number in saved else None
+        self.kept_only(held.pack.job)
+
+    def kept_only(self, job: ModelJob) -> None:
+        """Of a job's checkpoints those of its best trial, of its versions and of trials that none beats are kept."""
+        with_file = [trial for trial in job.trials if trial.file]
+        job.best = max(with_file, key=lambda t: rank(job, t.value or 0.0, t.number), default=None)
+        published = {trial for trial, _ in job.versions.values()}
+        for trial in with_file:
+            beaten = any(beats(job, other, trial) for other in with_file)
+            if beaten and trial is not job.best and trial.number not in published:
+                trial.file = None
+
+    @precondition(lambda self: self.held(Purpose.TRAIN))
+    @rule(which=ANY)
+    def keep(self, which: int) -> None:
+        """A trainer writes a checkpoint of its pack; the one before stays, those before that go."""
+        pack = (held := pick(self.held(Purpose.TRAIN), which)).pack
+        path = self.file(f"pack-{pack.id}")
+        gone = set(self.ledger.keep(held.claim, 10, (path, FILE)))
+        before, pack.files, pack.losses, pack.waits = pack.files, [path, *pack.files[:1]], 0, False
+        needed = {name for other in self.packs.values() for name in other.files}
+
+        assert gone == set(before) - needed
+        self.unneeded |= gone
+
+    @precondition(lambda self: any(held.pack.files for held in self.held(Purpose.TRAIN)))
+    @rule(which=ANY)
+    def discard_checkpoint(self, which: int) -> None:
+        """A trainer finds the newest checkpoint of its pack damaged; the file stays, to be looked at."""
+        held = pick([held for held in self.held(Purpose.TRAIN) if held.pack.files], which)
+        opened = self.ledger.pack(held.claim)
+
+        assert [artifact.path for artifact in opened.checkpoints] == held.pack.files
+        self.ledger.discard(held.claim, opened.checkpoints[0], "damaged")
+        self.left.add(held.pack.files.pop(0))
+
+    @precondition(lambda self: self.held(Purpose.TRAIN))
+    @rule(which=ANY, first=st.sets(st.integers(0, 3), min_size=1), second=st.sets(st.integers(0, 3)))
+    def part(self, which: int, first: set[int], second: set[int]) -> None:
+        """A trainer gives trials packs of their own; those that have ended meanwhile stay."""
+        pack = (held := pick(self.held(Purpose.TRAIN), which)).pack
+        groups = [sorted(group) for group in (first, second - first) if group]
+        running = {trial.number: trial for trial in pack.running}
+        self.ledger.part(held.claim, groups)
+        expected = [numbers for group in groups if (numbers := [n for n in group if n in running])]
+        others = self.new_packs(pack.job)
+
+        assert [other.lanes for other in others] == [len(numbers) for numbers in expected]
+        for other, numbers in zip(others, expected, strict=True):
+            other.files = list(pack.files)
+            for number in numbers:
+                running[number].pack = other
+
+    @precondition(lambda self: self.held())
+    @rule(which=ANY)
+    def renew(self, which: int) -> None:
+        """A worker keeps its pack, also one whose lease has run out unnoticed."""
+        held = pick(self.held(), which)
+
+        assert self.leases(held).renew(held.claim)
+        held.pack.expired = False
+
+    @precondition(lambda self: self.held())
+    @rule(which=ANY, waits=st.booleans())
+    def release(self, which: int, waits: bool) -> None:
+        """A worker gives its pack back."""
+        held = pick(self.held(), which)
+        self.leases(held).release(held.claim, FOREVER if waits else 0.0)
+        held.pack.let_go()
+        held.pack.waits = waits
+        held.given_back = True
+
+    @precondition(lambda self: self.held())
+    @rule(which=ANY)
+    def hold(self, which: int) -> None:
+        """A worker finds no room for files: it gives its pack back, and its job waits for somebody."""
+        self.given_back_for_room(pick(self.held(), which))
+
+    def given_back_for_room(self, held: Held) -> None:
+        self.leases(held).hold(held.claim, "full")
+        held.pack.let_go()
+        held.given_back = True
+        if held.pack.job.state in (RUNNING, STOPPING):
+            held.pack.job.state = PAUSED
+
+    @precondition(lambda self: self.held())
+    @rule(which=ANY)
+    def died(self, which: int) -> None:
+        """A trainer dies on its pack."""
+        held = pick(self.held(), which)
+        self.unneeded.update(self.leases(held).died(held.claim, "signal SIGKILL"))
+        held.pack.let_go()
+        held.given_back = True
+        self.suspected(held.pack)
+        if held.pack.done:
+            self.follow(held.pack.job)
+
+    @precondition(lambda self: self.held())
+    @rule(which=ANY)
+    def expire(self, which: int) -> None:
+        """A worker is not heard of until its lease has run out."""
+        self.expired(pick(self.held(), which).pack)
+
+    def expired(self, pack: ModelPack) -> None:
+        self.set_row(Pack, pack.id, lease_expires_at=1.0)
+        pack.expired = True
+
+    @precondition(lambda self: self.held())
+    @rule(which=ANY, times=st.integers(1, MAX_LOSSES))
+    def lose(self, which: int, times: int) -> None:
+        """Worker after worker is lost with the same pack."""
+        pack = pick(self.held(), which).pack
+        for _ in range(times):
+            if not pack.leased:
+                self.waited()
+                self.claimed(self.owners[2])
+            if pack.leased:
+                self.expired(pack)
+                self.owners[0].reap()
+                self.reaped()
+
+    @rule(owner=OWNER)
+    def reap(self, owner: int) -> None:
+        """Somebody takes back what was lost, once."""
+        count = self.owners[owner].reap()
+
+        assert count == self.reaped()
+        self.again_nothing(self.owners[owner].reap)
+
+    @precondition(lambda self: self.held(Purpose.TRAIN))
+    @rule(which=ANY)
+    def close(self, which: int) -> None:
+        """A worker is done with a pack; what still runs in it was stopped before it could say so."""
+        self.closed(pick(self.held(Purpose.TRAIN), which))
+
+    def closed(self, held: Held) -> None:
+        self.unneeded.update(self.leases(held).close(held.claim))
+        self.end_trials(held.pack, TrialState.CANCELLED)
+        held.pack.end()
+        self.follow(held.pack.job)
+
+    @precondition(lambda self: self.held(Purpose.PUBLISH))
+    @rule(which=ANY)
+    def publish(self, which: int) -> None:
+        """A winner becomes a version."""
+        self.published(pick(self.held(Purpose.PUBLISH), which))
+
+    def published(self, held: Held) -> None:
+        job, winner = held.pack.job, held.winner
+        assert winner is not None
+        self.publishing.open_test(held.claim)
+        self.publishing.publish(held.claim, winner, self.publication())
+        job.versions[job.run] = (winner.trial.number, winner.trial.value or 0.0)
+        held.pack.end()
+        self.follow(job)
+
+    def publication(self) -> Published:
+        return Published(self.file("onnx"), FILE, [1, 8, 8], [str(n) for n in range(10)], 650, 0.2, 0.88)
+
+    @precondition(lambda self: self.held(Purpose.PUBLISH))
+    @rule(which=ANY)
+    def discard_winner(self, which: int) -> None:
+        """A winner's checkpoint is damaged: it is trained again, and the second time the job has failed."""
+        held = pick(self.held(Purpose.PUBLISH), which)
+        job, winner = held.pack.job, held.winner
+        assert winner is not None
+        self.publishing.discard(held.claim, winner, "damaged")
+        held.pack.end()
+        trial = job.trials[winner.trial.number]
+        if trial.discarded:
+            job.unpublishable = True
+            self.follow(job)
+            return
+        job.state = RUNNING
+        self.left.add(trial.file or "")
+        trial.again(self.new_pack(job))
+        trial.discarded, trial.file = True, None
+        self.kept_only(job)
+
+    @precondition(lambda self: any(not held.good for held in self.claims))
+    @rule(which=ANY, number=st.integers(0, 3))
+    def write_late(self, which: int, number: int) -> None:
+        """A worker that has lost its pack goes on writing: whatever it tries, nothing comes of it."""
+        held = pick([held for held in self.claims if not held.good], which)
+        for name, write in self.writes(held, number).items():
+            try:
+                write()
+            except LeaseLost:
+                continue
+            raise AssertionError(f"{name} was not refused")
+        leases, claim = self.owners[0], held.claim
+
+        assert leases.renew(claim) is False
+        assert (leases.release(claim, 5.0), leases.hold(claim, "late"), leases.died(claim, "late")) == (None, None, [])
+        self.unchanged()
+
+    def writes(self, held: Held, number: int) -> dict[str, Callable[[], Any]]:
+        """All that a claim is needed for."""
+        ledger, claim, saved = self.ledger, held.claim, ("late", FILE)
+        rung = Measured(number, measurement(9, 0.99), {})
+        end = Finished(number, TrialState.COMPLETED, "late", measurement(9, 0.99), 0.99, None)
+        writes: dict[str, Callable[[], Any]] = {
+            "pack": lambda: ledger.pack(claim),
+            "reserve": lambda: ledger.reserve(claim, lambda _: True),
+            "settle_pack": lambda: ledger.settle_pack(claim, "late", 9),
+            "part": lambda: ledger.part(claim, [[number]]),
+            "start": lambda: ledger.record(claim, [Started(number, PARAMS, {}, {}, 1, 2, 0)], {}),
+            "measure": lambda: ledger.record(claim, [rung], {}),
+            "finish": lambda: ledger.record(claim, [end], {number: saved}),
+            "nothing": lambda: ledger.record(claim, [], {}),
+            "keep": lambda: ledger.keep(claim, 99, saved),
+            "discard": lambda: ledger.discard(claim, Artifact(id=-1), "late"),
+            "close": lambda: self.owners[0].close(claim),
+            "open_test": lambda: self.publishing.open_test(claim),
+        }
+        if (winner := held.winner) is not None:
+            late = Published("late", FILE, [1, 8, 8], ["0"], 1, 0.1, 0.99)
+            writes["publish"] = lambda: self.publishing.publish(claim, winner, late)
+            writes["discard winner"] = lambda: self.publishing.discard(claim, winner, "late")
+        return writes
+
+    # --- time
+
+    @precondition(lambda self: any(pack.leased and pack.job.seconds for pack in self.packs.values()))
+    @rule(which=ANY)
+    def use_up_seconds(self, which: int) -> None:
+        """A job with a pack at work comes to the end of its seconds."""
+        self.used_up(pick([pack.job for pack in self.packs.values() if pack.leased and pack.job.seconds], which))
+
+    def used_up(self, job: ModelJob) -> None:
+        if not job.out_of_time:
+            job.used = job.seconds or 0.0
+            self.set_row(Job, job.id, active_seconds=job.used)
+
+    @precondition(lambda self: any(pack.waits for pack in self.packs.values()))
+    @rule()
+    def wait(self) -> None:
+        """Packs have waited long enough."""
+        self.waited()
+
+    def waited(self) -> None:
+        for pack in self.packs.values():
+            if pack.waits:
+                self.set_row(Pack, pack.id, not_before=1.0)
+                pack.waits = False

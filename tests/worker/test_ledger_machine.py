@@ -1,0 +1,112 @@
+"""The ledger against a model of it: whatever people, workers and their deaths do in whatever order.
+
+Hypothesis draws the steps. Each is done for real and to a few dataclasses, and after each all rows are held against
+these and against what the design promises. Where the product's rule is intricate (what follows when a job's last pack
+has ended) the model does not repeat it: it takes over what the ledger decided, and the invariants judge that.
+"""
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from ledger_machine.checks import Checks
+from ledger_machine.model import (
+    END,
+    FINAL,
+    HOPELESS,
+    MAX_LOSSES,
+    OWNER,
+    SIZES,
+    VALUE,
+    Held,
+    Sizes,
+)
+from ledger_machine.people import People
+from ledger_machine.workers import Workers
+
+from ml.records import TrialState
+from ml.specs import MAX_TRIALS
+from worker import leases as leases_module
+from worker import settlement as settlement_module
+from worker.db import Database
+from worker.tables import Purpose
+
+QUICK, LONG = 20, 70  # examples on each database, in `make test` and more in `make check`
+STEPS = 50  # of an example
+
+
+class LedgerMachine(Workers, People, Checks):
+    """A ledger, three workers and people who ask for things, beside the model."""
+
+    @rule(owner=OWNER, fills=st.booleans(), state=END, value=VALUE, sizes=SIZES)
+    def work(self, owner: int, fills: bool, state: TrialState, value: float, sizes: Sizes) -> None:
+        """A worker claims a pack and, where it is to be trained, sees it through, with as many trials as there are."""
+        held = self.claimed(self.owners[owner])
+        if held is not None and held.claim.purpose == Purpose.TRAIN:
+            while fills and held.pack.job.limit < MAX_TRIALS and self.reserved(held):
+                pass
+            self.seen_through(held, state, value, sizes)
+
+    def seen_through(
+        self,
+        held: Held,
+        state: TrialState = TrialState.COMPLETED,
+        value: float = 0.5,
+        sizes: Sizes = (1, 1),
+    ) -> None:
+        if held.claim.purpose == Purpose.PUBLISH:
+            self.published(held)
+            return
+        self.finished(held, held.pack.running, state, value, True, sizes)
+        self.closed(held)
+
+    @precondition(lambda self: self.steps >= 12)  # or nothing would become intricate before
+    @rule()
+    def work_off(self) -> None:
+        """However things stand, one worker that stays brings every job to its end, once nobody keeps one paused."""
+        self.steps = 0
+        for held in self.held():
+            self.expired(held.pack)
+        for job in self.jobs:
+            self.resumed(job)
+        self.owners[0].reap()
+        self.reaped()
+        self.waited()
+        for _ in range(100):
+            if (held := self.claimed(self.owners[0])) is None:
+                break
+            if held.pack.job.seconds:
+                self.used_up(held.pack.job)
+            self.seen_through(held)
+
+        assert {job.state for job in self.jobs} <= FINAL
+
+
+@pytest.mark.parametrize("examples", [QUICK, pytest.param(LONG, marks=pytest.mark.long)])
+def test_no_order_of_events_breaks_a_promise(
+    database: Database, examples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs, packs, trials, rungs, files, versions and the history are as promised after every step."""
+    monkeypatch.setattr(settlement_module, "HOPELESS", HOPELESS)
+    monkeypatch.setattr(leases_module, "HOPELESS", HOPELESS)
+    monkeypatch.setattr(leases_module, "MAX_LOSSES", MAX_LOSSES)
+    run_state_machine_as_test(
+        lambda: LedgerMachine(database),
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=STEPS,
+            deadline=None,
+            print_blob=True,
+            phases=[
+                Phase.explicit,
+                Phase.reuse,
+                Phase.generate,
+                Phase.shrink,
+            ],  # not explain, which traces every line: slow
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
