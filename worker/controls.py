@@ -84,7 +84,7 @@ class Controls:
             if limits == (job.trial_limit, job.seconds_limit) and spec.budget.model_dump() == job.spec["budget"]:
                 return job
             if limits[0] < job.reserved:
-                raise Conflict(f"{job.reserved} trials were begun already; cancel the job, or ask for as many or more")
+                raise Conflict(f"{job.reserved} trials were begun already; ask for as many or more")
             job.spec = spec.model_dump(mode="json")
             job.trial_limit, job.seconds_limit = limits
             if job.state != JobState.COMPLETED:

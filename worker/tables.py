@@ -170,9 +170,8 @@ class Artifact(SQLModel, table=True):
     job_id: str = Field(foreign_key="job.id", index=True)
     trial: int  # number
     kind: str  # checkpoint, onnx, or pack: all that it takes to go on with one
-    pack_id: int | None = Field(
-        default=None, foreign_key="pack.id", index=True
-    )  # of kind pack; trial is then its first
+    # Of kind pack; `trial` is then its first.
+    pack_id: int | None = Field(default=None, foreign_key="pack.id", index=True)
     path: str  # the key in the store
     sha256: str
     size: int  # bytes
