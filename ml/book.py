@@ -1,6 +1,6 @@
 """The book of a tuning: where packs come from, and where what happens to their trials is written."""
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from time import monotonic
@@ -58,7 +58,7 @@ class Book(Protocol):
     def should_stop(self) -> Stop | None:
         """Whether the pack must end now; asked before every training step, so it must be cheap."""
 
-    def cut(self) -> Container[int]:
+    def cut(self) -> Collection[int]:
         """The trials, by number, that somebody cancelled; asked as often."""
 
 
@@ -120,7 +120,7 @@ class MemoryBook:
         seconds = self.spec.budget.seconds
         return Stop.SECONDS if seconds is not None and monotonic() - self.began > seconds else None
 
-    def cut(self) -> Container[int]:
+    def cut(self) -> Collection[int]:
         """Nobody cancels a trial here."""
         return ()
 

@@ -1,6 +1,6 @@
 """The ledger as ml.tune's book: a claimed pack, what is recorded of it, and the files that rows point to."""
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -115,7 +115,7 @@ class LedgerBook:
         """What the supervisor said."""
         return self.orders.stop
 
-    def cut(self) -> Container[int]:
+    def cut(self) -> Collection[int]:
         """What the supervisor said."""
         return self.orders.cut
 
