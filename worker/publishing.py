@@ -42,6 +42,8 @@ class Published:
     weights: int
     test_loss: float | None
     test_accuracy: float
+    calibration: dict[str, Any] | None = None  # ml.calibration.Calibration as JSON
+    latency_seconds: float | None = None  # of one image on one core, the median
 
 
 class Publishing:
@@ -166,6 +168,8 @@ class Publishing:
             checkpoint_id=cast("int", winner.checkpoint.id),
             onnx_id=cast("int", onnx.id),
             code_version=package_version("chiffre"),
+            calibration=published.calibration,
+            latency_seconds=published.latency_seconds,
             created_at=clock(session),
         )
         session.add(version)

@@ -47,6 +47,7 @@ class Purpose(StrEnum):
 
     TRAIN = "train"  # its trials are trained
     PUBLISH = "publish"  # the job's winner becomes a version
+    PREDICT = "predict"  # a version answers for many images
 
 
 class Dataset(SQLModel, table=True):
@@ -63,7 +64,7 @@ class Job(SQLModel, table=True):
     """What a person posted."""
 
     id: str = Field(primary_key=True)
-    kind: str  # train or tune
+    kind: str  # train, tune or predict
     spec: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))  # as posted, defaults filled in
     state: str = Field(index=True)
     stop_reason: str | None = None
@@ -82,6 +83,8 @@ class Job(SQLModel, table=True):
     active_seconds: float = 0.0  # time with a pack leased, up to active_since
     active_since: float | None = None
     run: int = 1  # raised when a completed job goes on
+    # What a job of kind predict found: images, accuracy, confusion matrix.
+    result: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
     sequence: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))  # the last change's number
     created_at: float = Field(index=True)
     started_at: float | None = None
@@ -169,7 +172,7 @@ class Artifact(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     job_id: str = Field(foreign_key="job.id", index=True)
     trial: int  # number
-    kind: str  # checkpoint, onnx, or pack: all that it takes to go on with one
+    kind: str  # checkpoint, onnx, predictions, or pack: all that it takes to go on with one
     # Of kind pack; `trial` is then its first.
     pack_id: int | None = Field(default=None, foreign_key="pack.id", index=True)
     path: str  # the key in the store
@@ -205,6 +208,10 @@ class ModelVersion(SQLModel, table=True):
     checkpoint_id: int = Field(foreign_key="artifact.id")
     onnx_id: int = Field(foreign_key="artifact.id")
     code_version: str
+    # Nullable, because the release before knew neither: ml.calibration.Calibration as JSON, and the median seconds of
+    # one image's forward pass on one core of the worker that published it.
+    calibration: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
+    latency_seconds: float | None = None
     created_at: float
 
 
@@ -215,6 +222,21 @@ class Champion(SQLModel, table=True):
     dataset: str = Field(primary_key=True)
     version_id: int = Field(foreign_key="modelversion.id")
     moved_at: float
+
+
+class ChampionMove(SQLModel, table=True):
+    """A champion has been moved; rows are added and never changed."""
+
+    __table_args__ = (Index(None, "model", "dataset"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    model: str
+    dataset: str
+    version_id: int = Field(foreign_key="modelversion.id")
+    previous_id: int | None = Field(default=None, foreign_key="modelversion.id")  # None for the first
+    by: str  # rule, hand or rollback
+    reason: str = Field(sa_column=Column(Text, nullable=False))
+    at: float
 
 
 class TestOpening(SQLModel, table=True):
