@@ -1,12 +1,14 @@
 """Errors as HTTP: which exception becomes which answer, in the dict at the end."""
 
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
 
@@ -21,11 +23,19 @@ log = structlog.get_logger()
 
 
 class BadInput(ChiffreError):
-    """An input that fits the schema and yet cannot be used; `pointer` names it."""
+    """An input that cannot be used; `errors` name what of it, and at least one."""
 
-    def __init__(self, pointer: str, detail: str) -> None:
-        self.pointer, self.detail = pointer, detail
+    def __init__(self, pointer: str, detail: str, *more: FieldError) -> None:
+        self.errors = [FieldError(pointer=pointer, detail=detail), *more]
         super().__init__(detail)
+
+
+class Busy(ChiffreError):
+    """More questions than can be answered just now."""
+
+
+class NotLoaded(ChiffreError):
+    """A version that is published and cannot answer just now."""
 
 
 class NothingMore(ChiffreError):
@@ -37,7 +47,16 @@ def _invalid(errors: list[FieldError]) -> JSONResponse:
 
 
 def _bad_input(request: Request, error: BadInput) -> JSONResponse:
-    return _invalid([FieldError(pointer=error.pointer, detail=error.detail)])
+    return _invalid(error.errors)
+
+
+def invalid(error: ValidationError, prefix: str) -> BadInput:
+    """What pydantic says of fields whose pointers begin with `prefix`."""
+    first, *more = (
+        FieldError(pointer=_pointer(prefix, e["loc"]), detail=str(e["msg"]).removeprefix("Value error, "))
+        for e in error.errors(include_input=False, include_url=False)
+    )
+    return BadInput(first.pointer, first.detail, *more[: MAX_ERRORS - 1])
 
 
 def _not_found(request: Request, error: Exception) -> JSONResponse:
@@ -101,16 +120,20 @@ def _is_tag(key: str | int, body: dict[str, Any]) -> bool:
 
 
 def _body_pointer(path: Iterable[str | int]) -> str:
+    keys = list(path)
+    return _pointer("#/", keys) if keys else "#"
+
+
+def _pointer(prefix: str, path: Iterable[str | int]) -> str:
     texts = [str(key)[:60].encode(errors="replace").decode() for key in path]
-    escaped = [text.replace("~", "~0").replace("/", "~1") for text in texts]
-    return "/".join(["#", *escaped])
+    return prefix + "/".join(text.replace("~", "~0").replace("/", "~1") for text in texts)
 
 
 def _http_error(request: Request, error: HTTPException) -> JSONResponse:
     detail = error.detail
     if error.status_code == 404 and detail == "Not Found":
         detail = "there is nothing at this path; /docs lists what there is"
-    if error.status_code == 413:
+    if error.status_code == 413 and detail == HTTPStatus(413).phrase:
         detail = "the body is larger than CHIFFRE_MAX_BODY_BYTES allows"
     if error.status_code == 405:
         detail = f"{request.method} is not allowed here; /docs lists what is"
@@ -122,6 +145,14 @@ def _nothing_more(request: Request, error: NothingMore) -> Response:
 
 
 def _too_many_streams(request: Request, error: TooManyStreams) -> JSONResponse:
+    return problem(503, str(error), headers={"Retry-After": "5"})
+
+
+def _busy(request: Request, error: Busy) -> JSONResponse:
+    return problem(503, str(error), headers={"Retry-After": "1"})
+
+
+def _not_loaded(request: Request, error: NotLoaded) -> JSONResponse:
     return problem(503, str(error), headers={"Retry-After": "5"})
 
 
@@ -144,6 +175,8 @@ ANSWERS: dict[type[Exception], Callable[[Request, Any], Response]] = {
     KeyReused: _key_reused,
     NothingMore: _nothing_more,
     TooManyStreams: _too_many_streams,
+    Busy: _busy,
+    NotLoaded: _not_loaded,
     RequestValidationError: _validation_error,
     HTTPException: _http_error,
     OperationalError: _database_away,
@@ -156,3 +189,9 @@ def add_handlers(app: FastAPI) -> None:
     """Let every error of `app` be answered as problem+json."""
     for kind, answer in ANSWERS.items():
         app.add_exception_handler(kind, answer)
+
+
+def answer_to(request: Request, error: Exception) -> Response:
+    """The answer for an error, by the nearest of its kinds that has one."""
+    kind = next(kind for kind in type(error).__mro__ if kind in ANSWERS)
+    return ANSWERS[kind](request, error)

@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
@@ -11,9 +12,11 @@ from fastapi import FastAPI
 
 from api.errors import add_handlers
 from api.middleware import BodyLimit, KnownHosts
+from api.prediction.documentation import document_predict
+from api.prediction.endpoint import Plain, Predict
 from api.problems import RESPONSES, document_problems
 from api.readers import Departures, SlowReaders, put_before
-from api.routes import catalog, events, health, jobs, models, predict
+from api.routes import catalog, events, health, jobs, models
 from api.serving import Roster
 from api.signals import on_ending
 from api.streams import Streams
@@ -31,7 +34,9 @@ def create_app() -> FastAPI:
     configure_logging("api")
     database = Database(config.database)
     store = store_of(config)
-    roster = Roster(database, store)
+    # What takes long for images: two threads, so that a photograph does not keep the CNN's batches waiting.
+    executor = ThreadPoolExecutor(2, "predict")
+    roster = Roster(database, store, executor)
     owner = f"api {socket.gethostname()}:{os.getpid()}"
     janitor = Janitor(database, Leases(database, owner, config.lease_seconds), None, config.poll_seconds)
     streams, readers = Streams(database), SlowReaders()
@@ -46,6 +51,7 @@ def create_app() -> FastAPI:
                 yield
         janitor.close()
         roster.close()
+        executor.shutdown(wait=False, cancel_futures=True)
         database.close()
 
     app = FastAPI(
@@ -56,12 +62,15 @@ def create_app() -> FastAPI:
         responses=RESPONSES,
     )
     app.state.database, app.state.store, app.state.roster, app.state.streams = database, store, roster, streams
-    for resource in (jobs, events, predict, models, catalog, health):
+    for resource in (jobs, events, models, catalog, health):
         app.include_router(resource.router)
     add_handlers(app)
+    document_predict(app)
     document_problems(app)
     app.add_middleware(Departures)
     app.add_middleware(BodyLimit, limit=config.max_body_bytes)
     app.add_middleware(KnownHosts, allowed=config.allowed_hosts)
     put_before(app, readers.around)
+    predict = KnownHosts(Predict(roster, executor, config.max_image_bytes), config.allowed_hosts)
+    put_before(app, lambda framework: Plain(framework, {"/predict": predict}))
     return app

@@ -1,23 +1,25 @@
-"""Serving: the champions in memory, each an immutable object, replaced aside and all at once.
+"""Serving: the versions in memory, each an immutable object, replaced aside and all at once.
 
-One thread follows the database and loads what is new. A request never loads anything itself: storage that does not
-answer would keep it waiting, and with it those that need no storage.
+One thread follows the database and loads the champions that are new. A request never loads one itself: storage that
+does not answer would keep it waiting, and with it those that need no storage. Other versions are loaded when asked for.
 """
 
-from dataclasses import dataclass
+from concurrent.futures import Executor
 from threading import Condition, Lock, Thread
 from time import monotonic
 from types import MappingProxyType
 
-import numpy as np
 import structlog
 from sqlalchemy import select
 from sqlmodel import col
 
+from api.errors import NotLoaded
+from api.prediction.batcher import Queue
+from api.prediction.options import Options
+from api.served import Served, load
 from ml.errors import ChiffreError
-from ml.predict import Predictor
 from worker.db import Database
-from worker.errors import StorageAway
+from worker.errors import NotFound, StorageAway
 from worker.store import Store
 from worker.tables import Artifact, Champion, ModelVersion
 
@@ -25,28 +27,26 @@ REFRESH_SECONDS = 1.0  # how long a new champion may wait until it answers
 PATIENCE_SECONDS = 2.0  # how long a request waits for a first version to be loaded
 AWAY_SECONDS, DAMAGED_SECONDS = 5.0, 60.0  # until a version that did not load is tried again
 CLOSE_SECONDS = 3.0  # how long the end of the process waits for what is being loaded
+KEPT = 8  # versions in memory that are no champions, the last that were asked for
 
 log = structlog.get_logger()
 
-
-@dataclass(frozen=True)
-class Served:
-    """A version that answers, and whose answer it is."""
-
-    predictor: Predictor
-    version: ModelVersion
-    checkpoint_sha256: str
+Files = tuple[ModelVersion, Artifact, Artifact]  # a version, its graph and its checkpoint
 
 
 class Roster:
     """Who answers for each network and data set."""
 
-    def __init__(self, database: Database, store: Store) -> None:
+    def __init__(self, database: Database, store: Store, executor: Executor) -> None:
         self.database = database
         self.store = store
-        self.served: MappingProxyType[tuple[str, str], Served] = MappingProxyType({})
-        self._refreshing = Lock()
-        self._postponed: dict[int | None, float] = {}  # versions that did not load, and when to try them again
+        self.executor = executor  # where long batches run
+        self.queue = Queue()
+        # By network and data set; by None and data set the best of all networks.
+        self.served: MappingProxyType[tuple[str | None, str], Served] = MappingProxyType({})
+        self._others: dict[tuple[str, int], Served] = {}  # by network and version
+        self._refreshing, self._fetching = Lock(), Lock()
+        self._postponed: dict[int | None, tuple[float, str]] = {}  # what did not load: when to try again, and why
         self._turn = Condition()  # guards the three below
         self._asked = 0  # how often a request found that something is to be loaded
         self._looked = 0  # up to which of those the follower has looked
@@ -66,70 +66,116 @@ class Roster:
         if self._follower is not None:
             self._follower.join(CLOSE_SECONDS)
 
-    def find(self, model: str | None, dataset: str) -> Served | None:
-        """Who answers for a network and data set, for the best network where none is named; None where nobody does."""
-        found = self._look(model, dataset)
+    def look(self, options: Options) -> Served | None:
+        """Who answers, of those in memory; None where that must be looked for."""
+        if options.version is None:
+            return self.served.get((options.model, options.dataset))
+        served = self._others.get((str(options.model), options.version))
+        return served if served is not None and _was_asked_for(served, options) else None
+
+    def find(self, options: Options) -> Served:
+        """Who answers, loaded if need be; NotFound where nobody does, NotLoaded where somebody should."""
+        if options.version is not None:
+            return self._other(options)
+        found = self.look(options)
         if found is None and self._is_behind():  # a first version may have been published a moment ago
-            self._await_follower()
-            found = self._look(model, dataset)
+            self.catch_up()
+            found = self.look(options)
+        if found is None:
+            raise self._nobody(options)
         return found
 
-    def refresh(self) -> None:
-        """Load what is new, then let it answer; a version that does not load leaves the old one answering."""
-        with self._refreshing:
-            self.served = MappingProxyType(
-                {(v.model, v.dataset): served for v, *files in self._champions() if (served := self._load(v, *files))}
-            )
-
-    def _look(self, model: str | None, dataset: str) -> Served | None:
-        served = self.served
-        if model is not None:
-            return served.get((model, dataset))
-        candidates = [s for (_, trained_on), s in served.items() if trained_on == dataset]
-        return max(candidates, key=lambda s: (s.version.val_accuracy, -s.version.weights), default=None)
-
-    def _is_behind(self) -> bool:
-        """Whether there are champions that the follower is yet to load."""
-        served = {s.version.id for s in self.served.values()}
-        return any(v.id not in served and not self._is_postponed(v) for v, *_ in self._champions())
-
-    def _await_follower(self) -> None:
+    def catch_up(self) -> None:
+        """Wait until the follower has looked once more, or a while."""
         with self._turn:
             self._asked += 1
             mine = self._asked
             self._turn.notify_all()
             self._turn.wait_for(lambda: self._looked >= mine, PATIENCE_SECONDS)
 
-    def _is_postponed(self, version: ModelVersion) -> bool:
-        return monotonic() < self._postponed.get(version.id, 0)
+    def refresh(self) -> None:
+        """Load what is new, then let it answer; a version that does not load leaves the old one answering."""
+        with self._refreshing:
+            champions = [served for files in self._champions() if (served := self._champion(files)) is not None]
+            self.served = MappingProxyType(_by_key(champions))
 
-    def _champions(self) -> list[tuple[ModelVersion, Artifact, Artifact]]:
+    def failing(self) -> dict[str, str]:
+        """Why champions do not answer, by "network/data set"; others go on in their place."""
+        return {
+            f"{v.model}/{v.dataset}": f"version {v.version}: {self._postponed[v.id][1]}"
+            for v, *_ in self._champions()
+            if v.id in self._postponed
+        }
+
+    def _is_behind(self) -> bool:
+        """Whether there are champions that the follower is yet to load."""
+        served = {s.version.id for s in self.served.values()}
+        return any(v.id not in served and not self._is_postponed(v) for v, *_ in self._champions())
+
+    def _is_postponed(self, version: ModelVersion) -> bool:
+        return monotonic() < self._postponed.get(version.id, (0.0, ""))[0]
+
+    def _nobody(self, options: Options) -> ChiffreError:
+        """Why there is no champion: none was published, or it cannot be loaded."""
+        for name, why in self.failing().items():
+            model, dataset = name.split("/")
+            if dataset == options.dataset and options.model in (None, model):
+                return NotLoaded(f"the champion of {model} on {dataset} cannot be loaded just now; {why}")
+        whose = options.model or "any network"
+        return NotFound(f"no version of {whose} trained on {options.dataset} is published; POST /jobs/tune makes one")
+
+    def _champions(self) -> list[Files]:
         with self.database.reading() as session:
-            versions = session.scalars(
-                select(ModelVersion).join(Champion, col(Champion.version_id) == ModelVersion.id)
-            ).all()
+            query = select(ModelVersion).join(Champion, col(Champion.version_id) == ModelVersion.id)
             return [
-                (v, session.get_one(Artifact, v.onnx_id), session.get_one(Artifact, v.checkpoint_id)) for v in versions
+                (v, session.get_one(Artifact, v.onnx_id), session.get_one(Artifact, v.checkpoint_id))
+                for v in session.scalars(query).all()
             ]
 
-    def _load(self, version: ModelVersion, onnx: Artifact, checkpoint: Artifact) -> Served | None:
+    def _champion(self, files: Files) -> Served | None:
+        version, *_ = files
         serving = self.served.get((version.model, version.dataset))
         if (serving is not None and serving.version.id == version.id) or self._is_postponed(version):
             return serving
         try:
-            graph = self.store.read(onnx.path, onnx.sha256)
-            predictor = Predictor(graph, tuple(version.shape), tuple(version.classes))
-            _self_test(predictor)
+            loaded = load(*files, self.store, self.queue, self.executor)
         except ChiffreError as error:
             self._postpone(version, error)
             return serving
-        return Served(predictor, version, checkpoint.sha256)
+        self._postponed.pop(version.id, None)
+        log.info("a champion answers", model=version.model, dataset=version.dataset, version=version.version)
+        return loaded
 
     def _postpone(self, version: ModelVersion, error: ChiffreError) -> None:
         """Leave a version that does not load alone for a while: it would be read, and logged, every second."""
         seconds = AWAY_SECONDS if isinstance(error, StorageAway) else DAMAGED_SECONDS
-        self._postponed[version.id] = monotonic() + seconds
+        self._postponed[version.id] = monotonic() + seconds, str(error)
         log.error("a champion does not load", model=version.model, version=version.version, error=str(error))
+
+    def _other(self, options: Options) -> Served:
+        """A version that need not be the champion."""
+        key = str(options.model), options.version or 0
+        with self._fetching:
+            served = self._others.pop(key, None) or self._fetched(*key)
+            self._others = dict([*self._others.items(), (key, served)][-KEPT:])
+        if not _was_asked_for(served, options):
+            raise NotFound(f"version {key[1]} of {key[0]} was trained on {served.version.dataset}")
+        return served
+
+    def _fetched(self, model: str, version: int) -> Served:
+        for served in self.served.values():
+            if (served.version.model, served.version.version) == (model, version):
+                return served
+        with self.database.reading() as session:
+            of_version = (col(ModelVersion.model) == model, col(ModelVersion.version) == version)
+            row = session.scalars(select(ModelVersion).where(*of_version)).one_or_none()
+            if row is None:
+                raise NotFound(f"{model} has no version of this number; GET /models/{model} lists those there are")
+            onnx, checkpoint = (session.get_one(Artifact, id_) for id_ in (row.onnx_id, row.checkpoint_id))
+        try:
+            return load(row, onnx, checkpoint, self.store, self.queue, self.executor)
+        except ChiffreError as error:
+            raise NotLoaded(f"version {version} of {model} cannot be loaded just now; {error}") from error
 
     def _follow(self) -> None:
         while not self._closing:
@@ -148,8 +194,14 @@ class Roster:
             self._turn.wait_for(lambda: self._closing or self._asked > looked, REFRESH_SECONDS)
 
 
-def _self_test(predictor: Predictor) -> None:
-    """Answer once for a blank image: the first answer is the slow one, and it must make sense."""
-    probabilities = predictor.probabilities(np.zeros((1, *predictor.shape), np.float32))
-    if probabilities.shape != (1, len(predictor.classes)) or not np.isfinite(probabilities).all():
-        raise ChiffreError(f"the graph answers {probabilities.shape} for {len(predictor.classes)} classes")
+def _was_asked_for(served: Served, options: Options) -> bool:
+    """Whether a version fits the data set, where one was named."""
+    return "dataset" not in options.model_fields_set or served.version.dataset == options.dataset
+
+
+def _by_key(champions: list[Served]) -> dict[tuple[str | None, str], Served]:
+    """By network and data set; without a network the most accurate on validation, of equals the smallest."""
+    found: dict[tuple[str | None, str], Served] = {}
+    for served in sorted(champions, key=lambda s: (s.version.val_accuracy, -s.version.weights)):
+        found[served.version.model, served.version.dataset] = found[None, served.version.dataset] = served
+    return found

@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     poll_seconds: float = Field(3, gt=0, description="how often an idle worker looks for work without being rung")
     checkpoint_seconds: float = Field(15, ge=0, description="between two checkpoints of a running pack, at least")
     max_body_bytes: int = Field(1 << 20, ge=1024, description="largest request body")
+    max_image_bytes: int = Field(16 << 20, ge=1024, description="largest body of images, to be predicted")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
 
     @property

@@ -25,6 +25,7 @@ class Ready(BaseModel):
     status: str = "ready"
     broker: bool  # without it workers find jobs a few seconds later
     models: list[str]  # "network/data set" that /predict answers for
+    failing: dict[str, str]  # why a champion does not load, by "network/data set"; the one before it goes on
 
 
 @router.get("/livez")
@@ -43,4 +44,5 @@ def readyz(database: DatabaseDep, roster: RosterDep) -> Ready:
             if isinstance(error, OperationalError) and "no such table" not in str(error):
                 raise
             raise HTTPException(503, "the database has no tables; run `chiffre migrate`") from error
-    return Ready(broker=broker_answers(), models=sorted("/".join(key) for key in roster.served))
+    served = sorted({f"{s.version.model}/{s.version.dataset}" for s in roster.served.values()})
+    return Ready(broker=broker_answers(), models=served, failing=roster.failing())

@@ -76,7 +76,7 @@ def test_an_api_with_its_database_is_ready(api: TestClient) -> None:
     response = api.get("/readyz")
 
     assert response.status_code == 200
-    assert response.json() == {"status": "ready", "broker": False, "models": []}
+    assert response.json() == {"status": "ready", "broker": False, "models": [], "failing": {}}
 
 
 def test_readiness_lists_what_predict_answers_for(api: TestClient, work: Work, environment: Path) -> None:

@@ -137,7 +137,7 @@ def test_a_version_that_did_not_load_is_left_alone_for_a_while(
     publish(work, tmp_path / "local", spoil=lambda path: (path.write_bytes(b"damaged"), upload(tmp_path / "local")))
     asked = eventually(lambda: version(api) is None and sum(method == "GET" for method, _ in faulty.seen))
     for _ in range(5):
-        problem(api.post("/predict", json={"pixels": GREY}), 404)
+        problem(api.post("/predict", json={"pixels": GREY}), 503)
     before = monotonic()
     api.app.state.roster.refresh()  # type: ignore[attr-defined]
 

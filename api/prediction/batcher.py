@@ -1,0 +1,128 @@
+"""Zero-wait batching: a question runs at once where nothing runs, and what has come meanwhile runs as one batch.
+
+Nobody waits for a batch to fill: networks this small take less time than any wait would. The event loop gathers what
+one turn of it brought, and runs it there and then where that is short, in a thread where it is long.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+import numpy as np
+
+from api.errors import Busy
+from api.prediction.answered import Answered, Batch
+from ml.predict import MAX_BATCH
+
+MAX_QUEUED = 8192  # images that wait, of all networks together: more is refused rather than kept waiting
+INLINE_SECONDS = 0.002  # longer runs go to a thread, so that the event loop goes on answering
+
+Run = Callable[[np.ndarray], Batch]
+
+
+class Queue:
+    """How many images wait in this process, and how many may."""
+
+    def __init__(self, limit: int = MAX_QUEUED) -> None:
+        self.limit = limit
+        self.images = 0
+
+    def enter(self, images: int) -> None:
+        """Take places; Busy where there are too few."""
+        if self.images + images > self.limit:
+            raise Busy(f"{self.images} images wait for an answer already; try again shortly")
+        self.images += images
+
+    def leave(self, images: int) -> None:
+        """Give places back."""
+        self.images -= images
+
+
+@dataclass(frozen=True)
+class _Question:
+    pixels: np.ndarray  # float32 [n, channels, height, width]
+    answer: asyncio.Future[Answered]
+
+
+class Batcher:
+    """Answers for one version; used from one event loop."""
+
+    def __init__(self, run: Run, seconds: float, queue: Queue, executor: Executor) -> None:
+        self._run = run
+        self._seconds = seconds  # of one image in a batch
+        self._queue = queue
+        self._executor = executor
+        self._waiting: deque[_Question] = deque()
+        self._running = False
+
+    def ask(self, pixels: np.ndarray) -> asyncio.Future[Answered]:
+        """The answer for float32 pixels [n, channels, height, width] in 0..1, as it will come; Busy at once."""
+        self._queue.enter(len(pixels))
+        loop = asyncio.get_running_loop()
+        question = _Question(pixels, loop.create_future())
+        self._waiting.append(question)
+        if not self._running:
+            self._running = True
+            loop.call_soon(self._next)
+        return question.answer
+
+    def _next(self) -> None:
+        """Run what waits, as much of it as one batch holds."""
+        questions = self._batch()
+        images = sum(len(question.pixels) for question in questions)
+        if images * self._seconds <= INLINE_SECONDS:
+            self._deliver(questions, self._answers(questions))
+            self._go_on()
+        else:
+            loop = asyncio.get_running_loop()
+            running = loop.run_in_executor(self._executor, self._answers, questions)
+            running.add_done_callback(lambda done: self._arrived(questions, done))
+
+    def _batch(self) -> list[_Question]:
+        questions = [self._waiting.popleft()]
+        room = MAX_BATCH - len(questions[0].pixels)
+        while self._waiting and len(self._waiting[0].pixels) <= room:
+            question = self._waiting.popleft()
+            room -= len(question.pixels)
+            questions.append(question)
+        return questions
+
+    def _answers(self, questions: list[_Question]) -> list[Answered | Exception]:
+        """An answer or an error for each question: one that cannot be answered fails alone."""
+        try:
+            batch = self._run(_together(questions))
+        except Exception as error:  # whatever ONNX Runtime raises is told to whoever asked
+            if len(questions) == 1:
+                return [error]
+            return [answer for question in questions for answer in self._answers([question])]
+        bounds = pairwise(accumulate((len(question.pixels) for question in questions), initial=0))
+        return [Answered(batch, start, stop) for start, stop in bounds]
+
+    def _arrived(self, questions: list[_Question], done: "asyncio.Future[list[Answered | Exception]]") -> None:
+        self._deliver(questions, done.result())
+        self._go_on()
+
+    def _deliver(self, questions: list[_Question], answers: list[Answered | Exception]) -> None:
+        for question, answer in zip(questions, answers, strict=True):
+            self._queue.leave(len(question.pixels))
+            if question.answer.done():  # whoever asked has gone
+                continue
+            if isinstance(answer, Exception):
+                question.answer.set_exception(answer)
+            else:
+                question.answer.set_result(answer)
+
+    def _go_on(self) -> None:
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._next)
+        else:
+            self._running = False
+
+
+def _together(questions: list[_Question]) -> np.ndarray:
+    if len(questions) == 1:
+        return questions[0].pixels
+    return np.concatenate([question.pixels for question in questions])

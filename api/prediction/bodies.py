@@ -1,0 +1,164 @@
+"""The kinds of body that `/predict` reads; each is registered by its content type beside what reads it."""
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import orjson
+
+from api.errors import BadInput
+from api.prediction.options import Options
+from api.prediction.pictures import decoded, naive
+from api.prediction.pixels import WHITE, Images, many_images, of_array, one_image
+from ml.canonical import canonical
+from ml.layers import Shape
+from ml.registry import Registry
+
+MAX_IMAGES = 1024  # in one body
+MAX_HEADER = 10_000  # bytes of an npy file's header; numpy's own limit
+
+Open = Callable[[Shape], Images]  # the images, once it is known which shape the network takes
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A body that was read: the options, with what the body itself says, and the images yet to be opened."""
+
+    options: Options
+    images: Open
+
+
+Reader = Callable[[bytes, Options], Asked]
+readers: Registry[Reader] = Registry("content type")
+
+
+@readers.register("application/json")
+def read_json(body: bytes, options: Options) -> Asked:
+    """`pixels`, one image, or `images`, up to MAX_IMAGES of them, and any option."""
+    document = _document(body)
+    pixels, images = document.pop("pixels", None), document.pop("images", None)
+    if document:
+        options = options.changed(document)
+    # Python takes true for 1; a body without either word needs no look at each number.
+    plain = b"true" not in body and b"false" not in body
+    if images is None:
+        if pixels is None:
+            raise BadInput("#/pixels", "Field required")
+        return Asked(options, lambda shape: _canonical(one_image(pixels, shape, options.scale, plain), options))
+    if pixels is not None:
+        raise BadInput("#/images", "give either pixels or images")
+    if not isinstance(images, list) or not 1 <= len(images) <= MAX_IMAGES:
+        raise BadInput("#/images", f"a list of 1 to {MAX_IMAGES} images is needed")
+    return Asked(options, lambda shape: _canonical(many_images(images, shape, options.scale, plain), options))
+
+
+@readers.register("application/octet-stream")
+def read_bytes(body: bytes, options: Options) -> Asked:
+    """One byte a pixel, image after image; a single image is answered by itself, not as a list of one."""
+
+    def images(shape: Shape) -> Images:
+        features = prod(shape)
+        if not body or len(body) % features:
+            raise BadInput("#", f"{features} bytes an image are needed, and the body has {len(body)}")
+        rows = _few(np.frombuffer(body, np.uint8).reshape(-1, features))
+        return _canonical(of_array(rows, shape, options.scale, several=len(rows) > 1), options)
+
+    return Asked(options, images)
+
+
+@readers.register("application/x-npy")
+def read_npy(body: bytes, options: Options) -> Asked:
+    """An array of numbers in numpy's format: one image, or a list of them along the first axis."""
+    array = _npy(body)
+
+    def images(shape: Shape) -> Images:
+        several = array.ndim > 1 and array.shape not in (shape, shape[1:])
+        rows = array.reshape(len(array), -1) if several and len(array) else array.reshape(1, -1)
+        if rows.shape[1] != prod(shape):
+            raise BadInput("#", f"an array of {prod(shape)} numbers an image is needed, not {list(array.shape)}")
+        return _canonical(of_array(_few(rows), shape, options.scale, several), options)
+
+    return Asked(options, images)
+
+
+@readers.register("image/png")
+def read_png(body: bytes, options: Options) -> Asked:
+    """A picture of any size, brought to the data set's own form unless that is switched off."""
+    return _picture(body, "PNG", options)
+
+
+@readers.register("image/jpeg")
+def read_jpeg(body: bytes, options: Options) -> Asked:
+    """A picture of any size, brought to the data set's own form unless that is switched off."""
+    return _picture(body, "JPEG", options)
+
+
+def _picture(body: bytes, form: str, options: Options) -> Asked:
+    def images(shape: Shape) -> Images:
+        grey = decoded(body, form)
+        if options.canonical is False:
+            return of_array(naive(grey, shape).reshape(1, -1), shape, options.scale or WHITE, several=False)
+        found = canonical(grey, (shape[1], shape[2]))
+        opened = of_array(found.pixels.reshape(1, -1), shape, WHITE, several=False)
+        return opened.reported([found.report])
+
+    return Asked(options, images)
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        document = _lenient(body)
+    if not isinstance(document, dict):
+        raise BadInput("#", 'an object is needed, such as {"pixels": [784 numbers]}')
+    return document
+
+
+def _lenient(body: bytes) -> Any:
+    """JSON with NaN and numbers of any length, so that what is wrong can be named by its place."""
+    try:
+        return json.loads(body)
+    except json.JSONDecodeError as error:
+        raise BadInput("#", f"not valid JSON: {error.msg}") from None
+    except (ValueError, RecursionError):
+        raise BadInput("#", "not valid JSON: no text in UTF-8, a number too long, or nested too deeply") from None
+
+
+def _npy(body: bytes) -> np.ndarray:
+    """The array of an npy file; nothing is unpickled, and nothing larger than the body is made."""
+    file = io.BytesIO(body)
+    try:
+        version = np.lib.format.read_magic(file)
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, fortran, dtype = read_header[version](file, MAX_HEADER)
+    except (ValueError, KeyError, EOFError, SyntaxError, RecursionError, MemoryError):
+        raise BadInput("#", "not an npy file of version 1 or 2; numpy.save writes one") from None
+    if dtype.kind not in "uif" or dtype.itemsize > 8:
+        raise BadInput("#", f"an array of numbers is needed, such as uint8 or float32, not {dtype}")
+    rest = body[file.tell() :]
+    if min(shape, default=1) < 1 or len(rest) != prod(shape) * dtype.itemsize:
+        raise BadInput("#", f"an array of shape {list(shape)} and {len(rest)} bytes of it do not go together")
+    array = np.frombuffer(rest, dtype).reshape(shape, order="F" if fortran else "C")
+    return array if array.dtype == np.uint8 else array.astype(np.float64)
+
+
+def _few(rows: np.ndarray) -> np.ndarray:
+    if len(rows) > MAX_IMAGES:
+        raise BadInput("#", f"at most {MAX_IMAGES} images at once, not {len(rows)}")
+    return rows
+
+
+def _canonical(images: Images, options: Options) -> Images:
+    """The images in the data set's own form, where that was asked for."""
+    if not options.canonical or not len(images.pixels) or images.pixels.shape[1] != 1:
+        return images
+    height, width = images.pixels.shape[2:]
+    greys = np.rint(images.pixels[:, 0] * WHITE).astype(np.uint8)
+    found = [canonical(grey, (height, width)) for grey in greys]
+    pixels = np.stack([each.pixels for each in found])[:, None] / np.float32(WHITE)
+    return images.reported([each.report for each in found], pixels)
