@@ -12,8 +12,9 @@ from fastapi import FastAPI
 
 from api.errors import add_handlers
 from api.middleware import BodyLimit, KnownHosts
+from api.plain import PlainFirst
 from api.prediction.documentation import document_predict
-from api.prediction.endpoint import Plain, Predict
+from api.prediction.endpoint import Predict
 from api.problems import RESPONSES, document_problems
 from api.readers import Departures, SlowReaders, put_before
 from api.routes import catalog, events, health, jobs, models
@@ -54,7 +55,7 @@ def create_app() -> FastAPI:
         executor.shutdown(wait=False, cancel_futures=True)
         database.close()
 
-    app = FastAPI(
+    app = PlainFirst(
         title="Chiffre",
         version=version("chiffre"),
         description="Trains, tunes and serves small image classifiers.",
@@ -72,5 +73,5 @@ def create_app() -> FastAPI:
     app.add_middleware(KnownHosts, allowed=config.allowed_hosts)
     put_before(app, readers.around)
     predict = KnownHosts(Predict(roster, executor, config.max_image_bytes), config.allowed_hosts)
-    put_before(app, lambda framework: Plain(framework, {"/predict": predict}))
+    app.plain = {"/predict": predict}
     return app

@@ -1,10 +1,14 @@
 """What is turned away before any route sees it: unknown hosts and bodies that are too large."""
 
+from functools import lru_cache
+
 from starlette.datastructures import Headers
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.problems import problem
+
+KEPT = 1000  # hosts of which it is remembered whether they are known
 
 
 class KnownHosts:
@@ -16,16 +20,18 @@ class KnownHosts:
     def __init__(self, app: ASGIApp, allowed: list[str]) -> None:
         self.app = app
         self.allowed = [pattern.lower().strip("[]") for pattern in allowed]
+        self._is_known = lru_cache(KEPT)(self._known)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is addressed to a known host."""
-        if scope["type"] != "http" or self._known(Headers(scope=scope).get("host", "")):
+        if scope["type"] != "http" or self._is_known(_host(scope)):
             await self.app(scope, receive, send)
         else:
             detail = "this host name is not known here; add it to CHIFFRE_ALLOWED_HOSTS and start the API again"
             await problem(400, detail)(scope, receive, send)
 
-    def _known(self, header: str) -> bool:
+    def _known(self, value: bytes) -> bool:
+        header = value.decode("latin-1")
         host = header.lower().rpartition(":")[0] if _has_port(header) else header.lower()
         host = host.strip("[]")
         return any(
@@ -53,6 +59,14 @@ class BodyLimit:
             )
         else:
             await self.app(scope, receive, send)
+
+
+def _host(scope: Scope) -> bytes:
+    """The Host header as it came."""
+    for name, value in scope["headers"]:
+        if name == b"host":
+            return bytes(value)
+    return b""
 
 
 def _has_port(header: str) -> bool:

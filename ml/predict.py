@@ -6,7 +6,6 @@ import onnxruntime
 from ml.errors import CheckpointError
 from ml.layers import Shape
 
-
 MAX_BATCH = 64  # images a run: 1,024 at once leave the processor's cache and take the CNN four times longer an image
 
 
@@ -34,9 +33,12 @@ class Predictor:
         that were published before it was there do not.
         """
         pixels = pixels.astype(np.float32, copy=False)
-        starts = range(0, max(len(pixels), 1), MAX_BATCH)
-        runs = [self._session.run(self._wanted, {"pixels": pixels[start : start + MAX_BATCH]}) for start in starts]
-        outputs, *novelty = runs[0] if len(runs) == 1 else map(np.concatenate, zip(*runs, strict=True))
+        if len(pixels) <= MAX_BATCH:
+            outputs, *novelty = self._session.run(self._wanted, {"pixels": pixels})
+        else:
+            parts = np.split(pixels, range(MAX_BATCH, len(pixels), MAX_BATCH))
+            runs = [self._session.run(self._wanted, {"pixels": part}) for part in parts]
+            outputs, *novelty = map(np.concatenate, zip(*runs, strict=True))
         return outputs, novelty[0] if novelty else None
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:

@@ -1,40 +1,36 @@
 """What a network answered: for a batch, and for the part of it that one question asked for."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
 DIGITS = 6  # of a probability: float32 holds no more than seven
 
 
-@dataclass(frozen=True)
 class Batch:
     """Answers for n images; what is shown of them is made once for all questions, and only if it is shown."""
 
-    probabilities: np.ndarray  # float32 [n, classes], calibrated
-    reasons: list[str | None]  # why the network abstains
+    def __init__(self, probabilities: np.ndarray, reasons: list[str | None]) -> None:
+        self.probabilities = probabilities  # float32 [n, classes], calibrated
+        self.reasons = reasons  # why the network abstains, by image
+        self.labels: list[int] = probabilities.argmax(1).tolist()  # the most probable class of each image
+        self._rounded: list[list[float]] | None = None
 
-    @cached_property
-    def labels(self) -> list[int]:
-        """The most probable class of each image."""
-        found: list[int] = self.probabilities.argmax(1).tolist()
-        return found
-
-    @cached_property
+    @property
     def rounded(self) -> list[list[float]]:
         """The probabilities as they are shown."""
-        found: list[list[float]] = np.round(self.probabilities.astype(np.float64), DIGITS).tolist()
-        return found
+        if self._rounded is None:
+            self._rounded = self.probabilities.astype(np.float64).round(DIGITS).tolist()
+        return self._rounded
 
-    @cached_property
+    @property
     def confidences(self) -> list[float]:
         """The probability of each image's label, as it is shown."""
-        found: list[float] = np.round(self.probabilities.max(1).astype(np.float64), DIGITS).tolist()
+        found: list[float] = self.probabilities.max(1).astype(np.float64).round(DIGITS).tolist()
         return found
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Answered:
     """The images of a batch from `start` up to `stop`."""
 

@@ -14,8 +14,11 @@ from api.served import Served
 
 def single(served: Served, images: Images, answered: Answered, options: Options, extra: dict[str, Any]) -> bytes:
     """The answer for one image; `extra` is added to it."""
-    (prediction,) = _predictions(served, images, answered, options)
-    return _with_origin(orjson.dumps(prediction | extra), served)
+    if options.top_k is None and images.reports is None:
+        prediction = _plain(served, images, answered)
+    else:
+        (prediction,) = _predictions(served, images, answered, options)
+    return _with_origin(orjson.dumps(prediction | extra if extra else prediction), served)
 
 
 def several(served: Served, images: Images, answered: Answered, options: Options) -> bytes:
@@ -52,6 +55,21 @@ def _predictions(served: Served, images: Images, answered: Answered, options: Op
         if report is not None:
             prediction["input_report"] = report
         yield prediction
+
+
+def _plain(served: Served, images: Images, answered: Answered) -> dict[str, Any]:
+    """The answer for one image of which nothing special was asked, as most are: no generator, no slice."""
+    batch, place = answered.batch, answered.start
+    label, reason, probabilities = batch.labels[place], batch.reasons[place], batch.rounded[place]
+    return {
+        "label": served.labels[label],
+        "digit": served.digits[label],
+        "confidence": probabilities[label],
+        "abstained": reason is not None,
+        "reason": reason,
+        "probabilities": probabilities,
+        "scale": images.scales[0],
+    }
 
 
 def _labels(served: Served, answered: Answered) -> Iterator[dict[str, Any]]:

@@ -41,7 +41,7 @@ class Queue:
         self.images -= images
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Question:
     pixels: np.ndarray  # float32 [n, channels, height, width]
     answer: asyncio.Future[Answered]

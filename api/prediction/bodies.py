@@ -43,8 +43,9 @@ def read_json(body: bytes, options: Options) -> Asked:
     pixels, images = document.pop("pixels", None), document.pop("images", None)
     if document:
         options = options.changed(document)
-    # Python takes true for 1; a body without either word needs no look at each number.
-    plain = b"true" not in body and b"false" not in body
+    # Python takes true for 1; a body without these two letters has neither true nor false, and no number need be looked
+    # at. Looking for a letter takes a tenth of the time that looking for a word does.
+    plain = b"u" not in body and b"f" not in body
     if images is None:
         if pixels is None:
             raise BadInput("#/pixels", "Field required")

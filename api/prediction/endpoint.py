@@ -6,10 +6,10 @@ from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
-from api.errors import BadInput, Busy, answer_to
+from api.errors import BadInput, Busy
 from api.prediction import answers
 from api.prediction.answered import Answered
 from api.prediction.bodies import readers
@@ -107,7 +107,8 @@ class Predict:
         return await self._do(True, saliency, image.shape, whole, parts.batch.probabilities[column])
 
     async def _served(self, options: Options) -> Served:
-        return self.roster.look(options) or await asyncio.to_thread(self.roster.find, options)
+        served = self.roster.look(options)
+        return served if served is not None else await asyncio.to_thread(self.roster.find, options)
 
     async def _do(self, in_thread: bool, function: Callable[..., T], *arguments: Any) -> T:
         """What a function returns; what takes long does not keep the event loop from others."""
@@ -128,22 +129,3 @@ def _kind(headers: list[tuple[bytes, bytes]]) -> str:
     if media not in readers:
         raise HTTPException(415, f"the content type is none of {', '.join(readers)}; name the one that was sent")
     return media
-
-
-class Plain:
-    """Applications that answer one path each, before any middleware; all else goes on to the framework."""
-
-    def __init__(self, app: ASGIApp, paths: dict[str, ASGIApp]) -> None:
-        self.app = app
-        self.paths = paths
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, with a problem where something is wrong."""
-        plain = self.paths.get(scope["path"]) if scope["type"] == "http" else None
-        if plain is None:
-            await self.app(scope, receive, send)
-            return
-        try:
-            await plain(scope, receive, send)
-        except Exception as error:  # the boundary of a request, as Starlette's own is of all others
-            await answer_to(Request(scope), error)(scope, receive, send)

@@ -13,6 +13,7 @@ from api.problems import MAX_ERRORS, FieldError
 from ml.layers import Shape
 
 WHITE = 255
+_WHITE = np.float32(WHITE)
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def _several(rows: np.ndarray, shape: Shape, scale: int | None, errors: dict[int
 
 def _divided(rows: np.ndarray) -> np.ndarray:
     """Uint8 numbers of 0..255 as float32 in 0..1."""
-    divided: np.ndarray = np.divide(rows, np.float32(WHITE), dtype=np.float32)
+    divided: np.ndarray = np.divide(rows, _WHITE, dtype=np.float32)
     return divided
 
 
