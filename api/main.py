@@ -17,7 +17,7 @@ from api.prediction.documentation import document_predict
 from api.prediction.endpoint import Predict
 from api.problems import RESPONSES, document_problems
 from api.readers import Departures, SlowReaders, put_before
-from api.routes import catalog, events, health, jobs, models
+from api.routes import catalog, events, health, inference, jobs, models
 from api.serving import Roster
 from api.signals import on_ending
 from api.streams import Streams
@@ -63,13 +63,13 @@ def create_app() -> FastAPI:
         responses=RESPONSES,
     )
     app.state.database, app.state.store, app.state.roster, app.state.streams = database, store, roster, streams
-    for resource in (jobs, events, models, catalog, health):
+    for resource in (jobs, events, models, inference, catalog, health):
         app.include_router(resource.router)
     add_handlers(app)
     document_predict(app)
     document_problems(app)
     app.add_middleware(Departures)
-    app.add_middleware(BodyLimit, limit=config.max_body_bytes)
+    app.add_middleware(BodyLimit, limit=config.max_body_bytes, images=config.max_image_bytes)
     app.add_middleware(KnownHosts, allowed=config.allowed_hosts)
     put_before(app, readers.around)
     predict = KnownHosts(Predict(roster, executor, config.max_image_bytes), config.allowed_hosts)

@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.problems import problem
 
+IMAGES = ("/v2/", "/jobs/predict")  # paths that images are sent to
 KEPT = 1000  # hosts of which it is remembered whether they are known
 
 
@@ -41,24 +42,24 @@ class KnownHosts:
 
 
 class BodyLimit:
-    """Answers 413 to a body of more than `limit` bytes.
+    """Answers 413 to a body of more than `limit` bytes, or of `images` where images are sent.
 
     Starlette's middleware counts what comes; it would answer a declared length that is too large in plain text.
     """
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        self.app = RequestBodyLimitMiddleware(app, limit)
-        self.limit = limit
+    def __init__(self, app: ASGIApp, limit: int, images: int) -> None:
+        self.limits = {"CHIFFRE_MAX_BODY_BYTES": limit, "CHIFFRE_MAX_IMAGE_BYTES": images}
+        self.apps = {name: RequestBodyLimitMiddleware(app, bytes_) for name, bytes_ in self.limits.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is not declared to be too large."""
         declared = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
-        if declared.isdigit() and int(declared[:20]) > self.limit:
-            await problem(413, f"the body is larger than {self.limit} bytes, what CHIFFRE_MAX_BODY_BYTES allows")(
-                scope, receive, send
-            )
+        name = "CHIFFRE_MAX_IMAGE_BYTES" if scope.get("path", "").startswith(IMAGES) else "CHIFFRE_MAX_BODY_BYTES"
+        if declared.isdigit() and int(declared[:20]) > self.limits[name]:
+            detail = f"the body is larger than {self.limits[name]} bytes, what {name} allows"
+            await problem(413, detail)(scope, receive, send)
         else:
-            await self.app(scope, receive, send)
+            await self.apps[name](scope, receive, send)
 
 
 def _host(scope: Scope) -> bytes:

@@ -30,6 +30,12 @@ class Served:
     digits: tuple[int | None, ...]  # the same as numbers, where they are digits
     origin: bytes  # the end of an answer: a comma, whose answer it is, and the closing brace
 
+    @property
+    def name(self) -> str:
+        """As the Open Inference Protocol calls the model."""
+        version = self.version
+        return version.model if version.dataset == "mnist" else f"{version.model}.{version.dataset}"
+
 
 def load(
     version: ModelVersion, onnx: Artifact, checkpoint: Artifact, store: Store, queue: Queue, executor: Executor

@@ -4,6 +4,7 @@ One thread follows the database and loads the champions that are new. A request 
 does not answer would keep it waiting, and with it those that need no storage. Other versions are loaded when asked for.
 """
 
+import asyncio
 from concurrent.futures import Executor
 from threading import Condition, Lock, Thread
 from time import monotonic
@@ -84,6 +85,17 @@ class Roster:
         if found is None:
             raise self._nobody(options)
         return found
+
+    def answers(self) -> bool:
+        """Whether any version answers; one that was published a moment ago is waited for."""
+        if not self.served and self._is_behind():
+            self.catch_up()
+        return bool(self.served)
+
+    async def served_for(self, options: Options) -> Served:
+        """The same, without keeping the event loop."""
+        served = self.look(options)
+        return served if served is not None else await asyncio.to_thread(self.find, options)
 
     def catch_up(self) -> None:
         """Wait until the follower has looked once more, or a while."""

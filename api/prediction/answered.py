@@ -42,6 +42,11 @@ class Answered:
         return self.stop - self.start
 
     @property
+    def raw(self) -> np.ndarray:
+        """The probabilities as they were computed, float32 [n, classes]."""
+        return self.batch.probabilities[self.start : self.stop]
+
+    @property
     def labels(self) -> list[int]:
         """The most probable class of each image."""
         return self.batch.labels[self.start : self.stop]

@@ -81,9 +81,9 @@ class Predict:
         is_long = is_long or bool(options.canonical)
         if options.version is None:  # what is wrong with the images is told even while nobody can answer
             images = await self._do(is_long, asked.images, datasets[options.dataset].shape)
-            served = await self._served(options)
+            served = await self.roster.served_for(options)
         else:
-            served = await self._served(options)
+            served = await self.roster.served_for(options)
             images = await self._do(is_long, asked.images, served.predictor.shape)
         if images.several:
             return await self._several(served, images, options)
@@ -102,13 +102,7 @@ class Predict:
     async def _saliency(self, served: Served, images: Images, answered: Answered) -> list[list[float]]:
         (image,), (label,) = images.pixels, answered.labels
         parts = await served.batcher.ask(await self._do(True, covered, image))
-        column = slice(parts.start, parts.stop), label
-        whole = float(answered.batch.probabilities[answered.start, label])
-        return await self._do(True, saliency, image.shape, whole, parts.batch.probabilities[column])
-
-    async def _served(self, options: Options) -> Served:
-        served = self.roster.look(options)
-        return served if served is not None else await asyncio.to_thread(self.roster.find, options)
+        return await self._do(True, saliency, image.shape, float(answered.raw[0, label]), parts.raw[:, label])
 
     async def _do(self, in_thread: bool, function: Callable[..., T], *arguments: Any) -> T:
         """What a function returns; what takes long does not keep the event loop from others."""

@@ -1,0 +1,177 @@
+"""Tensors as the Open Inference Protocol sends them: in JSON, or as bytes after it (the binary tensor extension).
+
+https://github.com/kserve/open-inference-protocol and, for the extensions, Triton's extension_binary_data.md and
+extension_classification.md.
+"""
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Annotated, Any
+
+import numpy as np
+import orjson
+from pydantic import BaseModel, Field, ValidationError
+
+from api.errors import BadInput, invalid
+from api.prediction.answered import Answered
+from api.prediction.bodies import MAX_IMAGES
+from api.prediction.pixels import Images, of_array
+from api.served import Served
+from ml.layers import Shape
+
+INPUT = "pixels"
+DATATYPES = {"UINT8": "u1", "FP32": "<f4", "FP64": "<f8"}  # of the input; little-endian in binary, as the protocol says
+BINARY = "binary_data"
+
+Parameters = dict[str, Any]
+
+
+class Tensor(BaseModel):
+    """An input of a request, its numbers in `data` or after the JSON."""
+
+    name: str = Field(max_length=100)
+    shape: list[Annotated[int, Field(ge=0, le=1 << 30)]] = Field(max_length=8)
+    datatype: str = Field(max_length=20)
+    parameters: Parameters = {}
+    data: list[Any] | None = None
+
+
+class Wanted(BaseModel):
+    """An output that is asked for."""
+
+    name: str = Field(max_length=100)
+    parameters: Parameters = {}
+
+
+class Inference(BaseModel):
+    """A request."""
+
+    id: str | None = Field(None, max_length=1000)
+    parameters: Parameters = {}
+    inputs: list[Tensor] = Field(min_length=1, max_length=1)
+    outputs: list[Wanted] = Field([], max_length=20)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What can be asked for: its datatype, its shape but for the images, and its values for n images."""
+
+    datatype: str
+    shape: Callable[[Served], list[int]]
+    values: Callable[[Served, Answered], np.ndarray]
+
+
+OUTPUTS: dict[str, Output] = {
+    "probabilities": Output("FP32", lambda served: [len(served.labels)], lambda served, answered: answered.raw),
+    "label": Output("BYTES", lambda served: [], lambda served, answered: _labels(served, answered)),
+    "confidence": Output("FP32", lambda served: [], lambda served, answered: answered.raw.max(1)),
+    "abstained": Output(
+        "BOOL", lambda served: [], lambda served, answered: np.array([why is not None for why in answered.reasons])
+    ),
+}
+
+
+def read(body: bytes, json_bytes: int | None, shape: Shape) -> tuple[Inference, Images]:
+    """A request and its images; BadInput says what is wrong.
+
+    `json_bytes` is how much of the body is JSON, None for all of it; binary tensors follow.
+    """
+    head, rest = (body, b"") if json_bytes is None else (body[:json_bytes], body[json_bytes:])
+    try:
+        inference = Inference.model_validate(orjson.loads(head))
+    except orjson.JSONDecodeError as error:
+        raise BadInput("#", f"not valid JSON: {error.msg}") from None
+    except ValidationError as error:
+        raise invalid(error, "#/") from None
+    (tensor,) = inference.inputs
+    rows = _rows(tensor, rest, shape)
+    images = of_array(rows, shape, None, several=True)
+    if images.errors:
+        place, detail = next(iter(images.errors.items()))
+        raise BadInput("#/inputs/0/data", f"image {place}: {detail}")
+    return inference, images
+
+
+def write(inference: Inference, served: Served, answered: Answered) -> tuple[bytes, int | None]:
+    """The answer, and how much of it is JSON where binary tensors follow."""
+    outputs, tails = [], []
+    binary_by_default = bool(inference.parameters.get("binary_data_output"))
+    for wanted in inference.outputs or [Wanted(name=name) for name in OUTPUTS]:
+        datatype, values = _values(wanted, served, answered)
+        output: dict[str, Any] = {"name": wanted.name, "datatype": datatype, "shape": list(values.shape)}
+        if wanted.parameters.get(BINARY, binary_by_default):
+            tails.append(_packed(values))
+            output["parameters"] = {"binary_data_size": len(tails[-1])}
+        else:
+            output["data"] = values.ravel().tolist()
+        outputs.append(output)
+    answer = {"model_name": served.name, "model_version": str(served.version.version), "outputs": outputs}
+    head = orjson.dumps({"id": inference.id, **answer} if inference.id is not None else answer)
+    return b"".join([head, *tails]), len(head) if tails else None
+
+
+def _rows(tensor: Tensor, rest: bytes, shape: Shape) -> np.ndarray:
+    """The numbers of an input as [n, features], uint8 or float64."""
+    if tensor.name != INPUT:
+        raise BadInput("#/inputs/0/name", f"there is one input, {INPUT}")
+    if tensor.datatype not in DATATYPES:
+        raise BadInput("#/inputs/0/datatype", f"choose one of: {', '.join(DATATYPES)}")
+    features, count = prod(shape), prod(tensor.shape)
+    if not count or count % features or count // features > MAX_IMAGES:
+        raise BadInput("#/inputs/0/shape", f"1 to {MAX_IMAGES} times {features} numbers are needed, as [n, {features}]")
+    values = _numbers(tensor, rest)
+    if values.size != count:
+        raise BadInput("#/inputs/0/data", f"{count} numbers are needed for this shape, not {values.size}")
+    rows = values.reshape(-1, features)
+    return rows if rows.dtype == np.uint8 else rows.astype(np.float64)
+
+
+def _numbers(tensor: Tensor, rest: bytes) -> np.ndarray:
+    dtype = np.dtype(DATATYPES[tensor.datatype])
+    if tensor.data is None:
+        size = tensor.parameters.get("binary_data_size")
+        if size != len(rest) or len(rest) % dtype.itemsize:
+            raise BadInput(
+                "#/inputs/0/parameters/binary_data_size",
+                f"give data, or as binary_data_size the number of bytes after the JSON, which is {len(rest)}",
+            )
+        return np.frombuffer(rest, dtype)
+    try:
+        values = np.asarray(tensor.data, np.float64)
+        found = values.astype(dtype)
+    except (ValueError, TypeError, OverflowError):
+        raise BadInput("#/inputs/0/data", "numbers are needed, in a list or in nested lists of equal lengths") from None
+    if dtype == np.uint8 and not np.array_equal(found, values):
+        raise BadInput("#/inputs/0/data", "UINT8 takes whole numbers from 0 to 255")
+    return found.ravel()
+
+
+def _values(wanted: Wanted, served: Served, answered: Answered) -> tuple[str, np.ndarray]:
+    if wanted.name not in OUTPUTS:
+        raise BadInput("#/outputs", f"the outputs are: {', '.join(OUTPUTS)}")
+    count = wanted.parameters.get("classification")
+    if count is None:
+        output = OUTPUTS[wanted.name]
+        return output.datatype, output.values(served, answered)
+    if wanted.name != "probabilities" or type(count) is not int or count < 1:
+        raise BadInput("#/outputs", "classification is a number of classes, and goes with probabilities")
+    return "BYTES", np.array([_classes(row, served, count) for row in answered.raw.tolist()], object)
+
+
+def _labels(served: Served, answered: Answered) -> np.ndarray:
+    return np.array([served.labels[label] for label in answered.labels], object)
+
+
+def _classes(row: list[float], served: Served, count: int) -> list[str]:
+    best = sorted(range(len(row)), key=lambda label: -row[label])[:count]
+    return [f"{row[label]:f}:{label}:{served.labels[label]}" for label in best]
+
+
+def _packed(values: np.ndarray) -> bytes:
+    """A tensor as bytes: numbers one after another, each text with its length before it."""
+    if values.dtype != object:
+        return values.tobytes()
+    texts = [str(text).encode() for text in values.ravel()]
+    return b"".join(struct.pack("<I", len(text)) + text for text in texts)
