@@ -11,6 +11,7 @@ from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 
 from api.errors import add_handlers
+from api.metrics import end_process
 from api.middleware import BodyLimit, KnownHosts
 from api.plain import PlainFirst
 from api.prediction.documentation import document_predict
@@ -52,6 +53,7 @@ def create_app() -> FastAPI:
                 yield
         janitor.close()
         roster.close()
+        end_process(os.getpid())
         executor.shutdown(wait=False, cancel_futures=True)
         database.close()
 

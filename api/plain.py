@@ -1,10 +1,7 @@
 """An application of which some paths are answered before the framework."""
 
 from fastapi import FastAPI
-from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
-
-from api.errors import answer_to
 
 
 class PlainFirst(FastAPI):
@@ -17,12 +14,6 @@ class PlainFirst(FastAPI):
     plain: dict[str, ASGIApp] = {}  # noqa: RUF012 each application has its own
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, with a problem where something is wrong."""
+        """Answer, or let the framework do so."""
         plain = self.plain.get(scope["path"]) if scope["type"] == "http" else None
-        if plain is None:
-            await super().__call__(scope, receive, send)
-            return
-        try:
-            await plain(scope, receive, send)
-        except Exception as error:  # the boundary of a request, as Starlette's own is of all others
-            await answer_to(Request(scope), error)(scope, receive, send)
+        await (plain or super().__call__)(scope, receive, send)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from api.meter import Meter
 from api.prediction.answered import Batch
 from api.prediction.batcher import Batcher, Queue
 from ml.calibration import UNCALIBRATED, Calibration
@@ -50,6 +51,7 @@ def load(
         probabilities = calibration.probabilities(outputs)
         return Batch(probabilities, calibration.reasons(probabilities, novelty))
 
+    meter = Meter(version.model, version.dataset, version.version, version.classes)
     _self_test(run(np.zeros((1, *predictor.shape), np.float32)), len(predictor.classes))
     blank = np.zeros((MAX_BATCH, *predictor.shape), np.float32)
     run(blank)
@@ -61,7 +63,7 @@ def load(
         calibration,
         version,
         checkpoint.sha256,
-        Batcher(run, seconds, queue, executor),
+        Batcher(run, seconds, queue, executor, meter.ran),
         predictor.classes,
         tuple(int(label) if label.isdigit() else None for label in predictor.classes),
         _origin(version, checkpoint),

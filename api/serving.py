@@ -111,6 +111,10 @@ class Roster:
             champions = [served for files in self._champions() if (served := self._champion(files)) is not None]
             self.served = MappingProxyType(_by_key(champions))
 
+    def champions(self) -> list[Served]:
+        """All that answer without being named by number."""
+        return [served for (model, _), served in self.served.items() if model is not None]
+
     def failing(self) -> dict[str, str]:
         """Why champions do not answer, by "network/data set"; others go on in their place."""
         return {
@@ -121,7 +125,7 @@ class Roster:
 
     def _is_behind(self) -> bool:
         """Whether there are champions that the follower is yet to load."""
-        served = {s.version.id for s in self.served.values()}
+        served = {s.version.id for s in self.champions()}
         return any(v.id not in served and not self._is_postponed(v) for v, *_ in self._champions())
 
     def _is_postponed(self, version: ModelVersion) -> bool:
@@ -175,7 +179,7 @@ class Roster:
         return served
 
     def _fetched(self, model: str, version: int) -> Served:
-        for served in self.served.values():
+        for served in self.champions():
             if (served.version.model, served.version.version) == (model, version):
                 return served
         with self.database.reading() as session:

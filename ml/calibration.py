@@ -20,6 +20,7 @@ class Calibration(BaseModel, frozen=True, allow_inf_nan=False):
     novelty_limit: float | None = None  # abstain above it
     confidence_limit: float = 0.0  # abstain where the largest probability is below it
     abstained: float = 0.0  # share of the validation images that the limits abstain from
+    class_shares: list[float] = []  # of the validation images, by predicted class
     test_images: int = 0
     test_ece: float | None = None
     test_ece_uncalibrated: float | None = None

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from time import perf_counter
 
 import numpy as np
 
@@ -21,6 +22,7 @@ MAX_QUEUED = 8192  # images that wait, of all networks together: more is refused
 INLINE_SECONDS = 0.002  # longer runs go to a thread, so that the event loop goes on answering
 
 Run = Callable[[np.ndarray], Batch]
+Ran = Callable[[Batch, float, float, int], None]  # a batch, seconds waited, seconds taken, and images that wait now
 
 
 class Queue:
@@ -45,13 +47,15 @@ class Queue:
 class _Question:
     pixels: np.ndarray  # float32 [n, channels, height, width]
     answer: asyncio.Future[Answered]
+    asked: float  # when, by perf_counter
 
 
 class Batcher:
     """Answers for one version; used from one event loop."""
 
-    def __init__(self, run: Run, seconds: float, queue: Queue, executor: Executor) -> None:
+    def __init__(self, run: Run, seconds: float, queue: Queue, executor: Executor, ran: Ran) -> None:
         self._run = run
+        self._ran = ran
         self._seconds = seconds  # of one image in a batch
         self._queue = queue
         self._executor = executor
@@ -62,7 +66,7 @@ class Batcher:
         """The answer for float32 pixels [n, channels, height, width] in 0..1, as it will come; Busy at once."""
         self._queue.enter(len(pixels))
         loop = asyncio.get_running_loop()
-        question = _Question(pixels, loop.create_future())
+        question = _Question(pixels, loop.create_future(), perf_counter())
         self._waiting.append(question)
         if not self._running:
             self._running = True
@@ -92,12 +96,14 @@ class Batcher:
 
     def _answers(self, questions: list[_Question]) -> list[Answered | Exception]:
         """An answer or an error for each question: one that cannot be answered fails alone."""
+        began = perf_counter()
         try:
             batch = self._run(_together(questions))
         except Exception as error:  # whatever ONNX Runtime raises is told to whoever asked
             if len(questions) == 1:
                 return [error]
             return [answer for question in questions for answer in self._answers([question])]
+        self._ran(batch, began - questions[0].asked, perf_counter() - began, self._queue.images - len(batch.labels))
         bounds = pairwise(accumulate((len(question.pixels) for question in questions), initial=0))
         return [Answered(batch, start, stop) for start, stop in bounds]
 

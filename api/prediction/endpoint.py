@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
+from time import perf_counter
 from typing import Any, TypeVar
 
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
-from api.errors import BadInput, Busy
+from api.errors import BadInput, Busy, answer_to
+from api.meter import was_answered, was_read
 from api.prediction import answers
 from api.prediction.answered import Answered
 from api.prediction.bodies import readers
@@ -39,7 +41,15 @@ class Predict:
         self._bytes = 0  # of all bodies that are in memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Read, ask, answer. Raises what `api.errors` makes an answer of."""
+        """Read, ask, answer, and count; problems too."""
+        try:
+            await self._respond(scope, receive, send)
+        except Exception as error:  # the boundary of a request
+            response = answer_to(Request(scope), error)
+            was_answered(response.status_code)
+            await response(scope, receive, send)
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
             raise HTTPException(405, headers={"Allow": "POST"})
         kind = _kind(scope["headers"])
@@ -52,6 +62,7 @@ class Predict:
             return
         finally:
             self._bytes -= held[0]
+        was_answered(200)
         await send({**OK, "headers": [JSON, (b"content-length", b"%d" % len(answer))]})
         await send({"type": "http.response.body", "body": answer})
 
@@ -75,6 +86,7 @@ class Predict:
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def _answer(self, kind: str, body: bytes, options: Options) -> bytes:
+        began = perf_counter()
         is_long = kind.startswith("image/") or len(body) > LARGE_BYTES
         asked = await self._do(is_long, readers[kind], body, options)
         options = asked.options
@@ -85,6 +97,7 @@ class Predict:
         else:
             served = await self.roster.served_for(options)
             images = await self._do(is_long, asked.images, served.predictor.shape)
+        was_read(perf_counter() - began)
         if images.several:
             return await self._several(served, images, options)
         answered = await served.batcher.ask(images.pixels)

@@ -1,12 +1,15 @@
 """Is it alive, is it ready."""
 
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter, HTTPException, Response
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlmodel import col
 
 from api.deps import DatabaseDep, RosterDep
+from api.metrics import exposition
 from worker.queue import broker_answers
 from worker.tables import Job
 
@@ -34,6 +37,12 @@ def livez() -> Alive:
     return Alive()
 
 
+@router.get("/metrics", response_class=PlainTextResponse)
+def metrics(roster: RosterDep) -> Response:
+    """The figures of prediction, for Prometheus."""
+    return Response(exposition(roster.champions()), media_type=CONTENT_TYPE_LATEST)
+
+
 @router.get("/readyz")
 def readyz(database: DatabaseDep, roster: RosterDep) -> Ready:
     """Whether jobs can be accepted: 503 while the database does not answer."""
@@ -44,5 +53,5 @@ def readyz(database: DatabaseDep, roster: RosterDep) -> Ready:
             if isinstance(error, OperationalError) and "no such table" not in str(error):
                 raise
             raise HTTPException(503, "the database has no tables; run `chiffre migrate`") from error
-    served = sorted({f"{s.version.model}/{s.version.dataset}" for s in roster.served.values()})
+    served = sorted(f"{s.version.model}/{s.version.dataset}" for s in roster.champions())
     return Ready(broker=broker_answers(), models=served, failing=roster.failing())
