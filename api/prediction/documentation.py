@@ -8,6 +8,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 
 from api.prediction.options import Options
+from api.prediction.tensors import Inference
 from api.problems import RESPONSES
 
 
@@ -84,7 +85,7 @@ async def predict(options: Annotated[Options, Query()]) -> Prediction | Predicti
 
 
 def document_predict(app: FastAPI) -> None:
-    """Add the operation to what `app.openapi` describes."""
+    """Add the operation to what `app.openapi` describes, and the body of the Open Inference Protocol's."""
     document = app.openapi
     route = APIRoute("/predict", predict, methods=["POST"], tags=["predict"], responses=RESPONSES)
     route.openapi_extra = {"requestBody": _body()}
@@ -95,6 +96,8 @@ def document_predict(app: FastAPI) -> None:
         whole["paths"] |= own["paths"]
         for name, schemas in own.get("components", {}).items():
             whole["components"].setdefault(name, {}).update(schemas)
+        inference = Inference.model_json_schema(ref_template="#/components/schemas/{model}")
+        whole["components"]["schemas"] |= {**inference.pop("$defs"), "Inference": inference}
         return whole
 
     app.openapi = documented  # type: ignore[method-assign]

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from api.deps import DatabaseDep, RosterDep
 from api.errors import answer_to
 from api.prediction.options import Options
-from api.prediction.tensors import INPUT, OUTPUTS, Inference, read, write
+from api.prediction.tensors import INPUT, OUTPUTS, read, write
 from api.served import Served
 from ml.datasets import datasets
 from ml.errors import ChiffreError
@@ -25,7 +25,8 @@ from worker.errors import NotFound
 from worker.tables import ModelVersion
 
 LENGTH = "Inference-Header-Content-Length"
-INFER = {"requestBody": {"required": True, "content": {"application/json": {"schema": Inference.model_json_schema()}}}}
+_SCHEMA = {"$ref": "#/components/schemas/Inference"}
+INFER = {"requestBody": {"required": True, "content": {"application/json": {"schema": _SCHEMA}}}}
 
 
 class Told(APIRoute):

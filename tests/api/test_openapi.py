@@ -37,6 +37,16 @@ ROUTES = [
     ("get", "/catalog"),
     ("get", "/livez"),
     ("get", "/readyz"),
+    ("get", "/metrics"),
+    ("get", "/v2"),
+    ("get", "/v2/health/live"),
+    ("get", "/v2/health/ready"),
+    ("get", "/v2/models/{name}"),
+    ("get", "/v2/models/{name}/ready"),
+    ("post", "/v2/models/{name}/infer"),
+    ("get", "/v2/models/{name}/versions/{version}"),
+    ("get", "/v2/models/{name}/versions/{version}/ready"),
+    ("post", "/v2/models/{name}/versions/{version}/infer"),
 ]
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 
