@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
+from re import fullmatch, sub
 from typing import Any
 
 import structlog
@@ -135,9 +136,18 @@ def _http_error(request: Request, error: HTTPException) -> JSONResponse:
         detail = "there is nothing at this path; /docs lists what there is"
     if error.status_code == 413 and detail == HTTPStatus(413).phrase:
         detail = "the body is larger than CHIFFRE_MAX_BODY_BYTES allows"
+    headers = dict(error.headers or {})
     if error.status_code == 405:
         detail = f"{request.method} is not allowed here; /docs lists what is"
-    return problem(error.status_code, detail, headers=dict(error.headers or {}))
+        headers["Allow"] = ", ".join(_methods(request))
+    return problem(error.status_code, detail, headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """What the document allows at a path. The framework names the methods of one of its routes only."""
+    paths, path = request.app.openapi()["paths"], request.url.path
+    found = [paths[path]] if path in paths else [paths[p] for p in paths if fullmatch(sub(r"{\w+}", "[^/]+", p), path)]
+    return sorted({method.upper() for operations in found for method in operations})
 
 
 def _nothing_more(request: Request, error: NothingMore) -> Response:

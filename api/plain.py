@@ -16,4 +16,5 @@ class PlainFirst(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or let the framework do so."""
         plain = self.plain.get(scope["path"]) if scope["type"] == "http" else None
+        scope["app"] = self  # as Starlette does, for what looks at the application that a request belongs to
         await (plain or super().__call__)(scope, receive, send)

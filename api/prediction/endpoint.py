@@ -51,7 +51,7 @@ class Predict:
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
-            raise HTTPException(405, headers={"Allow": "POST"})
+            raise HTTPException(405)
         kind = _kind(scope["headers"])
         options = Options.of_query(scope["query_string"])
         held = [0]

@@ -28,7 +28,7 @@ BINARY = "binary_data"
 Parameters = dict[str, Any]
 
 
-class Tensor(BaseModel):
+class InputTensor(BaseModel):
     """An input of a request, its numbers in `data` or after the JSON."""
 
     name: str = Field(max_length=100)
@@ -38,7 +38,7 @@ class Tensor(BaseModel):
     data: list[Any] | None = None
 
 
-class Wanted(BaseModel):
+class RequestedOutput(BaseModel):
     """An output that is asked for."""
 
     name: str = Field(max_length=100)
@@ -50,8 +50,8 @@ class Inference(BaseModel):
 
     id: str | None = Field(None, max_length=1000)
     parameters: Parameters = {}
-    inputs: list[Tensor] = Field(min_length=1, max_length=1)
-    outputs: list[Wanted] = Field([], max_length=20)
+    inputs: list[InputTensor] = Field(min_length=1, max_length=1)
+    outputs: list[RequestedOutput] = Field([], max_length=20)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def write(inference: Inference, served: Served, answered: Answered) -> tuple[byt
     """The answer, and how much of it is JSON where binary tensors follow."""
     outputs, tails = [], []
     binary_by_default = bool(inference.parameters.get("binary_data_output"))
-    for wanted in inference.outputs or [Wanted(name=name) for name in OUTPUTS]:
+    for wanted in inference.outputs or [RequestedOutput(name=name) for name in OUTPUTS]:
         datatype, values = _values(wanted, served, answered)
         output: dict[str, Any] = {"name": wanted.name, "datatype": datatype, "shape": list(values.shape)}
         if wanted.parameters.get(BINARY, binary_by_default):
@@ -112,7 +112,7 @@ def write(inference: Inference, served: Served, answered: Answered) -> tuple[byt
     return b"".join([head, *tails]), len(head) if tails else None
 
 
-def _rows(tensor: Tensor, rest: bytes, shape: Shape) -> np.ndarray:
+def _rows(tensor: InputTensor, rest: bytes, shape: Shape) -> np.ndarray:
     """The numbers of an input as [n, features], uint8 or float64."""
     if tensor.name != INPUT:
         raise BadInput("#/inputs/0/name", f"there is one input, {INPUT}")
@@ -128,7 +128,7 @@ def _rows(tensor: Tensor, rest: bytes, shape: Shape) -> np.ndarray:
     return rows if rows.dtype == np.uint8 else rows.astype(np.float64)
 
 
-def _numbers(tensor: Tensor, rest: bytes) -> np.ndarray:
+def _numbers(tensor: InputTensor, rest: bytes) -> np.ndarray:
     dtype = np.dtype(DATATYPES[tensor.datatype])
     if tensor.data is None:
         size = tensor.parameters.get("binary_data_size")
@@ -148,7 +148,7 @@ def _numbers(tensor: Tensor, rest: bytes) -> np.ndarray:
     return found.ravel()
 
 
-def _values(wanted: Wanted, served: Served, answered: Answered) -> tuple[str, np.ndarray]:
+def _values(wanted: RequestedOutput, served: Served, answered: Answered) -> tuple[str, np.ndarray]:
     if wanted.name not in OUTPUTS:
         raise BadInput("#/outputs", f"the outputs are: {', '.join(OUTPUTS)}")
     count = wanted.parameters.get("classification")

@@ -1,0 +1,35 @@
+"""The published document as an attacker reads it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from worker_tools import Work
+
+from tests.api.tools import publish
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.long
+def test_no_request_that_the_document_allows_or_forbids_surprises(
+    url: str, work: Work, environment: Path, tmp_path: Path
+) -> None:
+    """Every check of schemathesis, in all its phases, on every operation but the stream that does not end."""
+    for model in ("perceptron", "cnn"):
+        publish(work, environment, model)
+    command = [str(Path(sys.executable).parent / "st"), "--config-file", str(HERE / "schemathesis.toml"), "run"]
+    options = ["--exclude-path", "/jobs/{job_id}/events", "--suppress-health-check", "all", "--no-color"]
+    bounds = ["--max-examples", "30", "--request-timeout", "30", "--generation-deterministic"]
+    done = subprocess.run(
+        [*command, f"{url}/openapi.json", *options, *bounds],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+
+    assert done.returncode == 0, done.stdout[-8000:]
+    assert "Selected: " in done.stdout
