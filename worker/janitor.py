@@ -8,10 +8,10 @@ import structlog
 from sqlalchemy import select
 from sqlmodel import col
 
+from worker.bell import ring
 from worker.db import Database
 from worker.leases import Leases
 from worker.once import forget
-from worker.queue import ring
 from worker.store import Store, drop_files
 from worker.tables import Artifact, Job
 

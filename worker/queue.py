@@ -1,23 +1,11 @@
-"""The doorbell: a Celery message says that there is work, never which; the database says that.
+"""The Celery application: a message says that there is work, never which; the database says that."""
 
-A message that is lost costs a few seconds, until some worker looks by itself.
-"""
-
-from concurrent.futures import ThreadPoolExecutor
-
-import structlog
 from celery import Celery
 
-from ml.specs import TrainSpec, TuneSpec
-from worker.ledger import Ledger
-from worker.once import Once
 from worker.settings import settings
-from worker.tables import Job
 
 RING = "chiffre.ring"
-RING_EXPIRES = 30  # seconds; idle workers look by themselves long before
 
-log = structlog.get_logger()
 
 app = Celery("chiffre", broker=settings().broker, include=["worker.tasks"])
 app.conf.update(
@@ -47,37 +35,3 @@ app.conf.update(
     worker_send_task_events=False,
     worker_hijack_root_logger=False,
 )
-
-_ringer = ThreadPoolExecutor(1, thread_name_prefix="ring")
-
-
-def submit(ledger: Ledger, spec: TrainSpec | TuneSpec, once: Once | None = None) -> Job:
-    """Accept a job, then ring for a worker."""
-    job = ledger.accept(spec, once)
-    ring()
-    return job
-
-
-def ring() -> None:
-    """Wake one idle worker, in the background: a broker that is slow or gone delays nobody."""
-    if settings().broker is not None:
-        _ringer.submit(_send)
-
-
-def _send() -> None:
-    try:
-        app.send_task(RING, expires=RING_EXPIRES, ignore_result=True)
-    except Exception as error:  # whatever the transport raises: the job is safe, and workers look by themselves
-        log.warning("could not ring", error=str(error), hint="workers find the job within CHIFFRE_POLL_SECONDS")
-
-
-def broker_answers() -> bool:
-    """Whether a broker is named and can be reached."""
-    if settings().broker is None:
-        return False
-    try:
-        with app.connection_for_write(connect_timeout=1) as connection:
-            connection.ensure_connection(max_retries=1, timeout=1)
-    except Exception:  # whatever the transport raises
-        return False
-    return True

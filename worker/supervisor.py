@@ -8,9 +8,9 @@ from typing import Any
 import structlog
 
 from ml.records import Stop
+from worker.bell import ring
 from worker.errors import LeaseLost
 from worker.leases import Claim, Leases, Orders
-from worker.queue import ring
 from worker.store import Store, drop_files
 from worker.trainers import TrainerDied, TrainerProcess, Trainers
 

@@ -10,7 +10,7 @@ from sqlmodel import col
 
 from api.deps import DatabaseDep, RosterDep
 from api.metrics import exposition
-from worker.queue import broker_answers
+from worker.bell import broker_answers
 from worker.tables import Job
 
 router = APIRouter(tags=["health"])

@@ -32,12 +32,12 @@ from ml.networks import networks
 from ml.params import describe
 from ml.records import TrialState
 from ml.specs import TrainSpec, TuneSpec
+from worker.bell import ring, submit
 from worker.clock import to_datetime
 from worker.controls import Controls
 from worker.db import Database
 from worker.errors import NotFound
 from worker.journal import active_seconds
-from worker.queue import ring, submit
 from worker.store import drop_files
 from worker.tables import Event, Job, JobState, Measurement, ModelVersion, Pack, Trial
 

