@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, select
 from sqlmodel import col
@@ -64,8 +64,8 @@ def log(work: Work, dataset: str = "digits") -> list[ChampionMove]:
 def steps(work: Work) -> list[tuple[int | None, int, str]]:
     """The moves as version before, version after, and who moved."""
     with work.database.reading() as session:
-        rows = session.execute(select(col(ModelVersion.id), col(ModelVersion.version)))
-        numbers: dict[int | None, int | None] = {None: None, **dict(rows.tuples().all())}
+        rows = session.execute(select(col(ModelVersion.id), col(ModelVersion.version))).all()
+        numbers: dict[int | None, int | None] = {None: None, **dict(rows)}
     return [(numbers[m.previous_id], numbers[m.version_id] or 0, m.by) for m in log(work)]
 
 
@@ -112,6 +112,7 @@ def test_an_equal_version_does_not_move_the_champion(work: Work) -> None:
 
 
 @given(one=st.floats(0, 1), other=st.floats(0, 1))
+@settings(deadline=None)
 def test_a_reason_never_shows_two_different_values_alike(one: float, other: float) -> None:
     """However little they differ."""
     first, second = _apart(one, other)
@@ -219,6 +220,7 @@ actions = st.lists(st.integers(0, 5), max_size=30)  # a version to promote; 0 ro
 
 
 @given(asked=actions)
+@settings(deadline=None)
 def test_any_moves_and_rollbacks_are_those_of_a_stack(work_of_five: Callable[[], Work], asked: list[int]) -> None:
     """An independent model, a stack of the versions that answered, says the same after every step."""
     work = work_of_five()
