@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlmodel import Session, col
 
-from api.markdown import table, text
+from api.markdown import code, table, text
 from api.snippets import loading
 from ml.datasets import Dataset, cut_sizes, datasets
 from ml.intervals import wilson
@@ -84,18 +84,18 @@ def _opening(session: Session, version: ModelVersion) -> int | None:
 def _title(subject: Subject) -> str:
     version = subject.version
     network = networks.get(version.model)
+    described = f"{code(version.model)}: {text(network.description)} " if network else ""
     channels, height, width = version.shape
-    kind = f" ({text(network.description)})" if network else ""
     return (
-        f"# {text(version.model)}, version {version.version}\n\n"
-        f"A classifier of images, {text(version.model)}{kind}, trained by Chiffre on {text(version.dataset)}. It takes "
-        f"images of {channels} × {height} × {width} (channels, height, width) and gives each one of "
-        f"{len(version.classes)} classes: {', '.join(map(text, version.classes))}."
+        f"# {code(version.model)}, version {version.version}\n\n"
+        f"A classifier of images that Chiffre trained on {code(version.dataset)}. {described}It takes images of "
+        f"{channels} × {height} × {width} (channels, height, width) and gives each one of {len(version.classes)} "
+        f"classes: {', '.join(map(code, version.classes))}."
     )
 
 
 def _use(subject: Subject) -> str:
-    name = text(subject.version.dataset)
+    name = code(subject.version.dataset)
     return (
         f"For images like those of {name}: as large, as grey, and framed alike. It was measured on images of {name} "
         "alone; how often it is right on other pens, scans or photographs is not known. Of itself it gives every "
@@ -109,19 +109,19 @@ def _lineage(subject: Subject) -> str:
     created = to_datetime(version.created_at)
     rows = {
         "published": f"{created:%Y-%m-%d %H:%M:%S} UTC",
-        "job": f"{text(version.job_id)}, run {version.run}, trial {version.trial}",
-        "data set": f"{text(version.dataset)}, {subject.dataset.images:,} images, SHA-256 `{version.dataset_sha256}`",
-        "split": text(version.split) + images,
-        "chosen by": f"{text(version.objective)} = {version.value!r} on validation",
+        "job": f"{code(version.job_id)}, run {version.run}, trial {version.trial}",
+        "data set": f"{code(version.dataset)}, {subject.dataset.images:,} images, SHA-256 `{version.dataset_sha256}`",
+        "split": code(version.split) + images,
+        "chosen by": f"{code(version.objective)} = {version.value!r} on validation",
         "checkpoint": f"SHA-256 `{subject.checkpoint.sha256}`",
         "ONNX graph": f"SHA-256 `{subject.onnx.sha256}`",
-        "code": f"Chiffre {text(version.code_version)}",
+        "code": f"Chiffre {code(version.code_version)}",
     }
     return table(("what", "which"), rows.items())
 
 
 def _params(subject: Subject) -> str:
-    return table(("name", "value"), ((text(name), text(_shown(v))) for name, v in subject.version.params.items()))
+    return table(("name", "value"), ((code(name), code(_shown(v))) for name, v in subject.version.params.items()))
 
 
 def _shown(value: Any) -> str:
@@ -189,7 +189,7 @@ def _percent(share: float | None) -> str:
 
 def _limits(fitted: dict[str, Any]) -> str:
     limits = list(_limited(fitted))
-    return f"It abstains {' and '.join(limits)}." if limits else "It never abstains."
+    return f"It abstains {' or '.join(limits)}." if limits else "It never abstains."
 
 
 def _limited(fitted: dict[str, Any]) -> Iterator[str]:

@@ -3,16 +3,25 @@
 import re
 from collections.abc import Iterable
 
-NAME = re.compile(r"\w[\w.:-]*", re.ASCII)
-# A backslash before any of them takes its meaning away: https://spec.commonmark.org/0.31.2/#backslash-escapes
-PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
+# Inline they have a meaning, some in GitHub's dialect alone, which a backslash before them takes away:
+# https://spec.commonmark.org/0.31.2/#backslash-escapes
+MARKS = re.compile(r"([\\`*_{}\[\]<>#!|~&$@]|:(?=//))")
 NO_TEXT = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]+")  # line breaks, control characters, halves of characters
 
 
 def text(value: object) -> str:
-    """A text as it is, on one line; a plain name in the type of code."""
-    line = NO_TEXT.sub(" ", str(value)).strip()
-    return f"`{line}`" if NAME.fullmatch(line) else PUNCTUATION.sub(r"\\\1", line)
+    """A text as it is, on one line, anywhere but at the beginning of one."""
+    return MARKS.sub(r"\\\1", _line(value))
+
+
+def code(value: object) -> str:
+    """The same in the type of code, where it can be."""
+    line = _line(value)
+    return text(line) if not line or set("`|") & set(line) else f"`{line}`"
+
+
+def _line(value: object) -> str:
+    return NO_TEXT.sub(" ", str(value)).strip()
 
 
 def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

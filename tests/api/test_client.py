@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from worker_tools import Work
 
-from api.client import ApiError, Chiffre
+from api.client import Chiffre
+from api.connection import ApiError
 from ml.records import TrialState
 from tests.api.tools import BLANK, TUNE, insert, publish
 from worker.local import free_port
