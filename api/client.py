@@ -123,11 +123,11 @@ class Chiffre(Connection):
 
     def card(self, model: str, version: int) -> str:
         """A version's card, as Markdown."""
-        return self._fetch(f"{_version(model, version)}/card").text
+        return self._fetch(f"{_version(model, version)}/card", "text/markdown").text
 
     def download(self, model: str, version: int, kind: str = "checkpoint") -> bytes:
         """A file of a version, `checkpoint` or `onnx`; ApiError where it did not arrive as the API has it."""
-        response = self._fetch(f"{_version(model, version)}/{segment(kind)}")
+        response = self._fetch(f"{_version(model, version)}/{segment(kind)}", "application/octet-stream")
         if response.headers.get("etag", "").strip('"') != hashlib.sha256(response.content).hexdigest():
             raise ApiError(f"{self.url} sent a file that is not what its ETag says; try again, or ask who is between")
         return response.content

@@ -56,12 +56,13 @@ class Connection:
             if cursor is None:
                 return
 
-    def _fetch(self, path: str) -> httpx2.Response:
-        """An answer that is a file; ApiError where it is a problem."""
+    def _fetch(self, path: str, kind: str) -> httpx2.Response:
+        """An answer that is a file of a content type; ApiError where it is a problem or something else."""
         with self._in_words():
             response = self._http.get(path)
-        if response.is_error:
+        if response.is_error or not response.headers.get("content-type", "").startswith(kind):
             self._answer(response)
+            raise ApiError(f"{self.url} answered no {kind}, as Chiffre does", response.status_code)
         return response
 
     @contextmanager
