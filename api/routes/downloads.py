@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
+from fastapi.responses import StreamingResponse
 
 from api.cards import card_of
 from api.deps import DatabaseDep, StoreDep
@@ -61,9 +62,9 @@ def _sent(store: Store, file: Artifact, name: str, known: str | None) -> Respons
     headers = {"ETag": f'"{file.sha256}"', "Cache-Control": "no-cache"}
     if known is not None and _names(known, headers["ETag"]):
         return Response(status_code=304, headers=headers)
-    content = store.read(file.path, file.sha256)
-    headers["Content-Disposition"] = f'attachment; filename="{name}"'
-    return Response(content, media_type="application/octet-stream", headers=headers)
+    pieces = store.pieces(file.path, file.sha256)
+    headers |= {"Content-Disposition": f'attachment; filename="{name}"', "Content-Length": str(file.size)}
+    return StreamingResponse(pieces, media_type="application/octet-stream", headers=headers)
 
 
 def _names(known: str, tag: str) -> bool:

@@ -102,6 +102,9 @@ class Away:
     def read(self, key: str, sha256: str) -> bytes:
         raise StorageAway("the bucket secret-name cannot be reached")
 
+    def pieces(self, key: str, sha256: str) -> Iterator[bytes]:
+        return iter((self.read(key, sha256),))
+
     def remove(self, key: str) -> None:
         raise NotImplementedError
 
