@@ -14,6 +14,7 @@ from sqlmodel import Session, col
 
 from api.markdown import code, table, text
 from api.snippets import loading
+from ml.calibration import Calibration
 from ml.datasets import Dataset, cut_sizes, datasets
 from ml.intervals import wilson
 from ml.networks import networks
@@ -22,7 +23,6 @@ from worker.tables import Artifact, ModelVersion, TestOpening
 from worker.tables import Dataset as KnownDataset
 
 NOTHING = "–"
-CALIBRATED = ("ece", "ece_uncalibrated", "abstained")  # of ml.calibration.Calibration, and of its test images
 
 
 @dataclass(frozen=True)
@@ -169,34 +169,32 @@ def _loss(value: float | None) -> str:
 
 
 def _calibration(subject: Subject) -> str:
-    fitted = subject.version.calibration
-    if not fitted:
+    if not subject.version.calibration:
         return "None was fitted: its probabilities are the network's own, and may be too sure."
-    headings = ("images of", "n", "expected calibration error", "without calibration", "abstained")
+    fitted = Calibration(**subject.version.calibration)
     rows = [
-        (name, _count(fitted.get(f"{prefix}images")), *(_percent(fitted.get(prefix + key)) for key in CALIBRATED))
-        for name, prefix in (("validation", ""), ("test", "test_"))
+        ("validation", fitted.images, fitted.ece, fitted.ece_uncalibrated, fitted.abstained),
+        ("test", fitted.test_images, fitted.test_ece, fitted.test_ece_uncalibrated, fitted.test_abstained),
     ]
-    return (
-        f"Outputs are divided by a temperature of {fitted['temperature']:.4g}, fitted on validation.\n\n"
-        f"{table(headings, rows)}\n\n{_limits(fitted)}"
+    shown = table(
+        ("images of", "n", "expected calibration error", "without calibration", "abstained"),
+        ((name, _count(n), *map(_percent, shares)) for name, n, *shares in rows if n),
     )
+    limits = " or ".join(_limits(fitted))
+    abstains = f"It abstains {limits}." if limits else "It never abstains."
+    scaled = f"Outputs are divided by a temperature of {fitted.temperature:.4g}, fitted on validation."
+    return "\n\n".join((scaled, shown, abstains))
 
 
 def _percent(share: float | None) -> str:
     return NOTHING if share is None else f"{100 * share:.2f} %"
 
 
-def _limits(fitted: dict[str, Any]) -> str:
-    limits = list(_limited(fitted))
-    return f"It abstains {' or '.join(limits)}." if limits else "It never abstains."
-
-
-def _limited(fitted: dict[str, Any]) -> Iterator[str]:
-    if fitted.get("novelty_limit") is not None:
-        yield f"where an image's novelty exceeds {fitted['novelty_limit']:.4g}"
-    if fitted.get("confidence_limit"):
-        yield f"where no class is as likely as {_percent(fitted['confidence_limit'])}"
+def _limits(fitted: Calibration) -> Iterator[str]:
+    if fitted.novelty_limit is not None:
+        yield f"where an image's novelty exceeds {fitted.novelty_limit:.4g}"
+    if fitted.confidence_limit:
+        yield f"where no class is as likely as {_percent(fitted.confidence_limit)}"
 
 
 def _size(subject: Subject) -> str:

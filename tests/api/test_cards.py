@@ -223,6 +223,16 @@ def test_of_a_data_set_that_is_gone_no_count_is_made_up() -> None:
     assert "ask who registered it" in text
 
 
+def test_of_images_that_nobody_counted_no_error_is_told() -> None:
+    """A version whose calibration was not looked at on test images has no row for them, and no limit no abstention."""
+    text = card(subject(calibration={"temperature": 1.5, "images": 100, "ece": 0.01, "ece_uncalibrated": 0.03}))
+    calibration = text.partition("## Calibration")[2].partition("##")[0]
+
+    assert "| validation | 100 | 1.00 % | 3.00 % | 0.00 % |" in calibration
+    assert "| test |" not in calibration
+    assert "It never abstains." in calibration
+
+
 ODD = st.text(max_size=30) | st.sampled_from(
     [
         "a|b",
