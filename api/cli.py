@@ -4,8 +4,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -13,22 +11,18 @@ from typing import Annotated, Any, NoReturn
 import numpy as np
 import typer
 from PIL import Image
-from pydantic import ValidationError
-from rich.console import Console
 
-from api.client import Chiffre
-from api.display import follow, job_table, model_table, picture, rung_table, trial_table
-from ml.errors import ChiffreError
+from api import cli_models
+from api.display import follow, job_table, picture, rung_table, trial_table
+from api.terminal import AsJson, connected, err, fail, out, show, told
 from worker.db import Database
 from worker.local import WORKER, local_services
 from worker.migrations import migrate as migrate_schema
 from worker.settings import Settings
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
-out = Console()
-err = Console(stderr=True)
+app.add_typer(cli_models.app)
 
-AsJson = Annotated[bool, typer.Option("--json", help="print the API's own JSON")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="show the trials live until the job ends")]
 SpecFile = Annotated[Path, typer.Argument(help="a JSON file, - for standard input", allow_dash=True)]
 JobId = Annotated[str, typer.Argument(help="a job's id")]
@@ -47,7 +41,7 @@ def up(
     # SIGINT too: a shell starts background jobs with it ignored.
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
-    with _errors(), local_services(Settings(home=home), host, port) as services:
+    with told(), local_services(Settings(home=home), host, port) as services:
         try:
             print(f"Chiffre is ready at {services.url}", flush=True)
             services.watch()
@@ -58,17 +52,17 @@ def up(
 @app.command()
 def worker() -> None:
     """Run a worker on this machine for the database and broker that the environment names."""
-    with _errors():
+    with told():
         broker = Settings().broker
     if broker is None:
-        _fail("name the broker with CHIFFRE_BROKER_URL and the database with CHIFFRE_DATABASE_URL; or use `chiffre up`")
+        fail("name the broker with CHIFFRE_BROKER_URL and the database with CHIFFRE_DATABASE_URL; or use `chiffre up`")
     os.execv(WORKER[0], WORKER)
 
 
 @app.command()
 def migrate() -> None:
     """Bring the schema of the database that the environment names up to date."""
-    with _errors():
+    with told():
         migrate_schema(Database(Settings().database))
 
 
@@ -87,17 +81,17 @@ def train(spec: SpecFile, follow: Follow = False, as_json: AsJson = False) -> No
 @app.command()
 def jobs(limit: Annotated[int, typer.Option(min=1, max=1000)] = 20, as_json: AsJson = False) -> None:
     """List the newest jobs."""
-    with _client() as client:
+    with connected() as client:
         items = client.jobs(limit)
-        _show(items, as_json, lambda: job_table(items))
+        show(items, as_json, lambda: job_table(items))
 
 
 @app.command()
 def job(job_id: JobId, as_json: AsJson = False) -> None:
     """Show one job."""
-    with _client() as client:
+    with connected() as client:
         found = client.job(job_id)
-        _show(found, as_json, lambda: job_table([found]))
+        show(found, as_json, lambda: job_table([found]))
 
 
 @app.command()
@@ -108,10 +102,10 @@ def trials(
     as_json: AsJson = False,
 ) -> None:
     """Show a job's trials."""
-    with _client() as client:
+    with connected() as client:
         found = list(client.trials(job_id, state=state, order_by=order_by, limit=1000))
         best = client.job(job_id)["best"]
-        _show(found, as_json, lambda: trial_table(found, best and best["trial"]))
+        show(found, as_json, lambda: trial_table(found, best and best["trial"]))
 
 
 @app.command()
@@ -121,9 +115,9 @@ def replay(
     """Train one trial again, alone and on this machine, and say how far it ends from what was recorded."""
     from api.replay import replay_trial  # torch is for those who train
 
-    with _client() as client:
+    with connected() as client:
         rungs = list(replay_trial(client, job_id, number))
-        _show([asdict(rung) for rung in rungs], as_json, lambda: rung_table(rungs))
+        show([asdict(rung) for rung in rungs], as_json, lambda: rung_table(rungs))
         if not as_json:
             last = rungs[-1].points
             words = "and one of the two diverged" if last is None else f"{last:.2f} points from what was recorded"
@@ -133,25 +127,25 @@ def replay(
 @app.command()
 def cancel(job_id: JobId, as_json: AsJson = False) -> None:
     """Cancel a job."""
-    with _client() as client:
+    with connected() as client:
         found = client.cancel(job_id)
-        _show(found, as_json, lambda: job_table([found]))
+        show(found, as_json, lambda: job_table([found]))
 
 
 @app.command()
 def pause(job_id: JobId, as_json: AsJson = False) -> None:
     """Let nothing of a job be worked on until it is resumed."""
-    with _client() as client:
+    with connected() as client:
         found = client.pause(job_id)
-        _show(found, as_json, lambda: job_table([found]))
+        show(found, as_json, lambda: job_table([found]))
 
 
 @app.command()
 def resume(job_id: JobId, as_json: AsJson = False) -> None:
     """Let a paused job go on from where it was."""
-    with _client() as client:
+    with connected() as client:
         found = client.resume(job_id)
-        _show(found, as_json, lambda: job_table([found]))
+        show(found, as_json, lambda: job_table([found]))
 
 
 @app.command()
@@ -163,17 +157,9 @@ def extend(
 ) -> None:
     """Change a job's limits; a completed one goes on where they allow it."""
     limits = {name: value for name, value in (("trials", trials), ("seconds", seconds)) if value is not None}
-    with _client() as client:
+    with connected() as client:
         found = client.extend(job_id, **limits)
-        _show(found, as_json, lambda: job_table([found]))
-
-
-@app.command()
-def models(as_json: AsJson = False) -> None:
-    """List the published versions; a star marks the champions."""
-    with _client() as client:
-        items = client.models()
-        _show(items, as_json, lambda: model_table(items))
+        show(found, as_json, lambda: job_table([found]))
 
 
 @app.command()
@@ -184,7 +170,7 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Ask what an image shows."""
-    with _client() as client:
+    with connected() as client:
         pixels = _pixels(image)
         answer = client.predict(pixels, model=model, dataset=dataset, scale=255)
         if as_json:
@@ -202,19 +188,19 @@ def demo() -> None:
     from api.demo import demo as run
 
     signal.signal(signal.SIGTERM, _interrupt)
-    with _errors():
+    with told():
         run(out)
 
 
 def _post(kind: str, path: Path, following: bool, as_json: bool) -> None:
-    with _client() as client:
+    with connected() as client:
         spec = _spec(path)
         posted = client.tune(spec) if kind == "tune" else client.train(spec)
         if following:
             posted = follow(client, posted["id"], err if as_json else out)
-        _show(posted, as_json, lambda: job_table([posted]))
+        show(posted, as_json, lambda: job_table([posted]))
         if posted["state"] == "failed":
-            _fail(posted["error"])
+            fail(posted["error"])
 
 
 def _spec(path: Path) -> dict[str, Any]:
@@ -222,11 +208,11 @@ def _spec(path: Path) -> dict[str, Any]:
         text = sys.stdin.read() if str(path) == "-" else path.read_text()
         spec = json.loads(text)
     except (OSError, UnicodeDecodeError) as error:
-        _fail(f"{path} cannot be read: {error}")
+        fail(f"{path} cannot be read: {error}")
     except (ValueError, RecursionError) as error:
-        _fail(f"{path} is not JSON: {error}")
+        fail(f"{path} is not JSON: {error}")
     if not isinstance(spec, dict):
-        _fail(f"{path} holds no JSON object; the README shows one")
+        fail(f"{path} holds no JSON object; the README shows one")
     return spec
 
 
@@ -237,7 +223,7 @@ def _pixels(path: Path) -> list[float]:
         with Image.open(path) as image:
             grey = _grey(image).resize((CANVAS, CANVAS), Image.Resampling.LANCZOS)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow's readers raise
-        _fail(f"{path} cannot be read as an image: {error}")
+        fail(f"{path} cannot be read as an image: {error}")
     return [float(value) for value in np.asarray(grey).ravel()]
 
 
@@ -246,38 +232,6 @@ def _grey(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
     return image.convert("L")
-
-
-def _show(data: Any, as_json: bool, table: Any) -> None:
-    if as_json:
-        print(json.dumps(data))
-    else:
-        out.print(table())
-
-
-@contextmanager
-def _client() -> Iterator[Chiffre]:
-    with _errors(), Chiffre() as client:
-        yield client
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Say what went wrong in words, and end with status 1."""
-    try:
-        yield
-    except ChiffreError as error:
-        _fail(str(error))
-    except ValidationError as error:
-        problems = ((f"CHIFFRE_{str(e['loc'][0]).upper()}", e["msg"]) for e in error.errors())
-        _fail("; ".join(f"{name}: {words}" for name, words in problems))
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-
-
-def _fail(message: str) -> NoReturn:
-    err.print(f"chiffre: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
-    raise typer.Exit(1)
 
 
 def _interrupt(*_: object) -> NoReturn:

@@ -1,52 +1,28 @@
 """A client of the HTTP API, which the `chiffre` command uses: `Chiffre("http://127.0.0.1:8000")`."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from time import monotonic, sleep
-from typing import Any, Self
-from urllib.parse import quote
+from typing import Any
 
 import httpx2
 
-from ml.errors import ChiffreError
+from api.connection import ApiError, Connection, segment
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 FINAL = ("completed", "failed", "cancelled")
-SILENCE_SECONDS = 45  # a stream that is silent for three of its pings is broken
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between attempts to reach an API that has gone away
 AWAY_SECONDS = 300.0  # how long it may be away
 AWAY = (None, 502, 503, 504)  # what is answered while it is: nothing, or something by a proxy or an API that starts
 
 
-class ApiError(ChiffreError):
-    """An answer that is an error, or none at all."""
-
-    def __init__(self, message: str, status: int | None = None) -> None:
-        self.status = status
-        super().__init__(message)
-
-
-class Chiffre:
+class Chiffre(Connection):
     """One API, by its URL; by default the one that CHIFFRE_URL names."""
 
     def __init__(self, url: str | None = None, timeout: float = 30) -> None:
-        self.url = (url or os.environ.get("CHIFFRE_URL") or DEFAULT_URL).rstrip("/")
-        try:
-            self._http = httpx2.Client(base_url=self.url, timeout=timeout)
-        except (httpx2.InvalidURL, ValueError) as error:
-            raise ApiError(f"{self.url[:200]!r} is no URL ({error}); CHIFFRE_URL names the API") from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
+        super().__init__(url or os.environ.get("CHIFFRE_URL") or DEFAULT_URL, timeout)
 
     def tune(self, spec: dict[str, Any], key: str | None = None) -> dict[str, Any]:
         """Post a tuning job; the job. Posted again with the same key it is the same job."""
@@ -63,51 +39,44 @@ class Chiffre:
 
     def job(self, job_id: str) -> dict[str, Any]:
         """One job."""
-        return self._call("GET", f"/jobs/{_segment(job_id)}")
+        return self._call("GET", f"/jobs/{segment(job_id)}")
 
     def cancel(self, job_id: str) -> dict[str, Any]:
         """Cancel a job; the job."""
-        return self._call("POST", f"/jobs/{_segment(job_id)}/cancel")
+        return self._call("POST", f"/jobs/{segment(job_id)}/cancel")
 
     def pause(self, job_id: str) -> dict[str, Any]:
         """Let nothing of a job be worked on until it is resumed; the job."""
-        return self._call("POST", f"/jobs/{_segment(job_id)}/pause")
+        return self._call("POST", f"/jobs/{segment(job_id)}/pause")
 
     def resume(self, job_id: str) -> dict[str, Any]:
         """Let a paused job go on; the job."""
-        return self._call("POST", f"/jobs/{_segment(job_id)}/resume")
+        return self._call("POST", f"/jobs/{segment(job_id)}/resume")
 
     def extend(self, job_id: str, **limits: float | None) -> dict[str, Any]:
         """Change a job's limits, `trials` or `seconds`; a completed one goes on where they allow it. The job."""
-        return self._call("PATCH", f"/jobs/{_segment(job_id)}", json={"budget": limits})
+        return self._call("PATCH", f"/jobs/{segment(job_id)}", json={"budget": limits})
 
     def enqueue(self, job_id: str, params: dict[str, Any], key: str | None = None) -> dict[str, Any]:
         """Try a configuration; the trial."""
-        path = f"/jobs/{_segment(job_id)}/trials"
+        path = f"/jobs/{segment(job_id)}/trials"
         return self._call("POST", path, json={"params": params}, headers=_once(key))
 
     def cancel_trial(self, job_id: str, number: int) -> dict[str, Any]:
         """End one trial; the trial."""
-        return self._call("POST", f"/jobs/{_segment(job_id)}/trials/{number}/cancel")
+        return self._call("POST", f"/jobs/{segment(job_id)}/trials/{number}/cancel")
 
     def retry(self, job_id: str, number: int) -> dict[str, Any]:
         """Run a failed trial again; the trial."""
-        return self._call("POST", f"/jobs/{_segment(job_id)}/trials/{number}/retry")
+        return self._call("POST", f"/jobs/{segment(job_id)}/trials/{number}/retry")
 
     def trials(self, job_id: str, **query: Any) -> Iterator[dict[str, Any]]:
         """All trials of a job, page by page."""
-        cursor: str | None = None
-        while True:
-            params = {name: value for name, value in {**query, "cursor": cursor}.items() if value is not None}
-            page = self._call("GET", f"/jobs/{_segment(job_id)}/trials", params=params)
-            yield from page["items"]
-            cursor = page["next_cursor"]
-            if cursor is None:
-                return
+        return self._pages(f"/jobs/{segment(job_id)}/trials", query)
 
     def trial(self, job_id: str, number: int) -> dict[str, Any]:
         """One trial with all its measurements."""
-        return self._call("GET", f"/jobs/{_segment(job_id)}/trials/{number}")
+        return self._call("GET", f"/jobs/{segment(job_id)}/trials/{number}")
 
     def follow(self, job_id: str, every: float = 0.5) -> Iterator[dict[str, Any]]:
         """The job now and then, until it has ended."""
@@ -123,7 +92,7 @@ class Chiffre:
 
         Where the connection breaks it is made again, and goes on after the last event.
         """
-        path, absence = f"/jobs/{_segment(job_id)}/events", _Absence()
+        path, absence = f"/jobs/{segment(job_id)}/events", _Absence()
         while True:
             try:
                 with self._listening(path, after) as source:
@@ -145,53 +114,44 @@ class Chiffre:
         return items
 
     def model(self, name: str) -> dict[str, Any]:
-        """One network's versions."""
-        return self._call("GET", f"/models/{_segment(name)}")
+        """One network's champions and versions."""
+        return self._call("GET", f"/models/{segment(name)}")
+
+    def version(self, model: str, version: int) -> dict[str, Any]:
+        """One version."""
+        return self._call("GET", _version(model, version))
+
+    def card(self, model: str, version: int) -> str:
+        """A version's card, as Markdown."""
+        return self._fetch(f"{_version(model, version)}/card", "text/markdown").text
+
+    def download(self, model: str, version: int, kind: str = "checkpoint") -> bytes:
+        """A file of a version, `checkpoint` or `onnx`; ApiError where it did not arrive as the API has it."""
+        response = self._fetch(f"{_version(model, version)}/{segment(kind)}", "application/octet-stream")
+        if response.headers.get("etag", "").strip('"') != hashlib.sha256(response.content).hexdigest():
+            raise ApiError(f"{self.url} sent a file that is not what its ETag says; try again, or ask who is between")
+        return response.content
+
+    def promote(
+        self, model: str, version: int, dataset: str | None = None, reason: str | None = None
+    ) -> dict[str, Any]:
+        """Let a version answer for the data set that it was trained on; the champion."""
+        given = {"dataset": dataset, "reason": reason}
+        promotion = {"version": version, **{name: value for name, value in given.items() if value is not None}}
+        return self._call("PUT", f"/models/{segment(model)}/champion", json=promotion)
+
+    def rollback(self, model: str, dataset: str | None = None) -> dict[str, Any]:
+        """Undo the last move of a champion; the champion."""
+        return self._call("POST", f"/models/{segment(model)}/champion/rollback", json={"dataset": dataset})
+
+    def moves(self, model: str, dataset: str | None = None) -> Iterator[dict[str, Any]]:
+        """The moves of a network's champions, the newest first, page by page."""
+        return self._pages(f"/models/{segment(model)}/champion/moves", {"dataset": dataset})
 
     def predict(self, pixels: list[float], **options: Any) -> dict[str, Any]:
         """What an image of 784 pixels shows."""
         chosen = {name: value for name, value in options.items() if value is not None}
         return self._call("POST", "/predict", json={"pixels": pixels, **chosen})
-
-    def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
-        with self._in_words():
-            response = self._http.request(method, path, **arguments)
-        return self._answer(response)
-
-    @contextmanager
-    def _listening(self, path: str, after: int) -> Iterator[httpx2.EventSource | None]:
-        """A stream of the events after one; None where there will be no more."""
-        timeout = httpx2.Timeout(self._http.timeout.connect, read=SILENCE_SECONDS)
-        headers = {"Last-Event-ID": str(after)}
-        with self._in_words(), self._http.sse(path, headers=headers, timeout=timeout) as source:
-            if source.response.is_error:
-                source.response.read()
-                self._answer(source.response)
-            yield None if source.response.status_code == 204 else source
-
-    @contextmanager
-    def _in_words(self) -> Iterator[None]:
-        """Let what goes wrong on the way be told in words."""
-        try:
-            yield
-        except httpx2.SSEError as error:
-            raise ApiError(f"{self.url} answered 200, and not as Chiffre does ({error})", 200) from error
-        except httpx2.TransportError as error:
-            hint = "is it running? `chiffre up` starts it, CHIFFRE_URL names another"
-            raise ApiError(f"{self.url} does not answer ({error}); {hint}") from error
-        except (httpx2.InvalidURL, ValueError, RecursionError) as error:
-            raise ApiError(f"this cannot be sent: {str(error)[:200]}") from error
-
-    def _answer(self, response: httpx2.Response) -> dict[str, Any]:
-        """What an answer holds; ApiError where that is a problem."""
-        try:
-            body = response.json()
-        except ValueError:
-            raise ApiError(f"{self.url} answered {response.status_code}, and not as Chiffre does") from None
-        if response.is_error:
-            raise ApiError(_text(body), response.status_code)
-        answer: dict[str, Any] = body
-        return answer
 
 
 class _Absence:
@@ -233,21 +193,5 @@ def _once(key: str | None) -> dict[str, str]:
     return {} if key is None else {"Idempotency-Key": key}
 
 
-def _segment(name: str) -> str:
-    """A name as one segment of a path, whatever it holds."""
-    try:
-        quoted = quote(name, safe="")
-    except UnicodeEncodeError as error:
-        raise ApiError("a name that is no text cannot be sent") from error
-    if "/" in name:  # servers take %2F for a separator
-        raise ApiError("a name with a / in it names nothing here", 404)
-    return quoted
-
-
-def _text(problem: Any) -> str:
-    """A problem+json answer in words."""
-    if not isinstance(problem, dict):
-        return str(problem)[:500]
-    lines = [str(problem.get("detail") or problem.get("title"))]
-    lines += [f"  {error['pointer']}: {error['detail']}" for error in problem.get("errors", [])]
-    return "\n".join(lines)
+def _version(model: str, version: int) -> str:
+    return f"/models/{segment(model)}/versions/{version}"

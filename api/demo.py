@@ -10,7 +10,8 @@ from rich.columns import Columns
 from rich.console import Console
 from rich.panel import Panel
 
-from api.client import ApiError, Chiffre
+from api.client import Chiffre
+from api.connection import ApiError
 from api.display import follow, picture
 from ml.datasets import cut, datasets
 from worker.local import free_port, local_services

@@ -11,6 +11,7 @@ from worker.controls import Controls
 from worker.db import Database
 from worker.ledger import Ledger
 from worker.once import Once
+from worker.registry import Registry
 from worker.store import Store
 
 
@@ -25,6 +26,10 @@ def _ledger(database: Annotated[Database, Depends(_database)]) -> Ledger:
 
 def _controls(database: Annotated[Database, Depends(_database)]) -> Controls:
     return Controls(database)
+
+
+def _registry(database: Annotated[Database, Depends(_database)]) -> Registry:
+    return Registry(database)
 
 
 def _store(request: Request) -> Store:
@@ -63,6 +68,7 @@ def _streams(request: Request) -> Streams:
 DatabaseDep = Annotated[Database, Depends(_database)]
 LedgerDep = Annotated[Ledger, Depends(_ledger)]
 ControlsDep = Annotated[Controls, Depends(_controls)]
+RegistryDep = Annotated[Registry, Depends(_registry)]
 StoreDep = Annotated[Store, Depends(_store)]
 OnceDep = Annotated[Once | None, Depends(_once)]
 RosterDep = Annotated[Roster, Depends(_roster)]

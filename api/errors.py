@@ -15,8 +15,8 @@ from starlette.exceptions import HTTPException
 
 from api.problems import MAX_ERRORS, FieldError, problem
 from api.streams import TooManyStreams
-from ml.errors import ChiffreError, SpecError, UnknownName
-from worker.errors import Conflict, KeyReused, NotFound
+from ml.errors import CheckpointError, ChiffreError, SpecError, UnknownName
+from worker.errors import Conflict, KeyReused, NotFound, StorageAway
 
 PREFIXES = {"query": "?", "path": "/", "header": "", "cookie": ""}  # of the pointer to a parameter
 
@@ -171,6 +171,11 @@ def _database_away(request: Request, error: Exception) -> JSONResponse:
     return problem(503, "the database does not answer; try again shortly", headers={"Retry-After": "2"})
 
 
+def _storage_away(request: Request, error: StorageAway) -> JSONResponse:
+    log.warning("storage away", error=str(error))
+    return problem(503, "the storage of artifacts does not answer; try again shortly", headers={"Retry-After": "5"})
+
+
 def _unforeseen(request: Request, error: Exception) -> JSONResponse:
     log.error("unforeseen error", path=request.url.path, exc_info=error)
     return problem(500, "an error that nobody foresaw; the API's log says more. Please report it")
@@ -187,6 +192,8 @@ ANSWERS: dict[type[Exception], Callable[[Request, Any], Response]] = {
     TooManyStreams: _too_many_streams,
     Busy: _busy,
     NotLoaded: _not_loaded,
+    CheckpointError: _not_found,
+    StorageAway: _storage_away,
     RequestValidationError: _validation_error,
     HTTPException: _http_error,
     OperationalError: _database_away,

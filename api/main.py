@@ -18,7 +18,7 @@ from api.prediction.documentation import document_predict
 from api.prediction.endpoint import Predict
 from api.problems import RESPONSES, document_problems
 from api.readers import Departures, SlowReaders, put_before
-from api.routes import catalog, events, health, inference, jobs, models
+from api.routes import catalog, champions, downloads, events, health, inference, jobs, models
 from api.serving import Roster
 from api.signals import on_ending
 from api.streams import Streams
@@ -65,7 +65,7 @@ def create_app() -> FastAPI:
         responses=RESPONSES,
     )
     app.state.database, app.state.store, app.state.roster, app.state.streams = database, store, roster, streams
-    for resource in (jobs, events, models, inference, catalog, health):
+    for resource in (jobs, events, models, champions, downloads, inference, catalog, health):
         app.include_router(resource.router)
     add_handlers(app)
     document_predict(app)

@@ -3,14 +3,18 @@
 import base64
 import binascii
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
+from fastapi import Query, Request, Response
 from sqlalchemy import ColumnElement, Select, String, and_, or_
 from sqlalchemy.orm import Session
 from sqlmodel import AutoString
 
 from api.errors import BadInput
+
+Limit = Annotated[int, Query(ge=1, le=1000, description="rows a page")]
+Cursor = Annotated[str | None, Query(max_length=2000, description="next_cursor of the page before")]
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,13 @@ def page_of(session: Session, statement: Select[Any], order: Order, limit: int, 
     rows = rows[:limit]
     following = _encode(order, rows[-1].page_key, rows[-1].page_tie) if more else None
     return Page([row[0] for row in rows], following)
+
+
+def link_next(request: Request, response: Response, page: Page) -> None:
+    """Name the next page in a header too (RFC 8288)."""
+    if page.next_cursor is not None:
+        following = request.url.include_query_params(cursor=page.next_cursor)
+        response.headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
 
 
 def _after(order: Order, key: Any, tie: Any) -> ColumnElement[bool]:

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from api.client import ApiError, Chiffre
+from api.client import Chiffre
+from api.connection import ApiError
 from ml.datasets import datasets
 from ml.process import process_settings
 from ml.records import Measurement

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ml.specs import MAX_TRIALS
 from worker.clock import to_datetime
-from worker.tables import Event, Measurement, ModelVersion, Trial
+from worker.tables import Event, Measurement, Trial
 
 
 class Best(BaseModel):
@@ -183,50 +183,3 @@ class TrialPage(BaseModel):
 
     items: list[TrialPublic]
     next_cursor: str | None
-
-
-class VersionPublic(BaseModel):
-    """A published winner; it never changes."""
-
-    model: str
-    version: int
-    champion: bool = Field(description="whether it answers for its network and data set")
-    dataset: str
-    dataset_sha256: str
-    split: str
-    objective: str
-    job_id: str
-    trial: int
-    params: dict[str, Any]
-    weights: int = Field(description="how many")
-    val_accuracy: float
-    val_loss: float
-    test_accuracy: float
-    test_loss: float | None
-    checkpoint_sha256: str
-    code_version: str
-    created_at: datetime | None
-
-    @classmethod
-    def of(cls, row: ModelVersion, champion: bool, checkpoint_sha256: str) -> Self:
-        """The answer for a row."""
-        own = {"champion", "checkpoint_sha256", "created_at"}
-        return cls(
-            **row.model_dump(include=set(cls.model_fields) - own),
-            champion=champion,
-            checkpoint_sha256=checkpoint_sha256,
-            created_at=to_datetime(row.created_at),
-        )
-
-
-class ModelPublic(BaseModel):
-    """A network's published versions, the newest first."""
-
-    model: str
-    versions: list[VersionPublic]
-
-
-class Models(BaseModel):
-    """Every network that has a published version."""
-
-    items: list[ModelPublic]

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete
 from sqlmodel import Session, col
 
 from worker.clock import now
-from worker.db import Database
+from worker.db import Database, one_at_a_time
 from worker.errors import KeyReused
 from worker.journal import clock
 from worker.tables import IdempotencyKey
@@ -26,8 +26,7 @@ def remembered(session: Session, once: Once | None) -> IdempotencyKey | None:
     """What a request has created before; KeyReused where its key came with another request."""
     if once is None:
         return None
-    if session.get_bind().dialect.name == "postgresql":  # SQLite has one writer at a time
-        session.execute(select(func.pg_advisory_xact_lock(func.hashtext(once.key))))
+    one_at_a_time(session, once.key)
     row = session.get(IdempotencyKey, once.key)
     if row is not None and row.sha256 != once.sha256:
         raise KeyReused("this Idempotency-Key came with another request before; give each request a key of its own")

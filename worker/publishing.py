@@ -5,20 +5,19 @@ from importlib.metadata import version as package_version
 from typing import Any, cast
 
 from sqlalchemy import func, select
-from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col
 
 from ml.artifacts import Saved
 from worker.controls import again
-from worker.db import Database
+from worker.db import Database, one_at_a_time
 from worker.journal import account, clock, move_job
 from worker.leases import Claim, fence
 from worker.packs import end_pack
+from worker.registry import challenge
 from worker.retention import runner_up
 from worker.settlement import settle
-from worker.tables import Artifact, Champion, Event, Job, JobState, ModelVersion, TestOpening, Trial
+from worker.tables import Artifact, Event, Job, JobState, ModelVersion, TestOpening, Trial
 
-PUBLISH_ATTEMPTS = 5
 DISCARDED = "trained again, as its checkpoint was damaged"  # why a trial begins again
 
 
@@ -109,15 +108,6 @@ class Publishing:
 
         LeaseLost where another has claimed the pack or the job was cancelled.
         """
-        for attempts_left in reversed(range(PUBLISH_ATTEMPTS)):
-            try:
-                return self._publish(claim, winner, published)
-            except IntegrityError:  # another job's winner took the next version at the same instant
-                if not attempts_left:
-                    raise
-        return None
-
-    def _publish(self, claim: Claim, winner: Winner, published: Published) -> None:
         with self.database.writing() as session:
             job, pack = fence(session, claim)
             owner = pack.lease_owner
@@ -125,7 +115,7 @@ class Publishing:
             opening = _opening(session, job)
             if opening is not None:
                 opening.version_id = version.id
-            _move_champion(session, version)
+            challenge(session, version)
             account(session, job)
             end_pack(session, pack)
             session.flush()
@@ -145,6 +135,7 @@ class Publishing:
         )
         session.add(onnx)
         session.flush()
+        one_at_a_time(session, f"versions of {job.model}")
         newest = session.scalar(select(func.max(ModelVersion.version)).where(col(ModelVersion.model) == job.model))
         version = ModelVersion(
             model=job.model,
@@ -190,23 +181,3 @@ def _opening(session: Session, job: Job) -> TestOpening | None:
 def _objective(spec: dict[str, Any]) -> str:
     """What versions are compared by; a loss is only comparable with the same kind of loss."""
     return f"{spec['objective']}:{spec['loss']}" if spec["objective"] == "val_loss" else str(spec["objective"])
-
-
-def _move_champion(session: Session, version: ModelVersion) -> None:
-    """Let a version answer from now on if nothing does yet, or if it is better than what does and comparable."""
-    key = {"model": version.model, "dataset": version.dataset}
-    champion = session.get(Champion, tuple(key.values()), with_for_update=True)
-    if champion is None:
-        session.add(Champion(**key, version_id=cast("int", version.id), moved_at=clock(session)))
-        return
-    reigning = session.get_one(ModelVersion, champion.version_id)
-    if _comparable(version, reigning) and _better(version, reigning):
-        champion.version_id, champion.moved_at = cast("int", version.id), clock(session)
-
-
-def _comparable(one: ModelVersion, other: ModelVersion) -> bool:
-    return all(getattr(one, name) == getattr(other, name) for name in ("dataset_sha256", "split", "objective"))
-
-
-def _better(one: ModelVersion, other: ModelVersion) -> bool:
-    return one.value > other.value if one.objective == "val_accuracy" else one.value < other.value

@@ -8,6 +8,7 @@ import hashlib
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from http import HTTPStatus
 from time import sleep
 from typing import Any, Self
@@ -20,7 +21,7 @@ from botocore.parsers import ResponseParserError
 from ml.artifacts import Saved
 from ml.errors import CheckpointError
 from worker.errors import BadKey, StorageAway, StorageFull
-from worker.store import check_key, check_prefix, is_key, missing, verified
+from worker.store import PIECE, check_key, check_prefix, is_key, missing, verified, verified_pieces
 
 SILENCE_SECONDS = 10.0  # how long the other side may say nothing before an attempt is given up
 ATTEMPTS = 4  # of each request, when none is answered or the answer is an error that may pass
@@ -74,14 +75,12 @@ class S3Store:
         return saved
 
     def read(self, key: str, sha256: str) -> bytes:
-        check_key(key)
-        with self._told(key):
-            try:
-                answer = self._client.get_object(Bucket=self.bucket, Key=self.prefix + key)
-                content: bytes = self._of_s3(answer)["Body"].read()
-            except self._client.exceptions.NoSuchKey as error:
-                raise missing(key) from error
+        with self._found(check_key(key)) as body:
+            content: bytes = body.read()
         return verified(key, content, sha256)
+
+    def pieces(self, key: str, sha256: str) -> Iterator[bytes]:
+        return verified_pieces(key, partial(self._pieces, check_key(key)), sha256)
 
     def remove(self, key: str) -> None:
         check_key(key)
@@ -97,6 +96,19 @@ class S3Store:
                     key = entry["Key"].removeprefix(self.prefix)
                     if is_key(key):
                         yield key, entry["LastModified"].timestamp()
+
+    def _pieces(self, key: str) -> Iterator[bytes]:
+        with self._found(key) as body:
+            yield from body.iter_chunks(PIECE)
+
+    @contextmanager
+    def _found(self, key: str) -> Iterator[Any]:
+        """The content of an object as a stream; CheckpointError where there is none."""
+        with self._told(key):
+            try:
+                yield self._of_s3(self._client.get_object(Bucket=self.bucket, Key=self.prefix + key))["Body"]
+            except self._client.exceptions.NoSuchKey as error:
+                raise missing(key) from error
 
     def _create(self, key: str, content: bytes) -> None:
         """Store an object that is new; ClientError with status 412 where there is one."""

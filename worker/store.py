@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from stat import S_ISREG
 from typing import Protocol
@@ -25,6 +26,7 @@ NAME = r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]{1,255}"  # of a file or folder, but f
 log = structlog.get_logger()
 
 KEY = re.compile(rf"{NAME}(?:/{NAME})*")
+PIECE = 1 << 18  # bytes of an object in memory at a time, where it is read in pieces
 MAX_KEY = 512  # characters; S3 takes 1024 bytes, the prefix included
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
@@ -46,6 +48,13 @@ class Store(Protocol):
 
     def read(self, key: str, sha256: str) -> bytes:
         """The content of an object; CheckpointError where it is missing or not what was written."""
+        ...
+
+    def pieces(self, key: str, sha256: str) -> Iterator[bytes]:
+        """The content of an object as `read` gives it, without ever holding more than a piece of it.
+
+        It is read twice, once for its hash: CheckpointError comes before the first piece.
+        """
         ...
 
     def remove(self, key: str) -> None:
@@ -99,9 +108,22 @@ def check_prefix(prefix: str) -> str:
 
 def verified(key: str, content: bytes, sha256: str) -> bytes:
     """The content; CheckpointError where it is not what was written."""
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise CheckpointError(f"{key} is damaged: its SHA-256 is not {sha256}; restore it or train again")
+    _compare(key, hashlib.sha256(content).hexdigest(), sha256)
     return content
+
+
+def verified_pieces(key: str, pieces: Callable[[], Iterator[bytes]], sha256: str) -> Iterator[bytes]:
+    """What `pieces` gives, called again once it gave what was written; CheckpointError where it did not."""
+    digest = hashlib.sha256()
+    for piece in pieces():
+        digest.update(piece)
+    _compare(key, digest.hexdigest(), sha256)
+    return pieces()
+
+
+def _compare(key: str, found: str, sha256: str) -> None:
+    if found != sha256:
+        raise CheckpointError(f"{key} is damaged: its SHA-256 is not {sha256}; restore it or train again")
 
 
 def missing(key: str) -> CheckpointError:
@@ -123,12 +145,12 @@ class FolderStore:
             return write(path, content)
 
     def read(self, key: str, sha256: str) -> bytes:
-        path = self._path(key)
-        with _told(key):
-            try:
-                return verified(key, path.read_bytes(), sha256)
-            except ABSENT as error:
-                raise missing(key) from error
+        with self._found(key) as path:
+            content = path.read_bytes()
+        return verified(key, content, sha256)
+
+    def pieces(self, key: str, sha256: str) -> Iterator[bytes]:
+        return verified_pieces(key, partial(self._pieces, key), sha256)
 
     def remove(self, key: str) -> None:
         path = self._path(key)
@@ -143,6 +165,21 @@ class FolderStore:
                 modified = _modified(path)
                 if key.startswith(prefix) and is_key(key) and modified is not None:
                     yield key, modified
+
+    def _pieces(self, key: str) -> Iterator[bytes]:
+        with self._found(key) as path, path.open("rb") as file:
+            while piece := file.read(PIECE):
+                yield piece
+
+    @contextmanager
+    def _found(self, key: str) -> Iterator[Path]:
+        """Where an object lies; CheckpointError where there turns out to be none."""
+        path = self._path(key)
+        with _told(key):
+            try:
+                yield path
+            except ABSENT as error:
+                raise missing(key) from error
 
     def _path(self, key: str) -> Path:
         return self.folder / check_key(key)

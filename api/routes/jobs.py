@@ -14,7 +14,7 @@ from sqlmodel import Session, col
 
 from api.deps import ControlsDep, DatabaseDep, LedgerDep, OnceDep, StoreDep
 from api.errors import BadInput
-from api.paging import Order, Page, page_of
+from api.paging import Cursor, Limit, Order, link_next, page_of
 from api.schemas import (
     Best,
     Enqueued,
@@ -53,8 +53,6 @@ def _an_id(job_id: str) -> str:
 
 JobId = Annotated[str, Path(description="a job's id, as POST answered it"), AfterValidator(_an_id)]
 TrialNumber = Annotated[int, Path(ge=0, lt=2**31)]
-Limit = Annotated[int, Query(ge=1, le=1000, description="rows a page")]
-Cursor = Annotated[str | None, Query(max_length=2000, description="next_cursor of the page before")]
 
 PLAIN = {"id", "kind", "state", "stop_reason", "error", "model", "dataset"} | {"trial_limit", "seconds_limit"}
 PLAIN |= {"run", "lanes"}  # what a job's row says as it is
@@ -89,7 +87,7 @@ def list_jobs(
     statement = select(Job) if state is None else select(Job).where(col(Job.state) == state)
     with database.reading() as session:
         page = page_of(session, statement, order, limit, cursor)
-        _link_next(request, response, page)
+        link_next(request, response, page)
         return JobPage(items=[JobPublic(**_summary(session, job)) for job in page.rows], next_cursor=page.next_cursor)
 
 
@@ -151,7 +149,7 @@ def list_trials(
             # The declared type is the JSON answer; this one goes out as it is.
             return cast("TrialPage", _csv_response(database, job, state, order))
         page = page_of(session, _trials(job, state), order, limit, cursor)
-    _link_next(request, response, page)
+    link_next(request, response, page)
     return TrialPage(items=[TrialPublic.of(trial) for trial in page.rows], next_cursor=page.next_cursor)
 
 
@@ -200,13 +198,6 @@ def retry(job_id: JobId, number: TrialNumber, controls: ControlsDep) -> TrialPub
     trial = controls.retry(job_id, number)
     ring()
     return TrialPublic.of(trial)
-
-
-def _link_next(request: Request, response: Response, page: Page) -> None:
-    """Name the next page in a header too (RFC 8288)."""
-    if page.next_cursor is not None:
-        following = request.url.include_query_params(cursor=page.next_cursor)
-        response.headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
 
 
 def _accepted(job: Job, ledger: LedgerDep, response: Response) -> JobDetail:

@@ -1,5 +1,6 @@
 """The command as a client of the API, against a real uvicorn."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -270,6 +271,60 @@ def test_without_versions_the_list_is_empty(run: Run) -> None:
     """Nothing is published, and that is no error."""
     assert said(run("models", "--json")) == []
     assert fine(run("models"))
+
+
+def test_versions_are_promoted_and_rolled_back(
+    run: Run, client: Chiffre, work: Work, environment: Path, version: Version
+) -> None:
+    """In a sentence or as the API's JSON; the reason is in the log."""
+    publish(work, environment, "shallow", 0.8)
+    promoted = fine(run("promote", "shallow", 2, "--reason", "why not"))
+    rolled_back = fine(run("rollback", "shallow", "--dataset", "mnist"))
+    as_json = said(run("promote", "shallow", 2, "--dataset", "mnist", "--json"))
+
+    assert promoted == "shallow version 2 answers for mnist\n"
+    assert rolled_back == "shallow version 1 answers for mnist\n"
+    assert client.model("shallow")["champions"] == [as_json]
+    assert said(run("rollback", "shallow", "--json"))["version"] == 1
+    assert "why not" in [move["reason"] for move in client.moves("shallow")]
+
+
+def test_a_card_is_printed_as_it_is(run: Run, client: Chiffre, version: Version) -> None:
+    """Markdown, to be redirected to a file; with --json the version."""
+    assert fine(run("card", "shallow", 1)) == client.card("shallow", 1)
+    assert said(run("card", "shallow", 1, "--json")) == client.version("shallow", 1)
+
+
+def test_files_are_downloaded(
+    run: Run, client: Chiffre, version: Version, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To a file of any name, by default to one in this folder that says what it is."""
+    monkeypatch.chdir(tmp_path)
+    chosen = said(run("download", "shallow", 1, "--onnx", "-o", "graph", "--json"))
+    printed = fine(run("download", "shallow", 1))
+    lying = client.version("shallow", 1)
+
+    assert chosen == {"file": "graph", "bytes": lying["onnx_bytes"], "sha256": lying["onnx_sha256"]}
+    assert hashlib.sha256((tmp_path / "graph").read_bytes()).hexdigest() == lying["onnx_sha256"]
+    assert hashlib.sha256((tmp_path / "shallow-1.safetensors").read_bytes()).hexdigest() == version.checkpoint_sha256
+    assert version.checkpoint_sha256 in printed
+
+
+COMMANDS = ["promote shallow 9", "rollback shallow", "rollback cnn", "card cnn 1", "download shallow 9 -o FILE"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_cannot_be_done_to_a_version_is_told(run: Run, version: Version, tmp_path: Path, command: str) -> None:
+    """In the API's words; no file is left behind."""
+    told = refusal(run(*command.replace("FILE", str(tmp_path / "file")).split()))
+
+    assert "/models" in told
+    assert not (tmp_path / "file").exists()
+
+
+def test_a_file_that_cannot_be_written_is_told(run: Run, version: Version, tmp_path: Path) -> None:
+    """A folder stands where the file should."""
+    assert f"{tmp_path} cannot be written" in refusal(run("download", "shallow", 1, "-o", tmp_path))
 
 
 def test_an_image_is_asked_about(run: Run, version: Version, picture: Path) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from worker_tools import Work
 
-from api.client import ApiError, Chiffre
+from api.client import Chiffre
+from api.connection import ApiError
 from ml.records import TrialState
 from tests.api.tools import BLANK, TUNE, insert, publish
 from worker.local import free_port
@@ -135,6 +136,65 @@ def test_what_is_not_there_is_not_found(client: Chiffre) -> None:
             ask()
 
         assert caught.value.status == 404
+
+
+def test_versions_are_shown_promoted_and_rolled_back(client: Chiffre, work: Work, environment: Path) -> None:
+    """Each method answers what the API does; the log tells of both moves, the newest first."""
+    for value in (0.9, 0.8):
+        publish(work, environment, "shallow", value)
+    promoted = client.promote("shallow", 2, dataset="mnist", reason="why not")
+    back = client.rollback("shallow")
+
+    assert client.version("shallow", 2) == client.model("shallow")["versions"][0]
+    assert (promoted["version"], back["version"]) == (2, 1)
+    assert client.model("shallow")["champions"] == [back]
+    assert [move["by"] for move in client.moves("shallow", "mnist")] == ["rollback", "hand", "rule"]
+    assert [move["reason"] for move in client.moves("shallow")][1] == "why not"
+    assert client.card("shallow", 2).startswith("# `shallow`, version 2\n")
+
+
+def test_files_of_a_version_are_downloaded_as_they_lie_in_storage(
+    client: Chiffre, work: Work, environment: Path
+) -> None:
+    """The checkpoint by default; what does not exist is an error with its status."""
+    job_id = publish(work, environment).job.id
+    lying = {path.suffix: path.read_bytes() for path in (environment / job_id).iterdir()}
+    with pytest.raises(ApiError, match="GET /models") as caught:
+        client.download("perceptron", 2)
+
+    assert client.download("perceptron", 1) == lying[".safetensors"]
+    assert client.download("perceptron", 1, "onnx") == lying[".onnx"]
+    assert caught.value.status == 404
+
+
+@pytest.fixture
+def forger() -> Iterator[str]:
+    """The URL of a server whose files are not what their tags say."""
+
+    class Forger(Stranger):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "application/octet-stream")
+            self.send_header("etag", '"' + "0" * 64 + '"')
+            self.end_headers()
+            self.wfile.write(b"weights")
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Forger) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_file_that_changed_on_its_way_is_refused(forger: str, stranger: str) -> None:
+    """Its hash must be its ETag; a page of another service is no file and no card."""
+    with Chiffre(forger) as client, pytest.raises(ApiError, match="ETag"):
+        client.download("perceptron", 1)
+    with Chiffre(stranger) as client:
+        for ask in (client.card, client.download):
+            with pytest.raises(ApiError, match="not as Chiffre does"):
+                ask("perceptron", 1)
 
 
 @pytest.mark.parametrize("suffix", ["/trials", "?limit=1", "#1", "/../../catalog"])

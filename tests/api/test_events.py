@@ -29,7 +29,8 @@ from sqlmodel import col
 from starlette.testclient import TestClient
 from worker_tools import Work, measurement
 
-from api.client import ApiError, Chiffre
+from api.client import Chiffre
+from api.connection import ApiError
 from api.main import create_app
 from api.signals import on_ending
 from ml.records import Finished, Measured, TrialState

@@ -103,6 +103,9 @@ class Stalled:
         self.told.wait()
         raise StorageAway("for the test")
 
+    def pieces(self, key: str, sha256: str) -> Iterator[bytes]:
+        raise NotImplementedError
+
     def remove(self, key: str) -> None:
         raise NotImplementedError
 
@@ -144,3 +147,16 @@ def test_a_version_that_did_not_load_is_left_alone_for_a_while(
     assert asked == 1
     assert sum(method == "GET" for method, _ in faulty.seen) == 1
     assert monotonic() - before < 1
+
+
+def test_files_in_s3_are_downloaded(api: TestClient, work: Work, tmp_path: Path, faulty: Meddler) -> None:
+    """As they lie there; while S3 refuses, the client is told to come back."""
+    publish(work, tmp_path / "local", spoil=lambda path: upload(tmp_path / "local"))
+    (graph,) = (tmp_path / "local").rglob("*.onnx")
+    found = api.get("/models/perceptron/versions/1/onnx")
+    faulty.always = refuse(500, "InternalError")
+    refused = api.get("/models/perceptron/versions/1/onnx")
+
+    assert found.content == graph.read_bytes()
+    problem(refused, 503)
+    assert refused.headers["retry-after"]

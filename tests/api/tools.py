@@ -115,11 +115,13 @@ def publish(
     seed: int = 0,
     graph: bytes | None = None,
     spoil: Callable[[Path], object] = Path.exists,
+    measured: dict[str, Any] | None = None,
     **fields: Any,
 ) -> Version:
     """Publish a version with initial weights, by the steps of worker/trainer.py less the training.
 
-    `graph` takes the place of the ONNX file's content; `spoil` is called with its path before anybody can read it.
+    `graph` takes the place of the ONNX file's content; `spoil` is called with its path before anybody can read it;
+    `measured` has what else was found out about it, as `Published` names it.
     """
     job = work.ledger.accept(tune_spec(**{"model": model, "dataset": "mnist", "budget": {"trials": 1}, **fields}))
     dataset = datasets[job.dataset]
@@ -136,7 +138,9 @@ def publish(
     spoil(artifacts / path)
     publishing.open_test(pack)
     reached = (0.25, round(value - 0.01, 6))
-    published = Published(path, saved, card["shape"], card["classes"], parameter_count(layers), *reached)
+    published = Published(
+        path, saved, card["shape"], card["classes"], parameter_count(layers), *reached, **(measured or {})
+    )
     publishing.publish(pack, winner, published)
     return Version(job, module, sha256)
 

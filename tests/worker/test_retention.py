@@ -1,16 +1,23 @@
 """Whose checkpoints a job keeps."""
 
+import os
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import select
+from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import col
 from worker_tools import FILE, Work, measurement
 
 from ml.records import Finished, Started, TrialState
+from worker.janitor import stray
+from worker.publishing import Published, Publishing
 from worker.retention import Standing
-from worker.tables import Artifact, Job
+from worker.store import FolderStore
+from worker.tables import Artifact, Job, ModelVersion
 
 sizes = st.integers(0, 3).map(float)
 standings = st.lists(st.builds(Standing, st.just(0), sizes, sizes, sizes), min_size=1, max_size=8).map(
@@ -51,6 +58,46 @@ def test_the_best_and_the_front_are_kept(work: Work) -> None:
     assert dropped == [[], [], ["2"], ["0"], ["4"]]
     assert kept(work, job) == [1, 3]
     assert work.job(job).best_trial == 3
+
+
+def test_what_a_version_names_is_kept(work: Work, tmp_path: Path) -> None:
+    """Its checkpoint and graph stay when a later run beats it in everything, and when the janitor tidies up."""
+    store = FolderStore(tmp_path)
+    job = work.accept(budget={"trials": 1})
+    end(work, job, 0.9, 100, 100)
+    claim = work.leases.claim()
+    assert claim is not None
+    publishing = Publishing(work.database)
+    winner = publishing.winner(claim)
+    graph = f"{job.id}/0.onnx"
+    publishing.publish(claim, winner, Published(graph, FILE, [1, 28, 28], list("0123456789"), 100, 0.4, 0.88))
+    work.controls.extend(job.id, {"trials": 3})
+    unneeded = [end(work, job, 0.95, 50, 50), end(work, job, 0.97, 40, 40)]
+    for key in (graph, f"{job.id}/stray"):
+        store.write(key, b"content")
+        os.utime(tmp_path / key, (1e9, 1e9))
+    with work.database.reading() as session:
+        version = session.scalars(select(ModelVersion)).one()
+        files = [session.get_one(Artifact, file).path for file in (version.checkpoint_id, version.onnx_id)]
+
+    assert unneeded == [[], ["1"]]
+    assert files == ["0", graph]
+    assert stray(work.database, store) == [f"{job.id}/stray"]
+
+
+def test_the_database_itself_keeps_what_a_version_names(work: Work) -> None:
+    """Whoever would delete the row of such a file, and with it the reason to keep it, is refused."""
+    job = work.accept(budget={"trials": 1})
+    end(work, job, 0.9, 100, 100)
+    claim = work.leases.claim()
+    assert claim is not None
+    publishing = Publishing(work.database)
+    published = Published("graph", FILE, [1, 28, 28], list("0123456789"), 100, 0.4, 0.88)
+    publishing.publish(claim, publishing.winner(claim), published)
+
+    for kind in ("checkpoint", "onnx"):
+        with pytest.raises(IntegrityError), work.database.writing() as session:
+            session.execute(delete(Artifact).where(col(Artifact.kind) == kind))
 
 
 def test_where_a_loss_is_judged_the_lower_is_better(work: Work) -> None:

@@ -42,7 +42,7 @@ from ml.errors import CheckpointError, UnknownName
 from worker.errors import BadKey, StorageAway, StorageFull
 from worker.s3 import S3Store
 from worker.settings import Settings
-from worker.store import FolderStore, Store, is_key, store_of
+from worker.store import PIECE, FolderStore, Store, is_key, store_of
 
 ROOT = Path(__file__).parents[2]
 CONTENT = bytes(range(256)) * 40
@@ -104,6 +104,16 @@ def test_what_was_written_is_read(store: Store, content: bytes) -> None:
 
     assert saved == Saved(hashlib.sha256(content).hexdigest(), len(content))
     assert store.read(KEY, saved.sha256) == content
+    assert b"".join(store.pieces(KEY, saved.sha256)) == content
+
+
+def test_pieces_are_small(store: Store) -> None:
+    """Of a large object no more is in memory than a piece."""
+    content = CONTENT * 200
+    saved = store.write(KEY, content)
+    sizes = [len(piece) for piece in store.pieces(KEY, saved.sha256)]
+
+    assert max(sizes) <= PIECE < len(content) == sum(sizes)
 
 
 def test_to_write_the_same_again_is_no_error(store: Store) -> None:
@@ -128,8 +138,9 @@ def test_a_missing_object_says_what_to_do(store: Store) -> None:
     with pytest.raises(CheckpointError, match="missing; restore it or train again"):
         store.read(KEY, SHA256)
     store.write(KEY, CONTENT)
-    with pytest.raises(CheckpointError, match="missing; restore it or train again"):
-        store.read("0123456789ab/8.2.safetensors", SHA256)
+    for read in (store.read, store.pieces):
+        with pytest.raises(CheckpointError, match="missing; restore it or train again"):
+            read("0123456789ab/8.2.safetensors", SHA256)
 
 
 @pytest.mark.parametrize("damaged", [b"", CONTENT[:-1], CONTENT + b"\0", b"\1" + CONTENT[1:]], ids=len)
@@ -138,8 +149,9 @@ def test_a_damaged_object_is_not_read(store: Store, damaged: bytes) -> None:
     store.write(KEY, CONTENT)
     spoil(store, KEY, damaged)
 
-    with pytest.raises(CheckpointError, match="damaged"):
-        store.read(KEY, SHA256)
+    for read in (store.read, store.pieces):
+        with pytest.raises(CheckpointError, match="damaged"):
+            read(KEY, SHA256)
 
 
 def test_what_is_removed_is_gone(store: Store) -> None:
@@ -438,6 +450,7 @@ for number in itertools.count():
 OPERATIONS: dict[str, Callable[[Store], Any]] = {
     "write": lambda store: store.write("job/new", CONTENT),
     "read": lambda store: store.read(KEY, SHA256),
+    "pieces": lambda store: list(store.pieces(KEY, SHA256)),
     "remove": lambda store: store.remove(KEY),
     "keys": lambda store: list(store.keys()),
 }
@@ -532,7 +545,7 @@ def test_what_does_not_pass_ends_as_storage_that_is_away(
 
 
 @pytest.mark.parametrize("fault", [cut, hang])
-@pytest.mark.parametrize("name", ["read", "keys"])
+@pytest.mark.parametrize("name", ["read", "pieces", "keys"])
 def test_half_an_answer_is_none(bucket: str, faulty: Meddler, name: str, fault: Fault) -> None:
     """An object that arrives in part is not taken for a damaged one, nor half of a list for the whole."""
     store = _store(bucket, silence=0.3, attempts=2)
@@ -544,7 +557,8 @@ def test_half_an_answer_is_none(bucket: str, faulty: Meddler, name: str, fault: 
 
 
 @pytest.mark.parametrize(
-    ("name", "fault"), [("write", babble), ("read", babble), ("keys", babble), ("write", nod), ("read", nod)]
+    ("name", "fault"),
+    [("write", babble), ("read", babble), ("pieces", babble), ("keys", babble), ("write", nod), ("read", nod)],
 )
 def test_another_server_is_not_taken_for_s3(bucket: str, faulty: Meddler, name: str, fault: Fault) -> None:
     """Who says 200 to everything has stored nothing, and what he sends is no damaged object."""

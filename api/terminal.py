@@ -1,0 +1,53 @@
+"""What the commands share: two consoles, a client, and errors in words."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, NoReturn
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from api.client import Chiffre
+from ml.errors import ChiffreError
+
+out = Console()
+err = Console(stderr=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="print the API's own JSON")]
+
+
+def show(data: Any, as_json: bool, table: Any) -> None:
+    """Print what the API answered, or what `table` makes of it."""
+    if as_json:
+        print(json.dumps(data))
+    else:
+        out.print(table())
+
+
+@contextmanager
+def connected() -> Iterator[Chiffre]:
+    """A client of the API that the environment names; what goes wrong ends the command in words."""
+    with told(), Chiffre() as client:
+        yield client
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Say what went wrong in words, and end with status 1."""
+    try:
+        yield
+    except ChiffreError as error:
+        fail(str(error))
+    except ValidationError as error:
+        problems = ((f"CHIFFRE_{str(e['loc'][0]).upper()}", e["msg"]) for e in error.errors())
+        fail("; ".join(f"{name}: {words}" for name, words in problems))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def fail(message: str) -> NoReturn:
+    """End with a sentence on standard error and status 1."""
+    err.print(f"chiffre: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+    raise typer.Exit(1)

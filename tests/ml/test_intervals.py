@@ -1,0 +1,25 @@
+"""Intervals of shares, against scipy."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from ml.intervals import wilson
+
+
+@given(n=st.integers(1, 100_000), share=st.floats(0, 1), confidence=st.sampled_from([0.9, 0.95, 0.99]))
+@settings(deadline=None)
+def test_the_interval_is_scipys(n: int, share: float, confidence: float) -> None:
+    """For any count, the ends included."""
+    hits = round(share * n)
+    expected = binomtest(hits, n).proportion_ci(confidence, method="wilson")
+
+    assert wilson(hits, n, confidence) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 0), (2, 1), (-1, 5)])
+def test_what_is_no_share_is_refused(hits: int, n: int) -> None:
+    """None of none, more than all, less than none."""
+    with pytest.raises(ValueError, match="no share"):
+        wilson(hits, n)
