@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy import select
 from sqlmodel import Session, col
 
-from api.deps import DatabaseDep, RegistryDep
+from api.deps import DatabaseDep, RegistryDep, RosterDep
 from api.paging import Cursor, Limit, Order, link_next, page_of
 from api.versions import ChampionPublic, DatasetName, ModelName, MovePage, MovePublic, Promotion, Rollback, unpublished
 from worker.registry import moves
@@ -16,15 +16,19 @@ router = APIRouter(prefix="/models/{model}/champion", tags=["models"])
 
 
 @router.put("")
-def promote(model: ModelName, promotion: Promotion, registry: RegistryDep) -> ChampionPublic:
+def promote(model: ModelName, promotion: Promotion, registry: RegistryDep, roster: RosterDep) -> ChampionPublic:
     """Let a version answer from now on, for the data set that it was trained on; nothing happens where it does."""
-    return ChampionPublic.of(*registry.promote(model, promotion.dataset, promotion.version, promotion.reason))
+    moved = ChampionPublic.of(*registry.promote(model, promotion.dataset, promotion.version, promotion.reason))
+    roster.catch_up()  # whoever asks this process next is answered by it; other processes follow within 2 seconds
+    return moved
 
 
 @router.post("/rollback")
-def rollback(model: ModelName, registry: RegistryDep, of: Rollback | None = None) -> ChampionPublic:
+def rollback(model: ModelName, registry: RegistryDep, roster: RosterDep, of: Rollback | None = None) -> ChampionPublic:
     """Undo the last move of a champion; called again it undoes the move before, back to the first version."""
-    return ChampionPublic.of(*registry.rollback(model, of.dataset if of else None))
+    moved = ChampionPublic.of(*registry.rollback(model, of.dataset if of else None))
+    roster.catch_up()
+    return moved
 
 
 @router.get("/moves")

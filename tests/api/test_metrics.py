@@ -1,10 +1,5 @@
 """What /metrics counts, in one process and over several."""
 
-import os
-import signal
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,7 +14,7 @@ from worker_tools import Work
 
 from api.meter import Distribution, registry
 from api.metrics import population_stability
-from tests.api.tools import eventually, publish
+from tests.api.tools import publish, uvicorn_process
 
 BLANK = [0] * 784
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -116,33 +111,12 @@ def test_two_processes_count_together(work: Work, environment: Path, tmp_path: P
     publish(work, environment, "shallow", 0.9)
     folder = tmp_path / "figures"
     folder.mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "uvicorn", "--factory", "api.main:create_app", "--workers", "2"]
-    server = subprocess.Popen(
-        [*command, "--port", str(port), "--log-level", "warning"],
-        env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)},
-        start_new_session=True,
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        assert eventually(lambda: asked(url) == 200, 60)
-        counted = 1
+    with uvicorn_process("--workers", "2", PROMETHEUS_MULTIPROC_DIR=str(folder)) as url:
+        counted = 0
         while len(list(folder.glob("counter_*.db"))) < 2 or counted < 20:  # until both have answered something
-            assert asked(url) == 200
+            assert httpx2.post(f"{url}/predict", json={"pixels": BLANK}).status_code == 200
             counted += 1
         found = samples(httpx2.get(f"{url}/metrics").text)
         labels = {"model": "shallow", "dataset": "mnist", "version": "1", "outcome": "answered"}
 
         assert figure(found, "chiffre_predictions_total", **labels) == counted
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
-
-
-def asked(url: str) -> int | None:
-    """The status of a prediction on a connection of its own, None where nobody listens yet."""
-    try:
-        return httpx2.post(f"{url}/predict", json={"pixels": BLANK}).status_code
-    except httpx2.TransportError:
-        return None

@@ -1,12 +1,19 @@
 """What the tests of the API share: problems looked at closely, published versions and trials without training."""
 
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import httpx2
 import torch
 from httpx2 import Response
 from starlette.testclient import TestClient
@@ -76,6 +83,33 @@ def eventually(look: Callable[[], Any], seconds: float = 5) -> Any:
     while not (found := look()) and monotonic() < deadline:
         pass
     return found
+
+
+@contextmanager
+def uvicorn_process(*options: str, **environment: str) -> Iterator[str]:
+    """The URL of an API in a process of its own, once it listens."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "--factory", "api.main:create_app", "--port", str(port)]
+    server = subprocess.Popen(
+        [*command, "--log-level", "warning", "--no-access-log", *options],
+        env={**os.environ, **environment},
+        start_new_session=True,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        assert eventually(lambda: _listens(url), 60)
+        yield url
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+
+
+def _listens(url: str) -> bool:
+    try:
+        return httpx2.get(f"{url}/livez").status_code == 200
+    except httpx2.TransportError:
+        return False
 
 
 def pages(client: TestClient, path: str, **query: Any) -> Iterator[list[dict[str, Any]]]:

@@ -1,0 +1,67 @@
+"""Champions that change under load."""
+
+import asyncio
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from worker_tools import Work
+
+from tests.api.tools import Version, publish, uvicorn_process
+
+REQUESTS, CONCURRENCY, SWAPS = 10_000, 200, 20
+IMAGES = [[random.Random(n).randrange(256) for _ in range(784)] for n in range(20)]
+
+
+async def load(url: str) -> tuple[Counter[int], list[tuple[int, dict[str, Any]]]]:
+    """The statuses of all requests, and the answers with the image they are for; champions change meanwhile."""
+    statuses: Counter[int] = Counter()
+    answers: list[tuple[int, dict[str, Any]]] = []
+    numbers = iter(range(REQUESTS))
+    limits = httpx2.Limits(max_connections=CONCURRENCY + 1)
+    async with httpx2.AsyncClient(base_url=url, timeout=60, limits=limits) as client:
+
+        async def ask() -> None:
+            for number in numbers:
+                response = await client.post("/predict", json={"pixels": IMAGES[number % len(IMAGES)]})
+                statuses[response.status_code] += 1
+                if response.status_code == 200:
+                    answers.append((number % len(IMAGES), response.json()))
+
+        async def swap() -> None:
+            for number in range(SWAPS):
+                while statuses.total() < REQUESTS * number // SWAPS:
+                    await asyncio.sleep(0.001)
+                moved = await client.put("/models/shallow/champion", json={"version": 1 + number % 2})
+                assert moved.status_code == 200
+
+        await asyncio.gather(swap(), *(ask() for _ in range(CONCURRENCY)))
+    return statuses, answers
+
+
+@pytest.mark.long
+def test_every_answer_under_load_is_the_whole_answer_of_one_version(work: Work, environment: Path) -> None:
+    """10,000 requests, 200 at a time, over 20 changes: only 200, 429 and 503, and each answer is its version's own."""
+    versions: dict[int, Version] = {
+        1: publish(work, environment, "shallow", 0.8, seed=1),
+        2: publish(work, environment, "shallow", 0.9, seed=2),
+    }
+    expected = {
+        (number, image): pytest.approx(version.answer([float(v) for v in IMAGES[image]], 255), abs=1e-5)
+        for number, version in versions.items()
+        for image in range(len(IMAGES))
+    }
+    with uvicorn_process("--timeout-keep-alive", "60") as url:  # a client may be slower than five seconds here
+        statuses, answers = asyncio.run(load(url))
+
+    assert statuses.total() == REQUESTS
+    assert statuses.keys() <= {200, 429, 503}
+    assert statuses[200] > REQUESTS / 2
+    assert {answer["version"] for _, answer in answers} == {1, 2}
+    for image, answer in answers:
+        assert answer["probabilities"] == expected[answer["version"], image]
+        assert answer["job_id"] == versions[answer["version"]].job.id
+        assert answer["checkpoint_sha256"] == versions[answer["version"]].checkpoint_sha256
