@@ -7,7 +7,7 @@ from ml.predict import softmax
 
 NOVEL_SHARE, UNSURE_SHARE = 0.008, 0.002  # of the validation images, abstained from at most: 1 % together
 MAX_LOG_TEMPERATURE = 7.0  # between e⁻⁷ and e⁷ lie networks that answer in 0..1 as well as those with huge outputs
-HALVINGS = 30  # of 14, to 1e-8
+HALVINGS = 20  # of 14, to 1e-5
 
 
 def fit_temperature(outputs: np.ndarray, labels: np.ndarray) -> float:
@@ -47,7 +47,9 @@ def fit(outputs: np.ndarray, novelty: np.ndarray | None, labels: np.ndarray) -> 
 def tested(
     calibration: Calibration, outputs: np.ndarray, novelty: np.ndarray | None, labels: np.ndarray
 ) -> Calibration:
-    """The same, with what it comes to on test images."""
+    """The same, with what it comes to on test images; unchanged where an output for one of them is not finite."""
+    if not np.isfinite(outputs).all():
+        return calibration
     probabilities = calibration.probabilities(outputs)
     return calibration.model_copy(
         update={
