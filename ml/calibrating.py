@@ -44,7 +44,7 @@ def fit(outputs: np.ndarray, novelty: np.ndarray | None, labels: np.ndarray) -> 
     return limited.model_copy(update={"abstained": _abstained(limited, probabilities, novelty)})
 
 
-def tested(
+def judged(
     calibration: Calibration, outputs: np.ndarray, novelty: np.ndarray | None, labels: np.ndarray
 ) -> Calibration:
     """The same, with what it comes to on test images; unchanged where an output for one of them is not finite."""
@@ -70,9 +70,9 @@ def _crossfitted(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Probabilities, each half of the images with the temperature of the other half."""
     probabilities = np.empty(outputs.shape, np.float32)
     halves = np.arange(0, len(labels), 2), np.arange(1, len(labels), 2)
-    for fitted, judged in (halves, halves[::-1]):
+    for fitted, others in (halves, halves[::-1]):
         temperature = fit_temperature(outputs[fitted], labels[fitted])
-        probabilities[judged] = Calibration(temperature=temperature).probabilities(outputs[judged])
+        probabilities[others] = Calibration(temperature=temperature).probabilities(outputs[others])
     return probabilities
 
 

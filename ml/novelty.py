@@ -12,7 +12,7 @@ import torch
 
 from ml.datasets import DIGITS
 from ml.evaluate import Images
-from ml.glyphs import PLAIN_LETTERS, glyphs
+from ml.glyphs import PLAIN_LETTERS, SYMBOLS, glyphs
 from ml.lanes import Lanes, LaneState
 from ml.layers import Flatten, Layer, Linear, ReLU, Shape
 from ml.negatives import negatives
@@ -21,8 +21,8 @@ from ml.seeds import Purpose, derive
 
 HIDDEN = (56, 32)  # 46,000 multiply-adds an image of 784 pixels: a sixth of what LeNet-5 takes
 EXAMPLES = 1000  # of each kind of negative
-LETTERS, DRAWN_DIGITS = 2400, 900  # where classes are digits
-OWN, DRAWN, OTHERS = 80, 16, 96  # images a step: of the data set, its digits as drawn here, negatives
+CHARACTERS, DRAWN_DIGITS = 3000, 900  # where classes are digits
+OWN, DRAWN, OTHERS = 64, 32, 96  # images a step: of the data set, its digits as drawn here, negatives
 PHASES = ((3e-3, 400), (5e-4, 200))  # learning rates, and steps with each
 WEIGHT_DECAY = 3e-4
 EPOCHS = 20  # at most, of a small data set
@@ -39,7 +39,8 @@ class Novelty:
 def fit_novelty(images: np.ndarray, classes: tuple[str, ...], seed: int) -> Novelty:
     """The network for a data set's training images, uint8 [n, channels, height, width]; the same for the same seed.
 
-    Where the classes are digits, letters are among what it is told from, and digits in print and by pen are not.
+    Where the classes are digits, letters and symbols are among what it is told from, and digits that are drawn count
+    as the data set's own.
     """
     seed = derive(seed, Purpose.NOVELTY)
     rng = np.random.default_rng(seed)
@@ -47,7 +48,7 @@ def fit_novelty(images: np.ndarray, classes: tuple[str, ...], seed: int) -> Nove
     drawn = images[:0]
     if classes == DIGITS and images.shape[2] == images.shape[3]:
         channels, size = images.shape[1:3]
-        others.append(glyphs(PLAIN_LETTERS, rng, LETTERS, size).repeat(channels, 1))
+        others.append(glyphs(PLAIN_LETTERS + SYMBOLS, rng, CHARACTERS, size).repeat(channels, 1))
         drawn = glyphs("".join(DIGITS), rng, DRAWN_DIGITS, size).repeat(channels, 1)
     return _one_output(_trained(_layers(images.shape[1:]), [images, drawn, np.concatenate(others)], rng, seed))
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ml.artifacts import checkpoint_of
-from ml.calibrating import fit, tested
+from ml.calibrating import fit, judged
 from ml.calibration import Calibration
 from ml.errors import CheckpointError
 from ml.evaluate import Images, evaluate, probabilities
@@ -100,7 +100,7 @@ def publish(claim: Claim, publishing: Publishing, store: Store) -> None:
         candidate.weights,
         test_loss if np.isfinite(test_loss) else None,
         test_accuracy,
-        tested(calibration, *candidate.predictor.run(_scaled(test.images)), test.labels.numpy()).model_dump(),
+        judged(calibration, *candidate.predictor.run(_scaled(test.images)), test.labels.numpy()).model_dump(),
         latency,
     )
     try:
