@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import minimize_scalar
@@ -32,6 +32,7 @@ def drawn(seed: int, n: int = 4000) -> tuple[np.ndarray, np.ndarray]:
     return outputs, (rng.random((n, 1)) > cumulated).sum(1).clip(0, 9)
 
 
+@settings(deadline=None, max_examples=25)
 @given(temperature=temperatures, seed=seeds)
 def test_a_known_temperature_is_found(temperature: float, seed: int) -> None:
     """Outputs that were multiplied by a factor have that factor for temperature: 4,000 labels leave six per cent."""
@@ -42,6 +43,7 @@ def test_a_known_temperature_is_found(temperature: float, seed: int) -> None:
     assert found / fit_temperature(outputs, labels) == pytest.approx(temperature, rel=1e-3)
 
 
+@settings(deadline=None, max_examples=25)
 @given(temperature=temperatures, seed=seeds)
 def test_the_temperature_is_scipys_optimum(temperature: float, seed: int) -> None:
     """No temperature makes the labels likelier than the one that is found, by another program's search."""
@@ -65,6 +67,7 @@ def test_outputs_that_are_all_right_are_not_believed_without_end() -> None:
     assert ((confidence > 0.95) & (confidence < 0.9999)).all()
 
 
+@settings(deadline=None)
 @given(outputs=anything, temperature=temperatures)
 def test_a_temperature_changes_no_answer(outputs: np.ndarray, temperature: float) -> None:
     """The likeliest class stays likeliest, and probabilities stay float32 that sum to 1."""
@@ -76,6 +79,7 @@ def test_a_temperature_changes_no_answer(outputs: np.ndarray, temperature: float
     np.testing.assert_array_equal(found[np.arange(len(found)), likeliest], found.max(1))
 
 
+@settings(deadline=None)
 @given(seed=seeds, n=st.integers(1, 300), sharpness=st.floats(0, 10))
 def test_the_calibration_error_is_a_count_by_hand(seed: int, n: int, sharpness: float) -> None:
     """It equals the definition, written out bin by bin."""
@@ -121,6 +125,7 @@ def test_a_network_trained_on_squared_error_is_calibrated_too(digits_data: Train
     assert found.ece < 0.05
 
 
+@settings(deadline=None)
 @given(
     scores=arrays(np.float32, st.integers(1, 400), elements=st.floats(-9, 9, width=32)),
     share=st.sampled_from([0, 0.002, 0.01, 0.3]),
@@ -134,6 +139,7 @@ def test_no_more_than_the_share_lies_beyond_a_limit(scores: np.ndarray, share: f
     assert not (scores < found).any() or (scores > scores[scores < found].max()).mean() > share
 
 
+@settings(deadline=None, max_examples=25)
 @given(seed=seeds)
 def test_at_most_one_per_cent_of_the_validation_images_is_abstained_from(seed: int) -> None:
     """Both limits together keep to it, and the share that is written down is that of `reasons`."""
@@ -157,6 +163,7 @@ def test_the_reason_says_which_limit() -> None:
     assert calibration.reasons(probabilities, None) == [None, None, UNSURE, UNSURE]
 
 
+@settings(deadline=None)
 @given(outputs=anything)
 def test_a_version_without_calibration_answers_as_before(outputs: np.ndarray) -> None:
     """Its probabilities are the softmax, bit for bit, and it abstains from nothing."""

@@ -16,7 +16,7 @@ from ml.layers import Flatten, Linear
 from ml.modules import module_of
 from ml.negatives import negatives
 from ml.novelty import Novelty, fit_novelty
-from ml.predict import CHUNK, Predictor
+from ml.predict import MAX_BATCH, Predictor
 from ml.train import TrainingData
 
 IMAGE = (1, 28, 28)
@@ -124,7 +124,7 @@ def test_the_graph_computes_it_and_leaves_the_outputs_alone(by_torch: bool, fitt
 
 def test_an_image_is_answered_alike_alone_and_among_many(fitted: tuple[Novelty, float], mnist: Arrays) -> None:
     """Also where so many are asked that they are run in several parts."""
-    n = 2 * CHUNK + 3
+    n = 2 * MAX_BATCH + 3
     predictor = Predictor(graph_of(fitted[0])[1], IMAGE, DIGITS)
     pixels = mnist.images[:n].astype(np.float32) / 255
     together = predictor.run(pixels)
