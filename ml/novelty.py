@@ -20,12 +20,13 @@ from ml.optimizers import Adam
 from ml.seeds import Purpose, derive
 
 HIDDEN = (56, 32)  # 46,000 multiply-adds an image of 784 pixels: a sixth of what LeNet-5 takes
+ENOUGH = 5000  # training images; where there are fewer, so are these three, in proportion
 EXAMPLES = 1000  # of each kind of negative
 CHARACTERS, DRAWN_DIGITS = 3000, 900  # where classes are digits
 OWN, DRAWN, OTHERS = 64, 32, 96  # images a step: of the data set, its digits as drawn here, negatives
 PHASES = ((3e-3, 400), (5e-4, 200))  # learning rates, and steps with each
 WEIGHT_DECAY = 3e-4
-EPOCHS = 20  # at most, of a small data set
+EPOCHS = 20  # at most, of a small data set: its training images, seen so often
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,13 @@ def fit_novelty(images: np.ndarray, classes: tuple[str, ...], seed: int) -> Nove
     """
     seed = derive(seed, Purpose.NOVELTY)
     rng = np.random.default_rng(seed)
-    others = [kind(rng, images, EXAMPLES) for kind in negatives.values()]
+    share = min(1.0, len(images) / ENOUGH)
+    others = [kind(rng, images, round(share * EXAMPLES)) for kind in negatives.values()]
     drawn = images[:0]
     if classes == DIGITS and images.shape[2] == images.shape[3]:
         channels, size = images.shape[1:3]
-        others.append(glyphs(PLAIN_LETTERS + SYMBOLS, rng, CHARACTERS, size).repeat(channels, 1))
-        drawn = glyphs("".join(DIGITS), rng, DRAWN_DIGITS, size).repeat(channels, 1)
+        others.append(glyphs(PLAIN_LETTERS + SYMBOLS, rng, round(share * CHARACTERS), size).repeat(channels, 1))
+        drawn = glyphs("".join(DIGITS), rng, round(share * DRAWN_DIGITS), size).repeat(channels, 1)
     return _one_output(_trained(_layers(images.shape[1:]), [images, drawn, np.concatenate(others)], rng, seed))
 
 
