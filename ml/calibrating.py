@@ -39,6 +39,7 @@ def fit(outputs: np.ndarray, novelty: np.ndarray | None, labels: np.ndarray) -> 
             "ece_uncalibrated": _uncalibrated_error(outputs, labels),
             "confidence_limit": -limit(-probabilities.max(1), UNSURE_SHARE),
             "novelty_limit": None if novelty is None else limit(novelty, NOVEL_SHARE),
+            "class_shares": (np.bincount(outputs.argmax(1), minlength=outputs.shape[1]) / len(outputs)).tolist(),
         }
     )
     return limited.model_copy(update={"abstained": _abstained(limited, probabilities, novelty)})

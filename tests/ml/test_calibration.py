@@ -153,6 +153,13 @@ def test_at_most_one_per_cent_of_the_validation_images_is_abstained_from(seed: i
     assert 0.005 < found.abstained <= 0.01
 
 
+def test_the_mix_of_predicted_classes_is_kept() -> None:
+    """A share for each class, also for one that is never predicted."""
+    outputs = np.array([[2, 1, 0], [0, 0, 1], [3, 0, 0], [5, 4, 0]], np.float32)
+
+    assert fit(outputs, None, np.array([0, 2, 1, 0])).class_shares == [0.75, 0, 0.25]
+
+
 def test_the_reason_says_which_limit() -> None:
     """An image that is novel as well as unsure is called novel."""
     calibration = Calibration(temperature=1, novelty_limit=2, confidence_limit=0.5)
