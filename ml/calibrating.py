@@ -64,7 +64,8 @@ def judged(
 
 def limit(scores: np.ndarray, share: float) -> float:
     """The lowest of scores [n] that at most this share of them exceed."""
-    return float(np.quantile(scores, 1 - share, method="higher"))
+    beyond = int(share * len(scores) + 1e-9)  # how many may exceed it, where the product is a whole number as well
+    return float(np.sort(scores)[-1 - beyond])
 
 
 def _crossfitted(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
