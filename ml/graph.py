@@ -30,18 +30,38 @@ _NODES: dict[type[Layer], Callable[[Any, str, str, str], NodeProto]] = {
 
 def onnx_bytes(layers: list[Layer], weights: dict[str, np.ndarray], shape: Shape) -> bytes:
     """A model from `pixels`, float32 [n, channels, height, width] in 0..1, to `outputs`, float32 [n, classes]."""
-    last = len(layers) - 1
-    names = ["pixels", *(f"h{i}" for i in range(last)), "outputs"]
-    nodes = [_NODES[type(layer)](layer, names[i], names[i + 1], str(i)) for i, layer in enumerate(layers)]
     classes = prod(shapes(layers, shape)[-1])
     graph = helper.make_graph(
-        nodes,
+        _nodes(layers, "outputs", ""),
         "chiffre",
         [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", *shape])],
         [helper.make_tensor_value_info("outputs", TensorProto.FLOAT, ["n", classes])],
-        [numpy_helper.from_array(np.asarray(array, np.float32), name) for name, array in weights.items()],
+        _initializers(weights, ""),
     )
     model: ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
     model.ir_version = IR_VERSION
     checker.check_model(model)
     return bytes(model.SerializeToString())
+
+
+def with_novelty(onnx: bytes, layers: list[Layer], weights: dict[str, np.ndarray]) -> bytes:
+    """The same model with a second output `novelty`, float32 [n], which these layers make of `pixels`: one an image."""
+    model = ModelProto.FromString(onnx)
+    graph = model.graph
+    graph.node.extend(_nodes(layers, "novelty.last", "novelty."))
+    graph.node.append(helper.make_node("Squeeze", ["novelty.last", "novelty.axis"], ["novelty"]))
+    graph.initializer.extend(_initializers(weights, "novelty."))
+    graph.initializer.append(numpy_helper.from_array(np.array([1]), "novelty.axis"))
+    graph.output.append(helper.make_tensor_value_info("novelty", TensorProto.FLOAT, ["n"]))
+    checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def _nodes(layers: list[Layer], last: str, prefix: str) -> list[NodeProto]:
+    """From `pixels` to the value named `last`; what lies between, and the weights, bear the prefix."""
+    names = ["pixels", *(f"{prefix}h{i}" for i in range(len(layers) - 1)), last]
+    return [_NODES[type(layer)](layer, names[i], names[i + 1], f"{prefix}{i}") for i, layer in enumerate(layers)]
+
+
+def _initializers(weights: dict[str, np.ndarray], prefix: str) -> list[TensorProto]:
+    return [numpy_helper.from_array(np.asarray(array, np.float32), prefix + name) for name, array in weights.items()]

@@ -17,6 +17,7 @@ class Purpose(IntEnum):
     INIT = 3
     STREAM = 4
     SAMPLER = 5
+    NOVELTY = 6
 
 
 def derive(seed: int, purpose: Purpose, index: int = 0) -> int:

@@ -71,6 +71,18 @@ def test_searches_are_measured_for_both_networks() -> None:
         assert found["ratio_b"] is None or found["ratio_b"] > 0
 
 
+@pytest.mark.long
+def test_trust_is_measured_for_both_networks() -> None:
+    """The quick form ends with a row for the test images of each network and one for every kind of other image."""
+    rows = last_line("calibration")
+    of_tests = [row for row in rows if "ece" in row]
+
+    assert [row["work"] for row in of_tests] == ["CNN, test images", "shallow, test images"]
+    assert all(row["n"] == 7000 and 0 < row["ece"] < 0.1 and row["abstained"] < 0.03 for row in of_tests)
+    assert {row["work"] for row in rows} >= {"CNN, garments", "shallow, garments", "CNN, blocks", "shallow, scribbles"}
+    assert all(0 <= row[name] <= 1 for row in rows if "group" in row for name in ("rejected", "rejected_softmax"))
+
+
 def test_the_whole_study_is_named_by_its_targets() -> None:
     """The rows of the whole study are those that the quick one only stands for."""
     assert [search.work for search in SEARCHES.values()] == ["CNN to 98.9 %", "shallow to 98 %"]

@@ -6,46 +6,35 @@ the pipe does: nothing is left behind by a worker that dies.
 
 import os
 import sys
-from functools import lru_cache
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
-import numpy as np
 import orjson
 import structlog
 import torch
 from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
 
-from ml.artifacts import checkpoint_of
-from ml.datasets import SplitName, cut, datasets
-from ml.errors import CheckpointError, ChiffreError
-from ml.evaluate import Images, evaluate, probabilities
-from ml.export import exported
-from ml.graph import onnx_bytes
-from ml.layers import from_json, parameter_count, trains_alone
-from ml.modules import module_of
-from ml.predict import Predictor
+from ml.errors import ChiffreError
 from ml.process import process_settings, warm_up
 from ml.records import Stop
 from ml.search import Search
-from ml.train import TrainingData
 from ml.tune import tune_pack
 from worker.book import JobSearch, LedgerBook
 from worker.db import Database
 from worker.errors import LeaseLost, StorageAway, StorageFull
+from worker.images import training_data
 from worker.leases import Claim
 from worker.ledger import Ledger, tune_spec
 from worker.logs import configure_logging
-from worker.publishing import Published, Publishing
+from worker.publication import publish
+from worker.publishing import Publishing
 from worker.settings import settings
-from worker.store import Store, drop_files, store_of
+from worker.store import Store, store_of
 from worker.tables import Job, Purpose
 
 log = structlog.get_logger()
-
-MAX_GRAPH_ERROR = 1e-5  # difference of probabilities between torch and ONNX Runtime that publication accepts
 
 
 class Orders:
@@ -96,7 +85,7 @@ class Trainer:
         """Work on a claimed pack; the answer says how it went."""
         try:
             if claim.purpose == Purpose.PUBLISH:
-                self.publish(claim)
+                publish(claim, self.publishing, self.store)
                 return {"published": claim.pack_id}
             self.train(claim)
         except LeaseLost:
@@ -118,41 +107,6 @@ class Trainer:
         book = LedgerBook(self.ledger, claim, warm, self.orders, self.store, self.checkpoint_seconds)
         tune_pack(spec, data, book, warm.search)
 
-    def publish(self, claim: Claim) -> None:
-        """Turn the job's winner into a version: the graph, checked against torch, and the test images, opened once."""
-        winner = self.publishing.winner(claim)
-        try:
-            content = self.store.read(winner.checkpoint.path, winner.checkpoint.sha256)
-            checkpoint = checkpoint_of(content, winner.checkpoint.path)
-        except CheckpointError as error:
-            self.publishing.discard(claim, winner, str(error))
-            return
-        layers, shape = from_json(checkpoint.card["layers"]), tuple(checkpoint.card["shape"])
-        module = module_of(layers, init_seed=0)
-        module.load_state_dict({name: torch.from_numpy(array) for name, array in checkpoint.weights.items()})
-        alone = trains_alone(layers)
-        onnx = exported(module, shape) if alone else onnx_bytes(layers, checkpoint.weights, shape)
-        spec = tune_spec(winner.job)
-        _check_graph(module, Predictor(onnx, shape, ()), training_data(spec.dataset, spec.split, spec.seed, "cpu"))
-        path = f"{claim.job_id}/{winner.trial.number}.{claim.pack_id}.{claim.epoch}.onnx"
-        saved = self.store.write(path, onnx)
-        self.publishing.open_test(claim)
-        test_loss, test_accuracy = evaluate(module, _test_images(spec.dataset, spec.split), spec.loss)
-        published = Published(
-            path,
-            saved,
-            list(shape),
-            list(checkpoint.card["classes"]),
-            parameter_count(layers),
-            test_loss if np.isfinite(test_loss) else None,
-            test_accuracy,
-        )
-        try:
-            self.publishing.publish(claim, winner, published)
-        except LeaseLost:
-            drop_files(self.store, [path])
-            raise
-
     def _search(self, job_id: str) -> JobSearch:
         if job_id not in self._searches:
             with self.database.reading() as session:
@@ -163,30 +117,9 @@ class Trainer:
         return self._searches[job_id]
 
 
-@lru_cache(maxsize=2)
-def training_data(dataset: str, split: SplitName, seed: int, device: str) -> TrainingData:
-    """The images of a job, kept from one pack to the next."""
-    return TrainingData.load(datasets[dataset], split, seed, device)
-
-
 def _device(name: str) -> str:
     """Where lanes train: cuda, or cpu where auto finds no GPU."""
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-
-
-def _test_images(dataset: str, split: SplitName) -> Images:
-    registered = datasets[dataset]
-    arrays = registered.load()
-    return Images.of(arrays.take(cut(len(arrays), registered.official_test, split, seed=0).test))
-
-
-def _check_graph(module: torch.nn.Module, predictor: Predictor, data: TrainingData) -> None:
-    """CheckpointError where the ONNX graph does not answer as torch does, on validation images."""
-    images = data.validation.images[:1000]
-    served = predictor.probabilities(images.numpy().astype(np.float32) / 255)
-    error = float(np.abs(served - probabilities(module, images)).max())
-    if not error <= MAX_GRAPH_ERROR:
-        raise CheckpointError(f"the ONNX graph differs from torch by {error:.1e} in probability; report this")
 
 
 def main() -> None:

@@ -152,7 +152,7 @@ def publish(
     measured: dict[str, Any] | None = None,
     **fields: Any,
 ) -> Version:
-    """Publish a version with initial weights, by the steps of worker/trainer.py less the training.
+    """Publish a version with initial weights, by the steps of worker/publication.py less the training.
 
     `graph` takes the place of the ONNX file's content; `spoil` is called with its path before anybody can read it;
     `measured` has what else was found out about it, as `Published` names it.

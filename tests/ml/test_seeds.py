@@ -15,6 +15,7 @@ def test_derived_seeds_never_change() -> None:
         "INIT": (2613022947, 3804076424),
         "STREAM": (1874364848, 2939212602),
         "SAMPLER": (161328693, 1558689951),
+        "NOVELTY": (2617721224, 4178234391),
     }
 
 

@@ -1,0 +1,187 @@
+"""How far an answer can be trusted: `python -m benchmarks.calibration [--quick] [--fonts FOLDER …]`.
+
+For each network the expected calibration error on the test images before and after its temperature, what it abstains
+from of them, and which share of other images it rejects, beside the largest softmax alone with a limit that abstains
+from as many validation images.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from statistics import median
+from time import process_time
+from typing import Any
+
+import numpy as np
+
+from benchmarks.negatives import fonts_in, kinds
+from benchmarks.results import RESULTS, taken, write
+from ml.book import MemoryBook
+from ml.calibrating import judged, limit
+from ml.calibration import Calibration
+from ml.datasets import datasets
+from ml.evaluate import Images
+from ml.novelty import Novelty, fit_novelty
+from ml.predict import softmax
+from ml.process import process_settings, warm_up
+from ml.records import Checkpoint, Event
+from ml.search import Search
+from ml.specs import TrainSpec
+from ml.train import TrainingData
+from ml.tune import tune
+from worker.images import test_images
+from worker.publication import Candidate
+
+CASES: dict[str, dict[str, Any]] = {
+    "CNN": {"model": "cnn", "params": {"batch_size": 32, "learning_rate": 1e-3}},
+    "shallow": {"model": "shallow", "params": {"batch_size": 100, "learning_rate": 1e-3, "hidden_size": 512}},
+}
+EPOCHS, SEEDS, EACH = 10, 3, 1000  # each: images of every kind
+QUICK_EPOCHS, QUICK_EACH = 1, 100
+SYSTEM_FONTS = Path("/usr/share/fonts")
+
+Kinds = list[tuple[str, str, np.ndarray]]  # group, name, images
+Run = dict[str, Any]
+
+
+def others(test: Images, fonts: list[Path], each: int) -> Kinds:
+    """Images of every kind; none of a kind that no font has the characters of."""
+    rng = np.random.default_rng(0)
+    made = [(group, name, kind(rng, test.images.numpy(), fonts, each)) for group, name, kind in kinds()]
+    return [(group, name, images) for group, name, images in made if len(images)]
+
+
+def trained(case: dict[str, Any], epochs: int, seed: int, data: TrainingData) -> Checkpoint:
+    """The network as a job trains it."""
+    spec = TrainSpec.model_validate(
+        {"model": case["model"], "params": {**case["params"], "epochs": epochs}, "dataset": "mnist", "seed": seed}
+    ).as_tune()
+    book = MemoryBook(spec, _silent)
+    tune(spec, data, book, Search(spec))
+    if book.winner is None or book.winner.checkpoint is None:
+        raise SystemExit("no epoch ended with a finite loss")
+    return book.winner.checkpoint
+
+
+def _silent(event: Event) -> None:
+    """What a search tells is not of interest here."""
+
+
+class Judge:
+    """A network as it serves, and the same by its largest softmax alone."""
+
+    def __init__(self, checkpoint: Checkpoint, novelty: Novelty, validation: Images) -> None:
+        self.candidate = Candidate.of(checkpoint, novelty)
+        self.calibration = self.candidate.calibration(validation)
+        outputs, _ = self.answers(validation.images.numpy())
+        self.plain_limit = limit(-softmax(outputs).max(1), self.calibration.abstained)
+        self.latency = self.candidate.latency(validation.images)
+
+    def answers(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Outputs and novelty."""
+        return self.candidate.predictor.run(images.astype(np.float32) / 255)
+
+    def rejected(self, outputs: np.ndarray, novelty: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Which images are abstained from: bool [n], and the same by the softmax alone."""
+        reasons = self.calibration.reasons(self.calibration.probabilities(outputs), novelty)
+        return np.array([reason is not None for reason in reasons]), -softmax(outputs).max(1) > self.plain_limit
+
+
+def test_run(work: str, judge: Judge, test: Images) -> Run:
+    """What becomes of the test images."""
+    labels = test.labels.numpy()
+    outputs, novelty = judge.answers(test.images.numpy())
+    ours, plain = judge.rejected(outputs, novelty)
+    found: Calibration = judged(judge.calibration, outputs, novelty, labels)
+    right = outputs.argmax(1) == labels
+    return {
+        "work": f"{work}, test images",
+        "n": len(labels),
+        "temperature": found.temperature,
+        "ece_uncalibrated": found.test_ece_uncalibrated,
+        "ece": found.test_ece,
+        "abstained": found.test_abstained,
+        "abstained_softmax": float(plain.mean()),
+        "accuracy": float(right.mean()),
+        "accuracy_answered": float(right[~ours].mean()),
+        "accuracy_answered_softmax": float(right[~plain].mean()),
+        "latency_us": 1e6 * judge.latency,
+    }
+
+
+def kind_runs(work: str, judge: Judge, images: Kinds) -> list[Run]:
+    """What becomes of every other kind."""
+    runs = []
+    for group, name, drawn in images:
+        ours, plain = judge.rejected(*judge.answers(drawn))
+        shares = {"rejected": float(ours.mean()), "rejected_softmax": float(plain.mean())}
+        runs.append({"work": f"{work}, {name}", "group": group, "n": len(drawn), **shares})
+    return runs
+
+
+def rows_of(runs: list[Run]) -> list[Run]:
+    """A row for each work: medians over the seeds of what was measured."""
+    rows = []
+    for work in dict.fromkeys(run["work"] for run in runs):
+        same = [run for run in runs if run["work"] == work]
+        measured = [name for name, value in same[0].items() if isinstance(value, float)]
+        rows.append({**same[0], **{name: median(run[name] for run in same) for name in measured}, "seeds": len(same)})
+    return rows
+
+
+def show(row: Run) -> None:
+    """Print a row."""
+    if "ece" in row:
+        errors = f"ECE {row['ece_uncalibrated']:.4f} → {row['ece']:.4f}, temperature {row['temperature']:.2f}"
+        accuracies = f"right {row['accuracy']:.2%}, of the answered {row['accuracy_answered']:.2%}"
+        print(f"{row['work']:34} {errors}, abstained {row['abstained']:.2%}, {accuracies}, ", end="")
+        print(f"{row['latency_us']:.0f} µs an image, n = {row['n']}")
+    else:
+        shares = f"rejected {row['rejected']:7.1%}   by softmax {row['rejected_softmax']:7.1%}"
+        print(f"{row['work']:34} {shares}   n = {row['n']}   {row['group']}")
+
+
+def measure(seeds: int, epochs: int, each: int, fonts: list[Path]) -> tuple[list[Run], list[float]]:
+    """All runs, and the seconds of a core that each fit of a novelty took."""
+    process_settings()
+    warm_up()
+    test, dataset = test_images("mnist", "random"), datasets["mnist"]
+    images, runs, seconds = others(test, fonts, each), list[Run](), []
+    for seed in range(seeds):
+        data = TrainingData.load(dataset, "random", seed)
+        started = process_time()
+        novelty = fit_novelty(data.train.images.numpy(), dataset.classes, seed)
+        seconds.append(process_time() - started)
+        for work, case in CASES.items():
+            judge = Judge(trained(case, epochs, seed, data), novelty, data.validation)
+            runs += [test_run(work, judge, test), *kind_runs(work, judge, images)]
+    return runs, seconds
+
+
+def main() -> None:
+    """Measure, print a table and, as the last line, JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.calibration", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one seed, one epoch, few images; nothing is written")
+    parser.add_argument("--fonts", type=Path, nargs="+", default=[SYSTEM_FONTS], help="folders with fonts to draw with")
+    parser.add_argument("--out", type=Path, default=RESULTS / "calibration.json", help="the results")
+    options = parser.parse_args()
+    fonts = fonts_in(options.fonts)
+    if not fonts:
+        print(
+            "There is no font: rows of letters are missing. Install some, fonts-open-sans of Debian, or give --fonts."
+        )
+    size = (1, QUICK_EPOCHS, QUICK_EACH) if options.quick else (SEEDS, EPOCHS, EACH)
+    runs, seconds = measure(*size, fonts)
+    rows = rows_of(runs)
+    for row in rows:
+        show(row)
+    families = sorted({path.stem.split("-")[0] for path in fonts})
+    print(f"Fitting a novelty took {median(seconds):.1f} s of one core. Fonts: {', '.join(families) or 'none'}")
+    if not options.quick:
+        found = {"rows": rows, "runs": runs, "novelty_fit_seconds": seconds, "fonts": families}
+        write(options.out, {**taken(), "threads": 1, **found})
+    print(json.dumps({"rows": rows}))
+
+
+if __name__ == "__main__":
+    main()

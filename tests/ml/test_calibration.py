@@ -1,0 +1,200 @@
+"""Calibration: the temperature against what it must be, its error against a count by hand, and the limits."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+from scipy.special import softmax as scipy_softmax
+
+from ml.calibrating import NOVEL_SHARE, UNSURE_SHARE, fit, fit_temperature, judged, limit
+from ml.calibration import NOVEL, UNCALIBRATED, UNSURE, Calibration, calibration_error
+from ml.lanes import Lanes, LaneState
+from ml.networks import networks
+from ml.optimizers import Adam
+from ml.predict import softmax
+from ml.train import TrainingData
+
+temperatures = st.floats(0.05, 20)
+seeds = st.integers(0, 2**32 - 1)
+anything = arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(2, 12)), elements=st.floats(-1e3, 1e3, width=32))
+
+
+def drawn(seed: int, n: int = 4000) -> tuple[np.ndarray, np.ndarray]:
+    """Outputs, float32 [n, 10], and labels that are drawn with just the probabilities that the outputs stand for."""
+    rng = np.random.default_rng(seed)
+    outputs = rng.normal(0, 3, (n, 10)).astype(np.float32)
+    cumulated = scipy_softmax(outputs, axis=1).cumsum(1)
+    return outputs, (rng.random((n, 1)) > cumulated).sum(1).clip(0, 9)
+
+
+@settings(deadline=None, max_examples=25)
+@given(temperature=temperatures, seed=seeds)
+def test_a_known_temperature_is_found(temperature: float, seed: int) -> None:
+    """Outputs that were multiplied by a factor have that factor for temperature: 4,000 labels leave six per cent."""
+    outputs, labels = drawn(seed)
+    found = fit_temperature(outputs * np.float32(temperature), labels)
+
+    assert found == pytest.approx(temperature, rel=0.06)
+    assert found / fit_temperature(outputs, labels) == pytest.approx(temperature, rel=1e-3)
+
+
+@settings(deadline=None, max_examples=25)
+@given(temperature=temperatures, seed=seeds)
+def test_the_temperature_is_scipys_optimum(temperature: float, seed: int) -> None:
+    """No temperature makes the labels likelier than the one that is found, by another program's search."""
+    outputs, labels = drawn(seed, 500)
+    outputs = outputs * temperature
+
+    def loss(log_temperature: float) -> float:
+        return -log_softmax(outputs / np.exp(log_temperature), axis=1)[np.arange(len(labels)), labels].mean()
+
+    best = minimize_scalar(loss, bounds=(-7, 7), method="bounded")
+
+    assert loss(np.log(fit_temperature(outputs, labels))) == pytest.approx(best.fun, abs=1e-4)
+
+
+def test_outputs_that_are_all_right_are_not_believed_without_end() -> None:
+    """A network without a mistake on 100 images is given odds that 100 images can support."""
+    labels = np.arange(100) % 10
+    outputs = 5 * np.eye(10, dtype=np.float32)[labels]
+    confidence = Calibration(temperature=fit_temperature(outputs, labels)).probabilities(outputs).max(1)
+
+    assert ((confidence > 0.95) & (confidence < 0.9999)).all()
+
+
+@settings(deadline=None)
+@given(outputs=anything, temperature=temperatures)
+def test_a_temperature_changes_no_answer(outputs: np.ndarray, temperature: float) -> None:
+    """The likeliest class stays likeliest, and probabilities stay float32 that sum to 1."""
+    found = Calibration(temperature=temperature).probabilities(outputs)
+    likeliest = outputs.argmax(1)
+
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
+    np.testing.assert_array_equal(found[np.arange(len(found)), likeliest], found.max(1))
+
+
+@settings(deadline=None)
+@given(seed=seeds, n=st.integers(1, 300), sharpness=st.floats(0, 10))
+def test_the_calibration_error_is_a_count_by_hand(seed: int, n: int, sharpness: float) -> None:
+    """It equals the definition, written out bin by bin."""
+    rng = np.random.default_rng(seed)
+    probabilities = scipy_softmax(sharpness * rng.normal(size=(n, 4)), axis=1)
+    labels = rng.integers(4, size=n)
+    error = 0.0
+    for b in range(15):
+        inside = [i for i in range(n) if b / 15 < max(probabilities[i]) <= (b + 1) / 15]
+        if inside:
+            accuracy = sum(probabilities[i].argmax() == labels[i] for i in inside) / len(inside)
+            error += len(inside) / n * abs(accuracy - sum(max(probabilities[i]) for i in inside) / len(inside))
+
+    assert calibration_error(probabilities, labels) == pytest.approx(error, abs=1e-9)
+
+
+@pytest.mark.parametrize("factor", [0.2, 4.0])
+def test_calibration_lessens_the_error_on_images_it_was_not_fitted_on(factor: float) -> None:
+    """Too timid or too sure, the error of fresh outputs falls to what chance leaves, and so says the fit beforehand."""
+    outputs, labels = drawn(1)
+    fresh, their_labels = drawn(2)
+    found = judged(fit(outputs * factor, None, labels), fresh * factor, None, their_labels)
+
+    assert found.ece_uncalibrated > 0.1
+    assert found.test_ece_uncalibrated > 0.1
+    assert found.ece < 0.03
+    assert found.test_ece < 0.03
+
+
+def test_a_network_trained_on_squared_error_is_calibrated_too(digits_data: TrainingData) -> None:
+    """Its outputs lie near 0 and 1 and are no logits: a temperature far below 1 makes probabilities of them."""
+    layers = networks["shallow"].layers((1, 28, 28), 10, networks["shallow"].params())
+    lanes = Lanes([LaneState.initial(layers, Adam(), 0)], (1, 28, 28), "mse")
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        lanes.step(digits_data.train, rng.integers(len(digits_data.train), size=32))
+    validation = digits_data.validation
+    outputs = lanes.outputs(validation, np.arange(len(validation)))[0].numpy()
+    found = fit(outputs, None, validation.labels.numpy())
+
+    assert 0.02 < found.temperature < 0.5
+    assert found.ece_uncalibrated > 0.5
+    assert found.ece < 0.05
+
+
+@settings(deadline=None)
+@given(
+    scores=arrays(np.float32, st.integers(1, 400), elements=st.floats(-9, 9, width=32)),
+    share=st.sampled_from([0, 0.002, 0.01, 0.3]),
+)
+def test_no_more_than_the_share_lies_beyond_a_limit(scores: np.ndarray, share: float) -> None:
+    """However many scores are equal, and no lower limit would do."""
+    found = limit(scores, share)
+
+    assert (scores > found).mean() <= share
+    assert found in scores
+    assert not (scores < found).any() or (scores > scores[scores < found].max()).mean() > share
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=seeds)
+def test_at_most_one_per_cent_of_the_validation_images_is_abstained_from(seed: int) -> None:
+    """Both limits together keep to it, and the share that is written down is that of `reasons`."""
+    outputs, labels = drawn(seed, 1000)
+    novelty = np.random.default_rng(seed).normal(size=1000).astype(np.float32)
+    found = fit(outputs, novelty, labels)
+    reasons = found.reasons(found.probabilities(outputs), novelty)
+
+    assert pytest.approx(0.01) == NOVEL_SHARE + UNSURE_SHARE
+    assert found.abstained == np.mean([reason is not None for reason in reasons])
+    assert 0.005 < found.abstained <= 0.01
+
+
+def test_the_mix_of_predicted_classes_is_kept() -> None:
+    """A share for each class, also for one that is never predicted."""
+    outputs = np.array([[2, 1, 0], [0, 0, 1], [3, 0, 0], [5, 4, 0]], np.float32)
+
+    assert fit(outputs, None, np.array([0, 2, 1, 0])).class_shares == [0.75, 0, 0.25]
+
+
+def test_the_reason_says_which_limit() -> None:
+    """An image that is novel as well as unsure is called novel."""
+    calibration = Calibration(temperature=1, novelty_limit=2, confidence_limit=0.5)
+    probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.45, 0.45], [0.45, 0.45]], np.float32)
+    novelty = np.array([0, 2.5, 2, 3], np.float32)
+
+    assert calibration.reasons(probabilities, novelty) == [None, NOVEL, UNSURE, NOVEL]
+    assert calibration.reasons(probabilities, None) == [None, None, UNSURE, UNSURE]
+
+
+@settings(deadline=None)
+@given(outputs=anything)
+def test_a_version_without_calibration_answers_as_before(outputs: np.ndarray) -> None:
+    """Its probabilities are the softmax, bit for bit, and it abstains from nothing."""
+    probabilities = UNCALIBRATED.probabilities(outputs)
+    reasons = UNCALIBRATED.reasons(probabilities, np.full(len(outputs), 1e9, np.float32))
+
+    np.testing.assert_array_equal(probabilities, softmax(outputs))
+    assert reasons == [None] * len(outputs)
+
+
+def test_a_calibration_survives_its_column() -> None:
+    """What is written as JSON is read as the same, also by a release that knows more or fewer fields."""
+    outputs, labels = drawn(3, 500)
+    found = judged(fit(outputs, outputs[:, 0], labels), outputs, outputs[:, 0], labels)
+    column = json.loads(json.dumps(found.model_dump()))
+
+    assert Calibration.model_validate(column) == found
+    assert Calibration.model_validate({**column, "of_tomorrow": 1}) == found
+    assert Calibration.model_validate({"temperature": 2.0}).reasons(np.eye(2), None) == [None, None]
+
+
+def test_outputs_that_are_not_finite_leave_the_test_out() -> None:
+    """Such a network is published with what validation says."""
+    outputs, labels = drawn(4, 200)
+    found = fit(outputs, None, labels)
+
+    assert judged(found, np.where(outputs > 5, np.inf, outputs), None, labels) == found

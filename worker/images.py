@@ -1,0 +1,28 @@
+"""The images that trainers work on, kept from one pack to the next."""
+
+from functools import lru_cache
+
+from ml.datasets import SplitName, cut, datasets
+from ml.evaluate import Images
+from ml.novelty import Novelty, fit_novelty
+from ml.train import TrainingData
+
+
+@lru_cache(maxsize=2)
+def training_data(dataset: str, split: SplitName, seed: int, device: str) -> TrainingData:
+    """What a job trains and validates on; DataError where it is damaged."""
+    return TrainingData.load(datasets[dataset], split, seed, device)
+
+
+@lru_cache(maxsize=4)
+def novelty_of(dataset: str, split: SplitName, seed: int) -> Novelty:
+    """What tells the training images from others: the same for every network that is trained on them."""
+    images = training_data(dataset, split, seed, "cpu").train.images.numpy()
+    return fit_novelty(images, datasets[dataset].classes, seed)
+
+
+def test_images(dataset: str, split: SplitName) -> Images:
+    """The test images: for publication alone, which writes down that it opens them."""
+    registered = datasets[dataset]
+    arrays = registered.load()
+    return Images.of(arrays.take(cut(len(arrays), registered.official_test, split, seed=0).test))
