@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
 from api.errors import BadInput, Busy, answer_to
-from api.meter import was_answered, was_read
+from api.meter import requests_of, was_read
 from api.prediction import answers
 from api.prediction.answered import Answered
 from api.prediction.bodies import readers
@@ -46,7 +46,7 @@ class Predict:
             await self._respond(scope, receive, send)
         except Exception as error:  # the boundary of a request
             response = answer_to(Request(scope), error)
-            was_answered(response.status_code)
+            requests_of(response.status_code).inc()
             await response(scope, receive, send)
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,7 +62,7 @@ class Predict:
             return
         finally:
             self._bytes -= held[0]
-        was_answered(200)
+        requests_of(200).inc()
         await send({**OK, "headers": [JSON, (b"content-length", b"%d" % len(answer))]})
         await send({"type": "http.response.body", "body": answer})
 

@@ -4,13 +4,15 @@ import asyncio
 import random
 from collections import Counter
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import httpx2
 import pytest
+from starlette.testclient import TestClient
 from worker_tools import Work
 
-from tests.api.tools import Version, publish, uvicorn_process
+from tests.api.tools import Version, eventually, publish, uvicorn_process
 
 REQUESTS, CONCURRENCY, SWAPS = 10_000, 200, 20
 IMAGES = [[random.Random(n).randrange(256) for _ in range(784)] for n in range(20)]
@@ -65,3 +67,46 @@ def test_every_answer_under_load_is_the_whole_answer_of_one_version(work: Work, 
         assert answer["probabilities"] == expected[answer["version"], image]
         assert answer["job_id"] == versions[answer["version"]].job.id
         assert answer["checkpoint_sha256"] == versions[answer["version"]].checkpoint_sha256
+
+
+def test_every_process_follows_within_two_seconds(work: Work, environment: Path) -> None:
+    """Whoever is promoted through one API answers in the other; and in the same one at once."""
+    publish(work, environment, "shallow", 0.9, seed=1)
+    publish(work, environment, "shallow", 0.8, seed=2)
+    with uvicorn_process() as one, uvicorn_process() as other:
+        before = [version_of(url) for url in (one, other)]
+        httpx2.put(f"{one}/models/shallow/champion", json={"version": 2}).raise_for_status()
+        promoted = monotonic()
+        at_once = version_of(one)
+        followed = eventually(lambda: version_of(other) == 2, 5)
+        seconds = monotonic() - promoted
+        httpx2.post(f"{one}/models/shallow/champion/rollback").raise_for_status()
+        back = version_of(one)
+
+    assert before == [1, 1]
+    assert at_once == 2
+    assert followed
+    assert seconds < 2
+    assert back == 1
+
+
+def version_of(url: str) -> int:
+    """The version that answers."""
+    response = httpx2.post(f"{url}/predict", json={"pixels": IMAGES[0]}).raise_for_status()
+    number: int = response.json()["version"]
+    return number
+
+
+def test_a_champion_that_does_not_load_is_told_of_by_readyz(api: TestClient, work: Work, environment: Path) -> None:
+    """The one before it goes on, and the answer says which does not load and why."""
+    publish(work, environment, "shallow", 0.8, seed=1)
+    api.post("/predict", json={"pixels": IMAGES[0]})
+    sound = api.get("/readyz").json()
+    publish(work, environment, "shallow", 0.9, seed=2, spoil=Path.unlink)
+    api.app.state.roster.refresh()  # type: ignore[attr-defined]
+    failing = api.get("/readyz").json()
+
+    assert (sound["models"], sound["failing"]) == (["shallow/mnist"], {})
+    assert failing["models"] == ["shallow/mnist"]
+    assert failing["failing"]["shallow/mnist"].startswith("version 2: ")
+    assert api.post("/predict", json={"pixels": IMAGES[0]}).json()["version"] == 1
