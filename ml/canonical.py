@@ -127,7 +127,12 @@ def _look(grey: np.ndarray, left: int, top: int) -> _Look | None:
 
 def _report(grey: np.ndarray, look: _Look, excess: float, stroke_width: tuple[float, float], form: Form) -> InputReport:
     x, y = centre_of(look.digit)
-    middle = grey.shape[1] / 2 - look.left - look.zoom * (x + 0.5), grey.shape[0] / 2 - look.top - look.zoom * (y + 0.5)
+    # The middle is the form's middle pixel, which lies half a pixel beside that of the frame where its sides are even.
+    across, down = ((side // 2 + 0.5) / side for side in (form.width, form.height))
+    shift = (
+        across * grey.shape[1] - look.left - look.zoom * (x + 0.5),
+        down * grey.shape[0] - look.top - look.zoom * (y + 0.5),
+    )
     report = InputReport(
         inverted=look.ink.inverted,
         background=round(look.ink.ground, 1),
@@ -136,7 +141,7 @@ def _report(grey: np.ndarray, look: _Look, excess: float, stroke_width: tuple[fl
         specks=look.specks,
         lean=round(excess, 2),
         scale=round(form.box / (look.zoom * max(look.digit.shape)), 3),
-        shift=(round(middle[0], 1), round(middle[1], 1)),
+        shift=(round(shift[0], 1), round(shift[1], 1)),
         stroke_width=(round(stroke_width[0], 2), round(stroke_width[1], 2)),
     )
     return replace(report, changed=tuple(_changes(report)))

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from PIL import Image, ImageFilter
 
 FAINT = 0.12  # ink from which a pixel belongs to a blob
+RIM = 0.03  # ink from which a pixel beside a blob does, too
 SPECK = 0.04  # of the largest blob's ink: what has less is no part of the digit
 INNER = 0.1  # of the largest blob's ink: where a blob inside of the frame has more, those at its edge are not the digit
 
@@ -64,7 +66,12 @@ def digit(values: np.ndarray) -> tuple[np.ndarray, int]:
     if inner.max() > INNER * ink.max():
         ink = inner
     wanted = ink >= SPECK * ink.max()
-    return blobs.mask(wanted), int((there & ~wanted).sum())
+    return _with_rim(blobs.mask(wanted)) & (values > RIM), int((there & ~wanted).sum())
+
+
+def _with_rim(mask: np.ndarray) -> np.ndarray:
+    """The mask and every pixel that touches it: a soft edge is part of the line, and of MNIST's box."""
+    return np.asarray(Image.fromarray(mask.astype(np.uint8)).filter(ImageFilter.MaxFilter(3))) > 0
 
 
 def _touching(

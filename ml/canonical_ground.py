@@ -12,7 +12,7 @@ LEAST_SPAN = 16.0  # grey levels between the ground and full ink: in deep shadow
 FAINTEST = 0.03  # of full ink: what differs less from its ground is no ink
 NOISE_CUT = 2.5  # standard deviations of noise that are taken for ground
 BLURRED_FROM, BLUR = 0.08, 0.7  # noise, as a share of the ink's contrast, from which it is blurred; by so many pixels
-INK_LEVEL = 0.75  # the quantile of ink that becomes white, as in MNIST most of a line is
+INK_LEVEL = 0.9  # the quantile of ink that becomes white: the middle of a line, which is white in MNIST
 
 
 @dataclass(frozen=True)
