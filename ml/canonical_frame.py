@@ -1,0 +1,110 @@
+"""Where a digit stands: its box, its slant, its size, and its place in the frame."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+LEANS = (-0.35, 0.6)  # pixels to the right a pixel upwards: nine tenths of MNIST lean so; what leans more is set back
+STRAIGHT = 0.03  # a lean that is nearer to these than that is left alone
+FAINT = 8  # of 255: what is fainter is not drawn, so that a box is as large as it looks
+WHITE = 250  # the lightest pixel of an image that is in form, at least
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a data set presents its digits: the ink's box, aspect preserved, the centre of mass in the middle."""
+
+    height: int  # pixels
+    width: int
+    box: int  # the longer side of the ink
+
+
+# "normalized to fit in a 20x20 pixel box while preserving their aspect ratio … centered in a 28x28 image by computing
+# the center of mass of the pixels", http://yann.lecun.com/exdb/mnist/
+MNIST = Form(28, 28, 20)
+
+
+def cropped(ink: np.ndarray) -> np.ndarray:
+    """The part of [height, width] that is not zero; nothing of it where all is."""
+    left, top, right, bottom = box_of(ink)
+    return ink[top:bottom, left:right]
+
+
+def box_of(ink: np.ndarray) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of what is not zero."""
+    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
+    return (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1) if len(rows) else (0, 0, 0, 0)
+
+
+def centre_of(ink: np.ndarray) -> tuple[float, float]:
+    """The centre of mass, x and y; a pixel's own centre is its index."""
+    mass = float(ink.sum(dtype=float))
+    columns, rows = (ink.sum(axis, dtype=float) for axis in (0, 1))
+    return float(columns @ np.arange(len(columns))) / mass, float(rows @ np.arange(len(rows))) / mass
+
+
+def lean_of(ink: np.ndarray) -> float:
+    """How far ink leans, in pixels to the right a pixel upwards: the slope of its rows' centres of mass."""
+    x, y = centre_of(ink)
+    across, up = np.arange(ink.shape[1]) - x, y - np.arange(ink.shape[0])
+    spread = float(ink.sum(1, dtype=float) @ up**2)
+    return float(up @ ink @ across) / spread if spread else 0.0
+
+
+def excess_of(lean: float) -> float:
+    """What a lean has beyond those of most handwriting."""
+    excess = lean - min(max(lean, LEANS[0]), LEANS[1])
+    return excess if abs(excess) > STRAIGHT else 0.0
+
+
+def sheared(ink: np.ndarray, by: float) -> np.ndarray:
+    """The ink, float32 [height, width] of 0 to 1, leaning less by so much."""
+    height = len(ink)
+    room = np.pad(ink, ((0, 0), (int(abs(by) * height) + 1,) * 2))
+    back = (1, -by, by * height / 2, 0, 1, 0)
+    image = Image.fromarray(room).transform(room.shape[::-1], Image.Transform.AFFINE, back, Image.Resampling.BICUBIC)
+    values: np.ndarray = np.clip(np.asarray(image), 0, 1)
+    return cropped(np.where(values > FAINT / 255, values, np.float32(0)))
+
+
+def fitted(ink: np.ndarray, side: int) -> np.ndarray:
+    """The ink, float32 [height, width] of 0 to 1, scaled so that its longer side is `side`, aspect preserved."""
+    factor = side / max(ink.shape)
+    size = [max(1, round(factor * length)) for length in ink.shape[::-1]]
+    if size == [*ink.shape[::-1]]:
+        return ink
+    values: np.ndarray = np.clip(np.asarray(Image.fromarray(ink).resize(size, Image.Resampling.BICUBIC)), 0, 1)
+    return values
+
+
+def drawn(ink: np.ndarray, form: Form) -> np.ndarray:
+    """The ink as bytes that fill the form's box, uint8; the lightest pixel is white."""
+    pixels = np.zeros((1, 1), np.uint8)
+    for _ in range(3):  # its faintest rim may be lost, then what is left is fitted again
+        ink = fitted(ink, form.box)
+        levels = np.rint(255 / ink.max() * ink).astype(np.uint8)
+        pixels = cropped(np.where(levels < FAINT, 0, levels).astype(np.uint8))
+        if max(pixels.shape) == form.box:
+            break
+        ink = pixels.astype(np.float32) / 255
+    return pixels
+
+
+def placed(pixels: np.ndarray, form: Form) -> np.ndarray:
+    """The frame, uint8 [height, width], with the centre of mass on its middle pixel, or as near as the frame allows."""
+    height, width = pixels.shape
+    x, y = centre_of(pixels)
+    left = min(max(round(form.width // 2 - x), 0), form.width - width)
+    top = min(max(round(form.height // 2 - y), 0), form.height - height)
+    frame = np.zeros((form.height, form.width), np.uint8)
+    frame[top : top + height, left : left + width] = pixels
+    return frame
+
+
+def is_in_form(grey: np.ndarray, form: Form) -> bool:
+    """Whether an image is as the form has it: on black, white where it is lightest, in its box and in its place."""
+    if grey.shape != (form.height, form.width) or grey.max() < WHITE:
+        return False
+    pixels = cropped(grey)
+    return form.box - 1 <= max(pixels.shape) <= form.box and np.array_equal(placed(pixels, form), grey)
