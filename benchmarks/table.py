@@ -7,6 +7,8 @@ from benchmarks.results import RESULTS, read
 from benchmarks.searches import SEARCHES
 from benchmarks.study import row
 
+RATIOS = ("ratio_limit", "ratio_cpu", "ratio_handwritten", "ratio_litserve", "ratio_bentoml")
+
 
 def table(headings: list[str], rows: list[list[str]]) -> str:
     """A Markdown table."""
@@ -52,9 +54,44 @@ def study(results: dict[str, Any]) -> Iterator[str]:
     yield f"Medians. {machine(results['runs'][-1])}"
 
 
+def serving(results: dict[str, Any]) -> Iterator[str]:
+    """Predictions a second, and each server's latency."""
+    single = [found for found in results["rows"] if "requests" in found]
+    servers = list(single[0]["requests"])
+    yield table(
+        ["requests a second", *servers, *RATIOS],
+        [
+            [found["work"], *(f"{found['requests'][of]:,.0f}" for of in servers), *(_ratio(found[of]) for of in RATIOS)]
+            for found in single
+        ],
+    )
+    yield table(
+        ["p50 / p99, µs", *servers, "ratio_p50"],
+        [[found["work"], *(_latency(found, of) for of in servers), f"{found['ratio_p50']:.2f}"] for found in single],
+    )
+    rows = [
+        [found["work"], *(f"{found['images'][of]:,.0f}" for of in ("chiffre", "model")), f"{found['ratio_model']:.0%}"]
+        for found in results["rows"]
+        if "images" in found
+    ]
+    yield table(["images a second", "chiffre", "network alone", "ratio_model"], rows)
+    resident = max(found["resident_mib"] for found in results["rows"])
+    releases = ", ".join(f"{name} {number}" for name, number in results["releases"].items())
+    yield f"Medians of {single[0]['n']}, load by {results['load']}; the API held {resident:.0f} MiB. {releases}."
+    yield machine(results)
+
+
+def _ratio(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}" if value < 1 else f"{value:.1f}"
+
+
+def _latency(found: dict[str, Any], server: str) -> str:
+    return " / ".join(f"{1e6 * found[name][server]:,.0f}" for name in ("p50", "p99"))
+
+
 def main() -> None:
     """Print the tables of all results that there are."""
-    for name, tables in (("lanes", lanes), ("study", study)):
+    for name, tables in (("lanes", lanes), ("study", study), ("serving", serving)):
         results = read(RESULTS / f"{name}.json")
         print(
             "\n\n".join(tables(results)) if results else f"No results of `python -m benchmarks.{name}` yet.", end="\n\n"

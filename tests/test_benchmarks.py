@@ -1,18 +1,28 @@
 """The programs that measure: they end in time, say what they promise, and their baselines train as plain torch does."""
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
+from threading import Thread
 
+import psutil
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 from benchmarks.baselines import CarefulBaseline, ReportBaseline, batches_of
+from benchmarks.load import WRK, LoadError, load
 from benchmarks.searches import SEARCHES
+from benchmarks.servers import FOLDER
+from benchmarks.serving_rows import row as row_of_serving
+from benchmarks.serving_rows import verdicts
 from benchmarks.study import row
 from benchmarks.workloads import WORKLOADS
 from ml.datasets import datasets
@@ -81,6 +91,109 @@ def test_trust_is_measured_for_both_networks() -> None:
     assert all(row["n"] == 7000 and 0 < row["ece"] < 0.1 and row["abstained"] < 0.03 for row in of_tests)
     assert {row["work"] for row in rows} >= {"CNN, garments", "shallow, garments", "CNN, blocks", "shallow, scribbles"}
     assert all(0 <= row[name] <= 1 for row in rows if "group" in row for name in ("rejected", "rejected_softmax"))
+
+
+@pytest.mark.long
+def test_what_the_canonicaliser_is_worth_is_measured_for_both_networks() -> None:
+    """The quick form ends with a row for each family of images, a gain over all that are distorted among them."""
+    rows = last_line("canonical")
+    works = [row["work"] for row in rows]
+
+    assert (works[0], works[-1]) == ("untouched", "all distorted")
+    assert {"shifted", "inverted", "photographs", "pen strokes", "fonts"} <= set(works)
+    assert all(rows[-1][network]["gain"] > 10 for network in ("cnn", "shallow"))
+
+
+@pytest.mark.long
+def test_predictions_are_measured_beside_the_limit_and_a_hand_written_endpoint() -> None:
+    """The quick form ends with a row for each concurrency and one for batches, and leaves no server behind."""
+    rows = last_line("serving")
+
+    *singles, batch = rows
+    assert [found["concurrency"] for found in singles] == [64, 16, 1]
+    for found in singles:
+        for name in ("ratio_limit", "ratio_cpu", "ratio_p50", "ratio_handwritten"):
+            assert 0 < found[name] < float("inf"), (found["work"], name)
+        assert found["ratio_litserve"] is None
+    assert 0 < batch["ratio_model"] < float("inf")
+    commands = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+    assert not [command for command in commands if str(FOLDER) in command]
+
+
+def test_ratios_are_of_requests_and_the_faster_end_of_a_rival_counts() -> None:
+    """Twice the limit's time is a ratio of one half, and the goals that it misses are named."""
+    found = row_of_serving(
+        "shallow",
+        64,
+        {
+            "limit": figures(requests=1000, p50=1e-3, cpu=1e-3),
+            "chiffre": figures(requests=500, p50=2e-3, cpu=2e-3),
+            "handwritten": figures(requests=50),
+            "bentoml": figures(requests=10),
+            "bentoml batched": figures(requests=20),
+        },
+        n=3,
+    )
+
+    ratios = ("limit", "cpu", "p50", "handwritten", "litserve", "bentoml")
+    assert [found[f"ratio_{name}"] for name in ratios] == [0.5, 0.5, 2, 10, None, 25]
+    assert [words.partition(" ")[0] for words in verdicts(found) if words.endswith("MISSED")] == ["ratio_limit"]
+
+
+def figures(requests: float, p50: float = 1.0, cpu: float = 1.0) -> dict[str, float]:
+    """What was measured of a server."""
+    return {"requests": requests, "p50": p50, "p99": 2 * p50, "cpu": cpu, "resident": 2**20}
+
+
+@contextmanager
+def answering(status: int) -> Iterator[tuple[str, list[bytes]]]:
+    """A server that answers every request with this status; its address, and the bodies that it got."""
+    got: list[bytes] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            got.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(status)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/predict?top_k=1", got
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("tool", sorted({None, WRK}, key=str))
+def test_the_load_posts_its_bodies_in_turn_and_counts_the_answers(
+    tool: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By wrk, where it is installed, and by the client that stands in for it: as many as arrived, within the time."""
+    monkeypatch.setattr("benchmarks.load.WRK", tool)
+    core = min(os.sched_getaffinity(0))
+    with answering(200) as (url, got):
+        found = load(url, [b"[0]", b"[255]"], "application/json", connections=2, seconds=1, core=core)
+
+    assert set(got) == {b"[0]", b"[255]"}
+    assert 0 <= len(got) - found.requests <= 2
+    assert 0 < found.p50 <= found.p99 <= found.seconds
+
+
+@pytest.mark.parametrize("tool", sorted({None, WRK}, key=str))
+def test_a_refused_request_is_no_figure(tool: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that answers 503 fast is not a fast server."""
+    monkeypatch.setattr("benchmarks.load.WRK", tool)
+    with answering(503) as (url, _), pytest.raises(LoadError, match="failed"):
+        load(url, [b"{}"], "application/json", connections=2, seconds=1, core=min(os.sched_getaffinity(0)))
 
 
 def test_the_whole_study_is_named_by_its_targets() -> None:
