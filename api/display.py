@@ -55,7 +55,7 @@ def job_table(jobs: Iterable[dict[str, Any]]) -> Table:
     for job in jobs:
         ended = sum(count for state, count in job["trials"].items() if state != "running")
         best = _cell(job["best"]["value"]) if job["best"] else "–"
-        progress = f"{ended}/{job['trial_limit']}"
+        progress = f"{ended}/{job['trial_limit']}" if job["kind"] != "predict" else "–"
         table.add_row(job["id"], job["state"], job["model"], job["dataset"], progress, best, job["created_at"][:19])
     return table
 

@@ -17,6 +17,7 @@ from api.schemas import JobDetail
 from api.tags import KnownTag, names
 from api.uploads import kind_of, readers
 from ml.datasets import datasets
+from ml.errors import ChiffreError
 from ml.networks import networks
 from worker.errors import NotFound
 from worker.image_sets import Subset
@@ -143,7 +144,11 @@ def _of_images(asked: OfImages, kind: str, body: bytes, predicting: Predicting, 
     images = readers[kind](body, tuple(version.shape), tuple(version.classes))
     key = upload_key(version)
     upload = key, store.write(key, images.to_bytes())
-    job, is_new = predicting.accept(version, _spec(version, canonical=asked.canonical), upload, once)
+    try:
+        job, is_new = predicting.accept(version, _spec(version, canonical=asked.canonical), upload, once)
+    except ChiffreError:  # and no other: after one of the database the row may be there
+        drop_files(store, [key])
+        raise
     if not is_new:
         drop_files(store, [key])
     return job
