@@ -17,6 +17,7 @@ from worker.journal import REQUEST, account, clock, note_job
 from worker.leases import Claim, fence
 from worker.once import Once, remember, remembered
 from worker.packs import drop, end_pack
+from worker.registry import find_version
 from worker.retention import uploads
 from worker.settlement import settle
 from worker.tables import Artifact, Champion, Job, JobState, ModelVersion, TestOpening
@@ -61,10 +62,7 @@ def asked_version(database: Database, model: str, version: int | None, dataset: 
     with database.reading() as session:
         if version is None:
             return _champion(session, model, dataset or "mnist")
-        of_number = (col(ModelVersion.model) == model, col(ModelVersion.version) == version)
-        found = session.scalar(select(ModelVersion).where(*of_number))
-    if found is None:
-        raise NotFound(f"{model} has no version of this number; GET /models/{model} lists those there are")
+        found = find_version(session, model, version)
     if dataset not in (None, found.dataset):
         raise NotFound(f"version {version} of {model} was trained on {found.dataset}")
     return found
@@ -126,8 +124,7 @@ class Predicting:
         with self.database.writing() as session:
             job, _ = fence(session, claim)
             spec = PredictSpec.model_validate(job.spec)
-            of_number = (col(ModelVersion.model) == spec.model, col(ModelVersion.version) == spec.version)
-            version = session.scalars(select(ModelVersion).where(*of_number)).one()
+            version = find_version(session, spec.model, spec.version)
             graph = session.get_one(Artifact, version.onnx_id)
             seed = int(session.get_one(Job, version.job_id).spec["seed"])
             upload = next(iter(uploads(session, job)), None)

@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Annotated, Any, TypeVar
 
 import orjson
@@ -12,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from api.deps import ImagesDep, OnceOfImagesDep, PredictingDep, StoreDep
 from api.errors import BadInput, invalid
+from api.files import TEXT, KnownTag, documented, names, sent
 from api.routes.jobs import JobId, accepted
 from api.schemas import JobDetail
-from api.tags import KnownTag, names
 from api.uploads import kind_of, readers
 from ml.datasets import datasets
 from ml.errors import ChiffreError
@@ -25,7 +26,7 @@ from worker.once import Once
 from worker.predicting import Predicting, PredictSpec, asked_version, check_images, upload_key
 from worker.queue import ring
 from worker.store import Store, drop_files
-from worker.tables import Job, JobState, ModelVersion
+from worker.tables import Artifact, Job, JobState, ModelVersion
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -35,11 +36,7 @@ CSV_LINES = 500  # sent at a time
 COLUMNS = ("index", "id", "label", "digit", "confidence", "abstained", "reason", "truth", "error")  # of the CSV
 
 
-TEXT = {"schema": {"type": "string"}}
-FILE: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The file; its ETag is its SHA-256", "content": {LINES: TEXT, "text/csv": TEXT}},
-    304: {"description": "The file is the one that If-None-Match names"},
-}
+FILE = documented({LINES: TEXT, "text/csv": TEXT})
 
 
 class Whose(BaseModel):
@@ -115,19 +112,15 @@ def predictions(
     job, file = predicting.answers(job_id)
     if file is None:
         raise NotFound(_why_none(job))
-    as_csv = "text/csv" in request.headers.get("accept", "")
-    kind, suffix = ("text/csv", "csv") if as_csv else (LINES, "jsonl")
-    tag = f"{file.sha256}.csv" if as_csv else file.sha256
-    headers = {"ETag": f'"{tag}"', "Cache-Control": "no-cache", "Vary": "Accept"}
-    if names(known, headers["ETag"]):
-        return Response(status_code=304, headers=headers)
-    headers["Content-Disposition"] = f'attachment; filename="{job.id}-predictions.{suffix}"'
-    content = store.read(file.path, file.sha256)
-    return (
-        StreamingResponse(_csv(content), media_type=kind, headers=headers)
-        if as_csv
-        else Response(content, media_type=kind, headers=headers)
-    )
+    name = f"{job_id}-predictions"
+    if "text/csv" not in request.headers.get("accept", ""):
+        answer = sent(store, file, f"{name}.jsonl", known, LINES)
+    else:
+        tag = f'"{file.sha256}.csv"'
+        answer = Response(status_code=304) if names(known, tag) else _as_csv(store, file, f"{name}.csv")
+        answer.headers.update({"ETag": tag, "Cache-Control": "no-cache"})
+    answer.headers["Vary"] = "Accept"
+    return answer
 
 
 def _of_dataset(asked: OfDataset, predicting: Predicting, once: Once | None) -> Job:
@@ -188,15 +181,24 @@ def _why_none(job: Job) -> str:
     return f"the job is {job.state}; its predictions are there once it has completed, as GET /jobs/{job.id} will say"
 
 
-def _csv(content: bytes) -> Iterator[str]:
-    """The lines of a file of predictions as CSV, some at a time."""
-    text = io.StringIO()
-    rows = csv.DictWriter(text, COLUMNS)
-    rows.writeheader()
-    for number, line in enumerate(io.BytesIO(content), 1):
-        rows.writerow(orjson.loads(line))
-        if number % CSV_LINES == 0:
-            yield text.getvalue()
-            text.seek(0)
-            text.truncate()
-    yield text.getvalue()
+def _as_csv(store: Store, file: Artifact, name: str) -> Response:
+    rows = _csv(_lines(store.pieces(file.path, file.sha256)))
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(rows, media_type="text/csv; charset=utf-8", headers=headers)
+
+
+def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines of a file that comes in pieces, which end anywhere."""
+    rest = b""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split(b"\n")
+        yield from whole
+
+
+def _csv(lines: Iterator[bytes]) -> Iterator[str]:
+    """Predictions as CSV, some lines at a time."""
+    yield ",".join(COLUMNS) + "\r\n"
+    while some := list(islice(lines, CSV_LINES)):
+        text = io.StringIO()
+        csv.DictWriter(text, COLUMNS).writerows(map(orjson.loads, some))
+        yield text.getvalue()

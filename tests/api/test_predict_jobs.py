@@ -3,8 +3,11 @@
 import csv
 import io
 import json
+import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -13,12 +16,14 @@ from prediction_tools import Predictions
 from sqlalchemy import func, select, update
 from sqlmodel import col
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 from worker_tools import Work
 
 from api import uploads
+from api.cli import app
 from ml.canonical import canonical
 from ml.datasets import datasets
-from tests.api.tools import pointers, problem, publish
+from tests.api.tools import eventually, pointers, problem, publish
 from worker.tables import Dataset, Job, ModelVersion
 
 NPY, LINES = {"Content-Type": "application/x-npy"}, {"Content-Type": "application/jsonl"}
@@ -476,3 +481,84 @@ def test_its_events_are_its_transitions(batch: TestClient, done: str) -> None:
         states = [json.loads(line[6:])["state"] for line in stream.iter_lines() if line.startswith("data: ")]
 
     assert states == ["queued", "running", "completed"]
+
+
+# --- the command
+
+
+@pytest.fixture
+def database_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """One kind of database will do: what differs is behind the API."""
+    shutil.copy(sqlite_template, tmp_path / "chiffre.db")
+    return f"sqlite:///{tmp_path}/chiffre.db"
+
+
+@pytest.fixture
+def run(environment: Path, url: str) -> Callable[..., Any]:
+    """Runs `chiffre predict-all` against an API on a port of its own."""
+
+    def run(*arguments: object) -> Any:
+        return CliRunner(env={"CHIFFRE_URL": url}).invoke(app, ["predict-all", *map(str, arguments)])
+
+    return run
+
+
+@pytest.fixture
+def version(work: Work, environment: Path) -> Predictions:
+    """The test's own database with a version."""
+    publish(work, environment, dataset="digits")
+    return Predictions(work, environment)
+
+
+@contextmanager
+def worked(predictions: Predictions) -> Iterator[None]:
+    """A worker that takes the next job, once there is one."""
+    thread = Thread(target=lambda: predictions.run(eventually(predictions.work.leases.claim, 30)))
+    thread.start()
+    yield
+    thread.join()
+
+
+def test_the_command_classifies_a_file_and_keeps_the_results(
+    run: Callable[..., Any], version: Predictions, tmp_path: Path
+) -> None:
+    """It waits for them, and says what was found."""
+    digits = datasets["digits"].load()
+    some = [{"pixels": digits.images[i].ravel().tolist(), "label": str(digits.labels[i])} for i in range(9)]
+    (tmp_path / "some.jsonl").write_bytes(lines(*some))
+    with worked(version):
+        done = run("perceptron", "--dataset", "digits", "--file", tmp_path / "some.jsonl", "-o", tmp_path / "out.jsonl")
+    answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+
+    assert done.exit_code == 0, done.output
+    assert [one["truth"] for one in answers] == [one["label"] for one in some]
+    assert "9 images, 0 unusable" in done.output
+    assert "accuracy" in done.output
+
+
+def test_the_command_posts_a_job_over_a_data_set(run: Callable[..., Any], version: Predictions) -> None:
+    """And with --json prints it as the API has it."""
+    done = run("perceptron", "--dataset", "digits", "--subset", "test", "--version", 1, "--json")
+    job = json.loads(done.stdout)
+
+    assert (job["kind"], job["state"], job["spec"]["subset"]) == ("predict", "queued", "test")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["cnn"], "POST /jobs/tune"),
+        (["perceptron", "--dataset", "digits", "--subset", "some"], "subset"),
+        (["perceptron", "--file", "x.txt"], "x.txt"),
+        (["perceptron", "--file", "x.npy"], "cannot be read"),
+        (["perceptron", "--file", "x.npy", "--subset", "test"], "--subset"),
+    ],
+)
+def test_the_command_tells_what_is_wrong(
+    run: Callable[..., Any], version: Predictions, arguments: list[str], word: str
+) -> None:
+    """In a sentence, with status 1."""
+    done = run(*arguments)
+
+    assert done.exit_code == 1
+    assert word in done.stderr
