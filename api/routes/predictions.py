@@ -71,7 +71,8 @@ W = TypeVar("W", OfDataset, OfImages)
 
 def _body() -> dict[str, Any]:
     """What the OpenAPI document says of the bodies."""
-    lines = {"schema": {"type": "string"}, "example": '{"pixels": [0, 0, 255], "id": "a.png", "label": "7"}'}
+    a_line = 'a line an image: {"pixels": [784 numbers], "id": "a.png", "label": "7"}, the last two if you like'
+    lines = {"schema": {"type": "string", "description": a_line}}
     content: dict[str, Any] = {JSON: {"schema": OfDataset.model_json_schema(), "example": {"model": "cnn"}}}
     content |= {"application/x-npy": {"schema": {"type": "string", "format": "binary"}}}
     content |= dict.fromkeys((LINES, "application/x-ndjson"), lines)
