@@ -66,7 +66,7 @@ def create_app() -> FastAPI:
         responses=RESPONSES,
     )
     app.state.database, app.state.store, app.state.roster, app.state.streams = database, store, roster, streams
-    app.state.uploads = Uploads()
+    app.state.uploads = Uploads(config.max_image_bytes)
     resources = (jobs, predictions, events, models, champions, downloads, inference, catalog, health)
     for resource in resources:
         app.include_router(resource.router)

@@ -18,7 +18,6 @@ from ml.layers import Shape
 from ml.registry import Registry
 from worker.image_sets import UNKNOWN, ImageSet, compact, together
 
-MAX_BYTES_AT_ONCE = 32 << 20  # of uploads in memory, over all requests: more is refused until some are stored
 MAX_LINES = 65_536  # of a JSONL file; as many usable images would not fit into a body
 MAX_ID = 200  # characters
 PART = 1024  # images that are looked at together, so that only so many are floats in memory
@@ -29,9 +28,13 @@ readers: Registry[Reader] = Registry("content type")
 
 
 class Uploads:
-    """The bodies of images that are in memory."""
+    """The bodies of images that are in memory: over all requests no more bytes than one may have.
 
-    def __init__(self) -> None:
+    Each is held about six times until it is stored; what exceeds the limit is put off.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
         self._bytes = 0
 
     @asynccontextmanager
@@ -43,9 +46,11 @@ class Uploads:
                 chunks.append(chunk)
                 held += len(chunk)
                 self._bytes += len(chunk)
-                if self._bytes > MAX_BYTES_AT_ONCE:
+                if self._bytes > self.limit:
                     raise Busy("too many large bodies at once; try again shortly")
-            yield b"".join(chunks)
+            body = b"".join(chunks)
+            chunks.clear()
+            yield body
         finally:
             self._bytes -= held
 

@@ -20,11 +20,11 @@ from api.uploads import kind_of, readers
 from ml.datasets import datasets
 from ml.errors import ChiffreError
 from ml.networks import networks
+from worker.bell import ring
 from worker.errors import NotFound
 from worker.image_sets import Subset
 from worker.once import Once
 from worker.predicting import Predicting, PredictSpec, asked_version, check_images, upload_key
-from worker.queue import ring
 from worker.store import Store, drop_files
 from worker.tables import Artifact, Job, JobState, ModelVersion
 

@@ -352,7 +352,7 @@ def test_a_body_that_is_too_large_is_refused(batch: TestClient) -> None:
 
 def test_more_bodies_than_memory_are_put_off(batch: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """503 with when to come again; what was counted is given back."""
-    monkeypatch.setattr(uploads, "MAX_BYTES_AT_ONCE", 3000)
+    monkeypatch.setattr(batch.app.state.uploads, "limit", 3000)  # type: ignore[attr-defined]
     refused = batch.post(OURS, content=npy(IMAGES[:5]), headers=NPY)
     accepted = batch.post(OURS, content=npy(IMAGES[:3]), headers=NPY)
 
