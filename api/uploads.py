@@ -110,7 +110,7 @@ class _Lines:
         """The next line."""
         try:
             fields = _fields(line)
-            if "id" in fields:
+            if fields.get("id") is not None:
                 self.ids[place] = _id(fields["id"])
             label = _label(fields["label"], self.known) if fields.get("label") is not None else UNKNOWN
             plain = b"u" not in line and b"f" not in line  # neither true nor false, which Python takes for 1 and 0
