@@ -74,7 +74,9 @@ def card(subject: Subject) -> str:
 
 
 def _opening(session: Session, version: ModelVersion) -> int | None:
-    own = session.scalar(select(TestOpening).where(col(TestOpening.version_id) == version.id))
+    # A predict job over test images is an opening of its own that names the version too.
+    of_publication = (col(TestOpening.version_id) == version.id, col(TestOpening.job_id) == version.job_id)
+    own = session.scalar(select(TestOpening).where(*of_publication))
     if own is None:
         return None
     of_images = (col(TestOpening.dataset_sha256) == own.dataset_sha256, col(TestOpening.split) == own.split)

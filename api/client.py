@@ -32,6 +32,22 @@ class Chiffre(Connection):
         """Post a training job; the job. Posted again with the same key it is the same job."""
         return self._call("POST", "/jobs/train", json=spec, headers=_once(key))
 
+    def predict_all(self, model: str, key: str | None = None, **options: Any) -> dict[str, Any]:
+        """Post a job that classifies part of a data set; the job. Posted again with the same key it is the same job."""
+        return self._call("POST", "/jobs/predict", json={"model": model, **_given(options)}, headers=_once(key))
+
+    def predict_file(
+        self, content: bytes, kind: str, model: str, key: str | None = None, **options: Any
+    ) -> dict[str, Any]:
+        """Post a job that classifies the images of a file of a content type; the job."""
+        headers = {**_once(key), "Content-Type": kind}
+        query = _given({"model": model, **options})
+        return self._call("POST", "/jobs/predict", content=content, params=query, headers=headers)
+
+    def predictions(self, job_id: str) -> bytes:
+        """What a predict job answered, a JSON object a line; ApiError where it did not arrive as the API has it."""
+        return self._verified(f"/jobs/{segment(job_id)}/predictions", "application/jsonl")
+
     def jobs(self, limit: int = 50) -> list[dict[str, Any]]:
         """The newest jobs."""
         items: list[dict[str, Any]] = self._call("GET", "/jobs", params={"limit": limit})["items"]
@@ -127,7 +143,11 @@ class Chiffre(Connection):
 
     def download(self, model: str, version: int, kind: str = "checkpoint") -> bytes:
         """A file of a version, `checkpoint` or `onnx`; ApiError where it did not arrive as the API has it."""
-        response = self._fetch(f"{_version(model, version)}/{segment(kind)}", "application/octet-stream")
+        return self._verified(f"{_version(model, version)}/{segment(kind)}", "application/octet-stream")
+
+    def _verified(self, path: str, kind: str) -> bytes:
+        """A file of a content type; ApiError where it is not what its ETag says."""
+        response = self._fetch(path, kind)
         if response.headers.get("etag", "").strip('"') != hashlib.sha256(response.content).hexdigest():
             raise ApiError(f"{self.url} sent a file that is not what its ETag says; try again, or ask who is between")
         return response.content
@@ -150,8 +170,7 @@ class Chiffre(Connection):
 
     def predict(self, pixels: list[float], **options: Any) -> dict[str, Any]:
         """What an image of 784 pixels shows."""
-        chosen = {name: value for name, value in options.items() if value is not None}
-        return self._call("POST", "/predict", json={"pixels": pixels, **chosen})
+        return self._call("POST", "/predict", json={"pixels": pixels, **_given(options)})
 
 
 class _Absence:
@@ -187,6 +206,10 @@ def _event(sent: httpx2.ServerSentEvent) -> dict[str, Any]:
         return {"id": int(sent.id), "event": sent.event, "data": json.loads(sent.data)}
     except ValueError:
         raise ApiError(f"event {sent.id[:20]!r} is none of Chiffre's", 200) from None
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _once(key: str | None) -> dict[str, str]:

@@ -1,16 +1,19 @@
 """What routes depend on, as nouns."""
 
 import hashlib
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
 from api.serving import Roster
 from api.streams import Streams
+from api.uploads import Uploads
 from worker.controls import Controls
 from worker.db import Database
 from worker.ledger import Ledger
 from worker.once import Once
+from worker.predicting import Predicting
 from worker.registry import Registry
 from worker.store import Store
 
@@ -37,22 +40,43 @@ def _store(request: Request) -> Store:
     return store
 
 
-async def _once(
-    request: Request,
-    idempotency_key: Annotated[
-        str | None,
-        Header(
-            min_length=1,
-            max_length=200,
-            pattern=r"^[\x21-\x7e]+$",
-            description="any text of your own: the same request with the same key creates nothing more, for a day",
-        ),
-    ] = None,
-) -> Once | None:
-    if idempotency_key is None:
-        return None
-    parts = (request.method.encode(), request.url.path.encode(), await request.body())
-    return Once(idempotency_key, hashlib.sha256(b"\0".join(parts)).hexdigest())
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=200,
+        pattern=r"^[\x21-\x7e]+$",
+        description="any text of your own: the same request with the same key creates nothing more, for a day",
+    ),
+]
+
+
+async def _once(request: Request, idempotency_key: IdempotencyKey = None) -> Once | None:
+    return None if idempotency_key is None else _of_request(request, idempotency_key, await request.body())
+
+
+async def _images(request: Request) -> AsyncIterator[bytes]:
+    uploads: Uploads = request.app.state.uploads
+    async with uploads.body(request) as body:
+        yield body
+
+
+ImagesDep = Annotated[bytes, Depends(_images)]
+
+
+async def _once_of_images(request: Request, body: ImagesDep, idempotency_key: IdempotencyKey = None) -> Once | None:
+    return None if idempotency_key is None else _of_request(request, idempotency_key, body)
+
+
+def _of_request(request: Request, key: str, body: bytes) -> Once:
+    target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    parts = (request.method.encode(), target.encode(), body)
+    return Once(key, hashlib.sha256(b"\0".join(parts)).hexdigest())
+
+
+def _predicting(database: Annotated[Database, Depends(_database)]) -> Predicting:
+    return Predicting(database)
 
 
 def _roster(request: Request) -> Roster:
@@ -71,5 +95,7 @@ ControlsDep = Annotated[Controls, Depends(_controls)]
 RegistryDep = Annotated[Registry, Depends(_registry)]
 StoreDep = Annotated[Store, Depends(_store)]
 OnceDep = Annotated[Once | None, Depends(_once)]
+OnceOfImagesDep = Annotated[Once | None, Depends(_once_of_images)]
+PredictingDep = Annotated[Predicting, Depends(_predicting)]
 RosterDep = Annotated[Roster, Depends(_roster)]
 StreamsDep = Annotated[Streams, Depends(_streams)]

@@ -55,7 +55,7 @@ def job_table(jobs: Iterable[dict[str, Any]]) -> Table:
     for job in jobs:
         ended = sum(count for state, count in job["trials"].items() if state != "running")
         best = _cell(job["best"]["value"]) if job["best"] else "–"
-        progress = f"{ended}/{job['trial_limit']}"
+        progress = f"{ended}/{job['trial_limit']}" if job["kind"] != "predict" else "–"
         table.add_row(job["id"], job["state"], job["model"], job["dataset"], progress, best, job["created_at"][:19])
     return table
 
@@ -73,8 +73,19 @@ def model_table(models: Iterable[dict[str, Any]]) -> Table:
     return table
 
 
+def result_view(result: dict[str, Any]) -> RenderableType:
+    """What a predict job found: its counts, and which class was taken for which."""
+    counts = ", ".join(f"{result[name]} {name}" for name in ("images", "unusable", "abstained", "labelled"))
+    if result["confusion_matrix"] is None:
+        return Text(counts)
+    table = Table("true", *result["classes"], header_style="bold", box=SIMPLE_HEAD, title="taken for")
+    for name, row in zip(result["classes"], result["confusion_matrix"], strict=True):
+        table.add_row(name, *map(str, row))
+    return Group(Text(f"{counts}; accuracy {_percent(result['accuracy'])}"), table)
+
+
 def follow(client: Chiffre, job_id: str, console: Console) -> dict[str, Any]:
-    """Show a job's trials live until it has ended; the job as it ended."""
+    """Show a job, and the trials that it has, live until it has ended; the job as it ended."""
     job: dict[str, Any] = {}
     with Live(console=console, refresh_per_second=4, transient=False) as live:
         for job in client.follow(job_id):
@@ -91,6 +102,8 @@ def picture(pixels: list[float], width: int = 28) -> str:
 
 
 def _progress(job: dict[str, Any], trials: list[dict[str, Any]]) -> RenderableType:
+    if job["kind"] == "predict":
+        return Text(f"job {job['id']}: {job['state']}")
     ended = sum(count for state, count in job["trials"].items() if state != "running")
     limit = job["trial_limit"]
     seconds = job["spec"]["budget"].get("seconds")

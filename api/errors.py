@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from api.problems import MAX_ERRORS, FieldError, problem
 from api.streams import TooManyStreams
 from ml.errors import CheckpointError, ChiffreError, SpecError, UnknownName
-from worker.errors import Conflict, KeyReused, NotFound, StorageAway
+from worker.errors import Conflict, KeyReused, NotFound, StorageAway, StorageFull
 
 PREFIXES = {"query": "?", "path": "/", "header": "", "cookie": ""}  # of the pointer to a parameter
 
@@ -176,6 +176,11 @@ def _storage_away(request: Request, error: StorageAway) -> JSONResponse:
     return problem(503, "the storage of artifacts does not answer; try again shortly", headers={"Retry-After": "5"})
 
 
+def _storage_full(request: Request, error: StorageFull) -> JSONResponse:
+    log.error("no room for artifacts", error=str(error))
+    return problem(507, "there is no room for what was sent; ask whoever runs this service to make some")
+
+
 def _unforeseen(request: Request, error: Exception) -> JSONResponse:
     log.error("unforeseen error", path=request.url.path, exc_info=error)
     return problem(500, "an error that nobody foresaw; the API's log says more. Please report it")
@@ -194,6 +199,7 @@ ANSWERS: dict[type[Exception], Callable[[Request, Any], Response]] = {
     NotLoaded: _not_loaded,
     CheckpointError: _not_found,
     StorageAway: _storage_away,
+    StorageFull: _storage_full,
     RequestValidationError: _validation_error,
     HTTPException: _http_error,
     OperationalError: _database_away,

@@ -18,10 +18,11 @@ from api.prediction.documentation import document_predict
 from api.prediction.endpoint import Predict
 from api.problems import RESPONSES, document_problems
 from api.readers import Departures, SlowReaders, put_before
-from api.routes import catalog, champions, downloads, events, health, inference, jobs, models
+from api.routes import catalog, champions, downloads, events, health, inference, jobs, models, predictions
 from api.serving import Roster
 from api.signals import on_ending
 from api.streams import Streams
+from api.uploads import Uploads
 from worker.db import Database
 from worker.janitor import Janitor
 from worker.leases import Leases
@@ -65,7 +66,9 @@ def create_app() -> FastAPI:
         responses=RESPONSES,
     )
     app.state.database, app.state.store, app.state.roster, app.state.streams = database, store, roster, streams
-    for resource in (jobs, events, models, champions, downloads, inference, catalog, health):
+    app.state.uploads = Uploads(config.max_image_bytes)
+    resources = (jobs, predictions, events, models, champions, downloads, inference, catalog, health)
+    for resource in resources:
         app.include_router(resource.router)
     add_handlers(app)
     document_predict(app)

@@ -37,7 +37,7 @@ class JobPublic(BaseModel):
     """A job."""
 
     id: str
-    kind: str = Field(description="train or tune")
+    kind: str = Field(description="train, tune or predict")
     state: str = Field(description="queued, running, paused, stopping, completed, failed or cancelled")
     stop_reason: str | None = Field(description="which limit ended it: trials, seconds, space_exhausted, …")
     error: str | None = Field(description="why it failed")
@@ -56,10 +56,25 @@ class JobPublic(BaseModel):
     finished_at: datetime | None
 
 
+class PredictionResult(BaseModel):
+    """What a predict job found. Accuracy is that of the label, whether or not the version abstained."""
+
+    images: int = Field(description="unusable ones included")
+    unusable: int
+    abstained: int
+    labelled: int = Field(description="images whose class is known")
+    accuracy: float | None = Field(description="share of those, 0 to 1")
+    confusion_matrix: list[list[int]] | None = Field(
+        description="of those: a row a true class, a column a predicted one"
+    )
+    classes: list[str]
+
+
 class JobDetail(JobPublic):
     """A job with what was asked and what happened."""
 
     spec: dict[str, Any]
+    result: PredictionResult | None = Field(None, description="what a job of kind predict found, once it has completed")
     history: list[Transition]
 
     @staticmethod

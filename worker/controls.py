@@ -17,7 +17,8 @@ from worker.errors import Conflict, NotFound
 from worker.journal import REQUEST, account, begin_again, begin_trial, end_trial, lock_job, move_job, note_job
 from worker.ledger import as_tune, spec_of
 from worker.once import Once, remember, remembered
-from worker.packs import end_pack, end_running, new_pack, running
+from worker.packs import drop, end_pack, end_running, new_pack, running
+from worker.retention import uploads
 from worker.settlement import end_job, reopen, settle, spent
 from worker.tables import Job, JobState, Measurement, Pack, Purpose, StopReason, Trial
 
@@ -45,6 +46,7 @@ class Controls:
                     unneeded += end_pack(session, pack)
                 session.flush()
                 account(session, job)
+                unneeded += drop(session, uploads(session, job))
                 job.stop_reason = StopReason.CANCELLED
                 end_job(session, job, JobState.CANCELLED, "cancelled by request", REQUEST)
             return job, unneeded
@@ -64,7 +66,8 @@ class Controls:
         with self.database.writing() as session:
             job = lock_job(session, job_id)
             if JobState(job.state).final:
-                raise Conflict(f"the job is {_where(job)}; raise its budget to let a completed one go on")
+                further = "post another" if job.predicts else "raise its budget to let a completed one go on"
+                raise Conflict(f"the job is {_where(job)}; {further}")
             if job.state == JobState.PAUSED:
                 move_job(session, job, _before_pause(session, job), "resumed by request", REQUEST)
                 settle(session, job, REQUEST)
@@ -76,7 +79,7 @@ class Controls:
         SpecError where the new budget is none, Conflict where more was begun already or the job cannot go on.
         """
         with self.database.writing() as session:
-            job = lock_job(session, job_id)
+            job = _locked_with_trials(session, job_id)
             if job.state not in (*GOING, JobState.COMPLETED) or _publishes(session, job):
                 raise Conflict(f"the job is {_where(job)}; its budget cannot be changed")
             spec = _with_budget(job, budget)
@@ -102,7 +105,7 @@ class Controls:
         with self.database.writing() as session:
             if (before := remembered(session, once)) is not None:
                 return _trial(session, before.job_id, cast("int", before.trial))
-            job = lock_job(session, job_id)
+            job = _locked_with_trials(session, job_id)
             _check_begins(session, job)
             suggestion = _searched(job).settled(params)
             trial = begin_trial(session, job, new_pack(session, job, job.reserved), REQUEST)
@@ -113,7 +116,7 @@ class Controls:
     def retry(self, job_id: str, number: int) -> Trial:
         """Let a failed trial run again, from its start; one that runs stays as it is. Conflict for any other."""
         with self.database.writing() as session:
-            job = lock_job(session, job_id)
+            job = _locked_with_trials(session, job_id)
             trial = _trial(session, job_id, number)
             if trial.state == TrialState.RUNNING:
                 return trial
@@ -154,6 +157,14 @@ def again(session: Session, job: Job, trial: Trial, why: str, by: str) -> None:
     if JobState(job.state).final:
         reopen(session, job, f"trial {trial.number} is {why}", by)
     begin_again(session, job, trial, new_pack(session, job, trial.number), why, by)
+
+
+def _locked_with_trials(session: Session, job_id: str) -> Job:
+    """A job, locked; Conflict where it is one without trials."""
+    job = lock_job(session, job_id)
+    if job.predicts:
+        raise Conflict("the job classifies images: it has no trials and no budget; post another to classify more")
+    return job
 
 
 def _open_packs(session: Session, job: Job) -> list[Pack]:

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import and_, func, or_, select
 from sqlmodel import Session, col
 
 from ml.records import Stop, TrialState
@@ -16,12 +16,18 @@ from worker.clock import now
 from worker.db import Database
 from worker.errors import LeaseLost
 from worker.journal import account, active_seconds, begin_trial, clock, lease, lock_job, move_job, note_job
-from worker.packs import end_pack, end_running, new_pack, part, running
+from worker.packs import drop, end_pack, end_running, new_pack, part, prediction_pack, running
+from worker.retention import uploads
 from worker.settlement import HOPELESS, settle
 from worker.tables import Job, JobState, Pack, Purpose, Trial
 
 MAX_DEATHS = 2  # trainers that may die on a trial alone before it counts as failed
 MAX_LOSSES = 5  # leases of a pack that may run out in a row before its trials are suspected
+# What could not be done, where the work of a pack that has no trials fails; the job fails with it.
+WITHOUT_TRIALS = {
+    Purpose.PUBLISH: "the winner could not be published",
+    Purpose.PREDICT: "the images could not be classified",
+}
 FIRST_WAIT, LONGEST_WAIT = 5.0, 300.0  # seconds until a pack that was lost again may be claimed; doubled each time
 
 
@@ -200,9 +206,9 @@ class Leases:
             part(session, pack, [moved])
         elif pack.deaths >= MAX_DEATHS:
             end_running(session, job, pack, TrialState.FAILED, how, self.owner)
-            if pack.purpose == Purpose.PUBLISH:
-                job.error = f"the winner could not be published: {how}"
-            unneeded = end_pack(session, pack)
+            if (what := WITHOUT_TRIALS.get(Purpose(pack.purpose))) is not None:
+                job.error = f"{what}: {how}"
+            unneeded = end_pack(session, pack) + drop(session, uploads(session, job))
             session.flush()
             account(session, job)
             settle(session, job, self.owner)
@@ -234,6 +240,8 @@ class Leases:
         job = session.scalar(_next_job())
         if job is None:
             return None
+        if job.predicts:
+            return self._taken(session, job, prediction_pack(session, job))
         pack = new_pack(session, job, job.reserved)
         taken = self._taken(session, job, pack)
         begin_trial(session, job, pack, self.owner)
@@ -280,7 +288,7 @@ def _out_of_time(session: Session, job: Job) -> bool:
 
 
 def _next_job() -> Any:
-    """Of the jobs that may begin a trial the one with the fewest packs at work, so that none waits for another."""
+    """Of the jobs that may begin a trial or classify the one with the fewest packs at work: none waits for another."""
     busy = (
         select(func.count())
         .select_from(Pack)
@@ -289,14 +297,15 @@ def _next_job() -> Any:
         .scalar_subquery()
     )
     elapsed = Job.active_seconds + func.coalesce(now() - col(Job.active_since), 0.0)
+    begins_trials = and_(
+        col(Job.state).in_([JobState.QUEUED, JobState.RUNNING]),
+        col(Job.reserved) < col(Job.trial_limit),
+        or_(col(Job.seconds_limit).is_(None), elapsed < col(Job.seconds_limit)),
+        or_(col(Job.best_trial).is_not(None), col(Job.failures) < HOPELESS),
+    )
     return (
         select(Job)
-        .where(
-            col(Job.state).in_([JobState.QUEUED, JobState.RUNNING]),
-            col(Job.reserved) < col(Job.trial_limit),
-            or_(col(Job.seconds_limit).is_(None), elapsed < col(Job.seconds_limit)),
-            or_(col(Job.best_trial).is_not(None), col(Job.failures) < HOPELESS),
-        )
+        .where(or_(begins_trials, and_(col(Job.kind) == "predict", col(Job.state) == JobState.QUEUED)))
         .order_by(busy, col(Job.created_at), col(Job.id))
         .limit(1)
         .with_for_update(of=Job)

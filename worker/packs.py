@@ -22,6 +22,14 @@ def new_pack(session: Session, job: Job, first: int) -> Pack:
     return pack
 
 
+def prediction_pack(session: Session, job: Job) -> Pack:
+    """The pack of a job that classifies images, made when it is claimed: a release that knows none begins none."""
+    pack = Pack(job_id=job.id, purpose=Purpose.PREDICT, key="", lanes=0)
+    session.add(pack)
+    session.flush()
+    return pack
+
+
 def running(session: Session, pack: Pack) -> list[Trial]:
     """The trials of a pack that have not ended, in the order of their numbers."""
     of_pack = (col(Trial.pack_id) == pack.id, col(Trial.state) == TrialState.RUNNING)

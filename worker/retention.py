@@ -2,7 +2,7 @@
 
 The best trial's, and those of trials that no other beats in everything: at least as good an objective with no more
 FLOPs and no more weights. The rest is removed, so that a thousand trials do not fill a disk. What a version was made of
-stays.
+stays. Images that were uploaded to be classified go when their job ends; what was answered stays.
 """
 
 from dataclasses import dataclass
@@ -69,6 +69,12 @@ def runner_up(session: Session, job: Job) -> tuple[int | None, float | None]:
         return None, None
     best = max(front, key=lambda one: (one.value, -one.number))
     return best.number, best.value if job.maximize else -best.value
+
+
+def uploads(session: Session, job: Job) -> list[Artifact]:
+    """The images that were uploaded for a job: once it has ended nobody needs them."""
+    of_job = (col(Artifact.job_id) == job.id, col(Artifact.kind) == "upload")
+    return list(session.scalars(select(Artifact).where(*of_job)))
 
 
 def _front(session: Session, job: Job) -> list[Standing]:

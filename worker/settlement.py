@@ -14,6 +14,9 @@ def settle(session: Session, job: Job, by: str | None) -> None:
     """Take a locked job as far as it can go: to publication, to its end, or nowhere while trials run or remain."""
     if JobState(job.state).final or job.state == JobState.PAUSED or _open_packs(session, job):
         return
+    if job.predicts:
+        _settle_prediction(session, job, by)
+        return
     reason = StopReason(job.stop_reason) if job.stop_reason else spent(session, job)
     if reason is None:
         return
@@ -27,6 +30,14 @@ def settle(session: Session, job: Job, by: str | None) -> None:
             detail = f"no more trials ({reason}); publishing trial {job.best_trial}"
             move_job(session, job, JobState.STOPPING, detail, by)
         session.add(Pack(job_id=job.id, purpose=Purpose.PUBLISH, key="", lanes=0))
+
+
+def _settle_prediction(session: Session, job: Job, by: str | None) -> None:
+    """End a job that classifies images, where it has its result or cannot have it."""
+    if job.error:
+        end_job(session, job, JobState.FAILED, job.error, by)
+    elif job.result is not None:
+        end_job(session, job, JobState.COMPLETED, f"{job.result['images']} images were looked at", by)
 
 
 def end_job(session: Session, job: Job, state: JobState, detail: str, by: str | None) -> None:

@@ -96,7 +96,7 @@ class Supervisor:
             self.leases.hold(claim, answer["full"])
         elif "away" in answer:
             self.leases.release(claim, wait=AWAY_SECONDS)
-        elif "published" not in answer:
+        elif "ended" not in answer:
             self.leases.release(claim)  # drained or paused; where it is lost this does nothing
 
     def _close(self, claim: Claim) -> None:

@@ -83,12 +83,17 @@ class Job(SQLModel, table=True):
     active_seconds: float = 0.0  # time with a pack leased, up to active_since
     active_since: float | None = None
     run: int = 1  # raised when a completed job goes on
-    # What a job of kind predict found: images, accuracy, confusion matrix.
+    # What a job of kind predict found: worker.prediction.Result as JSON.
     result: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
     sequence: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))  # the last change's number
     created_at: float = Field(index=True)
     started_at: float | None = None
     finished_at: float | None = None
+
+    @property
+    def predicts(self) -> bool:
+        """Whether it classifies images with a published version: it has no trials, and nothing to be extended."""
+        return self.kind == "predict"
 
 
 class Pack(SQLModel, table=True):
@@ -172,7 +177,8 @@ class Artifact(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     job_id: str = Field(foreign_key="job.id", index=True)
     trial: int  # number
-    kind: str  # checkpoint, onnx, predictions, or pack: all that it takes to go on with one
+    # checkpoint, onnx, predictions, upload: images to predict; or pack: all that it takes to go on with one.
+    kind: str
     # Of kind pack; `trial` is then its first.
     pack_id: int | None = Field(default=None, foreign_key="pack.id", index=True)
     path: str  # the key in the store

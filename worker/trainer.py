@@ -28,6 +28,8 @@ from worker.images import training_data
 from worker.leases import Claim
 from worker.ledger import Ledger, tune_spec
 from worker.logs import configure_logging
+from worker.predicting import Predicting
+from worker.prediction import predict
 from worker.publication import publish
 from worker.publishing import Publishing
 from worker.settings import settings
@@ -86,8 +88,11 @@ class Trainer:
         try:
             if claim.purpose == Purpose.PUBLISH:
                 publish(claim, self.publishing, self.store)
-                return {"published": claim.pack_id}
-            self.train(claim)
+                return {"ended": claim.pack_id}
+            if claim.purpose == Purpose.PREDICT and predict(claim, Predicting(self.database), self.store, self.orders):
+                return {"ended": claim.pack_id}
+            if claim.purpose == Purpose.TRAIN:
+                self.train(claim)
         except LeaseLost:
             return {"lost": claim.pack_id}
         except StorageFull as error:

@@ -74,13 +74,10 @@ def read_bytes(body: bytes, options: Options) -> Asked:
 @readers.register("application/x-npy")
 def read_npy(body: bytes, options: Options) -> Asked:
     """An array of numbers in numpy's format: one image, or a list of them along the first axis."""
-    array = _npy(body)
+    array = npy(body)
 
     def images(shape: Shape) -> Images:
-        several = array.ndim > 1 and array.shape not in (shape, shape[1:])
-        rows = array.reshape(len(array), -1) if several and len(array) else array.reshape(1, -1)
-        if rows.shape[1] != prod(shape):
-            raise BadInput("#", f"an array of {prod(shape)} numbers an image is needed, not {list(array.shape)}")
+        rows, several = rows_of(array, shape)
         return _canonical(of_array(_few(rows), shape, options.scale, several), options)
 
     return Asked(options, images)
@@ -130,7 +127,16 @@ def _lenient(body: bytes) -> Any:
         raise BadInput("#", "not valid JSON: no text in UTF-8, a number too long, or nested too deeply") from None
 
 
-def _npy(body: bytes) -> np.ndarray:
+def rows_of(array: np.ndarray, shape: Shape) -> tuple[np.ndarray, bool]:
+    """An array as a row an image, and whether it is a list of images; BadInput where it does not fit the shape."""
+    several = array.ndim > 1 and array.shape not in (shape, shape[1:])
+    rows = array.reshape(len(array), -1) if several and len(array) else array.reshape(1, -1)
+    if rows.shape[1] != prod(shape):
+        raise BadInput("#", f"an array of {prod(shape)} numbers an image is needed, not {list(array.shape)}")
+    return rows, several
+
+
+def npy(body: bytes) -> np.ndarray:
     """The array of an npy file; nothing is unpickled, and nothing larger than the body is made."""
     file = io.BytesIO(body)
     try:

@@ -64,13 +64,13 @@ CSV_PAGE = 500  # rows read at a time; no session is open while they are sent
 @router.post("/train", status_code=202)
 def train(spec: TrainSpec, ledger: LedgerDep, once: OnceDep, response: Response) -> JobDetail:
     """Train one network with fixed hyper-parameters."""
-    return _accepted(submit(ledger, spec, once), ledger, response)
+    return accepted(submit(ledger, spec, once), ledger.database, response)
 
 
 @router.post("/tune", status_code=202)
 def tune(spec: TuneSpec, ledger: LedgerDep, once: OnceDep, response: Response) -> JobDetail:
     """Search the hyper-parameters of one network."""
-    return _accepted(submit(ledger, spec, once), ledger, response)
+    return accepted(submit(ledger, spec, once), ledger.database, response)
 
 
 @router.get("")
@@ -200,10 +200,11 @@ def retry(job_id: JobId, number: TrialNumber, controls: ControlsDep) -> TrialPub
     return TrialPublic.of(trial)
 
 
-def _accepted(job: Job, ledger: LedgerDep, response: Response) -> JobDetail:
+def accepted(job: Job, database: Database, response: Response) -> JobDetail:
+    """The answer to the post of a job."""
     response.headers["Location"] = f"/jobs/{job.id}"
     response.headers["Retry-After"] = "1"
-    with ledger.database.reading() as session:
+    with database.reading() as session:
         return _detail(session, job)
 
 
@@ -223,7 +224,8 @@ def _detail(session: Session, job: Job) -> JobDetail:
     events = session.scalars(
         select(Event).where(col(Event.job_id) == job.id, col(Event.trial).is_(None)).order_by(col(Event.sequence))
     )
-    return JobDetail(**_summary(session, job), spec=job.spec, history=[JobDetail.transition(e) for e in events])
+    found = {"spec": job.spec, "result": job.result}
+    return JobDetail(**_summary(session, job), **found, history=[JobDetail.transition(e) for e in events])
 
 
 def _summary(session: Session, job: Job) -> dict[str, Any]:

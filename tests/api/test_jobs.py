@@ -123,11 +123,11 @@ def test_a_job_tells_how_far_it_is(api: TestClient, work: Work) -> None:
 
 
 def test_a_list_and_a_detail_agree(api: TestClient, work: Work) -> None:
-    """What the list says of a job is what the job says of itself, less the specification and the history."""
+    """What the list says of a job is what the job says of itself, less specification, result and history."""
     job = post(api)
     (listed,) = api.get("/jobs").json()["items"]
 
-    assert job.keys() - listed.keys() == {"spec", "history"}
+    assert job.keys() - listed.keys() == {"spec", "result", "history"}
     assert listed == {name: job[name] for name in listed}
 
 

@@ -28,6 +28,8 @@ ROUTES = [
     ("post", "/jobs/{job_id}/pause"),
     ("post", "/jobs/{job_id}/resume"),
     ("get", "/jobs/{job_id}/events"),
+    ("post", "/jobs/predict"),
+    ("get", "/jobs/{job_id}/predictions"),
     ("post", "/jobs/{job_id}/trials"),
     ("post", "/jobs/{job_id}/trials/{number}/cancel"),
     ("post", "/jobs/{job_id}/trials/{number}/retry"),
@@ -141,7 +143,7 @@ def test_a_post_answers_what_the_document_says(document: Document) -> None:
     """202 for jobs, 200 for predictions, with a schema; CSV beside JSON for trials."""
     responses = {(method, path): operation["responses"] for method, path, operation in operations(document)}
 
-    for path in ("/jobs/tune", "/jobs/train", "/jobs/{job_id}/cancel"):
+    for path in ("/jobs/tune", "/jobs/train", "/jobs/predict", "/jobs/{job_id}/cancel"):
         assert "202" in responses["post", path]
         assert "200" not in responses["post", path]
     assert "200" in responses["post", "/predict"]
@@ -196,6 +198,7 @@ VALID: dict[str, dict[str, Any]] = {
         "budget": {"seconds": 60, "epochs": 3},
         "seed": 7,
     },
+    "/jobs/predict": {"model": "shallow", "dataset": "mnist", "version": 1, "subset": "test", "canonical": True},
     "/predict": {"model": "shallow", "dataset": "mnist", "pixels": [0, 0.5, 1, 255] * 196, "scale": 255},
 }
 TEXTS = [
@@ -291,6 +294,13 @@ def test_no_tuning_job_makes_the_server_fail(predicting: TestClient, sent: Any) 
 def test_no_training_job_makes_the_server_fail(predicting: TestClient, sent: Any) -> None:
     """Whatever stands in place of a part of a valid job, it is accepted or refused."""
     holds(predicting, "/jobs/train", sent)
+
+
+@given(sent=mutated(VALID["/jobs/predict"]))
+@settings(max_examples=300, deadline=None)
+def test_no_predict_job_makes_the_server_fail(predicting: TestClient, sent: Any) -> None:
+    """Whatever stands in place of a part of a valid job, it is accepted or refused."""
+    holds(predicting, "/jobs/predict", sent)
 
 
 @given(sent=mutated(VALID["/predict"]))

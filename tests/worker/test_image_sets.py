@@ -1,0 +1,63 @@
+"""Images to be classified: nothing is lost on the way to the worker."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from ml.errors import CheckpointError
+from worker.image_sets import ImageSet, compact, in_unit, together
+
+BYTES = hnp.arrays(np.uint8, (3, 1, 2, 2))
+FLOATS = hnp.arrays(np.float32, (3, 1, 2, 2), elements=st.floats(0, 1, width=32))
+TEXTS = st.dictionaries(st.integers(0, 100), st.text(st.characters(codec="utf-8"), max_size=20), max_size=5)
+
+
+@given(pixels=FLOATS | BYTES.map(in_unit))
+def test_what_is_made_smaller_is_the_same_bit_for_bit(pixels: np.ndarray) -> None:
+    """Floats that are no whole number of 255ths stay floats."""
+    assert in_unit(compact(pixels)).tobytes() == pixels.tobytes()
+
+
+@given(pixels=BYTES)
+def test_bytes_stay_bytes(pixels: np.ndarray) -> None:
+    """A quarter of the size."""
+    assert np.array_equal(compact(in_unit(pixels)), pixels)
+
+
+@given(parts=st.lists(FLOATS | BYTES, min_size=1, max_size=4))
+def test_parts_of_both_kinds_are_put_together(parts: list[np.ndarray]) -> None:
+    """In their order, with the values that each has for a network."""
+    whole = together(parts)
+
+    assert in_unit(whole).tobytes() == np.concatenate([in_unit(part) for part in parts]).tobytes()
+
+
+@given(pixels=FLOATS | BYTES, errors=TEXTS, ids=TEXTS)
+def test_a_file_holds_all_of_a_set(pixels: np.ndarray, errors: dict[int, str], ids: dict[int, str]) -> None:
+    """Pixels, places, labels, errors and ids, whatever texts they are."""
+    images = ImageSet(pixels, np.array([0, 2, 5]), np.array([-1, 3, 9]), errors, ids)
+    found = ImageSet.of_bytes(images.to_bytes(), "name")
+
+    assert found.pixels.dtype == pixels.dtype
+    assert found.pixels.tobytes() == pixels.tobytes()
+    assert (found.places.tolist(), found.labels.tolist()) == ([0, 2, 5], [-1, 3, 9])
+    assert (found.errors, found.ids) == (errors, ids)
+
+
+@given(size=st.integers(1, 10))
+def test_parts_are_the_whole(size: int) -> None:
+    """Each image once, in order, at most so many at a time."""
+    images = ImageSet(np.arange(28, dtype=np.uint8).reshape(7, 1, 2, 2), np.arange(7), np.arange(7) % 3)
+    parts = list(images.parts(size))
+
+    assert all(len(part) <= size for part in parts)
+    assert np.concatenate([part.pixels for part in parts]).tobytes() == images.pixels.tobytes()
+    assert np.concatenate([part.labels for part in parts]).tolist() == images.labels.tolist()
+
+
+def test_another_file_is_no_set() -> None:
+    """It is refused by its name."""
+    with pytest.raises(CheckpointError, match="other"):
+        ImageSet.of_bytes(b"other", "other")

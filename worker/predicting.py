@@ -1,0 +1,187 @@
+"""Predict jobs as rows: which version is asked, which images it is given, and what it answered."""
+
+import secrets
+from dataclasses import dataclass
+from typing import Any, cast
+
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import select
+from sqlmodel import Session, col
+
+from ml.artifacts import Saved
+from ml.datasets import SplitName, datasets
+from worker.db import Database
+from worker.errors import Conflict, NotFound
+from worker.image_sets import Subset
+from worker.journal import REQUEST, account, clock, note_job
+from worker.leases import Claim, fence
+from worker.once import Once, remember, remembered
+from worker.packs import drop, end_pack
+from worker.registry import find_version
+from worker.retention import uploads
+from worker.settlement import settle
+from worker.tables import Artifact, Champion, Job, JobState, ModelVersion, TestOpening
+
+Stored = tuple[str, Saved]  # a file's key in the store, and what was written there
+
+
+class PredictSpec(BaseModel):
+    """What a predict job does: a version, once and for all, and the images that it is given."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    version: int
+    dataset: str
+    subset: Subset | None = None  # of the data set; None where images were uploaded
+    canonical: bool = False  # whether they are brought to the data set's own form first
+
+    @property
+    def opens_test(self) -> bool:
+        """Whether test images are among them."""
+        return self.subset in ("test", "all")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The work of a claimed pack that predicts."""
+
+    spec: PredictSpec
+    version: ModelVersion
+    graph: Artifact
+    split: SplitName  # of the version; with the seed of its job it says which images trained and which validated it
+    seed: int
+    upload: Artifact | None
+
+
+def asked_version(database: Database, model: str, version: int | None, dataset: str | None) -> ModelVersion:
+    """The version that a request means, by default the champion of its data set, by default of mnist.
+
+    NotFound where there is none, or it was trained on another data set.
+    """
+    with database.reading() as session:
+        if version is None:
+            return _champion(session, model, dataset or "mnist")
+        found = find_version(session, model, version)
+    if dataset not in (None, found.dataset):
+        raise NotFound(f"version {version} of {model} was trained on {found.dataset}")
+    return found
+
+
+def check_images(version: ModelVersion) -> None:
+    """Conflict where the data set is another than the one that a version was trained on, though it has its name."""
+    if datasets[version.dataset].sha256 != version.dataset_sha256:
+        name = f"version {version.version} of {version.model}"
+        raise Conflict(f"{name} was trained on other images than {version.dataset} has now; upload those it shall see")
+
+
+def upload_key(version: ModelVersion) -> str:
+    """A new key for images that a version shall see.
+
+    They lie with the job that it comes from, which exists already, so that the janitor finds them where a process died
+    before the job that needs them was written down.
+    """
+    return f"{version.job_id}/uploads/{secrets.token_hex(8)}.safetensors"
+
+
+class Predicting:
+    """What predict jobs read and write: whoever accepts them, and whoever holds the lease."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def accept(
+        self, version: ModelVersion, spec: PredictSpec, upload: Stored | None = None, once: Once | None = None
+    ) -> tuple[Job, bool]:
+        """Write a new job down, with the images that were stored for it; the job, and whether it is new.
+
+        The job of before where the request has been answered already; KeyReused where its key was another's.
+        """
+        with self.database.writing() as session:
+            if (before := remembered(session, once)) is not None:
+                return session.get_one(Job, before.job_id), False
+            job = Job(
+                id=secrets.token_hex(6),
+                kind="predict",
+                spec=spec.model_dump(mode="json"),
+                state=JobState.QUEUED,
+                model=spec.model,
+                dataset=spec.dataset,
+                dataset_sha256=version.dataset_sha256,
+                maximize=True,
+                trial_limit=0,
+                created_at=clock(session),
+            )
+            session.add(job)
+            note_job(session, job, None, REQUEST)
+            if upload is not None:
+                session.add(_artifact(session, job, "upload", upload))
+            remember(session, once, job.id)
+            return job, True
+
+    def work(self, claim: Claim) -> Prediction:
+        """What there is to do for a claimed pack; LeaseLost where another has claimed it or the job was cancelled."""
+        with self.database.writing() as session:
+            job, _ = fence(session, claim)
+            spec = PredictSpec.model_validate(job.spec)
+            version = find_version(session, spec.model, spec.version)
+            graph = session.get_one(Artifact, version.onnx_id)
+            seed = int(session.get_one(Job, version.job_id).spec["seed"])
+            upload = next(iter(uploads(session, job)), None)
+            return Prediction(spec, version, graph, cast("SplitName", version.split), seed, upload)
+
+    def open_test(self, claim: Claim, version: ModelVersion) -> None:
+        """Write down that the test images are about to be looked at, once a run of a job."""
+        with self.database.writing() as session:
+            job, _ = fence(session, claim)
+            of_run = (col(TestOpening.job_id) == job.id, col(TestOpening.run) == job.run)
+            if session.scalar(select(TestOpening).where(*of_run)) is None:
+                opening = TestOpening(
+                    dataset_sha256=job.dataset_sha256,
+                    split=version.split,
+                    job_id=job.id,
+                    run=job.run,
+                    version_id=version.id,
+                    at=clock(session),
+                )
+                session.add(opening)
+
+    def finish(self, claim: Claim, answers: Stored, result: dict[str, Any]) -> list[str]:
+        """Write down what was found, and end pack and job with it; the paths of files that no row needs any more.
+
+        LeaseLost where another has claimed the pack or the job was cancelled.
+        """
+        with self.database.writing() as session:
+            job, pack = fence(session, claim)
+            owner = pack.lease_owner
+            session.add(_artifact(session, job, "predictions", answers))
+            job.result = result
+            account(session, job)
+            unneeded = end_pack(session, pack) + drop(session, uploads(session, job))
+            session.flush()
+            account(session, job)
+            settle(session, job, owner)
+            return unneeded
+
+    def answers(self, job_id: str) -> tuple[Job, Artifact | None]:
+        """A job, and the file of what it answered, None where there is none; NotFound where there is no such job."""
+        with self.database.reading() as session:
+            job = session.get(Job, job_id)
+            if job is None:
+                raise NotFound("there is no such job; GET /jobs lists them")
+            of_job = (col(Artifact.job_id) == job_id, col(Artifact.kind) == "predictions")
+            return job, session.scalar(select(Artifact).where(*of_job))
+
+
+def _champion(session: Session, model: str, dataset: str) -> ModelVersion:
+    reigning = session.get(Champion, (model, dataset))
+    if reigning is None:
+        raise NotFound(f"no version of {model} trained on {dataset} is published; POST /jobs/tune makes one")
+    return session.get_one(ModelVersion, reigning.version_id)
+
+
+def _artifact(session: Session, job: Job, kind: str, stored: Stored) -> Artifact:
+    path, saved = stored
+    session.flush()  # the job that it refers to
+    at = clock(session)
+    return Artifact(job_id=job.id, trial=0, kind=kind, path=path, sha256=saved.sha256, size=saved.size, created_at=at)
