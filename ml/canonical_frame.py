@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from ml.layers import Shape
+
 LEANS = (-0.35, 0.6)  # pixels to the right a pixel upwards: nine tenths of MNIST lean so; what leans more is set back
 STRAIGHT = 0.03  # a lean that is nearer to these than that is left alone
 FAINT = 8  # of 255: what is fainter is not drawn, so that a box is as large as it looks
@@ -23,6 +25,12 @@ class Form:
 # "normalized to fit in a 20x20 pixel box while preserving their aspect ratio … centered in a 28x28 image by computing
 # the center of mass of the pixels", http://yann.lecun.com/exdb/mnist/
 MNIST = Form(28, 28, 20)
+
+
+def form_of(shape: Shape) -> Form:
+    """The form of images of this shape, (channels, height, width): MNIST's, or else ink that fills the frame."""
+    height, width = shape[-2:]
+    return MNIST if (height, width) == (MNIST.height, MNIST.width) else Form(height, width, min(height, width))
 
 
 def cropped(ink: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from ml.calibration import UNCALIBRATED, Calibration
 from ml.canonical import canonical
+from ml.canonical_frame import form_of
 from ml.predict import Predictor
 from worker.book import Orders
 from worker.errors import LeaseLost
@@ -148,4 +149,5 @@ def _in_form(pixels: np.ndarray) -> np.ndarray:
     if pixels.shape[1] != 1:
         return pixels
     greys = np.rint(pixels[:, 0] * 255).astype(np.uint8)
-    return in_unit(np.stack([canonical(grey).pixels for grey in greys])[:, None])
+    form = form_of(pixels.shape)
+    return in_unit(np.stack([canonical(grey, form).pixels for grey in greys])[:, None])

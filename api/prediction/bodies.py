@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
@@ -14,7 +14,8 @@ from api.errors import BadInput
 from api.prediction.options import Options
 from api.prediction.pictures import decoded, naive
 from api.prediction.pixels import WHITE, Images, many_images, of_array, one_image
-from ml.canonical import canonical
+from ml.canonical import Canonical, canonical
+from ml.canonical_frame import form_of
 from ml.layers import Shape
 from ml.registry import Registry
 
@@ -98,11 +99,11 @@ def read_jpeg(body: bytes, options: Options) -> Asked:
 def _picture(body: bytes, form: str, options: Options) -> Asked:
     def images(shape: Shape) -> Images:
         grey = decoded(body, form)
-        if options.canonical is False:
+        if options.canonical is False or shape[0] != 1:
             return of_array(naive(grey, shape).reshape(1, -1), shape, options.scale or WHITE, several=False)
-        found = canonical(grey, (shape[1], shape[2]))
+        found = canonical(grey, form_of(shape))
         opened = of_array(found.pixels.reshape(1, -1), shape, WHITE, several=False)
-        return opened.reported([found.report])
+        return opened.reported([_told(found)])
 
     return Asked(options, images)
 
@@ -164,8 +165,12 @@ def _canonical(images: Images, options: Options) -> Images:
     """The images in the data set's own form, where that was asked for."""
     if not options.canonical or not len(images.pixels) or images.pixels.shape[1] != 1:
         return images
-    height, width = images.pixels.shape[2:]
     greys = np.rint(images.pixels[:, 0] * WHITE).astype(np.uint8)
-    found = [canonical(grey, (height, width)) for grey in greys]
+    found = [canonical(grey, form_of(images.pixels.shape)) for grey in greys]
     pixels = np.stack([each.pixels for each in found])[:, None] / np.float32(WHITE)
-    return images.reported([each.report for each in found], pixels)
+    return images.reported([_told(each) for each in found], pixels)
+
+
+def _told(found: Canonical) -> dict[str, Any]:
+    """What was changed, and the pixels that the network is fed, 0 to 255."""
+    return {**asdict(found.report), "pixels": found.pixels.tolist()}
