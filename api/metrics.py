@@ -14,7 +14,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
-from api.meter import LABELS, registry
+from api.meter import LABELS, count, registry
 from api.served import Served
 
 LEAST_SHARE = 1e-4  # a class that was never predicted counts as this share, so that the drift stays finite
@@ -23,6 +23,7 @@ LEAST_IMAGES = 100  # of fewer images nothing is said about drift
 
 def exposition(champions: Iterable[Served]) -> bytes:
     """All figures in Prometheus' text format."""
+    count()
     shown = CollectorRegistry()
     if not _of_all_processes(shown):
         shown.register(_Families(list(registry.collect())))
@@ -33,6 +34,7 @@ def exposition(champions: Iterable[Served]) -> bytes:
 
 def end_process(pid: int) -> None:
     """Take what this process has waiting out of the sum over all."""
+    count()
     if _of_all_processes(CollectorRegistry()):
         mark_process_dead(pid)  # type: ignore[no-untyped-call]
 

@@ -15,6 +15,7 @@ from sqlalchemy import select
 from sqlmodel import col
 
 from api.errors import NotLoaded
+from api.meter import count
 from api.prediction.batcher import Queue
 from api.prediction.options import Options
 from api.served import Served, load
@@ -200,6 +201,7 @@ class Roster:
                 self.refresh()
             except Exception as error:  # the boundary of a thread: the database may be away; what is loaded goes on
                 log.warning("could not look for champions", error=str(error))
+            count()  # what was answered since the last look
             self._pause(asked)
 
     def _pause(self, looked: int) -> None:

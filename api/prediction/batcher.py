@@ -16,6 +16,7 @@ import numpy as np
 
 from api.errors import Busy
 from api.prediction.answered import Answered, Batch
+from api.prediction.pixels import as_floats
 from ml.predict import MAX_BATCH
 
 MAX_QUEUED = 8192  # images that wait, of all networks together: more is refused rather than kept waiting
@@ -45,7 +46,7 @@ class Queue:
 
 @dataclass(slots=True)
 class _Question:
-    pixels: np.ndarray  # float32 [n, channels, height, width]
+    pixels: np.ndarray
     answer: asyncio.Future[Answered]
     asked: float  # when, by perf_counter
 
@@ -63,7 +64,7 @@ class Batcher:
         self._running = False
 
     def ask(self, pixels: np.ndarray) -> asyncio.Future[Answered]:
-        """The answer for float32 pixels [n, channels, height, width] in 0..1, as it will come; Busy at once."""
+        """The answer for pixels as `Images` has them, as it will come; Busy at once."""
         self._queue.enter(len(pixels))
         loop = asyncio.get_running_loop()
         question = _Question(pixels, loop.create_future(), perf_counter())
@@ -129,6 +130,10 @@ class Batcher:
 
 
 def _together(questions: list[_Question]) -> np.ndarray:
+    """The pixels of all questions, float32 in 0..1."""
     if len(questions) == 1:
-        return questions[0].pixels
-    return np.concatenate([question.pixels for question in questions])
+        return as_floats(questions[0].pixels)
+    parts = [question.pixels for question in questions]
+    if all(part.dtype == np.uint8 for part in parts):
+        return as_floats(np.concatenate(parts))
+    return np.concatenate([as_floats(part) for part in parts])

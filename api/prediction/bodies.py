@@ -13,7 +13,7 @@ import orjson
 from api.errors import BadInput
 from api.prediction.options import Options
 from api.prediction.pictures import decoded, naive
-from api.prediction.pixels import WHITE, Images, many_images, of_array, one_image
+from api.prediction.pixels import WHITE, Images, as_floats, many_images, of_array, one_image
 from ml.canonical import Canonical, canonical
 from ml.canonical_frame import form_of
 from ml.layers import Shape
@@ -165,7 +165,7 @@ def _canonical(images: Images, options: Options) -> Images:
     """The images in the data set's own form, where that was asked for."""
     if not options.canonical or not len(images.pixels) or images.pixels.shape[1] != 1:
         return images
-    greys = np.rint(images.pixels[:, 0] * WHITE).astype(np.uint8)
+    greys = np.rint(as_floats(images.pixels)[:, 0] * WHITE).astype(np.uint8)
     found = [canonical(grey, form_of(images.pixels.shape)) for grey in greys]
     pixels = np.stack([each.pixels for each in found])[:, None] / np.float32(WHITE)
     return images.reported([_told(each) for each in found], pixels)

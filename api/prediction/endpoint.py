@@ -11,12 +11,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
 from api.errors import BadInput, Busy, answer_to
-from api.meter import requests_of, was_read
+from api.meter import was_answered, was_read
 from api.prediction import answers
 from api.prediction.answered import Answered
 from api.prediction.bodies import readers
 from api.prediction.options import Options
-from api.prediction.pixels import Images
+from api.prediction.pixels import Images, as_floats
 from api.prediction.saliency import covered, saliency
 from api.served import Served
 from api.serving import Roster
@@ -42,27 +42,23 @@ class Predict:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read, ask, answer, and count; problems too."""
-        try:
-            await self._respond(scope, receive, send)
-        except Exception as error:  # the boundary of a request
-            response = answer_to(Request(scope), error)
-            requests_of(response.status_code).inc()
-            await response(scope, receive, send)
-
-    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] != "POST":
-            raise HTTPException(405)
-        kind = _kind(scope["headers"])
-        options = Options.of_query(scope["query_string"])
         held = [0]
         try:
+            if scope["method"] != "POST":
+                raise HTTPException(405)
+            kind, options = _kind(scope["headers"]), Options.of_query(scope["query_string"])
             body = await self._body(receive, held)
             answer = await self._answer(kind, body, options)
         except ClientDisconnect:
             return
+        except Exception as error:  # the boundary of a request
+            response = answer_to(Request(scope), error)
+            was_answered(response.status_code)
+            await response(scope, receive, send)
+            return
         finally:
             self._bytes -= held[0]
-        requests_of(200).inc()
+        was_answered(200)
         await send({**OK, "headers": [JSON, (b"content-length", b"%d" % len(answer))]})
         await send({"type": "http.response.body", "body": answer})
 
@@ -88,15 +84,15 @@ class Predict:
     async def _answer(self, kind: str, body: bytes, options: Options) -> bytes:
         began = perf_counter()
         is_long = kind.startswith("image/") or len(body) > LARGE_BYTES
-        asked = await self._do(is_long, readers[kind], body, options)
+        asked = await self._in_thread(readers[kind], body, options) if is_long else readers[kind](body, options)
         options = asked.options
         is_long = is_long or bool(options.canonical)
-        if options.version is None:  # what is wrong with the images is told even while nobody can answer
-            images = await self._do(is_long, asked.images, datasets[options.dataset].shape)
-            served = await self.roster.served_for(options)
-        else:
-            served = await self.roster.served_for(options)
-            images = await self._do(is_long, asked.images, served.predictor.shape)
+        # What is wrong with images is told even while nobody can answer; only of a version the shape must be asked for.
+        served = None if options.version is None else await self.roster.served_for(options)
+        shape = datasets[options.dataset].shape if served is None else served.predictor.shape
+        images = await self._in_thread(asked.images, shape) if is_long else asked.images(shape)
+        if served is None:
+            served = self.roster.look(options) or await self.roster.served_for(options)
         was_read(perf_counter() - began)
         if images.several:
             return await self._several(served, images, options)
@@ -113,15 +109,13 @@ class Predict:
         return answers.several(served, images, answered, options)
 
     async def _saliency(self, served: Served, images: Images, answered: Answered) -> list[list[float]]:
-        (image,), (label,) = images.pixels, answered.labels
-        parts = await served.batcher.ask(await self._do(True, covered, image))
-        return await self._do(True, saliency, image.shape, float(answered.raw[0, label]), parts.raw[:, label])
+        (image,), (label,) = as_floats(images.pixels), answered.labels
+        parts = await served.batcher.ask(await self._in_thread(covered, image))
+        return await self._in_thread(saliency, image.shape, float(answered.raw[0, label]), parts.raw[:, label])
 
-    async def _do(self, in_thread: bool, function: Callable[..., T], *arguments: Any) -> T:
-        """What a function returns; what takes long does not keep the event loop from others."""
-        if not in_thread:
-            return function(*arguments)
-        return await asyncio.get_running_loop().run_in_executor(self.executor, function, *arguments)
+    def _in_thread(self, function: Callable[..., T], *arguments: Any) -> "asyncio.Future[T]":
+        """What a function will return; what takes long does not keep the event loop from others."""
+        return asyncio.get_running_loop().run_in_executor(self.executor, function, *arguments)
 
 
 def _kind(headers: list[tuple[bytes, bytes]]) -> str:

@@ -16,11 +16,11 @@ WHITE = 255
 _WHITE = np.float32(WHITE)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Images:
     """Images to classify, of which some may be unusable."""
 
-    pixels: np.ndarray  # float32 [n, channels, height, width] in 0..1, those that can be used
+    pixels: np.ndarray  # [n, channels, height, width], those that can be used: float32 in 0..1, or uint8 of 0..255
     scales: list[int]  # n values: what was taken for white
     errors: dict[int, str] = field(default_factory=dict)  # by place among all that were sent: why one cannot be used
     reports: list[dict[str, Any]] | None = None  # n of them, where the images were brought to another form
@@ -44,7 +44,7 @@ def one_image(values: Any, shape: Shape, scale: int | None, plain: bool) -> Imag
     found = _bytes(values, prod(shape)) if plain else None
     # Without its zeros and ones something is left: a value exceeds 1. Half a microsecond; numpy's max takes five.
     if found is not None and (scale == WHITE or (scale is None and found.lstrip(b"\0\1"))):
-        return Images(_divided(np.frombuffer(found, np.uint8)).reshape(1, *shape), [WHITE])
+        return Images(np.frombuffer(found, np.uint8).reshape(1, *shape), [WHITE])
     row = np.frombuffer(found, np.uint8) if found is not None else _numbers(values, shape, "#/pixels")
     pixels, scales, errors = in_unit(row[None], scale)
     if errors:
@@ -76,10 +76,10 @@ def of_array(rows: np.ndarray, shape: Shape, scale: int | None, several: bool) -
 
 
 def in_unit(rows: np.ndarray, scale: int | None) -> tuple[np.ndarray, list[int], dict[int, str]]:
-    """The good ones of numbers [n, features] as float32 in 0..1, their scales, and what is wrong with the others."""
+    """The good ones of numbers [n, features], as `Images` has them, their scales, and what is wrong with the others."""
     largest = rows.max(1)
     if rows.dtype == np.uint8 and scale != 1 and (scale or largest.min() > 1):
-        return _divided(rows), [WHITE] * len(rows), {}
+        return rows, [WHITE] * len(rows), {}
     smallest = rows.min(1)
     scales = np.full(len(rows), scale) if scale else np.where(largest <= 1, 1, WHITE)
     good = (smallest >= 0) & (largest <= scales)  # false for NaN, and for infinity
@@ -97,9 +97,11 @@ def _several(rows: np.ndarray, shape: Shape, scale: int | None, errors: dict[int
     return Images(pixels.reshape(-1, *shape), scales, errors, several=True)
 
 
-def _divided(rows: np.ndarray) -> np.ndarray:
-    """Uint8 numbers of 0..255 as float32 in 0..1."""
-    divided: np.ndarray = np.divide(rows, _WHITE, dtype=np.float32)
+def as_floats(pixels: np.ndarray) -> np.ndarray:
+    """Pixels as `Images` has them as float32 in 0..1; bytes are divided here, all of a batch at once."""
+    if pixels.dtype != np.uint8:
+        return pixels
+    divided: np.ndarray = np.divide(pixels, _WHITE, dtype=np.float32)
     return divided
 
 
