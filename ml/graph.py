@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 
-from ml.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU, Shape, shapes
+from ml.layers import Conv2d, Dropout, Flatten, Layer, Linear, MaxPool2d, ReLU, Shape, shapes
 
 OPSET = 21
 IR_VERSION = 10  # the newest that ONNX Runtime 1.20 and later read
@@ -16,6 +16,7 @@ IR_VERSION = 10  # the newest that ONNX Runtime 1.20 and later read
 _NODES: dict[type[Layer], Callable[[Any, str, str, str], NodeProto]] = {
     Flatten: lambda layer, x, y, prefix: helper.make_node("Flatten", [x], [y], axis=1),
     ReLU: lambda layer, x, y, prefix: helper.make_node("Relu", [x], [y]),
+    Dropout: lambda layer, x, y, prefix: helper.make_node("Identity", [x], [y]),  # it is for training only
     Linear: lambda layer, x, y, prefix: helper.make_node(
         "Gemm", [x, f"{prefix}.weight", f"{prefix}.bias"], [y], transB=1
     ),

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ml.kernels import coefficients
 from ml.optimizers import Adam, Optimizer, Sgd
+from ml.recipes import PLAIN, LaneRecipe
+from ml.schedules import NUMBERS, coefficients
 
 
 def order_of(optimizers: Sequence[Optimizer]) -> list[int]:
@@ -24,10 +25,17 @@ class Hyper:
     """The coefficients of lanes that stand in the order of `order_of`.
 
     bounds int64 [2]: lanes up to the first follow Adam, up to the second SGD with momentum, the others plain SGD.
-    rate: the step size, for Adam divided by 1 - β1ᵗ; root: 1 / √(1 - β2ᵗ); decay; momentum: each [lanes].
+    rate: the step size, for Adam divided by 1 - β1ᵗ; root: 1 / √(1 - β2ᵗ); decay; momentum; smoothing of the labels:
+    each [lanes].
     """
 
-    def __init__(self, optimizers: Sequence[Optimizer], steps: Sequence[int], dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        optimizers: Sequence[Optimizer],
+        steps: Sequence[int],
+        dtype: torch.dtype,
+        recipes: Sequence[LaneRecipe] | None = None,
+    ) -> None:
         ranks = [_rank(optimizer) for optimizer in optimizers]
         kind = torch.empty(0, dtype=dtype).numpy().dtype
         self.bounds = np.array([ranks.count(0), len(ranks) - ranks.count(2)])
@@ -38,10 +46,20 @@ class Hyper:
         self.rate, self.root = np.empty_like(self.decay), np.empty_like(self.decay)
         self._rates = np.array([o.learning_rate for o in optimizers])
         self._adam = np.array(ranks) == 0
+        recipes = recipes or [PLAIN] * len(optimizers)
+        self._schedules = np.array([NUMBERS[recipe.schedule] for recipe in recipes])
+        self._lengths = np.array([recipe.steps for recipe in recipes])
+        self.smoothing = np.array([recipe.label_smoothing for recipe in recipes], kind)
+        self._fresh = np.array([1 - (recipe.ema_decay or 0.0) for recipe in recipes], kind)
 
     def advance(self) -> None:
         """Make the coefficients those of the next step."""
-        coefficients(self.steps, self._rates, self._adam, self.rate, self.root)
+        settings = (self._rates, self._adam, self._schedules, self._lengths)
+        coefficients(self.steps, *settings, self.rate, self.root)
+
+    def fresh(self) -> np.ndarray:
+        """The share of the newest weights in the moving average, [lanes]: all at first, and where there is none."""
+        return np.where(self.steps > 1, self._fresh, self._fresh.dtype.type(1))
 
     def rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Rate, root, decay and momentum."""

@@ -9,25 +9,11 @@ are walked row by row come flattened, because a view of a row costs more than a 
 NaN and infinity keep their meaning: of LLVM's fast-math flags those that assume their absence are left out.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from numba import njit, uint64
+from numba import uint64
 
+from ml.compiling import compiled
 from ml.optimizers import ADAM_BETAS, ADAM_EPSILON
-
-
-def _compiled(function: Callable[..., None]) -> Callable[..., None]:
-    """Compile at the first call, or take what an earlier process compiled from the cache."""
-    flags = {"contract", "reassoc", "nsz"}
-    options: dict[str, Any] = {"nogil": True, "fastmath": flags, "error_model": "numpy"}
-    try:
-        compiled: Callable[..., None] = njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder that this user may write to: compile in every process
-        compiled = njit(**options)(function)
-    return compiled
-
 
 BETA1, BETA2 = ADAM_BETAS
 EPSILON = ADAM_EPSILON
@@ -35,16 +21,7 @@ REST1, REST2 = 1 - BETA1, 1 - BETA2
 BLOCK = 32  # rows of a first layer that a batch meets together
 
 
-@_compiled
-def coefficients(steps, rates, adam, rate, root):
-    """Count a step of every lane, and make rate and root what `hyper.Hyper` says they are."""
-    for k in range(steps.shape[0]):
-        steps[k] += 1
-        rate[k] = rates[k] / (1 - BETA1 ** steps[k]) if adam[k] else rates[k]
-        root[k] = (1 - BETA2 ** steps[k]) ** -0.5 if adam[k] else 1.0
-
-
-@_compiled
+@compiled
 def lit_pixels(images, indices, scale, counts, pixels, values):
     """List which pixels of each image of a batch are not dark, in their order.
 
@@ -60,7 +37,7 @@ def lit_pixels(images, indices, scale, counts, pixels, values):
         counts[b] = count
 
 
-@_compiled
+@compiled
 def by_pixel(counts, pixels, values, lit_counts, rows, lit_values):
     """Turn the lists of `lit_pixels` round: at each pixel, which images of the batch are not dark.
 
@@ -79,7 +56,7 @@ def by_pixel(counts, pixels, values, lit_counts, rows, lit_values):
     lit_counts[bias] = counts.shape[0]
 
 
-@_compiled
+@compiled
 def _add_listed(out, o, n, x, rows, values, first, last):
     """Add values × the listed rows of x [rows × n], from first to last of the list, to out[o : o + n].
 
@@ -101,7 +78,7 @@ def _add_listed(out, o, n, x, rows, values, first, last):
         c += 1
 
 
-@_compiled
+@compiled
 def wide_forward(weight, counts, pixels, values, out):
     """Multiply the images of `lit_pixels` by weight [pixels + 1, columns], whose last row is the bias.
 
@@ -121,14 +98,14 @@ def wide_forward(weight, counts, pixels, values, out):
             _add_listed(result, uint64(b) * n, n, flat, pixels[b], values[b], first, done[b])
 
 
-@_compiled
+@compiled
 def _decay(row, w, o, n, decay):
     """Add weight decay to the gradient of the row at o."""
     for j in range(n):
         row[j] += decay[j] * w[o + j]
 
 
-@_compiled
+@compiled
 def _adam(w, m, v, o, g, first, last, rate, root):
     """Adam's step for columns first..last of the row at o, by torch's formula with per-column coefficients."""
     b1, a1, b2, a2 = w.dtype.type(BETA1), w.dtype.type(REST1), w.dtype.type(BETA2), w.dtype.type(REST2)
@@ -141,7 +118,7 @@ def _adam(w, m, v, o, g, first, last, rate, root):
         w[o + j] -= rate[j] * mean / (np.sqrt(square) * root[j] + eps)
 
 
-@_compiled
+@compiled
 def _momentum(w, m, o, g, first, last, rate, momentum):
     """SGD's step with momentum."""
     for j in range(first, last):
@@ -150,14 +127,14 @@ def _momentum(w, m, o, g, first, last, rate, momentum):
         w[o + j] -= rate[j] * velocity
 
 
-@_compiled
+@compiled
 def _sgd(w, o, g, first, last, rate):
     """SGD's step without momentum."""
     for j in range(first, last):
         w[o + j] -= rate[j] * g[j]
 
 
-@_compiled
+@compiled
 def _adam_dark(w, m, v, o, first, last, rate, root):
     """`_adam` where the gradient is 0."""
     b1, b2, eps = w.dtype.type(BETA1), w.dtype.type(BETA2), w.dtype.type(EPSILON)
@@ -169,7 +146,7 @@ def _adam_dark(w, m, v, o, first, last, rate, root):
         w[o + j] -= rate[j] * mean / (np.sqrt(square) * root[j] + eps)
 
 
-@_compiled
+@compiled
 def _momentum_dark(w, m, o, first, last, rate, momentum):
     """`_momentum` where the gradient is 0."""
     for j in range(first, last):
@@ -178,14 +155,14 @@ def _momentum_dark(w, m, o, first, last, rate, momentum):
         w[o + j] -= rate[j] * velocity
 
 
-@_compiled
+@compiled
 def _clear(row, n):
     """Set a row to 0; a slice's assignment takes several times as long."""
     for j in range(n):
         row[j] = 0
 
 
-@_compiled
+@compiled
 def wide_update(
     weight, m, v, asleep, delta, counts, rows, values, ends, bounds, still, rate, root, decay, momentum
 ):  # fmt: skip
@@ -220,7 +197,7 @@ def wide_update(
         _sgd(w, o, row, heavy, n, rates)
 
 
-@_compiled
+@compiled
 def lane_update(weight, gradient, m, v, bounds, rate, root, decay, momentum):
     """One optimizer step of weight [lanes, n], given its gradient; coefficients are a number a lane."""
     b1, a1 = weight.dtype.type(BETA1), weight.dtype.type(REST1)
@@ -244,7 +221,7 @@ def lane_update(weight, gradient, m, v, bounds, rate, root, decay, momentum):
                 w[j] -= s * (g[j] + decayed * w[j])
 
 
-@_compiled
+@compiled
 def _add_rows(out, o, o_step, factor, x, i, i_step, n, rows):
     """`_add` for several rows, each a step further on."""
     for _ in range(rows):
@@ -254,7 +231,7 @@ def _add_rows(out, o, o_step, factor, x, i, i_step, n, rows):
         i += i_step
 
 
-@_compiled
+@compiled
 def _touched(b, c, py, px, size, high, wide, n):
     """Where one pixel meets outputs [batch, high, wide, n] and kernels [channels, size, size, n], both axes reversed.
 
@@ -266,7 +243,7 @@ def _touched(b, c, py, px, size, high, wide, n):
     return o, i, uint64(min(wide, px + 1) - first) * n, min(high, py + 1) - top
 
 
-@_compiled
+@compiled
 def image_convolution(images, indices, scale, weight, out, backward):
     """Convolve a batch of images with every lane's kernels at once, lit pixels only; or backward, for their gradient.
 
@@ -293,16 +270,18 @@ def image_convolution(images, indices, scale, weight, out, backward):
                         _add_rows(result, o, out_step, x, w, i, kernel_step, run, rows)
 
 
-@_compiled
-def cross_entropy(outputs, labels, losses, delta):
+@compiled
+def cross_entropy(outputs, labels, smoothing, losses, delta):
     """Each lane's mean cross entropy over outputs [lanes, batch, classes] for labels int64 [batch].
 
-    Fills losses [lanes] and delta, shaped as outputs, the derivative of each.
+    smoothing [lanes] is the share of a target that all classes have in common. Fills losses [lanes] and delta, shaped
+    as outputs, the derivative of each.
     """
     batch, classes = outputs.shape[1], outputs.shape[2]
     share = outputs.dtype.type(1 / batch)
     for k in range(outputs.shape[0]):
         losses[k] = 0
+        common = smoothing[k] / outputs.dtype.type(classes)
         for b in range(batch):
             row, asked = outputs[k, b], delta[k, b]
             largest, total = row[0], outputs.dtype.type(0)
@@ -315,9 +294,14 @@ def cross_entropy(outputs, labels, losses, delta):
                 asked[c] *= share / total
             asked[labels[b]] -= share
             losses[k] += (np.log(total) + largest - row[labels[b]]) * share
+            if common:
+                asked[labels[b]] += share * smoothing[k]
+                for c in range(classes):
+                    asked[c] -= share * common
+                    losses[k] += (row[labels[b]] - row[c]) * share * common
 
 
-@_compiled
+@compiled
 def column_sums(x, sums):
     """Add up each column of x [rows × columns] into sums [columns]."""
     flat, n = x.reshape(-1), uint64(sums.shape[0])
@@ -329,7 +313,7 @@ def column_sums(x, sums):
         o += n
 
 
-@_compiled
+@compiled
 def _pool_row(out, place, o, x, i, n, size, line, blocks):
     """The largest of each block of a row of blocks, and where it stands; NaN is largest."""
     for _ in range(blocks):
@@ -347,7 +331,7 @@ def _pool_row(out, place, o, x, i, n, size, line, blocks):
         i += size * n
 
 
-@_compiled
+@compiled
 def pool(x, size, out, place):
     """The largest of each block of x [batch, height, width, columns], and where in its block it stands first.
 
@@ -363,7 +347,7 @@ def pool(x, size, out, place):
             _pool_row(result, places, o, flat, i, n, square, line, blocks)
 
 
-@_compiled
+@compiled
 def _give_row(out, i, delta, place, o, n, size, line, blocks):
     """Give each block's delta, in a row of blocks, to its place."""
     for _ in range(blocks):
@@ -376,7 +360,7 @@ def _give_row(out, i, delta, place, o, n, size, line, blocks):
         i += size * n
 
 
-@_compiled
+@compiled
 def pool_gradient(delta, place, size, out):
     """Give each block's delta to its place, as `pool` found it; the rest of out, shaped as what was pooled, is 0."""
     n, line, square = uint64(out.shape[3]), uint64(out.shape[2]) * uint64(out.shape[3]), uint64(size)
@@ -390,7 +374,7 @@ def pool_gradient(delta, place, size, out):
             _give_row(result, i, d, places, o, n, square, line, blocks)
 
 
-@_compiled
+@compiled
 def _move(out, o, o_step, x, i, i_step, n, times):
     """Copy n numbers, several times, each a step further on."""
     for _ in range(times):
@@ -400,7 +384,7 @@ def _move(out, o, o_step, x, i, i_step, n, times):
         i += i_step
 
 
-@_compiled
+@compiled
 def _ask_and_give(v, asked, image, i, weight, gradient, q, run, size, line):
     """What an output whose derivative is v asks of its patch, at i, and what the patch gives to its kernel, at q."""
     for _ in range(size):
@@ -412,7 +396,7 @@ def _ask_and_give(v, asked, image, i, weight, gradient, q, run, size, line):
         q += run
 
 
-@_compiled
+@compiled
 def convolution_gradients(delta, place, pool, x, weight, dx, gradient, bias):
     """What the loss asks of a convolution's input, kernels and bias, given what it asks of the pooled outputs.
 
@@ -452,7 +436,7 @@ def convolution_gradients(delta, place, pool, x, weight, dx, gradient, bias):
             _move(result, pixel, lanes * inputs, asked, zero, inputs, inputs, pixels)
 
 
-@_compiled
+@compiled
 def rank_update(x, delta, weight, m, v, rate, root, decay, momentum, bounds):
     """One optimizer step of weight [lanes, features + 1, outputs], its gradient xᵀ delta made row by row.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ml.augmentation import AUGMENTATION_NAMES, NONE, Augmentation
 from ml.params import Params
 from ml.seeds import permutation
 from ml.space import Scalar, grid_values
@@ -19,6 +20,7 @@ from ml.space import Scalar, grid_values
 if TYPE_CHECKING:
     from ml.specs import TuneSpec
 
+SHARED = ("batch_size", *AUGMENTATION_NAMES)  # what decides the minibatches
 MAX_BASES = 8  # combinations of the other dimensions beside which one is probed
 
 
@@ -28,19 +30,22 @@ class Key:
 
     batch_size: int
     kinds: tuple[str, ...]  # of the layers, in their order
+    augmentation: Augmentation = NONE
 
     def __str__(self) -> str:
-        return f"batch {self.batch_size}, {'-'.join(self.kinds)}"
+        distorted = f", {self.augmentation}" if self.augmentation else ""
+        return f"batch {self.batch_size}, {'-'.join(self.kinds)}{distorted}"
 
 
 def key_of(spec: "TuneSpec", params: Params) -> Key:
     """The key of a trial with these hyper-parameters."""
-    return Key(params.batch_size, tuple(layer.kind for layer in spec.layers(params)))
+    kinds = tuple(layer.kind for layer in spec.layers(params))
+    return Key(params.batch_size, kinds, Augmentation.of(params))
 
 
 def key_names(spec: "TuneSpec") -> tuple[str, ...]:
     """The names, as Optuna knows them, whose values decide a trial's key."""
-    drawn = [name for name in ("batch_size",) if name in spec.search_space and spec.search_space[name].contrasts(name)]
+    drawn = [name for name in SHARED if name in spec.search_space and spec.search_space[name].contrasts(name)]
     return tuple(dict.fromkeys([*drawn, *kind_names(spec)]))
 
 
@@ -145,7 +150,9 @@ def _grid_keys(spec: "TuneSpec", choices: dict[str, list[Scalar]]) -> np.ndarray
         for point in product(*probed.values())
     ]
     keys = np.array(kinds).reshape([len(found) for found in probed.values()])
-    batches = np.arange(len(values.get("batch_size", [0])))
-    axis = [len(batches) if name == "batch_size" else 1 for name in choices]
-    shape = [len(found) for found in values.values()]
-    return np.broadcast_to(keys + len(numbers) * batches.reshape(axis), shape)
+    count = len(numbers)
+    for shared in (name for name in SHARED if name in choices):
+        axis = [-1 if name == shared else 1 for name in choices]
+        keys = keys + count * np.arange(len(values[shared])).reshape(axis)
+        count *= len(values[shared])
+    return np.broadcast_to(keys, [len(found) for found in values.values()])

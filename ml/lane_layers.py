@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call
@@ -18,11 +19,12 @@ from torch.nn import functional
 
 from ml.errors import LanesError
 from ml.hyper import Hyper
-from ml.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU, Shape, Wrapped
+from ml.layers import Conv2d, Dropout, Flatten, Layer, Linear, MaxPool2d, ReLU, Shape, Wrapped
 from ml.modules import torch_layer
+from ml.noise import GOLDEN, kept, keys_of, places_of
 from ml.ops import Batch, Ops, Parameter, Pooled
 
-Slot = Literal["value", "first", "second"]  # which tensor of a parameter
+Slot = Literal["value", "first", "second", "average"]  # which tensor of a parameter
 
 # Up to this batch, and from this width, a gradient is made row by row inside the optimizer; else by one matrix product.
 # `python -m benchmarks.rank` measures where that is faster.
@@ -65,10 +67,23 @@ class LaneLayer(ABC):
         for parameter in self.parameters:
             self.ops.update(parameter, hyper)
 
-    def move(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Move what it trains to a device and a type."""
+    def average_in(self, hyper: Hyper) -> None:
+        """Bring the moving average of what it trains nearer to what it is now."""
+        for parameter in self.parameters:
+            parameter.average_in(hyper)
+
+    def move(self, device: torch.device, dtype: torch.dtype, *, averaging: bool = False) -> None:
+        """Move what it trains to a device and a type; make room for a moving average of it, where one is wanted."""
         for parameter in self.parameters:
             parameter.move(device, dtype)
+            if averaging:
+                parameter.average = torch.zeros_like(parameter.value)
+
+    def draw_from(self, place: int, seeds: np.ndarray, steps: np.ndarray) -> None:  # noqa: B027  # most draw nothing
+        """Note what random numbers are drawn from: the layer's place in every network, and each lane's seed and steps.
+
+        seeds uint32 [lanes]; steps int64 [lanes], which is kept up.
+        """
 
     def put(self, lane: int, slot: Slot, tensors: dict[str, Tensor]) -> None:  # noqa: B027  # many have none
         """Write one lane's share of the parameters, given by torch's names and in torch's layout."""
@@ -252,6 +267,48 @@ class Rectifier(LaneLayer):
         return asked
 
 
+class Dropping(LaneLayer):
+    """Dropout, in place. A mask is named by the lane's own seed and steps, and by its features as torch counts them."""
+
+    def build(self, layers: Sequence[Dropout], form: Form) -> Form:
+        self.shares = np.array([layer.p for layer in layers])
+        self.numbers = places_of(_numbers(form))
+        self.mask = torch.empty(0)
+        return form
+
+    def draw_from(self, place: int, seeds: np.ndarray, steps: np.ndarray) -> None:
+        self.seeds, self.steps = seeds + np.uint32(place) * GOLDEN, steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        rows = x.shape[1] if x.dim() == 3 else x.shape[0]
+        shape = (len(self.shares), rows, self.numbers.shape[1])
+        if self.mask.shape != shape or self.mask.dtype != x.dtype:
+            self.mask = torch.empty(shape, dtype=x.dtype)
+        kept(keys_of(self.seeds, self.steps, rows), self.numbers, self.shares, self.mask.numpy())
+        return self._masked(x)
+
+    def backward(self, delta: Tensor, *, wanted: bool) -> Tensor:
+        return self._masked(delta)
+
+    def _masked(self, x: Tensor) -> Tensor:
+        mask = self.mask.to(x.device)
+        if x.dim() == 5:
+            mask = mask.view(*mask.shape[:2], *x.shape[1:3], x.shape[4]).permute(1, 2, 3, 0, 4)
+        return x.mul_(mask)
+
+
+def _numbers(form: Form) -> np.ndarray:
+    """The number of each of a lane's features in torch's order, [lanes, features of the form]; of padding, 0."""
+    *sides, width = form.shape
+    pixels = np.arange(int(np.prod(sides)))
+    numbers = np.zeros((len(form.places), len(pixels), width), np.uint32)
+    for own, places in zip(numbers, form.places, strict=True):
+        own[:, places.numpy()] = pixels[:, None] + np.arange(len(places)) * len(pixels)
+    return numbers.reshape(len(numbers), -1)
+
+
 class Pool(LaneLayer):
     """The largest of each block."""
 
@@ -313,8 +370,8 @@ class WrappedModule(LaneLayer):
         shape = layer.output_shape(_turned(form.shape, -1))
         return Form(_turned(shape, 1), _ranges([shape[0]]))
 
-    def move(self, device: torch.device, dtype: torch.dtype) -> None:
-        super().move(device, dtype)
+    def move(self, device: torch.device, dtype: torch.dtype, *, averaging: bool = False) -> None:
+        super().move(device, dtype, averaging=averaging)
         self.module.to(device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -345,7 +402,7 @@ class WrappedModule(LaneLayer):
 
     def _buffers(self, slot: Slot) -> dict[str, Tensor]:
         """What the module keeps beside weights, such as running means; an optimizer knows nothing of it."""
-        kept = self.module.state_dict() if slot == "value" else {}
+        kept = self.module.state_dict() if slot in ("value", "average") else {}
         return {name: buffer for name, buffer in self.module.named_buffers() if name in kept}
 
 
@@ -372,6 +429,7 @@ LANE_LAYERS: dict[type[Layer], type[LaneLayer]] = {
     Linear: LaneLinear,
     Conv2d: LaneConvolution,
     ReLU: Rectifier,
+    Dropout: Dropping,
     MaxPool2d: Pool,
     Flatten: Rows,
 }

@@ -2,18 +2,17 @@
 
 At small batches a training step costs the overhead of its operations, not arithmetic. Lanes share each operation. Each
 lane ends with the weights that it would have alone: nothing that is added, multiplied or averaged crosses from one lane
-to another. Learning rate, weight decay, momentum and kind of optimizer are the lane's own.
+to another. Learning rate, weight decay, momentum, kind of optimizer and recipe are the lane's own.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ml.errors import LanesError
 from ml.evaluate import Images
@@ -21,14 +20,16 @@ from ml.hyper import Hyper, order_of
 from ml.lane_layers import Slot, lane_layers
 from ml.layers import Layer, Shape, trains_alone
 from ml.modules import module_of
-from ml.ops import Batch, KernelOps, Ops, TorchOps
+from ml.ops import Batch, KernelOps, Ops, TorchOps, targets
 from ml.optimizers import Optimizer
+from ml.recipes import PLAIN, LaneRecipe
 from ml.specs import Loss
 
 T = TypeVar("T")
 
 EVALUATION_BATCH = 250  # images of every lane at once
 SLOTS: tuple[Slot, ...] = ("value", "first", "second")
+AVERAGED: tuple[Slot, ...] = (*SLOTS, "average")
 
 
 @dataclass
@@ -41,23 +42,32 @@ class LaneState:
     first: dict[str, Tensor]  # Adam's mean or SGD's velocity, named as the weights
     second: dict[str, Tensor]  # Adam's mean square
     steps: int = 0  # of the optimizer
+    recipe: LaneRecipe = PLAIN
+    average: dict[str, Tensor] = field(default_factory=dict)  # of the weights over the steps, where the recipe has one
 
     @classmethod
-    def initial(cls, layers: list[Layer], optimizer: Optimizer, init_seed: int) -> "LaneState":
+    def initial(
+        cls, layers: list[Layer], optimizer: Optimizer, init_seed: int, recipe: LaneRecipe = PLAIN
+    ) -> "LaneState":
         """A lane that has not trained; its weights are those of `module_of`."""
         module = module_of(layers, init_seed)
         first, second = ({name: torch.zeros_like(w) for name, w in module.named_parameters()} for _ in range(2))
-        return cls(layers, optimizer, dict(module.state_dict()), first, second)
+        return cls(layers, optimizer, dict(module.state_dict()), first, second, recipe=recipe)
 
     @property
     def kinds(self) -> list[str]:
         """The kinds of layers."""
         return [layer.kind for layer in self.layers]
 
+    @property
+    def judged(self) -> dict[str, Tensor]:
+        """The weights that are evaluated and kept: the average where there is one."""
+        return self.average or self.weights
+
     def module(self) -> nn.Sequential:
-        """A plain torch module with these weights."""
+        """A plain torch module with the weights that are judged."""
         module = module_of(self.layers, init_seed=0)
-        module.load_state_dict(self.weights)
+        module.load_state_dict(self.judged)
         return module.eval()
 
 
@@ -85,7 +95,9 @@ class Lanes:
         chosen = ops or (KernelOps() if self.device.type == "cpu" else TorchOps())
         self._loss = squared_error if loss == "mse" else chosen.cross_entropy
         self._layers = lane_layers([state.layers for state in self._states], image, chosen)
-        self.hyper = Hyper([s.optimizer for s in self._states], [s.steps for s in self._states], dtype)
+        recipes = [state.recipe for state in self._states]
+        self.hyper = Hyper([s.optimizer for s in self._states], [s.steps for s in self._states], dtype, recipes)
+        self._averaging = any(recipe.ema_decay is not None for recipe in recipes)
         self._load()
         self._losses = torch.zeros(len(states), dtype=dtype, device=self.device)
         self._steps = 0
@@ -99,13 +111,15 @@ class Lanes:
         with self._noise(indices):
             outputs = self._forward(batch, training=True)
         labels = data.labels.index_select(0, torch.from_numpy(indices).to(self.device))
-        losses, delta = self._loss(outputs, labels)
+        losses, delta = self._loss(outputs, labels, self.hyper.smoothing)
         self._losses += losses
         self._steps += 1
         self.hyper.advance()
         for i, (_, layer) in reversed(list(enumerate(self._layers))):
             delta = layer.backward(delta, wanted=i > 0)
             layer.step(self.hyper)
+            if self._averaging:
+                layer.average_in(self.hyper)
 
     def losses(self) -> list[float]:
         """Each lane's mean training loss since this was last asked; infinite or NaN where it diverged."""
@@ -128,14 +142,18 @@ class Lanes:
         return self._in_order(self._losses.isfinite().tolist())
 
     def evaluate(self, data: Images) -> list[tuple[float, float]]:
-        """Each lane's mean loss and accuracy (0..1) over `data`; a loss may be infinite or NaN."""
+        """Each lane's mean loss and accuracy (0..1) over `data`; a loss may be infinite or NaN.
+
+        Labels are not smoothed.
+        """
+        plain = np.zeros_like(self.hyper.smoothing)
         total = torch.zeros(len(self), dtype=torch.float64, device=self.device)
         right = torch.zeros(len(self), dtype=torch.int64, device=self.device)
         for first in range(0, len(data), EVALUATION_BATCH):
             indices = np.arange(first, min(first + EVALUATION_BATCH, len(data)))
-            outputs = self._forward(Batch(data.images, data.labels, indices, self.dtype))
+            outputs = self._judged(Batch(data.images, data.labels, indices, self.dtype))
             labels = data.labels[first : first + len(indices)]
-            losses, _ = self._loss(outputs, labels)
+            losses, _ = self._loss(outputs, labels, plain)
             total += losses.double() * len(indices)
             right += (outputs.argmax(2) == labels).sum(1)
         pairs = zip(total.tolist(), right.tolist(), strict=True)
@@ -143,7 +161,7 @@ class Lanes:
 
     def outputs(self, data: Images, indices: np.ndarray) -> Tensor:
         """Each lane's outputs, [lanes, batch, classes]."""
-        found = self._forward(Batch(data.images, data.labels, indices, self.dtype))
+        found = self._judged(Batch(data.images, data.labels, indices, self.dtype))
         return found[torch.tensor(self._in_order(list(range(len(self)))))]
 
     def state(self, lane: int) -> LaneState:
@@ -151,7 +169,9 @@ class Lanes:
         place = self.order.index(lane)
         given = self._states[place]
         value, first, second = (self._taken(place, slot) for slot in SLOTS)
-        return LaneState(given.layers, given.optimizer, value, first, second, int(self.hyper.steps[place]))
+        average = self._taken(place, "average") if given.recipe.ema_decay is not None else {}
+        steps = int(self.hyper.steps[place])
+        return LaneState(given.layers, given.optimizer, value, first, second, steps, given.recipe, average)
 
     def states(self) -> list[LaneState]:
         """What every lane's training has come to."""
@@ -169,6 +189,15 @@ class Lanes:
             x = layer.forward(x)
         outputs: Tensor = x
         return outputs
+
+    def _judged(self, batch: Batch) -> Tensor:
+        """Outputs with the weights that are judged."""
+        with ExitStack() as stack:
+            if self._averaging:
+                for _, layer in self._layers:
+                    for parameter in layer.parameters:
+                        stack.enter_context(parameter.averaged())
+            return self._forward(batch)
 
     @contextmanager
     def _noise(self, indices: np.ndarray) -> Iterator[None]:
@@ -189,10 +218,13 @@ class Lanes:
         }
 
     def _load(self) -> None:
-        for _, layer in self._layers:
-            layer.move(self.device, self.dtype)
+        seeds = np.array([state.recipe.seed for state in self._states], np.uint32)
+        for place, layer in self._layers:
+            layer.move(self.device, self.dtype, averaging=self._averaging)
+            layer.draw_from(place, seeds, self.hyper.steps)
+        slots = AVERAGED if self._averaging else SLOTS
         for lane, state in enumerate(self._states):
-            for slot, tensors in zip(SLOTS, (state.weights, state.first, state.second), strict=True):
+            for slot, tensors in zip(slots, (state.weights, state.first, state.second, state.judged), strict=False):
                 for place, layer in self._layers:
                     layer.put(lane, slot, _of_layer(tensors, f"{place}."))
 
@@ -210,9 +242,9 @@ def _own(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def squared_error(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Each lane's mean squared error on one-hot targets, and its derivative by outputs [lanes, batch, classes]."""
-    error = outputs - functional.one_hot(labels, outputs.shape[2])
+def squared_error(outputs: Tensor, labels: Tensor, smoothing: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Each lane's mean squared error on its targets, and its derivative by outputs [lanes, batch, classes]."""
+    error = outputs - targets(outputs, labels, smoothing)
     return error.square().mean((1, 2)), error.mul_(2 / error[0].numel())
 
 

@@ -121,6 +121,19 @@ class ReLU(Layer):
 
 
 @dataclass(frozen=True)
+class Dropout(Layer):
+    """While training, a share `p` of what enters becomes 0 and the rest grows by 1 / (1 - p); else nothing changes.
+
+    Lanes may differ in p, so it is no part of the kind.
+    """
+
+    p: float
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return shape
+
+
+@dataclass(frozen=True)
 class Flatten(Layer):
     """All features of an image in one row."""
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
-from ml.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU, Shape, shapes
+from ml.layers import Conv2d, Dropout, Flatten, Layer, Linear, MaxPool2d, ReLU, Shape, shapes
 from ml.params import Params
 from ml.registry import Registry
 from ml.space import SearchSpace
@@ -67,7 +67,13 @@ def perceptron(channels: int, height: int, width: int, classes: int, params: Par
     return [Flatten(), Linear(channels * height * width, classes)]
 
 
-class ShallowParams(Params):
+class HiddenParams(Params):
+    """Layers that are neither pixels nor classes."""
+
+    dropout: float | None = Field(None, ge=0, lt=1, description="share of hidden units left out of a training step")
+
+
+class ShallowParams(HiddenParams):
     """One hidden layer."""
 
     hidden_size: Width = Field(128, description="units of the hidden layer")
@@ -76,10 +82,10 @@ class ShallowParams(Params):
 @network("shallow", ShallowParams, space={"hidden_size": {"type": "int", "low": 64, "high": 1024, "log": True}})
 def shallow(channels: int, height: int, width: int, classes: int, params: ShallowParams) -> list[Layer]:
     """One hidden layer."""
-    return _dense(channels * height * width, [params.hidden_size], classes)
+    return _dense(channels * height * width, [params.hidden_size], classes, params.dropout)
 
 
-class MlpParams(Params):
+class MlpParams(HiddenParams):
     """Several hidden layers."""
 
     hidden_sizes: list[Width] = Field([256, 128], min_length=1, max_length=64, description="units of each hidden layer")
@@ -98,23 +104,23 @@ class MlpParams(Params):
 )
 def mlp(channels: int, height: int, width: int, classes: int, params: MlpParams) -> list[Layer]:
     """Several hidden layers, each with its own width."""
-    return _dense(channels * height * width, params.hidden_sizes, classes)
+    return _dense(channels * height * width, params.hidden_sizes, classes, params.dropout)
 
 
-def _dense(features: int, hidden: list[int], classes: int) -> list[Layer]:
-    """Linear layers with ReLU between, from `features` over `hidden` to `classes`."""
+def _dense(features: int, hidden: list[int], classes: int, dropout: float | None) -> list[Layer]:
+    """Linear layers with ReLU between, and dropout where it is given, from `features` over `hidden` to `classes`."""
     layers: list[Layer] = [Flatten()]
     for entering, leaving in pairwise([features, *hidden]):
-        layers += [Linear(entering, leaving), ReLU()]
+        layers += [Linear(entering, leaving), ReLU(), *([] if dropout is None else [Dropout(dropout)])]
     return [*layers, Linear(hidden[-1], classes)]
 
 
-@network("cnn", Params, space={})
-def cnn(channels: int, height: int, width: int, classes: int, params: Params) -> list[Layer]:
+@network("cnn", HiddenParams, space={})
+def cnn(channels: int, height: int, width: int, classes: int, params: HiddenParams) -> list[Layer]:
     """A convolutional network after LeNet-5 (LeCun et al., 1998) without padding: 44,426 weights on 28×28."""
     convolutions: list[Layer] = [
         *(Conv2d(channels, 6, 5), ReLU(), MaxPool2d(2)),
         *(Conv2d(6, 16, 5), ReLU(), MaxPool2d(2)),
     ]
     features = prod(shapes(convolutions, (channels, height, width))[-1])
-    return [*convolutions, *_dense(features, [120, 84], classes)]
+    return [*convolutions, *_dense(features, [120, 84], classes, params.dropout)]

@@ -1,5 +1,7 @@
 """What lanes compute, twice: by compiled kernels on a CPU, by torch's operations anywhere else."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Protocol
@@ -80,10 +82,12 @@ class Parameter:
     gradient: Tensor = field(init=False)
     first: Tensor = field(init=False)  # Adam's mean, or SGD's velocity
     second: Tensor = field(init=False)  # Adam's mean square
+    average: Tensor = field(init=False)  # of the value over the steps; empty where no lane has one
 
     def __post_init__(self) -> None:
         if self.columns is None:
             self.gradient = torch.zeros_like(self.value)
+        self.average = self.value.new_empty(0)
         self.first = torch.zeros_like(self.value)
         self.second = torch.zeros_like(self.value)
         for derived in ("arrays", "asleep", "ends"):
@@ -110,6 +114,19 @@ class Parameter:
         """Move all of it to a device and a type."""
         self.value = self.value.to(device, dtype)
         self.__post_init__()
+
+    def average_in(self, hyper: Hyper) -> None:
+        """Bring the average nearer to the value, by a share a lane."""
+        self.average.lerp_(self.value, self.spread(hyper.fresh()))
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """For a while, the average stands where the value does."""
+        self.value, self.average = self.average, self.value
+        try:
+            yield
+        finally:
+            self.value, self.average = self.average, self.value
 
     def spread(self, numbers: np.ndarray) -> Tensor:
         """A number a lane, in a shape that broadcasts over value; a number a column where lanes stand side by side."""
@@ -161,8 +178,11 @@ class Ops(Protocol):
     def update(self, parameter: Parameter, hyper: Hyper) -> None:
         """One optimizer step."""
 
-    def cross_entropy(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Each lane's mean loss [lanes], and its derivative by outputs [lanes, batch, classes]."""
+    def cross_entropy(self, outputs: Tensor, labels: Tensor, smoothing: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Each lane's mean loss [lanes], and its derivative by outputs [lanes, batch, classes].
+
+        smoothing [lanes] is the share of a target that all classes have in common.
+        """
 
 
 class KernelOps:
@@ -233,9 +253,9 @@ class KernelOps:
     def update(self, parameter: Parameter, hyper: Hyper) -> None:
         kernels.lane_update(*parameter.arrays, hyper.bounds, *hyper.rows())
 
-    def cross_entropy(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def cross_entropy(self, outputs: Tensor, labels: Tensor, smoothing: np.ndarray) -> tuple[Tensor, Tensor]:
         losses, delta = outputs.new_empty(len(outputs)), torch.empty_like(outputs)
-        kernels.cross_entropy(outputs.numpy(), labels.numpy(), losses.numpy(), delta.numpy())
+        kernels.cross_entropy(outputs.numpy(), labels.numpy(), smoothing, losses.numpy(), delta.numpy())
         return losses, delta
 
     def _buffer(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -308,13 +328,20 @@ class TorchOps:
         divisor = torch.where(adam, parameter.second.sqrt() * root + ADAM_EPSILON, 1.0)
         parameter.value -= rate * parameter.first / divisor
 
-    def cross_entropy(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        chosen = labels.view(1, -1, 1).expand(len(outputs), -1, 1)
+    def cross_entropy(self, outputs: Tensor, labels: Tensor, smoothing: np.ndarray) -> tuple[Tensor, Tensor]:
         logarithms = outputs.log_softmax(2)
+        chosen = labels.view(1, -1, 1).expand(len(outputs), -1, 1)
         losses = -logarithms.gather(2, chosen).mean((1, 2))
-        delta = logarithms.exp_()
-        delta.scatter_add_(2, chosen, delta.new_full((1, 1, 1), -1.0).expand_as(chosen))
-        return losses, delta.mul_(1 / len(labels))
+        if smoothing.any():
+            losses.lerp_(-logarithms.mean((1, 2)), torch.from_numpy(smoothing).to(losses))
+        return losses, logarithms.exp_().sub_(targets(outputs, labels, smoothing)).mul_(1 / len(labels))
+
+
+def targets(outputs: Tensor, labels: Tensor, smoothing: np.ndarray) -> Tensor:
+    """What each lane's outputs are compared with, [lanes, batch, classes]: one-hot, all but a share of it."""
+    shares = torch.from_numpy(smoothing).to(outputs).view(-1, 1, 1)
+    one_hot = functional.one_hot(labels, outputs.shape[2]).to(outputs.dtype)
+    return torch.lerp(one_hot.expand_as(outputs), outputs.new_full((), 1 / outputs.shape[2]), shares)
 
 
 def _sides(size: int) -> tuple[list[int], list[int], list[int], list[int], bool]:

@@ -2,20 +2,26 @@
 
 from collections.abc import Callable, Container, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from time import perf_counter
 from typing import Any, cast
 
 import torch
 
+from ml.augmentation import NONE, Augmentation
 from ml.datasets import Stream
+from ml.distortion import Minibatches
 from ml.errors import CheckpointError
 from ml.lanes import Lanes, LaneState
 from ml.layers import Shape
+from ml.params import Params
 from ml.records import Checkpoint, Measurement
 from ml.specs import TuneSpec
 from ml.train import Lane, TrainingData
 
 CHECK_EVERY = 100  # steps between looks at the loss; each look costs a few microseconds, a lost epoch seconds
+
+PARTS = ("weights", "first", "second", "average")  # of a lane's state, as a checkpoint names them
 
 Rungs = list[tuple[Lane, Measurement]]
 
@@ -27,6 +33,7 @@ class Pack:
     spec: TuneSpec
     data: TrainingData
     stream: Stream
+    augmentation: Augmentation = NONE
     position: int = 0  # steps taken of the stream
     lanes: list[Lane] = field(default_factory=list)
     since: int = 0  # the position up to which the lanes have counted their losses
@@ -35,9 +42,13 @@ class Pack:
     _fused: Lanes | None = None
 
     @classmethod
-    def of(cls, spec: TuneSpec, data: TrainingData, batch_size: int, stream_seed: int) -> "Pack":
-        """A pack without lanes."""
-        return cls(spec, data, Stream(len(data.train), batch_size, stream_seed))
+    def of(cls, spec: TuneSpec, data: TrainingData, params: Params, stream_seed: int) -> "Pack":
+        """A pack without lanes, for trials whose key is that of these hyper-parameters."""
+        return cls(spec, data, Stream(len(data.train), params.batch_size, stream_seed), Augmentation.of(params))
+
+    @cached_property
+    def _minibatches(self) -> Minibatches:
+        return Minibatches(self.data.train, self.stream, self.augmentation)
 
     @property
     def running(self) -> list[Lane]:
@@ -47,7 +58,11 @@ class Pack:
     def join(self, lane: Lane) -> None:
         """Let a new lane train from here on; whatever error its network raises is raised now."""
         lane.start_step = self.position
-        self._joining.append((lane, lane.initial()))
+        self._joining.append((lane, lane.initial(self._steps(lane))))
+
+    def _steps(self, lane: Lane) -> int:
+        """The steps that all epochs of a lane take."""
+        return self.stream.steps(lane.rungs[-1])
 
     def run(self, interrupted: Callable[[], bool]) -> Iterator[Rungs]:
         """Train until no lane is left; yields the lanes that reached a rung, in the order of their numbers.
@@ -80,7 +95,7 @@ class Pack:
         """Train up to a step of the stream, or until a lane diverges; False where it was interrupted."""
         started, going = perf_counter(), True
         while self.position < until and (going := not interrupted()):
-            fused.step(self.data.train, self.stream.batch(self.position))
+            fused.step(*self._minibatches.at(self.position))
             self.position += 1
             if (self.position - self.since) % CHECK_EVERY == 0 and not all(fused.finite()):
                 break
@@ -114,7 +129,7 @@ class Pack:
                 lane.rung += 1  # at large batches two rungs may fall on one step
             reached = lane.measure(val_loss, val_accuracy, share)
             if lane.is_best(reached):
-                lane.best, lane.best_weights = reached, fused.state(i).weights
+                lane.best, lane.best_weights = reached, fused.state(i).judged
             measured.append((lane, reached))
         return sorted(measured, key=lambda pair: pair[0].number)
 
@@ -132,11 +147,15 @@ class Pack:
         cards = []
         for i, (lane, loss_sum) in enumerate(zip(self.lanes, fused.loss_sums() if fused else [], strict=True)):
             state = cast("Lanes", fused).state(i)
-            for part in ("weights", "first", "second"):
+            for part in PARTS:
                 weights |= {f"{i}/{part}/{name}": tensor.numpy() for name, tensor in getattr(state, part).items()}
             weights |= {f"{i}/best/{name}": tensor.numpy() for name, tensor in lane.best_weights.items()}
             cards.append(_card(lane, state.steps, loss_sum))
-        stream = {"batch_size": self.stream.batch_size, "stream_seed": self.stream.seed}
+        stream = {
+            "batch_size": self.stream.batch_size,
+            "stream_seed": self.stream.seed,
+            "augmentation": asdict(self.augmentation),
+        }
         progress = {"position": self.position, "since": self.since, "worked": self.worked}
         return Checkpoint(weights, {**stream, **progress, "lanes": cards, "spec": self.spec.model_dump(mode="json")})
 
@@ -149,12 +168,13 @@ class Pack:
         try:
             card = checkpoint.card
             spec = TuneSpec.model_validate(card["spec"])
-            pack = cls.of(spec, data, card["batch_size"], card["stream_seed"])
+            stream = Stream(len(data.train), card["batch_size"], card["stream_seed"])
+            pack = cls(spec, data, stream, Augmentation(**card.get("augmentation", {})))
             pack.position, pack.since, pack.worked = card["position"], card["since"], card["worked"]
             wanted = [
                 (f"{i}/", lane) for i, lane in enumerate(card["lanes"]) if numbers is None or lane["number"] in numbers
             ]
-            restored = [_restored(spec, lane, prefix, checkpoint) for prefix, lane in wanted]
+            restored = [_restored(pack, lane, prefix, checkpoint) for prefix, lane in wanted]
             loss_sums = [float(lane["loss_sum"]) for _, lane in wanted]
         except KeyError as error:
             raise CheckpointError(f"the checkpoint of this pack lacks {error}; run its trials again") from error
@@ -182,11 +202,11 @@ def _card(lane: Lane, steps: int, loss_sum: float) -> dict[str, Any]:
     }
 
 
-def _restored(spec: TuneSpec, card: dict[str, Any], prefix: str, checkpoint: Checkpoint) -> tuple[Lane, LaneState]:
+def _restored(pack: Pack, card: dict[str, Any], prefix: str, checkpoint: Checkpoint) -> tuple[Lane, LaneState]:
     """A lane and its tensors, as `Pack.checkpoint` wrote them."""
     others = ("params", "best", "patience", "optimizer_steps", "loss_sum")
     counters = {name: value for name, value in card.items() if name not in others}
-    lane = Lane(spec=spec, params=spec.params(card["params"]), **counters)
+    lane = Lane(spec=pack.spec, params=pack.spec.params(card["params"]), **counters)
     lane.best = Measurement(**card["best"]) if card["best"] else None
     if lane.patience:
         lane.patience.reference, lane.patience.spent = float(card["patience"][0]), card["patience"][1]
@@ -201,11 +221,13 @@ def _restored(spec: TuneSpec, card: dict[str, Any], prefix: str, checkpoint: Che
 
     lane.best_weights = part("best")
     state = LaneState(
-        spec.layers(lane.params),
+        pack.spec.layers(lane.params),
         lane.params.of_optimizer(),
         part("weights"),
         part("first"),
         part("second"),
         card["optimizer_steps"],
+        lane.recipe(pack._steps(lane)),
+        part("average"),
     )
     return lane, state

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 
 from ml.errors import UnknownName
 from ml.optimizers import LearningRate, Momentum, Optimizer, WeightDecay, optimizers
+from ml.recipes import ScheduleName
 
 
 def _known_optimizer(name: str) -> str:
@@ -32,6 +33,28 @@ class Params(BaseModel):
     momentum: Momentum = 0.0
     weight_decay: WeightDecay = 0.0
     epochs: int | None = Field(None, ge=1, le=1000, description="epochs of this trial; never more than the budget's")
+    schedule: ScheduleName | None = Field(
+        None, description="how the learning rate changes over the trial's epochs; left out, it is constant"
+    )
+    label_smoothing: float | None = Field(
+        None, ge=0, lt=1, description="share of a target that all classes have in common"
+    )
+    ema_decay: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="share of the moving average of the weights kept at a step; the average is what is judged and kept",
+    )
+    shift: float | None = Field(None, ge=0, le=64, description="training images move by up to this many pixels")
+    rotation: float | None = Field(None, ge=0, le=180, description="training images turn by up to this many degrees")
+    scale: float | None = Field(None, ge=0, le=0.5, description="training images stretch by up to this share")
+    shear: float | None = Field(None, ge=0, le=60, description="training images slant by up to this many degrees")
+    elastic: float | None = Field(
+        None, ge=0, le=1000, description="strength of an elastic distortion of training images: Simard's alpha"
+    )
+    elastic_sigma: float | None = Field(
+        None, ge=0.5, le=100, description="smoothness of the elastic distortion in pixels; left out, 4"
+    )
 
     def of_optimizer(self) -> Optimizer:
         """The optimizer that these parameters describe."""

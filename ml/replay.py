@@ -25,7 +25,7 @@ class Recipe:
 def replay(spec: TuneSpec, recipe: Recipe, data: TrainingData) -> Iterator[Measurement]:
     """Train a trial as it was trained, but alone; what it measures, rung by rung."""
     params = spec.params(recipe.params)
-    pack = Pack.of(spec, data, params.batch_size, recipe.stream_seed)
+    pack = Pack.of(spec, data, params, recipe.stream_seed)
     pack.position = recipe.start_step
     lane = Lane(recipe.number, spec, params, recipe.init_seed, recipe.stream_seed)
     pack.join(lane)

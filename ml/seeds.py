@@ -18,6 +18,8 @@ class Purpose(IntEnum):
     STREAM = 4
     SAMPLER = 5
     NOVELTY = 6
+    AUGMENTATION = 7
+    DROPOUT = 8
 
 
 def derive(seed: int, purpose: Purpose, index: int = 0) -> int:

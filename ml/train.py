@@ -12,8 +12,10 @@ from ml.early_stopping import Patience
 from ml.evaluate import Images
 from ml.lanes import LaneState
 from ml.params import Params
+from ml.recipes import LaneRecipe
 from ml.records import Measurement, TrialState
 from ml.samplers import STEPS_PER_EPOCH
+from ml.seeds import Purpose, derive
 from ml.specs import TuneSpec
 
 
@@ -81,9 +83,20 @@ class Lane:
         """Whether it is still to be trained."""
         return self.state == TrialState.RUNNING
 
-    def initial(self) -> LaneState:
-        """It before its first step."""
-        return LaneState.initial(self.spec.layers(self.params), self.params.of_optimizer(), self.init_seed)
+    def recipe(self, steps: int) -> LaneRecipe:
+        """How it trains, where all its epochs take so many steps."""
+        return LaneRecipe(
+            self.params.schedule or "constant",
+            steps,
+            self.params.label_smoothing or 0.0,
+            self.params.ema_decay,
+            derive(self.init_seed, Purpose.DROPOUT),
+        )
+
+    def initial(self, steps: int) -> LaneState:
+        """It before the first of its steps."""
+        optimizer = self.params.of_optimizer()
+        return LaneState.initial(self.spec.layers(self.params), optimizer, self.init_seed, self.recipe(steps))
 
     def trained(self, steps: int, loss: float, seconds: float) -> None:
         """Count steps and their mean loss."""

@@ -94,7 +94,7 @@ class _PackRun:
         """The pack with its first trial, and as many beside it as train well together."""
         params, record = self._drawn(self.waiting.pop(0))
         self.like = record.suggestion or {}
-        pack = Pack.of(self.spec, self.data, params.batch_size, self.opened.stream_seed)
+        pack = Pack.of(self.spec, self.data, params, self.opened.stream_seed)
         events = self._begin(pack, record, params)
         if pack.running:
             width = self._width(params)
@@ -110,7 +110,7 @@ class _PackRun:
         checkpoint = self.opened.checkpoint
         if checkpoint is None:
             params = self.search.recall(next(iter(self.begun.values())))
-            pack = Pack.of(self.spec, self.data, params.batch_size, self.opened.stream_seed)
+            pack = Pack.of(self.spec, self.data, params, self.opened.stream_seed)
         else:
             pack = Pack.resumed(checkpoint, self.data, trained)
             self.refills = min(self.refills, checkpoint.card["refills"])

@@ -6,7 +6,9 @@ from time import perf_counter
 
 import torch
 
+from ml.augmentation import Augmentation
 from ml.datasets import Stream
+from ml.distortion import Minibatches
 from ml.errors import LanesError
 from ml.lanes import EVALUATION_BATCH, Lanes, LaneState
 from ml.layers import Layer, Shape, parameter_count, shapes, trains_alone
@@ -82,11 +84,12 @@ def _seconds(spec: TuneSpec, params: Params, data: TrainingData, width: int) -> 
     states = [LaneState.initial(layers, optimizer, init_seed=0)] * width
     lanes = Lanes(states, spec.image, spec.loss, data.device)
     stream = Stream(len(data.train), params.batch_size, 0)
+    minibatches = Minibatches(data.train, stream, Augmentation.of(params))
     for step in range(3):  # the first calls compile or load the kernels, and fill the caches
-        lanes.step(data.train, stream.batch(step))
+        lanes.step(*minibatches.at(step))
     lanes.losses()
     enough = min(SECONDS, TIMING_SHARE * (spec.budget.seconds or float("inf")))
-    return fastest(lambda step: lanes.step(data.train, stream.batch(step)), enough) / width
+    return fastest(lambda step: lanes.step(*minibatches.at(step)), enough) / width
 
 
 def fastest(step: Callable[[int], None], seconds: float) -> float:

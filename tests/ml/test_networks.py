@@ -155,12 +155,12 @@ def test_the_cnn_has_lenets_weights() -> None:
 def test_the_cnn_refuses_images_of_8_by_8() -> None:
     """An image too small for two convolutions of 5×5 is refused, and the error says so."""
     with pytest.raises(ShapeError, match="at least 5×5 pixels"):
-        networks["cnn"].layers((1, 8, 8), 10, Params())
+        networks["cnn"].layers((1, 8, 8), 10, networks["cnn"].params())
 
 
 def test_the_cnn_takes_colour_and_other_sizes() -> None:
     """Channels, size and classes come from the data set: 32×32 in three colours works too."""
-    layers = networks["cnn"].layers((3, 32, 32), 7, Params())
+    layers = networks["cnn"].layers((3, 32, 32), 7, networks["cnn"].params())
 
     assert layers[0] == Conv2d(3, 6, 5)
     assert shapes(layers, (3, 32, 32))[-1] == (7,)

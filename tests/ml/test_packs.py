@@ -33,7 +33,7 @@ def _lane(spec: TuneSpec, number: int, **params: Any) -> Lane:
 
 
 def _pack(spec: TuneSpec, data: TrainingData, *lanes: Lane) -> Pack:
-    pack = Pack.of(spec, data, 16, stream_seed=5)
+    pack = Pack.of(spec, data, lanes[0].params, stream_seed=5)
     for lane in lanes:
         pack.join(lane)
     return pack
@@ -63,7 +63,7 @@ def test_lanes_are_measured_at_their_rungs(digits_data: TrainingData) -> None:
 def test_two_rungs_on_one_step_are_measured_once(digits_data: TrainingData) -> None:
     """At a batch as large as half the data set there are fewer steps than rungs."""
     spec = _spec(pruner={"name": "hyperband", "min_epochs": 0.1})
-    pack = Pack.of(spec, digits_data, 600, stream_seed=5)
+    pack = Pack.of(spec, digits_data, spec.params({"batch_size": 600}), stream_seed=5)
     pack.join(_lane(spec, 0, batch_size=600))
     measured = [m for _, m in _run(pack)]
 
@@ -98,7 +98,7 @@ def test_a_refilled_lane_equals_a_fresh_solo_run_from_its_start_step(digits_data
         if late.number not in [lane.number for lane in pack.running] and rungs[0][0].number == 0:
             pack.join(late)
     steps = pack.stream.steps(10)
-    state = _lane(spec, 2, epochs=1, hidden_size=50).initial()
+    state = _lane(spec, 2, epochs=1, hidden_size=50).initial(steps)
     alone = train_alone(state, digits_data.train, batches(len(digits_data.train), 16, steps, 5, first=steps))
 
     assert (late.start_step, late.steps, late.state) == (steps, steps, TrialState.COMPLETED)
@@ -122,7 +122,7 @@ def test_a_lane_that_diverges_ends_at_once_and_the_others_go_on(digits_data: Tra
     """Its loss is null, and nobody waits for its rung."""
     spec = _spec(budget={"trials": 8, "epochs": 3})
     wild, calm = _lane(spec, 0, learning_rate=3e38, optimizer="sgd", batch_size=4), _lane(spec, 1, batch_size=4)
-    pack = Pack.of(spec, digits_data, 4, stream_seed=5)
+    pack = Pack.of(spec, digits_data, calm.params, stream_seed=5)
     pack.join(wild)
     pack.join(calm)
     measured = _run(pack)

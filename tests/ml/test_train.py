@@ -37,8 +37,8 @@ def _never() -> bool:
 class _Wild(Lane):
     """A lane whose initial weights are so large that the first steps overflow float32."""
 
-    def initial(self) -> LaneState:
-        state = super().initial()
+    def initial(self, steps: int) -> LaneState:
+        state = super().initial(steps)
         for tensor in state.weights.values():
             tensor.mul_(1e15)
         return state
@@ -62,7 +62,7 @@ class _Solo:
     weights: dict[str, torch.Tensor] = field(default_factory=dict)  # at the last rung
 
     def run(self, cut_now: Callable[[], bool] = _never) -> Iterator[Measurement]:
-        pack = Pack.of(self.lane.spec, self.data, self.lane.params.batch_size, self.lane.stream_seed)
+        pack = Pack.of(self.lane.spec, self.data, self.lane.params, self.lane.stream_seed)
         pack.position = self.start_step
         pack.join(self.lane)
         for rungs in pack.run(cut_now):
@@ -364,7 +364,7 @@ def test_a_diverged_trial_is_recorded_with_null(loss: str, digits_data: Training
 def test_a_diverged_trial_keeps_what_was_finite_before(digits_data: TrainingData) -> None:
     """Where training blows up in a later epoch the earlier ones stay measured, and the best of them is known."""
     whole = _lane(SGD, epochs=4)
-    pack = Pack.of(whole.spec, digits_data, 32, stream_seed=6)
+    pack = Pack.of(whole.spec, digits_data, whole.params, stream_seed=6)
     pack.join(whole)
     rungs = pack.run(_never)
     begun = [next(rungs), next(rungs)]

@@ -137,7 +137,7 @@ def test_random_numbers_are_the_steps_own(model: str, digits_data: TrainingData)
     params = spec.params({"batch_size": 32})
 
     def pack() -> Pack:
-        begun = Pack.of(spec, digits_data, 32, stream_seed=3)
+        begun = Pack.of(spec, digits_data, params, stream_seed=3)
         begun.join(Lane(0, spec, params, init_seed=1, stream_seed=3))
         return begun
 
