@@ -277,7 +277,7 @@ class Dropping(LaneLayer):
         return form
 
     def draw_from(self, place: int, seeds: np.ndarray, steps: np.ndarray) -> None:
-        self.seeds, self.steps = seeds + np.uint32(place) * GOLDEN, steps
+        self.seeds, self.steps = seeds + np.array([place], np.uint32) * GOLDEN, steps
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 
+from ml.augmentation import Augmentation
+from ml.datasets import Stream
+from ml.distortion import Minibatches
 from ml.evaluate import Images
 from ml.lanes import Lanes, LaneState
-from ml.layers import Conv2d, Flatten, Linear, MaxPool2d, ReLU
+from ml.layers import Conv2d, Dropout, Flatten, Linear, MaxPool2d, ReLU
 from ml.optimizers import Adam, Sgd
 
 CGROUP = Path("/sys/fs/cgroup")  # where a container finds its own limits
@@ -29,11 +31,13 @@ def warm_up() -> None:
     A trainer does this before it takes work, so that no job's seconds pay for it.
     """
     images = Images(torch.ones(4, 1, 14, 14, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))
-    convolved = [Conv2d(1, 2, 3), ReLU(), MaxPool2d(2), Conv2d(2, 2, 3), Flatten(), Linear(32, 256), Linear(256, 2)]
+    dense = [Flatten(), Linear(32, 256), Dropout(0.5), Linear(256, 2)]
+    convolved = [Conv2d(1, 2, 3), ReLU(), MaxPool2d(2), Conv2d(2, 2, 3), *dense]
+    distorted = Minibatches(images, Stream(4, 4, 0), Augmentation(elastic=1.0))
     optimizers = [Adam(), Sgd(), Sgd(momentum=0.5)]
     for layers in (convolved, [Flatten(), Linear(196, 2)]):
         lanes = Lanes([LaneState.initial(layers, optimizer, 0) for optimizer in optimizers], (1, 14, 14))
-        lanes.step(images, np.arange(4))
+        lanes.step(*distorted.at(0))
 
 
 def memory_at_hand(device: torch.device) -> int:

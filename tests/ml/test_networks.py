@@ -14,7 +14,7 @@ from ml.graph import onnx_bytes
 from ml.layers import Conv2d, Layer, Linear, ShapeError, from_json, parameter_count, shapes, to_json
 from ml.modules import module_of
 from ml.networks import networks
-from ml.params import Params, describe
+from ml.params import describe
 from ml.space import suggest
 from ml.specs import TuneSpec
 
