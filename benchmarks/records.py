@@ -1,0 +1,129 @@
+"""How accurate each network can be made: ten models of one frozen spec, then one look at the test images.
+
+Each model is what `POST /jobs/train` of the spec in `ml/presets/records/` trains with its seed. A seed is recorded as
+it ends, and one that was stopped goes on where it was. What a model says of the test images is kept unjudged: their
+labels are looked at once, when all seeds have ended, or earlier with --open.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from benchmarks.records_page import page
+from benchmarks.results import RESULTS, read, write
+from benchmarks.seeds import Seed
+from benchmarks.verdict import verdict
+from ml.datasets import datasets
+from ml.process import process_settings, warm_up
+from ml.specs import TrainSpec
+
+PRESETS = Path(__file__).parents[1] / "ml" / "presets" / "records"
+NETWORKS = ("perceptron", "shallow", "mlp", "cnn")
+RECORDS = RESULTS / "records.json"
+PAGE = Path(__file__).parent / "records.md"
+WORK = Path(__file__).parents[1] / ".bench" / "records"  # seeds that have not ended
+FROZEN = {"dataset", "params", "budget", "loss", "objective", "early_stopping"}  # what all seeds of a record share
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything."""
+
+    seeds: int = 10
+    epochs: int | None = None  # None: as the spec says
+    images: int | None = None  # to train on, and as many to validate and to test; None: all
+
+
+QUICK = Scale(seeds=2, epochs=2, images=500)
+
+
+@dataclass(frozen=True)
+class Record:
+    """The models of one network on one split."""
+
+    network: str
+    split: str
+    scale: Scale
+
+    @property
+    def name(self) -> str:
+        """What its results are kept under."""
+        return f"{self.network} {self.split}"
+
+    def spec(self, seed: int) -> TrainSpec:
+        """The frozen spec with a seed."""
+        body = json.loads((PRESETS / f"{self.network}.json").read_text())
+        if self.scale.epochs is not None:
+            body["budget"]["epochs"] = self.scale.epochs
+        return TrainSpec.model_validate(body | {"split": self.split, "seed": seed})
+
+    def seed(self, number: int) -> Seed:
+        """One of its models."""
+        spec = self.spec(number)
+        return Seed(spec, datasets[spec.dataset].load(), self.scale.images)
+
+    def begun(self, found: dict[str, Any] | None) -> dict[str, Any]:
+        """The results as far as they are; SystemExit where they are of another spec."""
+        spec = self.spec(0).model_dump(mode="json", include=FROZEN)
+        if found is not None and found["spec"] != spec:
+            raise SystemExit(f"{self.network}.json is not what was trained; take {self.name!r} out of {RECORDS.name}")
+        command = f"python -m benchmarks.records {self.network} --split {self.split}"
+        return found or {"command": command, "spec": spec, "seeds": [], "test": None}
+
+    def run(self, found: dict[str, Any], work: Path, keep: Callable[[dict[str, Any]], None]) -> None:
+        """Train the seeds that are missing, keeping the results with each."""
+        for number in range(len(found["seeds"]), self.scale.seeds):
+            place = work / f"{self.network}-{self.split}-{number}.safetensors"
+            found["seeds"].append(self.seed(number).train(place))
+            keep(found)
+            place.unlink(missing_ok=True)
+
+    def open(self, found: dict[str, Any]) -> dict[str, Any]:
+        """What the test images' labels say of all seeds at once; SystemExit where none has ended."""
+        if not found["seeds"]:
+            raise SystemExit(f"no seed of {self.name} has ended; run it without --open first")
+        one = self.seed(0)
+        return verdict([seed["said"] for seed in found["seeds"]], one.arrays.labels[one.cut.test])
+
+
+def run(record: Record, results: dict[str, Any], out: Path | None, work: Path, early: bool) -> dict[str, Any]:
+    """Bring one record as far as it goes; its results. A record whose test images were looked at is left as it is."""
+
+    def keep(found: dict[str, Any]) -> None:
+        results[record.name] = found
+        if out is not None:
+            write(out, results)
+            PAGE.write_text(page(results) + "\n")
+
+    found = record.begun(results.get(record.name))
+    if found["test"] is None:
+        if not early:
+            record.run(found, work, keep)
+        keep({**found, "test": record.open(found)})
+    return dict(results.get(record.name, found))
+
+
+def main() -> None:
+    """Train what is missing, look at the test images once, and print, as the last line, JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.records", description=__doc__)
+    parser.add_argument("network", choices=NETWORKS, nargs="?", default="perceptron")
+    parser.add_argument("--split", choices=("random", "official"), default="random")
+    parser.add_argument("--open", action="store_true", help="look at the test images with the seeds that have ended")
+    parser.add_argument("--quick", action="store_true", help="within a minute, on few images; writes nothing")
+    options = parser.parse_args()
+    process_settings()
+    warm_up()
+    with TemporaryDirectory(prefix="chiffre-records-") as folder:
+        record = Record(options.network, options.split, QUICK if options.quick else Scale())
+        out, work = (None, Path(folder)) if options.quick else (RECORDS, WORK)
+        found = run(record, {} if out is None else read(out), out, work, options.open)
+    row = {"work": record.name, **found["test"], "seconds": [seed["seconds"] for seed in found["seeds"]]}
+    print(json.dumps({"rows": [row]}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""One seed of a record: a model of a frozen spec, trained as `POST /jobs/train` of it would."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.results import taken
+from benchmarks.verdict import packed
+from ml.artifacts import load_checkpoint, save_checkpoint
+from ml.datasets import Arrays, Cut, cut, datasets
+from ml.evaluate import Images, probabilities
+from ml.modules import module_of
+from ml.packs import Pack
+from ml.params import Params
+from ml.records import Checkpoint
+from ml.seeds import Purpose, derive
+from ml.specs import TrainSpec
+from ml.train import Lane, TrainingData
+
+
+@dataclass(frozen=True)
+class Seed:
+    """A spec with its seed, and the data set."""
+
+    spec: TrainSpec
+    arrays: Arrays
+    most: int | None  # images to train on, and as many to validate and to test; None: all
+
+    @cached_property
+    def cut(self) -> Cut:
+        """Which images train, validate and test."""
+        whole = cut(len(self.arrays), datasets[self.spec.dataset].official_test, self.spec.split, self.spec.seed)
+        return Cut(*(part[: self.most] for part in (whole.train, whole.validation, whole.test)))
+
+    @property
+    def params(self) -> Params:
+        """All hyper-parameters."""
+        return self.spec.network.params.model_validate(self.spec.params)
+
+    def train(self, place: Path) -> dict[str, Any]:
+        """Its record. At `place` lies after each epoch what it takes to go on; SystemExit where it diverged."""
+        pack, seconds = self._begun(place)
+        (lane,) = pack.running
+        for ((_, measured),) in pack.run(lambda: False):
+            seconds += measured.seconds
+            told = (
+                f"seed {self.spec.seed} epoch {measured.epoch:g}: validation {measured.val_accuracy}, {seconds:.0f} s"
+            )
+            print(told, flush=True)
+            if lane.running:
+                left = pack.checkpoint()
+                save_checkpoint(place, Checkpoint(left.weights, left.card | {"seconds": seconds}))
+        if lane.best is None:
+            raise SystemExit(f"seed {self.spec.seed} {lane.state}: {lane.reason}")
+        reached = {"val_accuracy": lane.best.val_accuracy, "epoch": lane.best.epoch, "seconds": seconds}
+        return {"seed": self.spec.seed, **reached, **taken(), "said": packed(self._said(lane))}
+
+    def _begun(self, place: Path) -> tuple[Pack, float]:
+        """The pack as it was left, else before its first step, and the seconds that it has trained."""
+        parts = (Images.of(self.arrays.take(part)) for part in (self.cut.train, self.cut.validation))
+        data = TrainingData(*parts)
+        if place.exists():
+            left = load_checkpoint(place)
+            return Pack.resumed(left, data), left.card["seconds"]
+        spec, seed = self.spec.as_tune(), self.spec.seed
+        pack = Pack.of(spec, data, self.params, derive(seed, Purpose.STREAM, 0))
+        pack.join(Lane(0, spec, self.params, derive(seed, Purpose.INIT, 0), pack.stream.seed))
+        return pack, 0.0
+
+    def _said(self, lane: Lane) -> np.ndarray:
+        """What the best epoch's weights say of the test images, uint8 [n]."""
+        module = module_of(self.spec.layers(self.params), 0)
+        module.load_state_dict(lane.best_weights)
+        return probabilities(module, torch.from_numpy(self.arrays.images[self.cut.test])).argmax(1).astype(np.uint8)
