@@ -166,7 +166,7 @@ TUNE: list[tuple[dict[str, Any], Path]] = [
     ({"search_space": []}, ("search_space",)),
 ]
 DIMENSIONS: list[tuple[str, Any]] = [
-    ("dropout", 0.5),
+    ("sharpness", 0.5),
     ("hidden_size", {"type": "int", "low": 3, "high": 5}),  # of another network
     ("batch_size", {"type": "int", "low": 0, "high": 100}),
     ("batch_size", {"type": "int", "low": 1, "high": 4097}),
@@ -257,16 +257,16 @@ def test_a_training_job_has_one_trial(field: str) -> None:
 def test_all_problems_are_told_at_once() -> None:
     """Two unknown names are two problems, and two dimensions that do not fit are two more."""
     names = _paths(TuneSpec, {"model": "resnet", "dataset": "imagenet", "search_space": {"batch_size": 3}})
-    space = _paths(TuneSpec, {"model": "mlp", "search_space": {"batch_size": 0, "dropout": 1, "epochs": 3}})
+    space = _paths(TuneSpec, {"model": "mlp", "search_space": {"batch_size": 0, "sharpness": 1, "epochs": 3}})
 
     assert names == [("model",), ("dataset",)]
-    assert space == [("search_space", "batch_size"), ("search_space", "dropout")]
+    assert space == [("search_space", "batch_size"), ("search_space", "sharpness")]
 
 
 def test_a_problem_says_what_is_allowed() -> None:
     """The text of a refusal names the parameters that there are."""
-    with pytest.raises(SpecError, match=r"search_space\.dropout: .*batch_size, learning_rate.*hidden_sizes"):
-        TuneSpec.model_validate({"model": "mlp", "search_space": {"dropout": 0.5}})
+    with pytest.raises(SpecError, match=r"search_space\.sharpness: .*batch_size, learning_rate.*hidden_sizes"):
+        TuneSpec.model_validate({"model": "mlp", "search_space": {"sharpness": 0.5}})
 
 
 def test_a_first_rung_between_two_tenths_is_refused_in_words() -> None:
