@@ -334,14 +334,23 @@ class TorchOps:
         losses = -logarithms.gather(2, chosen).mean((1, 2))
         if smoothing.any():
             losses.lerp_(-logarithms.mean((1, 2)), torch.from_numpy(smoothing).to(losses))
-        return losses, logarithms.exp_().sub_(targets(outputs, labels, smoothing)).mul_(1 / len(labels))
+            delta = logarithms.exp_().sub_(targets(outputs, labels, smoothing))
+        else:
+            delta = logarithms.exp_()
+            delta.scatter_add_(2, chosen, delta.new_full((1, 1, 1), -1.0).expand_as(chosen))
+        return losses, delta.mul_(1 / len(labels))
 
 
 def targets(outputs: Tensor, labels: Tensor, smoothing: np.ndarray) -> Tensor:
-    """What each lane's outputs are compared with, [lanes, batch, classes]: one-hot, all but a share of it."""
+    """What each lane's outputs are compared with, [lanes, batch, classes]: one-hot, all but a share of it.
+
+    Where no lane smooths it is one for all, [batch, classes].
+    """
+    one_hot = functional.one_hot(labels, outputs.shape[2])
+    if not smoothing.any():
+        return one_hot
     shares = torch.from_numpy(smoothing).to(outputs).view(-1, 1, 1)
-    one_hot = functional.one_hot(labels, outputs.shape[2]).to(outputs.dtype)
-    return torch.lerp(one_hot.expand_as(outputs), outputs.new_full((), 1 / outputs.shape[2]), shares)
+    return torch.lerp(one_hot.to(outputs).expand_as(outputs), outputs.new_full((), 1 / outputs.shape[2]), shares)
 
 
 def _sides(size: int) -> tuple[list[int], list[int], list[int], list[int], bool]:

@@ -75,7 +75,9 @@ def _room(spec: TuneSpec, params: Params, device: torch.device) -> int:
 
 
 def _bytes(spec: TuneSpec, params: Params) -> int:
-    return bytes_of(spec.layers(params), spec.image, params.batch_size)
+    layers = spec.layers(params)
+    average = 0 if params.ema_decay is None else 4 * parameter_count(layers)
+    return bytes_of(layers, spec.image, params.batch_size) + average
 
 
 def _seconds(spec: TuneSpec, params: Params, data: TrainingData, width: int) -> float:

@@ -10,15 +10,20 @@ from solo import distance, train_alone
 
 from ml.artifacts import checkpoint_bytes, checkpoint_of
 from ml.augmentation import Augmentation
+from ml.book import MemoryBook
 from ml.datasets import Arrays, Stream
 from ml.distortion import Distortion, Minibatches, affine_maps
-from ml.evaluate import Images
+from ml.evaluate import Images, evaluate
 from ml.keys import key_names, key_of
+from ml.layers import from_json
+from ml.modules import module_of
 from ml.packs import Pack
+from ml.records import Event, Started
 from ml.replay import Recipe, replay
 from ml.search import Search
 from ml.specs import TuneSpec
 from ml.train import Lane, TrainingData
+from ml.tune import tune
 
 CPU = torch.device("cpu")
 STRONG = Augmentation(shift=2, rotation=20, scale=0.2, shear=10, elastic=34)
@@ -213,3 +218,42 @@ def test_a_grid_is_divided_by_augmentation() -> None:
     assert len({(key, params.learning_rate) for key, params in zip(keys, drawn, strict=True)}) == 24
     assert all(keys[i] == keys[i + 1] for i in range(0, 24, 2))
     assert len(set(keys)) == 12
+
+
+# --- the search
+
+
+def test_a_search_of_recipes_publishes_the_weights_that_were_judged(digits_data: TrainingData) -> None:
+    """Trials with all kinds of recipe train as lanes, and the winner's checkpoint is as accurate as was recorded."""
+    space = {
+        "batch_size": 32,
+        "rotation": {"type": "categorical", "choices": [0.0, 10.0]},
+        "schedule": {"type": "categorical", "choices": ["constant", "cosine", "one_cycle"]},
+        "ema_decay": {"type": "float", "low": 0.5, "high": 0.95},
+        "dropout": {"type": "float", "low": 0.0, "high": 0.4},
+        "label_smoothing": {"type": "float", "low": 0.0, "high": 0.2},
+        "hidden_size": {"type": "int", "low": 16, "high": 64},
+    }
+    spec = _spec(search_space=space, pruner={"name": "hyperband"}, lanes=3, budget={"trials": 7, "epochs": 3})
+    started: dict[int, Started] = {}
+
+    def note(event: Event) -> None:
+        if isinstance(event, Started):
+            started[event.number] = event
+
+    book = MemoryBook(spec, note)
+    tune(spec, digits_data, book, Search(spec))
+    winner = book.winner
+    assert winner is not None
+    assert winner.best is not None
+    assert winner.checkpoint is not None
+    module = module_of(from_json(winner.checkpoint.card["layers"]), 0)
+    module.load_state_dict({name: torch.from_numpy(array) for name, array in winner.checkpoint.weights.items()})
+    loss, accuracy = evaluate(module, digits_data.validation, "cross_entropy")
+    began = started[winner.number]
+    seeds = (began.init_seed, began.stream_seed, began.start_step)
+    *_, replayed = replay(spec, Recipe(winner.number, began.params, *seeds, winner.best.step), digits_data)
+
+    assert [trial.state.judged for trial in book.trials.values()] == [True] * 7
+    assert (loss, accuracy) == pytest.approx((winner.best.val_loss, winner.best.val_accuracy), rel=1e-4)
+    assert replayed.val_accuracy == pytest.approx(winner.best.val_accuracy, abs=0.0063)  # two of 323 images
