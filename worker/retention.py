@@ -38,6 +38,12 @@ class Standing:
         return no_worse and (mine != its or self.number < other.number)
 
 
+def standing_order(job: Job, trial: Trial) -> tuple[float, int]:
+    """What judged trials of a job are sorted by, the best first; of equals the one that was begun first."""
+    value = cast("float", trial.value)
+    return (-value if job.maximize else value, trial.number)
+
+
 def leads(job: Job, number: int, value: float) -> bool:
     """Whether a value is the best of a job so far; of equals the trial that was begun first leads."""
     if job.best_value is None or job.best_trial is None:
