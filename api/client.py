@@ -48,6 +48,10 @@ class Chiffre(Connection):
         """What a predict job answered, a JSON object a line; ApiError where it did not arrive as the API has it."""
         return self._verified(f"/jobs/{segment(job_id)}/predictions", "application/jsonl")
 
+    def report(self, job_id: str, language: str = "en") -> str:
+        """A job's report, as HTML."""
+        return self._fetch(f"/jobs/{segment(job_id)}/report?lang={segment(language)}", "text/html").text
+
     def jobs(self, limit: int = 50) -> list[dict[str, Any]]:
         """The newest jobs."""
         items: list[dict[str, Any]] = self._call("GET", "/jobs", params={"limit": limit})["items"]

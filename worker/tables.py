@@ -173,7 +173,7 @@ class Measurement(SQLModel, table=True):
 
 
 class Rerun(SQLModel, table=True):
-    """A trial's hyper-parameters trained once more for the run-off of a run of its job; no trial, and not counted as one.
+    """A trial's hyper-parameters trained once more, for the run-off of a run of its job: no trial, nor counted as one.
 
     Its state is that of a trial, None until it has ended.
     """

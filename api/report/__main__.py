@@ -5,6 +5,7 @@ from typing import cast
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from api.children import AWAY
 from api.report.facts import facts_of
 from api.report.page import page_of
 from api.report.winner import answers_of
@@ -13,8 +14,6 @@ from worker.db import Database
 from worker.errors import StorageAway
 from worker.settings import settings
 from worker.store import Store, store_of
-
-AWAY = 75  # EX_TEMPFAIL of sysexits.h: try again later
 
 
 def report(database: Database, store: Store, job_id: str, language: Language) -> str:

@@ -39,10 +39,10 @@ def reached(wording: Wording, label: str, values: Sequence[float], maximize: boo
     A few that hardly learned anything would press all others into a line.
     """
     ordered = sorted(values, reverse=not maximize)  # the worst first
-    cut = int(CUT_SHARE * len(ordered))
-    kept = ordered[cut:]
-    crowded = abs(ordered[-1] - ordered[0]) > 2 * abs(kept[-1] - kept[0])
-    shown = kept if crowded and kept[-1] != kept[0] else ordered
+    half = abs(ordered[-1] - ordered[0]) / 2
+    most = int(CUT_SHARE * len(ordered))
+    cut = next((n for n in range(1, most + 1) if 0 < abs(ordered[-1] - ordered[n]) < half), 0)
+    shown = ordered[cut:]
     low, high = padded(shown)
     beyond = sum(value < low or value > high for value in values)
     return linear(wording, label, low, high, percent=maximize), beyond

@@ -6,7 +6,7 @@ from math import ceil, floor, log10
 
 from markupsafe import escape
 
-LEFT, RIGHT, TOP, BOTTOM = 62, 14, 12, 44  # pixels around the area that is plotted in
+LEFT, RIGHT, TOP, BOTTOM = 62, 24, 12, 44  # pixels around the area that is plotted in
 STEPS = (1, 2, 2.5, 5, 10)  # of ticks, by powers of ten
 WANTED_TICKS = 6
 
