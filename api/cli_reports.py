@@ -31,3 +31,26 @@ def report(
         except OSError as error:
             fail(f"{path} cannot be written: {error.strerror}")
         print(f"{path}: {saved.size:,} bytes, SHA-256 {saved.sha256}")
+
+
+@app.command()
+def export(
+    job_id: JobId,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="a new folder for TensorBoard's event files, a run a trial, with HParams")
+    ] = None,
+    optuna: Annotated[Path | None, typer.Option(help="a new Optuna journal file, as optuna-dashboard opens")] = None,
+) -> None:
+    """Write a job's trials for other tools; `chiffre trials` and the API's CSV have them as a table."""
+    if tensorboard is None and optuna is None:
+        fail("say what to write: --tensorboard FOLDER, --optuna FILE or both")
+    from api import exports  # torch and optuna are for those who need them
+
+    with connected() as client:
+        try:
+            if tensorboard is not None:
+                print(f"{tensorboard}: {exports.tensorboard(client, job_id, tensorboard)} runs")
+            if optuna is not None:
+                print(f"{optuna}: {exports.journal(client, job_id, optuna)} trials of study {job_id}")
+        except OSError as error:
+            fail(f"{error.filename} cannot be written: {error.strerror}")

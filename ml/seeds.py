@@ -18,6 +18,7 @@ class Purpose(IntEnum):
     STREAM = 4
     SAMPLER = 5
     NOVELTY = 6
+    RUN_OFF = 20
 
 
 def derive(seed: int, purpose: Purpose, index: int = 0) -> int:

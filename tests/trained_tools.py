@@ -2,12 +2,39 @@
 
 from dataclasses import dataclass, field
 
-from prediction_tools import Orders
+from sqlalchemy import select
 from worker_tools import Work
 
+from ml.records import Stop
 from worker.settings import settings
 from worker.store import Store, store_of
+from worker.tables import Pack, Purpose, TestOpening
 from worker.trainer import Trainer
+
+
+class Orders:
+    """What a supervisor says."""
+
+    def __init__(self) -> None:
+        self.cut: frozenset[int] = frozenset()
+        self._stop: Stop | None = None
+        self._left: int | None = None  # questions until it says that the pack is to be given back
+
+    @property
+    def stop(self) -> Stop | None:
+        """Asked before every step."""
+        if self._left is not None:
+            self._left -= 1
+            self._stop = Stop.RELEASED if self._left < 0 else None
+        return self._stop
+
+    @stop.setter
+    def stop(self, stop: Stop | None) -> None:
+        self._stop, self._left = stop, None
+
+    def stop_after(self, questions: int) -> None:
+        """Say so after this many questions."""
+        self._left = questions
 
 
 @dataclass
@@ -21,10 +48,20 @@ class Training:
         self.orders = Orders()
         self.trainer = Trainer(self.work.database, self.orders, self.store, "cpu", 15)  # type: ignore[arg-type]
 
-    def run(self) -> None:
-        """Work on packs until there are none."""
-        while (claim := self.work.leases.claim()) is not None:
+    def run(self, until: Purpose | None = None) -> None:
+        """Work on packs until there are none, or none but those with a purpose."""
+        while not self.waits(until) and (claim := self.work.leases.claim()) is not None:
             answer = self.trainer.work(claim)
             assert answer.keys() <= {"done", "ended"}, answer
             if "done" in answer:
                 self.work.leases.close(claim)
+
+    def openings(self) -> list[TestOpening]:
+        """Every look at test images."""
+        with self.work.database.reading() as session:
+            return list(session.scalars(select(TestOpening)))
+
+    def waits(self, purpose: Purpose | None) -> bool:
+        """Whether there is a pack with a purpose."""
+        with self.work.database.reading() as session:
+            return session.scalar(select(Pack).where(Pack.purpose == purpose, Pack.done.is_(False))) is not None

@@ -55,7 +55,7 @@ class Controls:
         """Let nothing be worked on until the job is resumed; Conflict where it is ending or has ended."""
         with self.database.writing() as session:
             job = lock_job(session, job_id)
-            if job.state in (JobState.QUEUED, JobState.RUNNING):
+            if job.state in (JobState.QUEUED, JobState.RUNNING) or _runs_off(session, job):
                 move_job(session, job, JobState.PAUSED, "paused by request", REQUEST)
             elif job.state != JobState.PAUSED:
                 raise Conflict(f"the job is {_where(job)}; there is nothing to pause")
@@ -178,12 +178,18 @@ def _before_pause(session: Session, job: Job) -> JobState:
 
 
 def _publishes(session: Session, job: Job) -> bool:
-    """Whether the winner is being published, or waits to be while the job is held."""
-    return any(pack.purpose == Purpose.PUBLISH for pack in _open_packs(session, job))
+    """Whether the winner is being chosen and published, or waits to be while the job is held."""
+    return any(pack.purpose in (Purpose.RUN_OFF, Purpose.PUBLISH) for pack in _open_packs(session, job))
+
+
+def _runs_off(session: Session, job: Job) -> bool:
+    """Whether the best are being trained again, which may take hours."""
+    running_off = any(pack.purpose == Purpose.RUN_OFF for pack in _open_packs(session, job))
+    return job.state == JobState.STOPPING and running_off
 
 
 def _where(job: Job) -> str:
-    return "publishing its winner" if job.state == JobState.STOPPING else str(job.state)
+    return "choosing and publishing its winner" if job.state == JobState.STOPPING else str(job.state)
 
 
 def _check_begins(session: Session, job: Job) -> None:

@@ -26,6 +26,8 @@ from worker.images import novelty_of, test_images, training_data
 from worker.leases import Claim
 from worker.ledger import tune_spec
 from worker.publishing import Published, Publishing
+from worker.rerun import decide
+from worker.rerunning import Rerunning
 from worker.store import Store, drop_files
 
 MAX_GRAPH_ERROR = 1e-5  # difference of probabilities between torch and ONNX Runtime that publication accepts
@@ -76,6 +78,7 @@ def publish(claim: Claim, publishing: Publishing, store: Store) -> None:
 
     Where its checkpoint is damaged, it is trained again instead. LeaseLost where the pack is another's by now.
     """
+    decide(claim, Rerunning(publishing.database), store)
     winner = publishing.winner(claim)
     try:
         content = store.read(winner.checkpoint.path, winner.checkpoint.sha256)

@@ -16,7 +16,7 @@ from worker.packs import end_pack
 from worker.registry import challenge
 from worker.retention import runner_up
 from worker.settlement import settle
-from worker.tables import Artifact, Event, Job, JobState, ModelVersion, TestOpening, Trial
+from worker.tables import Artifact, Event, Job, JobState, ModelVersion, RunOff, TestOpening, Trial
 
 ANSWERS = "test_outputs"  # the kind of the file that holds a winner's outputs for the test images, float32 [n, classes]
 DISCARDED = "trained again, as its checkpoint was damaged"  # why a trial begins again
@@ -24,7 +24,7 @@ DISCARDED = "trained again, as its checkpoint was damaged"  # why a trial begins
 
 @dataclass(frozen=True)
 class Winner:
-    """The best trial of a job, and its checkpoint."""
+    """The trial that a job publishes, and its checkpoint."""
 
     job: Job
     trial: Trial
@@ -56,15 +56,17 @@ class Publishing:
         self.database = database
 
     def winner(self, claim: Claim) -> Winner:
-        """The best trial of the claimed pack's job."""
+        """The trial that the run-off of the claimed pack's job chose, without one the best."""
         with self.database.reading() as session:
             job = session.get_one(Job, claim.job_id)
-            of_winner = (col(Trial.job_id) == job.id, col(Trial.number) == job.best_trial)
+            run_off = session.get(RunOff, (job.id, job.run))
+            number = job.best_trial if run_off is None else run_off.winner
+            of_winner = (col(Trial.job_id) == job.id, col(Trial.number) == number)
             trial = session.scalars(select(Trial).where(*of_winner)).one()
             checkpoint = session.scalars(
                 select(Artifact).where(
                     col(Artifact.job_id) == job.id,
-                    col(Artifact.trial) == job.best_trial,
+                    col(Artifact.trial) == number,
                     col(Artifact.kind) == "checkpoint",
                 )
             ).one()

@@ -189,16 +189,16 @@ class Rerun(SQLModel, table=True):
     pack_id: int = Field(foreign_key="pack.id", index=True)
     state: str | None = None
     reason: str | None = Field(default=None, sa_column=Column(Text))  # why it ended
-    epochs_run: float | None = None
+    epochs_run: float = 0.0  # measured so far
     best_epoch: float | None = None
     val_loss: float | None = None  # of the best epoch, as the next
     val_accuracy: float | None = None
-    seconds: float | None = None  # training and evaluation
+    seconds: float = 0.0  # training and evaluation
     predictions_id: int | None = Field(default=None, foreign_key="artifact.id")  # labels of its validation images
 
 
 class RunOff(SQLModel, table=True):
-    """What the run-off of a run of a job came to: ml.run_off.Verdict as JSON."""
+    """What the run-off of a run of a job came to: ml.verdict.Verdict as JSON."""
 
     job_id: str = Field(foreign_key="job.id", primary_key=True)
     run: int = Field(primary_key=True)

@@ -13,6 +13,7 @@ from worker.journal import REQUEST
 from worker.ledger import as_tune, spec_of
 from worker.publishing import ANSWERS
 from worker.retention import standing_order
+from worker.run_off import last_reruns
 from worker.tables import (
     Artifact,
     Dataset,
@@ -81,10 +82,10 @@ def facts_of(database: Database, job_id: str) -> Facts:
         trials = list(session.scalars(select(Trial).where(col(Trial.job_id) == job_id).order_by(col(Trial.number))))
         judged = (trial for trial in trials if trial.value is not None)
         best = sorted(judged, key=lambda trial: standing_order(job, trial))[:CURVES]
+        reruns = last_reruns(session, job)
         version = session.scalar(
             select(ModelVersion).where(col(ModelVersion.job_id) == job_id).order_by(col(ModelVersion.run).desc())
         )
-        of_run = (col(Rerun.job_id) == job_id, col(Rerun.run) == job.run)
         return Facts(
             job=job,
             posted=posted,
@@ -97,8 +98,8 @@ def facts_of(database: Database, job_id: str) -> Facts:
             files={} if version is None else _files(session, version),
             opening=_opening(session, version),
             openings=len(_openings(session, job)),
-            run_off=session.get(RunOff, (job_id, job.run)),
-            reruns=list(session.scalars(select(Rerun).where(*of_run).order_by(col(Rerun.trial), col(Rerun.seed)))),
+            run_off=None if not reruns else session.get(RunOff, (job_id, reruns[0].run)),
+            reruns=reruns,
         )
 
 

@@ -7,6 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from api.report.axes import linear
 from api.report.facts import Facts
 from api.report.figures import Figures
+from api.report.run_off import RunOffSection
 from api.report.svg import Plot
 from api.report.tables import Tables, sizes_of
 from api.report.winner import Answers
@@ -38,7 +39,7 @@ class Page:
         self.winner = facts.trial(facts.version.trial) if facts.version else next(iter(facts.best), None)
         self.figures = Figures(facts, wording) if facts.judged else None
         self.tables = Tables(facts, answers, self.winner, wording)
-        self.run_off = None
+        self.run_off = RunOffSection(facts, wording) if facts.reruns else None
 
     def summary(self) -> list[tuple[str, str]]:
         """What a reader wants to know first."""

@@ -38,13 +38,14 @@ SPACE = {
 
 @pytest.fixture(scope="module")
 def job(shared_work: Work, shared_api: TestClient) -> Job:
-    """A tuning job that was really trained, to its version."""
+    """A tuning job that was really trained, through a run-off to its version."""
     job = shared_work.accept(
         model="shallow",
         search_space=SPACE,
         sampler={"name": "random"},
         pruner={"name": "none"},
         budget={"trials": 6, "epochs": 2},
+        run_off={"top": 3, "seeds": 2},
     )
     Training(shared_work).run()
     return shared_work.job(job)
@@ -60,8 +61,17 @@ def page(client: TestClient, job_id: str, lang: str = "en") -> str:
 
 def tables(html: str) -> dict[str, pd.DataFrame]:
     """The tables of a report, by their first heading cell and their last."""
-    found = pd.read_html(io.StringIO(html.replace("\u202f", "")), flavor="html5lib")
-    return {f"{table.columns[0]} … {table.columns[-1]}": table for table in found}
+    tree = html5lib.parse(html, namespaceHTMLElements=False)
+    found: dict[str, pd.DataFrame] = {}
+    for table in tree.iter("table"):
+        head, *rows = [["".join(cell.itertext()) for cell in row] for row in table.iter("tr")]
+        found.setdefault(f"{head[0]} … {head[-1]}", pd.DataFrame(rows, columns=head))
+    return found
+
+
+def numbers(cells: pd.Series) -> list[int]:
+    """Whole numbers that are written in a table, without the spaces between thousands."""
+    return [int(cell.replace("\u202f", "")) for cell in cells]
 
 
 def trials(client: TestClient, job_id: str) -> pd.DataFrame:
@@ -113,12 +123,15 @@ def test_the_numbers_of_the_search_are_those_of_the_csv(shared_api: TestClient, 
     front = by_size[by_size["val_accuracy"] > by_size["val_accuracy"].cummax().shift(fill_value=-1)]
     best = shown["trial … seconds"]
 
-    assert dict(shown["state … trials"].values.tolist()) == csv["state"].value_counts().to_dict()
-    assert best["trial"].tolist() == ordered["number"].tolist()
+    assert (
+        dict(zip(*map(shown["state … trials"].get, ("state", "trials")), strict=True))
+        == csv["state"].value_counts().map(str).to_dict()
+    )
+    assert numbers(best["trial"]) == ordered["number"].tolist()
     assert best["validation accuracy"].tolist() == [f"{100 * a:.2f}\u00a0%" for a in ordered["val_accuracy"]]
-    assert best["hidden_size"].tolist() == ordered["hidden_size"].tolist()
-    assert shown["trial … weights"]["trial"].tolist() == front["number"].tolist()
-    assert shown["trial … weights"]["weights"].tolist() == front["weights"].tolist()
+    assert numbers(best["hidden_size"]) == ordered["hidden_size"].tolist()
+    assert numbers(shown["trial … weights"]["trial"]) == front["number"].tolist()
+    assert numbers(shown["trial … weights"]["weights"]) == front["weights"].tolist()
 
 
 def test_the_confusion_matrix_is_that_of_the_published_graph(
@@ -132,7 +145,7 @@ def test_the_confusion_matrix_is_that_of_the_published_graph(
         json={"images": [image.ravel().tolist() for image in test.images], "scale": 255},
     ).json()["predictions"]
     expected = confusion_matrix(test.labels, [answer["digit"] for answer in answers], labels=range(10))
-    shown = tables(page(shared_api, job.id))["Unnamed: 0 … 9"].set_index("Unnamed: 0").fillna(0).astype(int)
+    shown = tables(page(shared_api, job.id))[" … 9"].set_index("").replace("", "0").astype(int)
 
     assert (shown.to_numpy() == expected).all()
 
@@ -145,6 +158,20 @@ def test_the_opening_of_test_is_told_and_another_report_opens_nothing(shared_api
 
     assert "opening 1 of these test images" in html
     assert rows["times that these test images were opened so far"] == "1"
+
+
+def test_the_run_off_is_told_as_it_was_decided(shared_api: TestClient, job: Job) -> None:
+    """Who wins, and the accuracies of every training, as pandas averages them from those on record."""
+    answer = shared_api.get(f"/jobs/{job.id}/runoff").json()
+    means = pd.DataFrame(answer["reruns"]).groupby("trial")["val_accuracy"].mean().sort_values(ascending=False)
+    version = shared_api.get(f"/jobs/{job.id}").json()["version"]["version"]
+
+    assert answer["verdict"]["winner"] == answer["winner"]
+    assert shared_api.get(f"/models/shallow/versions/{version}").json()["trial"] == answer["winner"]
+    assert [one["accuracy"] for one in answer["verdict"]["contenders"]] == pytest.approx(means.tolist())
+    assert len(answer["reruns"]) == 6
+    for mean in means:
+        assert f"{100 * mean:.2f}\u00a0%" in page(shared_api, job.id)
 
 
 def test_what_is_said_of_answers_is_right() -> None:
@@ -218,6 +245,9 @@ def test_what_cannot_be_reported_on_is_told(shared_api: TestClient, job: Job) ->
     """An unknown job, an unknown language, and a job that has no trials."""
     predicts = shared_api.post("/jobs/predict", json={"model": "shallow", "dataset": "digits"}).json()
 
+    waiting = post(shared_api)
+
     assert "no such job" in problem(shared_api.get("/jobs/abc/report"), 404)["detail"]
+    assert "run_off" in problem(shared_api.get(f"/jobs/{waiting['id']}/runoff"), 404)["detail"]
     assert problem(shared_api.get(f"/jobs/{job.id}/report?lang=de"), 422)["errors"][0]["pointer"] == "?lang"
     assert "predict job" in problem(shared_api.get(f"/jobs/{predicts['id']}/report"), 409)["detail"]
