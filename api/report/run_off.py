@@ -54,7 +54,7 @@ class RunOffSection:
             t("in the search"),
             t("in the run-off"),
             t("95 % interval"),
-            t("drop, points"),
+            t("change, points"),
         ]
         cuts = [f"{t('cut')} {n}" for n in range(verdict.cuts)]
         rows = [self._contender(one) for one in verdict.contenders]
@@ -85,7 +85,7 @@ class RunOffSection:
             plot.line([one.low, one.high], [place, place], "whisker")
             plot.points(one.accuracies, [place] * len(one.accuracies), "trial")
             plot.points([one.searched], [place], "trial pruned", [self.t("in the search")])
-            plot.points([one.accuracy], [place], "trial winner" if one.trial == self.winner else "mean")
+            plot.points([one.accuracy], [place], "trial winner" if one.trial == self.winner else "average")
         return plot
 
     @property

@@ -112,8 +112,12 @@ def linear_ticks(low: float, high: float) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten between two values above 0; where there are fewer than three, their doubles and fives too."""
-    powers = range(floor(log10(low)), ceil(log10(high)) + 1)
-    factors = (1,) if sum(low <= 10.0**p <= high for p in powers) > 2 else (1, 2, 5)
-    found = (float(f"{f}e{p}") for p in powers for f in factors)
-    return [value for value in found if low * 0.999 <= value <= high * 1.001]
+    """Round values between two above 0: powers of ten, and as many between them as it takes to have three."""
+    found: list[float] = []
+    for factors in ((1,), (1, 3), (1, 2, 5), range(1, 10)):
+        powers = range(floor(log10(low)), ceil(log10(high)) + 1)
+        values = (float(f"{factor}e{power}") for power in powers for factor in factors)
+        found = [value for value in values if low * 0.999 <= value <= high * 1.001]
+        if len(found) > 2:
+            break
+    return found

@@ -45,7 +45,8 @@ class Wording:
         """A difference of two shares, with its sign, in percentage points."""
         if share is None:
             return "–"
-        return self._pointed(f"{100 * share:+.2f}").replace("-", "−")
+        rounded = round(100 * share, 2) or 0.0  # never −0
+        return self._pointed(f"{rounded:+.2f}").replace("-", "−")
 
     def interval(self, bounds: tuple[float, float]) -> str:
         """An interval of shares in percent."""
