@@ -18,23 +18,21 @@ class Orders:
     def __init__(self) -> None:
         self.cut: frozenset[int] = frozenset()
         self._stop: Stop | None = None
-        self._left: int | None = None  # questions until it says that the pack is to be given back
+        self._left = 0  # questions that are answered with None before
 
     @property
     def stop(self) -> Stop | None:
         """Asked before every step."""
-        if self._left is not None:
-            self._left -= 1
-            self._stop = Stop.RELEASED if self._left < 0 else None
-        return self._stop
+        self._left -= 1
+        return None if self._left >= 0 else self._stop
 
     @stop.setter
     def stop(self, stop: Stop | None) -> None:
-        self._stop, self._left = stop, None
+        self.stop_after(0, stop)
 
-    def stop_after(self, questions: int) -> None:
-        """Say so after this many questions."""
-        self._left = questions
+    def stop_after(self, questions: int, stop: Stop | None) -> None:
+        """Say so once this many questions have been asked."""
+        self._left, self._stop = questions, stop
 
 
 @dataclass

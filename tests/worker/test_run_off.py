@@ -11,6 +11,7 @@ from worker_tools import Work
 
 from ml.datasets import cut, datasets
 from ml.packs import Pack as Lanes
+from ml.records import Stop
 from ml.rerun import predicted
 from ml.seeds import Purpose as Seed
 from ml.seeds import derive
@@ -42,6 +43,12 @@ def reruns(work: Work) -> list[Rerun]:
     """All trainings of run-offs, by trial and seed."""
     with work.database.reading() as session:
         return list(session.scalars(select(Rerun).order_by(col(Rerun.trial), col(Rerun.seed))))
+
+
+def artifacts(work: Work) -> list[Artifact]:
+    """All files on record."""
+    with work.database.reading() as session:
+        return list(session.scalars(select(Artifact)))
 
 
 def labels(work: Work, folder: Path, rerun: Rerun) -> np.ndarray:
@@ -115,23 +122,24 @@ def test_each_training_is_one_that_can_be_done_alone(work: Work, environment: Pa
 
 
 @only_sqlite
-def test_a_pack_that_was_given_back_goes_on_to_the_same_end(work: Work, environment: Path) -> None:
-    """Stopped at any step and taken up again, a run-off decides as one that nothing happened to."""
+@pytest.mark.parametrize(("steps", "stop"), [(7, Stop.RELEASED), (60, Stop.CANCELLED)])
+def test_a_pack_that_was_left_goes_on_to_the_same_end(steps: int, stop: Stop, work: Work, environment: Path) -> None:
+    """Given back with a checkpoint or lost without one, a run-off predicts as one that nothing happened to."""
     job, training = searched(work)
-    training.orders.stop_after(7)
+    training.orders.stop_after(steps, stop)
     claim = work.leases.claim()
     assert claim is not None
-    answer = training.trainer.work(claim)
+    training.trainer.work(claim)
+    kept = [artifact.kind for artifact in artifacts(work) if artifact.kind == "pack"]
     work.leases.release(claim)
     training.orders.stop = None
     training.run()
     interrupted = [labels(work, environment, one) for one in reruns(work)]
-    again = {"seed": 0, **SPEC}
-    other = work.accept(**again)
+    other = work.accept(**SPEC)
     training.run()
     undisturbed = [labels(work, environment, one) for one in reruns(work) if one.job_id == other.id]
 
-    assert answer == {"released": claim.pack_id}
+    assert len(kept) == (stop == Stop.RELEASED)
     assert work.job(job).state == work.job(other).state == "completed"
     assert len(undisturbed) == 6
     assert all((a == b).all() for a, b in zip(interrupted, undisturbed, strict=True))
@@ -190,9 +198,7 @@ def test_a_completed_job_that_goes_on_has_another_run_off(work: Work, environmen
 @only_sqlite
 def test_the_finalists_keep_their_checkpoints(work: Work, environment: Path) -> None:
     """Whoever wins can be published, also one that others beat in everything."""
-    job, _ = searched(work)
-    with work.database.reading() as session:
-        of_job = (col(Artifact.job_id) == job.id, col(Artifact.kind) == "checkpoint")
-        kept = {file.trial for file in session.scalars(select(Artifact).where(*of_job))}
+    searched(work)
+    kept = {file.trial for file in artifacts(work) if file.kind == "checkpoint"}
 
     assert {one.trial for one in reruns(work)} <= kept
