@@ -9,11 +9,11 @@ PAD = 0.04  # of the span, left free at both ends
 CUT_SHARE = 0.15  # of the trials; where so few take half the height, they are put at the foot
 
 
-def linear(wording: Wording, label: str, low: float, high: float, percent: bool = False) -> Axis:
-    """A linear axis from `low` to `high`; a single value gets room around it."""
+def linear(wording: Wording, label: str, low: float, high: float, percent: bool = False, whole: bool = False) -> Axis:
+    """A linear axis from `low` to `high`, in percent or of whole numbers; a single value gets room around it."""
     if high <= low:
         low, high = low - (abs(low) or 1) * 0.05, high + (abs(high) or 1) * 0.05
-    ticks = linear_ticks(low, high)
+    ticks = [tick for tick in linear_ticks(low, high) if not whole or tick.is_integer()]
     step = ticks[1] - ticks[0] if len(ticks) > 1 else high - low
     return Axis(label, low, high, tuple((tick, _tick(wording, tick, step, percent)) for tick in ticks))
 

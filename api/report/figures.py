@@ -47,7 +47,7 @@ class Figures:
     def history(self) -> Figure:
         """What each trial reached, and the best up to it."""
         numbers = [trial.number for trial in self.shown]
-        x = linear(self.t, self.t("trial"), -0.5, max(numbers) + 0.5)
+        x = linear(self.t, self.t("trial"), -0.5, max(numbers) + 0.5, whole=True)
         plot = Plot(self.t("Optimization history"), x, self.axis)
         best_numbers, best_values = self._best_so_far()
         plot.steps([*best_numbers, max(numbers) + 0.5], [*best_values, best_values[-1]], "best")
@@ -96,9 +96,10 @@ class Figures:
 
     def _numbers(self, label: str, values: Sequence[Any], dimension: Dimension) -> tuple[Axis, Callable[[Any], float]]:
         low, high = min(values), max(values)
-        wide = low > 0 and (getattr(dimension, "log", False) or high / low >= 100)
-        axis = logarithmic(self.t, label, low, high) if wide else linear(self.t, label, *padded(values))
-        return axis, float
+        if low > 0 and (getattr(dimension, "log", False) or high / low >= 100):
+            return logarithmic(self.t, label, low, high), float
+        whole = all(isinstance(value, int) for value in values)
+        return linear(self.t, label, *padded(values), whole=whole), float
 
     def _names(self, label: str, values: Sequence[Any]) -> tuple[Axis, Callable[[Any], float]]:
         names = sorted({self.t.value(value) for value in values})[:MAX_CATEGORIES]

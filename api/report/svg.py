@@ -8,7 +8,6 @@ from markupsafe import escape
 
 LEFT, RIGHT, TOP, BOTTOM = 62, 24, 12, 44  # pixels around the area that is plotted in
 STEPS = (1, 2, 2.5, 5, 10)  # of ticks, by powers of ten
-WANTED_TICKS = 6
 
 
 @dataclass(frozen=True)
@@ -102,22 +101,21 @@ class Plot:
         yield f'<text class="axis" {turned} text-anchor="middle">{escape(self.y.label)}</text>'
 
 
-def linear_ticks(low: float, high: float) -> list[float]:
-    """Round values between two, about five of them."""
+def linear_ticks(low: float, high: float, wanted: int = 6) -> list[float]:
+    """Round values between two, about as many as are wanted."""
     span = high - low
-    power = 10.0 ** floor(log10(span / WANTED_TICKS))
-    step = next(power * s for s in STEPS if power * s * WANTED_TICKS >= span * 0.999)
+    power = 10.0 ** floor(log10(span / wanted))
+    step = next(power * s for s in STEPS if power * s * wanted >= span * 0.999)
     first = ceil(low / step - 1e-9)
     return [round(n * step, 12) for n in range(first, floor(high / step + 1e-9) + 1)]
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round values between two above 0: powers of ten, and as many between them as it takes to have three."""
-    found: list[float] = []
-    for factors in ((1,), (1, 3), (1, 2, 5), range(1, 10)):
-        powers = range(floor(log10(low)), ceil(log10(high)) + 1)
+    """Round values between two above 0: powers of ten, and others where there are fewer than three of those."""
+    powers = range(floor(log10(low)), ceil(log10(high)) + 1)
+    for factors in ((1,), (1, 3), (1, 2, 5)):
         values = (float(f"{factor}e{power}") for power in powers for factor in factors)
         found = [value for value in values if low * 0.999 <= value <= high * 1.001]
         if len(found) > 2:
-            break
-    return found
+            return found
+    return linear_ticks(low, high, wanted=4)

@@ -41,7 +41,7 @@ def job(work: Work, environment: Path, monkeypatch: pytest.MonkeyPatch, url: str
 
 
 def run(*arguments: str) -> Any:
-    """The command's result."""
+    """The result of `chiffre export`."""
     return CliRunner().invoke(app, ["export", *arguments])
 
 
@@ -54,12 +54,15 @@ def shown(url: str, job: Job) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_optuna_and_tensorboard_read_back_what_is_on_record(job: Job, url: str, tmp_path: Path) -> None:
     """Every trial with its parameters, states, values and curves, and hyper-parameters for HParams."""
+    reported = CliRunner().invoke(app, ["report", job.id, "--lang", "fr", "--out", str(tmp_path / "report.html")])
     ended = run(job.id, "--tensorboard", str(tmp_path / "runs"), "--optuna", str(tmp_path / "journal.log"))
     study = optuna.load_study(
         study_name=job.id, storage=optuna.storages.JournalStorage(JournalFileBackend(str(tmp_path / "journal.log")))
     )
     recorded = shown(url, job)
 
+    assert reported.exit_code == 0, reported.output
+    assert (tmp_path / "report.html").read_text() == httpx2.get(f"{url}/jobs/{job.id}/report?lang=fr").text
     assert ended.exit_code == 0, ended.output
     assert [trial.number for trial in study.trials] == [0, 1, 2, 3]
     assert study.best_value == job.best_value

@@ -221,6 +221,7 @@ def test_ticks_are_round_and_lie_within() -> None:
     assert linear_ticks(0.931, 0.9872) == [0.94, 0.95, 0.96, 0.97, 0.98]
     assert log_ticks(1e-5, 1e-1) == [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]
     assert log_ticks(15, 400) == [30, 100, 300]
+    assert log_ticks(31_000, 110_000) == [40_000, 60_000, 80_000, 100_000]
 
 
 def test_a_few_bad_trials_do_not_flatten_the_others() -> None:
