@@ -232,9 +232,10 @@ def test_a_few_bad_trials_do_not_flatten_the_others() -> None:
     assert beyond == 2
 
 
-def test_a_job_without_results_has_a_report_too(shared_api: TestClient, job: Job) -> None:
+@pytest.mark.parametrize("kind", ["tune", "train"])
+def test_a_job_without_results_has_a_report_too(kind: str, shared_api: TestClient, job: Job) -> None:
     """Of a job that waits it says what was asked for."""
-    waiting = post(shared_api)
+    waiting = post(shared_api, kind)
     html = page(shared_api, waiting["id"])
     shared_api.post(f"/jobs/{waiting['id']}/cancel")
 

@@ -165,20 +165,31 @@ def test_trainings_that_kill_their_trainer_are_left_out(lost: int, work: Work, e
         assert version.trial == work.job(job).best_trial
 
 
-@pytest.mark.parametrize("end", ["cancel", "pause"])
-def test_a_run_off_can_be_stopped(end: str, work: Work, environment: Path) -> None:
-    """Cancelled it is over; paused it waits, and goes on when it is resumed."""
+def test_a_run_off_can_be_cancelled(work: Work, environment: Path) -> None:
+    """It is over at once, and its budget cannot be raised before."""
+    job, _ = searched(work)
+    with pytest.raises(Conflict, match="in its run-off; its budget cannot be changed"):
+        work.controls.extend(job.id, {"trials": 9})
+    work.cancel(job)
+
+    assert work.leases.claim() is None
+    assert work.job(job).state == "cancelled"
+
+
+@only_sqlite
+def test_a_run_off_can_be_paused(work: Work, environment: Path) -> None:
+    """It waits, and goes on when it is resumed."""
     job, training = searched(work)
-    getattr(work.controls, end)(job.id)
+    work.controls.pause(job.id)
     nothing = work.leases.claim()
-    if end == "pause":
-        with pytest.raises(Conflict):
-            work.controls.extend(job.id, {"trials": 9})
-        work.controls.resume(job.id)
-        training.run()
+    with pytest.raises(Conflict, match="paused"):
+        work.controls.extend(job.id, {"trials": 9})
+    resumed = work.controls.resume(job.id)
+    training.run()
 
     assert nothing is None
-    assert work.job(job).state == ("cancelled" if end == "cancel" else "completed")
+    assert resumed.state == "stopping"
+    assert work.job(job).state == "completed"
 
 
 @only_sqlite
