@@ -69,6 +69,9 @@ class Tables:
             [self.t("arithmetic, estimated at three forward passes an image"), self._arithmetic()],
             [self.t("trials that train together"), self.t.number(job.lanes)],
         ]
+        if self.facts.reruns:
+            seconds = sum(rerun.seconds for rerun in self.facts.reruns)
+            rows.append([self.t("training and evaluation in the run-off"), self.t.duration(seconds)])
         return Table([self.t("what"), self.t("how much")], rows)
 
     def best(self) -> Table:
