@@ -12,6 +12,7 @@ import httpx2
 from api.connection import ApiError, Connection, segment
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+REPORT_SECONDS = 180.0  # it is made on demand, after others that were asked for before
 FINAL = ("completed", "failed", "cancelled")
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between attempts to reach an API that has gone away
 AWAY_SECONDS = 300.0  # how long it may be away
@@ -50,7 +51,8 @@ class Chiffre(Connection):
 
     def report(self, job_id: str, language: str = "en") -> str:
         """A job's report, as HTML."""
-        return self._fetch(f"/jobs/{segment(job_id)}/report?lang={segment(language)}", "text/html").text
+        path = f"/jobs/{segment(job_id)}/report?lang={segment(language)}"
+        return self._fetch(path, "text/html", REPORT_SECONDS).text
 
     def jobs(self, limit: int = 50) -> list[dict[str, Any]]:
         """The newest jobs."""

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from worker_tools import Work
 
 from api.cli import app
+from api.client import Chiffre
 from worker.tables import Job
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*experimental:optuna.exceptions.ExperimentalWarning")
@@ -60,9 +61,11 @@ def test_optuna_and_tensorboard_read_back_what_is_on_record(job: Job, url: str, 
         study_name=job.id, storage=optuna.storages.JournalStorage(JournalFileBackend(str(tmp_path / "journal.log")))
     )
     recorded = shown(url, job)
+    with Chiffre(url) as client:
+        report = client.report(job.id, "fr")
 
     assert reported.exit_code == 0, reported.output
-    assert (tmp_path / "report.html").read_text() == httpx2.get(f"{url}/jobs/{job.id}/report?lang=fr").text
+    assert (tmp_path / "report.html").read_text() == report
     assert ended.exit_code == 0, ended.output
     assert [trial.number for trial in study.trials] == [0, 1, 2, 3]
     assert study.best_value == job.best_value
