@@ -12,6 +12,7 @@ import httpx2
 from api.connection import ApiError, Connection, segment
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+REPORT_SECONDS = 180.0  # it is made on demand, after others that were asked for before
 FINAL = ("completed", "failed", "cancelled")
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between attempts to reach an API that has gone away
 AWAY_SECONDS = 300.0  # how long it may be away
@@ -47,6 +48,11 @@ class Chiffre(Connection):
     def predictions(self, job_id: str) -> bytes:
         """What a predict job answered, a JSON object a line; ApiError where it did not arrive as the API has it."""
         return self._verified(f"/jobs/{segment(job_id)}/predictions", "application/jsonl")
+
+    def report(self, job_id: str, language: str = "en") -> str:
+        """A job's report, as HTML."""
+        path = f"/jobs/{segment(job_id)}/report?lang={segment(language)}"
+        return self._fetch(path, "text/html", REPORT_SECONDS).text
 
     def jobs(self, limit: int = 50) -> list[dict[str, Any]]:
         """The newest jobs."""

@@ -56,10 +56,13 @@ class Connection:
             if cursor is None:
                 return
 
-    def _fetch(self, path: str, kind: str) -> httpx2.Response:
-        """An answer that is a file of a content type; ApiError where it is a problem or something else."""
+    def _fetch(self, path: str, kind: str, seconds: float | None = None) -> httpx2.Response:
+        """An answer that is a file of a content type; ApiError where it is a problem or something else.
+
+        It may take so many seconds, by default as long as any answer.
+        """
         with self._in_words():
-            response = self._http.get(path)
+            response = self._http.get(path, timeout=self._http.timeout if seconds is None else seconds)
         if response.is_error or not response.headers.get("content-type", "").startswith(kind):
             self._answer(response)
             raise ApiError(f"{self.url} answered no {kind}, as Chiffre does", response.status_code)

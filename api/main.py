@@ -11,6 +11,7 @@ from importlib.metadata import version
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 
+from api.children import Children
 from api.errors import add_handlers
 from api.metrics import end_process
 from api.middleware import BodyLimit, KnownHosts
@@ -19,7 +20,19 @@ from api.prediction.documentation import document_predict
 from api.prediction.endpoint import Predict
 from api.problems import RESPONSES, document_problems
 from api.readers import Departures, SlowReaders, put_before
-from api.routes import catalog, champions, downloads, events, health, inference, jobs, models, predictions
+from api.routes import (
+    catalog,
+    champions,
+    downloads,
+    events,
+    health,
+    inference,
+    jobs,
+    models,
+    predictions,
+    reports,
+    run_offs,
+)
 from api.serving import Roster
 from api.signals import on_ending
 from api.streams import Streams
@@ -75,8 +88,9 @@ def create_app() -> FastAPI:
         responses=RESPONSES,
     )
     app.state.database, app.state.store, app.state.roster, app.state.streams = database, store, roster, streams
+    app.state.children = Children()
     app.state.uploads = Uploads(config.max_image_bytes)
-    resources = (jobs, predictions, events, models, champions, downloads, inference, catalog, health)
+    resources = (jobs, predictions, run_offs, reports, events, models, champions, downloads, inference, catalog, health)
     for resource in resources:
         app.include_router(resource.router)
     add_handlers(app)

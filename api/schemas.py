@@ -138,6 +138,7 @@ class TrialPublic(BaseModel):
     state: str = Field(description="running, completed, pruned, stopped_early, diverged, failed or cancelled")
     reason: str | None = Field(description="why it ended")
     params: dict[str, Any] | None
+    suggestion: dict[str, Any] | None = Field(None, description="what of them was drawn, by the names that Optuna uses")
     epochs_run: float = Field(description="measured so far")
     best_epoch: float | None
     value: float | None = Field(description="the job's objective, once the trial has ended")

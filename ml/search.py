@@ -30,7 +30,7 @@ warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning
 
 # A diverged trial counts as pruned without a value, which samplers take for the worst; a failed or cancelled one says
 # nothing about its parameters.
-_STATES = {
+STATES = {
     TrialState.RUNNING: OptunaState.RUNNING,
     TrialState.COMPLETED: OptunaState.COMPLETE,
     TrialState.STOPPED_EARLY: OptunaState.COMPLETE,
@@ -46,7 +46,7 @@ class Search:
 
     def __init__(self, spec: TuneSpec) -> None:
         self.spec = spec
-        self._distributions = _recorder_of(spec)
+        self._distributions = distributions_of(spec)
         pruner: Any = locate(spec.pruner.optuna_class)
         self._pruner: optuna.pruners.BasePruner = pruner(**spec.pruner.arguments(spec.budget.epochs))
         self._records: dict[int, TrialRecord] = {}
@@ -122,7 +122,7 @@ class Search:
             self._storage.set_trial_system_attr(trial_id, key, value)
         for step, value in record.values.items():
             self._storage.set_trial_intermediate_value(trial_id, step, value)
-        state = _STATES[record.state]
+        state = STATES[record.state]
         if state.is_finished():
             value = record.value if state == OptunaState.COMPLETE else None
             self._storage.set_trial_state_values(trial_id, state, None if value is None else [value])
@@ -188,7 +188,8 @@ class _Recorder(dict[str, BaseDistribution]):
         return choices[0]
 
 
-def _recorder_of(spec: TuneSpec) -> _Recorder:
+def distributions_of(spec: TuneSpec) -> dict[str, BaseDistribution]:
+    """The distribution of every name that a search may draw, as Optuna describes it."""
     recorder = _Recorder()
     suggest(spec.search_space, recorder)
     return recorder

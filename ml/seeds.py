@@ -20,6 +20,7 @@ class Purpose(IntEnum):
     NOVELTY = 6
     AUGMENTATION = 7
     DROPOUT = 8
+    RUN_OFF = 20
 
 
 def derive(seed: int, purpose: Purpose, index: int = 0) -> int:

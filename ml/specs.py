@@ -75,6 +75,15 @@ class Budget(BaseModel):
     epochs: int = Field(10, ge=1, le=1000, description="epochs a trial, at most")
 
 
+class RunOff(BaseModel):
+    """What decides between the best trials of a search: each is trained again, on fresh seeds and cuts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    top: int = Field(3, ge=2, le=20, description="how many of the best trials")
+    seeds: int = Field(5, ge=2, le=50, description="how often each: as many seeds, and cuts into train and validation")
+
+
 class TrainBudget(BaseModel):
     """When a training job ends: at whichever limit is reached first."""
 
@@ -149,6 +158,9 @@ class TuneSpec(Spec):
         description="trials that one trainer trains together; by default what measured fastest on its machine",
     )
     budget: Budget = Budget(trials=20)
+    run_off: RunOff | None = Field(
+        None, description="train the best trials again on fresh seeds and let that decide; none of it is a trial"
+    )
 
     @model_validator(mode="before")
     @classmethod

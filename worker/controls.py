@@ -55,10 +55,10 @@ class Controls:
         """Let nothing be worked on until the job is resumed; Conflict where it is ending or has ended."""
         with self.database.writing() as session:
             job = lock_job(session, job_id)
-            if job.state in (JobState.QUEUED, JobState.RUNNING):
+            if job.state in (JobState.QUEUED, JobState.RUNNING) or _runs_off(session, job):
                 move_job(session, job, JobState.PAUSED, "paused by request", REQUEST)
             elif job.state != JobState.PAUSED:
-                raise Conflict(f"the job is {_where(job)}; there is nothing to pause")
+                raise Conflict(f"the job is {_where(session, job)}; there is nothing to pause")
             return job
 
     def resume(self, job_id: str) -> Job:
@@ -67,7 +67,7 @@ class Controls:
             job = lock_job(session, job_id)
             if JobState(job.state).final:
                 further = "post another" if job.predicts else "raise its budget to let a completed one go on"
-                raise Conflict(f"the job is {_where(job)}; {further}")
+                raise Conflict(f"the job is {_where(session, job)}; {further}")
             if job.state == JobState.PAUSED:
                 move_job(session, job, _before_pause(session, job), "resumed by request", REQUEST)
                 settle(session, job, REQUEST)
@@ -81,7 +81,7 @@ class Controls:
         with self.database.writing() as session:
             job = _locked_with_trials(session, job_id)
             if job.state not in (*GOING, JobState.COMPLETED) or _publishes(session, job):
-                raise Conflict(f"the job is {_where(job)}; its budget cannot be changed")
+                raise Conflict(f"the job is {_where(session, job)}; its budget cannot be changed")
             spec = _with_budget(job, budget)
             limits = _limits(spec)
             if limits == (job.trial_limit, job.seconds_limit) and spec.budget.model_dump() == job.spec["budget"]:
@@ -123,7 +123,7 @@ class Controls:
             if trial.state != TrialState.FAILED:
                 raise Conflict(f"the trial is {trial.state}; only a failed one can be tried again")
             if job.state in (JobState.STOPPING, JobState.CANCELLED) or _publishes(session, job):
-                raise Conflict(f"the job is {_where(job)}; no trial of it can run again")
+                raise Conflict(f"the job is {_where(session, job)}; no trial of it can run again")
             again(session, job, trial, "tried again by request", REQUEST)
             return trial
 
@@ -178,17 +178,27 @@ def _before_pause(session: Session, job: Job) -> JobState:
 
 
 def _publishes(session: Session, job: Job) -> bool:
-    """Whether the winner is being published, or waits to be while the job is held."""
-    return any(pack.purpose == Purpose.PUBLISH for pack in _open_packs(session, job))
+    """Whether the winner is being chosen and published, or waits to be while the job is held."""
+    return any(pack.purpose in (Purpose.RUN_OFF, Purpose.PUBLISH) for pack in _open_packs(session, job))
 
 
-def _where(job: Job) -> str:
-    return "publishing its winner" if job.state == JobState.STOPPING else str(job.state)
+def _runs_off(session: Session, job: Job) -> bool:
+    """Whether the best are being trained again, which may take hours."""
+    running_off = any(pack.purpose == Purpose.RUN_OFF for pack in _open_packs(session, job))
+    return job.state == JobState.STOPPING and running_off
+
+
+def _where(session: Session, job: Job) -> str:
+    if job.state != JobState.STOPPING:
+        return str(job.state)
+    return "in its run-off" if _runs_off(session, job) else "publishing its winner"
 
 
 def _check_begins(session: Session, job: Job) -> None:
     if job.state not in GOING or _publishes(session, job):
-        raise Conflict(f"the job is {_where(job)} and begins no more trials; raise the budget of a completed one")
+        raise Conflict(
+            f"the job is {_where(session, job)} and begins no more trials; raise the budget of a completed one"
+        )
     reason = spent(session, job)
     if reason is not None:
         raise Conflict(f"the job's budget is spent ({reason}); raise it first")

@@ -18,6 +18,7 @@ from worker.errors import LeaseLost
 from worker.journal import account, active_seconds, begin_trial, clock, lease, lock_job, move_job, note_job
 from worker.packs import drop, end_pack, end_running, new_pack, part, prediction_pack, running
 from worker.retention import uploads
+from worker.run_off import give_up
 from worker.settlement import HOPELESS, settle
 from worker.tables import Job, JobState, Pack, Purpose, Trial
 
@@ -206,6 +207,7 @@ class Leases:
             part(session, pack, [moved])
         elif pack.deaths >= MAX_DEATHS:
             end_running(session, job, pack, TrialState.FAILED, how, self.owner)
+            give_up(session, pack, how)
             if (what := WITHOUT_TRIALS.get(Purpose(pack.purpose))) is not None:
                 job.error = f"{what}: {how}"
             unneeded = end_pack(session, pack) + drop(session, uploads(session, job))

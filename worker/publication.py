@@ -1,6 +1,7 @@
 """A job's winner becomes a version: its graph checked, its calibration fitted, its speed measured, its test taken."""
 
 from dataclasses import dataclass
+from io import BytesIO
 from statistics import median
 from time import perf_counter
 
@@ -19,11 +20,14 @@ from ml.modules import module_of
 from ml.novelty import Novelty
 from ml.predict import Predictor
 from ml.records import Checkpoint
+from worker.environment import environment
 from worker.errors import LeaseLost
 from worker.images import novelty_of, test_images, training_data
 from worker.leases import Claim
 from worker.ledger import tune_spec
 from worker.publishing import Published, Publishing
+from worker.rerun import decide
+from worker.rerunning import Rerunning
 from worker.store import Store, drop_files
 
 MAX_GRAPH_ERROR = 1e-5  # difference of probabilities between torch and ONNX Runtime that publication accepts
@@ -74,6 +78,7 @@ def publish(claim: Claim, publishing: Publishing, store: Store) -> None:
 
     Where its checkpoint is damaged, it is trained again instead. LeaseLost where the pack is another's by now.
     """
+    decide(claim, Rerunning(publishing.database), store)
     winner = publishing.winner(claim)
     try:
         content = store.read(winner.checkpoint.path, winner.checkpoint.sha256)
@@ -92,6 +97,8 @@ def publish(claim: Claim, publishing: Publishing, store: Store) -> None:
     publishing.open_test(claim)
     test = test_images(spec.dataset, spec.split)
     test_loss, test_accuracy = evaluate(candidate.module, test, spec.loss)
+    outputs, novelty = candidate.predictor.run(_scaled(test.images))
+    answers = f"{claim.job_id}/{winner.trial.number}.{claim.pack_id}.{claim.epoch}.test.npy"
     published = Published(
         path,
         saved,
@@ -100,19 +107,28 @@ def publish(claim: Claim, publishing: Publishing, store: Store) -> None:
         candidate.weights,
         test_loss if np.isfinite(test_loss) else None,
         test_accuracy,
-        judged(calibration, *candidate.predictor.run(_scaled(test.images)), test.labels.numpy()).model_dump(),
+        judged(calibration, outputs, novelty, test.labels.numpy()).model_dump(),
         latency,
+        environment(),
+        (answers, store.write(answers, _npy(outputs))),
     )
     try:
         publishing.publish(claim, winner, published)
     except LeaseLost:
-        drop_files(store, [path])
+        drop_files(store, [path, answers])
         raise
 
 
 def _scaled(images: torch.Tensor) -> np.ndarray:
     """Pixels as a graph takes them: float32 in 0..1."""
     return images.numpy().astype(np.float32) / 255
+
+
+def _npy(outputs: np.ndarray) -> bytes:
+    """An array as the content of an .npy file."""
+    file = BytesIO()
+    np.save(file, outputs, allow_pickle=False)
+    return file.getvalue()
 
 
 def _seconds(predictor: Predictor, pixels: np.ndarray) -> float:

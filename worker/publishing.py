@@ -16,14 +16,15 @@ from worker.packs import end_pack
 from worker.registry import challenge
 from worker.retention import runner_up
 from worker.settlement import settle
-from worker.tables import Artifact, Event, Job, JobState, ModelVersion, TestOpening, Trial
+from worker.tables import Artifact, Event, Job, JobState, ModelVersion, RunOff, TestOpening, Trial
 
+ANSWERS = "test_outputs"  # the kind of the file that holds a winner's outputs for the test images, float32 [n, classes]
 DISCARDED = "trained again, as its checkpoint was damaged"  # why a trial begins again
 
 
 @dataclass(frozen=True)
 class Winner:
-    """The best trial of a job, and its checkpoint."""
+    """The trial that a job publishes, and its checkpoint."""
 
     job: Job
     trial: Trial
@@ -43,6 +44,9 @@ class Published:
     test_accuracy: float
     calibration: dict[str, Any] | None = None  # ml.calibration.Calibration as JSON
     latency_seconds: float | None = None  # of one image on one core, the median
+    environment: dict[str, Any] | None = None  # hardware and versions that it was made on and with
+    # The file of what it answered for the test images, so that a report need not open them again.
+    answers: tuple[str, Saved] | None = None
 
 
 class Publishing:
@@ -52,15 +56,17 @@ class Publishing:
         self.database = database
 
     def winner(self, claim: Claim) -> Winner:
-        """The best trial of the claimed pack's job."""
+        """The trial that the run-off of the claimed pack's job chose, without one the best."""
         with self.database.reading() as session:
             job = session.get_one(Job, claim.job_id)
-            of_winner = (col(Trial.job_id) == job.id, col(Trial.number) == job.best_trial)
+            run_off = session.get(RunOff, (job.id, job.run))
+            number = job.best_trial if run_off is None else run_off.winner
+            of_winner = (col(Trial.job_id) == job.id, col(Trial.number) == number)
             trial = session.scalars(select(Trial).where(*of_winner)).one()
             checkpoint = session.scalars(
                 select(Artifact).where(
                     col(Artifact.job_id) == job.id,
-                    col(Artifact.trial) == job.best_trial,
+                    col(Artifact.trial) == number,
                     col(Artifact.kind) == "checkpoint",
                 )
             ).one()
@@ -124,16 +130,10 @@ class Publishing:
 
     def _version(self, session: Session, winner: Winner, published: Published) -> ModelVersion:
         job, trial = winner.job, winner.trial
-        onnx = Artifact(
-            job_id=job.id,
-            trial=trial.number,
-            kind="onnx",
-            path=published.onnx_path,
-            sha256=published.onnx.sha256,
-            size=published.onnx.size,
-            created_at=clock(session),
-        )
+        onnx = _file(session, winner, "onnx", (published.onnx_path, published.onnx))
         session.add(onnx)
+        if published.answers is not None:
+            session.add(_file(session, winner, ANSWERS, published.answers))
         session.flush()
         one_at_a_time(session, f"versions of {job.model}")
         newest = session.scalar(select(func.max(ModelVersion.version)).where(col(ModelVersion.model) == job.model))
@@ -161,11 +161,20 @@ class Publishing:
             code_version=package_version("chiffre"),
             calibration=published.calibration,
             latency_seconds=published.latency_seconds,
+            environment=published.environment,
             created_at=clock(session),
         )
         session.add(version)
         session.flush()
         return version
+
+
+def _file(session: Session, winner: Winner, kind: str, stored: tuple[str, Saved]) -> Artifact:
+    path, saved = stored
+    at, number = clock(session), winner.trial.number
+    return Artifact(
+        job_id=winner.job.id, trial=number, kind=kind, path=path, sha256=saved.sha256, size=saved.size, created_at=at
+    )
 
 
 def _was_discarded(session: Session, trial: Trial) -> bool:

@@ -1,8 +1,9 @@
 """Retention: whose checkpoints a job keeps.
 
-The best trial's, and those of trials that no other beats in everything: at least as good an objective with no more
-FLOPs and no more weights. The rest is removed, so that a thousand trials do not fill a disk. What a version was made of
-stays. Images that were uploaded to be classified go when their job ends; what was answered stays.
+The best trial's, those of trials that no other beats in everything: at least as good an objective with no more FLOPs
+and no more weights, and those that a run-off is to decide between. The rest is removed, so that a thousand trials do
+not fill a disk. What a version was made of stays. Images that were uploaded to be classified go when their job ends;
+what was answered stays.
 """
 
 from dataclasses import dataclass
@@ -38,6 +39,12 @@ class Standing:
         return no_worse and (mine != its or self.number < other.number)
 
 
+def standing_order(job: Job, trial: Trial) -> tuple[float, int]:
+    """What judged trials of a job are sorted by, the best first; of equals the one that was begun first."""
+    value = cast("float", trial.value)
+    return (-value if job.maximize else value, trial.number)
+
+
 def leads(job: Job, number: int, value: float) -> bool:
     """Whether a value is the best of a job so far; of equals the trial that was begun first leads."""
     if job.best_value is None or job.best_trial is None:
@@ -49,17 +56,27 @@ def leads(job: Job, number: int, value: float) -> bool:
 
 def worth_keeping(session: Session, job: Job, trial: Trial, value: float) -> bool:
     """Whether the checkpoint of a trial with this value would be kept."""
-    own = Standing.of(job, trial, value)
-    return leads(job, trial.number, value) or not any(other.beats(own) for other in _front(session, job))
+    own, front = Standing.of(job, trial, value), _front(session, job)
+    if leads(job, trial.number, value) or trial.number in _finalists(job, [*front, own]):
+        return True
+    return not any(other.beats(own) for other in front)
 
 
 def outdone(session: Session, job: Job) -> list[Artifact]:
     """The checkpoints of a job that need not be kept."""
     front = _front(session, job)
-    beaten = {one.number for one in front if any(other.beats(one) for other in front)} - {job.best_trial}
+    beaten = {one.number for one in front if any(other.beats(one) for other in front)} - {
+        job.best_trial,
+        *_finalists(job, front),
+    }
     published = select(col(ModelVersion.checkpoint_id)).where(col(ModelVersion.job_id) == job.id)
     statement = select(Artifact).where(*_of(job), col(Artifact.trial).in_(beaten), col(Artifact.id).not_in(published))
     return list(session.scalars(statement)) if beaten else []
+
+
+def finalists(session: Session, job: Job) -> list[int]:
+    """The trials, by number, that the run-off of a job decides between, the best first; none where it asks for none."""
+    return _finalists(job, _front(session, job))
 
 
 def runner_up(session: Session, job: Job) -> tuple[int | None, float | None]:
@@ -84,6 +101,12 @@ def _front(session: Session, job: Job) -> list[Standing]:
         col(Trial.job_id) == job.id, col(Trial.number).in_(with_checkpoint), col(Trial.value).is_not(None)
     )
     return [Standing.of(job, trial, cast("float", trial.value)) for trial in session.scalars(statement)]
+
+
+def _finalists(job: Job, standings: list[Standing]) -> list[int]:
+    """As many of the best as the run-off of a job is to decide between."""
+    top = (job.spec.get("run_off") or {}).get("top", 0)
+    return [one.number for one in sorted(standings, key=lambda one: (-one.value, one.number))[:top]]
 
 
 def _of(job: Job) -> tuple[Any, ...]:

@@ -5,6 +5,7 @@ from sqlmodel import Session, col
 
 from ml.records import TrialState
 from worker.journal import active_seconds, clock, move_job
+from worker.run_off import begin_run_off
 from worker.tables import Job, JobState, ModelVersion, Pack, Purpose, StopReason, Trial
 
 HOPELESS = 10  # trials that failed with none that worked; a job like this is stopped
@@ -25,11 +26,16 @@ def settle(session: Session, job: Job, by: str | None) -> None:
         end_job(session, job, JobState.FAILED, job.error or _why_no_winner(session, job), by)
     elif _published(session, job):
         end_job(session, job, JobState.COMPLETED, reason, by)
+    elif trainings := begin_run_off(session, job):
+        _end_search(session, job, f"no more trials ({reason}); {trainings} trainings decide between the best", by)
     else:
-        if job.state != JobState.STOPPING:
-            detail = f"no more trials ({reason}); publishing trial {job.best_trial}"
-            move_job(session, job, JobState.STOPPING, detail, by)
+        _end_search(session, job, f"no more trials ({reason}); publishing trial {job.best_trial}", by)
         session.add(Pack(job_id=job.id, purpose=Purpose.PUBLISH, key="", lanes=0))
+
+
+def _end_search(session: Session, job: Job, detail: str, by: str | None) -> None:
+    if job.state != JobState.STOPPING:
+        move_job(session, job, JobState.STOPPING, detail, by)
 
 
 def _settle_prediction(session: Session, job: Job, by: str | None) -> None:
@@ -60,10 +66,11 @@ def _open_packs(session: Session, job: Job) -> int:
 
 
 def _published(session: Session, job: Job) -> bool:
-    """Whether the winner is a version already, of this run or of one before."""
+    """Whether the winner is a version already, of this run or, where no run-off chooses it, of one before."""
     winner = and_(col(ModelVersion.trial) == job.best_trial, col(ModelVersion.value) == job.best_value)
     this_run = col(ModelVersion.run) == job.run
-    statement = select(col(ModelVersion.id)).where(col(ModelVersion.job_id) == job.id, or_(this_run, winner))
+    same = this_run if job.spec.get("run_off") else or_(this_run, winner)
+    statement = select(col(ModelVersion.id)).where(col(ModelVersion.job_id) == job.id, same)
     return session.scalar(statement.limit(1)) is not None
 
 

@@ -46,6 +46,7 @@ class Purpose(StrEnum):
     """What a pack is for."""
 
     TRAIN = "train"  # its trials are trained
+    RUN_OFF = "run_off"  # the best are trained again on fresh seeds, to be compared
     PUBLISH = "publish"  # the job's winner becomes a version
     PREDICT = "predict"  # a version answers for many images
 
@@ -171,13 +172,49 @@ class Measurement(SQLModel, table=True):
     seconds: float
 
 
+class Rerun(SQLModel, table=True):
+    """A trial's hyper-parameters trained once more, for the run-off of a run of its job: no trial, nor counted as one.
+
+    Its state is that of a trial, None until it has ended.
+    """
+
+    __table_args__ = (UniqueConstraint("job_id", "run", "trial", "seed"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    job_id: str = Field(foreign_key="job.id")
+    run: int
+    trial: int  # number
+    seed: int  # which of the fresh seeds, from 0
+    cut_seed: int = Field(sa_column=Column(BigInteger, nullable=False))  # that it makes of the job's
+    pack_id: int = Field(foreign_key="pack.id", index=True)
+    state: str | None = None
+    reason: str | None = Field(default=None, sa_column=Column(Text))  # why it ended
+    epochs_run: float = 0.0  # measured so far
+    best_epoch: float | None = None
+    val_loss: float | None = None  # of the best epoch, as the next
+    val_accuracy: float | None = None
+    seconds: float = 0.0  # training and evaluation
+    predictions_id: int | None = Field(default=None, foreign_key="artifact.id")  # labels of its validation images
+
+
+class RunOff(SQLModel, table=True):
+    """What the run-off of a run of a job came to: ml.verdict.Verdict as JSON."""
+
+    job_id: str = Field(foreign_key="job.id", primary_key=True)
+    run: int = Field(primary_key=True)
+    winner: int  # number of the trial
+    verdict: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    at: float
+
+
 class Artifact(SQLModel, table=True):
     """A file that a job made, under the artifact folder."""
 
     id: int | None = Field(default=None, primary_key=True)
     job_id: str = Field(foreign_key="job.id", index=True)
     trial: int  # number
-    # checkpoint, onnx, predictions, upload: images to predict; or pack: all that it takes to go on with one.
+    # checkpoint, onnx, test_outputs, predictions, rerun: labels it predicts; upload: images to predict; or pack: all
+    # that it takes to go on with one.
     kind: str
     # Of kind pack; `trial` is then its first.
     pack_id: int | None = Field(default=None, foreign_key="pack.id", index=True)
@@ -218,6 +255,8 @@ class ModelVersion(SQLModel, table=True):
     # one image's forward pass on one core of the worker that published it.
     calibration: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
     latency_seconds: float | None = None
+    # Hardware and versions of the worker that published it; null where the release before did.
+    environment: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
     created_at: float
 
 

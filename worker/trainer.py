@@ -32,6 +32,8 @@ from worker.predicting import Predicting
 from worker.prediction import predict
 from worker.publication import publish
 from worker.publishing import Publishing
+from worker.rerun import rerun
+from worker.rerunning import Rerunning
 from worker.settings import settings
 from worker.store import Store, store_of
 from worker.tables import Job, Purpose
@@ -93,6 +95,10 @@ class Trainer:
                 return {"ended": claim.pack_id}
             if claim.purpose == Purpose.TRAIN:
                 self.train(claim)
+            if claim.purpose == Purpose.RUN_OFF:
+                warm = self._search(claim.job_id)
+                book = LedgerBook(self.ledger, claim, warm, self.orders, self.store, self.checkpoint_seconds)
+                rerun(book, warm.search.spec, Rerunning(self.database), self.device)
         except LeaseLost:
             return {"lost": claim.pack_id}
         except StorageFull as error:

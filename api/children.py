@@ -1,0 +1,36 @@
+"""Child processes of the API: what takes seconds or imports much is made in one, so that the API stays small."""
+
+import subprocess
+import sys
+from threading import BoundedSemaphore
+
+from api.errors import Busy
+
+AT_ONCE = 2
+WAIT_SECONDS = 30.0  # for one of them to end
+RUN_SECONDS = 120.0
+AWAY = 75  # EX_TEMPFAIL of sysexits.h: the database or the storage does not answer; try again later
+
+
+class Children:
+    """At most two at a time."""
+
+    def __init__(self) -> None:
+        self._free = BoundedSemaphore(AT_ONCE)
+
+    def run(self, module: str, *arguments: str) -> bytes:
+        """What `python -m module …` writes to standard output; Busy where it cannot be had just now."""
+        if not self._free.acquire(timeout=WAIT_SECONDS):
+            raise Busy("other reports are being made; try again in a minute")
+        try:
+            command = [sys.executable, "-m", module, *arguments]
+            done = subprocess.run(command, capture_output=True, timeout=RUN_SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            raise Busy("this took more than two minutes; try again when the machine is less busy") from None
+        finally:
+            self._free.release()
+        if done.returncode == AWAY:
+            raise Busy("the database or the storage of artifacts does not answer; try again in a minute")
+        if done.returncode:
+            raise RuntimeError(f"{module} ended with {done.returncode}: {done.stderr.decode(errors='replace')[-4000:]}")
+        return done.stdout

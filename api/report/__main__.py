@@ -1,0 +1,37 @@
+"""`python -m api.report JOB LANGUAGE`: the report of a job to standard output; what the API runs as a child."""
+
+import sys
+from typing import cast
+
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from api.children import AWAY
+from api.report.facts import facts_of
+from api.report.page import page_of
+from api.report.winner import answers_of
+from api.report.wording import Language, Wording
+from worker.db import Database
+from worker.errors import StorageAway
+from worker.settings import settings
+from worker.store import Store, store_of
+
+
+def report(database: Database, store: Store, job_id: str, language: Language) -> str:
+    """A job's report as HTML."""
+    facts = facts_of(database, job_id)
+    return page_of(facts, answers_of(facts, store), Wording(language))
+
+
+def main() -> None:
+    """Write the report that the arguments name."""
+    job_id, language = sys.argv[1:]
+    config = settings()
+    try:
+        page = report(Database(config.database), store_of(config), job_id, cast("Language", language))
+    except (OperationalError, InterfaceError, StorageAway) as error:
+        sys.exit(print(error, file=sys.stderr) or AWAY)
+    sys.stdout.buffer.write(page.encode())
+
+
+if __name__ == "__main__":
+    main()

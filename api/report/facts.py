@@ -1,0 +1,147 @@
+"""What a report is made of: rows of the database, read at one instant."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlmodel import Session, col
+
+from ml.records import TrialState
+from ml.specs import TrainSpec, TuneSpec
+from worker.db import Database
+from worker.journal import REQUEST
+from worker.ledger import as_tune, spec_of
+from worker.publishing import ANSWERS
+from worker.retention import standing_order
+from worker.run_off import last_reruns
+from worker.tables import (
+    Artifact,
+    Dataset,
+    Event,
+    Job,
+    Measurement,
+    ModelVersion,
+    Rerun,
+    RunOff,
+    TestOpening,
+    Trial,
+)
+
+CURVES = 12  # trials whose learning curves are shown
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One job, its trials, and its winner."""
+
+    job: Job
+    posted: TrainSpec | TuneSpec
+    dataset: Dataset
+    trials: list[Trial]  # by number
+    curves: dict[int, list[Measurement]]  # of the best trials, the best first
+    history: list[Event]  # of the job
+    workers: list[str]  # machines that worked on it, by name
+    version: ModelVersion | None  # the last that it published
+    files: dict[str, Artifact]  # of that version: checkpoint, onnx, test_outputs
+    opening: int | None  # which opening of these test images that was, counted from 1 over all jobs
+    openings: int  # of these test images so far
+    run_off: RunOff | None  # of the last run
+    reruns: list[Rerun]
+
+    @property
+    def spec(self) -> TuneSpec:
+        """What was posted, as a search."""
+        return as_tune(self.posted)
+
+    @property
+    def judged(self) -> list[Trial]:
+        """The trials that have a value."""
+        return [trial for trial in self.trials if trial.value is not None]
+
+    @property
+    def best(self) -> list[Trial]:
+        """The same, the best first; of equals the one that began first."""
+        return sorted(self.judged, key=lambda trial: standing_order(self.job, trial))
+
+    @property
+    def unfinished(self) -> list[Trial]:
+        """The trials that came to nothing."""
+        lost = (TrialState.FAILED, TrialState.DIVERGED, TrialState.CANCELLED)
+        return [trial for trial in self.trials if trial.state in lost]
+
+    def trial(self, number: int) -> Trial | None:
+        """A trial by its number."""
+        return next((trial for trial in self.trials if trial.number == number), None)
+
+
+def facts_of(database: Database, job_id: str) -> Facts:
+    """All that is known of a job with trials."""
+    with database.reading() as session:
+        job = session.get_one(Job, job_id)
+        posted = spec_of(job)
+        trials = list(session.scalars(select(Trial).where(col(Trial.job_id) == job_id).order_by(col(Trial.number))))
+        judged = (trial for trial in trials if trial.value is not None)
+        best = sorted(judged, key=lambda trial: standing_order(job, trial))[:CURVES]
+        reruns = last_reruns(session, job)
+        version = session.scalar(
+            select(ModelVersion).where(col(ModelVersion.job_id) == job_id).order_by(col(ModelVersion.run).desc())
+        )
+        return Facts(
+            job=job,
+            posted=posted,
+            dataset=session.get_one(Dataset, job.dataset_sha256),
+            trials=trials,
+            curves={trial.number: _measurements(session, trial) for trial in best},
+            history=_history(session, job),
+            workers=_workers(session, job),
+            version=version,
+            files={} if version is None else _files(session, version),
+            opening=_opening(session, version),
+            openings=len(_openings(session, job)),
+            run_off=None if not reruns else session.get(RunOff, (job_id, reruns[0].run)),
+            reruns=reruns,
+        )
+
+
+def _measurements(session: Session, trial: Trial) -> list[Measurement]:
+    of_trial = select(Measurement).where(col(Measurement.trial_id) == trial.id)
+    return list(session.scalars(of_trial.order_by(col(Measurement.step))))
+
+
+def _history(session: Session, job: Job) -> list[Event]:
+    of_job = (col(Event.job_id) == job.id, col(Event.trial).is_(None))
+    return list(session.scalars(select(Event).where(*of_job).order_by(col(Event.sequence))))
+
+
+def _workers(session: Session, job: Job) -> list[str]:
+    """The hosts of those who moved the job or its trials."""
+    owners = session.scalars(select(col(Event.by)).where(col(Event.job_id) == job.id).distinct())
+    named = (owner.rsplit(":", 2)[0] for owner in owners if owner not in (None, REQUEST))
+    return sorted({name.removeprefix("api ") for name in named})
+
+
+def _files(session: Session, version: ModelVersion) -> dict[str, Artifact]:
+    own = [session.get_one(Artifact, key) for key in (version.checkpoint_id, version.onnx_id)]
+    # Of several runs that published the same trial the last one's answers are the last that were written.
+    of_trial = (col(Artifact.job_id) == version.job_id, col(Artifact.trial) == version.trial)
+    answers = session.scalar(
+        select(Artifact).where(*of_trial, col(Artifact.kind) == ANSWERS).order_by(col(Artifact.id).desc()).limit(1)
+    )
+    return {file.kind: file for file in [*own, *([answers] if answers else [])]}
+
+
+def _openings(session: Session, job: Job) -> list[TestOpening]:
+    same = (col(TestOpening.dataset_sha256) == job.dataset_sha256, col(TestOpening.split) == job.spec["split"])
+    return list(session.scalars(select(TestOpening).where(*same).order_by(col(TestOpening.id))))
+
+
+def _opening(session: Session, version: ModelVersion | None) -> int | None:
+    """Which opening of its test images a version's was."""
+    if version is None:
+        return None
+    of_run: Any = (col(TestOpening.job_id) == version.job_id, col(TestOpening.run) == version.run)
+    own = session.scalar(select(TestOpening).where(*of_run))
+    if own is None:
+        return None
+    same = (col(TestOpening.dataset_sha256) == own.dataset_sha256, col(TestOpening.split) == own.split)
+    return session.scalar(select(func.count()).select_from(TestOpening).where(*same, col(TestOpening.id) <= own.id))

@@ -1,0 +1,188 @@
+"""The figures of a report."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from api.report.axes import categories, linear, logarithmic, padded, reached
+from api.report.facts import Facts
+from api.report.pareto import front
+from api.report.svg import Axis, Plot
+from api.report.wording import Wording
+from ml.space import Dimension
+from worker.tables import Trial
+
+MAX_POINTS = 2000  # trials in one figure; of more, every second, third, … is shown beside the best
+SMALL = (320, 230)  # pixels of a figure of which several stand side by side
+MAX_CATEGORIES = 8  # values of a parameter that have a place each
+
+Cost = Callable[[Trial], float | None]
+COSTS: dict[str, Cost] = {
+    "weights": lambda trial: trial.weights,
+    "FLOPs of one image": lambda trial: trial.flops,
+    "seconds of training": lambda trial: trial.seconds,
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing and what is said of it."""
+
+    drawing: Plot
+    caption: str
+
+
+class Figures:
+    """The figures of one job in one language."""
+
+    def __init__(self, facts: Facts, wording: Wording) -> None:
+        self.facts = facts
+        self.t = wording
+        self.maximize = facts.job.maximize
+        self.objective = wording("validation accuracy" if self.maximize else "validation loss")
+        self.shown = thinned(facts.best)
+        values = [self._value(trial) for trial in self.shown]
+        self.axis, self.beyond = reached(wording, self.objective, values, self.maximize)
+
+    def history(self) -> Figure:
+        """What each trial reached, and the best up to it."""
+        numbers = [trial.number for trial in self.shown]
+        x = linear(self.t, self.t("trial"), -0.5, max(numbers) + 0.5, whole=True)
+        plot = Plot(self.t("Optimization history"), x, self.axis)
+        best_numbers, best_values = self._best_so_far()
+        plot.steps([*best_numbers, max(numbers) + 0.5], [*best_values, best_values[-1]], "best")
+        self._trials(plot, self.shown, lambda trial: trial.number)
+        caption = self.t("What each trial reached, and the best so far as a line.")
+        return Figure(plot, self._with_beyond(caption))
+
+    def curves(self) -> Figure | None:
+        """The objective of the best trials over their epochs; None where none was measured twice."""
+        measured = {
+            number: [(m.step / 10, value) for m in rows if (value := self._measured(m)) is not None]
+            for number, rows in self.facts.curves.items()
+        }
+        if not any(len(points) > 1 for points in measured.values()):
+            return None
+        flat = [point for points in measured.values() for point in points]
+        y, _ = reached(self.t, self.objective, [value for _, value in flat], self.maximize)
+        x = linear(self.t, self.t("epochs"), 0, max(epoch for epoch, _ in flat))
+        plot = Plot(self.t("Learning curves"), x, y)
+        for rank, (number, points) in reversed(list(enumerate(measured.items()))):
+            xs, ys = zip(*points, strict=True)
+            plot.line(xs, ys, "curve first" if rank == 0 else "curve", self.t("trial {number}", number=number))
+        caption = self.t("The {n} best trials over their epochs; the best one is drawn thick.", n=len(measured))
+        return Figure(plot, caption)
+
+    def parameters(self) -> list[Figure]:
+        """The objective against each parameter that was searched."""
+        space = self.facts.spec.search_space
+        drawn = (self._parameter(name, dimension) for name, dimension in space.items())
+        return [figure for found in drawn for figure in found]
+
+    def fronts(self) -> list[Figure]:
+        """The objective against each cost, with the front."""
+        return [figure for name, cost in COSTS.items() if (figure := self._front(name, cost)) is not None]
+
+    def _parameter(self, name: str, dimension: Dimension) -> Iterator[Figure]:
+        for label, of in _aspects(name, self.shown):
+            values = [of(trial) for trial in self.shown]
+            if len(set(map(str, values))) < 2:
+                continue
+            numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+            x, place = self._numbers(label, values, dimension) if numeric else self._names(label, values)
+            plot = Plot(f"{self.objective}: {label}", x, self.axis, *SMALL)
+            self._trials(plot, self.shown, lambda trial, of=of, place=place: place(of(trial)))  # type: ignore[misc]
+            yield Figure(plot, label)
+
+    def _numbers(self, label: str, values: Sequence[Any], dimension: Dimension) -> tuple[Axis, Callable[[Any], float]]:
+        low, high = min(values), max(values)
+        if low > 0 and (getattr(dimension, "log", False) or high / low >= 100):
+            return logarithmic(self.t, label, low, high), float
+        whole = all(isinstance(value, int) for value in values)
+        return linear(self.t, label, *padded(values), whole=whole), float
+
+    def _names(self, label: str, values: Sequence[Any]) -> tuple[Axis, Callable[[Any], float]]:
+        names = sorted({self.t.value(value) for value in values})[:MAX_CATEGORIES]
+        return categories(label, names), lambda value: float(_place(names, self.t.value(value)))
+
+    def _front(self, name: str, cost: Cost) -> Figure | None:
+        priced = [trial for trial in self.shown if (cost(trial) or 0) > 0]
+        if len({cost(trial) for trial in priced}) < 2:
+            return None
+        costs = [float(cost(trial) or 0) for trial in priced]
+        plot = Plot(
+            f"{self.objective}: {self.t(name)}",
+            logarithmic(self.t, self.t(name), min(costs), max(costs)),
+            self.axis,
+            *SMALL,
+        )
+        best = front(self.facts.job, priced, cost)
+        plot.steps([float(cost(t) or 0) for t in best], [self._value(t) for t in best], "best")
+        self._trials(plot, priced, lambda trial: float(cost(trial) or 0))
+        return Figure(plot, self.t(name))
+
+    def _trials(self, plot: Plot, trials: Sequence[Trial], x: Callable[[Trial], float]) -> None:
+        """A dot a trial, the winner's last so that it is seen."""
+        for kind, chosen in self._kinds(trials):
+            names = [self._name(trial) for trial in chosen]
+            plot.points([x(trial) for trial in chosen], [self._value(trial) for trial in chosen], kind, names)
+
+    def _kinds(self, trials: Sequence[Trial]) -> Iterator[tuple[str, list[Trial]]]:
+        best = self.facts.job.best_trial
+        yield "trial pruned", [trial for trial in trials if trial.state == "pruned" and trial.number != best]
+        yield "trial", [trial for trial in trials if trial.state != "pruned" and trial.number != best]
+        yield "trial winner", [trial for trial in trials if trial.number == best]
+
+    def _name(self, trial: Trial) -> str:
+        reached = self.t.percent(trial.value) if self.maximize else self.t.number(trial.value)
+        return f"{self.t('trial {number}', number=trial.number)}: {reached}"
+
+    def _best_so_far(self) -> tuple[list[float], list[float]]:
+        """Where the best so far changes, and to what."""
+        sign = 1 if self.maximize else -1
+        numbers: list[float] = []
+        values: list[float] = []
+        for trial in self.facts.judged:
+            value = self._value(trial)
+            if not values or sign * value > sign * values[-1]:
+                numbers.append(trial.number)
+                values.append(value)
+        return numbers, values
+
+    def _value(self, trial: Trial) -> float:
+        return float(trial.value or 0.0)  # every trial that is shown was judged
+
+    def _measured(self, row: Any) -> float | None:
+        value: float | None = row.val_accuracy if self.maximize else row.val_loss
+        return value
+
+    def _with_beyond(self, caption: str) -> str:
+        if not self.beyond:
+            return caption
+        return f"{caption} {self.t('{n} trials lie beyond the axis and are drawn at its edge.', n=self.beyond)}"
+
+
+def thinned(best: Sequence[Trial]) -> list[Trial]:
+    """Trials for a figure, given the best first: all, or the best tenth of what fits and others evenly spaced."""
+    if len(best) <= MAX_POINTS:
+        return list(best)
+    first = MAX_POINTS // 10
+    return [*best[:first], *best[first :: -(-(len(best) - first) // (MAX_POINTS - first))]]
+
+
+def _aspects(name: str, trials: Sequence[Trial]) -> list[tuple[str, Callable[[Trial], Any]]]:
+    """What of a parameter is shown: its value, or of a list its length and its sum."""
+
+    def value(trial: Trial) -> Any:
+        return (trial.params or {}).get(name)
+
+    if any(isinstance(value(trial), list) for trial in trials):
+        return [
+            (f"{name}: n", lambda trial: len(value(trial) or [])),
+            (f"{name}: Σ", lambda trial: sum(value(trial) or [])),
+        ]
+    return [(name, value)]
+
+
+def _place(names: Sequence[str], name: str) -> int:
+    return names.index(name) if name in names else len(names) - 1

@@ -1,0 +1,120 @@
+"""A report's page: what the template asks for."""
+
+import json
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from api.report.axes import linear
+from api.report.facts import Facts
+from api.report.figures import Figures
+from api.report.run_off import RunOffSection
+from api.report.svg import Plot
+from api.report.tables import Tables, sizes_of
+from api.report.winner import Answers
+from api.report.wording import Wording
+from ml.intervals import wilson
+from worker.tables import Trial
+
+
+def page_of(facts: Facts, answers: Answers | None, wording: Wording) -> str:
+    """The whole report as HTML."""
+    templates = Environment(
+        loader=PackageLoader("api.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = Page(facts, answers, wording)
+    return templates.get_template("report.html.j2").render(page=page, t=wording, facts=facts, answers=answers)
+
+
+class Page:
+    """One job in one language."""
+
+    def __init__(self, facts: Facts, answers: Answers | None, wording: Wording) -> None:
+        self.facts = facts
+        self.answers = answers
+        self.t = wording
+        self.winner = facts.trial(facts.version.trial) if facts.version else next(iter(facts.best), None)
+        self.figures = Figures(facts, wording) if facts.judged else None
+        self.tables = Tables(facts, answers, self.winner, wording)
+        self.run_off = RunOffSection(facts, wording) if facts.reruns else None
+
+    def summary(self) -> list[tuple[str, str]]:
+        """What a reader wants to know first."""
+        job, t = self.facts.job, self.t
+        reason = f" ({t(job.stop_reason)})" if job.stop_reason else ""
+        rows = [(t("state"), t(job.state) + reason)]
+        if job.error:
+            rows.append((t("error"), job.error))
+        if self.winner is not None:
+            rows.append((t("winner"), t("trial {number}", number=self.winner.number)))
+            rows.append((t("validation accuracy"), self.validated(self.winner)))
+        if self.facts.version is not None:
+            rows.append((t("test accuracy"), self.tested()))
+            rows.append((t("test images"), t("opening {n}", n=self.facts.opening)))
+        worked = t("{time} from {start} on", time=t.duration(job.active_seconds), start=t.instant(job.started_at))
+        return [*rows, (t("time"), worked)]
+
+    def contents(self) -> list[tuple[str, str]]:
+        """The sections that there are."""
+        found = {
+            "experiment": ("The experiment", True),
+            "search": ("The search", self.figures),
+            "cost": ("What it costs", self.figures),
+            "run-off": ("Run-off", self.run_off),
+            "winner": ("The winner", self.winner),
+            "failures": ("What failed", self.facts.unfinished),
+            "provenance": ("Where it comes from", True),
+        }
+        return [(anchor, self.t(name)) for anchor, (name, there) in found.items() if there]
+
+    @property
+    def title(self) -> str:
+        """The page's title."""
+        job = self.facts.job
+        return self.t("{model} on {dataset}", model=job.model, dataset=job.dataset)
+
+    def validated(self, trial: Trial) -> str:
+        """A trial's accuracy on validation images with its interval."""
+        return self._share(trial.val_accuracy, sizes_of(self.facts)[1])
+
+    def tested(self) -> str:
+        """The winner's accuracy on test images with its interval."""
+        version = self.facts.version
+        return self._share(version.test_accuracy, sizes_of(self.facts)[2]) if version else "–"
+
+    def reliability(self) -> Plot | None:
+        """Accuracy against confidence; the shorter the distance to the diagonal, the better."""
+        if self.answers is None:
+            return None
+        x = linear(self.t, self.t("confidence"), 0, 1, percent=True)
+        y = linear(self.t, self.t("share that is right"), 0, 1, percent=True)
+        plot = Plot(self.t("Reliability"), x, y, width=420, height=320)
+        for one in self.answers.bins:
+            if one.images:
+                name = f"{self.t.number(one.images)} {self.t('images')}: {self.t.percent(one.accuracy)}"
+                plot.bar(one.low, one.high, one.accuracy, "bin", name)
+        plot.line([0, 1], [0, 1], "diagonal")
+        filled = [one for one in self.answers.bins if one.images]
+        plot.points([one.confidence for one in filled], [one.accuracy for one in filled], "mean")
+        return plot
+
+    def shade(self, row: list[int], column: int, right: bool) -> str:
+        """How dark a cell of the confusion matrix is: the root of its share, so that a few mistakes are seen."""
+        share = (row[column] / (sum(row) or 1)) ** 0.5
+        colour = "31, 119, 80" if right else "196, 57, 30"
+        return f"background: rgba({colour}, {share * 0.75:.2f})"
+
+    def spec_json(self) -> str:
+        """What was posted, to be posted again."""
+        return json.dumps(self.facts.job.spec, indent=1, ensure_ascii=False)
+
+    def _share(self, share: float | None, n: int) -> str:
+        """A share of so many images, with its interval."""
+        if share is None:
+            return "–"
+        bounds = self.t.interval(wilson(round(share * n), n))
+        sentence = "{share} (95 % interval {bounds}, n = {n})"
+        return self.t(sentence, share=self.t.percent(share), bounds=bounds, n=self.t.number(n))

@@ -1,0 +1,110 @@
+"""A report's section about a run-off."""
+
+from typing import cast
+
+from api.report.axes import categories, linear, padded
+from api.report.facts import Facts
+from api.report.svg import Plot
+from api.report.tables import Table
+from api.report.wording import Wording
+from ml.verdict import Contender, Disagreement, Duel, Verdict
+
+
+class RunOffSection:
+    """One run-off in one language."""
+
+    def __init__(self, facts: Facts, wording: Wording) -> None:
+        self.reruns = facts.reruns
+        self.t = wording
+        self.winner = facts.run_off.winner if facts.run_off else None
+        self.verdict = Verdict.model_validate(facts.run_off.verdict) if facts.run_off else None
+
+    @property
+    def about(self) -> str:
+        """What it consists of."""
+        trials, seeds = (len({getattr(one, name) for one in self.reruns}) for name in ("trial", "seed"))
+        sentence = "{n} trials, each trained again on {m} fresh seeds, which cut train and validation images anew."
+        return self.t(sentence, n=trials, m=seeds)
+
+    @property
+    def progress(self) -> str:
+        """How far it is."""
+        ended = sum(one.state is not None for one in self.reruns)
+        return self.t("It is not decided: {n} of {all} trainings have ended.", n=ended, all=len(self.reruns))
+
+    @property
+    def outcome(self) -> str:
+        """Who won, and how."""
+        verdict, t = self.verdict, self.t
+        if verdict is None or verdict.leader is None:
+            return t("No trial was trained to its end on every cut; the best of the search is published.")
+        tied = [one.trial for one in verdict.contenders if one.tied and one.trial != verdict.leader]
+        if not tied:
+            return t("Trial {number} leads, and no other is tied with it: it wins.", number=verdict.leader)
+        names = ", ".join(map(str, tied))
+        sentence = "Trial {leader} leads; tied with it: {tied}. Of these the smallest network wins: trial {winner}."
+        return t(sentence, leader=verdict.leader, tied=names, winner=verdict.winner)
+
+    def contenders(self) -> Table:
+        """Each trial over all cuts."""
+        verdict, t = self._decided, self.t
+        head = [
+            t("trial"),
+            t("weights"),
+            t("in the search"),
+            t("in the run-off"),
+            t("95 % interval"),
+            t("change, points"),
+        ]
+        cuts = [f"{t('cut')} {n}" for n in range(verdict.cuts)]
+        rows = [self._contender(one) for one in verdict.contenders]
+        strong = {i for i, one in enumerate(verdict.contenders) if one.trial == self.winner}
+        return Table([*head, *cuts], rows, frozenset(strong), numeric_from=0)
+
+    def duels(self) -> Table | None:
+        """The leader against each other trial."""
+        verdict, t = self._decided, self.t
+        if not verdict.duels:
+            return None
+        head = [t("trial"), t("behind the leader, points"), t("95 % interval"), "t", "p", t("p after Holm"), t("tied")]
+        cuts = [f"{t('cut')} {n}" for n in range(verdict.cuts)]
+        return Table([*head, *cuts], [self._duel(one) for one in verdict.duels], numeric_from=0)
+
+    def lost(self) -> list[str]:
+        """Trials that had no say."""
+        return [f"{self.t('trial {number}', number=n)}: {why}" for n, why in sorted(self._decided.lost.items())]
+
+    def drawing(self) -> Plot:
+        """Each trial's accuracies, their interval, and what the search showed."""
+        shown = self._decided.contenders
+        values = [x for one in shown for x in (*one.accuracies, one.low, one.high, one.searched)]
+        y = categories(self.t("trial"), [str(one.trial) for one in reversed(shown)])
+        x = linear(self.t, self.t("validation accuracy"), *padded(values), percent=True)
+        plot = Plot(self.t("Run-off"), x, y, height=80 + 36 * len(shown))
+        for place, one in enumerate(reversed(shown)):
+            plot.line([one.low, one.high], [place, place], "whisker")
+            plot.points(one.accuracies, [place] * len(one.accuracies), "trial")
+            plot.points([one.searched], [place], "trial pruned", [self.t("in the search")])
+            plot.points([one.accuracy], [place], "trial winner" if one.trial == self.winner else "average")
+        return plot
+
+    @property
+    def _decided(self) -> Verdict:
+        return cast("Verdict", self.verdict)  # nothing of it is shown before
+
+    def _contender(self, one: Contender) -> list[str]:
+        t = self.t
+        weights = "–" if one.weights is None else t.number(one.weights)
+        means = [t.percent(one.searched), t.percent(one.accuracy), t.interval((one.low, one.high)), t.points(-one.drop)]
+        return [str(one.trial), weights, *means, *map(t.percent, one.accuracies)]
+
+    def _duel(self, duel: Duel) -> list[str]:
+        t = self.t
+        interval = f"{t.points(duel.low)} … {t.points(duel.high)}"
+        figures = [t.points(duel.difference), interval, t.fixed(duel.t, 2), t.number(duel.p, 2)]
+        tied = t("yes") if duel.tied else t("no")
+        cuts = [self._disagreement(one) for one in duel.disagreements]
+        return [str(duel.trial), *figures, t.number(duel.p_adjusted, 2), tied, *cuts]
+
+    def _disagreement(self, one: Disagreement) -> str:
+        return f"{one.only_leader} : {one.only_other}, p {self.t.number(one.mid, 2)}"

@@ -1,0 +1,43 @@
+"""A job's report: one HTML file that needs nothing else."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+
+from api.deps import ChildrenDep, DatabaseDep
+from api.report.wording import Language
+from api.routes.jobs import JobId
+from worker.db import Database
+from worker.errors import Conflict, NotFound
+from worker.tables import Job
+
+router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
+
+# A page of its own: it may show what it carries, and nothing else.
+HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:"}
+HTML: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The report", "content": {"text/html": {"schema": {"type": "string"}}}}
+}
+
+
+@router.get("/report", response_class=Response, responses=HTML)
+def report(
+    job_id: JobId,
+    database: DatabaseDep,
+    children: ChildrenDep,
+    lang: Annotated[Language, Query(description="en or fr")] = "en",
+) -> Response:
+    """What a job did and found as one HTML file, from rows and files alone: the same bytes until something changes."""
+    _check_has_trials(database, job_id)
+    page = children.run("api.report", job_id, lang)
+    return Response(page, media_type="text/html; charset=utf-8", headers=HEADERS)
+
+
+def _check_has_trials(database: Database, job_id: str) -> None:
+    """NotFound where there is no such job, Conflict where it is one without trials."""
+    with database.reading() as session:
+        job = session.get(Job, job_id)
+    if job is None:
+        raise NotFound("there is no such job; GET /jobs lists them")
+    if job.predicts:
+        raise Conflict("a predict job has no trials to report on; GET /jobs/{job_id}/predictions has what it answered")

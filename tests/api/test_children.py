@@ -1,0 +1,41 @@
+"""Child processes of the API: what they write, and what is said where they fail."""
+
+from threading import BoundedSemaphore
+
+import pytest
+
+from api.children import Children
+from api.errors import Busy
+
+
+def test_what_a_child_writes_is_returned() -> None:
+    """All of its standard output."""
+    assert Children().run("json.tool", "--help").startswith(b"usage")
+
+
+def test_a_child_that_fails_says_why() -> None:
+    """With the end of its standard error."""
+    with pytest.raises(RuntimeError, match="No module named"):
+        Children().run("api.nothing_of_this_name")
+
+
+def test_a_database_that_is_away_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asked is told to ask again."""
+    monkeypatch.setenv("CHIFFRE_DATABASE_URL", "postgresql+psycopg://nobody@127.0.0.1:1/none?connect_timeout=2")
+
+    with pytest.raises(Busy, match="does not answer"):
+        Children().run("api.report", "abc", "en")
+
+
+def test_who_waits_too_long_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a place, or for an answer."""
+    monkeypatch.setattr("api.children.WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("api.children.RUN_SECONDS", 0.01)
+    children = Children()
+
+    with pytest.raises(Busy, match="two minutes"):
+        children.run("json.tool", "--help")
+    children._free = BoundedSemaphore(1)
+    children._free.acquire()
+    with pytest.raises(Busy, match="other reports"):
+        children.run("json.tool", "--help")

@@ -1,0 +1,105 @@
+"""A job as other tools read it: Optuna reads the journal, TensorBoard the event files."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import optuna
+import pytest
+from optuna.storages.journal import JournalFileBackend
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from trained_tools import Training
+from typer.testing import CliRunner
+from worker_tools import Work
+
+from api.cli import app
+from api.client import Chiffre
+from worker.tables import Job
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*experimental:optuna.exceptions.ExperimentalWarning")
+
+SPACE = {
+    "batch_size": 64,
+    "learning_rate": {"type": "float", "low": 1e-3, "high": 1e-1, "log": True},
+    "hidden_sizes": {
+        "type": "list",
+        "length": {"type": "int", "low": 1, "high": 2},
+        "items": {"type": "int", "low": 4, "high": 9},
+    },
+    "optimizer": {"type": "categorical", "choices": ["adam", "sgd"]},
+}
+
+
+@pytest.fixture
+def job(work: Work, environment: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> Job:
+    """A search that was really trained, with a pruned trial among its four; the commands ask its API."""
+    monkeypatch.setenv("CHIFFRE_URL", url)
+    spec = {"sampler": {"name": "random"}, "pruner": {"name": "median", "n_startup_trials": 1}, "lanes": 1}
+    job = work.accept(model="mlp", search_space=SPACE, budget={"trials": 4, "epochs": 2}, **spec)
+    Training(work).run()
+    return work.job(job)
+
+
+def run(*arguments: str) -> Any:
+    """The result of `chiffre export`."""
+    return CliRunner().invoke(app, ["export", *arguments])
+
+
+def shown(url: str, job: Job) -> list[dict[str, Any]]:
+    """The trials as the API has them, with their measurements."""
+    items = httpx2.get(f"{url}/jobs/{job.id}/trials").json()["items"]
+    return [httpx2.get(f"{url}/jobs/{job.id}/trials/{item['number']}").json() for item in items]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_optuna_and_tensorboard_read_back_what_is_on_record(job: Job, url: str, tmp_path: Path) -> None:
+    """Every trial with its parameters, states, values and curves, and hyper-parameters for HParams."""
+    reported = CliRunner().invoke(app, ["report", job.id, "--lang", "fr", "--out", str(tmp_path / "report.html")])
+    ended = run(job.id, "--tensorboard", str(tmp_path / "runs"), "--optuna", str(tmp_path / "journal.log"))
+    study = optuna.load_study(
+        study_name=job.id, storage=optuna.storages.JournalStorage(JournalFileBackend(str(tmp_path / "journal.log")))
+    )
+    recorded = shown(url, job)
+    with Chiffre(url) as client:
+        report = client.report(job.id, "fr")
+
+    assert reported.exit_code == 0, reported.output
+    assert (tmp_path / "report.html").read_text() == report
+    assert ended.exit_code == 0, ended.output
+    assert [trial.number for trial in study.trials] == [0, 1, 2, 3]
+    assert study.best_value == job.best_value
+    for trial, known in zip(study.trials, recorded, strict=True):
+        assert trial.state.name.lower().removesuffix("d") == known["state"].removesuffix("d")
+        assert trial.params == known["suggestion"]
+        assert trial.params["learning_rate"] == known["params"]["learning_rate"]
+        assert list(trial.intermediate_values.values()) == [m["val_accuracy"] for m in known["measurements"]]
+        check_run(tmp_path / "runs" / f"trial-{known['number']:05}", known)
+    assert "is there already" in run(job.id, "--optuna", str(tmp_path / "journal.log")).output
+
+
+def check_run(folder: Path, known: dict[str, Any]) -> None:
+    """TensorBoard's own reader finds a trial's curves, results and hyper-parameters."""
+    events = EventAccumulator(str(folder)).Reload()
+    curve = events.Scalars("val_accuracy")
+    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    started = HParamsPluginData.FromString(content).session_start_info
+
+    assert [e.step for e in curve] == [m["images_seen"] for m in known["measurements"]]
+    assert [e.value for e in curve] == pytest.approx([m["val_accuracy"] for m in known["measurements"]], rel=1e-6)
+    assert events.Scalars("result/value")[0].value == pytest.approx(known["value"], rel=1e-6)
+    assert started.hparams["learning_rate"].number_value == known["params"]["learning_rate"]
+    assert started.hparams["optimizer"].string_value == known["params"]["optimizer"]
+    assert started.hparams["hidden_sizes"].string_value == str(known["params"]["hidden_sizes"])
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_what_cannot_be_exported_is_told(work: Work, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing to write, no such job, a folder that is not there."""
+    monkeypatch.setenv("CHIFFRE_URL", url)
+    job = work.accept()
+
+    assert "say what to write" in run(job.id).output
+    assert "no such job" in run("abc", "--optuna", str(tmp_path / "a")).output
+    assert "no folder" in run(job.id, "--optuna", str(tmp_path / "none" / "a")).output
+    assert not list(tmp_path.glob(".journal-*"))

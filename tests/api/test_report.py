@@ -1,0 +1,256 @@
+"""The report of a job: its bytes, its HTML, its numbers, its languages."""
+
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import html5lib
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import confusion_matrix
+from starlette.testclient import TestClient
+from trained_tools import Training
+from worker_tools import Work
+
+from api.report.axes import reached
+from api.report.svg import linear_ticks, log_ticks
+from api.report.winner import answered
+from api.report.wording import FRENCH, Wording
+from ml.calibration import Calibration, calibration_error
+from ml.datasets import cut, datasets
+from ml.records import TrialState
+from tests.api.tools import post, problem
+from worker.tables import Job, JobState, StopReason
+
+SOURCES = Path(__file__).parents[2] / "api" / "report"
+STATES = {*JobState, *TrialState, *StopReason}  # each is a sentence, though no source of the report says it
+SPACE = {
+    "batch_size": 32,
+    "learning_rate": {"type": "float", "low": 1e-4, "high": 1e-1, "log": True},
+    "hidden_size": {"type": "int", "low": 4, "high": 24},
+    "optimizer": {"type": "categorical", "choices": ["adam", "sgd"]},
+}
+
+
+@pytest.fixture(scope="module")
+def job(shared_work: Work, shared_api: TestClient) -> Job:
+    """A tuning job that was really trained, through a run-off to its version."""
+    job = shared_work.accept(
+        model="shallow",
+        search_space=SPACE,
+        sampler={"name": "random"},
+        pruner={"name": "none"},
+        budget={"trials": 6, "epochs": 2},
+        run_off={"top": 3, "seeds": 2},
+    )
+    Training(shared_work).run()
+    return shared_work.job(job)
+
+
+@pytest.fixture(scope="module")
+def reports(shared_api: TestClient, job: Job) -> dict[str, str]:
+    """Its report, by language."""
+    return {lang: page(shared_api, job.id, lang) for lang in ("en", "fr")}
+
+
+def page(client: TestClient, job_id: str, lang: str = "en") -> str:
+    """A report."""
+    answer = client.get(f"/jobs/{job_id}/report", params={"lang": lang})
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    return answer.text
+
+
+def tables(html: str) -> dict[str, pd.DataFrame]:
+    """The tables of a report, by their first heading cell and their last."""
+    tree = html5lib.parse(html, namespaceHTMLElements=False)
+    found: dict[str, pd.DataFrame] = {}
+    for table in tree.iter("table"):
+        head, *rows = [["".join(cell.itertext()) for cell in row] for row in table.iter("tr")]
+        found.setdefault(f"{head[0]} … {head[-1]}", pd.DataFrame(rows, columns=head))
+    return found
+
+
+def numbers(cells: pd.Series) -> list[int]:
+    """Whole numbers that are written in a table, without the spaces between thousands."""
+    return [int(cell.replace("\u202f", "")) for cell in cells]
+
+
+def trials(client: TestClient, job_id: str) -> pd.DataFrame:
+    """The CSV of a job's trials."""
+    answer = client.get(f"/jobs/{job_id}/trials", headers={"Accept": "text/csv"})
+    return pd.read_csv(io.StringIO(answer.text))
+
+
+def test_the_same_job_gives_the_same_bytes_in_another_process(reports: dict[str, str], job: Job) -> None:
+    """No clock, no order of a set: a process that hashes differently writes the same report."""
+    command, seed = [sys.executable, "-m", "api.report", job.id, "fr"], {"PYTHONHASHSEED": "1"}
+    made = subprocess.run(command, env={**os.environ, **seed}, capture_output=True, check=True).stdout
+
+    assert made.decode() == reports["fr"]
+
+
+@pytest.mark.parametrize("lang", ["en", "fr"])
+def test_a_report_is_valid_html_that_needs_nothing_else(lang: str, reports: dict[str, str]) -> None:
+    """html5lib's strict parser finds no mistake; nothing is loaded, no script is in it, every link leads into it."""
+    html = reports[lang]
+    tree = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(html)
+    anchors = {element.get("id") for element in tree.iter() if element.get("id")}
+    links = [element.get("href") for element in tree.iter() if element.get("href")]
+    sources = [element.get("src") for element in tree.iter() if element.get("src")]
+
+    assert tree.get("lang") == lang
+    assert not [element for element in tree.iter() if element.tag in ("script", "link", "iframe", "object", "base")]
+    assert links
+    assert {link.removeprefix("#") for link in links} <= anchors
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org)", html)
+
+
+def test_the_numbers_of_the_search_are_those_of_the_csv(
+    reports: dict[str, str], shared_api: TestClient, job: Job
+) -> None:
+    """States, the best trials and the front of weights, as pandas has them from the CSV and the JSON of the trials."""
+    shown, csv = tables(reports["en"]), trials(shared_api, job.id)
+    weights = {t["number"]: t["weights"] for t in shared_api.get(f"/jobs/{job.id}/trials").json()["items"]}
+    csv["weights"] = csv["number"].map(weights)
+    ordered = csv.sort_values(["val_accuracy", "number"], ascending=[False, True])
+    by_size = csv.sort_values(["weights", "val_accuracy"], ascending=[True, False])
+    front = by_size[by_size["val_accuracy"] > by_size["val_accuracy"].cummax().shift(fill_value=-1)]
+    best = shown["trial … seconds"]
+
+    assert (
+        dict(zip(*map(shown["state … trials"].get, ("state", "trials")), strict=True))
+        == csv["state"].value_counts().map(str).to_dict()
+    )
+    assert numbers(best["trial"]) == ordered["number"].tolist()
+    assert best["validation accuracy"].tolist() == [f"{100 * a:.2f}\u00a0%" for a in ordered["val_accuracy"]]
+    assert numbers(best["hidden_size"]) == ordered["hidden_size"].tolist()
+    assert numbers(shown["trial … weights"]["trial"]) == front["number"].tolist()
+    assert numbers(shown["trial … weights"]["weights"]) == front["weights"].tolist()
+
+
+def test_the_confusion_matrix_is_that_of_the_published_graph(reports: dict[str, str], shared_api: TestClient) -> None:
+    """scikit-learn's matrix of what the served model answers for the test images."""
+    test = datasets["digits"].load()
+    test = test.take(cut(len(test), None, "random", 0).test)
+    answers = shared_api.post(
+        "/predict?model=shallow&dataset=digits&canonical=false",
+        json={"images": [image.ravel().tolist() for image in test.images], "scale": 255},
+    ).json()["predictions"]
+    expected = confusion_matrix(test.labels, [answer["digit"] for answer in answers], labels=range(10))
+    shown = tables(reports["en"])[" … 9"].set_index("").replace("", "0").astype(int)
+
+    assert (shown.to_numpy() == expected).all()
+
+
+def test_the_opening_of_test_is_told_and_another_report_opens_nothing(
+    reports: dict[str, str], shared_api: TestClient, job: Job
+) -> None:
+    """The first job that looked at these images opened them for the first time, however often it is reported on."""
+    html = page(shared_api, job.id)
+
+    rows = tables(html)["what … value"].set_index("what")["value"]
+
+    assert html == reports["en"]
+    assert "opening 1 of these test images" in html
+    assert rows["times that these test images were opened so far"] == "1"
+
+
+def test_the_run_off_is_told_as_it_was_decided(reports: dict[str, str], shared_api: TestClient, job: Job) -> None:
+    """Who wins, and the accuracies of every training, as pandas averages them from those on record."""
+    answer = shared_api.get(f"/jobs/{job.id}/runoff").json()
+    means = pd.DataFrame(answer["reruns"]).groupby("trial")["val_accuracy"].mean().sort_values(ascending=False)
+    version = shared_api.get(f"/jobs/{job.id}").json()["version"]["version"]
+
+    assert answer["verdict"]["winner"] == answer["winner"]
+    assert shared_api.get(f"/models/shallow/versions/{version}").json()["trial"] == answer["winner"]
+    assert [one["accuracy"] for one in answer["verdict"]["contenders"]] == pytest.approx(means.tolist())
+    assert len(answer["reruns"]) == 6
+    for mean in means:
+        assert f"{100 * mean:.2f}\u00a0%" in reports["en"]
+
+
+def test_what_is_said_of_answers_is_right() -> None:
+    """Mistakes in the order of their confidence, and bins that add up to the calibration error."""
+    rng = np.random.default_rng(0)
+    test = datasets["digits"].load().take(np.arange(300))
+    outputs = rng.normal(size=(300, 10)).astype(np.float32)
+    outputs[np.arange(200), test.labels[:200]] += 4
+    calibration = Calibration(temperature=1.5)
+    found = answered(outputs, test, tuple("0123456789"), calibration)
+    confidences = [mistake.confidence for mistake in found.mistakes]
+    gaps = [one.images / 300 * abs(one.confidence - one.accuracy) for one in found.bins]
+
+    assert found.images == 300
+    assert found.right == int((outputs.argmax(1) == test.labels).sum())
+    assert confidences == sorted(confidences, reverse=True)
+    assert all(mistake.truth != mistake.answer for mistake in found.mistakes)
+    assert sum(gaps) == pytest.approx(calibration_error(calibration.probabilities(outputs), test.labels))
+
+
+def test_every_sentence_has_its_french() -> None:
+    """And no French is left over that no sentence asks for."""
+    text = "\n".join(path.read_text() for path in [*SOURCES.glob("*.py"), *SOURCES.glob("templates/*.j2")])
+    asked = re.findall(r"\bt\(\s*(?:\"([^\"]+)\"|'([^']+)')|wording\(\"([^\"]+)\"", text)
+    sentences = {next(filter(None, groups)) for groups in asked}
+
+    def places(sentence: str) -> list[str]:
+        return sorted(re.findall(r"{\w+}", sentence))
+
+    assert sentences | STATES <= FRENCH.keys()
+    assert all(places(english) == places(french) for english, french in FRENCH.items())
+    assert [sentence for sentence in FRENCH if sentence not in text and sentence not in STATES] == []
+
+
+def test_numbers_are_written_as_each_language_does() -> None:
+    """Points and commas, thousands, percent, spaces that do not break."""
+    english, french = Wording("en"), Wording("fr")
+
+    assert (english.percent(0.98765), french.percent(0.98765)) == ("98.77\u00a0%", "98,77\u00a0%")
+    assert (english.number(1234567), french.number(0.00012345)) == ("1\u202f234\u202f567", "0,0001234")
+    assert (french.duration(7500), english.duration(0.51234)) == ("2,1\u00a0h", "0.512\u00a0s")
+    assert (english.points(-0.0012), english.number(None)) == ("−0.12", "–")
+
+
+def test_ticks_are_round_and_lie_within() -> None:
+    """Linear and logarithmic ones."""
+    assert linear_ticks(0.931, 0.9872) == [0.94, 0.95, 0.96, 0.97, 0.98]
+    assert log_ticks(1e-5, 1e-1) == [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]
+    assert log_ticks(15, 400) == [30, 100, 300]
+    assert log_ticks(31_000, 110_000) == [40_000, 60_000, 80_000, 100_000]
+
+
+def test_a_few_bad_trials_do_not_flatten_the_others() -> None:
+    """Of twenty trials the two that learned nothing are put to the edge, and counted."""
+    axis, beyond = reached(Wording("en"), "accuracy", [0.1, 0.11, *np.linspace(0.95, 0.98, 18)], maximize=True)
+
+    assert axis.low > 0.9
+    assert beyond == 2
+
+
+@pytest.mark.parametrize("kind", ["tune", "train"])
+def test_a_job_without_results_has_a_report_too(kind: str, shared_api: TestClient, job: Job) -> None:
+    """Of a job that waits it says what was asked for."""
+    waiting = post(shared_api, kind)
+    html = page(shared_api, waiting["id"])
+    shared_api.post(f"/jobs/{waiting['id']}/cancel")
+
+    assert "queued" in html
+    assert "The winner" not in html
+
+
+def test_what_cannot_be_reported_on_is_told(shared_api: TestClient, job: Job) -> None:
+    """An unknown job, an unknown language, and a job that has no trials."""
+    predicts = shared_api.post("/jobs/predict", json={"model": "shallow", "dataset": "digits"}).json()
+
+    waiting = post(shared_api)
+
+    assert "no such job" in problem(shared_api.get("/jobs/abc/report"), 404)["detail"]
+    assert "run_off" in problem(shared_api.get(f"/jobs/{waiting['id']}/runoff"), 404)["detail"]
+    assert problem(shared_api.get(f"/jobs/{job.id}/report?lang=de"), 422)["errors"][0]["pointer"] == "?lang"
+    assert "predict job" in problem(shared_api.get(f"/jobs/{predicts['id']}/report"), 409)["detail"]

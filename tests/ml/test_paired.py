@@ -1,0 +1,88 @@
+"""Paired tests, against exact enumeration and numerical integration."""
+
+from fractions import Fraction
+from itertools import pairwise
+from math import comb, gamma, pi, sqrt
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from ml.paired import corrected_t, holm, mcnemar
+
+
+def enumerated(first: int, second: int) -> tuple[Fraction, Fraction]:
+    """Exact and mid-p: the chance of every split of the discordant images that is as uneven, term by term."""
+    n = first + second
+    chances = [Fraction(comb(n, k), 2**n) for k in range(n + 1)]
+    distance = abs(first - second)
+    exact = sum((chance for k, chance in enumerate(chances) if abs(2 * k - n) >= distance), Fraction(0))
+    equal = sum((chance for k, chance in enumerate(chances) if abs(2 * k - n) == distance), Fraction(0))
+    return exact, exact - equal / 2
+
+
+def tail(t: float, freedom: int) -> float:
+    """Both tails of Student's t beyond ±t, by Simpson's rule on its density."""
+    x = np.linspace(0, abs(t), 20_001)
+    scale = gamma((freedom + 1) / 2) / (sqrt(freedom * pi) * gamma(freedom / 2))
+    y = scale * (1 + x**2 / freedom) ** (-(freedom + 1) / 2)
+    weights = np.where(np.arange(len(x)) % 2, 4, 2)
+    weights[[0, -1]] = 1
+    return float(1 - 2 * (x[1] - x[0]) / 3 * (weights * y).sum())
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_mcnemar_equals_exact_enumeration(first: int, second: int) -> None:
+    """Every split that is as uneven is counted, in fractions."""
+    found, (exact, mid) = mcnemar(first, second), enumerated(first, second)
+
+    assert found.exact == pytest.approx(float(exact), rel=1e-9)
+    assert found.mid == pytest.approx(float(mid) if first + second else 1.0, rel=1e-9)
+
+
+@pytest.mark.parametrize(("values", "train", "validation"), [([0.1, 0.3, -0.05, 0.2], 800, 200), ([1.0, 2.0], 72, 18)])
+def test_the_corrected_test_equals_its_formula(values: list[float], train: int, validation: int) -> None:
+    """The statistic by numpy, its tails by integration, and the interval where that p is 0.05."""
+    found = corrected_t(values, train, validation)
+    t = np.mean(values) / np.sqrt((1 / len(values) + validation / train) * np.var(values, ddof=1))
+
+    assert found.t == pytest.approx(t)
+    assert found.p == pytest.approx(tail(t, len(values) - 1), abs=1e-9)
+    assert tail((found.mean - found.low) / (found.mean / t), len(values) - 1) == pytest.approx(0.05, abs=1e-6)
+    assert found.high - found.mean == pytest.approx(found.mean - found.low)
+
+
+def test_without_a_correction_it_is_the_paired_t_test() -> None:
+    """Where no image validates, scipy's one-sample test is the limit."""
+    values = np.random.default_rng(0).normal(0.1, 1, 12)
+
+    assert corrected_t(values.tolist(), 10**15, 1).p == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+
+
+def test_values_that_do_not_vary_have_no_statistic() -> None:
+    """All zero is a tie; all the same and not zero is none."""
+    assert (corrected_t([0.0, 0.0], 8, 2).p, corrected_t([0.5, 0.5], 8, 2).p) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("values", [[], [0.1]])
+def test_one_cut_is_refused(values: list[float]) -> None:
+    """There is no variance of one."""
+    with pytest.raises(ValueError, match="two or more"):
+        corrected_t(values, 8, 2)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_rejects_as_the_step_down_procedure_does(ps: list[float]) -> None:
+    """At any level, what Holm's loop rejects is what has an adjusted p of at most that level."""
+    adjusted = holm(ps)
+    for level in (0.01, 0.05, 0.2, 0.7):
+        rejected, order = set(), sorted(range(len(ps)), key=lambda i: ps[i])
+        for rank, i in enumerate(order):
+            if ps[i] * (len(ps) - rank) > level:
+                break
+            rejected.add(i)
+
+        assert {i for i, p in enumerate(adjusted) if p <= level} == rejected
+    assert all(a <= b for a, b in pairwise(sorted(adjusted)))

@@ -1,0 +1,86 @@
+"""What a run-off decides, on made-up answers."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ml.run_off import Finalist, verdict
+
+TRAIN, VALIDATION, CUTS = 800, 200, 5
+
+
+def finalist(trial: int, accuracy: float, weights: int, seed: int = 0, cuts: int = CUTS) -> Finalist:
+    """A finalist that is right in about this share of images, on every cut in others."""
+    rng = np.random.default_rng([seed, trial])
+    right = [rng.random(VALIDATION) < accuracy for _ in range(cuts)]
+    return Finalist(trial, accuracy + 0.02, weights, 2 * weights, right)
+
+
+def test_a_difference_that_cuts_confirm_decides() -> None:
+    """Far ahead on every cut, the larger network wins, and nobody is tied with it."""
+    found = verdict([finalist(3, 0.5, 10), finalist(7, 0.99, 1000)], TRAIN, {})
+
+    assert (found.leader, found.winner) == (7, 7)
+    assert [one.trial for one in found.contenders] == [7, 3]
+    assert [one.tied for one in found.contenders] == [True, False]
+    assert not found.duels[0].tied
+
+
+def test_of_those_that_are_tied_the_smallest_wins() -> None:
+    """A lead that may be luck gives way to fewer weights."""
+    lucky, small = finalist(1, 0.9, 1000), finalist(2, 0.9, 10)
+    found = verdict([lucky, small], TRAIN, {})
+    even = verdict([Finalist(1, 0.9, 5, 9, small.right), Finalist(2, 0.9, 5, 8, small.right)], TRAIN, {})
+
+    assert found.winner == 2
+    assert all(one.tied for one in found.contenders)
+    assert even.winner == 2  # as many weights, fewer FLOPs
+    assert even.duels[0].p == 1.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_figures_are_those_of_scipy(seed: int) -> None:
+    """Means, intervals, differences and p-values, computed apart from what the verdict uses."""
+    finalists = [finalist(n, accuracy, 10 * n, seed) for n, accuracy in ((1, 0.9), (2, 0.88), (3, 0.8))]
+    found = verdict(finalists, TRAIN, {})
+    by_trial = {one.trial: np.array([right.mean() for right in one.right]) for one in finalists}
+    scale = np.sqrt(1 / CUTS + VALIDATION / TRAIN)
+
+    for one in found.contenders:
+        values = by_trial[one.trial]
+        low, high = stats.t.interval(0.95, CUTS - 1, values.mean(), scale * values.std(ddof=1))
+        assert (one.accuracy, one.low) == pytest.approx((values.mean(), low))
+        assert one.high == pytest.approx(min(1, high))
+        assert one.drop == pytest.approx(one.searched - values.mean())
+    ps = []
+    for duel in found.duels:
+        differences = by_trial[found.leader or 0] - by_trial[duel.trial]
+        ps.append(2 * stats.t.sf(abs(differences.mean() / (scale * differences.std(ddof=1))), CUTS - 1))
+        assert duel.difference == pytest.approx(differences.mean())
+    assert [duel.p for duel in found.duels] == pytest.approx(ps)
+    assert max(duel.p_adjusted for duel in found.duels) == pytest.approx(min(1, max(2 * min(ps), max(ps))))
+
+
+def test_each_cut_has_its_own_table_of_disagreements() -> None:
+    """McNemar's counts, image by image, and scipy's binomial p."""
+    first, second = finalist(1, 0.95, 10), finalist(2, 0.7, 20)
+    (duel,) = verdict([first, second], TRAIN, {}).duels
+
+    assert len(duel.disagreements) == CUTS
+    for one, a, b in zip(duel.disagreements, first.right, second.right, strict=True):
+        counts = (
+            sum(x and not y for x, y in zip(a, b, strict=True)),
+            sum(y and not x for x, y in zip(a, b, strict=True)),
+        )
+        assert (one.only_leader, one.only_other) == counts
+        assert one.exact == pytest.approx(stats.binomtest(counts[0], sum(counts)).pvalue)
+        assert one.mid < one.exact
+
+
+def test_who_was_not_trained_to_the_end_is_out() -> None:
+    """With its reason; where that is everybody, nobody wins."""
+    alone = verdict([finalist(1, 0.9, 10)], TRAIN, {2: "seed 0 is diverged"})
+    nobody = verdict([], TRAIN, {1: "a", 2: "b"})
+
+    assert (alone.winner, alone.duels, alone.lost) == (1, [], {2: "seed 0 is diverged"})
+    assert (nobody.winner, nobody.contenders) == (None, [])
