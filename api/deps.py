@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
+from api.analyses import Analyses
 from api.serving import Roster
 from api.streams import Streams
 from api.uploads import Uploads
@@ -84,6 +85,11 @@ def _roster(request: Request) -> Roster:
     return roster
 
 
+def _analyses(request: Request) -> Analyses:
+    analyses: Analyses = request.app.state.analyses
+    return analyses
+
+
 def _streams(request: Request) -> Streams:
     streams: Streams = request.app.state.streams
     return streams
@@ -98,4 +104,5 @@ OnceDep = Annotated[Once | None, Depends(_once)]
 OnceOfImagesDep = Annotated[Once | None, Depends(_once_of_images)]
 PredictingDep = Annotated[Predicting, Depends(_predicting)]
 RosterDep = Annotated[Roster, Depends(_roster)]
+AnalysesDep = Annotated[Analyses, Depends(_analyses)]
 StreamsDep = Annotated[Streams, Depends(_streams)]

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 
+from api.analyses import Analyses
 from api.errors import add_handlers
 from api.metrics import end_process
 from api.middleware import BodyLimit, KnownHosts
@@ -19,7 +20,7 @@ from api.prediction.documentation import document_predict
 from api.prediction.endpoint import Predict
 from api.problems import RESPONSES, document_problems
 from api.readers import Departures, SlowReaders, put_before
-from api.routes import catalog, champions, downloads, events, health, inference, jobs, models, predictions
+from api.routes import analysis, catalog, champions, downloads, events, health, inference, jobs, models, predictions
 from api.serving import Roster
 from api.signals import on_ending
 from api.streams import Streams
@@ -46,6 +47,7 @@ def create_app() -> FastAPI:
     owner = f"api {socket.gethostname()}:{os.getpid()}"
     janitor = Janitor(database, Leases(database, owner, config.lease_seconds), None, config.poll_seconds)
     streams, readers = Streams(database), SlowReaders()
+    analyses = Analyses()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -61,6 +63,7 @@ def create_app() -> FastAPI:
         with on_ending(streams.stop, readers.hurry):
             async with streams.following():
                 yield
+        await analyses.close()
         janitor.close()
         roster.close()
         end_process(os.getpid())
@@ -75,8 +78,9 @@ def create_app() -> FastAPI:
         responses=RESPONSES,
     )
     app.state.database, app.state.store, app.state.roster, app.state.streams = database, store, roster, streams
+    app.state.analyses = analyses
     app.state.uploads = Uploads(config.max_image_bytes)
-    resources = (jobs, predictions, events, models, champions, downloads, inference, catalog, health)
+    resources = (jobs, predictions, events, analysis, models, champions, downloads, inference, catalog, health)
     for resource in resources:
         app.include_router(resource.router)
     add_handlers(app)
