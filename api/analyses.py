@@ -37,10 +37,11 @@ class Analyses:
         """
         order = orjson.dumps({"job": job.id, "plot": plot, "options": options or {}}, option=orjson.OPT_SORT_KEYS)
         name = f"{hashlib.sha256(order).hexdigest()}.{job.sequence}"
+        path = self._path(name)
         with suppress(FileNotFoundError):
-            return await asyncio.to_thread(self._read, name)
+            return await asyncio.to_thread(_read, path)
         if name not in self._making:
-            self._making[name] = asyncio.create_task(self._make(name, order))
+            self._making[name] = asyncio.create_task(self._make(path, order))
             self._making[name].add_done_callback(lambda task: self._forget(name, task))
         return await asyncio.shield(self._making[name])  # one who goes away leaves the others waiting
 
@@ -52,14 +53,14 @@ class Analyses:
         if self._folder is not None:
             self._folder.cleanup()
 
-    async def _make(self, name: str, order: bytes) -> bytes:
+    async def _make(self, path: Path, order: bytes) -> bytes:
         try:
             async with asyncio.timeout(SECONDS), self._turns:
                 content = await _answer(order)
         except TimeoutError:
             detail = f"the analysis takes longer than {SECONDS:.0f} seconds just now; try again later"
             raise NotAnalysed(detail) from None
-        await asyncio.to_thread(self._keep, name, content)
+        await asyncio.to_thread(_keep, path, content)
         return content
 
     def _forget(self, name: str, task: "asyncio.Task[bytes]") -> None:
@@ -67,40 +68,41 @@ class Analyses:
         if not task.cancelled():
             task.exception()  # else asyncio complains where nobody waits for it any more
 
-    def _read(self, name: str) -> bytes:
-        path = self._path(name)
-        content = path.read_bytes()
-        path.touch()  # the last that was asked for is the last to go
-        return content
-
-    def _keep(self, name: str, content: bytes) -> None:
-        """Keep what was made in the place of what the job's counter has passed, and of the oldest."""
-        path = self._path(name)
-        try:
-            partial = path.with_suffix(f"{path.suffix}.partial")
-            partial.write_bytes(content)
-            partial.rename(path)
-            for passed in path.parent.glob(f"{path.stem}.*"):
-                if passed.name != path.name:
-                    passed.unlink(missing_ok=True)
-            self._make_room()
-        except OSError as error:  # a full disk: it is made again when it is asked for
-            log.warning("an analysis could not be kept", error=str(error))
-
-    def _make_room(self) -> None:
-        files = sorted(((file.stat(), file) for file in self._path("").iterdir()), key=lambda pair: pair[0].st_mtime)
-        excess = sum(status.st_size for status, _ in files) - KEPT_BYTES
-        for status, file in files:
-            if excess <= 0:
-                return
-            file.unlink(missing_ok=True)
-            excess -= status.st_size
-
     def _path(self, name: str) -> Path:
         if self._folder is None:
             # Not under the home: in a container nothing but the artifacts and the temporary folder can be written.
             self._folder = TemporaryDirectory(prefix="chiffre-analyses-")
         return Path(self._folder.name, name)
+
+
+def _read(path: Path) -> bytes:
+    content = path.read_bytes()
+    path.touch()  # the last that was asked for is the last to go
+    return content
+
+
+def _keep(path: Path, content: bytes) -> None:
+    """Keep what was made in the place of what the job's counter has passed, and of the oldest."""
+    try:
+        partial = path.with_suffix(f"{path.suffix}.partial")
+        partial.write_bytes(content)
+        partial.rename(path)
+        for passed in path.parent.glob(f"{path.stem}.*"):
+            if passed.name != path.name:
+                passed.unlink(missing_ok=True)
+        _make_room(path.parent)
+    except OSError as error:  # a full disk: it is made again when it is asked for
+        log.warning("an analysis could not be kept", error=str(error))
+
+
+def _make_room(folder: Path) -> None:
+    files = sorted(((file.stat(), file) for file in folder.iterdir()), key=lambda pair: pair[0].st_mtime)
+    excess = sum(status.st_size for status, _ in files) - KEPT_BYTES
+    for status, file in files:
+        if excess <= 0:
+            return
+        file.unlink(missing_ok=True)
+        excess -= status.st_size
 
 
 async def _answer(order: bytes) -> bytes:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import FileResponse
+from pydantic import Field
 
 from api.deps import AnalysesDep, DatabaseDep
 from api.errors import BadInput
@@ -59,6 +60,12 @@ JAVASCRIPT: dict[int | str, dict[str, Any]] = {
 }
 
 
+class Asked(PlotOptions):
+    """What a plot shows, and as what."""
+
+    format: Literal["html", "json"] = Field("html", description="a page, or the figure as plotly's JSON")
+
+
 def _searched(job_id: JobId, database: DatabaseDep) -> Job:
     with database.reading() as session:
         return _with_trials(session.get(Job, job_id))
@@ -80,15 +87,15 @@ async def analyse(job: Searched, analyses: AnalysesDep) -> Response:
 async def plot(
     job: Searched,
     name: PlotName,
-    asked: Annotated[PlotOptions, Query()],
+    asked: Annotated[Asked, Query()],
     analyses: AnalysesDep,
-    form: Annotated[Literal["html", "json"], Query(alias="format", description="a page, or plotly's JSON")] = "html",
 ) -> Response:
     """One plot of a job's trials, drawn by Optuna where it has such a one."""
-    for option in sorted(asked.model_fields_set - PLOTS[name].options):
+    given = asked.model_dump(exclude_unset=True, exclude={"format"})
+    for option in sorted(given.keys() - PLOTS[name].options):
         raise BadInput(f"?{option}", f"{name} has no such option; it has: {', '.join(sorted(PLOTS[name].options))}")
-    figure = await analyses.made(job, name, asked.model_dump(exclude_unset=True))
-    if form == "json":
+    figure = await analyses.made(job, name, given)
+    if asked.format == "json":
         return Response(figure, media_type="application/json")
     page = PAGE.format(title=PLOTS[name].title, job=job.id, figure=_as_data(figure), script=SCRIPT, draw=DRAW)
     return Response(page, media_type="text/html", headers={"Content-Security-Policy": POLICY})

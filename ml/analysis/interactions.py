@@ -120,7 +120,8 @@ def _corrected(tested: list[Interaction]) -> list[Interaction]:
 
 def _indicators(groups: np.ndarray) -> np.ndarray:
     """A column for each group that occurs, 1 where a trial belongs to it: float64 [n, groups]."""
-    return np.equal.outer(groups, np.unique(groups)).astype(np.float64)
+    found: np.ndarray = groups[:, None] == np.unique(groups)
+    return found.astype(np.float64)
 
 
 def _residual(x: np.ndarray, y: np.ndarray) -> float:
