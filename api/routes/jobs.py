@@ -245,7 +245,7 @@ def _summary(session: Session, job: Job) -> dict[str, Any]:
     ).all()
     published = session.scalar(
         select(col(ModelVersion.version))
-        .where(col(ModelVersion.job_id) == job.id)
+        .where(col(ModelVersion.job_id) == job.id, col(ModelVersion.test_accuracy).is_not(None))
         .order_by(col(ModelVersion.run).desc())
     )
     best = job.best_trial is not None and job.best_value is not None
