@@ -48,7 +48,7 @@ class Preference:
 
 
 class Preferences:
-    """The preferences that were asked for of late, and who answers them: the follower of the database keeps that true."""
+    """The preferences that were asked for of late, and who answers them; the roster's follower keeps that true."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
