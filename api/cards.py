@@ -141,10 +141,13 @@ def _reached(subject: Subject) -> str:
             NOTHING,
             _loss(version.val_loss),
         ),
-        ("test", _count(tested), *_share(version.test_accuracy, tested), _loss(version.test_loss)),
     ]
+    if version.test_accuracy is not None:
+        rows.append(("test", _count(tested), *_share(version.test_accuracy, tested), _loss(version.test_loss)))
     shown = table(("images of", "n", "accuracy", "95 % interval (Wilson)", "loss"), rows)
     opened = "" if subject.opening is None else f" This was opening {subject.opening} of them."
+    if version.test_accuracy is None:
+        opened = " For this version, which is not its job's winner, they were not opened."
     return (
         f"{shown}\n\nThe search chose by validation, so those figures are too good by nature and have no interval. The "
         f"test images of a data set and split are the same for every job.{opened} The more openings, the more a "

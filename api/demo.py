@@ -46,7 +46,7 @@ def _main_job(client: Chiffre, console: Console) -> dict[str, Any]:
     job = follow(client, client.tune(SPEC)["id"], console)
     if job["state"] != "completed":
         raise ApiError(f"the job {job['state']}: {job['error']}")
-    version: dict[str, Any] = client.model("cnn")["versions"][0]
+    version: dict[str, Any] = client.version("cnn", job["version"]["version"])
     console.print(f"\n[bold]POST {client.url}/predict[/], test images that no trial has seen:")
     console.print(Columns(_answers(client), padding=(0, 2)))
     console.print(f"\nServed: version {version['version']}, trial {version['trial']} of job {version['job_id']}")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
+from api.analyses import Analyses
 from api.children import Children
 from api.serving import Roster
 from api.streams import Streams
@@ -90,6 +91,11 @@ def _children(request: Request) -> Children:
     return children
 
 
+def _analyses(request: Request) -> Analyses:
+    analyses: Analyses = request.app.state.analyses
+    return analyses
+
+
 def _streams(request: Request) -> Streams:
     streams: Streams = request.app.state.streams
     return streams
@@ -105,4 +111,5 @@ OnceOfImagesDep = Annotated[Once | None, Depends(_once_of_images)]
 PredictingDep = Annotated[Predicting, Depends(_predicting)]
 RosterDep = Annotated[Roster, Depends(_roster)]
 ChildrenDep = Annotated[Children, Depends(_children)]
+AnalysesDep = Annotated[Analyses, Depends(_analyses)]
 StreamsDep = Annotated[Streams, Depends(_streams)]

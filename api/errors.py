@@ -39,6 +39,10 @@ class NotLoaded(ChiffreError):
     """A version that is published and cannot answer just now."""
 
 
+class NotAnalysed(ChiffreError):
+    """An analysis that takes too long, or that failed."""
+
+
 class NothingMore(ChiffreError):
     """A stream of which the client has had everything; told to stop, it does not ask again."""
 
@@ -166,6 +170,10 @@ def _not_loaded(request: Request, error: NotLoaded) -> JSONResponse:
     return problem(503, str(error), headers={"Retry-After": "5"})
 
 
+def _not_analysed(request: Request, error: NotAnalysed) -> JSONResponse:
+    return problem(503, str(error), headers={"Retry-After": "30"})
+
+
 def _database_away(request: Request, error: Exception) -> JSONResponse:
     log.warning("database away", error=str(error))
     return problem(503, "the database does not answer; try again shortly", headers={"Retry-After": "2"})
@@ -197,6 +205,7 @@ ANSWERS: dict[type[Exception], Callable[[Request, Any], Response]] = {
     TooManyStreams: _too_many_streams,
     Busy: _busy,
     NotLoaded: _not_loaded,
+    NotAnalysed: _not_analysed,
     CheckpointError: _not_found,
     StorageAway: _storage_away,
     StorageFull: _storage_full,

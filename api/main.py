@@ -11,6 +11,7 @@ from importlib.metadata import version
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 
+from api.analyses import Analyses
 from api.children import Children
 from api.errors import add_handlers
 from api.metrics import end_process
@@ -21,6 +22,7 @@ from api.prediction.endpoint import Predict
 from api.problems import RESPONSES, document_problems
 from api.readers import Departures, SlowReaders, put_before
 from api.routes import (
+    analysis,
     catalog,
     champions,
     downloads,
@@ -59,6 +61,7 @@ def create_app() -> FastAPI:
     owner = f"api {socket.gethostname()}:{os.getpid()}"
     janitor = Janitor(database, Leases(database, owner, config.lease_seconds), None, config.poll_seconds)
     streams, readers = Streams(database), SlowReaders()
+    analyses = Analyses()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -74,6 +77,7 @@ def create_app() -> FastAPI:
         with on_ending(streams.stop, readers.hurry):
             async with streams.following():
                 yield
+        await analyses.close()
         janitor.close()
         roster.close()
         end_process(os.getpid())
@@ -89,8 +93,10 @@ def create_app() -> FastAPI:
     )
     app.state.database, app.state.store, app.state.roster, app.state.streams = database, store, roster, streams
     app.state.children = Children()
+    app.state.analyses = analyses
     app.state.uploads = Uploads(config.max_image_bytes)
-    resources = (jobs, predictions, run_offs, reports, events, models, champions, downloads, inference, catalog, health)
+    of_jobs = (jobs, predictions, run_offs, analysis, reports, events)
+    resources = (*of_jobs, models, champions, downloads, inference, catalog, health)
     for resource in resources:
         app.include_router(resource.router)
     add_handlers(app)

@@ -145,7 +145,7 @@ class TrialPublic(BaseModel):
     train_loss: float | None
     val_loss: float | None
     val_accuracy: float | None
-    seconds: float = Field(description="training and evaluation")
+    seconds: float = Field(description="training and evaluation: its share of its pack's, which trains several at once")
     flops: int | None = Field(None, description="floating-point operations of one image's forward pass")
     weights: int | None = Field(None, description="how many")
     created_at: datetime | None

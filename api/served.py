@@ -18,6 +18,7 @@ from worker.store import Store
 from worker.tables import Artifact, ModelVersion
 
 WARM_UPS = 4  # runs of the largest batch before a version answers
+Files = tuple[ModelVersion, Artifact, Artifact]  # a version, its graph and its checkpoint
 
 
 @dataclass(frozen=True)

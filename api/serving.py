@@ -18,7 +18,8 @@ from api.errors import NotLoaded
 from api.meter import count
 from api.prediction.batcher import Queue
 from api.prediction.options import Options
-from api.served import Served, load
+from api.preferring import Preferences
+from api.served import Files, Served, load
 from ml.errors import ChiffreError
 from worker.db import Database
 from worker.errors import NotFound, StorageAway
@@ -33,8 +34,6 @@ KEPT = 8  # versions in memory that are no champions, the last that were asked f
 
 log = structlog.get_logger()
 
-Files = tuple[ModelVersion, Artifact, Artifact]  # a version, its graph and its checkpoint
-
 
 class Roster:
     """Who answers for each network and data set."""
@@ -46,6 +45,7 @@ class Roster:
         self.queue = Queue()
         # By network and data set; by None and data set the best of all networks.
         self.served: MappingProxyType[tuple[str | None, str], Served] = MappingProxyType({})
+        self.preferences = Preferences(database)
         self._others: dict[tuple[str, int], Served] = {}  # by network and version
         self._refreshing, self._fetching = Lock(), Lock()
         self._postponed: dict[int | None, tuple[float, str]] = {}  # what did not load: when to try again, and why
@@ -70,6 +70,8 @@ class Roster:
 
     def look(self, options: Options) -> Served | None:
         """Who answers, of those in memory; None where that must be looked for."""
+        if options.prefer is not None:
+            return self.preferences.look(options)
         if options.version is None:
             return self.served.get((options.model, options.dataset))
         served = self._others.get((str(options.model), options.version))
@@ -79,6 +81,8 @@ class Roster:
         """Who answers, loaded if need be; NotFound where nobody does, NotLoaded where somebody should."""
         if options.version is not None:
             return self._other(options)
+        if options.prefer is not None:
+            return self._prefer(options)
         found = self.look(options)
         if found is None and self._is_behind():  # a first version may have been published a moment ago
             self.catch_up()
@@ -111,6 +115,7 @@ class Roster:
         with self._refreshing:
             champions = [served for files in self._champions() if (served := self._champion(files)) is not None]
             self.served = MappingProxyType(_by_key(champions))
+            self.preferences.refresh(self.served, self._loaded)
 
     def champions(self) -> list[Served]:
         """All that answer without being named by number."""
@@ -123,6 +128,13 @@ class Roster:
             for v, *_ in self._champions()
             if v.id in self._postponed
         }
+
+    def _prefer(self, options: Options) -> Served:
+        """The version that is preferred, loaded by the follower; the champion where no latency was measured."""
+        self.preferences.ask(options)
+        if self.preferences.look(options) is None:
+            self.catch_up()
+        return self.preferences.look(options) or self.find(options.changed({"prefer": None}))
 
     def _is_behind(self) -> bool:
         """Whether there are champions that the follower is yet to load."""
@@ -152,22 +164,29 @@ class Roster:
     def _champion(self, files: Files) -> Served | None:
         version, *_ = files
         serving = self.served.get((version.model, version.dataset))
-        if (serving is not None and serving.version.id == version.id) or self._is_postponed(version):
+        if serving is not None and serving.version.id == version.id:
             return serving
+        return self._loaded(files) or serving
+
+    def _loaded(self, files: Files) -> Served | None:
+        """A version from storage; None where it does not load, or did not a moment ago."""
+        version, *_ = files
+        if self._is_postponed(version):
+            return None
         try:
             loaded = load(*files, self.store, self.queue, self.executor)
         except ChiffreError as error:
             self._postpone(version, error)
-            return serving
+            return None
         self._postponed.pop(version.id, None)
-        log.info("a champion answers", model=version.model, dataset=version.dataset, version=version.version)
+        log.info("a version answers", model=version.model, dataset=version.dataset, version=version.version)
         return loaded
 
     def _postpone(self, version: ModelVersion, error: ChiffreError) -> None:
         """Leave a version that does not load alone for a while: it would be read, and logged, every second."""
         seconds = AWAY_SECONDS if isinstance(error, StorageAway) else DAMAGED_SECONDS
         self._postponed[version.id] = monotonic() + seconds, str(error)
-        log.error("a champion does not load", model=version.model, version=version.version, error=str(error))
+        log.error("a version does not load", model=version.model, version=version.version, error=str(error))
 
     def _other(self, options: Options) -> Served:
         """A version that need not be the champion."""

@@ -37,7 +37,7 @@ DatasetName = Annotated[str, Field(max_length=100), AfterValidator(_without_nul)
 
 
 class VersionPublic(BaseModel):
-    """A published winner; it never changes."""
+    """A published trial; it never changes."""
 
     model: str
     version: int
@@ -56,10 +56,10 @@ class VersionPublic(BaseModel):
     weights: int = Field(description="how many")
     val_accuracy: float
     val_loss: float
-    test_accuracy: float
+    test_accuracy: float | None = Field(description="of a job's winner; for others the test images stay closed")
     test_loss: float | None
     calibration: dict[str, Any] | None = Field(description="temperature, errors of calibration, limits of abstention")
-    latency_seconds: float | None = Field(description="of one image on one core of its worker, the median")
+    latency_seconds: float | None = Field(description="of one image on an idle core of its worker")
     checkpoint_sha256: str
     checkpoint_bytes: int
     onnx_sha256: str

@@ -99,6 +99,10 @@ class Search:
         """What Optuna has noted about a trial."""
         return dict(self._storage.get_trial(self._id(number)).system_attrs)
 
+    def trials(self) -> list[optuna.trial.FrozenTrial]:
+        """Every trial of the study, by number."""
+        return list(self._storage.get_all_trials(self._storage.get_study_id_from_name(self.name)))
+
     def apply(self, record: TrialRecord) -> None:
         """Bring a trial up to what was recorded, here or elsewhere; one that has ended may begin again."""
         known = self._storage.get_trial(self._id(record.number))

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = ("ml", "worker", "api")  # each may import itself and what stands before it
-HEAVY = ("torch", "optuna", "scipy", "sklearn", "onnx")
+HEAVY = ("torch", "optuna", "scipy", "sklearn", "onnx", "plotly", "pandas")
 TORCH_FREE = ("api.main", "worker.tasks", "worker.queue", "worker.bell", "worker.local", "api.cli", "ml.specs")
 
 

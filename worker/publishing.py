@@ -1,5 +1,6 @@
-"""Publication: a job's winner becomes a version, and the champion where it is better."""
+"""Publication: a job's winner becomes a version, and the champion where it is better; so do the trials of its front."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as package_version
 from typing import Any, cast
@@ -14,7 +15,7 @@ from worker.journal import account, clock, move_job
 from worker.leases import Claim, fence
 from worker.packs import end_pack
 from worker.registry import challenge
-from worker.retention import runner_up
+from worker.retention import on_front, runner_up
 from worker.settlement import settle
 from worker.tables import Artifact, Event, Job, JobState, ModelVersion, RunOff, TestOpening, Trial
 
@@ -22,9 +23,12 @@ ANSWERS = "test_outputs"  # the kind of the file that holds a winner's outputs f
 DISCARDED = "trained again, as its checkpoint was damaged"  # why a trial begins again
 
 
+MAX_FRONT = 8  # trials beside the winner that become versions: to measure one takes a second
+
+
 @dataclass(frozen=True)
-class Winner:
-    """The trial that a job publishes, and its checkpoint."""
+class Chosen:
+    """A trial that is to become a version, and its checkpoint."""
 
     job: Job
     trial: Trial
@@ -33,15 +37,15 @@ class Winner:
 
 @dataclass(frozen=True)
 class Published:
-    """What publication adds to a winner."""
+    """What publication adds to a trial."""
 
     onnx_path: str
     onnx: Saved
     shape: list[int]
     classes: list[str]
     weights: int
-    test_loss: float | None
-    test_accuracy: float
+    test_loss: float | None = None
+    test_accuracy: float | None = None  # None where the test images were not opened for it
     calibration: dict[str, Any] | None = None  # ml.calibration.Calibration as JSON
     latency_seconds: float | None = None  # of one image on one core, the median
     environment: dict[str, Any] | None = None  # hardware and versions that it was made on and with
@@ -55,24 +59,27 @@ class Publishing:
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    def winner(self, claim: Claim) -> Winner:
+    def winner(self, claim: Claim) -> Chosen:
         """The trial that the run-off of the claimed pack's job chose, without one the best."""
         with self.database.reading() as session:
             job = session.get_one(Job, claim.job_id)
             run_off = session.get(RunOff, (job.id, job.run))
-            number = job.best_trial if run_off is None else run_off.winner
-            of_winner = (col(Trial.job_id) == job.id, col(Trial.number) == number)
-            trial = session.scalars(select(Trial).where(*of_winner)).one()
-            checkpoint = session.scalars(
-                select(Artifact).where(
-                    col(Artifact.job_id) == job.id,
-                    col(Artifact.trial) == number,
-                    col(Artifact.kind) == "checkpoint",
-                )
-            ).one()
-            return Winner(job, trial, checkpoint)
+            return _chosen(session, job, cast("int", job.best_trial) if run_off is None else run_off.winner)
 
-    def discard(self, claim: Claim, winner: Winner, why: str) -> None:
+    def front(self, claim: Claim, winner: Chosen) -> list[Chosen]:
+        """The other trials of the claimed pack's job that no other beats in objective and size, the best first.
+
+        Those that are versions already are left out, and of more than MAX_FRONT the worst.
+        """
+        with self.database.reading() as session:
+            job = session.get_one(Job, claim.job_id)
+            known = select(col(ModelVersion.checkpoint_id)).where(col(ModelVersion.job_id) == job.id)
+            published = set(session.scalars(known))
+            found = [_chosen(session, job, number) for number in on_front(session, job)]
+            others = [chosen for chosen in found if chosen.trial.number != winner.trial.number]
+            return [chosen for chosen in others if chosen.checkpoint.id not in published][:MAX_FRONT]
+
+    def discard(self, claim: Claim, winner: Chosen, why: str) -> None:
         """Train the winner again, as its checkpoint is damaged; the file stays, to be looked at.
 
         A second time the job fails instead.
@@ -109,9 +116,12 @@ class Publishing:
                 )
                 session.add(opening)
 
-    def publish(self, claim: Claim, winner: Winner, published: Published) -> None:
+    def publish(
+        self, claim: Claim, winner: Chosen, published: Published, others: Sequence[tuple[Chosen, Published]] = ()
+    ) -> None:
         """Make the winner a version, and end pack and job with it.
 
+        The others become versions too. None of them is better than the winner, so that none can be champion by rule.
         LeaseLost where another has claimed the pack or the job was cancelled.
         """
         with self.database.writing() as session:
@@ -122,18 +132,20 @@ class Publishing:
             if opening is not None:
                 opening.version_id = version.id
             challenge(session, version)
+            for chosen, made in others:
+                self._version(session, chosen, made)
             account(session, job)
             end_pack(session, pack)
             session.flush()
             account(session, job)
             settle(session, job, owner)
 
-    def _version(self, session: Session, winner: Winner, published: Published) -> ModelVersion:
-        job, trial = winner.job, winner.trial
-        onnx = _file(session, winner, "onnx", (published.onnx_path, published.onnx))
+    def _version(self, session: Session, chosen: Chosen, published: Published) -> ModelVersion:
+        job, trial = chosen.job, chosen.trial
+        onnx = _file(session, chosen, "onnx", (published.onnx_path, published.onnx))
         session.add(onnx)
         if published.answers is not None:
-            session.add(_file(session, winner, ANSWERS, published.answers))
+            session.add(_file(session, chosen, ANSWERS, published.answers))
         session.flush()
         one_at_a_time(session, f"versions of {job.model}")
         newest = session.scalar(select(func.max(ModelVersion.version)).where(col(ModelVersion.model) == job.model))
@@ -156,7 +168,7 @@ class Publishing:
             val_accuracy=cast("float", trial.val_accuracy),
             test_loss=published.test_loss,
             test_accuracy=published.test_accuracy,
-            checkpoint_id=cast("int", winner.checkpoint.id),
+            checkpoint_id=cast("int", chosen.checkpoint.id),
             onnx_id=cast("int", onnx.id),
             code_version=package_version("chiffre"),
             calibration=published.calibration,
@@ -169,12 +181,19 @@ class Publishing:
         return version
 
 
-def _file(session: Session, winner: Winner, kind: str, stored: tuple[str, Saved]) -> Artifact:
+def _file(session: Session, chosen: Chosen, kind: str, stored: tuple[str, Saved]) -> Artifact:
     path, saved = stored
-    at, number = clock(session), winner.trial.number
+    at, number = clock(session), chosen.trial.number
     return Artifact(
-        job_id=winner.job.id, trial=number, kind=kind, path=path, sha256=saved.sha256, size=saved.size, created_at=at
+        job_id=chosen.job.id, trial=number, kind=kind, path=path, sha256=saved.sha256, size=saved.size, created_at=at
     )
+
+
+def _chosen(session: Session, job: Job, number: int) -> Chosen:
+    """A trial of a job that has a checkpoint."""
+    trial = session.scalars(select(Trial).where(col(Trial.job_id) == job.id, col(Trial.number) == number)).one()
+    of_trial = (col(Artifact.job_id) == job.id, col(Artifact.trial) == number, col(Artifact.kind) == "checkpoint")
+    return Chosen(job, trial, session.scalars(select(Artifact).where(*of_trial)).one())
 
 
 def _was_discarded(session: Session, trial: Trial) -> bool:

@@ -7,12 +7,13 @@ what was answered stays.
 """
 
 from dataclasses import dataclass
-from math import inf
+from math import inf, isfinite
 from typing import Any, cast
 
 from sqlalchemy import select
 from sqlmodel import Session, col
 
+from ml.analysis.pareto import Point, front
 from worker.tables import Artifact, Job, ModelVersion, Trial
 
 
@@ -86,6 +87,17 @@ def runner_up(session: Session, job: Job) -> tuple[int | None, float | None]:
         return None, None
     best = max(front, key=lambda one: (one.value, -one.number))
     return best.number, best.value if job.maximize else -best.value
+
+
+def on_front(session: Session, job: Job) -> list[int]:
+    """The trials with a checkpoint that no other beats in objective and FLOPs, or objective and weights; best first."""
+    kept = [one for one in _front(session, job) if isfinite(one.flops) and isfinite(one.weights)]
+    numbers = {
+        number
+        for size in ("flops", "weights")
+        for number in front(Point(one.number, one.value, getattr(one, size)) for one in kept)
+    }
+    return [one.number for one in sorted(kept, key=lambda one: (-one.value, one.number)) if one.number in numbers]
 
 
 def uploads(session: Session, job: Job) -> list[Artifact]:

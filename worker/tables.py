@@ -225,9 +225,9 @@ class Artifact(SQLModel, table=True):
 
 
 class ModelVersion(SQLModel, table=True):
-    """A job's winner, published; never changed."""
+    """A trial, published: a job's winner, or one that no other beats in objective and size; never changed."""
 
-    __table_args__ = (UniqueConstraint("model", "version"), UniqueConstraint("job_id", "run"))
+    __table_args__ = (UniqueConstraint("model", "version"), UniqueConstraint("job_id", "run", "trial"))
 
     id: int | None = Field(default=None, primary_key=True)
     model: str
@@ -247,7 +247,7 @@ class ModelVersion(SQLModel, table=True):
     val_loss: float
     val_accuracy: float
     test_loss: float | None
-    test_accuracy: float
+    test_accuracy: float | None  # of the winner alone: for the others the test images stay closed
     checkpoint_id: int = Field(foreign_key="artifact.id")
     onnx_id: int = Field(foreign_key="artifact.id")
     code_version: str

@@ -11,6 +11,7 @@ from ml.datasets import datasets
 from ml.networks import networks
 
 MAX_CLASSES = 1000
+PREFER = r"^fastest-within:(100(\.0{1,6})?|[0-9]{1,2}(\.[0-9]{1,6})?)$"
 CACHED_BYTES = 200  # longer queries are parsed each time: what is remembered must be bounded
 
 
@@ -22,6 +23,12 @@ class Options(BaseModel):
     model: str | None = Field(None, max_length=100, description="a network; without it the best of all answers")
     dataset: str = Field("mnist", max_length=100, description="what the network was trained on")
     version: int | None = Field(None, ge=1, le=2**31 - 1, description="of that network; without it the champion")
+    prefer: str | None = Field(
+        None,
+        pattern=PREFER,
+        description="instead of the champion the fastest version that is at most so many percentage points less "
+        "accurate on validation than the best of that network and data set, as in fastest-within:0.2",
+    )
     top_k: int | None = Field(None, ge=1, le=MAX_CLASSES, description="only the most probable labels, this many")
     explain: bool = Field(False, description="with a saliency: which pixels the answer rests on")
     canonical: bool | None = Field(
@@ -32,6 +39,11 @@ class Options(BaseModel):
         description="the value of white, 1 or 255; without it 1 if no value of the image exceeds 1, else 255",
         json_schema_extra={"enum": [1, 255, None]},
     )
+
+    @property
+    def within(self) -> float | None:
+        """The percentage points of `prefer`; None without it."""
+        return None if self.prefer is None else float(self.prefer.partition(":")[2])
 
     @field_validator("scale", mode="before")
     @classmethod
@@ -76,4 +88,6 @@ def _checked(fields: dict[str, Any], prefix: str) -> Options:
         raise BadInput(f"{prefix}dataset", f"there is no such data set; choose one of: {', '.join(datasets)}")
     if options.version is not None and options.model is None:
         raise BadInput(f"{prefix}version", "each network numbers its own versions; name the model too")
+    if options.version is not None and options.prefer is not None:
+        raise BadInput(f"{prefix}prefer", "a version is named already; leave one of the two out")
     return options

@@ -56,7 +56,17 @@ TrialNumber = Annotated[int, Path(ge=0, lt=2**31)]
 
 PLAIN = {"id", "kind", "state", "stop_reason", "error", "model", "dataset"} | {"trial_limit", "seconds_limit"}
 PLAIN |= {"run", "lanes"}  # what a job's row says as it is
-CSV_COLUMNS = ("epochs_run", "best_epoch", "train_loss", "val_loss", "val_accuracy", "value", "seconds")
+CSV_COLUMNS = (
+    "epochs_run",
+    "best_epoch",
+    "train_loss",
+    "val_loss",
+    "val_accuracy",
+    "value",
+    "seconds",
+    "flops",
+    "weights",
+)
 SORTABLE = ("number", "state", "created_at", "finished_at", *CSV_COLUMNS)
 CSV_PAGE = 500  # rows read at a time; no session is open while they are sent
 
@@ -235,7 +245,7 @@ def _summary(session: Session, job: Job) -> dict[str, Any]:
     ).all()
     published = session.scalar(
         select(col(ModelVersion.version))
-        .where(col(ModelVersion.job_id) == job.id)
+        .where(col(ModelVersion.job_id) == job.id, col(ModelVersion.test_accuracy).is_not(None))
         .order_by(col(ModelVersion.run).desc())
     )
     best = job.best_trial is not None and job.best_value is not None

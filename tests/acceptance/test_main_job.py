@@ -107,7 +107,7 @@ def test_the_csv_holds_every_trial(job: dict[str, Any], client: Chiffre) -> None
 def test_predictions_come_from_the_winner_and_are_as_accurate_as_it_says(job: dict[str, Any], client: Chiffre) -> None:
     """scikit-learn's accuracy of the served answers agrees with the version's test accuracy."""
     test = test_images("mnist")
-    version = client.model("shallow")["versions"][0]
+    version = client.version("shallow", job["version"]["version"])
     answer = client.predict([float(p) for p in test.images[0].ravel()], model="shallow")
     served = served_labels(client, test.images[:SERVED], model="shallow")
     accuracy = accuracy_score(test.labels[:SERVED], served)

@@ -17,7 +17,7 @@ from ml.records import Finished, Started, TrialState
 from tests.api.tools import insert, pages, parameters, pointers, post, problem
 
 CSV = {"accept": "text/csv"}
-RESULTS = ["epochs_run", "best_epoch", "train_loss", "val_loss", "val_accuracy", "value", "seconds"]
+RESULTS = ["epochs_run", "best_epoch", "train_loss", "val_loss", "val_accuracy", "value", "seconds", "flops", "weights"]
 COLUMNS = ["number", "state", "created_at", "finished_at", *RESULTS]
 PARAMS = ["batch_size", "learning_rate", "optimizer", "momentum", "weight_decay", "epochs", "hidden_size"]
 COUNT = 40
@@ -49,6 +49,8 @@ def rows(count: int = COUNT) -> list[Row]:
             "epochs_run": draw.choice([0, 2, 10]),
             "best_epoch": draw.choice([None, 1.0, 2.0, 10.0]),
             "seconds": draw.choice([0.0, 1 / 3, 7.0]),
+            "flops": draw.choice([None, 2**40]),
+            "weights": draw.choice([None, 10, 2**33]),
             **{name: draw.choice(losses) for name in ("train_loss", "val_loss", "val_accuracy", "value")},
         }
 

@@ -14,7 +14,7 @@ from ml.specs import MAX_TRIALS, TrainSpec, TuneSpec
 from worker.db import Database
 from worker.leases import Claim
 from worker.once import Once
-from worker.publishing import Winner
+from worker.publishing import Chosen
 from worker.tables import JobState, Purpose
 
 MOST_JOBS = 2  # at a time that have not ended; few, and with few trials, so that what is done to them meets
@@ -157,7 +157,7 @@ class Held:
 
     claim: Claim
     pack: ModelPack
-    winner: Winner | None = None  # as its publisher read it
+    winner: Chosen | None = None  # as its publisher read it
     given_back: bool = False
 
     @property

@@ -210,7 +210,7 @@ def verified_checkpoint(story: Story) -> Iterator[str]:
 def verified_version(story: Story) -> Iterator[str]:
     """A completed job's best is a version, of this run or an earlier one, and each version's files are as written."""
     job = story.job
-    newest = story.versions[-1:]
+    newest = [version for version in story.versions if version.test_accuracy is not None][-1:]  # of the winners
     if job.state == JobState.COMPLETED and not newest:
         yield "it is completed, and no version was published"
     for version in newest:

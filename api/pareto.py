@@ -1,0 +1,69 @@
+"""What accuracy costs: the trials of a job that no other beats in both accuracy and a cost."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+from sqlalchemy import select
+from sqlmodel import Session, col
+
+from ml.analysis.pareto import Point, front
+from worker.tables import Job, ModelVersion, Trial
+
+Cost = Literal["seconds", "flops", "weights", "latency_seconds"]
+COSTS: tuple[Cost, ...] = ("seconds", "flops", "weights", "latency_seconds")
+
+
+class Priced(BaseModel):
+    """A trial, its accuracy and what it costs."""
+
+    trial: int
+    val_accuracy: float
+    seconds: float = Field(description="of training and evaluation: its share of its pack's, which trains several")
+    flops: int | None = Field(description="floating-point operations of one image's forward pass")
+    weights: int | None = Field(description="how many")
+    latency_seconds: float | None = Field(description="of one image on one core, the median; measured of versions only")
+    version: int | None = Field(description="what the trial was published as")
+
+
+class Pareto(BaseModel):
+    """Accuracy on validation against each cost."""
+
+    trials: int = Field(description="trials that have an accuracy; those that were ended early have one too")
+    points: list[Priced] = Field(description="the trials that stand on a front, by number")
+    fronts: dict[Cost, list[int]] = Field(
+        description="trials by number, the cheapest first: none other is at least as accurate for at most the cost"
+    )
+
+
+def pareto_of(session: Session, job: Job) -> Pareto:
+    """The fronts of a job's trials."""
+    priced = _priced(session, job)
+    fronts: dict[Cost, list[int]] = {cost: front(_points(priced, cost)) for cost in COSTS}
+    shown = {number for numbers in fronts.values() for number in numbers}
+    return Pareto(trials=len(priced), points=[p for p in priced if p.trial in shown], fronts=fronts)
+
+
+def _points(priced: list[Priced], cost: Cost) -> list[Point]:
+    prices = ((p, getattr(p, cost)) for p in priced)
+    return [Point(p.trial, p.val_accuracy, price) for p, price in prices if price is not None]
+
+
+def _priced(session: Session, job: Job) -> list[Priced]:
+    of_job = select(ModelVersion).where(col(ModelVersion.job_id) == job.id).order_by(col(ModelVersion.id))
+    versions = {(version.trial, version.value): version for version in session.scalars(of_job)}
+    names = ("number", "val_accuracy", "seconds", "flops", "weights", "value")
+    rows = session.execute(
+        select(*(col(getattr(Trial, name)) for name in names))
+        .where(col(Trial.job_id) == job.id, col(Trial.value).is_not(None), col(Trial.val_accuracy).is_not(None))
+        .order_by(col(Trial.number))
+    )
+    return [_one(row._asdict(), versions.get((row.number, row.value))) for row in rows]
+
+
+def _one(row: dict[str, Any], version: ModelVersion | None) -> Priced:
+    return Priced(
+        trial=row["number"],
+        **{name: row[name] for name in ("val_accuracy", "seconds", "flops", "weights")},
+        latency_seconds=None if version is None else version.latency_seconds,
+        version=None if version is None else version.version,
+    )

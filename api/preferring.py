@@ -1,0 +1,98 @@
+"""Which version answers whoever prefers a fast one: `fastest-within:0.2`."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from threading import Lock
+from types import MappingProxyType
+
+from sqlalchemy import select
+from sqlalchemy.orm import aliased
+from sqlmodel import col
+
+from api.prediction.options import Options
+from api.served import Files, Served
+from worker.db import Database
+from worker.tables import Artifact, ModelVersion
+
+Champions = Mapping[tuple[str | None, str], Served]  # by network and data set, as Roster has them
+KEPT = 16  # preferences that are followed, the last that were asked for
+
+
+@dataclass(frozen=True)
+class Preference:
+    """The fastest version of a network, or of any, that is nearly as accurate as the best."""
+
+    model: str | None
+    dataset: str
+    within: float  # percentage points of accuracy on validation
+
+    @classmethod
+    def of(cls, options: Options) -> "Preference":
+        """The preference of a question that has one."""
+        return cls(options.model, options.dataset, options.within or 0.0)
+
+    def ranked(self, versions: Iterable[ModelVersion], champion: ModelVersion) -> list[ModelVersion]:
+        """The versions that may answer, the fastest first; of equals the more accurate.
+
+        Only those are compared whose accuracy was measured on the same images as the champion's: the same data and
+        split. One whose latency was never measured is left out.
+        """
+        like = [v for v in versions if self._fits(v) and v.latency_seconds is not None and _comparable(v, champion)]
+        best = max((version.val_accuracy for version in like), default=0.0)
+        # Percentages of images are no round numbers: a version that is exactly so far away is within.
+        near = [v for v in like if 100 * (best - v.val_accuracy) <= self.within + 1e-9]
+        return sorted(near, key=lambda v: (v.latency_seconds or 0.0, -v.val_accuracy, v.id or 0))
+
+    def _fits(self, version: ModelVersion) -> bool:
+        return version.dataset == self.dataset and self.model in (None, version.model)
+
+
+class Preferences:
+    """The preferences that were asked for of late, and who answers them; the roster's follower keeps that true."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.served: MappingProxyType[Preference, Served] = MappingProxyType({})
+        self._lock = Lock()
+        self._asked: dict[Preference, None] = {}
+
+    def look(self, options: Options) -> Served | None:
+        """Who answers; None where nobody has asked for that of late."""
+        return self.served.get(Preference.of(options))
+
+    def ask(self, options: Options) -> None:
+        """Have a preference followed from now on."""
+        preference = Preference.of(options)
+        with self._lock:
+            self._asked.pop(preference, None)
+            self._asked = dict([*self._asked.items(), (preference, None)][-KEPT:])
+
+    def refresh(self, champions: Champions, load: Callable[[Files], Served | None]) -> None:
+        """Load what is preferred by now, then let it answer; `load` gives None for what cannot be loaded."""
+        with self._lock:
+            wanted = list(self._asked)
+        files = self._files() if wanted else {}
+        known = {served.version.id: served for served in [*self.served.values(), *champions.values()]}
+        found: dict[Preference, Served] = {}
+        for preference in wanted:
+            champion = champions.get((preference.model, preference.dataset))
+            ranked = [] if champion is None else preference.ranked((f[0] for f in files.values()), champion.version)
+            fastest = next(filter(None, (known.get(v.id) or load(files[v.id]) for v in ranked)), None)
+            if fastest is not None:
+                found[preference] = known[fastest.version.id] = fastest
+        self.served = MappingProxyType(found)
+
+    def _files(self) -> dict[int | None, Files]:
+        """Every version, its graph and its checkpoint, by id."""
+        onnx, checkpoint = aliased(Artifact), aliased(Artifact)
+        query = (
+            select(ModelVersion, onnx, checkpoint)
+            .join(onnx, col(onnx.id) == ModelVersion.onnx_id)
+            .join(checkpoint, col(checkpoint.id) == ModelVersion.checkpoint_id)
+        )
+        with self.database.reading() as session:
+            return {version.id: (version, graph, weights) for version, graph, weights in session.execute(query)}
+
+
+def _comparable(one: ModelVersion, other: ModelVersion) -> bool:
+    return (one.dataset_sha256, one.split) == (other.dataset_sha256, other.split)

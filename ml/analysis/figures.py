@@ -1,0 +1,208 @@
+"""A job's figures: Optuna's own where it has them, as plotly's JSON."""
+
+import base64
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import isfinite
+from typing import Any
+
+import numpy as np
+import optuna
+import optuna.visualization as drawn
+import plotly.graph_objects as go
+from optuna.trial import FrozenTrial, TrialState
+
+from ml.analysis.correlations import correlations
+from ml.analysis.observations import Observation, Observations
+from ml.analysis.plots import PLOTS, PlotOptions
+from ml.analysis.studies import finished, study_of
+from ml.registry import Registry
+from ml.search import Search
+
+MOST_AT_ONCE = 4  # parameters of which two at a time are shown: sixteen panels
+MOST_CURVES = 500  # learning curves; more are a block of colour, and many megabytes
+
+Draw = Callable[[optuna.Study, PlotOptions], go.Figure]
+figures: Registry[Draw] = Registry("plot")
+
+
+class NothingToShow(Exception):
+    """A figure that would be empty; the text says why."""
+
+
+def figure(name: str, search: Search, trials: Sequence[Observation], options: PlotOptions) -> dict[str, Any]:
+    """A figure as plotly's JSON, every number of it finite or null; without trials for it, a blank one that says so."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Optuna, of trials that a figure leaves out
+        try:
+            if name == "correlations":
+                made = _correlations(search, trials)
+            else:
+                made = figures[name](study_of(search, trials, options.min_accuracy), options)
+        except NothingToShow as nothing:
+            made = _blank(str(nothing))
+    if name not in ("contour", "rank", "slice"):  # Optuna's own say what they show
+        made.update_layout(title=PLOTS[name].title)
+    return dict(_plain(made.to_dict()))
+
+
+@figures.register("optimization_history")
+def _history(study: optuna.Study, options: PlotOptions) -> go.Figure:
+    return drawn.plot_optimization_history(_with_trials(study), **_target(study, options))
+
+
+@figures.register("intermediate_values")
+def _curves(study: optuna.Study, options: PlotOptions) -> go.Figure:
+    shown = [trial for trial in study.get_trials(deepcopy=False) if trial.intermediate_values]
+    shown = [trial for trial in shown if trial.state != TrialState.FAIL][-MOST_CURVES:]
+    if not shown:
+        raise NothingToShow("no trial was measured yet")
+    figure = drawn.plot_intermediate_values(_only(study, shown))
+    for trace, trial in zip(figure.data, shown, strict=True):
+        trace.name, trace.x = f"Trial{trial.number}", [step / 10 for step in sorted(trial.intermediate_values)]
+    return figure.update_layout(xaxis_title="Epoch")
+
+
+@figures.register("parallel_coordinate")
+def _parallel(study: optuna.Study, options: PlotOptions) -> go.Figure:
+    study = _with_trials(study)
+    return drawn.plot_parallel_coordinate(study, params=_of_all(study), **_target(study, options))
+
+
+@figures.register("slice")
+def _slice(study: optuna.Study, options: PlotOptions) -> go.Figure:
+    study = _with_trials(study)
+    _of_all(study)
+    return drawn.plot_slice(study, **_target(study, options))
+
+
+@figures.register("contour")
+def _contour(study: optuna.Study, options: PlotOptions) -> go.Figure:
+    return _pairwise(drawn.plot_contour, study, options)
+
+
+@figures.register("rank")
+def _rank(study: optuna.Study, options: PlotOptions) -> go.Figure:
+    return _pairwise(drawn.plot_rank, study, options)
+
+
+@figures.register("timeline")
+def _timeline(study: optuna.Study, options: PlotOptions) -> go.Figure:
+    begun = [trial for trial in study.get_trials(deepcopy=False) if trial.datetime_start is not None]
+    if not begun:
+        raise NothingToShow("no trial has begun yet")
+    return drawn.plot_timeline(_only(study, begun))
+
+
+@figures.register("param_importances")
+def _importances(study: optuna.Study, options: PlotOptions) -> go.Figure:
+    target = _target(study, options)
+    if len(finished(study)) < 2:
+        raise NothingToShow("two trials or more must have run to their end")
+    _of_all(study)
+    if "target" in target:  # Optuna takes the lower target for the better
+        value, name = target["target"], target["target_name"]
+        sign = -1.0 if options.target == "val_accuracy" else 1.0
+        target = {"target": lambda trial: sign * value(trial), "target_name": name}
+    return drawn.plot_param_importances(study, **target)
+
+
+@figures.register("edf")
+def _edf(study: optuna.Study, options: PlotOptions) -> go.Figure:
+    return drawn.plot_edf(_with_trials(study), **_target(study, options))
+
+
+@figures.register("pareto_front")
+def _pareto(study: optuna.Study, options: PlotOptions) -> go.Figure:
+    """Accuracy against a cost of each finished trial; the front in Optuna's colours."""
+    both = optuna.create_study(directions=["minimize", "maximize"])
+    for trial in finished(study):
+        if {options.cost, "val_accuracy"} <= trial.user_attrs.keys():
+            values = [float(trial.user_attrs[name]) for name in (options.cost, "val_accuracy")]
+            both.add_trial(optuna.trial.create_trial(values=values, user_attrs={"trial": trial.number}))
+    if not both.get_trials(deepcopy=False):
+        raise NothingToShow(f"no trial that ran to its end has both accuracy and {options.cost}")
+    return drawn.plot_pareto_front(both, target_names=[options.cost, "val_accuracy"])
+
+
+def _correlations(search: Search, trials: Sequence[Observation]) -> go.Figure:
+    """Spearman's coefficients as a map of heat."""
+    found = correlations(Observations.of(search.spec.search_space, trials))
+    if not any(value is not None for row in found.spearman for value in row):
+        raise NothingToShow(found.reasons[0].reason)
+    values = [[1.0 if i == j else value for j, value in enumerate(row)] for i, row in enumerate(found.spearman)]
+    heat = go.Heatmap(
+        x=found.variables, y=found.variables, z=values, zmin=-1, zmax=1, colorscale="RdBu", texttemplate="%{z:.2f}"
+    )
+    return go.Figure(heat).update_yaxes(autorange="reversed")
+
+
+def _pairwise(draw: Callable[..., go.Figure], study: optuna.Study, options: PlotOptions) -> go.Figure:
+    """A figure of two parameters at a time: of the most important ones, where there are many."""
+    study = _with_trials(study)
+    names = _of_all(study)
+    if len(names) < 2:
+        raise NothingToShow("it takes two parameters that differ between trials")
+    if len(names) > MOST_AT_ONCE:
+        names = sorted(list(optuna.importance.get_param_importances(study, params=names))[:MOST_AT_ONCE])
+    return draw(study, params=names, **_target(study, options))
+
+
+def _with_trials(study: optuna.Study) -> optuna.Study:
+    if not finished(study):
+        raise NothingToShow("no trial has run to its end, or none is as accurate as that")
+    return study
+
+
+def _of_all(study: optuna.Study) -> list[str]:
+    """The parameters that every finished trial has, and that differ between them."""
+    trials = finished(study)
+    common = set.intersection(*(set(trial.params) for trial in trials))
+    names = sorted(name for name in common if len({trial.params[name] for trial in trials}) > 1)
+    if not names:
+        raise NothingToShow("no parameter differs between the trials that ran to their end")
+    return names
+
+
+def _only(study: optuna.Study, trials: Sequence[FrozenTrial]) -> optuna.Study:
+    some = optuna.create_study(direction=study.direction)
+    some.add_trials(trials)
+    return some
+
+
+def _target(study: optuna.Study, options: PlotOptions) -> dict[str, Any]:
+    """What Optuna's functions are told about what to show; nothing where it is the objective."""
+    if options.target == "objective":
+        return {}
+    if any(options.target not in trial.user_attrs for trial in finished(study)):
+        raise NothingToShow(f"not every trial has {options.target}")
+    return {"target": partial(_attribute, options.target), "target_name": options.target}
+
+
+def _attribute(name: str, trial: FrozenTrial) -> float:
+    return float(trial.user_attrs[name])
+
+
+def _blank(reason: str) -> go.Figure:
+    figure = go.Figure()
+    figure.add_annotation(text=reason, showarrow=False, font_size=16)
+    return figure.update_xaxes(visible=False).update_yaxes(visible=False)
+
+
+def _plain(value: Any) -> Any:
+    """Plotly's values as JSON has them: arrays as lists, what is not finite as null."""
+    if isinstance(value, dict):
+        return _array(value).tolist() if "bdata" in value else {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
+def _array(packed: dict[str, Any]) -> Any:
+    """An array that plotly has packed: base64 of its bytes, its type and its shape."""
+    flat = np.frombuffer(base64.b64decode(packed["bdata"]), np.dtype(packed["dtype"]))
+    shape = [int(size) for size in str(packed.get("shape", len(flat))).split(",")]
+    return np.array(_plain(flat.tolist()), object).reshape(shape)

@@ -1,0 +1,84 @@
+"""Trials in groups of like values of a parameter."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ml.analysis.findings import Effect, Group
+from ml.analysis.observations import Column, Observations
+
+MOST = 6  # groups in which a parameter is shown
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Which group each trial belongs to."""
+
+    labels: tuple[str, ...]
+    of_trial: np.ndarray  # int64 [trials]; -1 where a trial has no value
+
+
+def grouped(column: Column, most: int) -> Groups:
+    """A group a value where there are at most so many values, else so many ranges with about as many trials each.
+
+    Trials with the same value are never parted, so that there may be fewer ranges.
+    """
+    distinct = column.distinct
+    if len(distinct) <= most or not column.numeric:
+        place = {value: index for index, value in enumerate(distinct)}
+        of_trial = np.array([-1 if value is None else place[value] for value in column.values], np.int64)
+        return Groups(tuple(map(_text, distinct)), of_trial)
+    numbers = column.numbers()
+    known = np.isfinite(numbers)
+    inner = np.unique(np.quantile(numbers[known], np.arange(1, most) / most, method="inverted_cdf"))
+    found = np.where(known, np.searchsorted(inner, numbers), -1)  # up to an edge, the edge included
+    used = np.unique(found[known])
+    labels = tuple(_range(numbers[found == group]) for group in used)
+    return Groups(labels, np.where(known, np.searchsorted(used, found), -1))
+
+
+def effects(observed: Observations) -> list[Effect]:
+    """Accuracy and time against each parameter."""
+    accuracy, seconds = observed.outcome("val_accuracy"), observed.outcome("seconds")
+    return [_effect(column, accuracy, seconds) for column in observed.columns]
+
+
+def _effect(column: Column, accuracy: np.ndarray, seconds: np.ndarray) -> Effect:
+    groups = grouped(column, MOST)
+    found = [
+        _group(label, accuracy[groups.of_trial == index], seconds[groups.of_trial == index])
+        for index, label in enumerate(groups.labels)
+    ]
+    reason = None if len(found) > 1 else f"{len(column.distinct)} values occur in {len(column.values)} trials"
+    return Effect(parameter=column.name, groups=found, reason=reason)
+
+
+def _group(label: str, accuracy: np.ndarray, seconds: np.ndarray) -> Group:
+    return Group(
+        label=label,
+        trials=len(seconds),
+        val_accuracy=mean(accuracy),
+        val_accuracy_sd=_deviation(accuracy),
+        seconds=mean(seconds),
+        seconds_sd=_deviation(seconds),
+    )
+
+
+def mean(values: np.ndarray) -> float | None:
+    """The mean of those that are known; None where there is none."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else None
+
+
+def _deviation(values: np.ndarray) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(known.std(ddof=1)) if len(known) > 1 else None
+
+
+def _range(numbers: np.ndarray) -> str:
+    low, high = _text(float(numbers.min())), _text(float(numbers.max()))
+    return low if low == high else f"{low} … {high}"
+
+
+def _text(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.6g}"

@@ -1,0 +1,134 @@
+"""Interactions: whether the effect of one parameter depends on another.
+
+A correlation of one parameter with accuracy is an average over the values of all others. Where the best batch size
+depends on the width, or the best learning rate on the epochs, that average may say nothing, or the opposite of what
+holds for any one width. Two-way analysis of variance shows it: R. A. Fisher, Statistical Methods for Research Workers
+(1925), with type II sums of squares for groups of different sizes (Ø. Langsrud, Statistics and Computing 13, 2003),
+and the pairs' p-values corrected by S. Holm's method (Scandinavian Journal of Statistics 6, 1979).
+"""
+
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+from scipy import stats
+
+from ml.analysis.findings import Cell, Interaction
+from ml.analysis.groups import Groups, grouped, mean
+from ml.analysis.observations import Observations
+
+TESTED = ("val_accuracy", "seconds")
+MOST = 4  # groups of each parameter: few, so that there are several trials in a cell
+
+
+@dataclass(frozen=True)
+class Test:
+    """What the analysis of variance says of two parameters."""
+
+    share_one: float
+    share_other: float
+    share: float
+    f: float | None = None
+    f_df: tuple[int, int] | None = None
+    p: float | None = None
+    reason: str | None = None
+
+
+def interactions(observed: Observations) -> list[Interaction]:
+    """Every two parameters for each outcome, those of least probability by chance first."""
+    groups = {column.name: grouped(column, MOST) for column in observed.columns}
+    pairs = list(combinations(observed.columns, 2))
+    found: list[Interaction] = []
+    for outcome in TESTED:
+        values = observed.outcome(outcome)
+        tested = [
+            _interaction((one.name, groups[one.name]), (other.name, groups[other.name]), outcome, values)
+            for one, other in pairs
+        ]
+        found += _corrected(tested)
+    return sorted(found, key=lambda one: (one.p is None, one.p or 0.0, -(one.share or 0.0)))
+
+
+def two_way(one: np.ndarray, other: np.ndarray, values: np.ndarray) -> Test | str:
+    """Type II analysis of variance of values, float64 [n], by two groupings, int64 [n]; or why there is none."""
+    total = float(((values - values.mean()) ** 2).sum()) if len(values) else 0.0
+    if len(np.unique(one)) < 2 or len(np.unique(other)) < 2:
+        return "one of the two has the same value in all trials"
+    if total <= len(values) * (1e-13 * np.abs(values).max()) ** 2:
+        return "the outcome is the same in all trials"
+    a, b = _indicators(one), _indicators(other)
+    cells = _indicators(one * (other.max() + 1) + other)
+    additive, full = np.hstack([a, b]), cells
+    residual = {name: _residual(x, values) for name, x in (("a", a), ("b", b), ("ab", additive), ("cells", full))}
+    test = Test(
+        _share(residual["b"] - residual["ab"], total),
+        _share(residual["a"] - residual["ab"], total),
+        _share(residual["ab"] - residual["cells"], total),
+    )
+    df = cells.shape[1] - int(np.linalg.matrix_rank(additive)), len(values) - cells.shape[1]
+    if df[0] < 1:
+        return replace(test, reason="too few of their combinations were tried to tell an interaction from two effects")
+    if df[1] < 1 or residual["cells"] <= 1e-13 * total:
+        return replace(test, reason="the trials of a combination do not differ, so that chance cannot be estimated")
+    f = ((residual["ab"] - residual["cells"]) / df[0]) / (residual["cells"] / df[1])
+    f = max(f, 0.0)
+    return replace(test, f=f, f_df=df, p=float(stats.f.sf(f, *df)))
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """P-values corrected for their number by Holm's step-down method."""
+    corrected, least = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        least = max(least, min(1.0, p_values[index] * (len(p_values) - rank)))
+        corrected[index] = least
+    return corrected
+
+
+def _interaction(one: tuple[str, Groups], other: tuple[str, Groups], outcome: str, values: np.ndarray) -> Interaction:
+    (one_name, rows), (other_name, columns) = one, other
+    known = (rows.of_trial >= 0) & (columns.of_trial >= 0) & np.isfinite(values)
+    i, j, reached = rows.of_trial[known], columns.of_trial[known], values[known]
+    found = two_way(i, j, reached)
+    test = {name: getattr(found, name, None) for name in ("share_one", "share_other", "share", "f", "f_df", "p")}
+    return Interaction(
+        one=one_name,
+        other=other_name,
+        outcome=outcome,
+        trials=len(reached),
+        one_groups=list(rows.labels),
+        other_groups=list(columns.labels),
+        cells=[
+            [_cell(reached[(i == row) & (j == column)]) for column in range(len(columns.labels))]
+            for row in range(len(rows.labels))
+        ],
+        **test,
+        p_holm=None,
+        reason=found if isinstance(found, str) else found.reason,
+    )
+
+
+def _cell(values: np.ndarray) -> Cell:
+    return Cell(trials=len(values), mean=mean(values))
+
+
+def _corrected(tested: list[Interaction]) -> list[Interaction]:
+    """The same, each with its p-value corrected for how many were tested."""
+    with_p = [index for index, one in enumerate(tested) if one.p is not None]
+    corrected = dict(zip(with_p, holm([tested[index].p or 0.0 for index in with_p]), strict=True))
+    return [one.model_copy(update={"p_holm": corrected.get(index)}) for index, one in enumerate(tested)]
+
+
+def _indicators(groups: np.ndarray) -> np.ndarray:
+    """A column for each group that occurs, 1 where a trial belongs to it: float64 [n, groups]."""
+    found: np.ndarray = groups[:, None] == np.unique(groups)
+    return found.astype(np.float64)
+
+
+def _residual(x: np.ndarray, y: np.ndarray) -> float:
+    """The sum of squares that least squares leaves."""
+    solution, *_ = np.linalg.lstsq(x, y, rcond=None)
+    return float(((y - x @ solution) ** 2).sum())
+
+
+def _share(squares: float, total: float) -> float:
+    return min(1.0, max(0.0, squares / total))

@@ -1,0 +1,115 @@
+"""A job's trials as columns of a table."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ml.records import TrialState
+from ml.space import Fixed, List, SearchSpace
+
+ENDED = (TrialState.COMPLETED, TrialState.STOPPED_EARLY)
+OUTCOMES = ("val_loss", "val_accuracy", "seconds", "epochs_run")
+
+Value = float | str | None
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One trial: what it was given, and what it reached."""
+
+    number: int
+    state: TrialState
+    params: dict[str, Any]  # all hyper-parameters, as trained
+    val_loss: float | None = None  # of its best epoch, as the next
+    val_accuracy: float | None = None  # 0..1
+    seconds: float = 0.0  # its share of its pack's time
+    epochs_run: float = 0.0
+    flops: int | None = None  # of one image's forward pass
+    weights: int | None = None  # how many
+    began: float | None = None  # seconds since 1970, as the next
+    ended: float | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """One parameter of every trial, in the order of the trials; None where a trial has none."""
+
+    name: str
+    values: tuple[Value, ...]
+
+    @cached_property
+    def distinct(self) -> list[Any]:
+        """The values that occur, in order."""
+        return sorted({value for value in self.values if value is not None})
+
+    @property
+    def numeric(self) -> bool:
+        """Whether the values are numbers."""
+        return not any(isinstance(value, str) for value in self.distinct)
+
+    def numbers(self) -> np.ndarray:
+        """The values, float64 [trials], NaN where there is none."""
+        return np.array([np.nan if value is None else value for value in self.values], np.float64)
+
+    def indicators(self) -> dict[str, np.ndarray]:
+        """The column as variables with numbers: itself, or of names each but the first, 1 where a trial has it."""
+        if self.numeric:
+            return {self.name: self.numbers()}
+        own = np.array(self.values, object)
+        return {f"{self.name}={name}": (own == name).astype(np.float64) for name in self.distinct[1:]}
+
+
+@dataclass(frozen=True)
+class Observations:
+    """The trials of a job that ran to their end, by number."""
+
+    trials: tuple[Observation, ...]
+    columns: tuple[Column, ...]
+
+    @classmethod
+    def of(cls, space: SearchSpace, trials: Iterable[Observation]) -> "Observations":
+        """Those of `trials` that ran to their end, with a column for each dimension of the space that is not fixed."""
+        ended = sorted((trial for trial in trials if trial.state in ENDED), key=lambda trial: trial.number)
+        columns = [
+            column
+            for name, dimension in space.items()
+            if not isinstance(dimension, Fixed)
+            for column in _columns(name, isinstance(dimension, List), [trial.params.get(name) for trial in ended])
+        ]
+        return cls(tuple(ended), tuple(columns))
+
+    def outcome(self, name: str) -> np.ndarray:
+        """What each trial reached, float64 [trials], NaN where it is not known."""
+        found = [getattr(trial, name) for trial in self.trials]
+        return np.array([np.nan if value is None else value for value in found], np.float64)
+
+    @cached_property
+    def variables(self) -> dict[str, np.ndarray]:
+        """Everything that has numbers: the parameters, then what was reached."""
+        parameters = {name: numbers for column in self.columns for name, numbers in column.indicators().items()}
+        return parameters | {name: self.outcome(name) for name in OUTCOMES}
+
+
+def _columns(name: str, is_list: bool, values: Sequence[Any]) -> list[Column]:
+    """The columns of one hyper-parameter: a list has its length, and the mean of its items where they are numbers."""
+    lists = [value for value in values if isinstance(value, list)]
+    if not is_list and not lists:
+        return [Column(name, tuple(_plain(value) for value in values))]
+    columns = [Column(f"{name}.length", tuple(float(len(v)) if isinstance(v, list) else None for v in values))]
+    if all(_numeric(item) for items in lists for item in items):
+        means = tuple(sum(v) / len(v) if isinstance(v, list) and v else None for v in values)
+        columns.append(Column(f"{name}.mean", means))
+    return columns
+
+
+def _plain(value: Any) -> Value:
+    if value is None or _numeric(value):
+        return None if value is None else float(value)
+    return str(value)
+
+
+def _numeric(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

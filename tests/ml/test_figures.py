@@ -1,0 +1,99 @@
+"""Figures: every one of them, for searches of every size, and what of them can be held against the trials."""
+
+import json
+from typing import Any, get_args
+
+import optuna
+import orjson
+import pytest
+from searched import reached, searched
+
+from ml.analysis.figures import figure, figures
+from ml.analysis.observations import ENDED
+from ml.analysis.pareto import Point, front
+from ml.analysis.plots import PLOTS, PlotName, PlotOptions
+
+TRIALS = 24
+
+
+def drawn(name: str, trials: int = TRIALS, **options: Any) -> dict[str, Any]:
+    """A figure as JSON that any client can read."""
+    search = searched(trials)
+    made = orjson.dumps(figure(name, search, reached(search, trials), PlotOptions(**options)))
+    found: dict[str, Any] = json.loads(made, parse_constant=pytest.fail)
+    return found
+
+
+def test_every_plot_that_is_offered_can_be_drawn() -> None:
+    """The list for the API, its type and the functions are of the same plots."""
+    assert list(PLOTS) == list(get_args(PlotName))
+    assert set(PLOTS) == {*figures, "correlations"}
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_a_figure_has_data_and_a_title(name: str) -> None:
+    """Of a search with trials."""
+    found = drawn(name)
+
+    assert found["data"]
+    assert found["layout"]["title"]["text"]
+
+
+@pytest.mark.parametrize("trials", [0, 1, 2])
+@pytest.mark.parametrize("name", PLOTS)
+def test_a_search_with_hardly_a_trial_has_a_figure_all_the_same(name: str, trials: int) -> None:
+    """Where there is nothing to draw it says why."""
+    found = drawn(name, trials)
+
+    assert found["data"] or found["layout"]["annotations"][0]["text"]
+
+
+def test_parallel_coordinates_show_trials_above_an_accuracy_only() -> None:
+    """As many lines as trials that reached it."""
+    search = searched(TRIALS)
+    trials = [trial for trial in reached(search, TRIALS) if trial.state in ENDED]
+    above = [trial for trial in trials if (trial.val_accuracy or 0) >= 0.9]
+    found = drawn("parallel_coordinate", min_accuracy=0.9)["data"]
+    lines = [dict(line["customdata"]) for line in found if line["mode"] == "lines"]
+    rates = [line["learning_rate"] for line in lines]
+
+    assert 0 < len(above) < len(trials)
+    assert sorted(rates) == sorted(f"{trial.params['learning_rate']:.3g}" for trial in above)
+
+
+def test_a_slice_of_time_shows_each_trials_seconds() -> None:
+    """A point a trial that ran to its end, in the place of its parameter."""
+    search = searched(TRIALS)
+    trials = [trial for trial in reached(search, TRIALS) if trial.state in ENDED]
+    (points,) = [trace for trace in drawn("slice", target="seconds")["data"] if trace["xaxis"] == "x2"]
+
+    assert sorted(zip(points["x"], points["y"], strict=True)) == sorted(
+        (trial.params["hidden_size"], trial.seconds) for trial in trials
+    )
+
+
+def test_the_pareto_front_is_the_one_that_the_service_tells() -> None:
+    """Optuna's marks the trials that ml.analysis.pareto finds."""
+    search = searched(TRIALS)
+    trials = [trial for trial in reached(search, TRIALS) if trial.state in ENDED]
+    expected = front([Point(t.number, t.val_accuracy or 0, float(t.weights or 0)) for t in trials])
+    best = drawn("pareto_front", cost="weights")["data"][-1]
+    of_number = {trial.number: trial for trial in trials}
+
+    assert sorted(best["x"]) == sorted(of_number[number].weights for number in expected)
+
+
+def test_learning_curves_are_by_epoch_and_keep_their_numbers() -> None:
+    """Two rungs a trial, at epochs 1 and 2."""
+    found = drawn("intermediate_values", 5)["data"]
+
+    assert [trace["name"] for trace in found] == [f"Trial{number}" for number in range(5)]
+    assert all(trace["x"] == [1, 2] for trace in found)
+
+
+def test_a_search_with_as_many_parameters_as_lists_bring_shows_the_most_important() -> None:
+    """Sixteen panels at most."""
+    found = drawn("contour")
+
+    assert sum(name.startswith("xaxis") for name in found["layout"]) <= 16
+    assert optuna.__version__.startswith("5")
