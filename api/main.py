@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from api.errors import add_handlers
 from api.metrics import end_process
 from api.middleware import BodyLimit, KnownHosts
+from api.page import add_page
 from api.plain import PlainFirst
 from api.prediction.documentation import document_predict
 from api.prediction.endpoint import Predict
@@ -75,6 +76,7 @@ def create_app() -> FastAPI:
     resources = (jobs, predictions, events, models, champions, downloads, inference, catalog, health)
     for resource in resources:
         app.include_router(resource.router)
+    add_page(app)
     add_handlers(app)
     document_predict(app)
     document_problems(app)

@@ -15,7 +15,7 @@ from worker.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-FRAMEWORK = {"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
+FRAMEWORK = {"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"} | {"/", "/web"}
 
 
 def table(heading: str) -> list[list[str]]:
