@@ -27,10 +27,12 @@ export function ticks({ domain: [low, high], log }, count = 5) {
 }
 
 function decades(low, high, count) {
-  const first = Math.ceil(Math.log10(low) - 1e-9);
-  const last = Math.floor(Math.log10(high) + 1e-9);
-  const every = Math.max(1, Math.ceil((last - first + 1) / count));
-  return Array.from({ length: Math.floor((last - first) / every) + 1 }, (_, i) => Number(`1e${first + i * every}`));
+  const first = Math.floor(Math.log10(low) + 1e-9);
+  const powers = Math.ceil(Math.log10(high) - 1e-9) - first + 1;
+  const every = Math.max(1, Math.ceil(powers / count));
+  const factors = powers <= count / 2 + 1 ? [1, 2, 5] : [1];
+  const all = Array.from({ length: Math.ceil(powers / every) }, (_, i) => factors.map((factor) => Number(`${factor}e${first + i * every}`)));
+  return all.flat().filter((value) => value >= low * (1 - 1e-9) && value <= high * (1 + 1e-9));
 }
 
 function stepOf(rough) {
