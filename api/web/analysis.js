@@ -3,10 +3,11 @@
 import { get } from "./api.js";
 import { bars } from "./charts.js";
 import { fill, h } from "./dom.js";
-import { figure } from "./format.js";
+import { count, percent, words } from "./format.js";
 import { ended, isOver } from "./states.js";
 
 const FEW = 4; // ended trials from which on there is something to say
+const ENOUGH = 20; // trials from which importances mean something
 const GROWTH = 1.25; // by which their number grows until it is asked again, while the job runs
 
 /** Two sections, and `look()`, which asks again when there is more to know. */
@@ -43,24 +44,28 @@ function section(title) {
   return { body, element: h("section", { class: "card" }, h("h2", {}, title), body) };
 }
 
-function drawImportances({ importances }) {
-  const rows = Object.entries(importances ?? {}).map(([label, value]) => ({ label, value })).sort((a, b) => b.value - a.value);
-  if (!rows.length) return h("p", { class: "muted" }, "Too few trials, or parameters that do not differ.");
-  return bars({ title: "Importance of each parameter", rows, format: (v) => figure(v, 2), labelWidth: 150, width: 460 });
+/** Bars of the first method that could be used; its source stands under them. */
+function drawImportances({ importances, used }) {
+  const found = importances.find((importance) => importance.values);
+  if (!found) return h("p", { class: "muted" }, importances[0]?.reason ?? "It cannot be told.");
+  const rows = Object.entries(found.values).map(([label, value]) => ({ label, value })).sort((a, b) => b.value - a.value);
+  return [
+    bars({ title: "Importance of each parameter", rows, format: (value) => percent(value, 0), labelWidth: 150, width: 460 }),
+    h("p", { class: "hint" }, `By ${words(found.method)} (${found.source}), from ${count(found.trials, "trial")}. `, used < ENOUGH && "With so few, it says little."),
+  ];
 }
 
 /** A table whose cells are tinted by their coefficient. */
-function drawCorrelation({ correlation }) {
-  const { names = [], matrix = [] } = correlation ?? {};
-  if (!names.length) return h("p", { class: "muted" }, "Too few trials.");
+function drawCorrelation({ correlations: { variables, pearson, n } }) {
+  if (!pearson.flat().some((value) => value !== null)) return h("p", { class: "muted" }, "Too few trials ran to their end.");
   return h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Correlations" }, h("table", { class: "matrix" },
-    h("caption", {}, "From −1, one falls where the other rises, over 0, nothing to see, to 1"),
-    h("thead", {}, h("tr", {}, h("td", {}), names.map((name) => h("th", { scope: "col" }, name)))),
-    h("tbody", {}, matrix.map((row, i) => h("tr", {}, h("th", { scope: "row" }, names[i]), row.map(cell))))));
+    h("caption", {}, "Pearson’s r over the trials that ran to their end: −1, one falls where the other rises; 0, nothing to see; 1, they rise together"),
+    h("thead", {}, h("tr", {}, h("td", {}), variables.map((name) => h("th", { scope: "col" }, name)))),
+    h("tbody", {}, pearson.map((row, i) => h("tr", {}, h("th", { scope: "row" }, variables[i]), row.map((value, j) => cell(value, n[i][j])))))));
 }
 
-function cell(value) {
-  if (value === null) return h("td", { class: "number muted" }, "–");
+function cell(value, trials) {
+  if (value === null) return h("td", { class: "number muted", title: count(trials, "trial") }, "–");
   const tint = `color-mix(in srgb, var(${value < 0 ? "--mark-2" : "--mark"}) ${Math.round(Math.abs(value) * 45)}%, transparent)`;
-  return h("td", { class: "number", style: { "background-color": tint } }, value.toFixed(2).replace("-", "−"));
+  return h("td", { class: "number", style: { "background-color": tint }, title: count(trials, "trial") }, value.toFixed(2).replace("-", "−"));
 }

@@ -32,7 +32,19 @@ class Record {
 
   async load(signal) {
     this.job = await get(`/jobs/${this.id}`, { signal });
+    if (!this.last) await this.#drawn(signal);
     await this.#all(signal);
+  }
+
+  /** The curves so far, at once; the stream goes on from there. */
+  async #drawn(signal) {
+    const { sequence, curves } = await get(`/jobs/${this.id}/curves`, { signal });
+    this.last = sequence;
+    for (const { number, epoch, train_loss, val_loss, val_accuracy, seconds } of curves) {
+      const points = epoch.map((at, i) => ({ epoch: at, train_loss: train_loss[i], val_loss: val_loss[i], val_accuracy: val_accuracy[i], seconds: seconds[i] }));
+      this.curves.set(number, points);
+      this.points += points.length;
+    }
   }
 
   /** Hear events until `signal` is aborted, also of a job that goes on; `changed` is called after each batch and answer. */

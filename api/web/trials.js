@@ -6,6 +6,7 @@ import { to } from "./router.js";
 import { columnsOf, compare } from "./columns.js";
 
 const PAGE = 50;
+const LONG = 20; // characters
 
 /** The table of a record. `chosen(trial)` says which trials are shown. Beside the element there is `redraw()`. */
 export function trialTable({ record, chosen }) {
@@ -76,7 +77,7 @@ export function trialTable({ record, chosen }) {
         fresh.dataset.key = key;
         row = fresh;
       }
-      columns.forEach((column, i) => i > 1 && text(row.children[i], column.format(column.read(trial))));
+      columns.forEach((column, i) => i > 1 && write(row.children[i], column.format(column.read(trial))));
     });
   }
 
@@ -90,4 +91,10 @@ export function trialTable({ record, chosen }) {
   }
 
   return { element, redraw };
+}
+
+/** Write a cell; what is cut off there can be read by pointing at it. */
+function write(cell, value) {
+  text(cell, value);
+  if (value.length > LONG) cell.title = value;
 }

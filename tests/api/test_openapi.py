@@ -27,6 +27,7 @@ ROUTES = [
     ("post", "/jobs/{job_id}/cancel"),
     ("post", "/jobs/{job_id}/pause"),
     ("post", "/jobs/{job_id}/resume"),
+    ("get", "/jobs/{job_id}/curves"),
     ("get", "/jobs/{job_id}/events"),
     ("post", "/jobs/predict"),
     ("get", "/jobs/{job_id}/predictions"),
