@@ -70,6 +70,8 @@ def create_app() -> FastAPI:
         description="Trains, tunes and serves small image classifiers.",
         lifespan=lifespan,
         responses=RESPONSES,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.database, app.state.store, app.state.roster, app.state.streams = database, store, roster, streams
     app.state.uploads = Uploads(config.max_image_bytes)
