@@ -67,7 +67,7 @@ async function problemOf(response) {
  */
 export async function follow(path, { after = 0, signal, onEvents, onState = () => {} }) {
   let last = after;
-  for (let wait = 500; !signal.aborted; wait = Math.min(wait * 2, 5000)) {
+  for (let wait = 500; !signal.aborted; wait = Math.min(wait * 2, 2000)) {
     try {
       const response = await request(`${path}?after=${last}`, { signal, headers: { accept: "text/event-stream" } });
       if (response.status === 204) return onState("ended");

@@ -26,6 +26,7 @@ export function curves({ record, chosen, open, signal }) {
     height: 320,
     signal,
     paint,
+    over,
     onmove: (x, y) => point(x, y),
     onleave: () => point(null),
     onpick: () => near !== null && open(near),
@@ -43,29 +44,31 @@ export function curves({ record, chosen, open, signal }) {
     const y = scale(padded(domain), upRange);
     scales = { x, y, lines };
     axes(context, x, y, colours, { labelX: "epoch", labelY: name, formatY: format });
-    context.save();
-    context.beginPath();
-    context.rect(x.range[0], y.range[1] - 4, x.range[1] - x.range[0] + 4, y.range[0] - y.range[1] + 4);
-    context.clip();
-    draw(context, lines, x, y, colours);
-    context.restore();
-    drawn.say(near === null ? told(lines) : toldOf(near, name, format));
+    clipped(context, x, y, () => draw(context, lines, x, y, colours));
+  }
+
+  /** The one that is pointed at, and the words for it. */
+  function over(context, size, { ink }) {
+    if (!scales) return;
+    const { x, y, lines } = scales;
+    const { name, format } = FIGURES[figureName];
+    if (near === null) return drawn.say(told(lines));
+    clipped(context, x, y, () => stroke(context, lines.filter(({ number }) => number === near), x, y, ink, 2.5, 1));
+    drawn.say(toldOf(near, name, format));
   }
 
   function draw(context, lines, x, y, colours) {
     const best = record.job.best?.trial;
     const groups = { back: [], pruned: [], front: [] };
     for (const line of lines) {
-      if (line.number === best || line.number === near) continue;
+      if (line.number === best) continue;
       groups[line.trial && !chosen(line.trial) ? "back" : line.trial?.state === "pruned" ? "pruned" : "front"].push(line);
     }
-    const many = lines.length > 60;
-    stroke(context, groups.back, x, y, colours.mark_faded, 1, 0.1);
-    stroke(context, groups.pruned, x, y, colours.mark_faded, 1, many ? 0.35 : 0.6);
-    stroke(context, groups.front, x, y, colours.mark, 1.25, many ? 0.55 : 0.85);
-    const on = (number) => lines.filter((line) => line.number === number);
-    if (best !== undefined) stroke(context, on(best), x, y, colours.mark_2, 2.5, 1);
-    if (near !== null) stroke(context, on(near), x, y, colours.ink, 2.5, 1);
+    const thin = Math.max(0.12, Math.min(1, 60 / lines.length)); // a thousand lines are to show where they are dense
+    stroke(context, groups.back, x, y, colours.mark_faded, 1, 0.25 * thin);
+    stroke(context, groups.pruned, x, y, colours.mark_faded, 1, 0.6 * thin);
+    stroke(context, groups.front, x, y, colours.mark, 1.25, 0.85 * thin);
+    stroke(context, lines.filter(({ number }) => number === best), x, y, colours.mark_2, 2.5, 1);
   }
 
   /** All lines of a group as one path: a thousand of them take one call. */
@@ -104,7 +107,7 @@ export function curves({ record, chosen, open, signal }) {
     const was = near;
     near = px === null || !scales ? null : nearest(scales, figureName, px, py);
     drawn.canvas.style.cursor = near === null ? "" : "pointer";
-    if (near !== was) drawn.redraw();
+    if (near !== was) drawn.again();
   }
 
   function told(lines) {
@@ -118,6 +121,16 @@ export function curves({ record, chosen, open, signal }) {
   }
 
   return { element: h("div", {}, h("div", { class: "row spread" }, h("h2", {}, "Learning curves"), h("span", { class: "narrow" }, select)), drawn.element), redraw: drawn.redraw };
+}
+
+/** Draw inside the frame of a plot only. */
+function clipped(context, x, y, draw) {
+  context.save();
+  context.beginPath();
+  context.rect(x.range[0], y.range[1] - 4, x.range[1] - x.range[0] + 4, y.range[0] - y.range[1] + 4);
+  context.clip();
+  draw();
+  context.restore();
 }
 
 /** The number of the trial whose line passes nearest to a place, null where none is near. */

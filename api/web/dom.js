@@ -87,5 +87,8 @@ export function eachFrame(work) {
   };
 }
 
+/** Resolves when the next frame is about to be drawn, or soon where the page is not seen. */
+export const nextFrame = () => new Promise((resolve) => (document.hidden ? setTimeout(resolve, 50) : requestAnimationFrame(resolve)));
+
 /** A colour or other token of the style sheet, for what is drawn on a canvas. */
 export const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();

@@ -4,7 +4,7 @@ import { analysis } from "./analysis.js";
 import { buttons } from "./actions.js";
 import { columnsOf, objectiveOf } from "./columns.js";
 import { curves } from "./curves.js";
-import { announce, eachFrame, fill, h, text } from "./dom.js";
+import { announce, fill, h, nextFrame, text } from "./dom.js";
 import { predicate } from "./filter.js";
 import { count, duration, figure, instant, words } from "./format.js";
 import { parallel } from "./parallel.js";
@@ -37,11 +37,11 @@ export async function show(root, { id, filter = "" }, signal) {
       h("div", { class: "grid wide" }, card(scatter), found.importances),
       found.correlation, plots({ record, signal })] : resultOf(record.job),
     more(record));
-  const whole = eachFrame(() => {
+  const whole = async () => {
     head.update();
-    parts.forEach((part) => part.redraw());
+    for (const part of parts) part.redraw(), await nextFrame(); // one a frame: all at once would be felt
     found?.look();
-  });
+  };
   const redraw = calmly(whole, () => (record.points > EASY ? CALM : 0));
   redraw();
   record.follow(signal, redraw, head.stream).catch((error) => signal.aborted || head.failed(error));
@@ -78,7 +78,8 @@ function headOf(record, redraw) {
     const { job } = record;
     const progress = progressOf(job);
     progress === null && job.state === "running" ? bar.removeAttribute("value") : (bar.value = progress ?? 0);
-    fill(facts, factsOf(job).map(([term, value]) => h("div", {}, h("dt", {}, term), h("dd", {}, value))));
+    const fresh = h("dl", {}, factsOf(job).map(([term, value]) => h("div", {}, h("dt", {}, term), h("dd", {}, value))));
+    if (fresh.innerHTML !== facts.innerHTML) fill(facts, ...fresh.children); // or a link would lose the focus
     if (job.state !== before) announce(`The job is ${words(job.state)}`);
     before = job.state;
     const now = `${job.state} ${job.trial_limit} ${job.seconds_limit} ${job.error}`;

@@ -20,7 +20,8 @@ export function parallel({ record, chosen, signal }) {
     if (trials.length < 2 || axes.length < 2) return drawn.say("There is something to see once two trials have been measured.");
     axes.forEach((axis, i) => place(axis, i, axes.length, size));
     const order = trials.map((trial) => ({ trial, share: axes.at(-1).share(read(trial)) })).sort((a, b) => a.share - b.share);
-    for (const { trial, share } of order) line(context, axes, trial, chosen(trial) ? share : null, colours);
+    const thin = Math.max(0.25, Math.min(1, 100 / order.length));
+    for (const { trial, share } of order) line(context, axes, trial, chosen(trial) ? share : null, thin, colours);
     axes.forEach((axis, i) => name(context, axis, i, axes.length, colours));
     drawn.say(`${order.length} trials; the better one's objective, the stronger its line. Filter the trials to see where the good ones lie.`);
   }
@@ -65,10 +66,10 @@ function place(axis, i, n, { width, height }) {
   axis.y = (value) => (value === null ? null : bound(to(axis.choices ? axis.choices.indexOf(String(value)) : value)));
 }
 
-function line(context, axes, trial, share, colours) {
+function line(context, axes, trial, share, thin, colours) {
   context.beginPath();
   context.strokeStyle = share === null ? colours.mark_faded : colours.mark;
-  context.globalAlpha = share === null ? 0.08 : 0.08 + 0.75 * share ** 2;
+  context.globalAlpha = share === null ? 0.06 * thin : (0.08 + 0.75 * share ** 2) * (share > 0.97 ? 1 : thin);
   context.lineWidth = share > 0.97 ? 2 : 1;
   let begun = false;
   for (const axis of axes) {

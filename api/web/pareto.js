@@ -12,13 +12,16 @@ const REACH = 12;
 export function pareto({ record, chosen, open, signal }) {
   let near = null;
   let places = [];
-  const drawn = plot({ label: "Objective against time of each trial; the table of trials has the same figures", height: 300, signal, paint, onmove, onleave: () => onmove(-99, -99), onpick: () => near && open(near.number) });
+  let words = "";
+  const drawn = plot({ label: "Objective against time of each trial; the table of trials has the same figures", height: 300, signal, paint, over, onmove, onleave: () => onmove(-99, -99), onpick: () => near && open(near.trial.number) });
 
   function paint(context, size, colours) {
     const objective = objectiveOf(record.job);
     const trials = [...record.trials.values()].filter((trial) => objective.read(trial) !== null && trial.seconds > 0);
     places = [];
-    if (!trials.length) return drawn.say("No trial has been measured yet.");
+    near = null;
+    words = "No trial has been measured yet.";
+    if (!trials.length) return;
     const { x: across, y: up } = inside(size);
     const [least, most] = extent(trials.map((trial) => trial.seconds));
     const x = scale([least * 0.9, most * 1.1], across, most / least > 10);
@@ -29,30 +32,32 @@ export function pareto({ record, chosen, open, signal }) {
     for (const place of places) dot(context, place, colours);
     const best = frontOf(trials, objective);
     front(context, best.map((trial) => places.find((place) => place.trial === trial)), colours);
-    drawn.say(told(trials.length, best.length, objective));
+    words = `${count(best.length, "trial")} of ${trials.length} on the front: none is better in less time.`;
   }
 
-  function dot(context, { trial, x, y }, { mark, mark_faded, ink }) {
-    const is = trial === near;
-    context.fillStyle = is ? ink : trial.state === "pruned" || !chosen(trial) ? mark_faded : mark;
+  /** The one that is pointed at, and the words for it. */
+  function over(context, size, { ink }) {
+    if (!near) return drawn.say(words);
+    const { format, read } = objectiveOf(record.job);
+    context.fillStyle = ink;
+    circle(context, near, 6);
+    drawn.say(`Trial ${near.trial.number}, ${near.trial.state}: ${format(read(near.trial))} in ${duration(near.trial.seconds)}.`);
+  }
+
+  function dot(context, place, { mark, mark_faded }) {
+    const { trial } = place;
+    context.fillStyle = trial.state === "pruned" || !chosen(trial) ? mark_faded : mark;
     context.globalAlpha = chosen(trial) ? (trial.state === "pruned" ? 0.5 : 0.8) : 0.12;
-    context.beginPath();
-    context.arc(x, y, is ? 6 : 3.5, 0, 7);
-    context.fill();
+    circle(context, place, 3.5);
     context.globalAlpha = 1;
   }
 
   function onmove(px, py) {
     const was = near;
-    const found = places.map((place) => [Math.hypot(place.x - px, place.y - py), place.trial]).filter(([away]) => away < REACH);
+    const found = places.map((place) => [Math.hypot(place.x - px, place.y - py), place]).filter(([away]) => away < REACH);
     near = found.sort(([a], [b]) => a - b)[0]?.[1] ?? null;
     drawn.canvas.style.cursor = near ? "pointer" : "";
-    if (near !== was) drawn.redraw();
-  }
-
-  function told(all, best, { format, read }) {
-    if (near) return `Trial ${near.number}, ${near.state}: ${format(read(near))} in ${duration(near.seconds)}.`;
-    return `${count(best, "trial")} of ${all} on the front: none is better in less time.`;
+    if (near !== was) drawn.again();
   }
 
   return { element: h("div", {}, h("h2", {}, objectiveOf(record.job).high ? "Accuracy against time" : "Loss against time"), drawn.element), redraw: drawn.redraw };
@@ -77,9 +82,11 @@ function front(context, places, { mark_2 }) {
     else context.moveTo(x, y);
   });
   context.stroke();
-  for (const { x, y } of places) {
-    context.beginPath();
-    context.arc(x, y, 4, 0, 7);
-    context.fill();
-  }
+  for (const place of places) circle(context, place, 4);
+}
+
+function circle(context, { x, y }, radius) {
+  context.beginPath();
+  context.arc(x, y, radius, 0, 7);
+  context.fill();
 }

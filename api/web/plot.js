@@ -1,41 +1,59 @@
 // A canvas that is drawn at most once a frame, sharp on every screen, in the colours of the theme, with axes.
 
-import { eachFrame, h, token } from "./dom.js";
+import { eachFrame, h, text, token } from "./dom.js";
 import { figure } from "./format.js";
 import { ticks } from "./scales.js";
 
 export const MARGIN = { top: 14, right: 16, bottom: 34, left: 58 };
 
 /**
- * A canvas in a <figure> whose caption says in words what it shows. `paint(context, size, colours)` draws it;
- * `redraw()` asks for that, and it happens by itself where the size or the theme changes. `say(words)` sets the caption.
+ * A canvas in a <figure> whose caption says in words what it shows. `paint(context, size, colours)` draws what the trials
+ * say, `over` (the same) what is pointed at. `redraw()` asks for both, `again()` for `over` alone; it happens at most once
+ * a frame, only while the canvas is seen, and by itself where size or theme change. `say(words)` sets the caption.
  */
-export function plot({ label, height = 300, paint, signal, onmove, onleave, onpick }) {
+export function plot({ label, height = 300, paint, over = () => {}, signal, onmove, onleave, onpick }) {
   const canvas = h("canvas", { role: "img", "aria-label": label, style: { height: `${height}px` } });
+  const under = document.createElement("canvas");
   const caption = h("figcaption", { class: "small muted" });
-  const element = h("figure", { class: "plot" }, canvas, caption);
-  const redraw = eachFrame(() => {
+  let stale = true;
+  let seen = false;
+  const draw = eachFrame(() => {
     const width = canvas.clientWidth;
-    if (!width || !canvas.isConnected) return;
-    const ratio = devicePixelRatio || 1;
-    if (canvas.width !== Math.round(width * ratio)) canvas.width = Math.round(width * ratio);
-    if (canvas.height !== Math.round(height * ratio)) canvas.height = Math.round(height * ratio);
-    const context = canvas.getContext("2d");
-    context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    context.clearRect(0, 0, width, height);
-    context.font = `12px ${getComputedStyle(canvas).fontFamily}`;
-    paint(context, { width, height }, colours());
+    if (!width || !seen) return;
+    const size = { width, height };
+    const palette = colours();
+    if (stale || under.width !== pixels(width)) paint(fresh(under, size, canvas), size, palette);
+    stale = false;
+    const context = fresh(canvas, size, canvas);
+    context.drawImage(under, 0, 0, width, height);
+    over(context, size, palette);
   });
-  const observer = new ResizeObserver(redraw);
-  observer.observe(canvas);
+  const redraw = () => ((stale = true), draw());
+  const resized = new ResizeObserver(redraw);
+  const watched = new IntersectionObserver(([{ isIntersecting }]) => ((seen = isIntersecting), draw()), { rootMargin: "200px" });
+  resized.observe(canvas);
+  watched.observe(canvas);
   addEventListener("theme", redraw, { signal });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw, { signal });
-  signal.addEventListener("abort", () => observer.disconnect());
+  signal.addEventListener("abort", () => (resized.disconnect(), watched.disconnect()));
   const at = (listener) => (event) => listener(event.offsetX, event.offsetY);
   if (onmove) canvas.addEventListener("pointermove", at(onmove));
   if (onleave) canvas.addEventListener("pointerleave", onleave);
   if (onpick) canvas.addEventListener("click", at(onpick));
-  return { element, canvas, redraw, say: (words) => (caption.textContent = words) };
+  const element = h("figure", { class: "plot" }, canvas, caption);
+  return { element, canvas, redraw, again: draw, say: (words) => text(caption, words) };
+}
+
+const pixels = (length) => Math.round(length * (devicePixelRatio || 1));
+
+/** The cleared context of a canvas, in CSS pixels, with the font of the page. */
+function fresh(canvas, { width, height }, styled) {
+  canvas.width = pixels(width);
+  canvas.height = pixels(height);
+  const context = canvas.getContext("2d");
+  context.setTransform(pixels(width) / width, 0, 0, pixels(height) / height, 0, 0);
+  context.font = `12px ${getComputedStyle(styled).fontFamily}`;
+  return context;
 }
 
 function colours() {

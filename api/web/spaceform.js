@@ -65,7 +65,7 @@ function controls(name, schema, space, changed, fields) {
   const at = `#/search_space/${name}`;
   const mode = modeOf(dimension, schema);
   const part = (pointer, label, control) => {
-    const field = new Field(label, control);
+    const field = new Field([h("span", { class: "unseen" }, `${name}, `), label], control);
     fields.set(pointer, field);
     return field.element;
   };
@@ -74,7 +74,7 @@ function controls(name, schema, space, changed, fields) {
   const range = (owner, where, what = "") => [number(owner, "low", `${what}low`, where), number(owner, "high", `${what}high`, where)];
   const log = (owner) => {
     const box = h("input", { type: "checkbox", checked: owner.log, onchange: () => ((owner.log = box.checked), changed()) });
-    return h("label", { class: "check" }, box, "by its logarithm");
+    return h("label", { class: "check" }, box, h("span", { class: "unseen" }, `${name}, `), "by its logarithm");
   };
   const values = (key, label) => part(`${at}/${key}`, label, listInput(dimension, key, changed));
   switch (mode) {

@@ -1,11 +1,11 @@
-// The table of trials: sorted by a click on a heading, filtered, fifty at a time.
+// The table of trials: sorted by a click on a heading, filtered, twenty at a time.
 
 import { fill, h, text } from "./dom.js";
 import { count } from "./format.js";
 import { to } from "./router.js";
 import { columnsOf, compare } from "./columns.js";
 
-const PAGE = 50;
+const PAGE = 20;
 const LONG = 20; // characters
 
 /** The table of a record. `chosen(trial)` says which trials are shown. Beside the element there is `redraw()`. */
