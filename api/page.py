@@ -65,7 +65,5 @@ def _swagger_ui() -> Path:
     """Where the installed package that carries Swagger UI has it; it is not imported."""
     found = find_spec("fastapi_offline")
     if found is None or found.origin is None:
-        raise ModuleNotFoundError(
-            "Swagger UI is not installed; pip install fastapi-offline, which brings it"
-        )
+        raise ModuleNotFoundError("Swagger UI is not installed; pip install fastapi-offline, which brings it")
     return Path(found.origin).parent / "static"

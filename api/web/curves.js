@@ -11,6 +11,7 @@ const FIGURES = {
   val_loss: { name: "validation loss", format: figure, high: false },
   train_loss: { name: "training loss", format: figure, high: false },
 };
+const TOGETHER = 25; // lines a path
 const REACH = 14; // pixels around a line within which it is meant
 
 /**
@@ -71,8 +72,12 @@ export function curves({ record, chosen, open, signal }) {
     stroke(context, lines.filter(({ number }) => number === best), x, y, colours.mark_2, 2.5, 1);
   }
 
-  /** All lines of a group as one path: a thousand of them take one call. */
+  /** The lines of a group, some of them as one path: that is quick, and where many lie they still add up. */
   function stroke(context, lines, x, y, colour, width, alpha) {
+    for (let at = 0; at < lines.length; at += TOGETHER) strokeSome(context, lines.slice(at, at + TOGETHER), x, y, colour, width, alpha);
+  }
+
+  function strokeSome(context, lines, x, y, colour, width, alpha) {
     context.strokeStyle = context.fillStyle = colour;
     context.lineWidth = width;
     context.globalAlpha = alpha;
