@@ -3,17 +3,19 @@
 import { h, unique } from "./dom.js";
 import { plain } from "./format.js";
 
-/** The JSON type that a schema allows beside null; "json" where it is none that has a control of its own. */
-export function typeOf(schema) {
-  if (schema.enum) return "enum";
-  const types = [schema.type, ...(schema.anyOf ?? []).map((option) => option.type)].filter((type) => type && type !== "null");
-  const [type] = types;
-  if (type === "array") return ["integer", "number"].includes(schema.items?.type) ? "array" : "json";
-  return types.length === 1 && ["integer", "number", "string", "boolean"].includes(type) ? type : "json";
+/** A schema without its "or null". */
+export function strict(schema) {
+  const options = (schema.anyOf ?? []).filter((option) => option.type !== "null");
+  return options.length === 1 ? { ...schema, ...options[0], anyOf: undefined } : schema;
 }
 
-/** Limits of a number, where a schema has any, also inside anyOf. */
-const limitsOf = (schema) => ({ ...schema, ...(schema.anyOf ?? []).find((option) => option.type !== "null") });
+/** The JSON type that a schema allows beside null; "json" where it is none that has a control of its own. */
+export function typeOf(schema) {
+  const { type, items, enum: choices } = strict(schema);
+  if (choices) return "enum";
+  if (type === "array") return ["integer", "number"].includes(items?.type) ? "array" : "json";
+  return ["integer", "number", "string", "boolean"].includes(type) ? type : "json";
+}
 
 /**
  * A control for a value of this schema. `onvalue` hears undefined where it is left empty, and the words themselves where
@@ -21,8 +23,8 @@ const limitsOf = (schema) => ({ ...schema, ...(schema.anyOf ?? []).find((option)
  */
 export function inputFor(schema, value, onvalue, attributes = {}) {
   const type = typeOf(schema);
-  if (type === "enum" || type === "boolean") return choice(type === "enum" ? schema.enum : [true, false], schema, value, onvalue, attributes);
-  const { minimum, maximum } = limitsOf(schema);
+  if (type === "enum" || type === "boolean") return choice(type === "enum" ? strict(schema).enum : [true, false], schema, value, onvalue, attributes);
+  const { minimum, maximum } = strict(schema);
   const number = type === "integer" || type === "number";
   const input = h("input", {
     type: "text",
@@ -90,5 +92,7 @@ export class Field {
   tell(words) {
     this.error.textContent = words;
     words ? this.control.setAttribute("aria-invalid", "true") : this.control.removeAttribute("aria-invalid");
+    const folded = words && this.element.closest("details");
+    if (folded) folded.open = true;
   }
 }

@@ -17,5 +17,5 @@ export function plots({ record }) {
   };
   const select = h("select", { id: "plot", onchange: draw }, h("option", { value: "" }, "–"), Object.entries(PLOTS).map(([value, title]) => h("option", { value }, title)));
   return h("section", { class: "card" }, h("div", { class: "row spread" }, h("h2", {}, "More figures"),
-    h("div", { class: "row" }, h("label", { for: "plot" }, "Figure"), h("span", { class: "narrow" }, select), h("button", { type: "button", onclick: draw }, "Draw again"))), place);
+    h("div", { class: "row" }, h("label", { for: "plot" }, "Figure"), h("span", { class: "narrow figure" }, select), h("button", { type: "button", onclick: draw }, "Draw again"))), place);
 }

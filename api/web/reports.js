@@ -7,6 +7,7 @@ import { to } from "./router.js";
 import { badge, titleOf } from "./states.js";
 
 const MOST = 200; // rows
+const LANGUAGES = [["en", "English"], ["fr", "French"]];
 
 export async function show(root, params, signal) {
   const jobs = [];
@@ -33,5 +34,8 @@ function row(job) {
     h("td", {}, best ?? badge(job.state)),
     h("td", {}, job.version ? h("a", { href: to("models", job.version.model, job.version.version) }, `${job.version.model} ${job.version.version}`) : "–"),
     h("td", {}, h("time", { datetime: job.finished_at, title: instant(job.finished_at) }, ago(job.finished_at))),
-    h("td", {}, h("a", { href: `/jobs/${job.id}/report`, target: "_blank", rel: "noopener", "aria-label": `Open the report of ${titleOf(job)}, ${job.id}` }, "Open")));
+    h("td", {}, h("div", { class: "row" }, LANGUAGES.map(([code, name]) => reportLink(job, code, name)))));
 }
+
+const reportLink = (job, code, name) =>
+  h("a", { href: `/jobs/${job.id}/report?lang=${code}`, target: "_blank", rel: "noopener", "aria-label": `${name}: report of ${titleOf(job)}, ${job.id}` }, name);

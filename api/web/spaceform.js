@@ -1,8 +1,8 @@
 // The part of the form that says what of each hyper-parameter is searched.
 
 import { fill, h } from "./dom.js";
-import { Field, inputFor, list, read, typeOf } from "./inputs.js";
-import { plain } from "./format.js";
+import { Field, inputFor, list, read, strict, typeOf } from "./inputs.js";
+import { count, plain } from "./format.js";
 
 const LABELS = {
   default: "keep the default", fixed: "fix it", int: "a range", float: "a range", categorical: "choices", grid: "every one of",
@@ -14,20 +14,25 @@ const LABELS = {
  * `fields` gets a Field for every pointer, so that errors find their place.
  */
 export function spaceRows({ parameters, space, changed, fields }) {
-  return Object.entries(parameters).map(([name, schema]) => {
-    const body = h("div", { class: "space-values" });
-    const draw = () => fill(body, controls(name, schema, space, changed, fields));
-    const select = h("select", { onchange: () => {
-      const begun = begin(select.value, schema);
-      begun === undefined ? delete space[name] : (space[name] = begun);
-      draw();
-      changed();
-    } }, modes(schema).map((mode) => h("option", { value: mode, selected: mode === modeOf(space[name], schema) }, LABELS[mode])));
-    const field = new Field(name, select, schema.description ?? "");
-    fields.set(`#/search_space/${name}`, field);
+  const [searched, others] = [[], []];
+  for (const [name, schema] of Object.entries(parameters)) (name in space ? searched : others).push(rowOf(name, schema, space, changed, fields));
+  const folded = h("details", { open: !searched.length }, h("summary", {}, `${count(others.length, "other parameter")}, at the default unless you say otherwise`), others);
+  return [...searched, others.length > 0 && folded];
+}
+
+function rowOf(name, schema, space, changed, fields) {
+  const body = h("div", { class: "space-values" });
+  const draw = () => fill(body, controls(name, schema, space, changed, fields));
+  const select = h("select", { onchange: () => {
+    const begun = begin(select.value, schema);
+    begun === undefined ? delete space[name] : (space[name] = begun);
     draw();
-    return h("div", { class: "space-row" }, field.element, body);
-  });
+    changed();
+  } }, modes(schema).map((mode) => h("option", { value: mode, selected: mode === modeOf(space[name], schema) }, LABELS[mode])));
+  const field = new Field(name, select, schema.description ?? "");
+  fields.set(`#/search_space/${name}`, field);
+  draw();
+  return h("div", { class: "space-row" }, field.element, body);
 }
 
 function modes(schema) {
@@ -46,18 +51,25 @@ function modeOf(dimension, schema) {
 
 /** What a mode begins with. */
 function begin(mode, schema) {
-  const known = schema.default ?? schema.minimum ?? 1;
-  const numeric = typeof known === "number" ? known : 1;
+  const { enum: choices, minimum } = strict(schema);
+  const known = schema.default ?? choices?.[0] ?? minimum ?? 1;
   return {
     default: undefined,
-    fixed: schema.default ?? schema.enum?.[0] ?? 1,
-    int: { type: "int", low: Math.max(1, Math.floor(numeric / 4)), high: Math.max(2, numeric * 4), log: true },
-    float: numeric > 0 ? { type: "float", low: numeric / 10, high: numeric * 10, log: true } : { type: "float", low: 0, high: 0.9 },
-    categorical: { type: "categorical", choices: schema.enum ?? [known] },
-    grid: { type: "grid", values: schema.enum ?? [known] },
+    fixed: known,
+    int: { type: "int", low: Math.max(1, Math.floor(known / 4)), high: Math.max(2, known * 4), log: true },
+    float: floats(known, strict(schema)),
+    categorical: { type: "categorical", choices: choices ?? [known] },
+    grid: { type: "grid", values: choices ?? [known] },
     list: { type: "list", length: { type: "int", low: 1, high: 4 }, items: { type: "int", low: 64, high: 512, log: true } },
     json: schema.default ?? null,
   }[mode];
+}
+
+/** A decade to either side of a default above 0; else from 0 to half of what is allowed. */
+function floats(known, { maximum, exclusiveMaximum }) {
+  const most = maximum ?? exclusiveMaximum;
+  if (known > 0 && (most === undefined || known * 10 < most)) return { type: "float", low: known / 10, high: known * 10, log: true };
+  return { type: "float", low: 0, high: (most ?? 2) / 2 };
 }
 
 function controls(name, schema, space, changed, fields) {
@@ -79,7 +91,7 @@ function controls(name, schema, space, changed, fields) {
   const values = (key, label) => part(`${at}/${key}`, label, listInput(dimension, key, changed));
   switch (mode) {
     case "default": return h("p", { class: "hint" }, schema.default === null ? "none" : plain(schema.default));
-    case "fixed": return part(`${at}/`, "value", inputFor({ ...schema, default: undefined }, dimension, (value) => ((space[name] = value), changed())));
+    case "fixed": return part(`${at}/`, "value", inputFor({ ...strict(schema), default: undefined }, dimension, (value) => ((space[name] = value), changed())));
     case "int": case "float": return [...range(dimension, at), log(dimension)];
     case "list": return [...range(dimension.length, `${at}/length`, "length, "), ...range(dimension.items, `${at}/items`, "each, "), log(dimension.items)];
     case "categorical": return values("choices", "choices, by commas");

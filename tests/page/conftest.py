@@ -2,18 +2,15 @@
 
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
-from worker_tools import Work
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.acceptance.services import Up, chiffre_up
-from tests.api.tools import uvicorn_process
-from worker.db import Database
-from worker.leases import Leases
-from worker.ledger import Ledger
+
+expect.set_options(timeout=60_000)  # milliseconds; a busy machine is slow, and nobody waits longer than need be
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -54,20 +51,21 @@ def _is_error(message: ConsoleMessage) -> bool:
     return message.type == "error" and not message.text.startswith("Failed to load resource")
 
 
-@pytest.fixture(scope="session")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+@dataclass(frozen=True)
+class Service:
     """A whole service."""
+
+    url: str
+    up: Up
+
+    def restart_api(self) -> None:
+        """Kill the API's process; the service starts another."""
+        (api,) = [process for process in self.up.everything() if "uvicorn" in " ".join(process.cmdline())]
+        api.kill()
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A whole service, with a worker that trains."""
     with chiffre_up(tmp_path_factory.mktemp("page")) as up:
-        yield up
-
-
-@pytest.fixture(scope="module")
-def idle(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Iterator[tuple[str, Work]]:
-    """The URL of an API that no worker works for, and its database, to write into."""
-    home = tmp_path_factory.mktemp("idle")
-    shutil.copy(sqlite_template, home / "chiffre.db")
-    database = Database(f"sqlite:///{home / 'chiffre.db'}")
-    work = Work(database, Ledger(database), Leases(database, "one", 60), Leases(database, "two", 60))
-    with uvicorn_process(CHIFFRE_HOME=str(home), CHIFFRE_DATABASE_URL=f"sqlite:///{home / 'chiffre.db'}") as url:
-        yield url, work
-    database.close()
+        yield Service(up.url, up)

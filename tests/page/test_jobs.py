@@ -2,6 +2,10 @@
 
 import json
 import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -10,13 +14,27 @@ from sqlalchemy import insert as insert_into
 from worker_tools import Work
 
 from ml.records import TrialState
-from tests.acceptance.services import Up
-from tests.api.tools import insert
+from tests.api.tools import insert, uvicorn_process
+from worker.db import Database
+from worker.leases import Leases
+from worker.ledger import Ledger
 from worker.tables import Job, Measurement
 
 IDLE = tuple[str, Work]
 TRIALS, EPOCHS = 1000, 20
 STEPS = range(1, EPOCHS + 1)
+
+
+@pytest.fixture(scope="module")
+def idle(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Iterator[IDLE]:
+    """The URL of an API that no worker works for, and its database, to write into."""
+    home = tmp_path_factory.mktemp("idle")
+    shutil.copy(sqlite_template, home / "chiffre.db")
+    database = Database(f"sqlite:///{home / 'chiffre.db'}")
+    work = Work(database, Ledger(database), Leases(database, "one", 60), Leases(database, "two", 60))
+    with uvicorn_process(CHIFFRE_HOME=str(home), CHIFFRE_DATABASE_URL=f"sqlite:///{home / 'chiffre.db'}") as url:
+        yield url, work
+    database.close()
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +81,9 @@ def cells(page: Page, name: str) -> list[str]:
 
 
 @pytest.mark.long
-def test_a_job_is_posted_from_the_form_and_watched_to_its_end(page: Page, up: Up) -> None:
+def test_a_job_is_posted_from_the_form_and_watched_to_its_end(page: Page, service: Any) -> None:
     """Its trials come into the table by themselves, and the version is named at the end."""
-    page.goto(up.url)
+    page.goto(service.url)
     page.get_by_role("link", name="New job", exact=True).click()
     page.get_by_label("Network").select_option("shallow")
     page.get_by_label("Data set").select_option("digits")
@@ -74,7 +92,7 @@ def test_a_job_is_posted_from_the_form_and_watched_to_its_end(page: Page, up: Up
     page.get_by_role("button", name="Submit the job").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Tune shallow on digits")
     expect(page.get_by_role("link", name="shallow 1")).to_be_visible(timeout=120_000)
-    (job,) = httpx2.get(f"{up.url}/jobs").json()["items"]
+    (job,) = httpx2.get(f"{service.url}/jobs").json()["items"]
 
     assert job["id"] in page.url
     assert cells(page, "Trial ▾" if "Trial ▾" in page.inner_text("thead") else "Trial") == ["3", "2", "1", "0"]
@@ -86,24 +104,23 @@ def test_a_job_is_posted_from_the_form_and_watched_to_its_end(page: Page, up: Up
 
 
 @pytest.mark.long
-def test_an_open_page_survives_the_death_of_the_api(page: Page, up: Up) -> None:
+def test_an_open_page_survives_the_death_of_the_api(page: Page, service: Any) -> None:
     """It says that it waits, and goes on without a reload; what was missed is there."""
     budget = {"trials": 200, "epochs": 30}
-    job = httpx2.post(f"{up.url}/jobs/tune", json={"model": "shallow", "dataset": "digits", "budget": budget}).json()
-    page.goto(f"{up.url}/#/jobs/{job['id']}")
+    job = httpx2.post(
+        f"{service.url}/jobs/tune", json={"model": "shallow", "dataset": "digits", "budget": budget}
+    ).json()
+    page.goto(f"{service.url}/#/jobs/{job['id']}")
     expect(page.locator(".live")).to_have_text("● live")
-    page.evaluate("window.kept = true")
-    (api,) = [process for process in up.everything() if "uvicorn" in " ".join(process.cmdline())]
-    api.kill()
-    expect(page.locator("#offline")).to_be_visible()
-    expect(page.locator(".live")).to_have_text("○ reconnecting …")
-    expect(page.locator(".live")).to_have_text("● live")
-    known = page.locator("tbody tr").count()
-    expect(page.locator("tbody tr")).not_to_have_count(known)
+    page.evaluate("""window.told = []; new MutationObserver(() => window.told.push(
+        document.querySelector(".live").textContent)).observe(document.querySelector(".live"), { childList: true })""")
+    service.restart_api()
+    page.wait_for_function("window.told.includes('○ reconnecting …') && window.told.at(-1) === '● live'")
+    facts = page.locator(".facts dd").all_text_contents()
+    expect(page.locator(".facts dd")).not_to_have_text(facts)
 
-    assert page.evaluate("window.kept")
     expect(page.locator("#offline")).to_be_hidden()
-    httpx2.post(f"{up.url}/jobs/{job['id']}/cancel")
+    httpx2.post(f"{service.url}/jobs/{job['id']}/cancel")
     expect(page.locator(".titled .badge")).to_have_text("cancelled")
 
 
