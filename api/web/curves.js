@@ -39,7 +39,7 @@ export function curves({ record, chosen, open, signal }) {
     const { name, format, high } = FIGURES[figureName];
     const lines = [...record.curves].map(([number, curve]) => ({ number, curve, trial: record.trials.get(number) }));
     const domain = telling(lines.flatMap(({ curve }) => curve.map((at) => at[figureName])).filter((v) => v !== null), high);
-    if (!domain) return void (scales = null), drawn.say("No epoch has been measured yet.");
+    if (!domain) return void ((scales = null), drawn.nothing("No epoch has been measured yet."));
     const { x: acrossRange, y: upRange } = inside(size);
     const x = scale([0, Math.max(1, ...lines.map(({ curve }) => curve.at(-1).epoch))], acrossRange);
     const y = scale(padded(domain), upRange);
@@ -117,6 +117,7 @@ export function curves({ record, chosen, open, signal }) {
 
   function told(lines) {
     const pruned = lines.filter(({ trial }) => trial?.state === "pruned").length;
+    if (lines.length === 1) return "Click the curve to open its trial.";
     return `${count(lines.length, "curve")}, ${pruned} of them pruned and faded; the best one is thick. Click one to open its trial.`;
   }
 

@@ -25,17 +25,16 @@ export async function show(root, { id, filter = "" }, signal) {
   const open = (number) => (location.hash = to("jobs", id, "trials", number));
   const filtering = filterOf(record, filter, () => redraw());
   const shared = { record, chosen: filtering.chosen, open, signal };
-  const parts = record.job.kind === "predict" ? [] : [curves(shared), trialTable(shared), parallel(shared), pareto(shared)];
+  const { kind } = record.job;
+  const parts = kind === "predict" ? [] : [curves(shared), trialTable(shared)];
+  if (kind === "tune") parts.push(parallel(shared), pareto(shared));
   const [drawnCurves, table, lines, scatter] = parts;
-  const found = parts.length ? analysis({ record, signal }) : null;
-
+  const found = kind === "tune" ? analysis({ record, signal }) : null;
   fill(root, head.element,
-    parts.length ? [
-      filtering.element,
-      card(drawnCurves), h("section", { class: "card" }, h("h2", {}, "Trials"), table.element),
-      card(lines),
-      h("div", { class: "grid wide" }, card(scatter), found.importances),
-      found.correlation, plots({ record, signal })] : resultOf(record.job),
+    kind === "predict" && resultOf(record.job),
+    kind === "tune" && filtering.element,
+    drawnCurves && [card(drawnCurves), h("section", { class: "card" }, h("h2", {}, "Trials"), table.element)],
+    found && [card(lines), h("div", { class: "grid wide" }, card(scatter), found.importances), found.correlation, plots({ record, signal })],
     more(record));
   const whole = async () => {
     head.update();
@@ -76,9 +75,10 @@ function headOf(record, redraw) {
 
   function update() {
     const { job } = record;
-    const progress = progressOf(job);
+    const epochs = epochsOf(record);
+    const progress = progressOf(job, epochs);
     progress === null && job.state === "running" ? bar.removeAttribute("value") : (bar.value = progress ?? 0);
-    const fresh = h("dl", {}, factsOf(job).map(([term, value]) => h("div", {}, h("dt", {}, term), h("dd", {}, value))));
+    const fresh = h("dl", {}, factsOf(job, epochs).map(([term, value]) => h("div", {}, h("dt", {}, term), h("dd", {}, value))));
     if (fresh.innerHTML !== facts.innerHTML) fill(facts, ...fresh.children); // or a link would lose the focus
     if (job.state !== before) announce(`The job is ${words(job.state)}`);
     before = job.state;
@@ -98,13 +98,17 @@ function headOf(record, redraw) {
   };
 }
 
-function factsOf(job) {
+/** How many epochs a training has had. */
+const epochsOf = ({ job, trials }) => (job.kind === "train" ? (trials.get(0)?.epochs_run ?? 0) : 0);
+
+function factsOf(job, epochs) {
   const { format } = objectiveOf(job);
   const limit = job.trial_limit >= 100000 ? "" : ` of ${job.trial_limit.toLocaleString("en")}`;
-  const left = secondsLeft(job);
+  const left = secondsLeft(job, epochs);
   return [
     job.kind === "tune" && ["Trials", `${ended(job).toLocaleString("en")}${limit}`],
-    job.trials.running && ["Running", job.trials.running],
+    job.kind === "train" && ["Epochs", `${figure(epochs)} of at most ${job.spec.budget.epochs}`],
+    job.kind === "tune" && job.trials.running > 0 && ["Running", job.trials.running],
     job.trials.pruned && ["Pruned", job.trials.pruned.toLocaleString("en")],
     job.best && [`Best ${objectiveOf(job).label}`, [format(job.best.value), " ", h("a", { class: "small", href: to("jobs", job.id, "trials", job.best.trial) }, `trial ${job.best.trial}`)]],
     ["Time worked", duration(job.active_seconds)],

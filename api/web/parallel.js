@@ -7,6 +7,7 @@ import { extent, scale, ticks } from "./scales.js";
 import { objectiveOf, parametersOf, telling } from "./columns.js";
 
 const SIDE = 56; // pixels beside the outer axes, for their names
+const ROOM = 84; // pixels an axis, at least
 const [TOP, BOTTOM] = [34, 16];
 
 /** The lines of a record's trials. `chosen(trial)` says which are in the foreground. Beside the element: `redraw()`. */
@@ -17,7 +18,8 @@ export function parallel({ record, chosen, signal }) {
     const { read } = objectiveOf(record.job);
     const trials = [...record.trials.values()].filter((trial) => trial.params && read(trial) !== null);
     const axes = axesOf(record.job, trials);
-    if (trials.length < 2 || axes.length < 2) return drawn.say("There is something to see once two trials have been measured.");
+    if (trials.length < 2 || axes.length < 2) return drawn.nothing("There is something to see once two trials have been measured.");
+    drawn.canvas.style.minWidth = `${axes.length * ROOM}px`; // where that is more than there is, the figure scrolls
     axes.forEach((axis, i) => place(axis, i, axes.length, size));
     const order = trials.map((trial) => ({ trial, share: axes.at(-1).share(read(trial)) })).sort((a, b) => a.share - b.share);
     const thin = Math.max(0.25, Math.min(1, 100 / order.length));
@@ -26,6 +28,7 @@ export function parallel({ record, chosen, signal }) {
     drawn.say(`${order.length} trials; the better one's objective, the stronger its line. Filter the trials to see where the good ones lie.`);
   }
 
+  drawn.element.tabIndex = 0;
   return { element: h("div", {}, h("h2", {}, "Parallel coordinates"), drawn.element), redraw: drawn.redraw };
 }
 

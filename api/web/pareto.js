@@ -20,8 +20,8 @@ export function pareto({ record, chosen, open, signal }) {
     const trials = [...record.trials.values()].filter((trial) => objective.read(trial) !== null && trial.seconds > 0);
     places = [];
     near = null;
-    words = "No trial has been measured yet.";
-    if (!trials.length) return;
+    words = "";
+    if (!trials.length) return drawn.nothing("No trial has been measured yet.");
     const { x: across, y: up } = inside(size);
     const [least, most] = extent(trials.map((trial) => trial.seconds));
     const x = scale([least * 0.9, most * 1.1], across, most / least > 10);
@@ -37,7 +37,7 @@ export function pareto({ record, chosen, open, signal }) {
 
   /** The one that is pointed at, and the words for it. */
   function over(context, size, { ink }) {
-    if (!near) return drawn.say(words);
+    if (!near) return words && drawn.say(words);
     const { format, read } = objectiveOf(record.job);
     context.fillStyle = ink;
     circle(context, near, 6);

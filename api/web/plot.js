@@ -9,7 +9,8 @@ export const MARGIN = { top: 14, right: 16, bottom: 34, left: 58 };
 /**
  * A canvas in a <figure> whose caption says in words what it shows. `paint(context, size, colours)` draws what the trials
  * say, `over` (the same) what is pointed at. `redraw()` asks for both, `again()` for `over` alone; it happens at most once
- * a frame, only while the canvas is seen, and by itself where size or theme change. `say(words)` sets the caption.
+ * a frame, only while the canvas is seen, and by itself where size or theme change. `say(words)` sets the caption;
+ * `nothing(words)`, said while painting, hides the canvas too.
  */
 export function plot({ label, height = 300, paint, over = () => {}, signal, onmove, onleave, onpick }) {
   const canvas = h("canvas", { role: "img", "aria-label": label, style: { height: `${height}px` } });
@@ -18,8 +19,10 @@ export function plot({ label, height = 300, paint, over = () => {}, signal, onmo
   let stale = true;
   let seen = false;
   const draw = eachFrame(() => {
+    if (!seen) return;
+    canvas.hidden = false;
     const width = canvas.clientWidth;
-    if (!width || !seen) return;
+    if (!width) return;
     const size = { width, height };
     const palette = colours();
     if (stale || under.width !== pixels(width)) paint(fresh(under, size, canvas), size, palette);
@@ -31,8 +34,6 @@ export function plot({ label, height = 300, paint, over = () => {}, signal, onmo
   const redraw = () => ((stale = true), draw());
   const resized = new ResizeObserver(redraw);
   const watched = new IntersectionObserver(([{ isIntersecting }]) => ((seen = isIntersecting), draw()), { rootMargin: "200px" });
-  resized.observe(canvas);
-  watched.observe(canvas);
   addEventListener("theme", redraw, { signal });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw, { signal });
   signal.addEventListener("abort", () => (resized.disconnect(), watched.disconnect()));
@@ -41,7 +42,11 @@ export function plot({ label, height = 300, paint, over = () => {}, signal, onmo
   if (onleave) canvas.addEventListener("pointerleave", onleave);
   if (onpick) canvas.addEventListener("click", at(onpick));
   const element = h("figure", { class: "plot" }, canvas, caption);
-  return { element, canvas, redraw, again: draw, say: (words) => text(caption, words) };
+  resized.observe(element);
+  watched.observe(element);
+  const say = (words) => text(caption, words);
+  const nothing = (words) => ((canvas.hidden = true), say(words));
+  return { element, canvas, redraw, again: draw, say, nothing };
 }
 
 const pixels = (length) => Math.round(length * (devicePixelRatio || 1));

@@ -112,10 +112,10 @@ def test_an_open_page_survives_the_death_of_the_api(page: Page, service: Any) ->
     ).json()
     page.goto(f"{service.url}/#/jobs/{job['id']}")
     expect(page.locator(".live")).to_have_text("● live")
-    page.evaluate("""window.told = []; new MutationObserver(() => window.told.push(
-        document.querySelector(".live").textContent)).observe(document.querySelector(".live"), { childList: true })""")
+    page.evaluate("""new MutationObserver(() => { document.documentElement.dataset.told +=
+        document.querySelector(".live").textContent }).observe(document.querySelector(".live"), { childList: true })""")
     service.restart_api()
-    page.wait_for_function("window.told.includes('○ reconnecting …') && window.told.at(-1) === '● live'")
+    expect(page.locator("html")).to_have_attribute("data-told", re.compile("reconnecting …● live$"))
     facts = page.locator(".facts dd").all_text_contents()
     expect(page.locator(".facts dd")).not_to_have_text(facts)
 
