@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
+from api.looks import Looks
 from api.serving import Roster
 from api.streams import Streams
 from api.uploads import Uploads
@@ -84,6 +85,11 @@ def _roster(request: Request) -> Roster:
     return roster
 
 
+def _looks(request: Request) -> Looks:
+    looks: Looks = request.app.state.looks
+    return looks
+
+
 def _streams(request: Request) -> Streams:
     streams: Streams = request.app.state.streams
     return streams
@@ -98,4 +104,5 @@ OnceDep = Annotated[Once | None, Depends(_once)]
 OnceOfImagesDep = Annotated[Once | None, Depends(_once_of_images)]
 PredictingDep = Annotated[Predicting, Depends(_predicting)]
 RosterDep = Annotated[Roster, Depends(_roster)]
+LooksDep = Annotated[Looks, Depends(_looks)]
 StreamsDep = Annotated[Streams, Depends(_streams)]

@@ -12,6 +12,7 @@ from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 
 from api.errors import add_handlers
+from api.looks import Looks
 from api.metrics import end_process
 from api.middleware import BodyLimit, KnownHosts
 from api.page import add_page
@@ -20,7 +21,20 @@ from api.prediction.documentation import document_predict
 from api.prediction.endpoint import Predict
 from api.problems import RESPONSES, document_problems
 from api.readers import Departures, SlowReaders, put_before
-from api.routes import catalog, champions, curves, downloads, events, health, inference, jobs, models, predictions
+from api.routes import (
+    catalog,
+    champions,
+    curves,
+    downloads,
+    events,
+    health,
+    images,
+    inference,
+    jobs,
+    models,
+    predictions,
+    validation,
+)
 from api.serving import Roster
 from api.signals import on_ending
 from api.streams import Streams
@@ -74,8 +88,22 @@ def create_app() -> FastAPI:
         redoc_url=None,
     )
     app.state.database, app.state.store, app.state.roster, app.state.streams = database, store, roster, streams
+    app.state.looks = Looks()
     app.state.uploads = Uploads(config.max_image_bytes)
-    resources = (jobs, curves, predictions, events, models, champions, downloads, inference, catalog, health)
+    resources = (
+        jobs,
+        curves,
+        predictions,
+        events,
+        models,
+        champions,
+        downloads,
+        validation,
+        images,
+        inference,
+        catalog,
+        health,
+    )
     for resource in resources:
         app.include_router(resource.router)
     add_page(app)
