@@ -45,7 +45,7 @@ class Bench {
   datasets() {
     const options = Object.keys(this.catalog.datasets).map((name) => h("option", { value: name, selected: name === this.dataset }, name));
     const select = h("select", { id: "try-dataset", onchange: () => (location.hash = `#/try?dataset=${encodeURIComponent(select.value)}`) }, options);
-    return h("div", { class: "row" }, h("label", { for: select.id }, "Trained on"), select);
+    return h("div", { class: "row trained" }, h("label", { for: select.id }, "Trained on"), select);
   }
 
   /** The sheet with all that can be put on it, and what the networks were given. */
