@@ -31,6 +31,7 @@ export function asker(ask, signal) {
   };
 
   return () => {
+    if (signal.aborted) return;
     clearTimeout(next);
     clearTimeout(settled);
     next = setTimeout(look, Math.max(0, began + PACE - performance.now()));

@@ -46,7 +46,7 @@ export async function pictureOf(file) {
   try {
     bitmap = await createImageBitmap(file);
   } catch {
-    throw new Error(`${file.name || "What was pasted"} is no picture that this browser can read; try a PNG or a JPEG`);
+    throw new Error(`The file ${file.name} is no picture that this browser can read; try a PNG or a JPEG`);
   }
   const shrink = Math.min(1, LARGEST / Math.max(bitmap.width, bitmap.height));
   const canvas = h("canvas", { width: Math.max(1, Math.round(bitmap.width * shrink)), height: Math.max(1, Math.round(bitmap.height * shrink)) });

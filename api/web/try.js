@@ -7,6 +7,8 @@ import { Pad } from "./pad.js";
 import { digit, paint, pictureOf, png } from "./pixels.js";
 import { Verdict } from "./verdict.js";
 
+const AGAIN = 1000; // milliseconds until what could not be answered is asked again
+
 export async function show(root, params, signal) {
   const catalog = await get("/catalog", { signal });
   const { items } = await get("/models", { signal });
@@ -134,9 +136,17 @@ class Bench {
       verdict.show(answer, pixels, input.truth);
       return answer;
     } catch (error) {
-      if (!signal.aborted) verdict.fail(error);
+      if (signal.aborted) return null;
+      verdict.fail(error);
+      if (error.status === 0 || error.status >= 500) this.#later();
       return null;
     }
+  }
+
+  /** Ask again soon: the API is away, or busy. */
+  #later() {
+    clearTimeout(this.later);
+    this.later = setTimeout(this.changed, AGAIN);
   }
 
   #given(pixels, report) {
@@ -150,7 +160,8 @@ class Bench {
 function done(report) {
   if (!report) return "The image as it is: it comes from the data set.";
   if (!report.found) return "Nothing stands out from the ground.";
-  return report.changed.length ? `${report.changed.join(", ")}.` : "Nothing had to be changed.";
+  const words = report.changed.join(", ");
+  return words ? `${words[0].toUpperCase()}${words.slice(1)}.` : "Nothing had to be changed.";
 }
 
 function summary(verdicts, answers) {
