@@ -37,7 +37,7 @@ def test_axe_finds_nothing_serious_on_any_page(
         look(page, trained, address)
         found[address] = axe(page)
 
-    assert found == dict.fromkeys(PAGES, [])
+    assert not {address: findings for address, findings in found.items() if findings}
 
 
 def test_axe_finds_what_is_wrong(page: Page, trained: Up, axe: Callable[[Page], list[str]]) -> None:
