@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,10 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_play
 from worker_tools import Work
 
 from api.client import Chiffre
-from tests.acceptance.services import Up, chiffre_up
+from benchmarks.chromium import NoChromium, chromium
+from tests.acceptance.services import chiffre_up
 from tests.api.tools import uvicorn_process
-from tests.page.chromium import NoChromium, chromium
+from tests.page.services import Service
 from worker.db import Database
 from worker.leases import Leases
 from worker.ledger import Ledger
@@ -85,19 +85,6 @@ def axe() -> Callable[[Page], list[str]]:
         ]
 
     return findings
-
-
-@dataclass(frozen=True)
-class Service:
-    """A whole service."""
-
-    url: str
-    up: Up
-
-    def restart_api(self) -> None:
-        """Kill the API's process; the service starts another."""
-        (api,) = [process for process in self.up.everything() if "uvicorn" in " ".join(process.cmdline())]
-        api.kill()
 
 
 @pytest.fixture(scope="session")

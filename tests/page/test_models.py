@@ -12,8 +12,8 @@ from worker_tools import Work
 
 from api.client import Chiffre
 from ml.datasets import datasets
-from tests.acceptance.services import Up
 from tests.api.tools import publish
+from tests.page.services import Service
 
 pytestmark = pytest.mark.xdist_group("page")
 
@@ -61,7 +61,7 @@ def test_without_versions_the_page_says_what_to_do(page: Page, idle: IDLE) -> No
 
 
 @pytest.mark.long
-def test_a_promoted_version_of_a_real_job_answers(page: Page, trained: Up) -> None:
+def test_a_promoted_version_of_a_real_job_answers(page: Page, trained: Service) -> None:
     """The worse one answers after it was promoted, as its checkpoint's hash shows, and the better one again."""
     with Chiffre(trained.url) as client:
         better, worse = sorted(client.model("shallow")["versions"], key=lambda v: -v["val_accuracy"])
@@ -79,7 +79,9 @@ def test_a_promoted_version_of_a_real_job_answers(page: Page, trained: Up) -> No
 
 
 @pytest.mark.long
-def test_the_confusion_matrix_is_that_of_a_predict_job_and_a_cell_opens_its_images(page: Page, trained: Up) -> None:
+def test_the_confusion_matrix_is_that_of_a_predict_job_and_a_cell_opens_its_images(
+    page: Page, trained: Service
+) -> None:
     """As many images as the cell counts, each one that shows the row and was taken for the column."""
     with Chiffre(trained.url) as client:
         job = client.predict_all("cnn", subset="validation")
@@ -102,7 +104,7 @@ def test_the_confusion_matrix_is_that_of_a_predict_job_and_a_cell_opens_its_imag
 
 
 @pytest.mark.long
-def test_the_card_is_shown_as_text_and_tables(page: Page, trained: Up) -> None:
+def test_the_card_is_shown_as_text_and_tables(page: Page, trained: Service) -> None:
     """What the Markdown says, with none of its marks left over."""
     with Chiffre(trained.url) as client:
         version = client.version("cnn", 1)

@@ -7,8 +7,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from ml.datasets import datasets
-from tests.acceptance.services import Up
 from tests.page.hands import draw, drop, fed, photograph, touch
+from tests.page.services import Service
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("page")]
 
@@ -17,7 +17,7 @@ PHOTOGRAPHED = 7000  # an image of the data set: far from the first, so that nob
 
 
 @pytest.fixture
-def sheet(page: Page, trained: Up) -> Page:
+def sheet(page: Page, trained: Service) -> Page:
     """The page, open and empty."""
     page.goto(f"{trained.url}/#/try")
     expect(page.locator(".verdict")).to_have_count(len(NETWORKS))
@@ -25,7 +25,7 @@ def sheet(page: Page, trained: Up) -> Page:
 
 
 @pytest.fixture
-def phone(browser: Browser, trained: Up) -> Iterator[Page]:
+def phone(browser: Browser, trained: Service) -> Iterator[Page]:
     """The same on a phone."""
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     page = context.new_page()
@@ -95,7 +95,7 @@ def test_a_file_that_is_no_picture_is_told_of(sheet: Page) -> None:
     expect(sheet.get_by_role("alert")).to_contain_text("The file notes.png is no picture that this browser can read")
 
 
-def test_a_random_test_digit_is_shown_with_its_label_and_fed_as_it_is(sheet: Page, trained: Up) -> None:
+def test_a_random_test_digit_is_shown_with_its_label_and_fed_as_it_is(sheet: Page, trained: Service) -> None:
     """It comes from the test images, and every answer is marked right or wrong."""
     with sheet.expect_response(lambda answer: "/images/random" in answer.url) as answered:
         sheet.get_by_role("button", name="Random test digit").click()
@@ -131,11 +131,10 @@ def test_clearing_takes_all_answers_away(sheet: Page) -> None:
     assert fed(sheet).max() == 0
 
 
-def test_what_was_drawn_while_the_api_was_dead_is_answered_by_the_next(sheet: Page, trained: Up) -> None:
+def test_what_was_drawn_while_the_api_was_dead_is_answered_by_the_next(sheet: Page, trained: Service) -> None:
     """The page says that nobody answers, and asks again by itself, without a reload."""
-    (api,) = [process for process in trained.everything() if "uvicorn" in " ".join(process.cmdline())]
     sheet.evaluate("window.kept = true")
-    api.kill()
+    trained.restart_api()
     draw(sheet)
     expect(sheet.locator("#offline")).to_be_visible()
     expect_all(sheet, "7")
