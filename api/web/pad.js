@@ -5,13 +5,13 @@ import { h } from "./dom.js";
 const SIDE = 280;
 const PEN = 22; // as wide on the sheet as MNIST's pens are on 28 pixels
 
-/** `changed` is called after each bit that is drawn; `began` when a new drawing takes the place of a picture. */
+/** `changed` is called after each bit that is drawn; a new drawing takes the place of a picture. */
 export class Pad {
   constructor(changed) {
     this.element = h("canvas", { class: "pad", width: SIDE, height: SIDE, role: "img", "aria-label": "Sheet to draw a digit on" });
     this.context = this.element.getContext("2d");
     this.changed = changed;
-    this.stroke = null; // the pointer that draws, its last place, and the middle up to which its line is drawn
+    this.stroke = null; // the pointer that draws, where the sheet was when it began, its last place, and up to where it is drawn
     this.clear();
     this.element.addEventListener("pointerdown", (event) => this.#begin(event));
     this.element.addEventListener("pointermove", (event) => this.#move(event));
@@ -22,7 +22,6 @@ export class Pad {
   clear() {
     this.context.fillStyle = "white";
     this.context.fillRect(0, 0, SIDE, SIDE);
-    this.drawn = false;
     this.holds = "nothing";
   }
 
@@ -44,8 +43,9 @@ export class Pad {
     this.holds = "drawing";
     this.element.setAttribute("aria-label", "Your drawing");
     this.element.setPointerCapture(event.pointerId);
-    const at = this.#place(event);
-    this.stroke = { pointer: event.pointerId, at, middle: at };
+    const box = this.element.getBoundingClientRect(); // kept: the page may shift under a hand that draws
+    const at = placed(event, box);
+    this.stroke = { pointer: event.pointerId, box, at, middle: at };
     this.#line((pen) => pen.lineTo(at.x + 0.01, at.y)); // a dot
     this.changed();
   }
@@ -53,7 +53,7 @@ export class Pad {
   #move(event) {
     if (this.stroke?.pointer !== event.pointerId) return;
     const events = event.getCoalescedEvents?.() ?? [];
-    for (const each of events.length ? events : [event]) this.#draw(this.#place(each));
+    for (const each of events.length ? events : [event]) this.#draw(placed(each, this.stroke.box));
     this.changed();
   }
 
@@ -81,9 +81,6 @@ export class Pad {
     along(pen);
     pen.stroke();
   }
-
-  #place(event) {
-    const box = this.element.getBoundingClientRect();
-    return { x: ((event.clientX - box.left) / box.width) * SIDE, y: ((event.clientY - box.top) / box.height) * SIDE };
-  }
 }
+
+const placed = (event, box) => ({ x: ((event.clientX - box.left) / box.width) * SIDE, y: ((event.clientY - box.top) / box.height) * SIDE });

@@ -36,7 +36,8 @@ class Bench {
     this.verdicts = Object.keys(catalog.networks).map((model) => new Verdict(model, catalog.datasets[dataset].classes, champion(model)));
     this.published = this.verdicts.filter((verdict) => verdict.champion);
     this.changed = asker((explain, round) => this.#ask(explain, round), signal);
-    this.pad = new Pad(() => this.#take({ blob: () => png(this.pad.element) }));
+    this.pad = new Pad(() => this.#take(this.drawing));
+    this.drawing = this.#sheet();
     this.fed = digit(Array(28 * 28).fill(0), "What the networks were given: nothing yet");
     this.done = h("p", { class: "small muted" }, "Whatever you draw or bring is centred and scaled as in the data set before a network sees it.");
     this.said = h("p", { class: "hint", role: "status" }, "Draw a digit, large and in one go.");
@@ -79,8 +80,13 @@ class Bench {
     this.changed();
   }
 
+  #sheet() {
+    return { blob: () => png(this.pad.element) };
+  }
+
   #clear() {
     this.input = null;
+    this.drawing = this.#sheet();
     this.pad.clear();
     this.changed(); // what was asked before is given up
     for (const verdict of this.published) verdict.clear();
@@ -130,13 +136,13 @@ class Bench {
     try {
       const response = await request(`/predict?${query}`, { method: "POST", headers, body, signal });
       const answer = await response.json();
-      if (signal.aborted) return null;
+      if (signal.aborted || this.input !== input) return null; // another image is looked at by now
       const pixels = answer.input_report?.pixels ?? input.pixels;
       this.#given(pixels, answer.input_report);
       verdict.show(answer, pixels, input.truth);
       return answer;
     } catch (error) {
-      if (signal.aborted) return null;
+      if (signal.aborted || this.input !== input) return null;
       verdict.fail(error);
       if (error.status === 0 || error.status >= 500) this.#later();
       return null;

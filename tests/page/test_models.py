@@ -79,9 +79,7 @@ def test_a_promoted_version_of_a_real_job_answers(page: Page, trained: Service) 
 
 
 @pytest.mark.long
-def test_the_confusion_matrix_is_that_of_a_predict_job_and_a_cell_opens_its_images(
-    page: Page, trained: Service
-) -> None:
+def test_the_confusion_matrix_is_a_predict_jobs_and_a_cell_opens_its_images(page: Page, trained: Service) -> None:
     """As many images as the cell counts, each one that shows the row and was taken for the column."""
     with Chiffre(trained.url) as client:
         job = client.predict_all("cnn", subset="validation")
