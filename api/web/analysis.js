@@ -28,7 +28,12 @@ export function analysis({ record, signal }) {
       fill(importances.body, drawImportances(found));
       fill(correlation.body, drawCorrelation(found));
     } catch (error) {
-      if (!signal.aborted) tell(error.status === 404 ? "This service does not analyse jobs." : `It cannot be told just now: ${error.message}.`);
+      if (!signal.aborted)
+        tell(
+          error.status === 404
+            ? "This service does not analyse jobs."
+            : `It cannot be told just now: ${error.message}.`,
+        );
     }
   }
 
@@ -48,24 +53,73 @@ function section(title) {
 function drawImportances({ importances, used }) {
   const found = importances.find((importance) => importance.values);
   if (!found) return h("p", { class: "muted" }, importances[0]?.reason ?? "It cannot be told.");
-  const rows = Object.entries(found.values).map(([label, value]) => ({ label, value })).sort((a, b) => b.value - a.value);
+  const rows = Object.entries(found.values)
+    .map(([label, value]) => ({ label, value }))
+    .sort((a, b) => b.value - a.value);
   return [
-    bars({ title: "Importance of each parameter", rows, format: (value) => percent(value, 0), labelWidth: 150, width: 460 }),
-    h("p", { class: "hint" }, `By ${words(found.method)} (${found.source}), from ${count(found.trials, "trial")}. `, used < ENOUGH && "With so few, it says little."),
+    bars({
+      title: "Importance of each parameter",
+      rows,
+      format: (value) => percent(value, 0),
+      labelWidth: 150,
+      width: 460,
+    }),
+    h(
+      "p",
+      { class: "hint" },
+      `By ${words(found.method)} (${found.source}), from ${count(found.trials, "trial")}. `,
+      used < ENOUGH && "With so few, it says little.",
+    ),
   ];
 }
 
 /** A table whose cells are tinted by their coefficient. */
 function drawCorrelation({ correlations: { variables, pearson, n } }) {
-  if (!pearson.flat().some((value) => value !== null)) return h("p", { class: "muted" }, "Too few trials ran to their end.");
-  return h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Correlations" }, h("table", { class: "matrix" },
-    h("caption", {}, "Pearson’s r over the trials that ran to their end: −1, one falls where the other rises; 0, nothing to see; 1, they rise together"),
-    h("thead", {}, h("tr", {}, h("td", {}), variables.map((name) => h("th", { scope: "col" }, name)))),
-    h("tbody", {}, pearson.map((row, i) => h("tr", {}, h("th", { scope: "row" }, variables[i]), row.map((value, j) => cell(value, n[i][j])))))));
+  if (!pearson.flat().some((value) => value !== null))
+    return h("p", { class: "muted" }, "Too few trials ran to their end.");
+  return h(
+    "div",
+    { class: "scroll", tabindex: 0, role: "group", "aria-label": "Correlations" },
+    h(
+      "table",
+      { class: "matrix" },
+      h(
+        "caption",
+        {},
+        "Pearson’s r over the trials that ran to their end: −1, one falls where the other rises; 0, nothing to see; 1, they rise together",
+      ),
+      h(
+        "thead",
+        {},
+        h(
+          "tr",
+          {},
+          h("td", {}),
+          variables.map((name) => h("th", { scope: "col" }, name)),
+        ),
+      ),
+      h(
+        "tbody",
+        {},
+        pearson.map((row, i) =>
+          h(
+            "tr",
+            {},
+            h("th", { scope: "row" }, variables[i]),
+            row.map((value, j) => cell(value, n[i][j])),
+          ),
+        ),
+      ),
+    ),
+  );
 }
 
 function cell(value, trials) {
   if (value === null) return h("td", { class: "number muted", title: count(trials, "trial") }, "–");
   const tint = `color-mix(in srgb, var(${value < 0 ? "--mark-2" : "--mark"}) ${Math.round(Math.abs(value) * 45)}%, transparent)`;
-  return h("td", { class: "number", style: { "background-color": tint }, title: count(trials, "trial") }, value.toFixed(2).replace("-", "−"));
+  return h(
+    "td",
+    { class: "number", style: { "background-color": tint }, title: count(trials, "trial") },
+    value.toFixed(2).replace("-", "−"),
+  );
 }

@@ -3,7 +3,7 @@
 const AWAY = "the API does not answer; it may be starting again";
 
 /** What went wrong. `status` is 0 where nobody answered; `errors` name fields by pointer, as "#/budget/trials". */
-export class Problem extends Error {
+class Problem extends Error {
   constructor(status, detail, errors = []) {
     super(detail);
     this.name = "Problem";

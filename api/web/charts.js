@@ -47,8 +47,18 @@ export function bars({ title, rows, most, format = figure, width = 420, labelWid
     s("title", { id }, `${title}: ${rows.map((row) => `${row.label} ${format(row.value)}`).join(", ")}`),
     rows.map((row, i) => [
       s("text", { x: labelWidth - 8, y: i * size + 17, "text-anchor": "end" }, row.label),
-      s("rect", { x: labelWidth, y: i * size + 5, height: size - 10, width: Math.max(1, (row.value / greatest) * room), rx: 3 }),
-      s("text", { class: "value", x: labelWidth + Math.max(1, (row.value / greatest) * room) + 6, y: i * size + 17 }, format(row.value)),
+      s("rect", {
+        x: labelWidth,
+        y: i * size + 5,
+        height: size - 10,
+        width: Math.max(1, (row.value / greatest) * room),
+        rx: 3,
+      }),
+      s(
+        "text",
+        { class: "value", x: labelWidth + Math.max(1, (row.value / greatest) * room) + 6, y: i * size + 17 },
+        format(row.value),
+      ),
     ]),
   );
 }

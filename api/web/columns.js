@@ -5,7 +5,13 @@ import { extent } from "./scales.js";
 import { badge } from "./states.js";
 
 const OBJECTIVES = {
-  val_accuracy: { name: "val_accuracy", label: "accuracy", high: true, format: percent, axis: (value) => percent(value, 1) },
+  val_accuracy: {
+    name: "val_accuracy",
+    label: "accuracy",
+    high: true,
+    format: percent,
+    axis: (value) => percent(value, 1),
+  },
   val_loss: { name: "val_loss", label: "loss", high: false, format: figure, axis: figure },
 };
 
@@ -54,7 +60,9 @@ export function parametersOf(job, trials) {
     label: name,
     read: (trial) => trial.params?.[name] ?? null,
     format: plain,
-    numeric: trials.every((trial) => ["number", "undefined"].includes(typeof trial.params?.[name]) || trial.params[name] === null),
+    numeric: trials.every(
+      (trial) => ["number", "undefined"].includes(typeof trial.params?.[name]) || trial.params[name] === null,
+    ),
   }));
 }
 
@@ -62,6 +70,9 @@ export function parametersOf(job, trials) {
 export function compare(a, b, down) {
   const [without, other] = [a === null || a === undefined, b === null || b === undefined];
   if (without || other) return without - other;
-  const order = typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
+  const order =
+    typeof a === "number" && typeof b === "number"
+      ? a - b
+      : String(a).localeCompare(String(b), "en", { numeric: true });
   return down ? -order : order;
 }

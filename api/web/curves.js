@@ -7,7 +7,7 @@ import { telling } from "./columns.js";
 import { padded, scale } from "./scales.js";
 
 const FIGURES = {
-  val_accuracy: { name: "validation accuracy", format: (v) => percent(v, 1), high: true },
+  val_accuracy: { name: "accuracy", format: (v) => percent(v, 1), high: true },
   val_loss: { name: "validation loss", format: figure, high: false },
   train_loss: { name: "training loss", format: figure, high: false },
 };
@@ -32,13 +32,19 @@ export function curves({ record, chosen, open, signal }) {
     onleave: () => point(null),
     onpick: () => near !== null && open(near),
   });
-  const select = h("select", { "aria-label": "What the curves show", onchange: () => ((figureName = select.value), drawn.redraw()) },
-    Object.entries(FIGURES).map(([value, { name }]) => h("option", { value }, name)));
+  const select = h(
+    "select",
+    { "aria-label": "What the curves show", onchange: () => ((figureName = select.value), drawn.redraw()) },
+    Object.entries(FIGURES).map(([value, { name }]) => h("option", { value }, name)),
+  );
 
   function paint(context, size, colours) {
     const { name, format, high } = FIGURES[figureName];
     const lines = [...record.curves].map(([number, curve]) => ({ number, curve, trial: record.trials.get(number) }));
-    const domain = telling(lines.flatMap(({ curve }) => curve.map((at) => at[figureName])).filter((v) => v !== null), high);
+    const domain = telling(
+      lines.flatMap(({ curve }) => curve.map((at) => at[figureName])).filter((v) => v !== null),
+      high,
+    );
     if (!domain) return void ((scales = null), drawn.nothing("No epoch has been measured yet."));
     const { x: acrossRange, y: upRange } = inside(size);
     const x = scale([0, Math.max(1, ...lines.map(({ curve }) => curve.at(-1).epoch))], acrossRange);
@@ -54,7 +60,17 @@ export function curves({ record, chosen, open, signal }) {
     const { x, y, lines } = scales;
     const { name, format } = FIGURES[figureName];
     if (near === null) return drawn.say(told(lines));
-    clipped(context, x, y, () => stroke(context, lines.filter(({ number }) => number === near), x, y, ink, 2.5, 1));
+    clipped(context, x, y, () =>
+      stroke(
+        context,
+        lines.filter(({ number }) => number === near),
+        x,
+        y,
+        ink,
+        2.5,
+        1,
+      ),
+    );
     drawn.say(toldOf(near, name, format));
   }
 
@@ -63,18 +79,29 @@ export function curves({ record, chosen, open, signal }) {
     const groups = { back: [], pruned: [], front: [] };
     for (const line of lines) {
       if (line.number === best) continue;
-      groups[line.trial && !chosen(line.trial) ? "back" : line.trial?.state === "pruned" ? "pruned" : "front"].push(line);
+      groups[line.trial && !chosen(line.trial) ? "back" : line.trial?.state === "pruned" ? "pruned" : "front"].push(
+        line,
+      );
     }
     const thin = Math.max(0.12, Math.min(1, 60 / lines.length)); // a thousand lines are to show where they are dense
     stroke(context, groups.back, x, y, colours.mark_faded, 1, 0.25 * thin);
     stroke(context, groups.pruned, x, y, colours.mark_faded, 1, 0.6 * thin);
     stroke(context, groups.front, x, y, colours.mark, 1.25, 0.85 * thin);
-    stroke(context, lines.filter(({ number }) => number === best), x, y, colours.mark_2, 2.5, 1);
+    stroke(
+      context,
+      lines.filter(({ number }) => number === best),
+      x,
+      y,
+      colours.mark_2,
+      2.5,
+      1,
+    );
   }
 
   /** The lines of a group, some of them as one path: that is quick, and where many lie they still add up. */
   function stroke(context, lines, x, y, colour, width, alpha) {
-    for (let at = 0; at < lines.length; at += TOGETHER) strokeSome(context, lines.slice(at, at + TOGETHER), x, y, colour, width, alpha);
+    for (let at = 0; at < lines.length; at += TOGETHER)
+      strokeSome(context, lines.slice(at, at + TOGETHER), x, y, colour, width, alpha);
   }
 
   function strokeSome(context, lines, x, y, colour, width, alpha) {
@@ -126,7 +153,15 @@ export function curves({ record, chosen, open, signal }) {
     return `Trial ${number}, ${record.trials.get(number)?.state ?? "running"}: ${name} ${format(last[figureName])} after ${figure(last.epoch)} epochs.`;
   }
 
-  return { element: h("div", {}, h("div", { class: "row spread" }, h("h2", {}, "Learning curves"), h("span", { class: "narrow" }, select)), drawn.element), redraw: drawn.redraw };
+  return {
+    element: h(
+      "div",
+      {},
+      h("div", { class: "row spread" }, h("h2", {}, "Learning curves"), h("span", { class: "narrow" }, select)),
+      drawn.element,
+    ),
+    redraw: drawn.redraw,
+  };
 }
 
 /** Draw inside the frame of a plot only. */

@@ -22,7 +22,9 @@ function build(element, attributes = {}, children) {
 
 /** Put these children in place of all others. */
 export function fill(element, ...children) {
-  element.replaceChildren(...children.flat(2).filter((child) => child !== null && child !== undefined && child !== false));
+  element.replaceChildren(
+    ...children.flat(2).filter((child) => child !== null && child !== undefined && child !== false),
+  );
   return element;
 }
 
@@ -36,7 +38,8 @@ export function announce(words) {
   text(document.getElementById("live"), words);
 }
 
-export const busy = (words = "Loading …") => h("p", { class: "busy", role: "status" }, h("span", { class: "spinner" }), words);
+export const busy = (words = "Loading …") =>
+  h("p", { class: "busy", role: "status" }, h("span", { class: "spinner" }), words);
 
 /** That there is nothing yet, and what to do about it. */
 export const empty = (title, ...more) => h("div", { class: "empty" }, h("p", { class: "empty-title" }, title), ...more);
@@ -88,7 +91,8 @@ export function eachFrame(work) {
 }
 
 /** Resolves when the next frame is about to be drawn, or soon where the page is not seen. */
-export const nextFrame = () => new Promise((resolve) => (document.hidden ? setTimeout(resolve, 50) : requestAnimationFrame(resolve)));
+export const nextFrame = () =>
+  new Promise((resolve) => (document.hidden ? setTimeout(resolve, 50) : requestAnimationFrame(resolve)));
 
 /** A colour or other token of the style sheet, for what is drawn on a canvas. */
 export const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();

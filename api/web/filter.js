@@ -1,8 +1,12 @@
 // The words by which trials are filtered: "> 0.98", "learning_rate <= 1e-3, optimizer = sgd", "pruned".
 
 const COMPARE = {
-  "<": (a, b) => a < b, "<=": (a, b) => a <= b, ">": (a, b) => a > b, ">=": (a, b) => a >= b,
-  "=": (a, b) => a === b, "!=": (a, b) => a !== b,
+  "<": (a, b) => a < b,
+  "<=": (a, b) => a <= b,
+  ">": (a, b) => a > b,
+  ">=": (a, b) => a >= b,
+  "=": (a, b) => a === b,
+  "!=": (a, b) => a !== b,
 };
 const TERM = /^([A-Za-z_][\w.]*)?\s*(<=|>=|!=|<|>|=)\s*(\S.*)$/;
 
@@ -13,7 +17,10 @@ const TERM = /^([A-Za-z_][\w.]*)?\s*(<=|>=|!=|<|>|=)\s*(\S.*)$/;
  * A term without a comparison is looked for in the state.
  */
 export function predicate(words, columns, objective) {
-  const terms = words.split(",").map((term) => term.trim()).filter(Boolean);
+  const terms = words
+    .split(",")
+    .map((term) => term.trim())
+    .filter(Boolean);
   const tests = terms.map((term) => testOf(term, columns, objective));
   return (trial) => tests.every((test) => test(trial));
 }
@@ -24,7 +31,11 @@ function testOf(term, columns, objective) {
   const [, name = objective, sign, wanted] = found;
   const read = columns[name] ?? columns[Object.keys(columns).find((known) => known.startsWith(name))];
   if (!read) throw new Error(`there is no column “${name}”; there are: ${Object.keys(columns).join(", ")}`);
-  const value = /%$/.test(wanted) ? Number(wanted.slice(0, -1)) / 100 : isNaN(wanted) ? wanted.replaceAll(/["']/g, "").trim() : Number(wanted);
+  const value = /%$/.test(wanted)
+    ? Number(wanted.slice(0, -1)) / 100
+    : isNaN(wanted)
+      ? wanted.replaceAll(/["']/g, "").trim()
+      : Number(wanted);
   return (trial) => {
     const has = read(trial);
     return has !== null && has !== undefined && COMPARE[sign](typeof value === "string" ? String(has) : has, value);
@@ -33,6 +44,7 @@ function testOf(term, columns, objective) {
 
 function stateTest(term) {
   const wanted = term.toLowerCase().replaceAll(" ", "_");
-  if (!/^[a-z_]+$/.test(wanted)) throw new Error(`“${term}” is no comparison; try “> 0.98”, “learning_rate < 0.01” or “pruned”`);
+  if (!/^[a-z_]+$/.test(wanted))
+    throw new Error(`“${term}” is no comparison; try “> 0.98”, “learning_rate < 0.01” or “pruned”`);
   return (trial) => trial.state.includes(wanted);
 }

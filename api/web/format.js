@@ -3,7 +3,8 @@
 const DASH = "–";
 
 /** A share as per cent: 0.98765 → "98.77 %". */
-export const percent = (share, digits = 2) => (share === null || share === undefined ? DASH : `${(share * 100).toFixed(digits)} %`);
+export const percent = (share, digits = 2) =>
+  share === null || share === undefined ? DASH : `${(share * 100).toFixed(digits)} %`;
 
 /** A number with at most `digits` significant ones: 0.000123456 → "0.0001235", 1234567 → "1,234,567". */
 export function figure(value, digits = 4) {
@@ -18,7 +19,11 @@ export function figure(value, digits = 4) {
 export function plain(value) {
   if (value === null || value === undefined) return DASH;
   if (typeof value === "number") return figure(value);
-  return Array.isArray(value) ? value.map(plain).join(", ") : typeof value === "object" ? JSON.stringify(value) : String(value);
+  return Array.isArray(value)
+    ? value.map(plain).join(", ")
+    : typeof value === "object"
+      ? JSON.stringify(value)
+      : String(value);
 }
 
 /** A time span in seconds: 4.2 → "4.2 s", 184 → "3 min 4 s", 7,300 → "2 h 2 min". */
@@ -32,7 +37,13 @@ export function duration(seconds) {
   return `${Math.floor(whole / 86400)} d ${Math.floor((whole % 86400) / 3600)} h`;
 }
 
-const SPANS = [["year", 31536000], ["month", 2592000], ["day", 86400], ["hour", 3600], ["minute", 60]];
+const SPANS = [
+  ["year", 31536000],
+  ["month", 2592000],
+  ["day", 86400],
+  ["hour", 3600],
+  ["minute", 60],
+];
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 
 /** How long ago an instant was: "3 minutes ago". */
@@ -44,7 +55,8 @@ export function ago(instant) {
 }
 
 /** An instant in this computer's zone. */
-export const instant = (at) => (at ? new Date(at).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "medium" }) : DASH);
+export const instant = (at) =>
+  at ? new Date(at).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "medium" }) : DASH;
 
 /** "stopped_early" → "stopped early". */
 export const words = (name) => (name ?? DASH).replaceAll("_", " ");

@@ -23,7 +23,8 @@ export function typeOf(schema) {
  */
 export function inputFor(schema, value, onvalue, attributes = {}) {
   const type = typeOf(schema);
-  if (type === "enum" || type === "boolean") return choice(type === "enum" ? strict(schema).enum : [true, false], schema, value, onvalue, attributes);
+  if (type === "enum" || type === "boolean")
+    return choice(type === "enum" ? strict(schema).enum : [true, false], schema, value, onvalue, attributes);
   const { minimum, maximum } = strict(schema);
   const number = type === "integer" || type === "number";
   const input = h("input", {
@@ -43,9 +44,12 @@ export function inputFor(schema, value, onvalue, attributes = {}) {
 function choice(options, schema, value, onvalue, attributes) {
   const known = "default" in schema && schema.default !== null;
   const empty = known ? `${schema.default} (default)` : "–";
-  const select = h("select", { ...attributes, onchange: () => onvalue(select.value === "" ? undefined : JSON.parse(select.value)) },
+  const select = h(
+    "select",
+    { ...attributes, onchange: () => onvalue(select.value === "" ? undefined : JSON.parse(select.value)) },
     !attributes.required && h("option", { value: "" }, empty),
-    options.map((option) => h("option", { value: JSON.stringify(option), selected: option === value }, String(option))));
+    options.map((option) => h("option", { value: JSON.stringify(option), selected: option === value }, String(option))),
+  );
   return select;
 }
 
@@ -64,7 +68,12 @@ export function read(words, type) {
 }
 
 /** Values parted by commas. */
-export const list = (text) => text.split(",").map((part) => part.trim()).filter(Boolean).map((part) => scalar(part, false));
+export const list = (text) =>
+  text
+    .split(",")
+    .map((part) => part.trim())
+    .filter(Boolean)
+    .map((part) => scalar(part, false));
 
 function scalar(text, json) {
   const number = Number(text);

@@ -1,18 +1,18 @@
 // A job, live: its trials and their curves as they come, by the event stream.
 
 import { analysis } from "./analysis.js";
-import { buttons } from "./actions.js";
 import { columnsOf, objectiveOf } from "./columns.js";
 import { curves } from "./curves.js";
-import { announce, fill, h, nextFrame, text } from "./dom.js";
+import { fill, h, nextFrame, text } from "./dom.js";
 import { predicate } from "./filter.js";
-import { count, duration, figure, instant, words } from "./format.js";
+import { count, figure, instant } from "./format.js";
+import { headOf } from "./jobhead.js";
 import { parallel } from "./parallel.js";
 import { pareto } from "./pareto.js";
 import { plots } from "./plots.js";
 import { recordOf } from "./record.js";
 import { rewrite, to } from "./router.js";
-import { badge, ended, isOver, progressOf, secondsLeft, titleOf } from "./states.js";
+import { badge, titleOf } from "./states.js";
 import { trialTable } from "./trials.js";
 
 const EASY = 5000; // points of curves up to which everything is drawn at every change
@@ -30,15 +30,23 @@ export async function show(root, { id, filter = "" }, signal) {
   if (kind === "tune") parts.push(parallel(shared), pareto(shared));
   const [drawnCurves, table, lines, scatter] = parts;
   const found = kind === "tune" ? analysis({ record, signal }) : null;
-  fill(root, head.element,
+  fill(
+    root,
+    head.element,
     kind === "predict" && resultOf(record.job),
     kind === "tune" && filtering.element,
     drawnCurves && [card(drawnCurves), h("section", { class: "card" }, h("h2", {}, "Trials"), table.element)],
-    found && [card(lines), h("div", { class: "grid wide" }, card(scatter), found.importances), found.correlation, plots({ record, signal })],
-    more(record));
+    found && [
+      card(lines),
+      h("div", { class: "grid wide" }, card(scatter), found.importances),
+      found.correlation,
+      plots({ record, signal }),
+    ],
+    more(record),
+  );
   const whole = async () => {
     head.update();
-    for (const part of parts) part.redraw(), await nextFrame(); // one a frame: all at once would be felt
+    for (const part of parts) (part.redraw(), await nextFrame()); // one a frame: all at once would be felt
     found?.look();
   };
   const redraw = calmly(whole, () => (record.points > EASY ? CALM : 0));
@@ -57,76 +65,23 @@ function calmly(work, pause) {
   };
 }
 
-/** Title, state, actions and the figures that matter. */
-function headOf(record, redraw) {
-  const state = h("span");
-  const live = h("span", { class: "live small muted", role: "status" });
-  const actions = h("div", { class: "row" });
-  const told = h("div");
-  const bar = h("progress", { max: 1, "aria-label": "Progress" });
-  const facts = h("dl", { class: "facts" });
-  const element = h("div", { class: "view" },
-    h("nav", { "aria-label": "Where you are", class: "small" }, h("a", { href: "#/jobs" }, "Jobs"), " / ", h("code", {}, record.id)),
-    h("div", { class: "head" }, h("div", { class: "titled" }, h("h1", {}, titleOf(record.job)), state, live), actions),
-    told, h("section", { class: "card view", "aria-label": "Where it stands" }, bar, facts));
-  let known = "";
-  let before = record.job.state;
-  const changed = (job) => ((record.job = job), redraw());
-
-  function update() {
-    const { job } = record;
-    const epochs = epochsOf(record);
-    const progress = progressOf(job, epochs);
-    progress === null && job.state === "running" ? bar.removeAttribute("value") : (bar.value = progress ?? 0);
-    const fresh = h("dl", {}, factsOf(job, epochs).map(([term, value]) => h("div", {}, h("dt", {}, term), h("dd", {}, value))));
-    if (fresh.innerHTML !== facts.innerHTML) fill(facts, ...fresh.children); // or a link would lose the focus
-    if (job.state !== before) announce(`The job is ${words(job.state)}`);
-    before = job.state;
-    const now = `${job.state} ${job.trial_limit} ${job.seconds_limit} ${job.error}`;
-    if (now === known) return;
-    known = now;
-    fill(state, badge(job.state));
-    fill(told, job.error ? h("p", { class: "failure" }, job.error) : []);
-    fill(actions, buttons(job, changed, (problem) => fill(told, problem)));
-  }
-
-  return {
-    element,
-    update,
-    stream: (name) => text(live, { open: isOver(record.job) ? "" : "● live", waiting: "○ reconnecting …", ended: "" }[name]),
-    failed: (error) => fill(told, h("p", { class: "failure", role: "alert" }, error.message)),
-  };
-}
-
-/** How many epochs a training has had. */
-const epochsOf = ({ job, trials }) => (job.kind === "train" ? (trials.get(0)?.epochs_run ?? 0) : 0);
-
-function factsOf(job, epochs) {
-  const { format } = objectiveOf(job);
-  const limit = job.trial_limit >= 100000 ? "" : ` of ${job.trial_limit.toLocaleString("en")}`;
-  const left = secondsLeft(job, epochs);
-  return [
-    job.kind === "tune" && ["Trials", `${ended(job).toLocaleString("en")}${limit}`],
-    job.kind === "train" && ["Epochs", `${figure(epochs)} of at most ${job.spec.budget.epochs}`],
-    job.kind === "tune" && job.trials.running > 0 && ["Running", job.trials.running],
-    job.trials.pruned && ["Pruned", job.trials.pruned.toLocaleString("en")],
-    job.best && [`Best ${objectiveOf(job).label}`, [format(job.best.value), " ", h("a", { class: "small", href: to("jobs", job.id, "trials", job.best.trial) }, `trial ${job.best.trial}`)]],
-    ["Time worked", duration(job.active_seconds)],
-    left !== null && ["Time left", `about ${duration(left)}`],
-    job.lanes && ["Lanes", job.lanes],
-    job.version && ["Published as", h("a", { href: to("models", job.version.model, job.version.version) }, `${job.version.model} ${job.version.version}`)],
-    job.stop_reason && ["Ended by", words(job.stop_reason)],
-  ].filter(Boolean);
-}
-
 /** A line of words that choose trials, everywhere on the page. */
 function filterOf(record, begun, redraw) {
   let test = () => true;
   const error = h("p", { class: "error", id: "filter-error", role: "alert" });
-  const input = h("input", { type: "search", id: "filter", value: begun, placeholder: "> 0.98", "aria-describedby": "filter-hint filter-error", oninput: () => (read(), redraw()) });
+  const input = h("input", {
+    type: "search",
+    id: "filter",
+    value: begun,
+    placeholder: "> 0.98",
+    "aria-describedby": "filter-hint filter-error",
+    oninput: () => (read(), redraw()),
+  });
 
   function read() {
-    const columns = Object.fromEntries(columnsOf(record.job, [...record.trials.values()]).map(({ name, read }) => [name, read]));
+    const columns = Object.fromEntries(
+      columnsOf(record.job, [...record.trials.values()]).map(({ name, read }) => [name, read]),
+    );
     try {
       test = predicate(input.value, columns, objectiveOf(record.job).name);
       text(error, "");
@@ -139,8 +94,22 @@ function filterOf(record, begun, redraw) {
   }
 
   read();
-  const element = h("div", { class: "field filter" }, h("label", { for: "filter" }, "Filter the trials"), input,
-    h("p", { class: "hint", id: "filter-hint" }, "such as ", h("code", {}, "> 0.98"), ", ", h("code", {}, "learning_rate < 0.01, pruned"), "; the charts fade what is filtered away"), error);
+  const element = h(
+    "div",
+    { class: "field filter" },
+    h("label", { for: "filter" }, "Filter the trials"),
+    input,
+    h(
+      "p",
+      { class: "hint", id: "filter-hint" },
+      "such as ",
+      h("code", {}, "> 0.98"),
+      ", ",
+      h("code", {}, "learning_rate < 0.01, pruned"),
+      "; the charts fade what is filtered away",
+    ),
+    error,
+  );
   return { element, chosen: (trial) => test(trial) };
 }
 
@@ -148,20 +117,65 @@ function filterOf(record, begun, redraw) {
 function resultOf(job) {
   if (!job.result) return h("p", { class: "notice" }, "The result is shown when the job has completed.");
   const { images, unusable, abstained, accuracy } = job.result;
-  const facts = [["Images", figure(images)], ["Unusable", figure(unusable)], ["Abstained", figure(abstained)], ["Accuracy", accuracy === null ? "–" : objectiveOf(job).format(accuracy)]];
-  return h("section", { class: "card" }, h("h2", {}, "Result"),
-    h("dl", { class: "facts" }, facts.map(([term, value]) => h("div", {}, h("dt", {}, term), h("dd", {}, value)))),
-    h("p", {}, h("a", { href: `/jobs/${job.id}/predictions` }, "What each image shows")));
+  const facts = [
+    ["Images", figure(images)],
+    ["Unusable", figure(unusable)],
+    ["Abstained", figure(abstained)],
+    ["Accuracy", accuracy === null ? "–" : objectiveOf(job).format(accuracy)],
+  ];
+  return h(
+    "section",
+    { class: "card" },
+    h("h2", {}, "Result"),
+    h(
+      "dl",
+      { class: "facts" },
+      facts.map(([term, value]) => h("div", {}, h("dt", {}, term), h("dd", {}, value))),
+    ),
+    h("p", {}, h("a", { href: `/jobs/${job.id}/predictions` }, "What each image shows")),
+  );
 }
 
 /** Files, specification and history. */
 function more(record) {
   const history = h("ol", { class: "history" });
-  const draw = () => fill(history, record.job.history.map(({ state, detail, by, at }) =>
-    h("li", {}, h("span", { class: "muted small" }, instant(at)), " ", badge(state), detail ? ` ${detail}` : "", by ? h("span", { class: "muted small" }, ` by ${by}`) : "")));
+  const draw = () =>
+    fill(
+      history,
+      record.job.history.map(({ state, detail, by, at }) =>
+        h(
+          "li",
+          {},
+          h("span", { class: "muted small" }, instant(at)),
+          " ",
+          badge(state),
+          detail ? ` ${detail}` : "",
+          by ? h("span", { class: "muted small" }, ` by ${by}`) : "",
+        ),
+      ),
+    );
   draw();
-  return h("section", { class: "card view" }, h("h2", {}, "Files, specification and history"),
-    h("p", { class: "row" }, h("a", { href: `/jobs/${record.id}/report` }, "Report"), h("a", { href: `#/jobs/new?from=${record.id}` }, "Another job like this one")),
-    h("details", {}, h("summary", {}, "Specification"), h("pre", { tabindex: 0 }, JSON.stringify(record.job.spec, null, 2))),
-    h("details", { ontoggle: draw }, h("summary", {}, `History: ${count(record.job.history.length, "change")}`), history));
+  return h(
+    "section",
+    { class: "card view" },
+    h("h2", {}, "Files, specification and history"),
+    h(
+      "p",
+      { class: "row" },
+      h("a", { href: `/jobs/${record.id}/report` }, "Report"),
+      h("a", { href: `#/jobs/new?from=${record.id}` }, "Another job like this one"),
+    ),
+    h(
+      "details",
+      {},
+      h("summary", {}, "Specification"),
+      h("pre", { tabindex: 0 }, JSON.stringify(record.job.spec, null, 2)),
+    ),
+    h(
+      "details",
+      { ontoggle: draw },
+      h("summary", {}, `History: ${count(record.job.history.length, "change")}`),
+      history,
+    ),
+  );
 }

@@ -28,9 +28,13 @@ export async function show(root, params, signal) {
 
   function draw(jobs) {
     const kept = new Set(jobs.map((job) => job.id));
-    for (const [id, row] of rows) if (!kept.has(id)) row.element.remove(), rows.delete(id);
+    for (const [id, row] of rows) if (!kept.has(id)) (row.element.remove(), rows.delete(id));
     jobs.forEach((job, at) => {
-      if (!rows.has(job.id)) rows.set(job.id, rowOf(job, look, (problem) => fill(told, problem)));
+      if (!rows.has(job.id))
+        rows.set(
+          job.id,
+          rowOf(job, look, (problem) => fill(told, problem)),
+        );
       const { element, update } = rows.get(job.id);
       update(job);
       if (list.children[at] !== element) list.insertBefore(element, list.children[at] ?? null);
@@ -39,21 +43,48 @@ export async function show(root, params, signal) {
   }
 
   const nothing = h("div");
-  const choice = h("select", { id: "state", onchange: () => ((state = choice.value), rewrite({ state }), look().catch((e) => fill(told, failure(e)))) },
-    h("option", { value: "" }, "all"), STATES.map((name) => h("option", { value: name, selected: name === state }, name)));
-  fill(root,
-    h("div", { class: "head" }, h("h1", {}, "Jobs"),
+  const choice = h(
+    "select",
+    {
+      id: "state",
+      onchange: () => ((state = choice.value), rewrite({ state }), look().catch((e) => fill(told, failure(e)))),
+    },
+    h("option", { value: "" }, "all"),
+    STATES.map((name) => h("option", { value: name, selected: name === state }, name)),
+  );
+  fill(
+    root,
+    h(
+      "div",
+      { class: "head" },
+      h("h1", {}, "Jobs"),
       h("div", { class: "row" }, h("label", { for: "state" }, "State"), h("span", { class: "narrow" }, choice)),
-      h("a", { class: "button primary", href: "#/jobs/new" }, "New job")),
-    told, nothing, list, h("div", { class: "row" }, more));
+      h("a", { class: "button primary", href: "#/jobs/new" }, "New job"),
+    ),
+    told,
+    nothing,
+    list,
+    h("div", { class: "row" }, more),
+  );
   await look();
-  poll(look, EVERY, signal).catch((error) => signal.aborted || fill(told, failure(error, () => location.reload())));
+  poll(look, EVERY, signal).catch(
+    (error) =>
+      signal.aborted ||
+      fill(
+        told,
+        failure(error, () => location.reload()),
+      ),
+  );
 }
 
-const noJobs = (state) => state
-  ? empty(`No job is ${state}.`)
-  : empty("No jobs yet.", h("p", {}, "A job searches the hyper-parameters of a network, or trains one with fixed ones."),
-      h("p", {}, h("a", { class: "button primary", href: "#/jobs/new" }, "Post the first one")));
+const noJobs = (state) =>
+  state
+    ? empty(`No job is ${state}.`)
+    : empty(
+        "No jobs yet.",
+        h("p", {}, "A job searches the hyper-parameters of a network, or trains one with fixed ones."),
+        h("p", {}, h("a", { class: "button primary", href: "#/jobs/new" }, "Post the first one")),
+      );
 
 /** A row that changes in place, so that focus and selection stay where they are. */
 function rowOf(job, look, failed) {
@@ -64,13 +95,27 @@ function rowOf(job, look, failed) {
   const left = h("dd");
   const leftTerm = h("dt");
   const actions = h("div", { class: "row actions-of" });
-  const element = h("li", { class: "card job" },
-    h("div", { class: "job-name" },
+  const element = h(
+    "li",
+    { class: "card job" },
+    h(
+      "div",
+      { class: "job-name" },
       h("h2", {}, h("a", { href: jobAddress(job) }, titleOf(job))),
-      h("p", { class: "small muted" }, h("code", {}, job.id), " · ", h("time", { datetime: job.created_at, title: instant(job.created_at) }, ago(job.created_at)), " ", state)),
+      h(
+        "p",
+        { class: "small muted" },
+        h("code", {}, job.id),
+        " · ",
+        h("time", { datetime: job.created_at, title: instant(job.created_at) }, ago(job.created_at)),
+        " ",
+        state,
+      ),
+    ),
     h("div", { class: "job-progress" }, bar, told),
     h("dl", { class: "facts plain" }, h("div", {}, h("dt", {}, "Best so far"), best), h("div", {}, leftTerm, left)),
-    actions);
+    actions,
+  );
   let known = "";
   return {
     element,
@@ -82,7 +127,14 @@ function rowOf(job, look, failed) {
       text(told, progressInWords(now));
       fill(best, now.best ? [objective(now), h("span", { class: "muted small" }, ` trial ${now.best.trial}`)] : "–");
       text(leftTerm, isOver(now) ? "Took" : "Time left");
-      text(left, isOver(now) ? duration(now.active_seconds) : secondsLeft(now) === null ? "–" : `about ${duration(secondsLeft(now))}`);
+      text(
+        left,
+        isOver(now)
+          ? duration(now.active_seconds)
+          : secondsLeft(now) === null
+            ? "–"
+            : `about ${duration(secondsLeft(now))}`,
+      );
       if (known === `${now.state} ${now.trial_limit} ${now.seconds_limit}`) return;
       known = `${now.state} ${now.trial_limit} ${now.seconds_limit}`;
       fill(state, badge(now.state));
@@ -92,7 +144,8 @@ function rowOf(job, look, failed) {
 }
 
 /** An accuracy as per cent, a loss as it is. */
-const objective = ({ objective, best }) => (objective === "val_loss" ? `loss ${figure(best.value)}` : percent(best.value));
+const objective = ({ objective, best }) =>
+  objective === "val_loss" ? `loss ${figure(best.value)}` : percent(best.value);
 
 function progressInWords(job) {
   if (job.error) return job.error;
@@ -100,5 +153,11 @@ function progressInWords(job) {
   const limit = job.trial_limit >= 100000 ? "" : ` of ${job.trial_limit.toLocaleString("en")}`;
   const pruned = job.trials.pruned ? `, ${job.trials.pruned.toLocaleString("en")} pruned` : "";
   const running = job.trials.running ? `, ${job.trials.running} running` : "";
-  return job.kind === "train" ? (job.trials.running ? "training" : job.state === "completed" ? "trained" : words(job.state)) : `${count(ended(job), "trial")}${limit}${pruned}${running}`;
+  return job.kind === "train"
+    ? job.trials.running
+      ? "training"
+      : job.state === "completed"
+        ? "trained"
+        : words(job.state)
+    : `${count(ended(job), "trial")}${limit}${pruned}${running}`;
 }

@@ -12,20 +12,30 @@ const [TOP, BOTTOM] = [34, 16];
 
 /** The lines of a record's trials. `chosen(trial)` says which are in the foreground. Beside the element: `redraw()`. */
 export function parallel({ record, chosen, signal }) {
-  const drawn = plot({ label: "Parallel coordinates of hyper-parameters and the objective", height: 300, signal, paint });
+  const drawn = plot({
+    label: "Parallel coordinates of hyper-parameters and the objective",
+    height: 300,
+    signal,
+    paint,
+  });
 
   function paint(context, size, colours) {
     const { read } = objectiveOf(record.job);
     const trials = [...record.trials.values()].filter((trial) => trial.params && read(trial) !== null);
     const axes = axesOf(record.job, trials);
-    if (trials.length < 2 || axes.length < 2) return drawn.nothing("There is something to see once two trials have been measured.");
+    if (trials.length < 2 || axes.length < 2)
+      return drawn.nothing("There is something to see once two trials have been measured.");
     drawn.canvas.style.minWidth = `${axes.length * ROOM}px`; // where that is more than there is, the figure scrolls
     axes.forEach((axis, i) => place(axis, i, axes.length, size));
-    const order = trials.map((trial) => ({ trial, share: axes.at(-1).share(read(trial)) })).sort((a, b) => a.share - b.share);
+    const order = trials
+      .map((trial) => ({ trial, share: axes.at(-1).share(read(trial)) }))
+      .sort((a, b) => a.share - b.share);
     const thin = Math.max(0.25, Math.min(1, 100 / order.length));
     for (const { trial, share } of order) line(context, axes, trial, chosen(trial) ? share : null, thin, colours);
     axes.forEach((axis, i) => name(context, axis, i, axes.length, colours));
-    drawn.say(`${order.length} trials; the better one's objective, the stronger its line. Filter the trials to see where the good ones lie.`);
+    drawn.say(
+      `${order.length} trials; the better one's objective, the stronger its line. Filter the trials to see where the good ones lie.`,
+    );
   }
 
   drawn.element.tabIndex = 0;
@@ -98,8 +108,11 @@ function name(context, axis, i, n, { muted, ink, edge, surface }) {
   context.fillText(axis.label, edgeX, i % 2 && n > 4 ? 26 : 12);
   context.fillStyle = muted;
   context.textAlign = i === n - 1 ? "left" : "right";
-  const marks = axis.choices ? axis.choices.map((label, at) => [label, at]) : ticks(axis.scale, 4).map((value) => [axis.format(value), value]);
-  for (const [label, at] of marks) label_(context, label, axis.x + (i === n - 1 ? 6 : -6), axis.scale(at) + 4, surface, muted);
+  const marks = axis.choices
+    ? axis.choices.map((label, at) => [label, at])
+    : ticks(axis.scale, 4).map((value) => [axis.format(value), value]);
+  for (const [label, at] of marks)
+    label_(context, label, axis.x + (i === n - 1 ? 6 : -6), axis.scale(at) + 4, surface, muted);
 }
 
 /** A label that can be read on top of lines. */

@@ -13,7 +13,16 @@ export function pareto({ record, chosen, open, signal }) {
   let near = null;
   let places = [];
   let words = "";
-  const drawn = plot({ label: "Objective against time of each trial; the table of trials has the same figures", height: 300, signal, paint, over, onmove, onleave: () => onmove(-99, -99), onpick: () => near && open(near.trial.number) });
+  const drawn = plot({
+    label: "Objective against time of each trial; the table of trials has the same figures",
+    height: 300,
+    signal,
+    paint,
+    over,
+    onmove,
+    onleave: () => onmove(-99, -99),
+    onpick: () => near && open(near.trial.number),
+  });
 
   function paint(context, size, colours) {
     const objective = objectiveOf(record.job);
@@ -31,7 +40,11 @@ export function pareto({ record, chosen, open, signal }) {
     places = trials.map((trial) => ({ trial, x: x(trial.seconds), y: clamp(y(objective.read(trial))) }));
     for (const place of places) dot(context, place, colours);
     const best = frontOf(trials, objective);
-    front(context, best.map((trial) => places.find((place) => place.trial === trial)), colours);
+    front(
+      context,
+      best.map((trial) => places.find((place) => place.trial === trial)),
+      colours,
+    );
     words = `${count(best.length, "trial")} of ${trials.length} on the front: none is better in less time.`;
   }
 
@@ -41,7 +54,9 @@ export function pareto({ record, chosen, open, signal }) {
     const { format, read } = objectiveOf(record.job);
     context.fillStyle = ink;
     circle(context, near, 6);
-    drawn.say(`Trial ${near.trial.number}, ${near.trial.state}: ${format(read(near.trial))} in ${duration(near.trial.seconds)}.`);
+    drawn.say(
+      `Trial ${near.trial.number}, ${near.trial.state}: ${format(read(near.trial))} in ${duration(near.trial.seconds)}.`,
+    );
   }
 
   function dot(context, place, { mark, mark_faded }) {
@@ -54,17 +69,27 @@ export function pareto({ record, chosen, open, signal }) {
 
   function onmove(px, py) {
     const was = near;
-    const found = places.map((place) => [Math.hypot(place.x - px, place.y - py), place]).filter(([away]) => away < REACH);
+    const found = places
+      .map((place) => [Math.hypot(place.x - px, place.y - py), place])
+      .filter(([away]) => away < REACH);
     near = found.sort(([a], [b]) => a - b)[0]?.[1] ?? null;
     drawn.canvas.style.cursor = near ? "pointer" : "";
     if (near !== was) drawn.again();
   }
 
-  return { element: h("div", {}, h("h2", {}, objectiveOf(record.job).high ? "Accuracy against time" : "Loss against time"), drawn.element), redraw: drawn.redraw };
+  return {
+    element: h(
+      "div",
+      {},
+      h("h2", {}, objectiveOf(record.job).high ? "Accuracy against time" : "Loss against time"),
+      drawn.element,
+    ),
+    redraw: drawn.redraw,
+  };
 }
 
 /** The trials that no other beats in objective and time, the quickest first. */
-export function frontOf(trials, { read, better }) {
+function frontOf(trials, { read, better }) {
   const front = [];
   for (const trial of trials.toSorted((a, b) => a.seconds - b.seconds)) {
     if (!front.length || better(read(trial), read(front.at(-1)))) front.push(trial);
@@ -78,7 +103,7 @@ function front(context, places, { mark_2 }) {
   context.lineWidth = 2;
   context.beginPath();
   places.forEach(({ x, y }, i) => {
-    if (i) context.lineTo(x, places[i - 1].y), context.lineTo(x, y);
+    if (i) (context.lineTo(x, places[i - 1].y), context.lineTo(x, y));
     else context.moveTo(x, y);
   });
   context.stroke();

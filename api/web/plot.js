@@ -4,7 +4,7 @@ import { eachFrame, h, text, token } from "./dom.js";
 import { figure } from "./format.js";
 import { ticks } from "./scales.js";
 
-export const MARGIN = { top: 14, right: 16, bottom: 34, left: 58 };
+const MARGIN = { top: 14, right: 16, bottom: 34, left: 58 };
 
 /**
  * A canvas in a <figure> whose caption says in words what it shows. `paint(context, size, colours)` draws what the trials
@@ -33,7 +33,9 @@ export function plot({ label, height = 300, paint, over = () => {}, signal, onmo
   });
   const redraw = () => ((stale = true), draw());
   const resized = new ResizeObserver(redraw);
-  const watched = new IntersectionObserver(([{ isIntersecting }]) => ((seen = isIntersecting), draw()), { rootMargin: "200px" });
+  const watched = new IntersectionObserver(([{ isIntersecting }]) => ((seen = isIntersecting), draw()), {
+    rootMargin: "200px",
+  });
   addEventListener("theme", redraw, { signal });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw, { signal });
   signal.addEventListener("abort", () => (resized.disconnect(), watched.disconnect()));
@@ -67,15 +69,21 @@ function colours() {
 }
 
 /** Grid, ticks and names of both axes. */
-export function axes(context, x, y, { line, muted }, { labelX = "", labelY = "", formatX = figure, formatY = figure } = {}) {
+export function axes(
+  context,
+  x,
+  y,
+  { line, muted },
+  { labelX = "", labelY = "", formatX = figure, formatY = figure } = {},
+) {
   const [left, right] = x.range;
   const [bottom, top] = y.range;
   context.strokeStyle = line;
   context.fillStyle = muted;
   context.lineWidth = 1;
   context.beginPath();
-  for (const value of ticks(y)) context.moveTo(left, y(value)), context.lineTo(right, y(value));
-  for (const value of ticks(x)) context.moveTo(x(value), bottom), context.lineTo(x(value), top);
+  for (const value of ticks(y)) (context.moveTo(left, y(value)), context.lineTo(right, y(value)));
+  for (const value of ticks(x)) (context.moveTo(x(value), bottom), context.lineTo(x(value), top));
   context.stroke();
   context.textAlign = "right";
   for (const value of ticks(y)) context.fillText(formatY(value), left - 6, y(value) + 4);

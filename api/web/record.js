@@ -41,7 +41,13 @@ class Record {
     const { sequence, curves } = await get(`/jobs/${this.id}/curves`, { signal });
     this.last = sequence;
     for (const { number, epoch, train_loss, val_loss, val_accuracy, seconds } of curves) {
-      const points = epoch.map((at, i) => ({ epoch: at, train_loss: train_loss[i], val_loss: val_loss[i], val_accuracy: val_accuracy[i], seconds: seconds[i] }));
+      const points = epoch.map((at, i) => ({
+        epoch: at,
+        train_loss: train_loss[i],
+        val_loss: val_loss[i],
+        val_accuracy: val_accuracy[i],
+        seconds: seconds[i],
+      }));
       this.curves.set(number, points);
       this.points += points.length;
     }
@@ -76,7 +82,8 @@ class Record {
 
   #heardOfTrial({ number, state, at }) {
     const trial = this.trials.get(number);
-    const past = trial && (trial.state === state ? trial.params !== null : trial.finished_at !== null && at <= trial.finished_at);
+    const past =
+      trial && (trial.state === state ? trial.params !== null : trial.finished_at !== null && at <= trial.finished_at);
     if (!past) this.stale.add(number);
   }
 

@@ -63,7 +63,11 @@ async function show(main) {
     await view.show(root, { ...Object.fromEntries(new URLSearchParams(query)), ...found.params }, signal);
   } catch (error) {
     if (signal.aborted) return;
-    fill(root, h("h1", {}, found?.title ?? "Not found"), failure(error, () => show(main)));
+    fill(
+      root,
+      h("h1", {}, found?.title ?? "Not found"),
+      failure(error, () => show(main)),
+    );
   }
   if (signal.aborted) return;
   fill(main, root);
@@ -74,7 +78,7 @@ async function show(main) {
 function arrive(main) {
   const heading = main.querySelector("h1");
   announce(document.title);
-  if (!heading || document.activeElement === document.body && !arrive.before) {
+  if (!heading || (document.activeElement === document.body && !arrive.before)) {
     arrive.before = true;
     return;
   }

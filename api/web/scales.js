@@ -31,7 +31,9 @@ function decades(low, high, count) {
   const powers = Math.ceil(Math.log10(high) - 1e-9) - first + 1;
   const every = Math.max(1, Math.ceil(powers / count));
   const factors = powers <= count / 2 + 1 ? [1, 2, 5] : [1];
-  const all = Array.from({ length: Math.ceil(powers / every) }, (_, i) => factors.map((factor) => Number(`${factor}e${first + i * every}`)));
+  const all = Array.from({ length: Math.ceil(powers / every) }, (_, i) =>
+    factors.map((factor) => Number(`${factor}e${first + i * every}`)),
+  );
   return all.flat().filter((value) => value >= low * (1 - 1e-9) && value <= high * (1 + 1e-9));
 }
 

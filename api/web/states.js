@@ -4,17 +4,25 @@ import { h } from "./dom.js";
 import { words } from "./format.js";
 
 const KINDS = {
-  queued: "", running: "active", paused: "warn", stopping: "active", completed: "good", failed: "bad", cancelled: "",
-  pruned: "", stopped_early: "good", diverged: "warn",
+  queued: "",
+  running: "active",
+  paused: "warn",
+  stopping: "active",
+  completed: "good",
+  failed: "bad",
+  cancelled: "",
+  pruned: "",
+  stopped_early: "good",
+  diverged: "warn",
 };
-export const TRIAL_STATES = ["running", "completed", "stopped_early", "pruned", "diverged", "failed", "cancelled"];
 
 export const badge = (state) => h("span", { class: `badge ${KINDS[state] ?? ""}` }, words(state));
 
 export const isOver = (job) => ["completed", "failed", "cancelled"].includes(job.state);
 
 /** Trials that have ended. */
-export const ended = (job) => Object.entries(job.trials).reduce((sum, [state, n]) => sum + (state === "running" ? 0 : n), 0);
+export const ended = (job) =>
+  Object.entries(job.trials).reduce((sum, [state, n]) => sum + (state === "running" ? 0 : n), 0);
 
 /**
  * The share of a job's budget that is spent, by whichever limit is nearer; null where none of them tells. `epochs` is how

@@ -16,12 +16,21 @@ export function trialTable({ record, chosen }) {
   const head = h("tr");
   const body = h("tbody");
   const caption = h("caption");
-  const [before, after] = [[-1, "Earlier rows"], [1, "Later rows"]].map(([step, label]) =>
-    h("button", { type: "button", onclick: () => ((page += step), redraw()) }, label));
+  const [before, after] = [
+    [-1, "Earlier rows"],
+    [1, "Later rows"],
+  ].map(([step, label]) => h("button", { type: "button", onclick: () => ((page += step), redraw()) }, label));
   const where = h("span", { class: "muted small" });
-  const element = h("div", {},
-    h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Trials" }, h("table", {}, caption, h("thead", {}, head), body)),
-    h("div", { class: "row pager" }, before, after, where));
+  const element = h(
+    "div",
+    {},
+    h(
+      "div",
+      { class: "scroll", tabindex: 0, role: "group", "aria-label": "Trials" },
+      h("table", {}, caption, h("thead", {}, head), body),
+    ),
+    h("div", { class: "row pager" }, before, after, where),
+  );
 
   function redraw() {
     const all = [...record.trials.values()];
@@ -32,7 +41,10 @@ export function trialTable({ record, chosen }) {
     page = Math.min(Math.max(page, 0), last);
     const rows = sorted.slice(page * PAGE, (page + 1) * PAGE);
     drawBody(rows, columns);
-    text(caption, `${count(sorted.length, "trial")}${sorted.length < all.length ? ` of ${all.length}` : ""}, by ${order.name}${order.down ? ", the greatest first" : ""}`);
+    text(
+      caption,
+      `${count(sorted.length, "trial")}${sorted.length < all.length ? ` of ${all.length}` : ""}, by ${order.name}${order.down ? ", the greatest first" : ""}`,
+    );
     before.disabled = page === 0;
     after.disabled = page === last;
     before.hidden = after.hidden = last === 0;
@@ -62,7 +74,11 @@ export function trialTable({ record, chosen }) {
       page = 0;
       redraw();
     };
-    return h("th", { scope: "col", class: numeric ? "number" : "", "data-name": name }, h("button", { type: "button", class: "sort", onclick: turn }, label));
+    return h(
+      "th",
+      { scope: "col", class: numeric ? "number" : "", "data-name": name },
+      h("button", { type: "button", class: "sort", onclick: turn }, label),
+    );
   }
 
   /** Rows are used again and cells written where they differ, so that focus stays and little is laid out anew. */
@@ -83,11 +99,20 @@ export function trialTable({ record, chosen }) {
 
   function rowOf(trial, columns) {
     const best = record.job.best?.trial === trial.number;
-    return h("tr", { class: best ? "best" : "" }, columns.map(({ name, read, format, numeric }) => {
-      const value = format(read(trial));
-      if (name !== "number") return h("td", { class: numeric ? "number" : "", title: name === "state" ? trial.reason : null }, value);
-      return h("th", { scope: "row", class: "number" }, h("a", { href: to("jobs", record.id, "trials", trial.number) }, value));
-    }));
+    return h(
+      "tr",
+      { class: best ? "best" : "" },
+      columns.map(({ name, read, format, numeric }) => {
+        const value = format(read(trial));
+        if (name !== "number")
+          return h("td", { class: numeric ? "number" : "", title: name === "state" ? trial.reason : null }, value);
+        return h(
+          "th",
+          { scope: "row", class: "number" },
+          h("a", { href: to("jobs", record.id, "trials", trial.number) }, value),
+        );
+      }),
+    );
   }
 
   return { element, redraw };
