@@ -14,7 +14,7 @@ export async function show(root, { model, version: number }, signal) {
   const [head, facts] = [h("div", { class: "head" }), h("div", { class: "card" })];
   const draw = async () => {
     const version = await get(path, { signal });
-    fill(head, ...heading(version, draw));
+    fill(head, ...heading(version, version.champion && await canGoBack(version, signal), draw));
     fill(facts, figures(version));
     return version;
   };
@@ -30,11 +30,17 @@ export async function show(root, { model, version: number }, signal) {
   carded(card, path, signal);
 }
 
-function heading(version, changed) {
+/** Whether its champion has ever been moved from one version to another. */
+async function canGoBack({ model, dataset }, signal) {
+  const { items } = await get(`/models/${encodeURIComponent(model)}/champion/moves?${new URLSearchParams({ dataset })}`, { signal });
+  return items.some((move) => move.previous !== null);
+}
+
+function heading(version, goesBack, changed) {
   const { model, dataset, champion, version: number } = version;
   return [
     h("div", { class: "titled" }, h("h1", {}, `${model}, version ${number}`), champion && h("span", { class: "badge good" }, `champion on ${dataset}`)),
-    champion ? rollbackButton(version, changed) : promoteButton(version, changed),
+    champion ? goesBack && rollbackButton(version, changed) : promoteButton(version, changed),
     h("a", { class: "button", href: `/models/${encodeURIComponent(model)}/versions/${number}/onnx`, download: true }, "ONNX"),
     h("a", { class: "button", href: `/models/${encodeURIComponent(model)}/versions/${number}/checkpoint`, download: true }, "Weights"),
   ];
