@@ -12,8 +12,9 @@ import numpy as np
 import typer
 from PIL import Image
 
-from api import cli_models, cli_predictions
-from api.display import follow, job_table, picture, rung_table, trial_table
+from api import cli_models, cli_predictions, cli_watch
+from api.display import job_table, picture, rung_table, trial_table
+from api.live import follow as follow_live
 from api.terminal import AsJson, connected, err, fail, out, show, told
 from worker.db import Database
 from worker.local import WORKER, local_services
@@ -23,6 +24,7 @@ from worker.settings import Settings
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(cli_models.app)
 app.add_typer(cli_predictions.app)
+app.add_typer(cli_watch.app)
 
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="show the trials live until the job ends")]
 SpecFile = Annotated[Path, typer.Argument(help="a JSON file, - for standard input", allow_dash=True)]
@@ -198,7 +200,7 @@ def _post(kind: str, path: Path, following: bool, as_json: bool) -> None:
         spec = _spec(path)
         posted = client.tune(spec) if kind == "tune" else client.train(spec)
         if following:
-            posted = follow(client, posted["id"], err if as_json else out)
+            posted = follow_live(client, posted["id"], err if as_json else out)
         show(posted, as_json, lambda: job_table([posted]))
         if posted["state"] == "failed":
             fail(posted["error"])

@@ -94,6 +94,11 @@ class Chiffre(Connection):
         """One trial with all its measurements."""
         return self._call("GET", f"/jobs/{segment(job_id)}/trials/{number}")
 
+    def curves(self, job_id: str) -> list[dict[str, Any]]:
+        """The figures of all trials of a job by epoch, by trial."""
+        items: list[dict[str, Any]] = self._call("GET", f"/jobs/{segment(job_id)}/curves")["curves"]
+        return items
+
     def follow(self, job_id: str, every: float = 0.5) -> Iterator[dict[str, Any]]:
         """The job now and then, until it has ended."""
         while True:
@@ -136,6 +141,28 @@ class Chiffre(Connection):
     def version(self, model: str, version: int) -> dict[str, Any]:
         """One version."""
         return self._call("GET", _version(model, version))
+
+    def validation(self, model: str, version: int) -> dict[str, Any]:
+        """What a version's answers for validation images came to: confusion matrix and reliability."""
+        return self._call("GET", f"{_version(model, version)}/validation")
+
+    def mistakes(self, model: str, version: int, actual: str, predicted: str) -> dict[str, Any]:
+        """Validation images of one class that a version took for another."""
+        return self._call(
+            "GET", f"{_version(model, version)}/mistakes", params={"actual": actual, "predicted": predicted}
+        )
+
+    def random_image(self, dataset: str, part: str = "test") -> dict[str, Any]:
+        """A random image of a data set with its label."""
+        return self._call("GET", f"/datasets/{segment(dataset)}/images/random", params={"part": part})
+
+    def catalog(self) -> dict[str, Any]:
+        """Everything that a job can name."""
+        return self._call("GET", "/catalog")
+
+    def ready(self) -> dict[str, Any]:
+        """What the API can do just now."""
+        return self._call("GET", "/readyz")
 
     def card(self, model: str, version: int) -> str:
         """A version's card, as Markdown."""

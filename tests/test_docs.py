@@ -106,6 +106,13 @@ def test_every_chiffre_command_exists() -> None:
     assert all(command.help for command in commands.values())
 
 
+def test_the_table_of_commands_is_the_command() -> None:
+    """Every command has its line, and every line a command."""
+    groups = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+    assert {row[0].split()[1] for row in table("command")} == set(groups)
+
+
 @pytest.mark.parametrize(
     "path", ["ml/networks.py", "ml/datasets.py", "ml/samplers.py", "api/routes", "ml/data/README.md"]
 )
