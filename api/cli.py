@@ -13,7 +13,7 @@ import typer
 from PIL import Image
 
 from api import cli_models, cli_predictions, cli_watch
-from api.display import job_table, picture, rung_table, trial_table
+from api.display import check_view, job_table, picture, rung_table, trial_table
 from api.live import follow as follow_live
 from api.terminal import AsJson, connected, err, fail, out, show, told
 from worker.db import Database
@@ -27,6 +27,7 @@ app.add_typer(cli_predictions.app)
 app.add_typer(cli_watch.app)
 
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="show the trials live until the job ends")]
+Check = Annotated[bool, typer.Option("--check", help="post nothing: print the whole job, and how long it may take")]
 SpecFile = Annotated[Path, typer.Argument(help="a JSON file, - for standard input", allow_dash=True)]
 JobId = Annotated[str, typer.Argument(help="a job's id")]
 
@@ -70,15 +71,15 @@ def migrate() -> None:
 
 
 @app.command()
-def tune(spec: SpecFile, follow: Follow = False, as_json: AsJson = False) -> None:
+def tune(spec: SpecFile, follow: Follow = False, check: Check = False, as_json: AsJson = False) -> None:
     """Post a tuning job."""
-    _post("tune", spec, follow, as_json)
+    _check("tune", spec, as_json) if check else _post("tune", spec, follow, as_json)
 
 
 @app.command()
-def train(spec: SpecFile, follow: Follow = False, as_json: AsJson = False) -> None:
+def train(spec: SpecFile, follow: Follow = False, check: Check = False, as_json: AsJson = False) -> None:
     """Post a training job."""
-    _post("train", spec, follow, as_json)
+    _check("train", spec, as_json) if check else _post("train", spec, follow, as_json)
 
 
 @app.command()
@@ -204,6 +205,12 @@ def _post(kind: str, path: Path, following: bool, as_json: bool) -> None:
         show(posted, as_json, lambda: job_table([posted]))
         if posted["state"] == "failed":
             fail(posted["error"])
+
+
+def _check(kind: str, path: Path, as_json: bool) -> None:
+    with connected() as client:
+        found = client.validate(_spec(path), kind)
+        show(found, as_json, lambda: check_view(found))
 
 
 def _spec(path: Path) -> dict[str, Any]:

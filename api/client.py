@@ -32,6 +32,10 @@ class Chiffre(Connection):
         """Post a training job; the job. Posted again with the same key it is the same job."""
         return self._call("POST", "/jobs/train", json=spec, headers=_once(key))
 
+    def validate(self, spec: dict[str, Any], kind: str = "tune") -> dict[str, Any]:
+        """What a job of a kind, tune or train, would be and how long it may take; nothing is posted."""
+        return self._call("POST", f"/jobs/{segment(kind)}", json=spec, params={"validate_only": "true"})
+
     def predict_all(self, model: str, key: str | None = None, **options: Any) -> dict[str, Any]:
         """Post a job that classifies part of a data set; the job. Posted again with the same key it is the same job."""
         return self._call("POST", "/jobs/predict", json={"model": model, **_given(options)}, headers=_once(key))

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
+from rich.json import JSON
 from rich.table import Table
 from rich.text import Text
 
@@ -64,6 +65,16 @@ def model_table(models: Iterable[dict[str, Any]]) -> Table:
         origin = [f"{version['weights']:,}", version["job_id"], str(version["trial"])]
         table.add_row(name, str(version["version"]), version["dataset"], *accuracies, *origin)
     return table
+
+
+def check_view(found: dict[str, Any]) -> RenderableType:
+    """What a job would be, were it posted."""
+    minutes = (
+        "nothing like it was measured here" if found["seconds"] is None else f"{found['seconds'] / 60:.1f} minutes"
+    )
+    measured = f", by {found['measured_trials']} earlier trials" if found["measured_trials"] else ""
+    head = Text(f"It would be accepted. Trials: {found['trial_limit']}; work at most: {minutes}{measured}.")
+    return Group(head, JSON.from_data(found["spec"]))
 
 
 def check_table(checks: Iterable[Any]) -> Table:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import islice
+from time import monotonic
 from typing import Any
 
 from rich.columns import Columns
@@ -22,22 +23,39 @@ CURVES = 40  # of so many trials, the newest, are lines drawn
 WIDTH, HEIGHT = 48, 8  # characters of the drawing
 
 
+class Curves:
+    """The curves of a job's newest trials, fetched anew in at most a tenth of the time: a long job has a megabyte."""
+
+    def __init__(self) -> None:
+        self._found: list[dict[str, Any]] = []
+        self._due = 0.0
+
+    def of(self, client: Chiffre, job: dict[str, Any]) -> list[dict[str, Any]]:
+        """Those that are known; of a job that has ended the last."""
+        began = monotonic()
+        if began >= self._due or job["state"] in FINAL:
+            self._found = client.curves(job["id"])[-CURVES:]
+            self._due = began + 10 * (monotonic() - began)
+        return self._found
+
+
 def follow(client: Chiffre, job_id: str, console: Console) -> dict[str, Any]:
     """Show a job live until it has ended; the job as it ended."""
     job: dict[str, Any] = {}
+    seen = Curves()
     with Live(console=console, refresh_per_second=4, transient=False) as live:
         for job in client.follow(job_id):
-            live.update(_progress(job) if job["kind"] == "predict" else _view(client, job))
+            live.update(_progress(job) if job["kind"] == "predict" else _view(client, job, seen))
     return job
 
 
-def _view(client: Chiffre, job: dict[str, Any]) -> RenderableType:
+def _view(client: Chiffre, job: dict[str, Any], seen: Curves) -> RenderableType:
     newest = list(islice(client.trials(job["id"], order_by="-number", limit=SHOWN_TRIALS), SHOWN_TRIALS))
     column = _column(job)
     best = islice(client.trials(job["id"], order_by=column, limit=BARS), BARS)
     parts: list[RenderableType] = [_progress(job)]
     if any(trial["epochs_run"] for trial in newest):
-        parts.append(Columns([curves(client.curves(job["id"])[-CURVES:], column), bars(list(best), column)]))
+        parts.append(Columns([curves(seen.of(client, job), column), bars(list(best), column)]))
     table = trial_table(reversed(newest), job["best"] and job["best"]["trial"])
     return Group(*parts, table)
 

@@ -113,6 +113,16 @@ def test_the_table_of_commands_is_the_command() -> None:
     assert {row[0].split()[1] for row in table("command")} == set(groups)
 
 
+def test_every_command_that_asks_the_api_answers_in_json() -> None:
+    """With --json; those that start services have nothing to answer."""
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    without = {
+        name for name, command in commands.items() if "--json" not in {o for p in command.params for o in p.opts}
+    }
+
+    assert without == {"up", "worker", "migrate", "demo"}
+
+
 @pytest.mark.parametrize(
     "path", ["ml/networks.py", "ml/datasets.py", "ml/samplers.py", "api/routes", "ml/data/README.md"]
 )

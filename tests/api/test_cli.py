@@ -150,6 +150,19 @@ def test_a_job_is_posted_from_a_file(run: Run, client: Chiffre, tmp_path: Path, 
     assert (posted["kind"], posted["model"], posted["state"]) == (kind, "shallow", "queued")
 
 
+@pytest.mark.parametrize("kind", ["tune", "train"])
+def test_a_job_is_checked_and_not_posted(run: Run, client: Chiffre, tmp_path: Path, kind: str) -> None:
+    """What it would be, in words and as JSON; there is no job afterwards."""
+    path = tmp_path / "spec.json"
+    path.write_text('{"model": "shallow", "dataset": "digits"}')
+    told = fine(run(kind, path, "--check"))
+    found = said(run(kind, path, "--check", "--json"))
+
+    assert "It would be accepted" in told
+    assert found["spec"]["dataset"] == "digits"
+    assert client.jobs() == []
+
+
 def test_a_job_is_posted_from_standard_input(run: Run, client: Chiffre) -> None:
     """A dash stands for it."""
     posted = said(run("tune", "-", "--json", input=json.dumps(TUNE)))

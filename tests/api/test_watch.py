@@ -70,7 +70,7 @@ def test_nothing_and_a_level_line_are_drawn_too() -> None:
 
 def test_the_best_trials_are_bars_and_all_curves_lines() -> None:
     """Each bar has its trial and figure, the plot its limits, for an accuracy and for a loss."""
-    trials = [{"number": n, "val_accuracy": v, "val_loss": 1 - v} for n, v in ((7, 0.98), (3, 0.95), (5, None or 0.9))]
+    trials = [{"number": n, "val_accuracy": v, "val_loss": 1 - v} for n, v in ((7, 0.98), (3, 0.95), (5, 0.9))]
     curve = {"epoch": [1, 2], "val_accuracy": [0.8, 0.9], "val_loss": [0.5, None]}
     accuracy = drawn(bars(trials, "-val_accuracy"))
     loss = drawn(bars(trials[::-1], "val_loss"))
