@@ -16,7 +16,7 @@ def test_without_a_browser_it_is_said_that_the_page_was_not_tested(monkeypatch: 
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
 
-    with pytest.raises(NoChromium, match="THE PAGE WAS NOT TESTED: .* sudo apt-get install chromium"):
+    with pytest.raises(NoChromium, match=r"THE PAGE WAS NOT TESTED: .* sudo apt-get install chromium"):
         chromium()
 
 
@@ -44,5 +44,5 @@ def test_where_nothing_can_be_installed_the_reason_is_told(monkeypatch: pytest.M
     monkeypatch.setattr(subprocess, "run", lambda command, **_: CompletedProcess(command, 100, "", "no network"))
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/apt-get" if name == "apt-get" else None)
 
-    with pytest.raises(NoChromium, match="NOT TESTED: .* apt-get update failed: no network"):
+    with pytest.raises(NoChromium, match=r"NOT TESTED: .* apt-get update failed: no network"):
         chromium()
