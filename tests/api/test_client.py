@@ -122,6 +122,15 @@ def test_curves_and_what_can_be_chosen_are_read(client: Chiffre, work: Work) -> 
     assert len(client.random_image("digits")["pixels"]) == 784
 
 
+def test_what_a_version_gets_wrong_is_read(client: Chiffre, work: Work, environment: Path) -> None:
+    """A cell of its matrix, and the images behind it."""
+    publish(work, environment, "shallow", dataset="digits", seed=1)
+    matrix = client.validation("shallow", 1)["confusion_matrix"]
+    row, column = next((i, j) for i in range(10) for j in range(10) if i != j and matrix[i][j])
+
+    assert client.mistakes("shallow", 1, str(row), str(column))["count"] == matrix[row][column]
+
+
 def test_following_a_job_ends_with_it(client: Chiffre) -> None:
     """The last answer is the job as it ended."""
     job_id = client.tune(TUNE)["id"]
