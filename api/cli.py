@@ -12,8 +12,9 @@ import numpy as np
 import typer
 from PIL import Image
 
-from api import cli_models, cli_predictions, cli_reports
-from api.display import follow, job_table, picture, rung_table, trial_table
+from api import cli_models, cli_predictions, cli_reports, cli_watch
+from api.display import check_view, job_table, picture, rung_table, trial_table
+from api.live import follow as follow_live
 from api.terminal import AsJson, connected, err, fail, out, show, told
 from worker.db import Database
 from worker.local import WORKER, local_services
@@ -24,8 +25,10 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=F
 app.add_typer(cli_models.app)
 app.add_typer(cli_predictions.app)
 app.add_typer(cli_reports.app)
+app.add_typer(cli_watch.app)
 
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="show the trials live until the job ends")]
+Check = Annotated[bool, typer.Option("--check", help="post nothing: print the whole job, and how long it may take")]
 SpecFile = Annotated[Path, typer.Argument(help="a JSON file, - for standard input", allow_dash=True)]
 JobId = Annotated[str, typer.Argument(help="a job's id")]
 
@@ -69,15 +72,15 @@ def migrate() -> None:
 
 
 @app.command()
-def tune(spec: SpecFile, follow: Follow = False, as_json: AsJson = False) -> None:
+def tune(spec: SpecFile, follow: Follow = False, check: Check = False, as_json: AsJson = False) -> None:
     """Post a tuning job."""
-    _post("tune", spec, follow, as_json)
+    _check("tune", spec, as_json) if check else _post("tune", spec, follow, as_json)
 
 
 @app.command()
-def train(spec: SpecFile, follow: Follow = False, as_json: AsJson = False) -> None:
+def train(spec: SpecFile, follow: Follow = False, check: Check = False, as_json: AsJson = False) -> None:
     """Post a training job."""
-    _post("train", spec, follow, as_json)
+    _check("train", spec, as_json) if check else _post("train", spec, follow, as_json)
 
 
 @app.command()
@@ -199,10 +202,16 @@ def _post(kind: str, path: Path, following: bool, as_json: bool) -> None:
         spec = _spec(path)
         posted = client.tune(spec) if kind == "tune" else client.train(spec)
         if following:
-            posted = follow(client, posted["id"], err if as_json else out)
+            posted = follow_live(client, posted["id"], err if as_json else out)
         show(posted, as_json, lambda: job_table([posted]))
         if posted["state"] == "failed":
             fail(posted["error"])
+
+
+def _check(kind: str, path: Path, as_json: bool) -> None:
+    with connected() as client:
+        found = client.validate(_spec(path), kind)
+        show(found, as_json, lambda: check_view(found))
 
 
 def _spec(path: Path) -> dict[str, Any]:

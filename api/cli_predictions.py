@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from api.client import FINAL, Chiffre
-from api.display import follow, job_table, result_view
+from api.display import job_table, result_view
+from api.live import follow
 from api.terminal import AsJson, connected, err, fail, out, show
 from ml.artifacts import write
 

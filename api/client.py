@@ -33,6 +33,10 @@ class Chiffre(Connection):
         """Post a training job; the job. Posted again with the same key it is the same job."""
         return self._call("POST", "/jobs/train", json=spec, headers=_once(key))
 
+    def validate(self, spec: dict[str, Any], kind: str = "tune") -> dict[str, Any]:
+        """What a job of a kind, tune or train, would be and how long it may take; nothing is posted."""
+        return self._call("POST", f"/jobs/{segment(kind)}", json=spec, params={"validate_only": "true"})
+
     def predict_all(self, model: str, key: str | None = None, **options: Any) -> dict[str, Any]:
         """Post a job that classifies part of a data set; the job. Posted again with the same key it is the same job."""
         return self._call("POST", "/jobs/predict", json={"model": model, **_given(options)}, headers=_once(key))
@@ -100,6 +104,11 @@ class Chiffre(Connection):
         """One trial with all its measurements."""
         return self._call("GET", f"/jobs/{segment(job_id)}/trials/{number}")
 
+    def curves(self, job_id: str) -> list[dict[str, Any]]:
+        """The figures of all trials of a job by epoch, by trial."""
+        items: list[dict[str, Any]] = self._call("GET", f"/jobs/{segment(job_id)}/curves")["curves"]
+        return items
+
     def follow(self, job_id: str, every: float = 0.5) -> Iterator[dict[str, Any]]:
         """The job now and then, until it has ended."""
         while True:
@@ -142,6 +151,28 @@ class Chiffre(Connection):
     def version(self, model: str, version: int) -> dict[str, Any]:
         """One version."""
         return self._call("GET", _version(model, version))
+
+    def validation(self, model: str, version: int) -> dict[str, Any]:
+        """What a version's answers for validation images came to: confusion matrix and reliability."""
+        return self._call("GET", f"{_version(model, version)}/validation")
+
+    def mistakes(self, model: str, version: int, actual: str, predicted: str) -> dict[str, Any]:
+        """Validation images of one class that a version took for another."""
+        return self._call(
+            "GET", f"{_version(model, version)}/mistakes", params={"actual": actual, "predicted": predicted}
+        )
+
+    def random_image(self, dataset: str, part: str = "test") -> dict[str, Any]:
+        """A random image of a data set with its label."""
+        return self._call("GET", f"/datasets/{segment(dataset)}/images/random", params={"part": part})
+
+    def catalog(self) -> dict[str, Any]:
+        """Everything that a job can name."""
+        return self._call("GET", "/catalog")
+
+    def ready(self) -> dict[str, Any]:
+        """What the API can do just now."""
+        return self._call("GET", "/readyz")
 
     def card(self, model: str, version: int) -> str:
         """A version's card, as Markdown."""

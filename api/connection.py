@@ -20,6 +20,10 @@ class ApiError(ChiffreError):
         super().__init__(message)
 
 
+class Unanswered(ApiError):
+    """No answer: nothing listens there, or it fell silent."""
+
+
 class Connection:
     """Connections to one API."""
 
@@ -88,7 +92,7 @@ class Connection:
             raise ApiError(f"{self.url} answered 200, and not as Chiffre does ({error})", 200) from error
         except httpx2.TransportError as error:
             hint = "is it running? `chiffre up` starts it, CHIFFRE_URL names another"
-            raise ApiError(f"{self.url} does not answer ({error}); {hint}") from error
+            raise Unanswered(f"{self.url} does not answer ({error}); {hint}") from error
         except (httpx2.InvalidURL, ValueError, RecursionError) as error:
             raise ApiError(f"this cannot be sent: {str(error)[:200]}") from error
 

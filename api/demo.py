@@ -12,7 +12,8 @@ from rich.panel import Panel
 
 from api.client import Chiffre
 from api.connection import ApiError
-from api.display import follow, picture
+from api.display import picture
+from api.live import follow
 from ml.datasets import cut, datasets
 from worker.local import free_port, local_services
 from worker.settings import Settings

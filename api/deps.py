@@ -8,6 +8,7 @@ from fastapi import Depends, Header, Request
 
 from api.analyses import Analyses
 from api.children import Children
+from api.looks import Looks
 from api.serving import Roster
 from api.streams import Streams
 from api.uploads import Uploads
@@ -96,6 +97,11 @@ def _analyses(request: Request) -> Analyses:
     return analyses
 
 
+def _looks(request: Request) -> Looks:
+    looks: Looks = request.app.state.looks
+    return looks
+
+
 def _streams(request: Request) -> Streams:
     streams: Streams = request.app.state.streams
     return streams
@@ -112,4 +118,5 @@ PredictingDep = Annotated[Predicting, Depends(_predicting)]
 RosterDep = Annotated[Roster, Depends(_roster)]
 ChildrenDep = Annotated[Children, Depends(_children)]
 AnalysesDep = Annotated[Analyses, Depends(_analyses)]
+LooksDep = Annotated[Looks, Depends(_looks)]
 StreamsDep = Annotated[Streams, Depends(_streams)]

@@ -1,34 +1,29 @@
 """What the command shows: tables, bars and digits drawn in characters."""
 
 from collections.abc import Iterable
-from contextlib import suppress
-from itertools import islice
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
+from rich.console import Group, RenderableType
+from rich.json import JSON
 from rich.table import Table
 from rich.text import Text
 
-from api.client import FINAL, Chiffre
-
 SHADES = " .:-=+*#%@"
 ID_WIDTH = 12  # characters of a job's id: the one thing that a person copies from a table
-SHOWN_TRIALS = 20  # rows of the live table, the newest
 
 
 def trial_table(trials: Iterable[dict[str, Any]], best: int | None = None) -> Table:
     """Trials as a table, the best one marked."""
     rows = list(trials)
     names = _varying(rows)
-    table = Table(header_style="bold", box=SIMPLE_HEAD)
-    for heading in ("trial", "state", *names, "epochs", "loss", "accuracy", "seconds"):
+    # Close together: with three hyper-parameters that differ it just fits a terminal of 80 columns.
+    table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in ("trial", "state", *names, "epochs", "loss", "accuracy", "sec"):
         table.add_column(heading, no_wrap=heading != "hidden_sizes", justify="left" if heading == "state" else "right")
     for trial in rows:
-        drawn = [_cell((trial["params"] or {}).get(name)) for name in names]
-        reached = [f"{trial['epochs_run']:g}", _cell(trial["val_loss"]), _percent(trial["val_accuracy"])]
+        drawn = [cell((trial["params"] or {}).get(name)) for name in names]
+        reached = [f"{trial['epochs_run']:g}", cell(trial["val_loss"]), percent(trial["val_accuracy"])]
         style = "bold green" if trial["number"] == best else "dim" if trial["state"] == "pruned" else None
         number = str(trial["number"]) + (" *" if trial["number"] == best else "")
         table.add_row(number, trial["state"], *drawn, *reached, f"{trial['seconds']:.1f}", style=style)
@@ -41,8 +36,8 @@ def rung_table(rungs: Iterable[Any]) -> Table:
     for heading in ("epoch", "recorded loss", "replayed loss", "recorded accuracy", "replayed accuracy"):
         table.add_column(heading, justify="right")
     for rung in rungs:
-        losses = (_cell(rung.recorded_loss), _cell(rung.found_loss))
-        table.add_row(f"{rung.epoch:g}", *losses, _percent(rung.recorded_accuracy), _percent(rung.found_accuracy))
+        losses = (cell(rung.recorded_loss), cell(rung.found_loss))
+        table.add_row(f"{rung.epoch:g}", *losses, percent(rung.recorded_accuracy), percent(rung.found_accuracy))
     return table
 
 
@@ -54,7 +49,7 @@ def job_table(jobs: Iterable[dict[str, Any]]) -> Table:
     table.columns[0].no_wrap, table.columns[0].min_width = True, ID_WIDTH
     for job in jobs:
         ended = sum(count for state, count in job["trials"].items() if state != "running")
-        best = _cell(job["best"]["value"]) if job["best"] else "–"
+        best = cell(job["best"]["value"]) if job["best"] else "–"
         progress = f"{ended}/{job['trial_limit']}" if job["kind"] != "predict" else "–"
         table.add_row(job["id"], job["state"], job["model"], job["dataset"], progress, best, job["created_at"][:19])
     return table
@@ -67,9 +62,28 @@ def model_table(models: Iterable[dict[str, Any]]) -> Table:
     table.columns[6].no_wrap, table.columns[6].min_width = True, ID_WIDTH
     for version in (version for model in models for version in model["versions"]):
         name = f"{version['model']}{' *' if version['champion'] else ''}"
-        accuracies = [_percent(version["val_accuracy"]), _percent(version["test_accuracy"])]
+        accuracies = [percent(version["val_accuracy"]), percent(version["test_accuracy"])]
         origin = [f"{version['weights']:,}", version["job_id"], str(version["trial"])]
         table.add_row(name, str(version["version"]), version["dataset"], *accuracies, *origin)
+    return table
+
+
+def check_view(found: dict[str, Any]) -> RenderableType:
+    """What a job would be, were it posted."""
+    minutes = (
+        "nothing like it was measured here" if found["seconds"] is None else f"{found['seconds'] / 60:.1f} minutes"
+    )
+    measured = f", by {found['measured_trials']} earlier trials" if found["measured_trials"] else ""
+    head = Text(f"It would be accepted. Trials: {found['trial_limit']}; work at most: {minutes}{measured}.")
+    return Group(head, JSON.from_data(found["spec"]))
+
+
+def check_table(checks: Iterable[Any]) -> Table:
+    """What was found wrong with an installation, and what to do."""
+    marks = {"good": "[green]✓[/]", "doubtful": "[yellow]![/]", "wrong": "[red]✗[/]"}
+    table = Table("", "what", "found", "what to do", header_style="bold", box=SIMPLE_HEAD)
+    for check in checks:
+        table.add_row(marks[check.state], check.name, Text(check.found), Text(check.advice or "–"))
     return table
 
 
@@ -81,17 +95,7 @@ def result_view(result: dict[str, Any]) -> RenderableType:
     table = Table("true", *result["classes"], header_style="bold", box=SIMPLE_HEAD, title="taken for")
     for name, row in zip(result["classes"], result["confusion_matrix"], strict=True):
         table.add_row(name, *map(str, row))
-    return Group(Text(f"{counts}; accuracy {_percent(result['accuracy'])}"), table)
-
-
-def follow(client: Chiffre, job_id: str, console: Console) -> dict[str, Any]:
-    """Show a job, and the trials that it has, live until it has ended; the job as it ended."""
-    job: dict[str, Any] = {}
-    with Live(console=console, refresh_per_second=4, transient=False) as live:
-        for job in client.follow(job_id):
-            newest = islice(client.trials(job_id, order_by="-number", limit=SHOWN_TRIALS), SHOWN_TRIALS)
-            live.update(_progress(job, list(newest)))
-    return job
+    return Group(Text(f"{counts}; accuracy {percent(result['accuracy'])}"), table)
 
 
 def picture(pixels: list[float], width: int = 28) -> str:
@@ -99,24 +103,6 @@ def picture(pixels: list[float], width: int = 28) -> str:
     rows = [pixels[start : start + width] for start in range(0, len(pixels), width)]
     pairs = zip(rows[::2], rows[1::2], strict=False)
     return "\n".join("".join(_shade((a + b) / 2) for a, b in zip(*pair, strict=True)) for pair in pairs)
-
-
-def _progress(job: dict[str, Any], trials: list[dict[str, Any]]) -> RenderableType:
-    if job["kind"] == "predict":
-        return Text(f"job {job['id']}: {job['state']}")
-    ended = sum(count for state, count in job["trials"].items() if state != "running")
-    limit = job["trial_limit"]
-    seconds = job["spec"]["budget"].get("seconds")
-    share = ended / limit
-    with suppress(TypeError):  # no limit of seconds
-        share = max(share, min(1.0, job["active_seconds"] / seconds))
-    share = 1.0 if job["state"] in FINAL else share
-    best = f"best {_cell(job['best']['value'])} (trial {job['best']['trial']})" if job["best"] else "no result yet"
-    states = ", ".join(f"{count} {state}" for state, count in job["trials"].items())
-    head = Text(f"job {job['id']}: {job['state']} · {states or 'waiting for a worker'} · {best}")
-    bar = Table.grid()
-    bar.add_row(ProgressBar(total=1.0, completed=share, width=60))
-    return Group(head, bar, trial_table(reversed(trials), job["best"] and job["best"]["trial"]))
 
 
 def _varying(trials: list[dict[str, Any]]) -> list[str]:
@@ -132,7 +118,8 @@ def _shade(value: float) -> str:
     return SHADES[min(int(value / 256 * len(SHADES)), len(SHADES) - 1)]
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A value as a table shows it."""
     if value is None:
         return "–"
     if isinstance(value, list):
@@ -140,5 +127,6 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """A share in per cent."""
     return "–" if value is None else f"{100 * value:.2f} %"

@@ -14,8 +14,10 @@ from fastapi import FastAPI
 from api.analyses import Analyses
 from api.children import Children
 from api.errors import add_handlers
+from api.looks import Looks
 from api.metrics import end_process
 from api.middleware import BodyLimit, KnownHosts
+from api.page import add_page
 from api.plain import PlainFirst
 from api.prediction.documentation import document_predict
 from api.prediction.endpoint import Predict
@@ -25,15 +27,18 @@ from api.routes import (
     analysis,
     catalog,
     champions,
+    curves,
     downloads,
     events,
     health,
+    images,
     inference,
     jobs,
     models,
     predictions,
     reports,
     run_offs,
+    validation,
 )
 from api.serving import Roster
 from api.signals import on_ending
@@ -90,15 +95,17 @@ def create_app() -> FastAPI:
         description="Trains, tunes and serves small image classifiers.",
         lifespan=lifespan,
         responses=RESPONSES,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.database, app.state.store, app.state.roster, app.state.streams = database, store, roster, streams
-    app.state.children = Children()
-    app.state.analyses = analyses
+    app.state.children, app.state.analyses, app.state.looks = Children(), analyses, Looks()
     app.state.uploads = Uploads(config.max_image_bytes)
-    of_jobs = (jobs, predictions, run_offs, analysis, reports, events)
-    resources = (*of_jobs, models, champions, downloads, inference, catalog, health)
-    for resource in resources:
+    of_jobs = (jobs, curves, predictions, run_offs, analysis, reports, events)
+    of_models = (models, champions, downloads, validation, inference)
+    for resource in (*of_jobs, *of_models, images, catalog, health):
         app.include_router(resource.router)
+    add_page(app)
     add_handlers(app)
     document_predict(app)
     document_problems(app)

@@ -43,6 +43,7 @@ class JobPublic(BaseModel):
     error: str | None = Field(description="why it failed")
     model: str
     dataset: str
+    objective: str | None = Field(None, description="what its trials are best at; null for a predict job")
     trials: dict[str, int] = Field(description="trials by state")
     trial_limit: int
     seconds_limit: float | None = Field(None, description="time with at least one trial running, at most")
@@ -88,6 +89,15 @@ class JobPage(BaseModel):
 
     items: list[JobPublic]
     next_cursor: str | None
+
+
+class Validated(BaseModel):
+    """What a job would be, were it submitted."""
+
+    spec: dict[str, Any] = Field(description="as posted, defaults filled in")
+    trial_limit: int
+    seconds: float | None = Field(description="how long it may have work; null where nothing like it was measured here")
+    measured_trials: int = Field(description="earlier trials that this was estimated from")
 
 
 class MeasurementPublic(BaseModel):
@@ -165,6 +175,8 @@ class TrialDetail(TrialPublic):
     init_seed: int | None
     stream_seed: int | None = None
     start_step: int | None
+    pack: int = Field(description="the trials that trained together share it")
+    lane: int = Field(description="its place among them")
 
 
 class Limits(BaseModel):

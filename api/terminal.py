@@ -10,10 +10,14 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from api.client import Chiffre
+from api.connection import Unanswered
 from ml.errors import ChiffreError
 
 out = Console()
 err = Console(stderr=True)
+
+# Exit statuses; 2 is Typer's own, for a command line that makes no sense.
+FAILED, UNANSWERED, INTERRUPTED = 1, 3, 130
 
 AsJson = Annotated[bool, typer.Option("--json", help="print the API's own JSON")]
 
@@ -35,19 +39,21 @@ def connected() -> Iterator[Chiffre]:
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Say what went wrong in words, and end with status 1."""
+    """Say what went wrong in words, and end with a status that tells it to a script."""
     try:
         yield
+    except Unanswered as error:
+        fail(str(error), UNANSWERED)
     except ChiffreError as error:
         fail(str(error))
     except ValidationError as error:
         problems = ((f"CHIFFRE_{str(e['loc'][0]).upper()}", e["msg"]) for e in error.errors())
         fail("; ".join(f"{name}: {words}" for name, words in problems))
     except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
 
 
-def fail(message: str) -> NoReturn:
-    """End with a sentence on standard error and status 1."""
+def fail(message: str, status: int = FAILED) -> NoReturn:
+    """End with a sentence on standard error and a status."""
     err.print(f"chiffre: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
-    raise typer.Exit(1)
+    raise typer.Exit(status)

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, BackgroundTasks, Path, Query, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import AfterValidator
 from sqlalchemy import func, select
 from sqlmodel import Session, col
 
 from api.deps import ControlsDep, DatabaseDep, LedgerDep, OnceDep, StoreDep
 from api.errors import BadInput
+from api.estimates import estimate
 from api.paging import Cursor, Limit, Order, link_next, page_of
 from api.schemas import (
     Best,
@@ -26,6 +27,7 @@ from api.schemas import (
     TrialDetail,
     TrialPage,
     TrialPublic,
+    Validated,
     VersionRef,
 )
 from ml.networks import networks
@@ -54,6 +56,9 @@ def _an_id(job_id: str) -> str:
 JobId = Annotated[str, Path(description="a job's id, as POST answered it"), AfterValidator(_an_id)]
 TrialNumber = Annotated[int, Path(ge=0, lt=2**31)]
 
+ValidateOnly = Annotated[bool, Query(description="submit nothing: say what it would be, and how long it may take")]
+VALIDATED: dict[int | str, dict[str, Any]] = {200: {"model": Validated, "description": "with `validate_only`"}}
+
 PLAIN = {"id", "kind", "state", "stop_reason", "error", "model", "dataset"} | {"trial_limit", "seconds_limit"}
 PLAIN |= {"run", "lanes"}  # what a job's row says as it is
 CSV_COLUMNS = (
@@ -71,15 +76,23 @@ SORTABLE = ("number", "state", "created_at", "finished_at", *CSV_COLUMNS)
 CSV_PAGE = 500  # rows read at a time; no session is open while they are sent
 
 
-@router.post("/train", status_code=202)
-def train(spec: TrainSpec, ledger: LedgerDep, once: OnceDep, response: Response) -> JobDetail:
+@router.post("/train", status_code=202, responses=VALIDATED)
+def train(
+    spec: TrainSpec, ledger: LedgerDep, once: OnceDep, response: Response, validate_only: ValidateOnly = False
+) -> JobDetail:
     """Train one network with fixed hyper-parameters."""
+    if validate_only:
+        return _validated(spec, ledger.database)
     return accepted(submit(ledger, spec, once), ledger.database, response)
 
 
-@router.post("/tune", status_code=202)
-def tune(spec: TuneSpec, ledger: LedgerDep, once: OnceDep, response: Response) -> JobDetail:
+@router.post("/tune", status_code=202, responses=VALIDATED)
+def tune(
+    spec: TuneSpec, ledger: LedgerDep, once: OnceDep, response: Response, validate_only: ValidateOnly = False
+) -> JobDetail:
     """Search the hyper-parameters of one network."""
+    if validate_only:
+        return _validated(spec, ledger.database)
     return accepted(submit(ledger, spec, once), ledger.database, response)
 
 
@@ -175,9 +188,11 @@ def get_trial(job_id: JobId, number: TrialNumber, database: DatabaseDep) -> Tria
             select(Measurement).where(col(Measurement.trial_id) == trial.id).order_by(col(Measurement.step))
         ).all()
         seeds = {"init_seed": trial.init_seed, "start_step": trial.start_step}
+        place = {"pack": trial.pack_id, "lane": trial.lane}
         return TrialDetail(
             **TrialPublic.of(trial).model_dump(),
             **seeds,
+            **place,
             stream_seed=session.get_one(Pack, trial.pack_id).stream_seed,
             measurements=[MeasurementPublic.of(m) for m in measurements],
         )
@@ -216,6 +231,17 @@ def accepted(job: Job, database: Database, response: Response) -> JobDetail:
     response.headers["Retry-After"] = "1"
     with database.reading() as session:
         return _detail(session, job)
+
+
+def _validated(spec: TrainSpec | TuneSpec, database: Database) -> JobDetail:
+    with database.reading() as session:
+        found = estimate(session, spec)
+    trials = spec.trial_limit if isinstance(spec, TuneSpec) else 1
+    answer = Validated(
+        spec=spec.model_dump(mode="json"), trial_limit=trials, seconds=found.seconds, measured_trials=found.trials
+    )
+    # The declared type is the answer to a job that is submitted; this one goes out as it is.
+    return cast("JobDetail", JSONResponse(answer.model_dump()))
 
 
 def _answer(controls: Controls, job: Job) -> JobDetail:
@@ -264,6 +290,7 @@ def _summary(session: Session, job: Job) -> dict[str, Any]:
     }
     return {
         **job.model_dump(include=plain),
+        "objective": job.spec.get("objective"),
         "trials": dict(sorted((state, count) for state, count in counts)),
         "active_seconds": round(active_seconds(session, job), 3),
         "best": Best(trial=cast("int", job.best_trial), value=cast("float", job.best_value)) if best else None,

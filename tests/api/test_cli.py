@@ -106,9 +106,9 @@ def said(result: Result) -> Any:
     return json.loads(fine(result))
 
 
-def refusal(result: Result) -> str:
+def refusal(result: Result, status: int = 1) -> str:
     """What a command said that ended with an error: a sentence, no traceback, nothing on standard output."""
-    assert result.exit_code == 1, (result.output, result.exception)
+    assert result.exit_code == status, (result.output, result.exception)
     assert isinstance(result.exception, SystemExit)
     assert result.stderr.startswith("chiffre: ")
     assert "Traceback" not in result.output
@@ -148,6 +148,19 @@ def test_a_job_is_posted_from_a_file(run: Run, client: Chiffre, tmp_path: Path, 
 
     assert posted == client.job(posted["id"])
     assert (posted["kind"], posted["model"], posted["state"]) == (kind, "shallow", "queued")
+
+
+@pytest.mark.parametrize("kind", ["tune", "train"])
+def test_a_job_is_checked_and_not_posted(run: Run, client: Chiffre, tmp_path: Path, kind: str) -> None:
+    """What it would be, in words and as JSON; there is no job afterwards."""
+    path = tmp_path / "spec.json"
+    path.write_text('{"model": "shallow", "dataset": "digits"}')
+    told = fine(run(kind, path, "--check"))
+    found = said(run(kind, path, "--check", "--json"))
+
+    assert "It would be accepted" in told
+    assert found["spec"]["dataset"] == "digits"
+    assert client.jobs() == []
 
 
 def test_a_job_is_posted_from_standard_input(run: Run, client: Chiffre) -> None:
@@ -371,10 +384,10 @@ def test_an_image_of_another_size_is_scaled(run: Run, version: Version, tmp_path
 @pytest.mark.parametrize("command", ["jobs", "models", "job x", "trials x", "cancel x", "tune SPEC", "predict PICTURE"])
 @pytest.mark.parametrize("as_json", [False, True])
 def test_an_api_that_is_down_is_told(spec: Path, picture: Path, command: str, as_json: bool) -> None:
-    """Every command says which address does not answer and what starts the API."""
+    """Every command says which address does not answer and what starts the API, with a status of its own."""
     url = f"http://127.0.0.1:{free_port()}"
     words = command.replace("SPEC", str(spec)).replace("PICTURE", str(picture)).split()
-    told = refusal(runner(url)(*words, *(["--json"] if as_json else [])))
+    told = refusal(runner(url)(*words, *(["--json"] if as_json else [])), status=3)
 
     assert url in told
     assert "chiffre up" in told

@@ -98,6 +98,39 @@ def test_trials_come_page_by_page(client: Chiffre, work: Work) -> None:
     assert list(client.trials(job_id, state="failed")) == []
 
 
+def test_a_job_is_validated_and_not_posted(client: Chiffre) -> None:
+    """Defaults are filled in, a mistake is told as ever, and there is no job."""
+    found = client.validate(TUNE)
+    with pytest.raises(ApiError, match="#/seed"):
+        client.validate({"model": "cnn", "seed": -1}, "train")
+
+    assert found["spec"]["sampler"]["name"] == "tpe"
+    assert found["trial_limit"] == TUNE["budget"]["trials"]
+    assert client.jobs() == []
+
+
+def test_curves_and_what_can_be_chosen_are_read(client: Chiffre, work: Work) -> None:
+    """As the API has them: a curve a trial, every network, and what is ready."""
+    job_id = client.tune(TUNE)["id"]
+    claim = work.leases.claim()
+    assert claim is not None
+    work.run_trial(claim, 0.5, TrialState.COMPLETED)
+
+    assert [curve["number"] for curve in client.curves(job_id)] == [0]
+    assert "cnn" in client.catalog()["networks"]
+    assert client.ready()["status"] == "ready"
+    assert len(client.random_image("digits")["pixels"]) == 784
+
+
+def test_what_a_version_gets_wrong_is_read(client: Chiffre, work: Work, environment: Path) -> None:
+    """A cell of its matrix, and the images behind it."""
+    publish(work, environment, "shallow", dataset="digits", seed=1)
+    matrix = client.validation("shallow", 1)["confusion_matrix"]
+    row, column = next((i, j) for i in range(10) for j in range(10) if i != j and matrix[i][j])
+
+    assert client.mistakes("shallow", 1, str(row), str(column))["count"] == matrix[row][column]
+
+
 def test_following_a_job_ends_with_it(client: Chiffre) -> None:
     """The last answer is the job as it ended."""
     job_id = client.tune(TUNE)["id"]

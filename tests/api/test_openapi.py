@@ -27,6 +27,7 @@ ROUTES = [
     ("post", "/jobs/{job_id}/cancel"),
     ("post", "/jobs/{job_id}/pause"),
     ("post", "/jobs/{job_id}/resume"),
+    ("get", "/jobs/{job_id}/curves"),
     ("get", "/jobs/{job_id}/events"),
     ("post", "/jobs/predict"),
     ("get", "/jobs/{job_id}/predictions"),
@@ -144,12 +145,15 @@ def test_errors_are_documented_as_they_are_answered(document: Document) -> None:
 
 
 def test_a_post_answers_what_the_document_says(document: Document) -> None:
-    """202 for jobs, 200 for predictions, with a schema; CSV beside JSON for trials."""
+    """202 for jobs, 200 where one is only validated and for predictions, with a schema; CSV beside JSON for trials."""
     responses = {(method, path): operation["responses"] for method, path, operation in operations(document)}
 
-    for path in ("/jobs/tune", "/jobs/train", "/jobs/predict", "/jobs/{job_id}/cancel"):
+    for path in ("/jobs/predict", "/jobs/{job_id}/cancel"):
         assert "202" in responses["post", path]
         assert "200" not in responses["post", path]
+    for path in ("/jobs/tune", "/jobs/train"):
+        schemas = {status: list(references(responses["post", path][status])) for status in ("202", "200")}
+        assert schemas == {"202": ["#/components/schemas/JobDetail"], "200": ["#/components/schemas/Validated"]}
     assert "200" in responses["post", "/predict"]
     assert responses["get", "/jobs/{job_id}/trials"]["200"]["content"].keys() == {"application/json", "text/csv"}
 

@@ -1,0 +1,36 @@
+"""Lines drawn in characters: each holds two by four dots (Unicode block U+2800, Braille patterns)."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import ceil
+
+BLANK = 0x2800
+DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # by row, then by column, of one character
+
+Line = Sequence[tuple[float, float]]  # points from left to right
+
+
+def plot(lines: Sequence[Line], width: int, height: int) -> tuple[list[str], tuple[float, float] | None]:
+    """Lines in `height` rows of `width` characters, and the least and greatest of their y; None where there is none."""
+    points = [point for line in lines for point in line]
+    if not points:
+        return [" " * width] * height, None
+    xs, ys = zip(*points, strict=True)
+    low, high = min(ys), max(ys)
+    cells = [[BLANK] * width for _ in range(height)]
+    across = (2 * width - 1) / ((max(xs) - min(xs)) or 1)
+    down = (4 * height - 1) / ((high - low) or 1)
+    for line in lines:
+        placed = [((x - min(xs)) * across, (high - y) * down) for x, y in line]
+        for column, row in _dots(placed):
+            cells[row // 4][column // 2] |= DOTS[row % 4][column % 2]
+    return ["".join(map(chr, row)) for row in cells], (low, high)
+
+
+def _dots(line: Line) -> set[tuple[int, int]]:
+    """The dots on the way from point to point."""
+    found = {(round(x), round(y)) for x, y in line}
+    for (x, y), (next_x, next_y) in pairwise(line):
+        steps = ceil(max(abs(next_x - x), abs(next_y - y))) or 1
+        found |= {(round(x + (next_x - x) * i / steps), round(y + (next_y - y) * i / steps)) for i in range(steps)}
+    return found

@@ -1,0 +1,48 @@
+"""Where the page's browser comes from."""
+
+import os
+import shutil
+import subprocess
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from benchmarks.chromium import NoChromium, chromium
+
+
+def test_without_a_browser_it_is_said_that_the_page_was_not_tested(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who may install nothing is told what to ask for."""
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+
+    with pytest.raises(NoChromium, match=r"THE PAGE WAS NOT TESTED: .* sudo apt-get install chromium"):
+        chromium()
+
+
+def test_root_has_debians_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By apt-get, after which it is found."""
+    ran: list[list[str]] = []
+
+    def run(command: list[str], **_: Any) -> CompletedProcess[str]:
+        ran.append(command)
+        return CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(
+        shutil, "which", lambda name: f"/usr/bin/{name}" if name == "apt-get" or len(ran) == 2 else None
+    )
+
+    assert chromium() == "/usr/bin/chromium"
+    assert [command[1] for command in ran] == ["update", "install"]
+
+
+def test_where_nothing_can_be_installed_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As apt-get has it."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: CompletedProcess(command, 100, "", "no network"))
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/apt-get" if name == "apt-get" else None)
+
+    with pytest.raises(NoChromium, match=r"NOT TESTED: .* apt-get update failed: no network"):
+        chromium()
