@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlmodel import Session, col
 
 from ml.records import TrialState
@@ -12,6 +12,7 @@ from ml.specs import TrainSpec, TuneSpec
 from worker.tables import Job, Trial
 
 RECENT = 20  # jobs that are looked at
+ENOUGH = 2000  # trials of theirs, at most
 FACTOR = 1.5  # by so much a batch size may lie outside those of the job: the time of an epoch goes with its steps
 
 
@@ -27,7 +28,6 @@ class Estimate:
 class _Past:
     """A trial that has ended."""
 
-    job_id: str
     batch_size: int
     epochs: float
     allowed: int  # epochs that its job allowed
@@ -61,17 +61,14 @@ def _past(session: Session, jobs: Sequence[Job]) -> list[_Past]:
     allowed = {job.id: job.spec["budget"]["epochs"] for job in jobs}
     columns = (col(Trial.job_id), col(Trial.params), col(Trial.epochs_run), col(Trial.seconds))
     ended = (col(Trial.job_id).in_(allowed), col(Trial.state) != TrialState.RUNNING, col(Trial.epochs_run) > 0)
-    rows = session.execute(select(*columns).where(*ended))
-    return [
-        _Past(job_id, params["batch_size"], epochs, allowed[job_id], seconds)
-        for job_id, params, epochs, seconds in rows
-    ]
+    rows = session.execute(select(*columns).where(*ended).order_by(col(Trial.id).desc()).limit(ENOUGH))
+    return [_Past(params["batch_size"], epochs, allowed[job_id], seconds) for job_id, params, epochs, seconds in rows]
 
 
 def _at_once(session: Session, jobs: Sequence[Job]) -> float:
     """How many trials of these jobs had a trainer to themselves at once, in the mean over their time."""
     ids = [job.id for job in jobs if job.active_seconds]
-    worked = sum(session.scalars(select(col(Trial.seconds)).where(col(Trial.job_id).in_(ids))))
+    worked = session.scalar(select(func.sum(Trial.seconds)).where(col(Trial.job_id).in_(ids))) or 0.0
     active = sum(job.active_seconds for job in jobs)
     return max(worked / active, 0.1) if active else 1.0
 

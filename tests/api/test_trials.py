@@ -353,6 +353,7 @@ def test_a_trial_shows_every_epoch(api: TestClient, work: Work) -> None:
     assert (trial["epochs_run"], trial["best_epoch"], trial["value"], trial["reason"]) == (3, 3, 0.75, "worse")
     assert (trial["init_seed"], trial["start_step"], trial["params"]) == (11, 0, params)
     assert isinstance(trial["stream_seed"], int)
+    assert (trial["pack"], trial["lane"]) == (claim.pack_id, work.trials()[0].lane)
 
 
 def test_a_list_and_a_trial_agree(api: TestClient, work: Work) -> None:
@@ -364,7 +365,7 @@ def test_a_list_and_a_trial_agree(api: TestClient, work: Work) -> None:
     (listed,) = api.get(f"/jobs/{job_id}/trials").json()["items"]
     trial = api.get(f"/jobs/{job_id}/trials/0").json()
 
-    assert trial.keys() - listed.keys() == {"measurements", "init_seed", "stream_seed", "start_step"}
+    assert trial.keys() - listed.keys() == {"measurements", "init_seed", "stream_seed", "start_step", "pack", "lane"}
     assert listed == {name: trial[name] for name in listed}
 
 
