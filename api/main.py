@@ -19,11 +19,12 @@ from api.prediction.documentation import document_predict
 from api.prediction.endpoint import Predict
 from api.problems import RESPONSES, document_problems
 from api.readers import Departures, SlowReaders, put_before
-from api.routes import catalog, champions, downloads, events, health, inference, jobs, models, predictions
+from api.routes import catalog, champions, datasets, downloads, events, health, inference, jobs, models, predictions
 from api.serving import Roster
 from api.signals import on_ending
 from api.streams import Streams
 from api.uploads import Uploads
+from worker.datasets import Uploaded
 from worker.db import Database
 from worker.janitor import Janitor
 from worker.leases import Leases
@@ -45,6 +46,7 @@ def create_app() -> FastAPI:
     roster = Roster(database, store, executor)
     owner = f"api {socket.gethostname()}:{os.getpid()}"
     janitor = Janitor(database, Leases(database, owner, config.lease_seconds), None, config.poll_seconds)
+    uploaded = Uploaded(database, store, config.dataset_cache)
     streams, readers = Streams(database), SlowReaders()
 
     @asynccontextmanager
@@ -56,6 +58,7 @@ def create_app() -> FastAPI:
         gc.collect()
         gc.freeze()
         gc.set_threshold(SMALL_COLLECTION)
+        uploaded.serve()
         roster.start()
         janitor.start()
         with on_ending(streams.stop, readers.hurry):
@@ -63,6 +66,7 @@ def create_app() -> FastAPI:
                 yield
         janitor.close()
         roster.close()
+        uploaded.end()
         end_process(os.getpid())
         executor.shutdown(wait=False, cancel_futures=True)
         database.close()
@@ -75,15 +79,17 @@ def create_app() -> FastAPI:
         responses=RESPONSES,
     )
     app.state.database, app.state.store, app.state.roster, app.state.streams = database, store, roster, streams
-    app.state.uploads = Uploads(config.max_image_bytes)
-    resources = (jobs, predictions, events, models, champions, downloads, inference, catalog, health)
+    app.state.uploads, app.state.archives = Uploads(config.max_image_bytes), Uploads(config.max_dataset_bytes)
+    app.state.uploaded, app.state.max_dataset_bytes = uploaded, config.max_dataset_bytes
+    resources = (jobs, predictions, events, models, champions, downloads, inference, catalog, datasets, health)
     for resource in resources:
         app.include_router(resource.router)
     add_handlers(app)
     document_predict(app)
     document_problems(app)
     app.add_middleware(Departures)
-    app.add_middleware(BodyLimit, limit=config.max_body_bytes, images=config.max_image_bytes)
+    limits = {"limit": config.max_body_bytes, "images": config.max_image_bytes, "datasets": config.max_dataset_bytes}
+    app.add_middleware(BodyLimit, **limits)
     app.add_middleware(KnownHosts, allowed=config.allowed_hosts)
     put_before(app, readers.around)
     predict = KnownHosts(Predict(roster, executor, config.max_image_bytes), config.allowed_hosts)

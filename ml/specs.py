@@ -97,6 +97,12 @@ class Spec(BaseModel):
     objective: Objective = Field("val_accuracy", description="what the best epoch and the best trial are best at")
     seed: int = Field(0, ge=0, lt=2**32, description="decides initial weights, order, draws and the validation cut")
 
+    @field_validator("dataset")
+    @classmethod
+    def _pinned(cls, dataset: str) -> str:
+        """Of an uploaded data set the version of now: another may be uploaded before the job has run."""
+        return datasets.pinned(dataset)
+
     @property
     def network(self) -> Network:
         """The network that is named."""

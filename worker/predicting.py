@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlmodel import Session, col
 
 from ml.artifacts import Saved
-from ml.datasets import SplitName, datasets
+from ml.datasets import SplitName, datasets, is_called, version_of
 from worker.db import Database
 from worker.errors import Conflict, NotFound
 from worker.image_sets import Subset
@@ -63,7 +63,7 @@ def asked_version(database: Database, model: str, version: int | None, dataset: 
         if version is None:
             return _champion(session, model, dataset or "mnist")
         found = find_version(session, model, version)
-    if dataset not in (None, found.dataset):
+    if dataset is not None and not is_called(found.dataset, dataset):
         raise NotFound(f"version {version} of {model} was trained on {found.dataset}")
     return found
 
@@ -174,7 +174,9 @@ class Predicting:
 
 
 def _champion(session: Session, model: str, dataset: str) -> ModelVersion:
-    reigning = session.get(Champion, (model, dataset))
+    champions = session.scalars(select(Champion).where(col(Champion.model) == model))
+    known = [champion for champion in champions if is_called(champion.dataset, dataset)]
+    reigning = max(known, key=lambda champion: version_of(champion.dataset), default=None)
     if reigning is None:
         raise NotFound(f"no version of {model} trained on {dataset} is published; POST /jobs/tune makes one")
     return session.get_one(ModelVersion, reigning.version_id)

@@ -60,6 +60,20 @@ class Dataset(SQLModel, table=True):
     classes: list[str] = Field(sa_column=Column(JSON, nullable=False))
 
 
+class DatasetVersion(SQLModel, table=True):
+    """A data set that somebody uploaded; never changed."""
+
+    name: str = Field(primary_key=True)
+    version: int = Field(primary_key=True)
+    sha256: str = Field(foreign_key="dataset.sha256", index=True)
+    classes: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    description: str = Field(sa_column=Column(Text, nullable=False))
+    path: str  # the key in the store
+    file_sha256: str
+    size: int  # bytes
+    created_at: float
+
+
 class Job(SQLModel, table=True):
     """What a person posted."""
 

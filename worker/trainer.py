@@ -22,6 +22,7 @@ from ml.records import Stop
 from ml.search import Search
 from ml.tune import tune_pack
 from worker.book import JobSearch, LedgerBook
+from worker.datasets import Uploaded
 from worker.db import Database
 from worker.errors import LeaseLost, StorageAway, StorageFull
 from worker.images import training_data
@@ -135,9 +136,9 @@ def main() -> None:
     pipe = Connection(int(sys.argv[1]))
     orders = Orders(pipe)
     config = settings()
-    trainer = Trainer(
-        Database(config.database), orders, store_of(config), _device(config.device), config.checkpoint_seconds
-    )
+    database, store = Database(config.database), store_of(config)
+    Uploaded(database, store, config.dataset_cache).serve()
+    trainer = Trainer(database, orders, store, _device(config.device), config.checkpoint_seconds)
     pipe.send_bytes(orjson.dumps({"ready": os.getpid()}))
     while True:
         pipe.send_bytes(orjson.dumps(trainer.work(orders.next())))
