@@ -12,7 +12,7 @@ import numpy as np
 import typer
 from PIL import Image
 
-from api import cli_models, cli_predictions
+from api import cli_datasets, cli_models, cli_predictions
 from api.display import follow, job_table, picture, rung_table, trial_table
 from api.terminal import AsJson, connected, err, fail, out, show, told
 from worker.db import Database
@@ -23,6 +23,7 @@ from worker.settings import Settings
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(cli_models.app)
 app.add_typer(cli_predictions.app)
+app.add_typer(cli_datasets.app, name="datasets")
 
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="show the trials live until the job ends")]
 SpecFile = Annotated[Path, typer.Argument(help="a JSON file, - for standard input", allow_dash=True)]

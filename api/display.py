@@ -55,7 +55,7 @@ def job_table(jobs: Iterable[dict[str, Any]]) -> Table:
     for job in jobs:
         ended = sum(count for state, count in job["trials"].items() if state != "running")
         best = _cell(job["best"]["value"]) if job["best"] else "–"
-        progress = f"{ended}/{job['trial_limit']}" if job["kind"] != "predict" else "–"
+        progress = f"{ended}/{job['trial_limit']}" if job["kind"] not in ("predict", "evaluate") else "–"
         table.add_row(job["id"], job["state"], job["model"], job["dataset"], progress, best, job["created_at"][:19])
     return table
 
@@ -81,7 +81,9 @@ def result_view(result: dict[str, Any]) -> RenderableType:
     table = Table("true", *result["classes"], header_style="bold", box=SIMPLE_HEAD, title="taken for")
     for name, row in zip(result["classes"], result["confusion_matrix"], strict=True):
         table.add_row(name, *map(str, row))
-    return Group(Text(f"{counts}; accuracy {_percent(result['accuracy'])}"), table)
+    low, high = result["interval"] or (None, None)
+    accuracy = f"{_percent(result['accuracy'])} ({_percent(low)} to {_percent(high)})"
+    return Group(Text(f"{counts}; accuracy {accuracy}"), table)
 
 
 def follow(client: Chiffre, job_id: str, console: Console) -> dict[str, Any]:
@@ -102,7 +104,7 @@ def picture(pixels: list[float], width: int = 28) -> str:
 
 
 def _progress(job: dict[str, Any], trials: list[dict[str, Any]]) -> RenderableType:
-    if job["kind"] == "predict":
+    if job["kind"] in ("predict", "evaluate"):
         return Text(f"job {job['id']}: {job['state']}")
     ended = sum(count for state, count in job["trials"].items() if state != "running")
     limit = job["trial_limit"]

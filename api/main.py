@@ -19,7 +19,19 @@ from api.prediction.documentation import document_predict
 from api.prediction.endpoint import Predict
 from api.problems import RESPONSES, document_problems
 from api.readers import Departures, SlowReaders, put_before
-from api.routes import catalog, champions, datasets, downloads, events, health, inference, jobs, models, predictions
+from api.routes import (
+    catalog,
+    champions,
+    datasets,
+    downloads,
+    evaluations,
+    events,
+    health,
+    inference,
+    jobs,
+    models,
+    predictions,
+)
 from api.serving import Roster
 from api.signals import on_ending
 from api.streams import Streams
@@ -81,7 +93,19 @@ def create_app() -> FastAPI:
     app.state.database, app.state.store, app.state.roster, app.state.streams = database, store, roster, streams
     app.state.uploads, app.state.archives = Uploads(config.max_image_bytes), Uploads(config.max_dataset_bytes)
     app.state.uploaded, app.state.max_dataset_bytes = uploaded, config.max_dataset_bytes
-    resources = (jobs, predictions, events, models, champions, downloads, inference, catalog, datasets, health)
+    resources = (
+        jobs,
+        predictions,
+        evaluations,
+        events,
+        models,
+        champions,
+        downloads,
+        inference,
+        catalog,
+        datasets,
+        health,
+    )
     for resource in resources:
         app.include_router(resource.router)
     add_handlers(app)

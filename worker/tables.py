@@ -15,6 +15,9 @@ SQLModel.metadata.naming_convention = {
 }
 
 
+PREDICTING = ("predict", "evaluate")  # the kinds of jobs that classify images
+
+
 class JobState(StrEnum):
     """Where a job stands."""
 
@@ -78,7 +81,7 @@ class Job(SQLModel, table=True):
     """What a person posted."""
 
     id: str = Field(primary_key=True)
-    kind: str  # train, tune or predict
+    kind: str  # train, tune, predict or evaluate
     spec: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))  # as posted, defaults filled in
     state: str = Field(index=True)
     stop_reason: str | None = None
@@ -97,7 +100,7 @@ class Job(SQLModel, table=True):
     active_seconds: float = 0.0  # time with a pack leased, up to active_since
     active_since: float | None = None
     run: int = 1  # raised when a completed job goes on
-    # What a job of kind predict found: worker.prediction.Result as JSON.
+    # What a job of kind predict or evaluate found: worker.prediction.Result as JSON.
     result: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
     sequence: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))  # the last change's number
     created_at: float = Field(index=True)
@@ -107,7 +110,7 @@ class Job(SQLModel, table=True):
     @property
     def predicts(self) -> bool:
         """Whether it classifies images with a published version: it has no trials, and nothing to be extended."""
-        return self.kind == "predict"
+        return self.kind in PREDICTING
 
 
 class Pack(SQLModel, table=True):

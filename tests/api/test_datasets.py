@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from api.main import create_app
 from ml.datasets import Arrays
 from tests.api.tools import pointers, problem
+from worker.settings import settings
 
 ZIP = {"Content-Type": "application/zip"}
 RNG = np.random.default_rng(6)
@@ -139,11 +141,10 @@ def test_what_unpacks_to_more_than_the_limit_is_not_unpacked(
     packed: bool, environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bomb of a few kilobytes, as a member or once more packed within it."""
-    from api.main import create_app
-
     monkeypatch.setenv("CHIFFRE_MAX_DATASET_BYTES", str(1 << 20))
+    settings.cache_clear()
     bomb = bytes(16 << 20)
-    with TestClient(create_app(), base_url=BASE_URL) as api:
+    with TestClient(create_app(), base_url="http://127.0.0.1") as api:
         response = send(api, zipped(images=gzip.compress(bomb) if packed else bomb, labels=idx(LABELS)))
         large = send(api, RNG.bytes((1 << 20) + 1))
 
