@@ -6,6 +6,7 @@ from typing import Any
 
 from api.client import Chiffre
 from api.connection import ApiError
+from ml.artifacts import checkpoint_of
 from ml.datasets import datasets
 from ml.process import process_settings
 from ml.records import Measurement
@@ -45,6 +46,9 @@ def replay_trial(client: Chiffre, job_id: str, number: int) -> Iterator[Rung]:
     spec = given.as_tune() if isinstance(given, TrainSpec) else given
     process_settings()
     data = TrainingData.load(datasets[spec.dataset], spec.split, spec.seed)
+    if spec.init_from is not None:
+        content = client.download(spec.init_from.model, spec.init_from.version)
+        data = data.beginning_with(checkpoint_of(content, "the version's checkpoint").weights)
     for found in replay(spec, _recipe(trial, max(recorded)), data):
         yield _rung(recorded.get(found.step, {}), found)
 

@@ -169,6 +169,9 @@ class TrialDetail(TrialPublic):
     init_seed: int | None
     stream_seed: int | None = None
     start_step: int | None
+    fresh: list[str] | None = Field(
+        None, description="where it begins with a version: the weights that are its own, as shapes differ there"
+    )
 
 
 class Limits(BaseModel):

@@ -41,7 +41,8 @@ class Uploaded:
 
     def end(self) -> None:
         """Let them name what is registered alone again."""
-        datasets.finder = None
+        if datasets.finder == self.find:
+            datasets.finder = None
 
     def add(
         self, name: str, arrays: Arrays, classes: tuple[str, ...], description: str = ""

@@ -23,6 +23,7 @@ from worker.packs import drop, kept, part, running
 from worker.retention import leads, outdone, worth_keeping
 from worker.settlement import spent
 from worker.tables import Artifact, Job, JobState, Measurement, Trial
+from worker.transfer import settled
 
 Checkpointed = tuple[str, Saved]  # a checkpoint's path, and what was written there
 
@@ -67,6 +68,7 @@ class Ledger:
             if (before := remembered(session, once)) is not None:
                 return session.get_one(Job, before.job_id)
             know(session, spec.dataset, dataset)
+            spec = settled(session, spec)
             job = Job(
                 id=secrets.token_hex(6),
                 kind="train" if isinstance(spec, TrainSpec) else "tune",

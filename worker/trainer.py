@@ -36,6 +36,7 @@ from worker.publishing import Publishing
 from worker.settings import settings
 from worker.store import Store, store_of
 from worker.tables import Job, Purpose
+from worker.transfer import initial_weights
 
 log = structlog.get_logger()
 
@@ -110,6 +111,8 @@ class Trainer:
         warm = self._search(claim.job_id)
         spec = warm.search.spec
         data = training_data(spec.dataset, spec.split, spec.seed, self.device)
+        if spec.init_from is not None:
+            data = data.beginning_with(initial_weights(self.database, self.store, spec.init_from))
         book = LedgerBook(self.ledger, claim, warm, self.orders, self.store, self.checkpoint_seconds)
         tune_pack(spec, data, book, warm.search)
 

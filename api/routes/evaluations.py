@@ -1,6 +1,6 @@
 """Evaluation: how well a version does on another data set than the one that it was trained on."""
 
-from typing import Literal
+from typing import Any
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,6 +12,8 @@ from api.schemas import JobDetail
 from ml.datasets import SplitName, datasets
 from ml.errors import UnknownName
 from ml.networks import networks
+from ml.registry import Registry
+from ml.resize import resizes
 from worker.bell import ring
 from worker.image_sets import Subset
 from worker.once import Once
@@ -31,8 +33,10 @@ class Evaluation(BaseModel):
     dataset: str = Field(max_length=100, description="another data set than the version was trained on")
     subset: Subset = Field("test", description="of that data set; to look at its test images is counted")
     split: SplitName = Field("random", description="random: 72 / 18 / 10 %; official: the publishers' test images")
-    resize: Literal["nearest", "box", "bilinear", "bicubic"] = Field(
-        "bilinear", description="how images of another size get the network's, by Pillow's filter of this name"
+    resize: str = Field(
+        "bilinear",
+        description="how images of another size get the network's, by Pillow's filter of this name",
+        json_schema_extra={"enum": list(resizes)},
     )
     canonical: bool = Field(False, description="then bring the images to the form of the version's data set")
 
@@ -50,10 +54,10 @@ def evaluate(asked: Evaluation, predicting: PredictingDep, once: OnceDep, respon
 
 
 def _accepted(asked: Evaluation, predicting: Predicting, once: Once | None) -> Job:
-    if asked.model not in networks:
-        raise BadInput("#/model", str(UnknownName(networks.noun, networks)))
-    if asked.dataset not in datasets:
-        raise BadInput("#/dataset", str(UnknownName(datasets.noun, datasets)))
+    registries: dict[str, Registry[Any]] = {"model": networks, "dataset": datasets, "resize": resizes}
+    for field, registry in registries.items():
+        if getattr(asked, field) not in registry:
+            raise BadInput(f"#/{field}", str(UnknownName(registry.noun, registry)))
     version = asked_version(predicting.database, asked.model, asked.version, None)
     pinned = datasets.pinned(asked.dataset)
     check_other(version, datasets[pinned], asked.split)
