@@ -54,6 +54,14 @@ class Chiffre(Connection):
         items: list[dict[str, Any]] = self._call("GET", "/datasets")["items"]
         return items
 
+    def dataset(self, name: str, version: int) -> dict[str, Any]:
+        """One version of a data set that somebody has uploaded."""
+        return self._call("GET", f"/datasets/{segment(name)}/versions/{version}")
+
+    def data(self, name: str, version: int) -> bytes:
+        """Its images and labels as safetensors; ApiError where they did not arrive as the API has them."""
+        return self._verified(f"/datasets/{segment(name)}/versions/{version}/data", "application/octet-stream")
+
     def add_dataset(self, name: str, archive: bytes, **how: Any) -> dict[str, Any]:
         """Upload a data set, a zip archive of images and labels; its version."""
         headers = {"Content-Type": "application/zip"}

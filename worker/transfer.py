@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlmodel import Session, col
 
 from ml.artifacts import checkpoint_of
-from ml.errors import CheckpointError, Problem, SpecError
+from ml.errors import CheckpointError, Problem, SpecError, UnknownName
 from ml.layers import Layer, Shape
 from ml.networks import networks
 from ml.specs import InitFrom, Spec, TrainSpec, TuneSpec
@@ -27,6 +27,8 @@ def settled(session: Session, spec: TrainSpec | TuneSpec) -> TrainSpec | TuneSpe
     if spec.init_from is None:
         return spec
     asked = spec.init_from
+    if asked.model not in networks:
+        raise _problem(str(UnknownName(networks.noun, networks)), "model")
     try:
         version = find_version(session, asked.model, asked.version)
     except NotFound as error:
@@ -90,8 +92,6 @@ def _extremes(spec: TrainSpec | TuneSpec) -> Iterator[list[Layer]]:
 
 def _shapes(version: ModelVersion) -> dict[str, Shape]:
     """The shapes of a version's weights."""
-    if version.model not in networks:
-        raise _problem("this release has no such network any more", "model")
     network = networks[version.model]
     params = network.params.model_validate(version.params)
     return weight_shapes(network.layers(tuple(version.shape), len(version.classes), params))

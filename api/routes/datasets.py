@@ -8,18 +8,22 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from api.archives import MAX_CLASSES, check_classes, read_archive
-from api.deps import ArchiveDep, UploadedDep
+from api.deps import ArchiveDep, StoreDep, UploadedDep
 from api.errors import Busy
+from api.files import BINARY, File, KnownTag, documented, sent
 from api.uploads import kind_of
 from ml.datasets import NAME, Dataset, cut_sizes, datasets
 from worker.clock import to_datetime
+from worker.datasets import Uploaded
 from worker.errors import NotFound
 from worker.tables import Dataset as Known
 from worker.tables import DatasetVersion
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
-ZIP = "application/zip"
+Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
+
+ZIP, OCTETS = "application/zip", "application/octet-stream"
 BODY = {"requestBody": {"required": True, "content": {ZIP: {"schema": {"type": "string", "format": "binary"}}}}}
 MAX_DESCRIPTION = 2000  # characters
 _reading = Lock()  # one data set at a time is in memory, whole
@@ -42,6 +46,9 @@ class DatasetPublic(BaseModel):
     validation: int
     test: int
     created_at: datetime | None
+
+
+HERE: dict[int | str, dict[str, Any]] = {200: {"model": DatasetPublic, "description": "it is here already"}}
 
 
 class DatasetPage(BaseModel):
@@ -67,7 +74,7 @@ def list_datasets(uploaded: UploadedDep) -> DatasetPage:
     return DatasetPage(items=[*brought, *newest.values()])
 
 
-@router.post("", status_code=201, openapi_extra=BODY, responses={200: {"description": "it is here already"}})
+@router.post("", status_code=201, openapi_extra=BODY, responses=HERE)
 def add_dataset(
     request: Request,
     response: Response,
@@ -78,7 +85,7 @@ def add_dataset(
         list[str] | None,
         Query(min_length=2, max_length=MAX_CLASSES, description="names of the classes, by label; once for each"),
     ] = None,
-    description: Annotated[str, Query(max_length=MAX_DESCRIPTION)] = "",
+    description: Annotated[str, Query(max_length=MAX_DESCRIPTION, pattern=r"^[^\x00]*$")] = "",
 ) -> DatasetPublic:
     """Keep a data set of your own: a zip archive of images and labels, as npy (numpy.savez) or IDX files."""
     kind_of(request, {ZIP})
@@ -105,11 +112,22 @@ def get_dataset(name: Name, uploaded: UploadedDep) -> DatasetDetail:
 
 
 @router.get("/{name}/versions/{version}")
-def get_version(name: Name, version: Annotated[int, Path(ge=1, le=2**31 - 1)], uploaded: UploadedDep) -> DatasetPublic:
+def get_version(name: Name, version: Number, uploaded: UploadedDep) -> DatasetPublic:
     """One version of a data set that somebody has uploaded."""
+    return _public(*_version(name, version, uploaded))
+
+
+@router.get("/{name}/versions/{version}/data", response_class=Response, responses=documented({OCTETS: BINARY}))
+def get_data(name: Name, version: Number, uploaded: UploadedDep, store: StoreDep, known: KnownTag = None) -> Response:
+    """Download the images and labels of a version, as safetensors."""
+    row, _ = _version(name, version, uploaded)
+    return sent(store, File(row.path, row.file_sha256, row.size), f"{name}-{version}.safetensors", known, OCTETS)
+
+
+def _version(name: str, version: int, uploaded: Uploaded) -> tuple[DatasetVersion, Known]:
     for row, known in uploaded.versions(_a_name(name)):
         if row.version == version:
-            return _public(row, known)
+            return row, known
     raise NotFound(f"the data set has no such version; GET /datasets/{name} lists them")
 
 

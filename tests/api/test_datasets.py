@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import struct
 import zipfile
 from pathlib import Path
@@ -9,11 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
+from worker_tools import Work
 
+from api.cli import app
+from api.client import Chiffre
 from api.main import create_app
 from ml.datasets import Arrays
-from tests.api.tools import pointers, problem
+from tests.api.tools import pointers, problem, publish
 from worker.settings import settings
 
 ZIP = {"Content-Type": "application/zip"}
@@ -34,10 +40,10 @@ def idx(array: np.ndarray) -> bytes:
     return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
 
 
-def zipped(**members: bytes) -> bytes:
+def zipped(method: int = zipfile.ZIP_DEFLATED, **members: bytes) -> bytes:
     """A zip archive."""
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(file, "w", method) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
     return file.getvalue()
@@ -97,6 +103,8 @@ def test_a_specification_is_pinned_to_the_version_of_when_it_was_posted(api: Tes
 BAD: dict[str, tuple[bytes, str]] = {
     "no archive": (b"PK\x03\x04 and no more", "#"),
     "pickled": (npz(images=np.array([{}] * 120, object), labels=LABELS), "#/images.npy"),
+    "squeezed by another method": (zipped(zipfile.ZIP_BZIP2, images=idx(IMAGES), labels=idx(LABELS)), "#"),
+    "too many members": (zipped(**{str(n): b"" for n in range(2000)}), "#"),
     "no labels": (npz(images=IMAGES), "#/labels"),
     "two of images": (npz(images=IMAGES, more_images=IMAGES, labels=LABELS), "#/images"),
     "too few": (npz(images=IMAGES[:99], labels=LABELS[:99]), "#/images"),
@@ -163,3 +171,59 @@ def test_a_name_is_one_that_nothing_else_has(shared_api: TestClient, name: str) 
 def test_what_is_no_zip_archive_by_its_type_is_refused(shared_api: TestClient) -> None:
     """With 415, as for other bodies."""
     assert problem(shared_api.post("/datasets?name=a", content=b"", headers={"Content-Type": "text/csv"}), 415)
+
+
+def test_an_uploaded_data_set_is_predicted_for_at_its_own_size(api: TestClient, work: Work, environment: Path) -> None:
+    """By its name alone as its newest version with a champion has it, and by that version's own name."""
+    send(api, npz(images=IMAGES, labels=np.array(["a", "b", "c"])[LABELS]))
+    publish(work, environment, "perceptron", dataset="letters", search_space={"learning_rate": 0.01})
+    send(api, npz(images=255 - IMAGES, labels=np.array(["a", "b", "c"])[LABELS]))
+    octets = {"Content-Type": "application/octet-stream"}
+    answers = [
+        api.post(f"/predict?dataset={name}", content=IMAGES[0].tobytes(), headers=octets)
+        for name in ("letters", "letters@1")
+    ]
+    wrong = api.post("/predict?dataset=letters", content=bytes(784), headers=octets)
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert {answer.json()["dataset"] for answer in answers} == {"letters@1"}
+    assert {answer.json()["label"] for answer in answers} <= {"a", "b", "c"}
+    assert "63 bytes" in problem(wrong, 422)["errors"][0]["detail"]
+    assert problem(api.post("/predict?dataset=letters@2", content=bytes(63), headers=octets), 404)
+    assert pointers(api.post("/predict?dataset=unheard", content=bytes(63), headers=octets)).keys() == {"?dataset"}
+
+
+def test_a_version_is_evaluated_over_http(shared_api: TestClient, shared_work: Work, shared_artifacts: Path) -> None:
+    """With the fields that name what is wrong where it is not."""
+    publish(shared_work, shared_artifacts)
+    asked = {"model": "perceptron", "version": 1, "dataset": "digits"}
+    posted = shared_api.post("/jobs/evaluate", json=asked)
+
+    assert posted.status_code == 202, posted.text
+    assert (posted.json()["kind"], posted.json()["dataset"]) == ("evaluate", "digits")
+    assert posted.json()["spec"]["resize"] == "bilinear"
+    for field, value in (("model", "vgg"), ("dataset", "unheard"), ("resize", "cubist")):
+        assert pointers(shared_api.post("/jobs/evaluate", json={**asked, field: value})).keys() == {f"#/{field}"}
+    assert problem(shared_api.post("/jobs/evaluate", json={**asked, "version": 9}), 404)
+    assert problem(shared_api.post("/jobs/evaluate", json={**asked, "dataset": "mnist"}), 409)
+
+
+def test_the_command_adds_a_data_set_from_two_idx_files(url: str, tmp_path: Path) -> None:
+    """And lists it beside those that there are."""
+    run = CliRunner(env={"CHIFFRE_URL": url}).invoke
+    images, labels = tmp_path / "images.gz", tmp_path / "labels"
+    images.write_bytes(gzip.compress(idx(IMAGES)))
+    labels.write_bytes(idx(LABELS))
+    add = ["datasets", "add", "bars", str(images)]
+    added = run(app, [*add, str(labels), "--classes", "x,y,z", "--json"])
+    listed = run(app, ["datasets"])
+    alone = run(app, add)
+
+    assert added.exit_code == 0, added.output
+    assert json.loads(added.stdout)["classes"] == ["x", "y", "z"]
+    assert "bars@1" in listed.stdout
+    with Chiffre(url) as client:
+        kept = load(client.data("bars", 1))
+    assert np.array_equal(kept["images"][:, 0], IMAGES)
+    assert np.array_equal(kept["labels"], LABELS)
+    assert alone.exit_code == 1

@@ -52,7 +52,7 @@ def test_lanes_with_frozen_layers_equal_plain_torch_without_gradients_there(
     model: str, frozen: set[int], ops: type[Ops], digits: Arrays
 ) -> None:
     """Adam with weight decay and momentum beside each other; what is frozen is left bit for bit."""
-    images, places = Images.of(digits), frozenset(frozen)
+    images, places = Images.of(digits.take(np.arange(len(digits)))), frozenset(frozen)
     states = [LaneState.initial(layers_of(model), optimizer, n) for n, optimizer in enumerate(OPTIMIZERS)]
     steps = batches(len(images), 5, 40)
     lanes = Lanes(states, IMAGE, dtype=torch.float64, ops=ops(), frozen=places)
@@ -99,7 +99,7 @@ def test_layers_are_frozen_by_number_or_place(freeze: Any, places: set[int]) -> 
 @pytest.mark.parametrize("freeze", [5, ["1"], ["0", "3", "7", "9", "11"], ["x"]])
 def test_what_cannot_be_frozen_is_told(freeze: Any) -> None:
     """All layers, or what is none."""
-    with pytest.raises(ValueError, match="layers|names"):
+    with pytest.raises(ValueError, match=r"layers|names"):
         InitFrom(model="cnn", version=1, freeze=freeze).frozen(layers_of("cnn"))
 
 
@@ -151,8 +151,8 @@ def test_a_pack_of_such_trials_goes_on_bit_equal_where_it_was_left(digits_data: 
     recipe = {"batch_size": 16, "learning_rate": 1e-3}
 
     def ended(pack: Pack) -> dict[str, torch.Tensor]:
-        list(pack.run(lambda: False))
-        return pack.lanes[0].best_weights
+        (lane,) = {id(lane): lane for rungs in pack.run(lambda: False) for lane, _ in rungs}.values()
+        return lane.best_weights
 
     def begun() -> Pack:
         pack = Pack.of(spec, data, 16, stream_seed=5)

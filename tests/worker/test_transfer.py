@@ -127,6 +127,7 @@ def work_spec(work: Work, job: Job) -> Any:
 
 
 WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "no network": ({"init_from": {"model": "\0", "version": 1}}, ("init_from", "model")),
     "no version": ({"init_from": {"model": "shallow", "version": 7}}, ("init_from", "version")),
     "other weights": (
         {"init_from": {"model": "shallow", "version": 1, "checkpoint_sha256": "0" * 64}},
