@@ -19,8 +19,10 @@ from ml.datasets import Dataset, cut_sizes, datasets
 from ml.intervals import wilson
 from ml.networks import networks
 from worker.clock import to_datetime
-from worker.tables import Artifact, ModelVersion, TestOpening
+from worker.ledger import spec_of
+from worker.tables import Artifact, Job, ModelVersion, TestOpening
 from worker.tables import Dataset as KnownDataset
+from worker.transfer import fresh_of
 
 NOTHING = "–"
 
@@ -34,6 +36,7 @@ class Subject:
     onnx: Artifact
     dataset: KnownDataset
     opening: int | None  # how often the test images of this data set and split had been opened with it
+    begun_with: str | None = None  # whose weights it began with, where not its own
 
     @property
     def registered(self) -> Dataset | None:
@@ -54,7 +57,7 @@ def card_of(session: Session, version: ModelVersion) -> str:
     """A version's card."""
     checkpoint, onnx = (session.get_one(Artifact, found) for found in (version.checkpoint_id, version.onnx_id))
     dataset = session.get_one(KnownDataset, version.dataset_sha256)
-    return card(Subject(version, checkpoint, onnx, dataset, _opening(session, version)))
+    return card(Subject(version, checkpoint, onnx, dataset, _opening(session, version), _begun_with(session, version)))
 
 
 def card(subject: Subject) -> str:
@@ -71,6 +74,17 @@ def card(subject: Subject) -> str:
     }
     parts = [_title(subject), *(f"## {heading}\n\n{body}" for heading, body in sections.items())]
     return "\n\n".join(parts) + "\n"
+
+
+def _begun_with(session: Session, version: ModelVersion) -> str | None:
+    spec = spec_of(session.get_one(Job, version.job_id))
+    if spec.init_from is None:
+        return None
+    source = spec.init_from
+    fresh = ", ".join(map(code, fresh_of(session, spec, version.params) or [])) or "none"
+    frozen = source.frozen(spec.layers(spec.network.params.model_validate(version.params)))
+    kept = f"{len(frozen)} layers frozen, fresh weights: {fresh}"
+    return f"{code(source.model)} version {source.version}, SHA-256 `{source.checkpoint_sha256}`; {kept}"
 
 
 def _opening(session: Session, version: ModelVersion) -> int | None:
@@ -114,6 +128,7 @@ def _lineage(subject: Subject) -> str:
         "job": f"{code(version.job_id)}, run {version.run}, trial {version.trial}",
         "data set": f"{code(version.dataset)}, {subject.dataset.images:,} images, SHA-256 `{version.dataset_sha256}`",
         "split": code(version.split) + images,
+        **({} if subject.begun_with is None else {"begun with": subject.begun_with}),
         "chosen by": f"{code(version.objective)} = {version.value!r} on validation",
         "checkpoint": f"SHA-256 `{subject.checkpoint.sha256}`",
         "ONNX graph": f"SHA-256 `{subject.onnx.sha256}`",

@@ -12,7 +12,7 @@ import numpy as np
 import typer
 from PIL import Image
 
-from api import cli_models, cli_predictions, cli_reports, cli_watch
+from api import cli_datasets, cli_models, cli_predictions, cli_reports, cli_watch
 from api.display import check_view, job_table, picture, rung_table, trial_table
 from api.live import follow as follow_live
 from api.terminal import AsJson, connected, err, fail, out, show, told
@@ -26,6 +26,7 @@ app.add_typer(cli_models.app)
 app.add_typer(cli_predictions.app)
 app.add_typer(cli_reports.app)
 app.add_typer(cli_watch.app)
+app.add_typer(cli_datasets.app, name="datasets")
 
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="show the trials live until the job ends")]
 Check = Annotated[bool, typer.Option("--check", help="post nothing: print the whole job, and how long it may take")]

@@ -43,6 +43,25 @@ def predict_all(
         _tell(client, job, output, as_json)
 
 
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="a network's name")],
+    version: Annotated[int, typer.Argument(min=1, help="its version")],
+    dataset: Annotated[str, typer.Argument(help="another data set than the version was trained on")],
+    subset: Annotated[str | None, typer.Option(help="test, validation, train or all of it")] = None,
+    resize: Annotated[str | None, typer.Option(help="nearest, box, bilinear or bicubic")] = None,
+    following: Annotated[bool, typer.Option("--follow", "-f", help="wait until the job ends")] = False,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="a file for the results")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate a version on another data set."""
+    with connected() as client:
+        job = client.evaluate(model, version, dataset, subset=subset, resize=resize)
+        if following or output is not None:
+            job = follow(client, job["id"], err if as_json else out)
+        _tell(client, job, output, as_json)
+
+
 def _tell(client: Chiffre, job: dict[str, Any], output: Path | None, as_json: bool) -> None:
     """Show what a job has found, and put it into a file; end with status 1 where it found nothing."""
     if job["state"] in FINAL and job["state"] != "completed":

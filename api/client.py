@@ -49,6 +49,29 @@ class Chiffre(Connection):
         query = _given({"model": model, **options})
         return self._call("POST", "/jobs/predict", content=content, params=query, headers=headers)
 
+    def evaluate(self, model: str, version: int, dataset: str, key: str | None = None, **how: Any) -> dict[str, Any]:
+        """Post a job that evaluates a version on another data set; the job."""
+        asked = {"model": model, "version": version, "dataset": dataset, **_given(how)}
+        return self._call("POST", "/jobs/evaluate", json=asked, headers=_once(key))
+
+    def datasets(self) -> list[dict[str, Any]]:
+        """Every data set in its newest version."""
+        items: list[dict[str, Any]] = self._call("GET", "/datasets")["items"]
+        return items
+
+    def dataset(self, name: str, version: int) -> dict[str, Any]:
+        """One version of a data set that somebody has uploaded."""
+        return self._call("GET", f"/datasets/{segment(name)}/versions/{version}")
+
+    def data(self, name: str, version: int) -> bytes:
+        """Its images and labels as safetensors; ApiError where they did not arrive as the API has them."""
+        return self._verified(f"/datasets/{segment(name)}/versions/{version}/data", "application/octet-stream")
+
+    def add_dataset(self, name: str, archive: bytes, **how: Any) -> dict[str, Any]:
+        """Upload a data set, a zip archive of images and labels; its version."""
+        headers = {"Content-Type": "application/zip"}
+        return self._call("POST", "/datasets", content=archive, params=_given({"name": name, **how}), headers=headers)
+
     def predictions(self, job_id: str) -> bytes:
         """What a predict job answered, a JSON object a line; ApiError where it did not arrive as the API has it."""
         return self._verified(f"/jobs/{segment(job_id)}/predictions", "application/jsonl")

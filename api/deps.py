@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import IO, Annotated
 
 from fastapi import Depends, Header, Request
 
@@ -13,6 +13,7 @@ from api.serving import Roster
 from api.streams import Streams
 from api.uploads import Uploads
 from worker.controls import Controls
+from worker.datasets import Uploaded
 from worker.db import Database
 from worker.ledger import Ledger
 from worker.once import Once
@@ -66,6 +67,21 @@ async def _images(request: Request) -> AsyncIterator[bytes]:
 
 
 ImagesDep = Annotated[bytes, Depends(_images)]
+
+
+async def _archive(request: Request) -> AsyncIterator[IO[bytes]]:
+    archives: Uploads = request.app.state.archives
+    async with archives.file(request) as file:
+        yield file
+
+
+def _uploaded(request: Request) -> Uploaded:
+    uploaded: Uploaded = request.app.state.uploaded
+    return uploaded
+
+
+ArchiveDep = Annotated[IO[bytes], Depends(_archive)]
+UploadedDep = Annotated[Uploaded, Depends(_uploaded)]
 
 
 async def _once_of_images(request: Request, body: ImagesDep, idempotency_key: IdempotencyKey = None) -> Once | None:

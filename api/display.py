@@ -50,7 +50,7 @@ def job_table(jobs: Iterable[dict[str, Any]]) -> Table:
     for job in jobs:
         ended = sum(count for state, count in job["trials"].items() if state != "running")
         best = cell(job["best"]["value"]) if job["best"] else "–"
-        progress = f"{ended}/{job['trial_limit']}" if job["kind"] != "predict" else "–"
+        progress = f"{ended}/{job['trial_limit']}" if job["kind"] not in ("predict", "evaluate") else "–"
         table.add_row(job["id"], job["state"], job["model"], job["dataset"], progress, best, job["created_at"][:19])
     return table
 
@@ -95,7 +95,9 @@ def result_view(result: dict[str, Any]) -> RenderableType:
     table = Table("true", *result["classes"], header_style="bold", box=SIMPLE_HEAD, title="taken for")
     for name, row in zip(result["classes"], result["confusion_matrix"], strict=True):
         table.add_row(name, *map(str, row))
-    return Group(Text(f"{counts}; accuracy {percent(result['accuracy'])}"), table)
+    low, high = result["interval"] or (None, None)
+    accuracy = f"{percent(result['accuracy'])} ({percent(low)} to {percent(high)})"
+    return Group(Text(f"{counts}; accuracy {accuracy}"), table)
 
 
 def picture(pixels: list[float], width: int = 28) -> str:

@@ -1,5 +1,6 @@
 """Files as answers: in pieces, their hashes for tags, and not at all where the client has them already."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Header, Response
@@ -15,6 +16,15 @@ BINARY = {"schema": {"type": "string", "format": "binary"}}
 TEXT = {"schema": {"type": "string"}}
 
 
+@dataclass(frozen=True)
+class File:
+    """An object of the store."""
+
+    path: str
+    sha256: str
+    size: int  # bytes
+
+
 def documented(content: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
     """What the OpenAPI document says of a file, whatever its content types are."""
     return {
@@ -23,7 +33,7 @@ def documented(content: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def sent(store: Store, file: Artifact, name: str, known: str | None, media_type: str) -> Response:
+def sent(store: Store, file: Artifact | File, name: str, known: str | None, media_type: str) -> Response:
     """A file, unless the client has it already; no session is open while storage is read."""
     headers = {"ETag": f'"{file.sha256}"', "Cache-Control": "no-cache"}
     if names(known, headers["ETag"]):

@@ -28,7 +28,9 @@ from api.routes import (
     catalog,
     champions,
     curves,
+    datasets,
     downloads,
+    evaluations,
     events,
     health,
     images,
@@ -44,6 +46,7 @@ from api.serving import Roster
 from api.signals import on_ending
 from api.streams import Streams
 from api.uploads import Uploads
+from worker.datasets import Uploaded
 from worker.db import Database
 from worker.janitor import Janitor
 from worker.leases import Leases
@@ -65,6 +68,7 @@ def create_app() -> FastAPI:
     roster = Roster(database, store, executor)
     owner = f"api {socket.gethostname()}:{os.getpid()}"
     janitor = Janitor(database, Leases(database, owner, config.lease_seconds), None, config.poll_seconds)
+    uploaded = Uploaded(database, store, config.dataset_cache)
     streams, readers = Streams(database), SlowReaders()
     analyses = Analyses()
 
@@ -77,6 +81,7 @@ def create_app() -> FastAPI:
         gc.collect()
         gc.freeze()
         gc.set_threshold(SMALL_COLLECTION)
+        uploaded.serve()
         roster.start()
         janitor.start()
         with on_ending(streams.stop, readers.hurry):
@@ -85,6 +90,7 @@ def create_app() -> FastAPI:
         await analyses.close()
         janitor.close()
         roster.close()
+        uploaded.end()
         end_process(os.getpid())
         executor.shutdown(wait=False, cancel_futures=True)
         database.close()
@@ -100,17 +106,19 @@ def create_app() -> FastAPI:
     )
     app.state.database, app.state.store, app.state.roster, app.state.streams = database, store, roster, streams
     app.state.children, app.state.analyses, app.state.looks = Children(), analyses, Looks()
-    app.state.uploads = Uploads(config.max_image_bytes)
-    of_jobs = (jobs, curves, predictions, run_offs, analysis, reports, events)
+    app.state.uploads, app.state.archives = Uploads(config.max_image_bytes), Uploads(config.max_dataset_bytes)
+    app.state.uploaded, app.state.max_dataset_bytes = uploaded, config.max_dataset_bytes
+    of_jobs = (jobs, curves, predictions, evaluations, run_offs, analysis, reports, events)
     of_models = (models, champions, downloads, validation, inference)
-    for resource in (*of_jobs, *of_models, images, catalog, health):
+    for resource in (*of_jobs, *of_models, images, catalog, datasets, health):
         app.include_router(resource.router)
     add_page(app)
     add_handlers(app)
     document_predict(app)
     document_problems(app)
     app.add_middleware(Departures)
-    app.add_middleware(BodyLimit, limit=config.max_body_bytes, images=config.max_image_bytes)
+    limits = {"limit": config.max_body_bytes, "images": config.max_image_bytes, "datasets": config.max_dataset_bytes}
+    app.add_middleware(BodyLimit, **limits)
     app.add_middleware(KnownHosts, allowed=config.allowed_hosts)
     put_before(app, readers.around)
     predict = KnownHosts(Predict(roster, executor, config.max_image_bytes), config.allowed_hosts)

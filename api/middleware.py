@@ -9,6 +9,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.problems import problem
 
 IMAGES = ("/v2/", "/jobs/predict")  # paths that images are sent to
+DATASETS = "/datasets"  # and whole data sets
+BODY, IMAGE, DATASET = (f"CHIFFRE_MAX_{what}_BYTES" for what in ("BODY", "IMAGE", "DATASET"))
 KEPT = 1000  # hosts of which it is remembered whether they are known
 
 
@@ -42,19 +44,20 @@ class KnownHosts:
 
 
 class BodyLimit:
-    """Answers 413 to a body of more than `limit` bytes, or of `images` where images are sent.
+    """Answers 413 to a body of more than `limit` bytes, of `images` or `datasets` where such are sent.
 
     Starlette's middleware counts what comes; it would answer a declared length that is too large in plain text.
     """
 
-    def __init__(self, app: ASGIApp, limit: int, images: int) -> None:
-        self.limits = {"CHIFFRE_MAX_BODY_BYTES": limit, "CHIFFRE_MAX_IMAGE_BYTES": images}
+    def __init__(self, app: ASGIApp, limit: int, images: int, datasets: int) -> None:
+        self.limits = {BODY: limit, IMAGE: images, DATASET: datasets}
         self.apps = {name: RequestBodyLimitMiddleware(app, bytes_) for name, bytes_ in self.limits.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is not declared to be too large."""
         declared = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
-        name = "CHIFFRE_MAX_IMAGE_BYTES" if scope.get("path", "").startswith(IMAGES) else "CHIFFRE_MAX_BODY_BYTES"
+        path = scope.get("path", "")
+        name = IMAGE if path.startswith(IMAGES) else DATASET if path == DATASETS else BODY
         if declared.isdigit() and int(declared[:20]) > self.limits[name]:
             detail = f"the body is larger than {self.limits[name]} bytes, what {name} allows"
             await problem(413, detail)(scope, receive, send)

@@ -6,7 +6,8 @@ from typing import Any
 
 from api.client import Chiffre
 from api.connection import ApiError
-from ml.datasets import datasets
+from ml.artifacts import checkpoint_of
+from ml.datasets import Arrays, Dataset, datasets
 from ml.process import process_settings
 from ml.records import Measurement
 from ml.replay import Recipe, replay
@@ -40,13 +41,32 @@ def replay_trial(client: Chiffre, job_id: str, number: int) -> Iterator[Rung]:
         raise ApiError(
             f"trial {number} is {trial['state']} and was never measured; there is nothing to hold it against"
         )
+    _know(client, job["dataset"])
     kind = TrainSpec if job["kind"] == "train" else TuneSpec
     given = kind.model_validate(job["spec"])
     spec = given.as_tune() if isinstance(given, TrainSpec) else given
     process_settings()
     data = TrainingData.load(datasets[spec.dataset], spec.split, spec.seed)
+    if spec.init_from is not None:
+        content = client.download(spec.init_from.model, spec.init_from.version)
+        data = data.beginning_with(checkpoint_of(content, "the version's checkpoint").weights)
     for found in replay(spec, _recipe(trial, max(recorded)), data):
         yield _rung(recorded.get(found.step, {}), found)
+
+
+def _know(client: Chiffre, dataset: str) -> None:
+    """Let a specification name a data set that was uploaded to the service."""
+    name, _, version = dataset.partition("@")
+    if not version or dataset in datasets:
+        return
+    found = client.dataset(name, int(version))
+
+    def read() -> Arrays:
+        arrays = checkpoint_of(client.data(name, int(version)), dataset).weights
+        return Arrays(arrays["images"], arrays["labels"])
+
+    shape, classes = tuple(found["shape"]), tuple(found["classes"])
+    datasets.register(dataset)(Dataset(read, shape, classes, found["images"], found["sha256"], None, ""))
 
 
 def _recipe(trial: dict[str, Any], until: int) -> Recipe:

@@ -65,6 +65,9 @@ class PredictionResult(BaseModel):
     abstained: int
     labelled: int = Field(description="images whose class is known")
     accuracy: float | None = Field(description="share of those, 0 to 1")
+    interval: tuple[float, float] | None = Field(
+        None, description="of 95 %, by Wilson's score: what the accuracy of so many images speaks for"
+    )
     confusion_matrix: list[list[int]] | None = Field(
         description="of those: a row a true class, a column a predicted one"
     )
@@ -75,7 +78,9 @@ class JobDetail(JobPublic):
     """A job with what was asked and what happened."""
 
     spec: dict[str, Any]
-    result: PredictionResult | None = Field(None, description="what a job of kind predict found, once it has completed")
+    result: PredictionResult | None = Field(
+        None, description="what a job of kind predict or evaluate found, once it has completed"
+    )
     history: list[Transition]
 
     @staticmethod
@@ -177,6 +182,9 @@ class TrialDetail(TrialPublic):
     start_step: int | None
     pack: int = Field(description="the trials that trained together share it")
     lane: int = Field(description="its place among them")
+    fresh: list[str] | None = Field(
+        None, description="where it begins with a version: the weights that are its own, as shapes differ there"
+    )
 
 
 class Limits(BaseModel):

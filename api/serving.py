@@ -14,13 +14,14 @@ import structlog
 from sqlalchemy import select
 from sqlmodel import col
 
-from api.errors import NotLoaded
+from api.errors import BadInput, NotLoaded
 from api.meter import count
 from api.prediction.batcher import Queue
 from api.prediction.options import Options
 from api.preferring import Preferences
 from api.served import Files, Served, load
-from ml.errors import ChiffreError
+from ml.datasets import datasets, is_called, version_of
+from ml.errors import ChiffreError, UnknownName
 from worker.db import Database
 from worker.errors import NotFound, StorageAway
 from worker.store import Store
@@ -119,7 +120,7 @@ class Roster:
 
     def champions(self) -> list[Served]:
         """All that answer without being named by number."""
-        return [served for (model, _), served in self.served.items() if model is not None]
+        return [s for (model, name), s in self.served.items() if model is not None and name == s.version.dataset]
 
     def failing(self) -> dict[str, str]:
         """Why champions do not answer, by "network/data set"; others go on in their place."""
@@ -146,9 +147,11 @@ class Roster:
 
     def _nobody(self, options: Options) -> ChiffreError:
         """Why there is no champion: none was published, or it cannot be loaded."""
+        if options.dataset not in datasets:
+            return BadInput("?dataset", str(UnknownName(datasets.noun, datasets)))
         for name, why in self.failing().items():
             model, dataset = name.split("/")
-            if dataset == options.dataset and options.model in (None, model):
+            if is_called(dataset, options.dataset) and options.model in (None, model):
                 return NotLoaded(f"the champion of {model} on {dataset} cannot be loaded just now; {why}")
         whose = options.model or "any network"
         return NotFound(f"no version of {whose} trained on {options.dataset} is published; POST /jobs/tune makes one")
@@ -233,12 +236,17 @@ class Roster:
 
 def _was_asked_for(served: Served, options: Options) -> bool:
     """Whether a version fits the data set, where one was named."""
-    return "dataset" not in options.model_fields_set or served.version.dataset == options.dataset
+    return "dataset" not in options.model_fields_set or is_called(served.version.dataset, options.dataset)
 
 
 def _by_key(champions: list[Served]) -> dict[tuple[str | None, str], Served]:
-    """By network and data set; without a network the most accurate on validation, of equals the smallest."""
+    """By network and data set; without a network the most accurate on validation, of equals the smallest.
+
+    An uploaded data set without its version is the newest that has a champion.
+    """
     found: dict[tuple[str | None, str], Served] = {}
-    for served in sorted(champions, key=lambda s: (s.version.val_accuracy, -s.version.weights)):
-        found[served.version.model, served.version.dataset] = found[None, served.version.dataset] = served
+    standing = [(version_of(s.version.dataset), s.version.val_accuracy, -s.version.weights) for s in champions]
+    for _, served in sorted(zip(standing, champions, strict=True), key=lambda pair: pair[0]):
+        for name in (served.version.dataset, served.version.dataset.partition("@")[0]):
+            found[served.version.model, name] = found[None, name] = served
     return found

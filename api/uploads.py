@@ -1,9 +1,10 @@
 """Images that are uploaded to be classified by the worker: read, checked, and brought to the form it takes."""
 
 import io
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import orjson
@@ -28,9 +29,9 @@ readers: Registry[Reader] = Registry("content type")
 
 
 class Uploads:
-    """The bodies of images that are in memory: over all requests no more bytes than one may have.
+    """The bodies of images that are in memory, or on disk: over all requests no more bytes than one may have.
 
-    Each is held about six times until it is stored; what exceeds the limit is put off.
+    In memory each is held about six times until it is stored; what exceeds the limit is put off.
     """
 
     def __init__(self, limit: int) -> None:
@@ -53,6 +54,23 @@ class Uploads:
             yield body
         finally:
             self._bytes -= held
+
+    @asynccontextmanager
+    async def file(self, request: Request) -> AsyncIterator[IO[bytes]]:
+        """A whole body on disk, counted while it is in use; Busy where too much is there already."""
+        held = 0
+        with tempfile.TemporaryFile() as file:
+            try:
+                async for chunk in request.stream():
+                    held += len(chunk)
+                    self._bytes += len(chunk)
+                    if self._bytes > self.limit:
+                        raise Busy("too many large bodies at once; try again shortly")
+                    file.write(chunk)
+                file.seek(0)
+                yield file
+            finally:
+                self._bytes -= held
 
 
 def kind_of(request: Request, known: set[str]) -> str:

@@ -51,6 +51,8 @@ def sha256(name: Annotated[str, typer.Argument(help="a registered data set")]) -
 
 def _run(spec: TuneSpec, data: Path | None, out: Path) -> None:
     process_settings()
+    if spec.init_from is not None:
+        _fail("init_from names a published version; post the job to a service that has it")
     try:
         dataset = datasets[spec.dataset]
         arrays = read_report_pickle(data) if data else dataset.load()

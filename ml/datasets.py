@@ -6,6 +6,7 @@ register it here with its shape, classes and SHA-256 (`python -m ml sha256 NAME`
 
 import gzip
 import hashlib
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from ml.seeds import Purpose, derive, permutation
 
 DATA = Path(__file__).parent / "data"
 DIGITS = tuple("0123456789")
+NAME = r"[a-z0-9][a-z0-9_-]{0,62}"  # of what is uploaded
+UPLOADED = re.compile(rf"{NAME}(?:@[1-9][0-9]{{0,8}})?")  # its name, with or without a version
 
 SplitName = Literal["random", "official"]
 TEST_SHARE = 0.10  # the report's split: 72 / 18 / 10
@@ -76,7 +79,45 @@ class Dataset:
         return arrays
 
 
-datasets: Registry[Dataset] = Registry("data set")
+class Datasets(Registry[Dataset]):
+    """The data sets that are registered here, and beside them those that `finder` knows, which people have uploaded.
+
+    What is uploaded again under the same name is another version of it, "letters@2"; the name alone is the newest.
+    """
+
+    finder: Callable[[str], tuple[str, Dataset] | None] | None = None  # from a name to that of one version, and it
+
+    def __missing__(self, name: str) -> Dataset:
+        found = self._found(name)
+        return super().__missing__(name) if found is None else found[1]
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or self._found(str(name)) is not None
+
+    def pinned(self, name: str) -> str:
+        """The name of what a name stands for now, and always will; the name itself where there is no such data set."""
+        found = None if super().__contains__(name) else self._found(name)
+        return name if found is None else found[0]
+
+    def may_be(self, name: str) -> bool:
+        """Whether there may be a data set of this name; whether there is one, only `in` tells, which may take long."""
+        return super().__contains__(name) or UPLOADED.fullmatch(name) is not None
+
+    def _found(self, name: str) -> tuple[str, Dataset] | None:
+        return self.finder(name) if self.finder is not None and UPLOADED.fullmatch(name) else None
+
+
+datasets = Datasets("data set")
+
+
+def is_called(dataset: str, asked: str) -> bool:
+    """Whether a version of a data set, "letters@2", is what somebody asks for: it, or "letters"."""
+    return asked in (dataset, dataset.partition("@")[0])
+
+
+def version_of(dataset: str) -> int:
+    """The number of a version of a data set, "letters@2"; 0 of one that is registered."""
+    return int(dataset.partition("@")[2] or 0)
 
 
 def read_idx(path: Path) -> np.ndarray:

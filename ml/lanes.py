@@ -5,9 +5,10 @@ lane ends with the weights that it would have alone: nothing that is added, mult
 to another. Learning rate, weight decay, momentum, kind of optimizer and recipe are the lane's own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,6 +25,7 @@ from ml.ops import Batch, KernelOps, Ops, TorchOps, targets
 from ml.optimizers import Optimizer
 from ml.recipes import PLAIN, LaneRecipe
 from ml.specs import Loss
+from ml.transfer import fresh, place_of
 
 T = TypeVar("T")
 
@@ -47,10 +49,17 @@ class LaneState:
 
     @classmethod
     def initial(
-        cls, layers: list[Layer], optimizer: Optimizer, init_seed: int, recipe: LaneRecipe = PLAIN
+        cls,
+        layers: list[Layer],
+        optimizer: Optimizer,
+        init_seed: int,
+        recipe: LaneRecipe = PLAIN,
+        given: Mapping[str, Tensor] | None = None,
     ) -> "LaneState":
-        """A lane that has not trained; its weights are those of `module_of`."""
+        """A lane that has not trained; its weights are those of `module_of`, or `given` where name and shape agree."""
         module = module_of(layers, init_seed)
+        own, taken = module.state_dict(), carried_over(layers, given or {})
+        module.load_state_dict({name: taken.get(name, tensor) for name, tensor in own.items()})
         first, second = ({name: torch.zeros_like(w) for name, w in module.named_parameters()} for _ in range(2))
         return cls(layers, optimizer, dict(module.state_dict()), first, second, recipe=recipe)
 
@@ -82,9 +91,11 @@ class Lanes:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         ops: Ops | None = None,
+        frozen: frozenset[int] = frozenset(),
     ) -> None:
         """Put lanes together for images of shape (channels, height, width); `ops` is chosen by the device if not given.
 
+        Layers at the places `frozen` keep their weights, as torch's do without `requires_grad`.
         LanesError where there are none, where their layers are not of the same kinds, or where memory does not suffice.
         """
         check(states, image)
@@ -99,6 +110,7 @@ class Lanes:
         self.hyper = Hyper([s.optimizer for s in self._states], [s.steps for s in self._states], dtype, recipes)
         self._averaging = any(recipe.ema_decay is not None for recipe in recipes)
         self._load()
+        self._frozen = frozen
         self._losses = torch.zeros(len(states), dtype=dtype, device=self.device)
         self._steps = 0
 
@@ -115,11 +127,13 @@ class Lanes:
         self._losses += losses
         self._steps += 1
         self.hyper.advance()
-        for i, (_, layer) in reversed(list(enumerate(self._layers))):
-            delta = layer.backward(delta, wanted=i > 0)
-            layer.step(self.hyper)
-            if self._averaging:
-                layer.average_in(self.hyper)
+        first = self._first_trained
+        for i, (place, layer) in reversed(list(enumerate(self._layers))[first:]):
+            delta = layer.backward(delta, wanted=i > first)
+            if place not in self._frozen:
+                layer.step(self.hyper)
+                if self._averaging:
+                    layer.average_in(self.hyper)
 
     def losses(self) -> list[float]:
         """Each lane's mean training loss since this was last asked; infinite or NaN where it diverged."""
@@ -181,6 +195,14 @@ class Lanes:
         """Each lane as a plain torch module."""
         return [state.module() for state in self.states()]
 
+    @cached_property
+    def _first_trained(self) -> int:
+        """Where the backward pass may end: nothing before it is trained."""
+        if not self._frozen:
+            return 0
+        trained = [i for i, (place, layer) in enumerate(self._layers) if layer.parameters and place not in self._frozen]
+        return trained[0]
+
     def _forward(self, batch: Batch, *, training: bool = False) -> Tensor:
         """Outputs [lanes, batch, classes], the lanes in the order in which they stand."""
         x: Any = batch
@@ -232,6 +254,13 @@ class Lanes:
         """What is listed as the lanes stand, as they were given."""
         found = dict(zip(self.order, standing, strict=True))
         return [found[k] for k in range(len(standing))]
+
+
+def carried_over(layers: list[Layer], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of `given` weights, by torch's names, those that layers have at the same place and in the same shape."""
+    new = {place_of(name) for name in fresh(layers, {name: tuple(tensor.shape) for name, tensor in given.items()})}
+    places = set(range(len(layers))) - new
+    return {name: tensor for name, tensor in given.items() if place_of(name) in places}
 
 
 def _of_layer(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -58,7 +58,7 @@ class Pack:
     def join(self, lane: Lane) -> None:
         """Let a new lane train from here on; whatever error its network raises is raised now."""
         lane.start_step = self.position
-        self._joining.append((lane, lane.initial(self._steps(lane))))
+        self._joining.append((lane, lane.initial(self._steps(lane), self.data.initial)))
 
     def _steps(self, lane: Lane) -> int:
         """The steps that all epochs of a lane take."""
@@ -134,7 +134,8 @@ class Pack:
         return sorted(measured, key=lambda pair: pair[0].number)
 
     def _lanes(self, states: list[LaneState]) -> Lanes:
-        return Lanes(states, self._image, self.spec.loss, self.data.device)
+        frozen = self.spec.frozen(states[0].layers)
+        return Lanes(states, self._image, self.spec.loss, self.data.device, frozen=frozen)
 
     @property
     def _image(self) -> Shape:
@@ -191,7 +192,8 @@ def _finite(lane: Lane) -> bool:
 
 def _card(lane: Lane, steps: int, loss_sum: float) -> dict[str, Any]:
     """A lane's counters as JSON; what may not be finite is text."""
-    names = ("number", "init_seed", "stream_seed", "start_step", "steps", "rung", "loss", "unmeasured", "seconds")
+    seeds = ("number", "init_seed", "stream_seed", "start_step")
+    names = (*seeds, "steps", "rung", "loss", "unmeasured", "seconds", "fresh")
     return {
         **{name: getattr(lane, name) for name in names},
         "params": lane.params.model_dump(mode="json", exclude_none=True),

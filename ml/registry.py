@@ -1,7 +1,7 @@
 """A named dict with a decorator: every plug-in registers beside its definition."""
 
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 from ml.errors import UnknownName
 
@@ -26,5 +26,5 @@ class Registry(dict[str, T]):
 
         return add
 
-    def __missing__(self, name: str) -> NoReturn:
+    def __missing__(self, name: str) -> T:
         raise UnknownName(self.noun, self)

@@ -164,6 +164,8 @@ class Search:
         Limits on trials and seconds are left out: a job whose budget is raised is the job that was posted with it.
         """
         spec = self.spec.model_dump(mode="json", exclude={"budget": {"trials", "seconds"}})
+        if spec["init_from"] is None:
+            del spec["init_from"]  # so that a job of the release before, which did not know it, goes on as it was
         return hashlib.sha256(json.dumps(spec).encode()).hexdigest()
 
     def _new_storage(self) -> optuna.storages.InMemoryStorage:

@@ -93,6 +93,36 @@ class TrainBudget(BaseModel):
     epochs: int = Field(10, ge=1, le=1000, description="epochs, at most")
 
 
+class InitFrom(BaseModel):
+    """A published version whose weights trials begin with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    model: str = Field(max_length=100, description="a network, the job's own or another")
+    version: int = Field(ge=1, le=2**31 - 1, description="of that network")
+    freeze: Annotated[int, Field(ge=0)] | list[Annotated[str, Field(max_length=10)]] = Field(
+        0,
+        description="layers that keep their weights: the first so many that have any, or their places among all "
+        'layers, such as "1"',
+    )
+    checkpoint_sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="of the version's weights; filled in when the job is posted"
+    )
+
+    def frozen(self, layers: list[Layer]) -> frozenset[int]:
+        """The places of layers that keep their weights; ValueError where there are no such."""
+        weighted = [place for place, layer in enumerate(layers) if layer.weights()]
+        if isinstance(self.freeze, int):
+            chosen = weighted[: self.freeze]
+        else:
+            chosen = [place for place in weighted if str(place) in self.freeze]
+            if unknown := set(self.freeze) - {str(place) for place in chosen}:
+                raise ValueError(f"{len(unknown)} of the names are no layer's with weights; those are: {weighted}")
+        if len(chosen) == len(weighted):
+            raise ValueError(f"at least one of the {len(weighted)} layers with weights must be left to train")
+        return frozenset(chosen)
+
+
 class Spec(BaseModel):
     """What a training and a tuning job have in common."""
 
@@ -105,6 +135,15 @@ class Spec(BaseModel):
     early_stopping: EarlyStopping | None = Field(None, description="when to end a trial before its epochs are spent")
     objective: Objective = Field("val_accuracy", description="what the best epoch and the best trial are best at")
     seed: int = Field(0, ge=0, lt=2**32, description="decides initial weights, order, draws and the validation cut")
+    init_from: InitFrom | None = Field(
+        None, description="a version to begin with: what has the same place and shape keeps its weights"
+    )
+
+    @field_validator("dataset")
+    @classmethod
+    def _pinned(cls, dataset: str) -> str:
+        """Of an uploaded data set the version of now: another may be uploaded before the job has run."""
+        return datasets.pinned(dataset)
 
     @property
     def network(self) -> Network:
@@ -125,6 +164,10 @@ class Spec(BaseModel):
         """The layers that `params` describe, for this data set."""
         dataset = datasets[self.dataset]
         return self.network.layers(dataset.shape, len(dataset.classes), params)
+
+    def frozen(self, layers: list[Layer]) -> frozenset[int]:
+        """The places of layers that keep the weights that they begin with; ValueError where there are no such."""
+        return self.init_from.frozen(layers) if self.init_from else frozenset()
 
     @model_validator(mode="after")
     def _names_known(self) -> "Spec":

@@ -1,14 +1,17 @@
 """What a trial trains on, and what its training has come to: the lane."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import isfinite
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ml.datasets import Arrays, Dataset, SplitName, cut
 from ml.early_stopping import Patience
+from ml.errors import LanesError
 from ml.evaluate import Images
 from ml.lanes import LaneState
 from ml.params import Params
@@ -17,14 +20,16 @@ from ml.records import Measurement, TrialState
 from ml.samplers import STEPS_PER_EPOCH
 from ml.seeds import Purpose, derive
 from ml.specs import TuneSpec
+from ml.transfer import fresh, place_of
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The images that a trial trains and validates on."""
+    """The images that a trial trains and validates on, and what it begins with where that is not by its seed."""
 
     train: Images
     validation: Images
+    initial: Mapping[str, Tensor] = field(default_factory=dict)  # weights that trials begin with, by torch's names
 
     @classmethod
     def load(cls, dataset: Dataset, split: SplitName, seed: int, device: str = "cpu") -> "TrainingData":
@@ -39,7 +44,11 @@ class TrainingData:
 
     def to(self, device: str) -> "TrainingData":
         """The same on another device."""
-        return TrainingData(self.train.to(device), self.validation.to(device))
+        return replace(self, train=self.train.to(device), validation=self.validation.to(device))
+
+    def beginning_with(self, weights: Mapping[str, np.ndarray]) -> "TrainingData":
+        """The same, for trials that begin with weights by torch's names."""
+        return replace(self, initial={name: torch.from_numpy(array) for name, array in weights.items()})
 
     @property
     def device(self) -> torch.device:
@@ -66,6 +75,7 @@ class Lane:
     loss: float = 0.0  # the sum over steps since it was last measured
     unmeasured: int = 0  # steps since then
     seconds: float = 0.0  # its share of the pack's time since then
+    fresh: list[str] = field(default_factory=list)  # weights that are its own where it begins with another's
     recorded: dict[int, Measurement] = field(default_factory=dict)  # by step, where it is trained again: they stand
 
     @cached_property
@@ -93,10 +103,19 @@ class Lane:
             derive(self.init_seed, Purpose.DROPOUT),
         )
 
-    def initial(self, steps: int) -> LaneState:
-        """It before the first of its steps."""
-        optimizer = self.params.of_optimizer()
-        return LaneState.initial(self.spec.layers(self.params), optimizer, self.init_seed, self.recipe(steps))
+    def initial(self, steps: int, given: Mapping[str, Tensor]) -> LaneState:
+        """It before the first of its steps, with what fits of the weights given.
+
+        LanesError where the specification names a version to begin with and it is not there, or has no weights for a
+        layer that is to keep them.
+        """
+        layers = self.spec.layers(self.params)
+        if self.spec.init_from is not None and not given:
+            raise LanesError("the version to begin with is not at hand; post the job to a service that has it")
+        self.fresh = fresh(layers, {name: tuple(tensor.shape) for name, tensor in given.items()}) if given else []
+        if unknown := self.spec.frozen(layers) & {place_of(name) for name in self.fresh}:
+            raise LanesError(f"layer {min(unknown)} cannot be frozen: the version to begin with has no such weights")
+        return LaneState.initial(layers, self.params.of_optimizer(), self.init_seed, self.recipe(steps), given)
 
     def trained(self, steps: int, loss: float, seconds: float) -> None:
         """Count steps and their mean loss."""

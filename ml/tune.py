@@ -361,5 +361,6 @@ def _checkpoint(lane: Lane) -> Checkpoint | None:
         "val_accuracy": lane.best.val_accuracy,
         "val_loss": lane.best.val_loss,
         "spec": lane.spec.model_dump(mode="json"),
+        "fresh": lane.fresh,
     }
     return Checkpoint({name: tensor.numpy() for name, tensor in lane.best_weights.items()}, card)

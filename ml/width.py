@@ -84,7 +84,7 @@ def _seconds(spec: TuneSpec, params: Params, data: TrainingData, width: int) -> 
     """What a step takes, a lane."""
     layers, optimizer = spec.layers(params), params.of_optimizer()
     states = [LaneState.initial(layers, optimizer, init_seed=0)] * width
-    lanes = Lanes(states, spec.image, spec.loss, data.device)
+    lanes = Lanes(states, spec.image, spec.loss, data.device, frozen=spec.frozen(layers))
     stream = Stream(len(data.train), params.batch_size, 0)
     minibatches = Minibatches(data.train, stream, Augmentation.of(params))
     for step in range(3):  # the first calls compile or load the kernels, and fill the caches

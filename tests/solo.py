@@ -22,9 +22,12 @@ def train_alone(
     batches: Iterable[np.ndarray],
     loss: str = "cross_entropy",
     dtype: torch.dtype = torch.float64,
+    frozen: frozenset[int] = frozenset(),
 ) -> nn.Module:
-    """Train a lane's initial weights with torch.optim on these batches."""
+    """Train a lane's initial weights with torch.optim on these batches; layers at some places may be frozen."""
     module = _dropping(state).to(dtype).train()
+    for place in frozen:
+        module[place].requires_grad_(requires_grad=False)
     kind = torch.optim.Adam if isinstance(state.optimizer, Adam) else torch.optim.SGD
     optimizer = kind(module.parameters(), **state.optimizer.arguments())
     scheduler = _scheduler(optimizer, state)

@@ -20,7 +20,7 @@ from worker.packs import drop, end_pack, end_running, new_pack, part, prediction
 from worker.retention import uploads
 from worker.run_off import give_up
 from worker.settlement import HOPELESS, settle
-from worker.tables import Job, JobState, Pack, Purpose, Trial
+from worker.tables import PREDICTING, Job, JobState, Pack, Purpose, Trial
 
 MAX_DEATHS = 2  # trainers that may die on a trial alone before it counts as failed
 MAX_LOSSES = 5  # leases of a pack that may run out in a row before its trials are suspected
@@ -307,7 +307,7 @@ def _next_job() -> Any:
     )
     return (
         select(Job)
-        .where(or_(begins_trials, and_(col(Job.kind) == "predict", col(Job.state) == JobState.QUEUED)))
+        .where(or_(begins_trials, and_(col(Job.kind).in_(PREDICTING), col(Job.state) == JobState.QUEUED)))
         .order_by(busy, col(Job.created_at), col(Job.id))
         .limit(1)
         .with_for_update(of=Job)

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, cast
 
 from sqlalchemy import func, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col
 
 from ml.artifacts import Saved
@@ -15,6 +14,7 @@ from ml.datasets import datasets
 from ml.records import Event, Finished, Measured, PackRecord, Started, TrialRecord, TrialState
 from ml.records import Measurement as Recorded
 from ml.specs import TrainSpec, TuneSpec
+from worker.datasets import know
 from worker.db import Database
 from worker.journal import REQUEST, begin_trial, clock, end_trial, note_job, stamp
 from worker.leases import Claim, fence
@@ -22,7 +22,8 @@ from worker.once import Once, remember, remembered
 from worker.packs import drop, kept, part, running
 from worker.retention import leads, outdone, worth_keeping
 from worker.settlement import spent
-from worker.tables import Artifact, Dataset, Job, JobState, Measurement, Trial
+from worker.tables import Artifact, Job, JobState, Measurement, Trial
+from worker.transfer import settled
 
 Checkpointed = tuple[str, Saved]  # a checkpoint's path, and what was written there
 
@@ -66,7 +67,8 @@ class Ledger:
         with self.database.writing() as session:
             if (before := remembered(session, once)) is not None:
                 return session.get_one(Job, before.job_id)
-            _know_dataset(session, spec.dataset)
+            know(session, spec.dataset, dataset)
+            spec = settled(session, spec)
             job = Job(
                 id=secrets.token_hex(6),
                 kind="train" if isinstance(spec, TrainSpec) else "tune",
@@ -263,20 +265,6 @@ def _finish(session: Session, job: Job, trial: Trial, event: Finished, by: str |
         trial.train_loss, trial.val_loss = event.best.train_loss, event.best.val_loss
         trial.val_accuracy = event.best.val_accuracy
     end_trial(session, job, trial, event.state, event.reason, by)
-
-
-def _know_dataset(session: Session, name: str) -> None:
-    """Write a data set down unless it is known; several may do so at once."""
-    dataset = datasets[name]
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    row = Dataset(
-        sha256=dataset.sha256,
-        name=name,
-        images=dataset.size,
-        shape=list(dataset.shape),
-        classes=list(dataset.classes),
-    )
-    session.execute(insert(Dataset).values(row.model_dump()).on_conflict_do_nothing())
 
 
 def _crown(session: Session, job: Job, trial: Trial, saved: Checkpointed) -> set[str]:

@@ -9,7 +9,8 @@ from sqlalchemy import select
 from sqlmodel import Session, col
 
 from ml.artifacts import Saved
-from ml.datasets import SplitName, datasets
+from ml.datasets import Dataset, SplitName, datasets, is_called, version_of
+from worker.datasets import know
 from worker.db import Database
 from worker.errors import Conflict, NotFound
 from worker.image_sets import Subset
@@ -26,7 +27,7 @@ Stored = tuple[str, Saved]  # a file's key in the store, and what was written th
 
 
 class PredictSpec(BaseModel):
-    """What a predict job does: a version, once and for all, and the images that it is given."""
+    """What a predict or evaluate job does: a version, once and for all, and the images that it is given."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -35,11 +36,19 @@ class PredictSpec(BaseModel):
     dataset: str
     subset: Subset | None = None  # of the data set; None where images were uploaded
     canonical: bool = False  # whether they are brought to the data set's own form first
+    # Of a data set that the version was not trained on: how it is divided, and how its images get the network's size.
+    split: SplitName | None = None
+    resize: str | None = None
 
     @property
     def opens_test(self) -> bool:
         """Whether test images are among them."""
         return self.subset in ("test", "all")
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether the images are of another data set than the version was trained on."""
+        return self.split is not None
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,7 @@ class Prediction:
     spec: PredictSpec
     version: ModelVersion
     graph: Artifact
-    split: SplitName  # of the version; with the seed of its job it says which images trained and which validated it
+    split: SplitName  # with the seed it says which images train and which validate
     seed: int
     upload: Artifact | None
 
@@ -63,7 +72,7 @@ def asked_version(database: Database, model: str, version: int | None, dataset: 
         if version is None:
             return _champion(session, model, dataset or "mnist")
         found = find_version(session, model, version)
-    if dataset not in (None, found.dataset):
+    if dataset is not None and not is_called(found.dataset, dataset):
         raise NotFound(f"version {version} of {model} was trained on {found.dataset}")
     return found
 
@@ -73,6 +82,19 @@ def check_images(version: ModelVersion) -> None:
     if datasets[version.dataset].sha256 != version.dataset_sha256:
         name = f"version {version.version} of {version.model}"
         raise Conflict(f"{name} was trained on other images than {version.dataset} has now; upload those it shall see")
+
+
+def check_other(version: ModelVersion, dataset: Dataset, split: SplitName) -> None:
+    """Conflict where a version cannot be evaluated on a data set."""
+    name = f"version {version.version} of {version.model}"
+    if dataset.sha256 == version.dataset_sha256:
+        raise Conflict(f"{name} was trained on these very images; POST /jobs/predict tells those that were left out")
+    if dataset.shape[0] != version.shape[0]:
+        raise Conflict(f"{name} takes images of {version.shape[0]} channels, and these have {dataset.shape[0]}")
+    if unknown := sorted(set(dataset.classes) - set(version.classes)):
+        raise Conflict(f"{name} knows no class {', '.join(unknown[:10])}; it can be evaluated on its own classes")
+    if split == "official" and dataset.official_test is None:
+        raise Conflict("this data set has no official test images; use the split random")
 
 
 def upload_key(version: ModelVersion) -> str:
@@ -100,14 +122,17 @@ class Predicting:
         with self.database.writing() as session:
             if (before := remembered(session, once)) is not None:
                 return session.get_one(Job, before.job_id), False
+            dataset = datasets[spec.dataset] if spec.evaluates else None
+            if dataset is not None:
+                know(session, spec.dataset, dataset)
             job = Job(
                 id=secrets.token_hex(6),
-                kind="predict",
+                kind="evaluate" if spec.evaluates else "predict",
                 spec=spec.model_dump(mode="json"),
                 state=JobState.QUEUED,
                 model=spec.model,
                 dataset=spec.dataset,
-                dataset_sha256=version.dataset_sha256,
+                dataset_sha256=dataset.sha256 if dataset else version.dataset_sha256,
                 maximize=True,
                 trial_limit=0,
                 created_at=clock(session),
@@ -126,11 +151,11 @@ class Predicting:
             spec = PredictSpec.model_validate(job.spec)
             version = find_version(session, spec.model, spec.version)
             graph = session.get_one(Artifact, version.onnx_id)
-            seed = int(session.get_one(Job, version.job_id).spec["seed"])
+            seed = 0 if spec.evaluates else int(session.get_one(Job, version.job_id).spec["seed"])
             upload = next(iter(uploads(session, job)), None)
-            return Prediction(spec, version, graph, cast("SplitName", version.split), seed, upload)
+            return Prediction(spec, version, graph, spec.split or cast("SplitName", version.split), seed, upload)
 
-    def open_test(self, claim: Claim, version: ModelVersion) -> None:
+    def open_test(self, claim: Claim, version: ModelVersion, split: SplitName) -> None:
         """Write down that the test images are about to be looked at, once a run of a job."""
         with self.database.writing() as session:
             job, _ = fence(session, claim)
@@ -138,7 +163,7 @@ class Predicting:
             if session.scalar(select(TestOpening).where(*of_run)) is None:
                 opening = TestOpening(
                     dataset_sha256=job.dataset_sha256,
-                    split=version.split,
+                    split=split,
                     job_id=job.id,
                     run=job.run,
                     version_id=version.id,
@@ -174,7 +199,9 @@ class Predicting:
 
 
 def _champion(session: Session, model: str, dataset: str) -> ModelVersion:
-    reigning = session.get(Champion, (model, dataset))
+    champions = session.scalars(select(Champion).where(col(Champion.model) == model))
+    known = [champion for champion in champions if is_called(champion.dataset, dataset)]
+    reigning = max(known, key=lambda champion: version_of(champion.dataset), default=None)
     if reigning is None:
         raise NotFound(f"no version of {model} trained on {dataset} is published; POST /jobs/tune makes one")
     return session.get_one(ModelVersion, reigning.version_id)

@@ -1,6 +1,7 @@
 """A version answers for many images: the work of a predict job."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -10,7 +11,10 @@ from pydantic import BaseModel
 from ml.calibration import UNCALIBRATED, Calibration
 from ml.canonical import canonical
 from ml.canonical_frame import form_of
+from ml.datasets import datasets
+from ml.intervals import wilson
 from ml.predict import Predictor
+from ml.resize import resized
 from worker.book import Orders
 from worker.errors import LeaseLost
 from worker.image_sets import UNKNOWN, ImageSet, Subset, in_unit
@@ -32,6 +36,7 @@ class Result(BaseModel):
     abstained: int
     labelled: int  # images whose class is known
     accuracy: float | None  # share of those, 0..1
+    interval: tuple[float, float] | None = None  # of 95 %, that the accuracy speaks for
     confusion_matrix: list[list[int]] | None  # of those: a row a true class, a column a predicted one
     classes: list[str]
 
@@ -62,13 +67,14 @@ class Answering:
 
     def result(self, images: ImageSet) -> Result:
         """What was found over all of them."""
-        labelled = int(self.confusion.sum())
+        labelled, right = int(self.confusion.sum()), int(self.confusion.trace())
         return Result(
             images=images.count,
             unusable=len(images.errors),
             abstained=self.abstained,
             labelled=labelled,
-            accuracy=int(self.confusion.trace()) / labelled if labelled else None,
+            accuracy=right / labelled if labelled else None,
+            interval=wilson(right, labelled) if labelled else None,
             confusion_matrix=self.confusion.tolist() if labelled else None,
             classes=list(self.predictor.classes),
         )
@@ -126,9 +132,18 @@ def _images(claim: Claim, work: Prediction, predicting: Predicting, store: Store
     if work.upload is not None:
         return ImageSet.of_bytes(store.read(work.upload.path, work.upload.sha256), work.upload.path)
     if work.spec.opens_test:
-        predicting.open_test(claim, work.version)
+        predicting.open_test(claim, work.version, work.split)
     subset = cast("Subset", work.spec.subset)  # a job without an upload names one
-    return ImageSet.of_dataset(work.spec.dataset, subset, work.split, work.seed)
+    images = ImageSet.of_dataset(work.spec.dataset, subset, work.split, work.seed)
+    return _of_another(images, work) if work.spec.evaluates else images
+
+
+def _of_another(images: ImageSet, work: Prediction) -> ImageSet:
+    """Images of another data set at the version's size, and their labels by its numbers."""
+    _, height, width = work.version.shape
+    numbers = np.array([work.version.classes.index(name) for name in datasets[work.spec.dataset].classes])
+    pixels = resized(images.pixels, height, width, cast("str", work.spec.resize))
+    return replace(images, pixels=pixels, labels=numbers[images.labels])
 
 
 def _answering(work: Prediction, store: Store) -> Answering:

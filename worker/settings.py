@@ -41,6 +41,7 @@ class Settings(BaseSettings):
     checkpoint_seconds: float = Field(15, ge=0, description="between two checkpoints of a running pack, at least")
     max_body_bytes: int = Field(1 << 20, ge=1024, description="largest request body")
     max_image_bytes: int = Field(16 << 20, ge=1024, description="largest body of images, to be predicted")
+    max_dataset_bytes: int = Field(256 << 20, ge=1024, description="largest data set, packed and unpacked")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
 
     @property
@@ -52,6 +53,11 @@ class Settings(BaseSettings):
     def broker(self) -> str | None:
         """The broker's URL, None where no broker is named."""
         return self.broker_url.get_secret_value() if self.broker_url else None
+
+    @property
+    def dataset_cache(self) -> Path:
+        """Where a worker keeps the data sets that it has fetched from the store."""
+        return self.home / "cache" / "datasets"
 
     @property
     def artifact_store(self) -> str:

@@ -15,6 +15,9 @@ SQLModel.metadata.naming_convention = {
 }
 
 
+PREDICTING = ("predict", "evaluate")  # the kinds of jobs that classify images
+
+
 class JobState(StrEnum):
     """Where a job stands."""
 
@@ -61,11 +64,25 @@ class Dataset(SQLModel, table=True):
     classes: list[str] = Field(sa_column=Column(JSON, nullable=False))
 
 
+class DatasetVersion(SQLModel, table=True):
+    """A data set that somebody uploaded; never changed."""
+
+    name: str = Field(primary_key=True)
+    version: int = Field(primary_key=True)
+    sha256: str = Field(foreign_key="dataset.sha256", index=True)
+    classes: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    description: str = Field(sa_column=Column(Text, nullable=False))
+    path: str  # the key in the store
+    file_sha256: str
+    size: int  # bytes
+    created_at: float
+
+
 class Job(SQLModel, table=True):
     """What a person posted."""
 
     id: str = Field(primary_key=True)
-    kind: str  # train, tune or predict
+    kind: str  # train, tune, predict or evaluate
     spec: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))  # as posted, defaults filled in
     state: str = Field(index=True)
     stop_reason: str | None = None
@@ -84,7 +101,7 @@ class Job(SQLModel, table=True):
     active_seconds: float = 0.0  # time with a pack leased, up to active_since
     active_since: float | None = None
     run: int = 1  # raised when a completed job goes on
-    # What a job of kind predict found: worker.prediction.Result as JSON.
+    # What a job of kind predict or evaluate found: worker.prediction.Result as JSON.
     result: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
     sequence: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))  # the last change's number
     created_at: float = Field(index=True)
@@ -94,7 +111,7 @@ class Job(SQLModel, table=True):
     @property
     def predicts(self) -> bool:
         """Whether it classifies images with a published version: it has no trials, and nothing to be extended."""
-        return self.kind == "predict"
+        return self.kind in PREDICTING
 
 
 class Pack(SQLModel, table=True):

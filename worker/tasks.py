@@ -8,6 +8,7 @@ from typing import Any
 
 from celery.signals import setup_logging, worker_init, worker_shutdown, worker_shutting_down
 
+from worker.datasets import Uploaded
 from worker.db import Database
 from worker.janitor import Janitor
 from worker.leases import Leases
@@ -39,6 +40,7 @@ def _start(**_: Any) -> None:
     config = settings()
     owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
     database, store = Database(config.database), store_of(config)
+    Uploaded(database, store, config.dataset_cache).serve()
     leases = Leases(database, owner, config.lease_seconds)
     _supervisor = Supervisor(leases, Trainers(config.trainers), store, config.poll_seconds)
     Thread(target=_supervisor.poll, daemon=True).start()

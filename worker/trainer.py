@@ -22,6 +22,7 @@ from ml.records import Stop
 from ml.search import Search
 from ml.tune import tune_pack
 from worker.book import JobSearch, LedgerBook
+from worker.datasets import Uploaded
 from worker.db import Database
 from worker.errors import LeaseLost, StorageAway, StorageFull
 from worker.images import training_data
@@ -37,6 +38,7 @@ from worker.rerunning import Rerunning
 from worker.settings import settings
 from worker.store import Store, store_of
 from worker.tables import Job, Purpose
+from worker.transfer import initial_weights
 
 log = structlog.get_logger()
 
@@ -115,6 +117,8 @@ class Trainer:
         warm = self._search(claim.job_id)
         spec = warm.search.spec
         data = training_data(spec.dataset, spec.split, spec.seed, self.device)
+        if spec.init_from is not None:
+            data = data.beginning_with(initial_weights(self.database, self.store, spec.init_from))
         book = LedgerBook(self.ledger, claim, warm, self.orders, self.store, self.checkpoint_seconds)
         tune_pack(spec, data, book, warm.search)
 
@@ -141,9 +145,9 @@ def main() -> None:
     pipe = Connection(int(sys.argv[1]))
     orders = Orders(pipe)
     config = settings()
-    trainer = Trainer(
-        Database(config.database), orders, store_of(config), _device(config.device), config.checkpoint_seconds
-    )
+    database, store = Database(config.database), store_of(config)
+    Uploaded(database, store, config.dataset_cache).serve()
+    trainer = Trainer(database, orders, store, _device(config.device), config.checkpoint_seconds)
     pipe.send_bytes(orjson.dumps({"ready": os.getpid()}))
     while True:
         pipe.send_bytes(orjson.dumps(trainer.work(orders.next())))

@@ -1,6 +1,5 @@
 """The kinds of body that `/predict` reads; each is registered by its content type beside what reads it."""
 
-import io
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ import numpy as np
 import orjson
 
 from api.errors import BadInput
+from api.npy import array_of
 from api.prediction.options import Options
 from api.prediction.pictures import decoded, naive
 from api.prediction.pixels import WHITE, Images, as_floats, many_images, of_array, one_image
@@ -20,7 +20,6 @@ from ml.layers import Shape
 from ml.registry import Registry
 
 MAX_IMAGES = 1024  # in one body
-MAX_HEADER = 10_000  # bytes of an npy file's header; numpy's own limit
 
 Open = Callable[[Shape], Images]  # the images, once it is known which shape the network takes
 
@@ -138,20 +137,8 @@ def rows_of(array: np.ndarray, shape: Shape) -> tuple[np.ndarray, bool]:
 
 
 def npy(body: bytes) -> np.ndarray:
-    """The array of an npy file; nothing is unpickled, and nothing larger than the body is made."""
-    file = io.BytesIO(body)
-    try:
-        version = np.lib.format.read_magic(file)
-        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, fortran, dtype = read_header[version](file, MAX_HEADER)
-    except (ValueError, KeyError, EOFError, SyntaxError, RecursionError, MemoryError):
-        raise BadInput("#", "not an npy file of version 1 or 2; numpy.save writes one") from None
-    if dtype.kind not in "uif" or dtype.itemsize > 8:
-        raise BadInput("#", f"an array of numbers is needed, such as uint8 or float32, not {dtype}")
-    rest = body[file.tell() :]
-    if min(shape, default=1) < 1 or len(rest) != prod(shape) * dtype.itemsize:
-        raise BadInput("#", f"an array of shape {list(shape)} and {len(rest)} bytes of it do not go together")
-    array = np.frombuffer(rest, dtype).reshape(shape, order="F" if fortran else "C")
+    """The array of numbers of an npy file: uint8 as it is, others as float64."""
+    array = array_of(body, "uif")
     return array if array.dtype == np.uint8 else array.astype(np.float64)
 
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -20,7 +20,7 @@ from api.prediction.pixels import Images, as_floats
 from api.prediction.saliency import covered, saliency
 from api.served import Served
 from api.serving import Roster
-from ml.datasets import datasets
+from ml.datasets import Dataset, datasets
 
 MAX_BYTES_AT_ONCE = 64 << 20  # of bodies in memory, over all requests: more is refused until some are answered
 LARGE_BYTES = 1 << 15  # a body of more is read in a thread: as JSON it takes a millisecond or longer
@@ -88,8 +88,10 @@ class Predict:
         options = asked.options
         is_long = is_long or bool(options.canonical)
         # What is wrong with images is told even while nobody can answer; only of a version the shape must be asked for.
-        served = None if options.version is None else await self.roster.served_for(options)
-        shape = datasets[options.dataset].shape if served is None else served.predictor.shape
+        brought = datasets.get(options.dataset)  # an uploaded one's version must be asked for as well
+        known = options.version is None and brought is not None
+        served = None if known else self.roster.look(options) or await self.roster.served_for(options)
+        shape = served.predictor.shape if served is not None else cast("Dataset", brought).shape
         images = await self._in_thread(asked.images, shape) if is_long else asked.images(shape)
         if served is None:
             served = self.roster.look(options) or await self.roster.served_for(options)

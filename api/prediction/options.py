@@ -84,7 +84,7 @@ def _checked(fields: dict[str, Any], prefix: str) -> Options:
         raise invalid(error, prefix) from None
     if options.model is not None and options.model not in networks:
         raise BadInput(f"{prefix}model", f"there is no such network; choose one of: {', '.join(networks)}")
-    if options.dataset not in datasets:
+    if not datasets.may_be(options.dataset):
         raise BadInput(f"{prefix}dataset", f"there is no such data set; choose one of: {', '.join(datasets)}")
     if options.version is not None and options.model is None:
         raise BadInput(f"{prefix}version", "each network numbers its own versions; name the model too")

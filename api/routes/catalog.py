@@ -1,13 +1,16 @@
 """What can be asked for."""
 
+from collections.abc import Iterator
+from contextlib import suppress
 from math import prod
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, TypeAdapter
 
+from api.deps import UploadedDep
 from api.errors import BadInput
-from ml.datasets import datasets
+from ml.datasets import Dataset, datasets
 from ml.errors import UnknownName
 from ml.layers import (
     Conv2d,
@@ -16,6 +19,7 @@ from ml.layers import (
     Linear,
     MaxPool2d,
     Shape,
+    ShapeError,
     Wrapped,
     flop_count,
     parameter_count,
@@ -83,6 +87,7 @@ class Catalog(BaseModel):
 
 @router.get("/catalog")
 def catalog(
+    uploaded: UploadedDep,
     batch_size: Annotated[int, Query(ge=1, le=4096, description="images a step, for the shapes of tensors")] = 5,
     dataset: Annotated[str, Query(max_length=100, description="whose images the networks take")] = "mnist",
 ) -> Catalog:
@@ -91,9 +96,7 @@ def catalog(
         raise BadInput("?dataset", str(UnknownName(datasets.noun, datasets)))
     images = datasets[dataset]
     return Catalog(
-        networks={
-            name: _network(network, images.shape, len(images.classes), batch_size) for name, network in networks.items()
-        },
+        networks=dict(_networks(images, batch_size)),
         datasets={
             name: DatasetEntry(
                 description=d.description,
@@ -103,7 +106,7 @@ def catalog(
                 splits=["random", "official"] if d.official_test else ["random"],
                 sha256=d.sha256,
             )
-            for name, d in datasets.items()
+            for name, d in {**datasets, **uploaded.newest()}.items()
         },
         samplers={name: _entry(kind) for name, kind in samplers.items()},
         pruners={name: _entry(kind) for name, kind in pruners.items()},
@@ -114,6 +117,13 @@ def catalog(
 def _entry(kind: type[BaseModel]) -> Entry:
     parameters = {name: field for name, field in describe(kind).items() if name != "name"}
     return Entry(description=(kind.__doc__ or "").strip(), parameters=parameters)
+
+
+def _networks(images: Dataset, batch_size: int) -> Iterator[tuple[str, NetworkEntry]]:
+    """The networks that can take a data set's images; some may be too small."""
+    for name, network in networks.items():
+        with suppress(ShapeError):
+            yield name, _network(network, images.shape, len(images.classes), batch_size)
 
 
 def _network(network: Network, shape: Shape, classes: int, batch_size: int) -> NetworkEntry:

@@ -179,7 +179,7 @@ def _options(name: str, version: int | None = None) -> Options:
     """Which champion or version a name stands for; NotFound where it can be none."""
     model, _, dataset = name.partition(".")
     dataset = dataset or "mnist"
-    if model not in networks or dataset not in datasets:
+    if model not in networks or not datasets.may_be(dataset):
         raise NotFound(f"there is no such model; the networks are: {', '.join(networks)}, with .dataset if not mnist")
     return Options(model=model, dataset=dataset, version=version)
 

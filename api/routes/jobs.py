@@ -40,8 +40,10 @@ from worker.controls import Controls
 from worker.db import Database
 from worker.errors import NotFound
 from worker.journal import active_seconds
+from worker.ledger import spec_of
 from worker.store import drop_files
 from worker.tables import Event, Job, JobState, Measurement, ModelVersion, Pack, Trial
+from worker.transfer import fresh_of
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -193,6 +195,7 @@ def get_trial(job_id: JobId, number: TrialNumber, database: DatabaseDep) -> Tria
             **TrialPublic.of(trial).model_dump(),
             **seeds,
             **place,
+            fresh=fresh_of(session, spec_of(job), trial.params or {}) if trial.params else None,
             stream_seed=session.get_one(Pack, trial.pack_id).stream_seed,
             measurements=[MeasurementPublic.of(m) for m in measurements],
         )
