@@ -6,15 +6,16 @@ import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, cast
 
 import numpy as np
 import typer
 from PIL import Image
 
-from api import cli_models, cli_predictions
+from api import cli_experiments, cli_models, cli_predictions, cli_presets
 from api.display import follow, job_table, picture, rung_table, trial_table
 from api.terminal import AsJson, connected, err, fail, out, show, told
+from ml.presets import preset_body, trains
 from worker.db import Database
 from worker.local import WORKER, local_services
 from worker.migrations import migrate as migrate_schema
@@ -23,6 +24,8 @@ from worker.settings import Settings
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(cli_models.app)
 app.add_typer(cli_predictions.app)
+app.add_typer(cli_experiments.app)
+app.add_typer(cli_presets.app)
 
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="show the trials live until the job ends")]
 SpecFile = Annotated[Path, typer.Argument(help="a JSON file, - for standard input", allow_dash=True)]
@@ -68,15 +71,27 @@ def migrate() -> None:
 
 
 @app.command()
-def tune(spec: SpecFile, follow: Follow = False, as_json: AsJson = False) -> None:
-    """Post a tuning job."""
-    _post("tune", spec, follow, as_json)
+def tune(
+    spec: Annotated[Path | None, typer.Argument(help="a JSON file, - for standard input", allow_dash=True)] = None,
+    preset: Annotated[str | None, typer.Option(help="a specification that comes with Chiffre")] = None,
+    follow: Follow = False,
+    as_json: AsJson = False,
+) -> None:
+    """Post a tuning job, or a preset (`chiffre presets` lists them)."""
+    if (spec is None) == (preset is None):
+        fail("give a file or --preset; `chiffre presets` lists those that come with Chiffre")
+    if preset is None:
+        _post("tune", _spec(cast("Path", spec)), follow, as_json)
+        return
+    with told():
+        body = preset_body(preset)
+    _post("train" if trains(body) else "tune", body, follow, as_json)
 
 
 @app.command()
 def train(spec: SpecFile, follow: Follow = False, as_json: AsJson = False) -> None:
     """Post a training job."""
-    _post("train", spec, follow, as_json)
+    _post("train", _spec(spec), follow, as_json)
 
 
 @app.command()
@@ -193,9 +208,8 @@ def demo() -> None:
         run(out)
 
 
-def _post(kind: str, path: Path, following: bool, as_json: bool) -> None:
+def _post(kind: str, spec: dict[str, Any], following: bool, as_json: bool) -> None:
     with connected() as client:
-        spec = _spec(path)
         posted = client.tune(spec) if kind == "tune" else client.train(spec)
         if following:
             posted = follow(client, posted["id"], err if as_json else out)

@@ -27,8 +27,8 @@ def trial_table(trials: Iterable[dict[str, Any]], best: int | None = None) -> Ta
     for heading in ("trial", "state", *names, "epochs", "loss", "accuracy", "seconds"):
         table.add_column(heading, no_wrap=heading != "hidden_sizes", justify="left" if heading == "state" else "right")
     for trial in rows:
-        drawn = [_cell((trial["params"] or {}).get(name)) for name in names]
-        reached = [f"{trial['epochs_run']:g}", _cell(trial["val_loss"]), _percent(trial["val_accuracy"])]
+        drawn = [cell((trial["params"] or {}).get(name)) for name in names]
+        reached = [f"{trial['epochs_run']:g}", cell(trial["val_loss"]), _percent(trial["val_accuracy"])]
         style = "bold green" if trial["number"] == best else "dim" if trial["state"] == "pruned" else None
         number = str(trial["number"]) + (" *" if trial["number"] == best else "")
         table.add_row(number, trial["state"], *drawn, *reached, f"{trial['seconds']:.1f}", style=style)
@@ -41,7 +41,7 @@ def rung_table(rungs: Iterable[Any]) -> Table:
     for heading in ("epoch", "recorded loss", "replayed loss", "recorded accuracy", "replayed accuracy"):
         table.add_column(heading, justify="right")
     for rung in rungs:
-        losses = (_cell(rung.recorded_loss), _cell(rung.found_loss))
+        losses = (cell(rung.recorded_loss), cell(rung.found_loss))
         table.add_row(f"{rung.epoch:g}", *losses, _percent(rung.recorded_accuracy), _percent(rung.found_accuracy))
     return table
 
@@ -54,7 +54,7 @@ def job_table(jobs: Iterable[dict[str, Any]]) -> Table:
     table.columns[0].no_wrap, table.columns[0].min_width = True, ID_WIDTH
     for job in jobs:
         ended = sum(count for state, count in job["trials"].items() if state != "running")
-        best = _cell(job["best"]["value"]) if job["best"] else "–"
+        best = cell(job["best"]["value"]) if job["best"] else "–"
         progress = f"{ended}/{job['trial_limit']}" if job["kind"] != "predict" else "–"
         table.add_row(job["id"], job["state"], job["model"], job["dataset"], progress, best, job["created_at"][:19])
     return table
@@ -111,7 +111,7 @@ def _progress(job: dict[str, Any], trials: list[dict[str, Any]]) -> RenderableTy
     with suppress(TypeError):  # no limit of seconds
         share = max(share, min(1.0, job["active_seconds"] / seconds))
     share = 1.0 if job["state"] in FINAL else share
-    best = f"best {_cell(job['best']['value'])} (trial {job['best']['trial']})" if job["best"] else "no result yet"
+    best = f"best {cell(job['best']['value'])} (trial {job['best']['trial']})" if job["best"] else "no result yet"
     states = ", ".join(f"{count} {state}" for state, count in job["trials"].items())
     head = Text(f"job {job['id']}: {job['state']} · {states or 'waiting for a worker'} · {best}")
     bar = Table.grid()
@@ -132,7 +132,8 @@ def _shade(value: float) -> str:
     return SHADES[min(int(value / 256 * len(SHADES)), len(SHADES) - 1)]
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A value in few characters; a dash where there is none."""
     if value is None:
         return "–"
     if isinstance(value, list):

@@ -19,7 +19,7 @@ from api.prediction.documentation import document_predict
 from api.prediction.endpoint import Predict
 from api.problems import RESPONSES, document_problems
 from api.readers import Departures, SlowReaders, put_before
-from api.routes import catalog, champions, downloads, events, health, inference, jobs, models, predictions
+from api.routes import catalog, champions, downloads, events, experiments, health, inference, jobs, models, predictions
 from api.serving import Roster
 from api.signals import on_ending
 from api.streams import Streams
@@ -76,7 +76,8 @@ def create_app() -> FastAPI:
     )
     app.state.database, app.state.store, app.state.roster, app.state.streams = database, store, roster, streams
     app.state.uploads = Uploads(config.max_image_bytes)
-    resources = (jobs, predictions, events, models, champions, downloads, inference, catalog, health)
+    # Experiments first: their path is none of a job.
+    resources = (experiments, jobs, predictions, events, models, champions, downloads, inference, catalog, health)
     for resource in resources:
         app.include_router(resource.router)
     add_handlers(app)

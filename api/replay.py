@@ -44,7 +44,7 @@ def replay_trial(client: Chiffre, job_id: str, number: int) -> Iterator[Rung]:
     given = kind.model_validate(job["spec"])
     spec = given.as_tune() if isinstance(given, TrainSpec) else given
     process_settings()
-    data = TrainingData.load(datasets[spec.dataset], spec.split, spec.seed)
+    data = TrainingData.load(datasets[spec.dataset], spec.split, spec.seed).first(spec.images)
     for found in replay(spec, _recipe(trial, max(recorded)), data):
         yield _rung(recorded.get(found.step, {}), found)
 

@@ -7,7 +7,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from ml.datasets import Arrays, Dataset, SplitName, cut
+from ml.datasets import Arrays, Dataset, SplitName, cut, limited
 from ml.early_stopping import Patience
 from ml.evaluate import Images
 from ml.lanes import LaneState
@@ -38,6 +38,11 @@ class TrainingData:
     def to(self, device: str) -> "TrainingData":
         """The same on another device."""
         return TrainingData(self.train.to(device), self.validation.to(device))
+
+    def first(self, images: int | None) -> "TrainingData":
+        """The first so many of them, in the proportion of all; all of them where it is None. Nothing is copied."""
+        train, validation = limited(len(self.train), len(self.validation), images)
+        return TrainingData(self.train.first(train), self.validation.first(validation))
 
     @property
     def device(self) -> torch.device:

@@ -108,7 +108,7 @@ class Trainer:
         """Train the pack's trials, and those of the job that can train beside them."""
         warm = self._search(claim.job_id)
         spec = warm.search.spec
-        data = training_data(spec.dataset, spec.split, spec.seed, self.device)
+        data = training_data(spec.dataset, spec.split, spec.seed, self.device).first(spec.images)
         book = LedgerBook(self.ledger, claim, warm, self.orders, self.store, self.checkpoint_seconds)
         tune_pack(spec, data, book, warm.search)
 
