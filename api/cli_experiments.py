@@ -98,6 +98,7 @@ def group_table(found: dict[str, Any]) -> Table:
 
 def _overview_table(overview: dict[str, Any]) -> Table:
     table = Table("collection", "experiment", "network", "trials", "what", header_style="bold", box=SIMPLE_HEAD)
+    table.columns[1].no_wrap = True
     for found in overview["collections"]:
         for experiment in found["experiments"]:
             row = (experiment["name"], experiment["model"], str(experiment["trials"]), experiment["title"])

@@ -161,7 +161,7 @@ def _comparable(one: ModelVersion, other: ModelVersion) -> bool:
 
 
 def _limit(session: Session, version: ModelVersion) -> int | None:
-    """How many images trained and validated a version, at most: values that few images gave are no measure of others."""
+    """How many images trained and validated a version, at most: what few images gave is no measure."""
     return cast("int | None", session.get_one(Job, version.job_id).spec.get("images"))
 
 

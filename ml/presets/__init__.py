@@ -1,6 +1,6 @@
 """Presets: specifications that come with Chiffre, as JSON files beside this module, and the collections of them.
 
-`FOLDER/NAME.json` is the preset `FOLDER/NAME`: the body of a POST to /jobs/tune, or to /jobs/train where it has `params`.
+`FOLDER/NAME.json` is the preset `FOLDER/NAME`: a TuneSpec, or a TrainSpec where it has `params`.
 `collections.json` names presets of a folder in the order in which they are submitted: those are its experiments.
 """
 
