@@ -7,7 +7,7 @@ from ml.datasets import cut_sizes, datasets
 from ml.space import Dimension, Grid, Value, grid_values
 from ml.specs import TuneSpec
 
-LEAST_IMAGES = 500  # that train and validate: 400 of them train, and the report's largest batch is 100
+LEAST_IMAGES = 150  # that train and validate: 120 of them train, and the report's largest batch is 100
 LEAST_TRIALS = 12  # of a search: two more than TPE draws at random
 LEAST_EPOCHS = 2  # one that is measured, and one that may be better
 LEAST_SECONDS = 20.0  # of a search: its trainer is warm by then

@@ -79,7 +79,7 @@ def members(session: Session, group: JobGroup) -> list[tuple[str, Job]]:
     """Each experiment's name and job, in the order of the collection."""
     joined = select(GroupMember, Job).join(Job, col(Job.id) == col(GroupMember.job_id))
     rows = session.execute(joined.where(col(GroupMember.group_id) == group.id).order_by(col(GroupMember.position)))
-    return [(member.experiment, job) for member, job in rows.tuples()]
+    return [(member.experiment, job) for member, job in rows]
 
 
 def _group_of(session: Session, job_id: str) -> JobGroup:

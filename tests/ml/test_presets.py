@@ -123,7 +123,7 @@ def test_a_scale_is_a_share() -> None:
     half, least = scaled(spec, 0.5), scaled(spec, 1e-6)
 
     assert (half.images, half.budget.trials, half.budget.epochs, half.budget.seconds) == (31_500, 478, 10, 5400.0)
-    assert (least.images, least.budget.trials) == (500, LEAST_TRIALS)
+    assert (least.images, least.budget.trials) == (150, LEAST_TRIALS)
     assert scaled(spec, 1) is spec
 
 

@@ -1,0 +1,116 @@
+"""How long the report's experiments take at full scale: extrapolated from the trials of a group that was run.
+
+The method, which is simple on purpose: a trial's seconds are its own share of its pack's time. Per experiment, each
+measured trial gives the seconds that one training image costs it; their mean, unweighted, times the images that the full
+experiment would train (trials × epochs at most × training images) is the extrapolation, in hours of one trainer. It is an
+upper estimate where early stopping or pruning ends trials, which the second figure accounts for: it supposes that
+trials run the same share of their epochs as the measured ones. A scaled grid keeps both ends of every parameter, so that its mean
+leans to the ends. `fraction` is the share of the full experiment's images that was trained. A limit in seconds caps both.
+"""
+
+import argparse
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from api.client import Chiffre
+from benchmarks.results import RESULTS, taken, write
+from ml.datasets import cut_sizes, datasets, limited
+from ml.presets import collection
+from ml.specs import TuneSpec
+
+HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What one measured trial has trained."""
+
+    images: int
+    seconds: float
+    share: float  # of the epochs that it could have run
+
+
+@dataclass(frozen=True)
+class Row:
+    """One experiment: what was measured, and what it comes to at full scale."""
+
+    experiment: str
+    n: int  # trials that were measured
+    images: int
+    seconds: float
+    microseconds_per_image: float
+    fraction: float
+    hours_at_most: float
+    hours_as_measured: float
+
+
+def full_images(spec: TuneSpec) -> int:
+    """Training images that an experiment sees at most: its points' own epochs where a grid varies them."""
+    own = spec.search_space.get("epochs")
+    epochs = mean(own.corners()) if own is not None else spec.budget.epochs
+    return round(spec.trial_limit * epochs * _train_images(spec))
+
+
+def extrapolated(experiment: str, full: TuneSpec, trials: list[Trained]) -> Row:
+    """The row of an experiment from its measured trials; there must be one."""
+    each = mean(trial.seconds / trial.images for trial in trials)
+    images, seconds = sum(trial.images for trial in trials), sum(trial.seconds for trial in trials)
+    limit = full.budget.seconds / HOUR if full.budget.seconds is not None else float("inf")
+    most = each * full_images(full) / HOUR
+    return Row(
+        experiment,
+        n=len(trials),
+        images=images,
+        seconds=round(seconds, 2),
+        microseconds_per_image=round(1e6 * each, 1),
+        fraction=images / full_images(full),
+        hours_at_most=round(min(most, limit), 3),
+        hours_as_measured=round(min(most * mean(trial.share for trial in trials), limit), 3),
+    )
+
+
+def measured(client: Chiffre, job_id: str) -> list[Trained]:
+    """The trials of a job that were measured at least once."""
+    spec = TuneSpec.model_validate(client.job(job_id)["spec"])
+    found = []
+    for trial in client.trials(job_id, limit=1000):
+        if trial["epochs_run"] and trial["params"]:
+            epochs = spec.epochs(spec.network.params.model_validate(trial["params"]))
+            images = round(trial["epochs_run"] * _train_images(spec))
+            found.append(Trained(images, trial["seconds"], trial["epochs_run"] / epochs))
+    return found
+
+
+def _train_images(spec: TuneSpec) -> int:
+    dataset = datasets[spec.dataset]
+    train, validation, _ = cut_sizes(dataset.size, dataset.official_test, spec.split)
+    return limited(train, validation, spec.images)[0]
+
+
+def _rows(client: Chiffre, group: dict[str, Any]) -> list[Row]:
+    full = {e.name: e.spec for e in collection(group["collection"]).experiments}
+    found = {member["name"]: measured(client, member["job"]["id"]) for member in group["experiments"]}
+    return [extrapolated(name, full[name], trials) for name, trials in found.items() if trials]
+
+
+def main() -> None:
+    """Print what a group's trials come to at full scale, and write it beside the hardware."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("group", help="the id that `chiffre experiments mnist-report --scale …` printed")
+    parser.add_argument("--url", help="of the API; by default CHIFFRE_URL's")
+    parser.add_argument("--out", type=Path, default=RESULTS / "experiments.json")
+    options = parser.parse_args()
+    with Chiffre(options.url) as client:
+        group = client.group(options.group)
+        rows = [asdict(row) for row in _rows(client, group)]
+    for row in rows:
+        print("  ".join(f"{name} {value:g}" if not isinstance(value, str) else value for name, value in row.items()))
+    write(options.out, {**taken(), "scale": group["scale"], "state": group["state"], "rows": rows})
+    print(json.dumps({"rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
