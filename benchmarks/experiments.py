@@ -1,15 +1,17 @@
 """How long the report's experiments take at full scale: extrapolated from the trials of a group that was run.
 
-The method, which is simple on purpose: a trial's seconds are its own share of its pack's time. Per experiment, each
-measured trial gives the seconds that one training image costs it; their mean, unweighted, times the images that the full
-experiment would train (trials × epochs at most × training images) is the extrapolation, in hours of one trainer. It is an
-upper estimate where early stopping or pruning ends trials, which the second figure accounts for: it supposes that
-trials run the same share of their epochs as the measured ones. A scaled grid keeps both ends of every parameter, so that its mean
-leans to the ends. `fraction` is the share of the full experiment's images that was trained. A limit in seconds caps both.
+Each measured trial gives the seconds that one training image costs it, of its own share of its pack's time and with
+validation. Their mean, unweighted, times the images that the full experiment would train (trials × epochs × training
+images) is `hours_at_most`, of one trainer. Early stopping and pruning end trials before, a scaled experiment does not show
+when: `hours_at_least` supposes that each trial runs the fewest epochs after which its rule may end it. Where the job has a
+limit in seconds, neither exceeds it. A scaled grid keeps both ends of every parameter, so that its mean leans to the
+ends. `fraction` is the share of the full experiment's images that was trained. Other work on the machine counts in
+all of it, which is why the load is written beside.
 """
 
 import argparse
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
@@ -30,7 +32,6 @@ class Trained:
 
     images: int
     seconds: float
-    share: float  # of the epochs that it could have run
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class Row:
     seconds: float
     microseconds_per_image: float
     fraction: float
+    hours_at_least: float
     hours_at_most: float
-    hours_as_measured: float
 
 
 def full_images(spec: TuneSpec) -> int:
@@ -67,8 +68,8 @@ def extrapolated(experiment: str, full: TuneSpec, trials: list[Trained]) -> Row:
         seconds=round(seconds, 2),
         microseconds_per_image=round(1e6 * each, 1),
         fraction=images / full_images(full),
+        hours_at_least=round(min(most * _least_share(full), limit), 3),
         hours_at_most=round(min(most, limit), 3),
-        hours_as_measured=round(min(most * mean(trial.share for trial in trials), limit), 3),
     )
 
 
@@ -77,11 +78,16 @@ def measured(client: Chiffre, job_id: str) -> list[Trained]:
     spec = TuneSpec.model_validate(client.job(job_id)["spec"])
     found = []
     for trial in client.trials(job_id, limit=1000):
-        if trial["epochs_run"] and trial["params"]:
-            epochs = spec.epochs(spec.network.params.model_validate(trial["params"]))
-            images = round(trial["epochs_run"] * _train_images(spec))
-            found.append(Trained(images, trial["seconds"], trial["epochs_run"] / epochs))
+        if trial["epochs_run"]:
+            found.append(Trained(round(trial["epochs_run"] * _train_images(spec)), trial["seconds"]))
     return found
+
+
+def _least_share(spec: TuneSpec) -> float:
+    """The share of its epochs that a trial runs at least, unless it diverges."""
+    stopped = spec.early_stopping.patience + 1 if spec.early_stopping else spec.budget.epochs
+    pruned = spec.budget.epochs if spec.pruner.name == "none" else getattr(spec.pruner, "min_epochs", 1)
+    return min(stopped, pruned, spec.budget.epochs) / spec.budget.epochs
 
 
 def _train_images(spec: TuneSpec) -> int:
@@ -108,7 +114,10 @@ def main() -> None:
         rows = [asdict(row) for row in _rows(client, group)]
     for row in rows:
         print("  ".join(f"{name} {value:g}" if not isinstance(value, str) else value for name, value in row.items()))
-    write(options.out, {**taken(), "scale": group["scale"], "state": group["state"], "rows": rows})
+    write(
+        options.out,
+        {**taken(), "load_average": os.getloadavg(), "scale": group["scale"], "state": group["state"], "rows": rows},
+    )
     print(json.dumps({"rows": rows}))
 
 
