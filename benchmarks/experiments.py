@@ -2,11 +2,11 @@
 
 Each measured trial gives the seconds that one training image costs it, of its own share of its pack's time and with
 validation. Their mean, unweighted, times the images that the full experiment would train (trials × epochs × training
-images) is `hours_at_most`, of one trainer. Early stopping and pruning end trials before, a scaled experiment does not show
-when: `hours_at_least` supposes that each trial runs the fewest epochs after which its rule may end it. Where the job has a
-limit in seconds, neither exceeds it. A scaled grid keeps both ends of every parameter, so that its mean leans to the
-ends. `fraction` is the share of the full experiment's images that was trained. Other work on the machine counts in
-all of it, which is why the load is written beside.
+images) is `hours_at_most`, of one trainer. Early stopping and pruning end trials before that, and a scaled experiment
+does not show when: `hours_at_least` supposes that each trial runs the fewest epochs after which its rule may end it.
+Where the job has a limit in seconds, neither exceeds it. A scaled grid keeps both ends of every parameter, so that its
+mean leans to the ends. `fraction` is the share of the full experiment's images that was trained. Other work on the
+machine counts in all of it, which is why the load is written beside.
 """
 
 import argparse
@@ -76,11 +76,9 @@ def extrapolated(experiment: str, full: TuneSpec, trials: list[Trained]) -> Row:
 def measured(client: Chiffre, job_id: str) -> list[Trained]:
     """The trials of a job that were measured at least once."""
     spec = TuneSpec.model_validate(client.job(job_id)["spec"])
-    found = []
-    for trial in client.trials(job_id, limit=1000):
-        if trial["epochs_run"]:
-            found.append(Trained(round(trial["epochs_run"] * _train_images(spec)), trial["seconds"]))
-    return found
+    images = _train_images(spec)
+    trials = client.trials(job_id, limit=1000)
+    return [Trained(round(t["epochs_run"] * images), t["seconds"]) for t in trials if t["epochs_run"]]
 
 
 def _least_share(spec: TuneSpec) -> float:

@@ -1,12 +1,15 @@
 """Collections of experiments over HTTP: posted whole or not at all, once, and looked at together."""
 
+import json
 from typing import Any
 
 import pytest
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 from worker_tools import Work
 
+from api.cli import app
 from ml.presets import collection
 from ml.scaling import scaled
 from tests.api.tools import pointers, problem
@@ -116,3 +119,23 @@ def test_a_group_ends_when_all_its_jobs_have(api: TestClient) -> None:
     api.post(f"/jobs/{other}/cancel")
 
     assert (between, api.get(path).json()["state"]) == ("running", "cancelled")
+
+
+def test_the_command_posts_a_collection_and_a_preset(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it lists can be posted; a group is shown with each experiment's name."""
+    monkeypatch.setenv("CHIFFRE_URL", url)
+    group = json.loads(command("experiments", "mnist-report", "--scale", "0.01", "--json"))
+    job = json.loads(command("tune", "--preset", "mnist-report/cnn-search", "--json"))
+
+    assert all(name in command("experiments") for name in NAMES)
+    assert all(name in command("group", group["id"]) for name in NAMES)
+    assert "mnist-report/cnn-search" in command("presets").split()
+    assert job["spec"]["search_space"]["batch_size"]["high"] == 100
+    assert json.loads(command("presets", "mnist-report/cnn-search"))["budget"]["trials"] == 956
+
+
+def command(*arguments: str) -> str:
+    """What a `chiffre` command prints."""
+    done = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "160"})
+    assert done.exit_code == 0, done.output
+    return done.stdout
