@@ -7,7 +7,7 @@ version has the same card every time.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import func, select
 from sqlmodel import Session, col
@@ -15,7 +15,7 @@ from sqlmodel import Session, col
 from api.markdown import code, table, text
 from api.snippets import loading
 from ml.calibration import Calibration
-from ml.datasets import Dataset, cut_sizes, datasets
+from ml.datasets import Dataset, SplitName, cut_sizes, datasets, limited
 from ml.intervals import wilson
 from ml.networks import networks
 from worker.clock import to_datetime
@@ -35,6 +35,7 @@ class Subject:
     checkpoint: Artifact
     onnx: Artifact
     dataset: KnownDataset
+    limit: int | None  # of the images that trained and validated
     opening: int | None  # how often the test images of this data set and split had been opened with it
     begun_with: str | None = None  # whose weights it began with, where not its own
 
@@ -48,16 +49,20 @@ class Subject:
         """How many images trained, validated and tested; None where that is not known any more."""
         official_test = self.registered.official_test if self.registered else None
         try:
-            return cut_sizes(self.dataset.images, official_test, self.version.split)  # type: ignore[arg-type]
+            split = cast("SplitName", self.version.split)
+            train, validation, test = cut_sizes(self.dataset.images, official_test, split)
         except ValueError:
             return None
+        return (*limited(train, validation, self.limit), test)
 
 
 def card_of(session: Session, version: ModelVersion) -> str:
     """A version's card."""
     checkpoint, onnx = (session.get_one(Artifact, found) for found in (version.checkpoint_id, version.onnx_id))
     dataset = session.get_one(KnownDataset, version.dataset_sha256)
-    return card(Subject(version, checkpoint, onnx, dataset, _opening(session, version), _begun_with(session, version)))
+    limit = session.get_one(Job, version.job_id).spec.get("images")
+    opening, begun_with = _opening(session, version), _begun_with(session, version)
+    return card(Subject(version, checkpoint, onnx, dataset, limit, opening, begun_with))
 
 
 def card(subject: Subject) -> str:

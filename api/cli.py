@@ -6,16 +6,17 @@ import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, cast
 
 import numpy as np
 import typer
 from PIL import Image
 
-from api import cli_datasets, cli_models, cli_predictions, cli_reports, cli_watch
+from api import cli_datasets, cli_experiments, cli_models, cli_predictions, cli_presets, cli_reports, cli_watch
 from api.display import check_view, job_table, picture, rung_table, trial_table
 from api.live import follow as follow_live
 from api.terminal import AsJson, connected, err, fail, out, show, told
+from ml.presets import preset_body, trains
 from worker.db import Database
 from worker.local import WORKER, local_services
 from worker.migrations import migrate as migrate_schema
@@ -27,6 +28,8 @@ app.add_typer(cli_predictions.app)
 app.add_typer(cli_reports.app)
 app.add_typer(cli_watch.app)
 app.add_typer(cli_datasets.app, name="datasets")
+app.add_typer(cli_experiments.app)
+app.add_typer(cli_presets.app)
 
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="show the trials live until the job ends")]
 Check = Annotated[bool, typer.Option("--check", help="post nothing: print the whole job, and how long it may take")]
@@ -73,15 +76,27 @@ def migrate() -> None:
 
 
 @app.command()
-def tune(spec: SpecFile, follow: Follow = False, check: Check = False, as_json: AsJson = False) -> None:
-    """Post a tuning job."""
-    _check("tune", spec, as_json) if check else _post("tune", spec, follow, as_json)
+def tune(
+    spec: Annotated[Path | None, typer.Argument(help="a JSON file, - for standard input", allow_dash=True)] = None,
+    preset: Annotated[str | None, typer.Option(help="a specification that comes with Chiffre")] = None,
+    follow: Follow = False,
+    check: Check = False,
+    as_json: AsJson = False,
+) -> None:
+    """Post a tuning job, or a preset (`chiffre presets` lists them)."""
+    if (spec is None) == (preset is None):
+        fail("give a file or --preset; `chiffre presets` lists those that come with Chiffre")
+    with told():
+        body = preset_body(preset) if preset is not None else _spec(cast("Path", spec))
+    kind = "train" if preset is not None and trains(body) else "tune"
+    _check(kind, body, as_json) if check else _post(kind, body, follow, as_json)
 
 
 @app.command()
 def train(spec: SpecFile, follow: Follow = False, check: Check = False, as_json: AsJson = False) -> None:
     """Post a training job."""
-    _check("train", spec, as_json) if check else _post("train", spec, follow, as_json)
+    body = _spec(spec)
+    _check("train", body, as_json) if check else _post("train", body, follow, as_json)
 
 
 @app.command()
@@ -198,9 +213,8 @@ def demo() -> None:
         run(out)
 
 
-def _post(kind: str, path: Path, following: bool, as_json: bool) -> None:
+def _post(kind: str, spec: dict[str, Any], following: bool, as_json: bool) -> None:
     with connected() as client:
-        spec = _spec(path)
         posted = client.tune(spec) if kind == "tune" else client.train(spec)
         if following:
             posted = follow_live(client, posted["id"], err if as_json else out)
@@ -209,9 +223,9 @@ def _post(kind: str, path: Path, following: bool, as_json: bool) -> None:
             fail(posted["error"])
 
 
-def _check(kind: str, path: Path, as_json: bool) -> None:
+def _check(kind: str, spec: dict[str, Any], as_json: bool) -> None:
     with connected() as client:
-        found = client.validate(_spec(path), kind)
+        found = client.validate(spec, kind)
         show(found, as_json, lambda: check_view(found))
 
 

@@ -37,6 +37,19 @@ class Chiffre(Connection):
         """What a job of a kind, tune or train, would be and how long it may take; nothing is posted."""
         return self._call("POST", f"/jobs/{segment(kind)}", json=spec, params={"validate_only": "true"})
 
+    def experiments(self) -> dict[str, Any]:
+        """The collections of experiments that can be posted, and the groups that were."""
+        return self._call("GET", "/jobs/experiments")
+
+    def post_experiments(self, collection: str, key: str | None = None, **options: Any) -> dict[str, Any]:
+        """Post a collection of experiments; the group. Posted again with the same key it is the same group."""
+        body = {"collection": collection, **_given(options)}
+        return self._call("POST", "/jobs/experiments", json=body, headers=_once(key))
+
+    def group(self, group_id: str) -> dict[str, Any]:
+        """One group of experiments."""
+        return self._call("GET", f"/jobs/experiments/{segment(group_id)}")
+
     def predict_all(self, model: str, key: str | None = None, **options: Any) -> dict[str, Any]:
         """Post a job that classifies part of a data set; the job. Posted again with the same key it is the same job."""
         return self._call("POST", "/jobs/predict", json={"model": model, **_given(options)}, headers=_once(key))

@@ -32,6 +32,7 @@ from api.routes import (
     downloads,
     evaluations,
     events,
+    experiments,
     health,
     images,
     inference,
@@ -108,7 +109,8 @@ def create_app() -> FastAPI:
     app.state.children, app.state.analyses, app.state.looks = Children(), analyses, Looks()
     app.state.uploads, app.state.archives = Uploads(config.max_image_bytes), Uploads(config.max_dataset_bytes)
     app.state.uploaded, app.state.max_dataset_bytes = uploaded, config.max_dataset_bytes
-    of_jobs = (jobs, curves, predictions, evaluations, run_offs, analysis, reports, events)
+    # Experiments first: their path is none of a job.
+    of_jobs = (experiments, jobs, curves, predictions, evaluations, run_offs, analysis, reports, events)
     of_models = (models, champions, downloads, validation, inference)
     for resource in (*of_jobs, *of_models, images, catalog, datasets, health):
         app.include_router(resource.router)

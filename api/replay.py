@@ -46,7 +46,7 @@ def replay_trial(client: Chiffre, job_id: str, number: int) -> Iterator[Rung]:
     given = kind.model_validate(job["spec"])
     spec = given.as_tune() if isinstance(given, TrainSpec) else given
     process_settings()
-    data = TrainingData.load(datasets[spec.dataset], spec.split, spec.seed)
+    data = TrainingData.load(datasets[spec.dataset], spec.split, spec.seed).first(spec.images)
     if spec.init_from is not None:
         content = client.download(spec.init_from.model, spec.init_from.version)
         data = data.beginning_with(checkpoint_of(content, "the version's checkpoint").weights)

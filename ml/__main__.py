@@ -57,7 +57,8 @@ def _run(spec: TuneSpec, data: Path | None, out: Path) -> None:
         dataset = datasets[spec.dataset]
         arrays = read_report_pickle(data) if data else dataset.load()
         book = MemoryBook(spec, _tell)
-        run_tune(spec, TrainingData.of(arrays, dataset.official_test, spec.split, spec.seed), book, Search(spec))
+        whole = TrainingData.of(arrays, dataset.official_test, spec.split, spec.seed)
+        run_tune(spec, whole.first(spec.images), book, Search(spec))
     except ChiffreError as error:
         _fail(error)
     if book.winner is None or book.winner.checkpoint is None:

@@ -192,6 +192,14 @@ def cut_sizes(size: int, official_test: int | None, split: SplitName) -> tuple[i
     return size - test - validation, validation, test
 
 
+def limited(train: int, validation: int, images: int | None) -> tuple[int, int]:
+    """How many of the images that train and validate do so where they are `images` together, at most; None: all."""
+    if images is None or images >= train + validation:
+        return train, validation
+    kept = round(images * validation / (train + validation))
+    return images - kept, kept
+
+
 def cut(size: int, official_test: int | None, split: SplitName, seed: int) -> Cut:
     """Divide `size` images. The test images depend on nothing but the data set; `seed` moves the rest.
 

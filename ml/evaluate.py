@@ -29,6 +29,10 @@ class Images:
         """The same on another device."""
         return Images(self.images.to(device), self.labels.to(device))
 
+    def first(self, count: int) -> "Images":
+        """The first so many, or all where there are fewer; they share memory."""
+        return Images(self.images[:count], self.labels[:count])
+
     def __len__(self) -> int:
         return len(self.labels)
 

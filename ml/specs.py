@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from ml.datasets import SplitName, cut_sizes, datasets
+from ml.datasets import SplitName, cut_sizes, datasets, limited
 from ml.early_stopping import EarlyStopping
 from ml.errors import Problem, SpecError, UnknownName
 from ml.layers import Layer, Shape, ShapeError, parameter_count, trains_alone
@@ -131,6 +131,9 @@ class Spec(BaseModel):
     model: str = Field(max_length=100, description="a network of the catalog")
     dataset: str = Field("mnist", max_length=100, description="a data set of the catalog")
     split: SplitName = Field("random", description="random: 72 / 18 / 10 %; official: the publishers' test images")
+    images: int | None = Field(
+        None, ge=10, le=10_000_000, description="images that train and validate, at most; all test images stay"
+    )
     loss: Loss = Field("cross_entropy", description="mse compares with one-hot targets")
     early_stopping: EarlyStopping | None = Field(None, description="when to end a trial before its epochs are spent")
     objective: Objective = Field("val_accuracy", description="what the best epoch and the best trial are best at")
@@ -350,7 +353,8 @@ def _fit_problem(spec: Spec, params: dict[str, Any]) -> str | None:
     except ShapeError as error:
         return f"{spec.model} cannot take the images of {spec.dataset}: {error}"
     dataset = datasets[spec.dataset]
-    images, _, _ = cut_sizes(dataset.size, dataset.official_test, spec.split)
+    train, validation, _ = cut_sizes(dataset.size, dataset.official_test, spec.split)
+    images, _ = limited(train, validation, spec.images)
     if built.batch_size > images:
         return f"a batch of {built.batch_size} is more than the {images} training images of {spec.dataset}"
     if parameter_count(layers) > MAX_WEIGHTS:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ml.datasets import Arrays, Dataset, SplitName, cut
+from ml.datasets import Arrays, Dataset, SplitName, cut, limited
 from ml.early_stopping import Patience
 from ml.errors import LanesError
 from ml.evaluate import Images
@@ -49,6 +49,11 @@ class TrainingData:
     def beginning_with(self, weights: Mapping[str, np.ndarray]) -> "TrainingData":
         """The same, for trials that begin with weights by torch's names."""
         return replace(self, initial={name: torch.from_numpy(array) for name, array in weights.items()})
+
+    def first(self, images: int | None) -> "TrainingData":
+        """The first so many of them, in the proportion of all; all of them where it is None. Nothing is copied."""
+        train, validation = limited(len(self.train), len(self.validation), images)
+        return TrainingData(self.train.first(train), self.validation.first(validation))
 
     @property
     def device(self) -> torch.device:

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlmodel import Session, col
 
 from ml.artifacts import Saved
-from ml.datasets import datasets
+from ml.datasets import Dataset, datasets
 from ml.records import Event, Finished, Measured, PackRecord, Started, TrialRecord, TrialState
 from ml.records import Measurement as Recorded
 from ml.specs import TrainSpec, TuneSpec
@@ -43,6 +43,28 @@ def as_tune(spec: TrainSpec | TuneSpec) -> TuneSpec:
     return spec.as_tune() if isinstance(spec, TrainSpec) else spec
 
 
+def new_job(session: Session, spec: TrainSpec | TuneSpec, dataset: Dataset, after: float = 0.0) -> Job:
+    """Write a new job down, as if it had come so many seconds later: of jobs that come together, which is first."""
+    know(session, spec.dataset, dataset)
+    tune, spec = as_tune(spec), settled(session, spec)
+    job = Job(
+        id=secrets.token_hex(6),
+        kind="train" if isinstance(spec, TrainSpec) else "tune",
+        spec=spec.model_dump(mode="json"),
+        state=JobState.QUEUED,
+        model=spec.model,
+        dataset=spec.dataset,
+        dataset_sha256=dataset.sha256,
+        maximize=spec.maximize,
+        trial_limit=tune.trial_limit,
+        seconds_limit=tune.budget.seconds,
+        created_at=clock(session) + after,
+    )
+    session.add(job)
+    note_job(session, job, None, REQUEST)
+    return job
+
+
 @dataclass(frozen=True)
 class Opened:
     """A claimed pack, and the checkpoints that it can go on from, the newest first."""
@@ -62,28 +84,11 @@ class Ledger:
 
         The job of before where the request has been answered already; KeyReused where its key was another's.
         """
-        tune = as_tune(spec)
         dataset = datasets[spec.dataset]
         with self.database.writing() as session:
             if (before := remembered(session, once)) is not None:
                 return session.get_one(Job, before.job_id)
-            know(session, spec.dataset, dataset)
-            spec = settled(session, spec)
-            job = Job(
-                id=secrets.token_hex(6),
-                kind="train" if isinstance(spec, TrainSpec) else "tune",
-                spec=spec.model_dump(mode="json"),
-                state=JobState.QUEUED,
-                model=spec.model,
-                dataset=spec.dataset,
-                dataset_sha256=dataset.sha256,
-                maximize=spec.maximize,
-                trial_limit=tune.trial_limit,
-                seconds_limit=tune.budget.seconds,
-                created_at=clock(session),
-            )
-            session.add(job)
-            note_job(session, job, None, REQUEST)
+            job = new_job(session, spec, dataset)
             remember(session, once, job.id)
             return job
 

@@ -18,7 +18,7 @@ from sqlmodel import Session, col
 from worker.db import Database
 from worker.errors import Conflict, NotFound
 from worker.journal import clock
-from worker.tables import Champion, ChampionMove, ModelVersion
+from worker.tables import Champion, ChampionMove, Job, ModelVersion
 
 FIRST_DIGITS, ALL_DIGITS = 4, 17  # decimals of a value in a reason: as many as tell two apart, and the most that do
 
@@ -86,12 +86,19 @@ def moves(model: str, dataset: str | None) -> Select[ChampionMove]:
 
 
 def challenge(session: Session, version: ModelVersion) -> None:
-    """Let a new version answer from now on if nothing does yet, or if it is better than what does and comparable."""
+    """Let a new version answer from now on if nothing does yet, or if it is better than what does and comparable.
+
+    One that was trained and judged on all images takes the place of one that saw a part of them, never the other way.
+    """
     champion = _locked(session, version.model, version.dataset)
     if champion is None:
         _move(session, None, version, By.RULE, "the first version for this data set")
         return
     reigning = session.get_one(ModelVersion, champion.version_id)
+    if (limit := _limit(session, version)) != _limit(session, reigning):
+        if limit is None and reigning.dataset_sha256 == version.dataset_sha256:
+            _move(session, champion, version, By.RULE, f"version {reigning.version} has seen only part of the images")
+        return
     if _comparable(version, reigning) and _better(version, reigning):
         new, old = _apart(version.value, reigning.value)
         _move(session, champion, version, By.RULE, f"{new} beats {old} on {version.objective}")
@@ -151,6 +158,11 @@ def _move(session: Session, champion: Champion | None, version: ModelVersion, by
 
 def _comparable(one: ModelVersion, other: ModelVersion) -> bool:
     return all(getattr(one, name) == getattr(other, name) for name in ("dataset_sha256", "split", "objective"))
+
+
+def _limit(session: Session, version: ModelVersion) -> int | None:
+    """How many images trained and validated a version, at most: what few images gave is no measure."""
+    return cast("int | None", session.get_one(Job, version.job_id).spec.get("images"))
 
 
 def _better(one: ModelVersion, other: ModelVersion) -> bool:

@@ -335,3 +335,22 @@ class IdempotencyKey(SQLModel, table=True):
     job_id: str = Field(foreign_key="job.id")
     trial: int | None = None  # number, where it created one
     at: float = Field(index=True)
+
+
+class JobGroup(SQLModel, table=True):
+    """A collection of experiments that a person posted, each of them a job."""
+
+    id: str = Field(primary_key=True)
+    collection: str
+    scale: float  # of images, trials and epochs, up to 1
+    seed: int = Field(sa_column=Column(BigInteger, nullable=False))
+    created_at: float = Field(index=True)
+
+
+class GroupMember(SQLModel, table=True):
+    """An experiment of a group, and the job that it is."""
+
+    group_id: str = Field(foreign_key="jobgroup.id", primary_key=True)
+    position: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    experiment: str
+    job_id: str = Field(foreign_key="job.id", index=True)

@@ -116,7 +116,7 @@ class Trainer:
         """Train the pack's trials, and those of the job that can train beside them."""
         warm = self._search(claim.job_id)
         spec = warm.search.spec
-        data = training_data(spec.dataset, spec.split, spec.seed, self.device)
+        data = training_data(spec.dataset, spec.split, spec.seed, self.device).first(spec.images)
         if spec.init_from is not None:
             data = data.beginning_with(initial_weights(self.database, self.store, spec.init_from))
         book = LedgerBook(self.ledger, claim, warm, self.orders, self.store, self.checkpoint_seconds)

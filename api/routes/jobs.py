@@ -113,7 +113,7 @@ def list_jobs(
     with database.reading() as session:
         page = page_of(session, statement, order, limit, cursor)
         link_next(request, response, page)
-        return JobPage(items=[JobPublic(**_summary(session, job)) for job in page.rows], next_cursor=page.next_cursor)
+        return JobPage(items=[JobPublic(**summary(session, job)) for job in page.rows], next_cursor=page.next_cursor)
 
 
 @router.get("/{job_id}")
@@ -264,10 +264,10 @@ def _detail(session: Session, job: Job) -> JobDetail:
         select(Event).where(col(Event.job_id) == job.id, col(Event.trial).is_(None)).order_by(col(Event.sequence))
     )
     found = {"spec": job.spec, "result": job.result}
-    return JobDetail(**_summary(session, job), **found, history=[JobDetail.transition(e) for e in events])
+    return JobDetail(**summary(session, job), **found, history=[JobDetail.transition(e) for e in events])
 
 
-def _summary(session: Session, job: Job) -> dict[str, Any]:
+def summary(session: Session, job: Job) -> dict[str, Any]:
     """What a list and a detail of jobs have in common."""
     counts = session.execute(
         select(col(Trial.state), func.count()).where(col(Trial.job_id) == job.id).group_by(col(Trial.state))

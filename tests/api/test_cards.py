@@ -210,7 +210,7 @@ def subject(**fields: Any) -> Subject:
     """A version of a data set that this release does not have."""
     file = Artifact(job_id="0123456789ab", trial=0, kind="onnx", path="x", sha256="cd" * 32, size=1000, created_at=1e9)
     dataset = Dataset(sha256="ab" * 32, name="mnist", images=100, shape=[1, 28, 28], classes=["a", "b"])
-    return Subject(version(**fields), file, file, dataset, None)
+    return Subject(version(**fields), file, file, dataset, None, None)
 
 
 def test_of_a_data_set_that_is_gone_no_count_is_made_up() -> None:

@@ -17,6 +17,9 @@ from worker_tools import Work
 from tests.api.tools import publish, send
 
 ROUTES = [
+    ("post", "/jobs/experiments"),
+    ("get", "/jobs/experiments"),
+    ("get", "/jobs/experiments/{group_id}"),
     ("post", "/jobs/train"),
     ("post", "/jobs/tune"),
     ("get", "/jobs"),

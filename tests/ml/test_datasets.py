@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import ml.datasets
-from ml.datasets import DATA, Arrays, Cut, SplitName, Stream, cut, datasets
+from ml.datasets import DATA, Arrays, Cut, SplitName, Stream, cut, datasets, limited
 from ml.errors import DataError
 from ml.train import TrainingData
 
@@ -296,3 +296,9 @@ def test_a_stream_never_changes() -> None:
     batch = Stream(50_400, 8, 0).batch(0)
 
     assert batch.tolist() == [26102, 41478, 285, 21158, 33240, 39560, 42767, 3774]
+
+
+@pytest.mark.parametrize(("images", "kept"), [(None, (50_400, 12_600)), (63_000, (50_400, 12_600)), (630, (504, 126))])
+def test_a_limit_keeps_the_proportion_of_training_to_validation(images: int | None, kept: tuple[int, int]) -> None:
+    """One that is no limit changes nothing."""
+    assert limited(50_400, 12_600, images) == kept

@@ -134,6 +134,16 @@ def test_what_another_split_or_objective_judged_does_not_move_the_champion(work:
 # --- by hand
 
 
+def test_what_saw_all_images_takes_the_place_of_what_saw_a_part_and_never_the_other_way(work: Work) -> None:
+    """A value of a few validation images is no measure, however high; of two such jobs the better one answers."""
+    win(work, 0.7, 0.8, images=1000)
+    win(work, 0.6)
+    win(work, 0.9, images=1000)
+
+    assert steps(work) == [(None, 1, "rule"), (1, 2, "rule"), (2, 3, "rule")]
+    assert champion(work) == 3
+
+
 def test_a_worse_version_is_promoted_by_hand(work: Work, registry: Registry) -> None:
     """With the reason that was given."""
     win(work, 0.9, 0.8)

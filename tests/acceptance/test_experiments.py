@@ -1,0 +1,29 @@
+"""Every experiment of the report, at its smallest scale, through the HTTP API."""
+
+from pathlib import Path
+
+import pytest
+from acceptance.services import chiffre_up
+
+from api.client import Chiffre
+
+SMALLEST = 1e-6  # every least is above it
+
+
+@pytest.mark.long
+def test_the_whole_report_runs_and_goes_on_after_a_restart(tmp_path: Path) -> None:
+    """The services are ended in the middle; those that start next complete every job, each with a version."""
+    with chiffre_up(tmp_path) as up, Chiffre(up.url) as client:
+        group = client.post_experiments("mnist-report", key="report", scale=SMALLEST)
+        first = group["experiments"][0]["job"]["id"]
+        next(job for job in client.follow(first) if job["state"] == "completed")
+    with chiffre_up(tmp_path) as up, Chiffre(up.url) as client:
+        again = client.post_experiments("mnist-report", key="report", scale=SMALLEST)
+        for member in group["experiments"]:
+            *_, _ = client.follow(member["job"]["id"])
+        ended = client.group(group["id"])
+        jobs = [member["job"] for member in ended["experiments"]]
+
+    assert again["id"] == group["id"]
+    assert ended["state"] == "completed"
+    assert all(job["version"] and sum(job["trials"].values()) == job["trial_limit"] for job in jobs)

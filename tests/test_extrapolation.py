@@ -1,0 +1,30 @@
+"""The hours of the experiments at full scale, against figures worked out by hand."""
+
+import pytest
+
+from benchmarks.experiments import Trained, extrapolated, full_images
+from ml.presets import collection
+
+REPORT = {experiment.name: experiment.spec for experiment in collection("mnist-report").experiments}
+
+
+def test_a_full_experiment_counts_each_points_own_epochs() -> None:
+    """144 points of 5, 10 and 20 epochs in equal parts, on 50,400 images."""
+    assert full_images(REPORT["shallow-grid"]) == 48 * (5 + 10 + 20) * 50_400
+
+
+def test_hours_are_images_times_the_mean_seconds_of_one() -> None:
+    """Two trials at 1 and 3 ms an image; early stopping may end each after 3 of 100 epochs."""
+    row = extrapolated("shallow-grid-wide", REPORT["shallow-grid-wide"], [Trained(1000, 1.0), Trained(500, 1.5)])
+    hours = 18 * 100 * 50_400 * 0.002 / 3600
+
+    assert row.hours_at_most == pytest.approx(hours)
+    assert row.hours_at_least == pytest.approx(0.03 * hours)
+    assert row.fraction == pytest.approx(1500 / (18 * 100 * 50_400))
+
+
+def test_a_limit_in_seconds_is_a_limit_of_the_hours() -> None:
+    """The report's three hours for the CNN, however slow an image is."""
+    row = extrapolated("cnn-search", REPORT["cnn-search"], [Trained(10, 100.0)])
+
+    assert (row.hours_at_least, row.hours_at_most) == (3.0, 3.0)
