@@ -3,7 +3,6 @@
 Optuna, scipy, scikit-learn and plotly are loaded here and not in the API, which stays small and starts fast.
 """
 
-import os
 import sys
 from typing import Any
 
@@ -22,8 +21,6 @@ from worker.ledger import Ledger, tune_spec
 from worker.logs import configure_logging
 from worker.settings import settings
 from worker.tables import Job, Trial
-
-NICENESS = 10  # whoever trains or answers on the same core goes first
 
 
 def observations(database: Database, job_id: str) -> list[Observation]:
@@ -61,7 +58,6 @@ def _observation(row: Trial) -> Observation:
 
 def main() -> None:
     """Answer one order."""
-    os.nice(NICENESS)
     configure_logging("analyst")
     database = Database(settings().database)
     sys.stdout.buffer.write(made(database, orjson.loads(sys.stdin.buffer.read())))
