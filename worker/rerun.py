@@ -1,6 +1,7 @@
 """The work of a run-off: train the best trials again, and decide."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from time import monotonic
 from typing import cast
 
@@ -16,21 +17,22 @@ from ml.specs import TuneSpec
 from ml.train import Lane, TrainingData
 from worker.book import LedgerBook
 from worker.errors import LeaseLost
-from worker.images import training_data
 from worker.leases import Claim
 from worker.ledger import tune_spec
 from worker.rerunning import Ended, Repeat, Rerunning
 from worker.store import Store, drop_files
 
 
-def rerun(book: LedgerBook, spec: TuneSpec, rerunning: Rerunning, device: str) -> None:
+def rerun(
+    book: LedgerBook, spec: TuneSpec, rerunning: Rerunning, data_of: Callable[[TuneSpec, int], TrainingData]
+) -> None:
     """Train what the claimed pack has to train, from where it was left."""
     repeats = rerunning.work(book.claim)
     record = book.open()
     if record is None or all(repeat.rerun.state for repeat in repeats):
         return
     cut_seed = repeats[0].rerun.cut_seed
-    data = training_data(spec.dataset, spec.split, cut_seed, device)
+    data = data_of(spec, cut_seed)
     trials = [(repeat.trial.number, repeat.trial.params or {}) for repeat in repeats]
     keeping = _Keeping(book)
     for reached in trained_again(spec, data, record, trials, cut_seed, keeping.interrupted):
@@ -125,5 +127,7 @@ def _right(repeat: Repeat, spec: TuneSpec, arrays: Arrays, store: Store) -> np.n
         raise CheckpointError(f"seed {repeat.rerun.seed} is {repeat.lost}")
     labels = np.frombuffer(store.read(repeat.predictions.path, repeat.predictions.sha256), np.uint8)
     validation = cut(len(arrays), datasets[spec.dataset].official_test, spec.split, repeat.rerun.cut_seed).validation
-    right: np.ndarray = labels == arrays.labels[validation]
+    right: np.ndarray = (
+        labels == arrays.labels[validation[: len(labels)]]
+    )  # the first of them, where the job is held to few
     return right

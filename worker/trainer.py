@@ -20,6 +20,8 @@ from ml.errors import ChiffreError
 from ml.process import process_settings, warm_up
 from ml.records import Stop
 from ml.search import Search
+from ml.specs import TuneSpec
+from ml.train import TrainingData
 from ml.tune import tune_pack
 from worker.book import JobSearch, LedgerBook
 from worker.datasets import Uploaded
@@ -98,9 +100,7 @@ class Trainer:
             if claim.purpose == Purpose.TRAIN:
                 self.train(claim)
             if claim.purpose == Purpose.RUN_OFF:
-                warm = self._search(claim.job_id)
-                book = LedgerBook(self.ledger, claim, warm, self.orders, self.store, self.checkpoint_seconds)
-                rerun(book, warm.search.spec, Rerunning(self.database), self.device)
+                self.rerun(claim)
         except LeaseLost:
             return {"lost": claim.pack_id}
         except StorageFull as error:
@@ -116,11 +116,22 @@ class Trainer:
         """Train the pack's trials, and those of the job that can train beside them."""
         warm = self._search(claim.job_id)
         spec = warm.search.spec
-        data = training_data(spec.dataset, spec.split, spec.seed, self.device).first(spec.images)
-        if spec.init_from is not None:
-            data = data.beginning_with(initial_weights(self.database, self.store, spec.init_from))
+        data = self._data(spec, spec.seed)
         book = LedgerBook(self.ledger, claim, warm, self.orders, self.store, self.checkpoint_seconds)
         tune_pack(spec, data, book, warm.search)
+
+    def rerun(self, claim: Claim) -> None:
+        """Train the pack's finalists again, on the cut that is theirs."""
+        warm = self._search(claim.job_id)
+        book = LedgerBook(self.ledger, claim, warm, self.orders, self.store, self.checkpoint_seconds)
+        rerun(book, warm.search.spec, Rerunning(self.database), self._data)
+
+    def _data(self, spec: TuneSpec, cut_seed: int) -> TrainingData:
+        """What trials of a job train and validate on, and begin with."""
+        data = training_data(spec.dataset, spec.split, cut_seed, self.device).first(spec.images)
+        if spec.init_from is None:
+            return data
+        return data.beginning_with(initial_weights(self.database, self.store, spec.init_from))
 
     def _search(self, job_id: str) -> JobSearch:
         if job_id not in self._searches:
