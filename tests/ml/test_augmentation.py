@@ -163,7 +163,7 @@ def test_a_lane_of_a_pack_ends_as_plain_torch_does_on_the_same_images(digits_dat
     for lane, epochs in zip(lanes, (1, 2), strict=True):
         steps = stream.steps(10 * epochs)
         order = np.arange(32 * steps).reshape(steps, 32)
-        alone = train_alone(lane.initial(steps), shown, order, dtype=torch.float32)
+        alone = train_alone(lane.initial(steps, {}), shown, order, dtype=torch.float32)
 
         assert lane.best is not None
         assert lane.best.step == 10 * epochs

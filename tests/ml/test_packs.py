@@ -98,7 +98,7 @@ def test_a_refilled_lane_equals_a_fresh_solo_run_from_its_start_step(digits_data
         if late.number not in [lane.number for lane in pack.running] and rungs[0][0].number == 0:
             pack.join(late)
     steps = pack.stream.steps(10)
-    state = _lane(spec, 2, epochs=1, hidden_size=50).initial(steps)
+    state = _lane(spec, 2, epochs=1, hidden_size=50).initial(steps, {})
     alone = train_alone(state, digits_data.train, batches(len(digits_data.train), 16, steps, 5, first=steps))
 
     assert (late.start_step, late.steps, late.state) == (steps, steps, TrialState.COMPLETED)

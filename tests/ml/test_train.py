@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pydoc import locate
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, log_loss, mean_squared_error
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from ml.datasets import Arrays, Stream
@@ -37,8 +37,8 @@ def _never() -> bool:
 class _Wild(Lane):
     """A lane whose initial weights are so large that the first steps overflow float32."""
 
-    def initial(self, steps: int) -> LaneState:
-        state = super().initial(steps)
+    def initial(self, steps: int, given: Mapping[str, Tensor]) -> LaneState:
+        state = super().initial(steps, given)
         for tensor in state.weights.values():
             tensor.mul_(1e15)
         return state

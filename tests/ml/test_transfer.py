@@ -70,7 +70,7 @@ def test_lanes_with_frozen_layers_equal_plain_torch_without_gradients_there(
 def test_weights_of_the_same_place_and_shape_are_taken_over_and_others_are_the_lanes_own() -> None:
     """As where classes differ: the last layer is that of the lane's seed."""
     given = module_of(layers_of("shallow"), 9).state_dict()
-    state = LaneState.initial(layers_of("shallow", classes=4), Adam(), 1, given)
+    state = LaneState.initial(layers_of("shallow", classes=4), Adam(), 1, given=given)
     own = module_of(layers_of("shallow", classes=4), 1).state_dict()
 
     assert fresh(layers_of("shallow", classes=4), {n: tuple(t.shape) for n, t in given.items()}) == [
@@ -155,7 +155,7 @@ def test_a_pack_of_such_trials_goes_on_bit_equal_where_it_was_left(digits_data: 
         return lane.best_weights
 
     def begun() -> Pack:
-        pack = Pack.of(spec, data, 16, stream_seed=5)
+        pack = Pack.of(spec, data, spec.params({"batch_size": 16}), stream_seed=5)
         pack.join(Lane(0, spec, spec.params(recipe), 1, 5))
         return pack
 
@@ -172,6 +172,6 @@ def test_a_pack_of_such_trials_goes_on_bit_equal_where_it_was_left(digits_data: 
 def test_without_the_version_no_trial_begins(digits_data: TrainingData) -> None:
     """Rather than from its seed, as if nobody had asked."""
     spec = spec_of()
-    pack = Pack.of(spec, digits_data, 16, stream_seed=5)
+    pack = Pack.of(spec, digits_data, spec.params({"batch_size": 16}), stream_seed=5)
     with pytest.raises(LanesError, match="not at hand"):
         pack.join(Lane(0, spec, spec.params({"batch_size": 16}), 1, 5))

@@ -60,8 +60,9 @@ def labels(work: Work, folder: Path, rerun: Rerun) -> np.ndarray:
 
 def decided(work: Work) -> tuple[RunOff, ModelVersion, list[Opening]]:
     """What was decided, what was published, and who looked at test images."""
+    published = select(ModelVersion).where(col(ModelVersion.test_accuracy).is_not(None))  # not others of the front
     with work.database.reading() as session:
-        run_off, version = session.scalars(select(RunOff)).one(), session.scalars(select(ModelVersion)).one()
+        run_off, version = session.scalars(select(RunOff)).one(), session.scalars(published).one()
         return run_off, version, list(session.scalars(select(Opening)))
 
 
