@@ -10,13 +10,14 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 from ml.graph import _NODES, onnx_bytes
-from ml.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU, Shape, Wrapped
+from ml.layers import Conv2d, Dropout, Flatten, Layer, Linear, MaxPool2d, ReLU, Shape, Wrapped
 from ml.modules import module_of
 
 # Every kind of layer, with remainders at the edge of a pool and images that are not square.
 EXAMPLES: dict[str, tuple[Shape, list[Layer]]] = {
     "linear": ((1, 3, 4), [Flatten(), Linear(12, 5)]),
     "relu": ((1, 3, 4), [Flatten(), Linear(12, 7), ReLU(), Linear(7, 5)]),
+    "dropout": ((1, 3, 4), [Flatten(), Linear(12, 7), ReLU(), Dropout(0.5), Linear(7, 5)]),
     "convolution": ((2, 7, 5), [Conv2d(2, 3, 3), Flatten(), Linear(45, 4)]),
     "pool with a remainder": ((2, 7, 8), [MaxPool2d(3), Flatten(), Linear(8, 4)]),
     "everything": ((3, 11, 12), [Conv2d(3, 4, 2), ReLU(), MaxPool2d(3), Conv2d(4, 5, 1), Flatten(), Linear(45, 3)]),
@@ -34,7 +35,7 @@ def _example(name: str) -> tuple[bytes, torch.nn.Module, np.ndarray]:
 
 def _torch_outputs(module: torch.nn.Module, pixels: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
-        return module(torch.from_numpy(pixels)).numpy()
+        return module.eval()(torch.from_numpy(pixels)).numpy()
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

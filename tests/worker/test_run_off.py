@@ -113,7 +113,7 @@ def test_each_training_is_one_that_can_be_done_alone(work: Work, environment: Pa
     trial = work.trials()[last.trial]
     data = TrainingData.load(datasets["digits"], "random", last.cut_seed)
     params, stream_seed = spec.params(trial.params or {}), packs[last.pack_id].stream_seed or 0
-    alone = Lanes.of(spec, data, params.batch_size, stream_seed)
+    alone = Lanes.of(spec, data, params, stream_seed)
     lane = Lane(trial.number, spec, params, derive(last.cut_seed, Seed.INIT, trial.number), stream_seed)
     alone.join(lane)
     for _ in alone.run(lambda: False):
