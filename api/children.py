@@ -18,13 +18,13 @@ class Children:
     def __init__(self) -> None:
         self._free = BoundedSemaphore(AT_ONCE)
 
-    def run(self, module: str, *arguments: str) -> bytes:
-        """What `python -m module …` writes to standard output; Busy where it cannot be had just now."""
+    def run(self, module: str, *arguments: str, fed: bytes = b"") -> bytes:
+        """What `python -m module …` writes to standard output, fed this; Busy where it cannot be had just now."""
         if not self._free.acquire(timeout=WAIT_SECONDS):
-            raise Busy("other reports are being made; try again in a minute")
+            raise Busy("other requests that take as long are being answered; try again in a minute")
         try:
             command = [sys.executable, "-m", module, *arguments]
-            done = subprocess.run(command, capture_output=True, timeout=RUN_SECONDS, check=False)
+            done = subprocess.run(command, input=fed, capture_output=True, timeout=RUN_SECONDS, check=False)
         except subprocess.TimeoutExpired:
             raise Busy("this took more than two minutes; try again when the machine is less busy") from None
         finally:

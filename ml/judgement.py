@@ -111,6 +111,11 @@ def worst(actual: np.ndarray, predicted: np.ndarray, confidence: np.ndarray) -> 
             yield place
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Judge what standard input holds."""
     line, _, graph = sys.stdin.buffer.read().partition(b"\n")
     sys.stdout.write(judge(Order.model_validate_json(line), graph).model_dump_json())
+
+
+if __name__ == "__main__":
+    main()

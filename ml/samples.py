@@ -5,7 +5,8 @@ A program of its own, because whoever wants to show some images must not hold al
 
 import sys
 from base64 import b64encode
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, cast
 
 import numpy as np
 from pydantic import BaseModel
@@ -50,7 +51,12 @@ def samples(name: str, part: Part, count: int, rng: np.random.Generator) -> Samp
     )
 
 
-if __name__ == "__main__":
-    name, part, count = sys.argv[1:]
-    found = samples(name, part, int(count), np.random.default_rng())  # type: ignore[arg-type]
+def main(arguments: Sequence[str]) -> None:
+    """Write images of the data set and part that the arguments name."""
+    name, part, count = arguments
+    found = samples(name, cast("Part", part), int(count), np.random.default_rng())
     sys.stdout.write(found.model_dump_json())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

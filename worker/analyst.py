@@ -16,10 +16,12 @@ from ml.analysis.observations import Observation
 from ml.analysis.plots import PlotOptions
 from ml.records import TrialState
 from ml.search import Search
+from worker.datasets import Uploaded
 from worker.db import Database
 from worker.ledger import Ledger, tune_spec
 from worker.logs import configure_logging
 from worker.settings import settings
+from worker.store import store_of
 from worker.tables import Job, Trial
 
 
@@ -59,7 +61,9 @@ def _observation(row: Trial) -> Observation:
 def main() -> None:
     """Answer one order."""
     configure_logging("analyst")
-    database = Database(settings().database)
+    config = settings()
+    database = Database(config.database)
+    Uploaded(database, store_of(config), config.dataset_cache).serve()  # a job's specification may name one
     sys.stdout.buffer.write(made(database, orjson.loads(sys.stdin.buffer.read())))
     database.close()
 

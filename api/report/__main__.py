@@ -10,6 +10,7 @@ from api.report.facts import facts_of
 from api.report.page import page_of
 from api.report.winner import answers_of
 from api.report.wording import Language, Wording
+from worker.datasets import Uploaded
 from worker.db import Database
 from worker.errors import StorageAway
 from worker.settings import settings
@@ -26,8 +27,10 @@ def main() -> None:
     """Write the report that the arguments name."""
     job_id, language = sys.argv[1:]
     config = settings()
+    database, store = Database(config.database), store_of(config)
+    Uploaded(database, store, config.dataset_cache).serve()  # a job's specification may name one
     try:
-        page = report(Database(config.database), store_of(config), job_id, cast("Language", language))
+        page = report(database, store, job_id, cast("Language", language))
     except (OperationalError, InterfaceError, StorageAway) as error:
         sys.exit(print(error, file=sys.stderr) or AWAY)
     sys.stdout.buffer.write(page.encode())

@@ -37,5 +37,5 @@ def test_who_waits_too_long_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
         children.run("json.tool", "--help")
     children._free = BoundedSemaphore(1)
     children._free.acquire()
-    with pytest.raises(Busy, match="other reports"):
+    with pytest.raises(Busy, match="other requests"):
         children.run("json.tool", "--help")

@@ -1,0 +1,29 @@
+"""A look at images, of people's own data sets too: `python -m worker.looks samples NAME PART COUNT`, or `judgement`.
+
+What the API runs as a child: `ml.samples` and `ml.judgement`, with the names of data sets that were uploaded.
+"""
+
+import sys
+
+from ml import judgement, samples
+from worker.datasets import Uploaded
+from worker.db import Database
+from worker.settings import settings
+from worker.store import store_of
+
+
+def main() -> None:
+    """Run the program that the first argument names."""
+    config = settings()
+    database = Database(config.database)
+    Uploaded(database, store_of(config), config.dataset_cache).serve()
+    program, *arguments = sys.argv[1:]
+    if program == "samples":
+        samples.main(arguments)
+    else:
+        judgement.main()
+    database.close()
+
+
+if __name__ == "__main__":
+    main()
