@@ -14,6 +14,7 @@ from api.connection import ApiError, Connection, segment
 DEFAULT_URL = "http://127.0.0.1:8000"
 REPORT_SECONDS = 180.0  # it is made on demand, after others that were asked for before
 FINAL = ("completed", "failed", "cancelled")
+CLASSIFIES = ("predict", "evaluate")  # kinds of jobs that have a result instead of trials
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between attempts to reach an API that has gone away
 AWAY_SECONDS = 300.0  # how long it may be away
 AWAY = (None, 502, 503, 504)  # what is answered while it is: nothing, or something by a proxy or an API that starts

@@ -9,6 +9,8 @@ from rich.json import JSON
 from rich.table import Table
 from rich.text import Text
 
+from api.client import CLASSIFIES
+
 SHADES = " .:-=+*#%@"
 ID_WIDTH = 12  # characters of a job's id: the one thing that a person copies from a table
 
@@ -50,7 +52,7 @@ def job_table(jobs: Iterable[dict[str, Any]]) -> Table:
     for job in jobs:
         ended = sum(count for state, count in job["trials"].items() if state != "running")
         best = cell(job["best"]["value"]) if job["best"] else "–"
-        progress = f"{ended}/{job['trial_limit']}" if job["kind"] not in ("predict", "evaluate") else "–"
+        progress = f"{ended}/{job['trial_limit']}" if job["kind"] not in CLASSIFIES else "–"
         table.add_row(job["id"], job["state"], job["model"], job["dataset"], progress, best, job["created_at"][:19])
     return table
 

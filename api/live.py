@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from api.braille import plot
-from api.client import FINAL, Chiffre
+from api.client import CLASSIFIES, FINAL, Chiffre
 from api.display import cell, percent, trial_table
 
 SHOWN_TRIALS = 12  # rows of the live table, the newest
@@ -45,7 +45,7 @@ def follow(client: Chiffre, job_id: str, console: Console) -> dict[str, Any]:
     seen = Curves()
     with Live(console=console, refresh_per_second=4, transient=False) as live:
         for job in client.follow(job_id):
-            live.update(_progress(job) if job["kind"] == "predict" else _view(client, job, seen))
+            live.update(_progress(job) if job["kind"] in CLASSIFIES else _view(client, job, seen))
     return job
 
 
@@ -101,7 +101,7 @@ def _column(job: dict[str, Any]) -> str:
 
 def _progress(job: dict[str, Any]) -> RenderableType:
     """A job's state and how far it is."""
-    if job["kind"] == "predict":
+    if job["kind"] in CLASSIFIES:
         return Text(f"job {job['id']}: {job['state']}")
     best = f"best {cell(job['best']['value'])} (trial {job['best']['trial']})" if job["best"] else "no result yet"
     states = ", ".join(f"{count} {state}" for state, count in job["trials"].items())

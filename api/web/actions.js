@@ -3,7 +3,7 @@
 import { patch, post } from "./api.js";
 import { announce, ask, failure, fill, h } from "./dom.js";
 import { to } from "./router.js";
-import { isOver, titleOf } from "./states.js";
+import { classifies, isOver, titleOf } from "./states.js";
 
 /** The buttons for a job. `changed` gets the job as the API answers; `failed` an element that tells an error. */
 export function buttons(job, changed, failed) {
@@ -16,13 +16,13 @@ export function buttons(job, changed, failed) {
     }
   };
   const active = !isOver(job);
-  const extends_ = job.kind !== "predict" && ["queued", "running", "paused", "completed"].includes(job.state);
+  const extends_ = !classifies(job) && ["queued", "running", "paused", "completed"].includes(job.state);
   const name = `${titleOf(job)}, ${job.id}`;
   return [
     ["queued", "running", "stopping"].includes(job.state) && button("Pause", name, run("pause", "The job is paused")),
     job.state === "paused" && button("Resume", name, run("resume", "The job goes on")),
     extends_ && button("Extend", name, () => extend(job, changed)),
-    job.kind !== "predict" &&
+    !classifies(job) &&
       h("a", { class: "button", href: `#/jobs/new?from=${job.id}`, "aria-label": `Duplicate ${name}` }, "Duplicate"),
     active && button("Cancel", name, () => cancel(job, run("cancel", "The job is cancelled")), "danger"),
   ].filter(Boolean);

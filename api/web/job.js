@@ -12,7 +12,7 @@ import { pareto } from "./pareto.js";
 import { plots } from "./plots.js";
 import { recordOf } from "./record.js";
 import { rewrite, to } from "./router.js";
-import { badge, titleOf } from "./states.js";
+import { badge, classifies, titleOf } from "./states.js";
 import { trialTable } from "./trials.js";
 
 const EASY = 5000; // points of curves up to which everything is drawn at every change
@@ -26,14 +26,14 @@ export async function show(root, { id, filter = "" }, signal) {
   const filtering = filterOf(record, filter, () => redraw());
   const shared = { record, chosen: filtering.chosen, open, signal };
   const { kind } = record.job;
-  const parts = kind === "predict" ? [] : [curves(shared), trialTable(shared)];
+  const parts = classifies(record.job) ? [] : [curves(shared), trialTable(shared)];
   if (kind === "tune") parts.push(parallel(shared), pareto(shared));
   const [drawnCurves, table, lines, scatter] = parts;
   const found = kind === "tune" ? analysis({ record, signal }) : null;
   fill(
     root,
     head.element,
-    kind === "predict" && resultOf(record.job),
+    classifies(record.job) && resultOf(record.job),
     kind === "tune" && filtering.element,
     drawnCurves && [card(drawnCurves), h("section", { class: "card" }, h("h2", {}, "Trials"), table.element)],
     found && [

@@ -5,7 +5,7 @@ import { buttons, jobAddress } from "./actions.js";
 import { empty, failure, fill, h, text } from "./dom.js";
 import { ago, count, duration, instant, percent, figure, words } from "./format.js";
 import { rewrite } from "./router.js";
-import { badge, ended, isOver, progressOf, secondsLeft, titleOf } from "./states.js";
+import { badge, classifies, ended, isOver, progressOf, secondsLeft, titleOf } from "./states.js";
 
 const STATES = ["queued", "running", "paused", "stopping", "completed", "failed", "cancelled"];
 const PAGE = 25;
@@ -149,7 +149,7 @@ const objective = ({ objective, best }) =>
 
 function progressInWords(job) {
   if (job.error) return job.error;
-  if (job.kind === "predict") return job.stop_reason ? words(job.stop_reason) : "";
+  if (classifies(job)) return job.stop_reason ? words(job.stop_reason) : "";
   const limit = job.trial_limit >= 100000 ? "" : ` of ${job.trial_limit.toLocaleString("en")}`;
   const pruned = job.trials.pruned ? `, ${job.trials.pruned.toLocaleString("en")} pruned` : "";
   const running = job.trials.running ? `, ${job.trials.running} running` : "";

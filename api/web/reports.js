@@ -4,7 +4,7 @@ import { pages } from "./api.js";
 import { empty, h, fill } from "./dom.js";
 import { ago, figure, instant, percent } from "./format.js";
 import { to } from "./router.js";
-import { badge, titleOf } from "./states.js";
+import { badge, classifies, titleOf } from "./states.js";
 
 const MOST = 200; // rows
 const LANGUAGES = [
@@ -15,7 +15,7 @@ const LANGUAGES = [
 export async function show(root, params, signal) {
   const jobs = [];
   for await (const items of pages("/jobs?state=completed&limit=100", { signal })) {
-    jobs.push(...items.filter((job) => job.kind !== "predict"));
+    jobs.push(...items.filter((job) => !classifies(job)));
     if (jobs.length >= MOST) break;
   }
   fill(

@@ -16,6 +16,9 @@ const KINDS = {
   diverged: "warn",
 };
 
+/** Whether a job classifies images: it has a result instead of trials. */
+export const classifies = (job) => ["predict", "evaluate"].includes(job.kind);
+
 export const badge = (state) => h("span", { class: `badge ${KINDS[state] ?? ""}` }, words(state));
 
 export const isOver = (job) => ["completed", "failed", "cancelled"].includes(job.state);
@@ -43,6 +46,6 @@ export function secondsLeft(job, epochs = 0) {
 
 /** What a job is about, for people. */
 export function titleOf(job) {
-  const verb = { tune: "Tune", train: "Train", predict: "Predict with" }[job.kind] ?? words(job.kind);
+  const verb = { tune: "Tune", train: "Train", predict: "Predict with", evaluate: "Evaluate" }[job.kind] ?? words(job.kind);
   return `${verb} ${job.model} on ${job.dataset}`;
 }
