@@ -85,7 +85,7 @@ def tune(
 ) -> None:
     """Post a tuning job, or a preset (`chiffre presets` lists them)."""
     if (spec is None) == (preset is None):
-        fail("give a file or --preset; `chiffre presets` lists those that come with Chiffre")
+        raise typer.BadParameter("give a file or --preset; `chiffre presets` lists those that come with Chiffre")
     with told():
         body = preset_body(preset) if preset is not None else _spec(cast("Path", spec))
     kind = "train" if preset is not None and trains(body) else "tune"

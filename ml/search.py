@@ -40,6 +40,9 @@ STATES = {
     TrialState.CANCELLED: OptunaState.FAIL,
 }
 
+# Fields that a job of an earlier release did not have: null, they are no part of a study's name, and it goes on as it was.
+LATER = ("images", "init_from", "run_off")
+
 
 class Search:
     """One job's search."""
@@ -164,8 +167,9 @@ class Search:
         Limits on trials and seconds are left out: a job whose budget is raised is the job that was posted with it.
         """
         spec = self.spec.model_dump(mode="json", exclude={"budget": {"trials", "seconds"}})
-        if spec["init_from"] is None:
-            del spec["init_from"]  # so that a job of the release before, which did not know it, goes on as it was
+        for name in LATER:
+            if spec[name] is None:
+                del spec[name]
         return hashlib.sha256(json.dumps(spec).encode()).hexdigest()
 
     def _new_storage(self) -> optuna.storages.InMemoryStorage:

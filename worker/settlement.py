@@ -70,7 +70,9 @@ def _published(session: Session, job: Job) -> bool:
     winner = and_(col(ModelVersion.trial) == job.best_trial, col(ModelVersion.value) == job.best_value)
     this_run = col(ModelVersion.run) == job.run
     same = this_run if job.spec.get("run_off") else or_(this_run, winner)
-    statement = select(col(ModelVersion.id)).where(col(ModelVersion.job_id) == job.id, same)
+    # Other trials of the front are versions too: the test images were opened for the winner alone.
+    tested = col(ModelVersion.test_accuracy).is_not(None)
+    statement = select(col(ModelVersion.id)).where(col(ModelVersion.job_id) == job.id, same, tested)
     return session.scalar(statement.limit(1)) is not None
 
 

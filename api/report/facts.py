@@ -83,9 +83,9 @@ def facts_of(database: Database, job_id: str) -> Facts:
         judged = (trial for trial in trials if trial.value is not None)
         best = sorted(judged, key=lambda trial: standing_order(job, trial))[:CURVES]
         reruns = last_reruns(session, job)
-        version = session.scalar(
-            select(ModelVersion).where(col(ModelVersion.job_id) == job_id).order_by(col(ModelVersion.run).desc())
-        )
+        # Other trials of a front are versions too; the test images were opened for the winner alone.
+        of_winners = (col(ModelVersion.job_id) == job_id, col(ModelVersion.test_accuracy).is_not(None))
+        version = session.scalar(select(ModelVersion).where(*of_winners).order_by(col(ModelVersion.run).desc()))
         return Facts(
             job=job,
             posted=posted,

@@ -503,11 +503,11 @@ def test_wrong_usage_is_told_with_status_2(run: Run) -> None:
 
 
 def test_the_installed_command_answers_in_a_process_of_its_own() -> None:
-    """As a user runs it: a sentence on standard error, status 1."""
+    """As a user runs it: a sentence on standard error, and status 3 where the API does not answer."""
     command = [str(Path(sys.executable).parent / "chiffre"), "jobs"]
     url = f"http://127.0.0.1:{free_port()}"
     done = subprocess.run(command, env={"CHIFFRE_URL": url, "PATH": "/usr/bin:/bin"}, capture_output=True, text=True)
 
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith("chiffre: ")
     assert "Traceback" not in done.stderr

@@ -110,6 +110,8 @@ def test_a_job_over_a_data_set_says_which_version_it_asks(batch: TestClient) -> 
         "dataset": "digits",
         "subset": "validation",
         "canonical": False,
+        "split": None,
+        "resize": None,
     }
     assert batch.get(f"/jobs/{job['id']}").json() == job
     assert job["id"] in [one["id"] for one in batch.get("/jobs").json()["items"]]

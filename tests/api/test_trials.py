@@ -367,7 +367,11 @@ def test_a_list_and_a_trial_agree(api: TestClient, work: Work) -> None:
     (listed,) = api.get(f"/jobs/{job_id}/trials").json()["items"]
     trial = api.get(f"/jobs/{job_id}/trials/0").json()
 
-    assert trial.keys() - listed.keys() == {"measurements", "init_seed", "stream_seed", "start_step", "pack", "lane"}
+    assert trial.keys() - listed.keys() == {"measurements", "init_seed", "stream_seed", "start_step"} | {
+        "pack",
+        "lane",
+        "fresh",
+    }
     assert listed == {name: trial[name] for name in listed}
 
 

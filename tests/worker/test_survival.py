@@ -56,7 +56,8 @@ def results(work: Work, job: Job) -> list[tuple[Any, ...]]:
                 select(Measurement).where(col(Measurement.trial_id) == trial.id).order_by(col(Measurement.step))
             )
             found += [(trial.number, m.step, m.train_loss, m.val_loss, m.val_accuracy) for m in rungs]
-        version = session.scalars(select(ModelVersion).where(col(ModelVersion.job_id) == job.id)).one()
+        of_winner = (col(ModelVersion.job_id) == job.id, col(ModelVersion.test_accuracy).is_not(None))
+        version = session.scalars(select(ModelVersion).where(*of_winner)).one()
         return [*found, (version.trial, session.get_one(Artifact, version.checkpoint_id).sha256)]
 
 
@@ -202,7 +203,8 @@ def test_a_winner_whose_checkpoint_is_damaged_is_trained_again(
     flipped(environment / winner.path)
     supervisor.work()
     with work.database.reading() as session:
-        version = session.scalars(select(ModelVersion)).one()
+        of_winner = select(ModelVersion).where(col(ModelVersion.test_accuracy).is_not(None))
+        version = session.scalars(of_winner).one()
         published = session.get_one(Artifact, version.checkpoint_id)
     history = [event.detail for event in _events(work, job)]
 
