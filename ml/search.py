@@ -40,7 +40,7 @@ STATES = {
     TrialState.CANCELLED: OptunaState.FAIL,
 }
 
-# Fields that a job of an earlier release did not have: null, they are no part of a study's name, and it goes on as it was.
+# Fields that a job of an earlier release did not have: null, they are no part of a study's name, so that it goes on.
 LATER = ("images", "init_from", "run_off")
 
 

@@ -21,6 +21,22 @@ from worker.settings import settings
 BASE_URL = "http://127.0.0.1"
 
 
+# What these files test is what the two databases do differently.
+OF_DATABASES = {"test_db", "test_leases", "test_ledger", "test_controls", "test_registry", "test_settlement"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m looks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of what runs on both databases, the first test of a file runs on Postgres too every time; the others are long."""
+    known = set(OF_DATABASES)
+    for item in items:
+        of_both = getattr(item, "callspec", None) and item.callspec.params.get("database_url") == "postgres"
+        if of_both and item.path.stem in known - OF_DATABASES:
+            item.add_marker(pytest.mark.long)
+        elif of_both:
+            known.add(item.path.stem)
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """The URL of a real Postgres 18 with a migrated database `template`; {} stands for the database's name."""

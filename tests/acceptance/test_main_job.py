@@ -159,6 +159,7 @@ def test_the_command_reads_an_image_file(job: dict[str, Any], up: Up, tmp_path: 
     assert answered == expected
 
 
+@pytest.mark.long
 def test_jobs_outlive_the_services(tmp_path: Path) -> None:
     """A job that was running when everything was stopped goes on after the next start, and completes."""
     spec = {"model": "perceptron", "dataset": "digits", "budget": {"trials": 1, "epochs": 200}}

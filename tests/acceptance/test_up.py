@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx2
 import psutil
+import pytest
 from acceptance.services import CHIFFRE, START_SECONDS, chiffre_up, command_environment
 
 from api.client import Chiffre
@@ -45,6 +46,7 @@ def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
     assert {"chiffre.db", "logs", "valkey"} <= {path.name for path in up.home.iterdir()}
 
 
+@pytest.mark.long
 def test_sigterm_ends_everything_too(tmp_path: Path) -> None:
     """A service manager stops it as Ctrl-C does."""
     with chiffre_up(tmp_path / "home") as up:
@@ -67,6 +69,7 @@ def test_what_it_started_ends_even_when_it_is_killed(tmp_path: Path) -> None:
     assert left == []
 
 
+@pytest.mark.long
 def test_a_service_that_dies_is_started_again(tmp_path: Path) -> None:
     """Kill -9 of the API costs its callers seconds, and the jobs nothing."""
     with chiffre_up(tmp_path / "home") as up, Chiffre(up.url) as client:
@@ -87,6 +90,7 @@ def wait_until_answered(url: str) -> None:
         client.get(url)
 
 
+@pytest.mark.long
 def test_the_home_is_closed_to_others_and_the_broker_listens_on_no_port(tmp_path: Path) -> None:
     """Only the user who started it can reach the broker's socket and the database."""
     with chiffre_up(tmp_path / "home") as up:
@@ -98,6 +102,7 @@ def test_the_home_is_closed_to_others_and_the_broker_listens_on_no_port(tmp_path
     assert listening == []
 
 
+@pytest.mark.long
 def test_a_home_in_use_is_refused(tmp_path: Path) -> None:
     """Two services never share a database file by accident."""
     with chiffre_up(tmp_path / "home"):
@@ -116,6 +121,7 @@ def test_a_taken_port_is_refused(tmp_path: Path) -> None:
     assert "choose another with --port" in message
 
 
+@pytest.mark.long
 def test_a_home_with_a_long_path_works(tmp_path: Path) -> None:
     """The broker's socket moves where the kernel's limit of 108 bytes would be passed."""
     home = tmp_path / ("long" * 30)

@@ -86,6 +86,7 @@ def test_interactions_and_importances_are_told(found: dict[str, Any]) -> None:
     assert all(sum(one["values"].values()) == pytest.approx(1) for one in found["importances"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["parallel_coordinate", "timeline"])
 def test_a_plot_is_a_page_of_which_only_our_scripts_run(shared_api: TestClient, job: str, name: str) -> None:
     """Its policy names plotly's script here and the digest of the one that draws; the figure lies in it as data."""
@@ -154,6 +155,7 @@ def test_a_predict_job_has_no_trials(
     problem(shared_api.get(f"/jobs/{posted}/{path}"), 409)
 
 
+@pytest.mark.long
 def test_a_job_that_has_not_begun_has_an_empty_analysis(shared_api: TestClient, shared_work: Work) -> None:
     """Counts are zero, coefficients null with reasons, fronts empty, plots say that there is nothing yet."""
     posted = shared_work.ledger.accept(searched(3).spec).id
@@ -171,6 +173,7 @@ def test_a_job_that_has_not_begun_has_an_empty_analysis(shared_api: TestClient, 
     }
 
 
+@pytest.mark.long
 def test_a_trial_that_ended_without_a_figure_does_no_harm(shared_api: TestClient, shared_work: Work) -> None:
     """Diverged, failed, cancelled, running and undrawn trials are counted and left out."""
     posted = a_search(shared_work, 8)

@@ -69,7 +69,7 @@ def _trained(
 
 
 @pytest.mark.parametrize("ops", [KernelOps, TorchOps])
-@pytest.mark.parametrize("batch_size", [3, 20])
+@pytest.mark.parametrize("batch_size", [3, pytest.param(20, marks=pytest.mark.long)])
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
 @pytest.mark.parametrize("model", networks)
 def test_every_lane_equals_its_solo_run(model: str, loss: str, batch_size: int, ops: type[Ops], images: Images) -> None:

@@ -157,6 +157,7 @@ def test_the_form_and_the_json_follow_each_other(page: Page, idle: IDLE) -> None
     expect(page.get_by_label("hidden_sizes", exact=True)).to_have_value("default")
 
 
+@pytest.mark.long
 def test_every_network_of_the_catalog_has_a_form_that_is_valid(page: Page, idle: IDLE) -> None:
     """What the form begins with, for a search and for a training, is accepted as it is."""
     page.goto(f"{idle[0]}/#/jobs/new")
@@ -169,6 +170,7 @@ def test_every_network_of_the_catalog_has_a_form_that_is_valid(page: Page, idle:
             assert answered.value.status == 200, f"{kind}, {network}"
 
 
+@pytest.mark.long
 def test_a_job_is_duplicated_with_its_specification(page: Page, idle: IDLE) -> None:
     """The form begins with all of it."""
     job = idle[1].accept(model="mlp", budget={"trials": 77}, seed=5)
@@ -182,6 +184,7 @@ def test_a_job_is_duplicated_with_its_specification(page: Page, idle: IDLE) -> N
 # --- the list, and what can be done
 
 
+@pytest.mark.long
 def test_a_job_is_paused_resumed_extended_and_cancelled_from_the_list(page: Page, idle: IDLE) -> None:
     """Each shows at once, and is what the API says."""
     job = idle[1].accept(budget={"trials": 3})
@@ -213,6 +216,7 @@ def test_a_job_that_is_not_there_is_told_of_in_words(page: Page, idle: IDLE) -> 
 # --- a thousand trials
 
 
+@pytest.mark.long
 def test_a_thousand_trials_are_filtered_and_sorted(page: Page, idle: IDLE, big: Job) -> None:
     """The table agrees with the rows, and shows twenty at a time."""
     page.goto(f"{idle[0]}/#/jobs/{big.id}")
@@ -230,6 +234,7 @@ def test_a_thousand_trials_are_filtered_and_sorted(page: Page, idle: IDLE, big: 
     expect(page.locator("#filter-error")).to_contain_text("there is no column “lr”")
 
 
+@pytest.mark.long
 def test_a_thousand_trials_leave_the_page_quick(page: Page, idle: IDLE, big: Job) -> None:
     """A key that is typed into the filter takes the page's thread under a tenth of a second, everything drawn anew."""
     page.goto(f"{idle[0]}/#/jobs/{big.id}")
@@ -251,6 +256,7 @@ def test_a_thousand_trials_leave_the_page_quick(page: Page, idle: IDLE, big: Job
 # --- first sight, and the keyboard
 
 
+@pytest.mark.long
 def test_the_first_paint_is_quick_and_light(browser: Browser, idle: IDLE) -> None:
     """Under a second, in the quickest of three browsers that have never been here, and under 300 kB."""
     painted, sizes = [], []
@@ -269,6 +275,7 @@ def test_the_first_paint_is_quick_and_light(browser: Browser, idle: IDLE) -> Non
     assert 10_000 < max(sizes) < 300_000
 
 
+@pytest.mark.long
 def test_the_page_is_used_by_keyboard_alone(page: Page, idle: IDLE) -> None:
     """The first stop skips the frame, and what has the focus is seen."""
     page.goto(idle[0])
@@ -297,6 +304,7 @@ def test_the_theme_is_kept(page: Page, idle: IDLE) -> None:
     assert page.evaluate(ground) == dark != light
 
 
+@pytest.mark.long
 def test_the_documentation_is_shown_without_another_host(page: Page, idle: IDLE) -> None:
     """Every operation of the API is on the page."""
     page.goto(f"{idle[0]}/docs")

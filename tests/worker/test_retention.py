@@ -109,6 +109,7 @@ def test_where_a_loss_is_judged_the_lower_is_better(work: Work) -> None:
     assert kept(work, job) == [1]
 
 
+@pytest.mark.long
 def test_a_thousand_trials_keep_few_checkpoints(work: Work) -> None:
     """Of so many sizes and accuracies only a front remains, whatever their order; here of a hundred."""
     job = work.accept(budget={"trials": 1000})

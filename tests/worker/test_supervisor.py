@@ -97,6 +97,7 @@ def test_one_trainer_repeats_a_seeded_job_bit_for_bit(work: Work, supervisor: Su
     assert len(set(hashes)) == 1
 
 
+@pytest.mark.long
 def test_another_seed_gives_other_trials(work: Work, supervisor: Supervisor) -> None:
     """The seed decides what is drawn."""
     for seed in (0, 1):
@@ -123,6 +124,7 @@ def test_a_killed_trainer_is_replaced_and_its_trial_runs_again(
     assert len(before & {process.pid for process in processes(trainers)}) == 1
 
 
+@pytest.mark.long
 def test_a_trainer_that_died_while_it_was_idle_charges_nobody(work: Work, supervisor: Supervisor) -> None:
     """The pack that was meant for it goes to the next."""
     work.accept(**QUICK, budget={"trials": 1, "epochs": 1})
@@ -144,6 +146,7 @@ def test_a_trainer_that_died_while_it_was_idle_charges_nobody(work: Work, superv
     assert [trial.state for trial in work.trials()] == [TrialState.COMPLETED]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("trainers", [2], indirect=True)
 def test_the_pack_of_a_killed_trainer_goes_on_in_halves(work: Work, supervisor: Supervisor, trainers: Trainers) -> None:
     """Kill -9 in the middle of three trials charges none of them: each runs again to its end."""
@@ -174,6 +177,7 @@ def test_a_cancelled_job_frees_its_trainer_within_ten_seconds(work: Work, superv
     assert {process.pid for process in processes(supervisor.trainers)} == before
 
 
+@pytest.mark.long
 def test_a_trainer_that_does_not_stop_is_killed(
     work: Work, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +198,7 @@ def test_a_trainer_that_does_not_stop_is_killed(
     assert [t.state for t in work.trials()] == [TrialState.CANCELLED]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lanes", [1, 3])
 def test_a_job_whose_seconds_are_spent_publishes_what_it_reached(
     work: Work, supervisor: Supervisor, lanes: int
@@ -209,6 +214,7 @@ def test_a_job_whose_seconds_are_spent_publishes_what_it_reached(
     assert work.trials()[0].state == TrialState.STOPPED_EARLY
 
 
+@pytest.mark.long
 def test_a_trainer_whose_lease_was_taken_is_killed(work: Work, supervisor: Supervisor, trainers: Trainers) -> None:
     """The loser of a lease ends its own trainer and writes nothing more."""
     work.accept(**SLOW, budget=ENDLESS)
@@ -240,6 +246,7 @@ def test_a_draining_worker_gives_its_trial_to_the_next(work: Work, supervisor: S
     assert pack.deaths == 0
 
 
+@pytest.mark.long
 def test_a_worker_that_was_not_rung_finds_work_by_itself(work: Work, supervisor: Supervisor) -> None:
     """A lost message costs latency, never work."""
     job = work.accept(**QUICK, budget={"trials": 1, "epochs": 1})
@@ -252,6 +259,7 @@ def test_a_worker_that_was_not_rung_finds_work_by_itself(work: Work, supervisor:
     assert work.job(job).best_trial == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("trainers", [2], indirect=True)
 def test_two_trainers_serve_one_job_with_an_exact_budget(work: Work, supervisor: Supervisor) -> None:
     """Together they begin as many trials as the budget says, each once, and one version is published."""
@@ -281,6 +289,7 @@ def test_two_trainers_serve_one_job_in_packs(work: Work, supervisor: Supervisor)
     assert all((pack.lanes, pack.done) == (3, True) and "Linear" in pack.key for pack in packs)
 
 
+@pytest.mark.long
 def test_a_diverged_trial_is_recorded_and_the_job_goes_on(work: Work, supervisor: Supervisor) -> None:
     """A learning rate that blows up costs its own trial."""
     space = {"learning_rate": {"type": "grid", "values": [1e30, 0.01]}, "hidden_size": 32}

@@ -214,6 +214,7 @@ def test_a_winner_whose_checkpoint_is_damaged_is_trained_again(
     assert {trial.state for trial in work.trials()} == {TrialState.COMPLETED}
 
 
+@pytest.mark.long
 def test_without_room_for_its_weights_a_job_waits_until_there_is_some(
     work: Work, supervisor: Supervisor, trainers: Trainers, environment: Path
 ) -> None:

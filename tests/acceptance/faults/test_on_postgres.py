@@ -31,6 +31,7 @@ def taken_from(cluster: Cluster, worker: Process, job_id: str) -> bool:
     return cluster.holder(job_id) not in (worker, None)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_pack_of_a_killed_worker_goes_to_another(cluster: Cluster, witness: Witness, seed: int) -> None:
     """Kill -9 of a worker: its trainer ends by itself, and when the lease is over another goes on with the trials."""
@@ -49,6 +50,7 @@ def test_the_pack_of_a_killed_worker_goes_to_another(cluster: Cluster, witness: 
     assert witness.job(job_id)["trials"] == {"completed": 2}
 
 
+@pytest.mark.long
 def test_a_worker_that_slept_past_its_lease_writes_nothing_more(cluster: Cluster, witness: Witness) -> None:
     """Stopped by SIGSTOP until another has claimed its pack and measured, then let go on: its writes are refused."""
     job_id = witness.post(steady(trials=1, epochs=60, lanes=1))

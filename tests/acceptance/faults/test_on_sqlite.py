@@ -64,6 +64,7 @@ def test_a_trial_whose_trainer_was_killed_measures_what_it_would_have(cluster: C
     assert rows[0] == rows[1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_job_that_was_accepted_outlives_the_api(cluster: Cluster, witness: Witness, seed: int) -> None:
     """Kill -9 of the API while two users post jobs: what was answered 202 is done, and nobody reads a 500."""
@@ -80,6 +81,7 @@ def test_a_job_that_was_accepted_outlives_the_api(cluster: Cluster, witness: Wit
     assert len(witness.accepted) == 24
 
 
+@pytest.mark.long
 def test_the_death_of_the_broker_delays_nobody(cluster: Cluster, witness: Witness) -> None:
     """With the broker killed a running job goes on, another is accepted at once and done; then it is back."""
     running = witness.post(steady(trials=2))
@@ -103,6 +105,7 @@ def test_a_broker_that_forgets_everything_loses_no_job(cluster: Cluster, witness
     assert verdict(cluster, witness) == []
 
 
+@pytest.mark.long
 def test_a_broker_that_says_nothing_delays_nobody(cluster: Cluster, witness: Witness) -> None:
     """With the broker stopped by SIGSTOP jobs are accepted within two seconds, and done."""
     cluster.broker.pause()
@@ -127,6 +130,7 @@ def test_two_hundred_doorbells_are_one_claim(cluster: Cluster, witness: Witness)
     assert claims == [("train", 1), ("publish", 1)]
 
 
+@pytest.mark.long
 def test_a_database_that_is_locked_for_five_seconds_loses_nothing(cluster: Cluster, witness: Witness) -> None:
     """Another process holds SQLite's lock longer than a lease lasts: jobs run on, and a request waits its turn."""
     job_id = witness.post(steady())
@@ -230,6 +234,7 @@ def listener(url: str, job_id: str) -> Iterator[Iterator[bytes]]:
             yield iter(lambda: lines.readline(), b"0\r\n")
 
 
+@pytest.mark.long
 def test_a_cancelled_job_is_silent(cluster: Cluster, witness: Witness) -> None:
     """A job that is cancelled while both workers train it ends within ten seconds; nothing of it is written after."""
     job_id = witness.post(steady(epochs=1000))
