@@ -56,10 +56,10 @@ def train(network: str, home: Path) -> Trained:
     _record(ledger, leases, network, Path(config.artifact_store))
     trainer = Trainer(database, cast("Any", None), store, "cpu", config.checkpoint_seconds)  # nobody gives it orders
     answer = trainer.work(_claimed(leases))
-    if "published" not in answer:
+    if "ended" not in answer:
         raise ChiffreError(f"the network was not published: {answer}")
     with database.reading() as session:
-        version = session.scalars(select(ModelVersion)).one()
+        version = session.scalars(select(ModelVersion)).one()  # a job of one trial has no other on its front
         onnx, checkpoint = (session.get_one(Artifact, of) for of in (version.onnx_id, version.checkpoint_id))
     database.close()
     predictor = Predictor(store.read(onnx.path, onnx.sha256), DATASET.shape, DATASET.classes)

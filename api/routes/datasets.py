@@ -24,7 +24,8 @@ router = APIRouter(prefix="/datasets", tags=["datasets"])
 Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
 
 ZIP, OCTETS = "application/zip", "application/octet-stream"
-BODY = {"requestBody": {"required": True, "content": {ZIP: {"schema": {"type": "string", "format": "binary"}}}}}
+ARCHIVE = {"schema": {"type": "string", "format": "binary"}}
+BODY = {"requestBody": {"required": True, "content": {ZIP: ARCHIVE, OCTETS: ARCHIVE}}}
 MAX_DESCRIPTION = 2000  # characters
 _reading = Lock()  # one data set at a time is in memory, whole
 
@@ -88,7 +89,7 @@ def add_dataset(
     description: Annotated[str, Query(max_length=MAX_DESCRIPTION, pattern=r"^[^\x00]*$")] = "",
 ) -> DatasetPublic:
     """Keep a data set of your own: a zip archive of images and labels, as npy (numpy.savez) or IDX files."""
-    kind_of(request, {ZIP})
+    kind_of(request, {ZIP, OCTETS})
     named = check_classes(tuple(classes)) if classes else None
     if not _reading.acquire(blocking=False):
         raise Busy("another data set is being read; try again shortly")

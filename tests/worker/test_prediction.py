@@ -165,6 +165,7 @@ def test_a_trainer_that_is_killed_costs_time_and_nothing_else(
     working = in_background(supervisor)
     until(lambda: predictions.openings(job.id))
     os.kill(trainers._all[0].pid, signal.SIGKILL)
+    supervisor.draining.set()  # what is left is another worker's
     working.join(DEADLINE)
     before = predictions.files(job.id, "predictions")
     Supervisor(Leases(work.database, "another", 6), trainers, store_of(settings()), poll_seconds=0.2).work()
