@@ -58,6 +58,7 @@ def test_sigterm_ends_everything_too(tmp_path: Path) -> None:
     assert left == []
 
 
+@pytest.mark.long
 def test_what_it_started_ends_even_when_it_is_killed(tmp_path: Path) -> None:
     """After kill -9 no process stays behind."""
     with chiffre_up(tmp_path / "home") as up:

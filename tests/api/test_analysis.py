@@ -20,6 +20,8 @@ from ml.records import TrialState
 from tests.api.tools import insert, pointers, problem, publish
 from worker.tables import Job, JobState
 
+pytestmark = pytest.mark.xdist_group("analysis")  # one search for all
+
 TRIALS = 40
 
 
@@ -110,6 +112,7 @@ def test_plotlys_script_comes_from_its_package(shared_api: TestClient) -> None:
     assert "plotly.js v" in answer.text[:200]
 
 
+@pytest.mark.long
 def test_a_filter_reaches_the_plot(shared_api: TestClient, job: str) -> None:
     """Parallel coordinates above an accuracy have fewer lines, and above all of them none and a reason."""
     sizes = [

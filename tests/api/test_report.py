@@ -26,6 +26,8 @@ from ml.records import TrialState
 from tests.api.tools import post, problem
 from worker.tables import Job, JobState, StopReason
 
+pytestmark = pytest.mark.xdist_group("report")  # one search for all
+
 SOURCES = Path(__file__).parents[2] / "api" / "report"
 STATES = {*JobState, *TrialState, *StopReason}  # each is a sentence, though no source of the report says it
 SPACE = {

@@ -68,6 +68,7 @@ def test_sqlite_runs_in_wal_mode_on_a_version_without_the_wal_race(tmp_path: obj
     assert tuple(map(int, version.split("."))) >= (3, 51, 3)
 
 
+@pytest.mark.long
 def test_a_process_that_stops_in_a_transaction_does_not_stop_the_others(work: Work) -> None:
     """On Postgres its locks are taken from it after seconds; on SQLite others are told that the database is busy."""
     job = work.accept()

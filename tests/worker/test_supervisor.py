@@ -274,6 +274,7 @@ def test_two_trainers_serve_one_job_with_an_exact_budget(work: Work, supervisor:
     assert len(versions) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("trainers", [2], indirect=True)
 def test_two_trainers_serve_one_job_in_packs(work: Work, supervisor: Supervisor) -> None:
     """The budget is exact where trials train three at a time too, and each of them is judged."""

@@ -90,7 +90,8 @@ def drain(work: Work, supervisor: Supervisor, job: Job) -> None:
     assert not working.is_alive()
 
 
-@pytest.mark.parametrize("lanes", [pytest.param(1, marks=pytest.mark.long), 3])
+@pytest.mark.long
+@pytest.mark.parametrize("lanes", [1, 3])
 def test_a_drained_pack_ends_bit_equal_on_another_worker(
     work: Work, supervisor: Supervisor, trainers: Trainers, lanes: int
 ) -> None:

@@ -96,6 +96,7 @@ def test_the_death_of_the_broker_delays_nobody(cluster: Cluster, witness: Witnes
     assert slowest_post(witness) < PROMPT
 
 
+@pytest.mark.long
 def test_a_broker_that_forgets_everything_loses_no_job(cluster: Cluster, witness: Witness) -> None:
     """FLUSHALL right after the jobs were accepted: workers look by themselves."""
     for _ in range(3):
