@@ -28,13 +28,13 @@ OF_DATABASES = {"test_db", "test_leases", "test_ledger", "test_controls", "test_
 @pytest.hookimpl(tryfirst=True)  # before -m looks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of what runs on both databases, the first test of a file runs on Postgres too every time; the others are long."""
-    known = set(OF_DATABASES)
+    seen: set[str] = set()
     for item in items:
-        of_both = getattr(item, "callspec", None) and item.callspec.params.get("database_url") == "postgres"
-        if of_both and item.path.stem in known - OF_DATABASES:
+        if not hasattr(item, "callspec") or item.callspec.params.get("database_url") != "postgres":
+            continue
+        if item.path.stem in seen - OF_DATABASES:
             item.add_marker(pytest.mark.long)
-        elif of_both:
-            known.add(item.path.stem)
+        seen.add(item.path.stem)
 
 
 @pytest.fixture(scope="session")
