@@ -28,9 +28,18 @@ class ReportBaseline:
     """Baseline A: a training loop as a student's report has it."""
 
     def __init__(
-        self, layers: list[Layer], optimizer: Optimizer, images: Tensor, labels: Tensor, batch_size: int, seed: int = 0
+        self,
+        layers: list[Layer],
+        optimizer: Optimizer,
+        images: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        seed: int = 0,
+        *,
+        device: str = "cpu",
     ) -> None:
-        self.model = module_of(layers, seed)
+        self.device = device
+        self.model = module_of(layers, seed).to(device)
         self.optimizer = torch_optimizer(optimizer, self.model)
         self.loader = DataLoader(TensorDataset(images, labels), batch_size=batch_size, shuffle=True)
         self._batches = iter(self.loader)
@@ -49,7 +58,7 @@ class ReportBaseline:
 
     def _learn(self, images: Tensor, labels: Tensor) -> float:
         self.optimizer.zero_grad()
-        loss = cross_entropy(self.model(images), labels)
+        loss = cross_entropy(self.model(images.to(self.device)), labels.to(self.device))
         loss.backward()
         self.optimizer.step()
         return loss.item()
@@ -70,17 +79,44 @@ class CarefulBaseline:
         channels_last: bool = False,
     ) -> None:
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.model = module_of(layers, seed).to(memory_format=layout)
+        self.model = module_of(layers, seed).to(images.device, memory_format=layout)
         self.optimizer = torch_optimizer(optimizer, self.model, fused=True)
         self.images, self.labels, self.batches = images, labels, batches
 
     def step(self) -> None:
         """Train on the next batch."""
-        batch = next(self.batches)
+        self.learn(next(self.batches).to(self.images.device, non_blocking=True))
+
+    def learn(self, batch: Tensor) -> None:
+        """Train on a batch, given by its indices."""
         loss = cross_entropy(self.model(self.images.index_select(0, batch)), self.labels.index_select(0, batch))
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
+
+
+class RecordedBaseline(CarefulBaseline):
+    """B on a GPU with its whole step recorded as a CUDA graph, by the rules of torch's documentation."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        for group in self.optimizer.param_groups:
+            group["capturable"] = True
+        self.batch = next(self.batches).to(self.images.device)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self.learn(self.batch)
+        torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.learn(self.batch)
+
+    def step(self) -> None:
+        """Train on the next batch."""
+        self.batch.copy_(next(self.batches), non_blocking=True)
+        self.graph.replay()
 
 
 def batches_of(size: int, batch_size: int, seed: int) -> Iterator[Tensor]:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -11,7 +12,9 @@ import torch
 
 PACKAGES = ("torch", "numba", "numpy", "optuna")
 SIDE = 1024  # of the square matrices that are multiplied
+GPU_SIDE = 8192
 COPIED_LEAST = 128 * 2**20  # bytes
+GPU_COPIED = 4 * 2**30
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
@@ -39,27 +42,38 @@ def caches() -> dict[str, int]:
     return found
 
 
-class Limits:
-    """What this thread's machine can do at most, measured anew at each call."""
+def waiting(device: str) -> Callable[[], None]:
+    """What waits until a device has done all that it was asked for; a CPU always has."""
+    return torch.cuda.synchronize if device == "cuda" else lambda: None
 
-    def __init__(self) -> None:
-        self._factors = torch.rand(2, SIDE, SIDE)
-        self._product = torch.empty(SIDE, SIDE)
+
+class Limits:
+    """What this thread's machine, or a GPU, can do at most, measured anew at each call."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        self._wait = waiting(device)
+        self._side = SIDE if device == "cpu" else GPU_SIDE
+        self._factors = torch.rand(2, self._side, self._side, device=device)
+        self._product = torch.empty(self._side, self._side, device=device)
         # Far more than the last cache holds, so that memory is what is measured.
-        numbers = max(COPIED_LEAST, 4 * max(caches().values(), default=0)) // 4
-        self._source, self._target = torch.rand(numbers), torch.zeros(numbers)
+        least = COPIED_LEAST if device == "cpu" else GPU_COPIED
+        numbers = max(least, 4 * max(caches().values(), default=0)) // 4
+        self._source, self._target = (torch.rand(numbers, device=device) for _ in range(2))
         self.gemm()
+        self.copy()
 
     def gemm(self) -> float:
-        """Floating-point operations a second of one product of 1024 × 1024 float32 matrices."""
+        """Floating-point operations a second of one product of square float32 matrices."""
         started = perf_counter()
         torch.mm(*self._factors, out=self._product)
-        return 2 * SIDE**3 / (perf_counter() - started)
+        self._wait()
+        return 2 * self._side**3 / (perf_counter() - started)
 
     def copy(self) -> float:
         """Bytes a second, read and written, of one copy."""
         started = perf_counter()
         self._target.copy_(self._source)
+        self._wait()
         return 2 * self._source.nbytes / (perf_counter() - started)
 
 
@@ -72,8 +86,3 @@ def _cpu() -> str:
 
 def _memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def free_memory() -> int:
-    """Bytes that this process may still take."""
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

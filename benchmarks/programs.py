@@ -9,19 +9,18 @@ from typing import Any
 
 import torch
 
-from benchmarks.baselines import CarefulBaseline, ReportBaseline, batches_of
-from benchmarks.machine import Limits, free_memory
+from benchmarks.baselines import CarefulBaseline, RecordedBaseline, ReportBaseline, batches_of
+from benchmarks.machine import Limits, waiting
 from benchmarks.workloads import IMAGE, Workload
 from ml.datasets import Stream, datasets
 from ml.evaluate import Images, scaled
 from ml.lanes import Lanes, LaneState
-from ml.process import process_settings
+from ml.process import memory_at_hand, process_settings
 from ml.train import TrainingData
 from ml.width import bytes_of, fastest
 
 SEED = 0
 Widths = dict[int, float]
-TRIES = 3  # steps before a width is timed: they compile or load the kernels and fill the caches
 
 
 class Program(ABC):
@@ -29,8 +28,9 @@ class Program(ABC):
 
     trials = 1  # that one step trains
 
-    def __init__(self) -> None:
-        self.data = TrainingData.load(datasets["mnist"], "random", SEED).train
+    def __init__(self, device: str = "cpu") -> None:
+        self.device, self.wait = device, waiting(device)
+        self.data = TrainingData.load(datasets["mnist"], "random", SEED, device).train
         self.step: Callable[[], None] = lambda: None
 
     @abstractmethod
@@ -43,18 +43,19 @@ class Program(ABC):
         while taken < steps and perf_counter() - started < seconds:
             self.step()
             taken += 1
+        self.wait()
         return taken
 
     def measure(self, seconds: float) -> float:
         """The seconds that a step and trial takes."""
-        return seconds_a_step(self.step, seconds) / self.trials
+        return seconds_a_step(self.step, seconds, self.wait) / self.trials
 
 
 class Plain(Program):
     """A baseline, on images that are float32 already."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, device: str = "cpu") -> None:
+        super().__init__(device)
         self.pixels, self.labels = scaled(self.data.images), self.data.labels
 
 
@@ -62,16 +63,20 @@ class Report(Plain):
     """Baseline A, with torch's own number of threads."""
 
     def prepare(self, work: Workload, *options: Any) -> None:
-        self.step = ReportBaseline(work.layers, work.optimizer, self.pixels, self.labels, work.batch_size, SEED).step
+        images, labels = self.pixels.cpu(), self.labels.cpu()  # a batch is brought to the GPU when its turn comes
+        self.step = ReportBaseline(
+            work.layers, work.optimizer, images, labels, work.batch_size, SEED, device=self.device
+        ).step
 
 
 class Careful(Plain):
     """Baseline B; on one thread unless told otherwise."""
 
-    def __init__(self, threads: int = 1, *, flush: bool = False) -> None:
+    def __init__(self, threads: int = 1, *, flush: bool = False, device: str = "cpu", recorded: bool = False) -> None:
         torch.set_num_threads(threads)
         torch.set_flush_denormal(flush)
-        super().__init__()
+        super().__init__(device)
+        self.kind = RecordedBaseline if recorded else CarefulBaseline
 
     def prepare(self, work: Workload, *options: Any) -> bool:
         """Whether channels-last was faster, where there are convolutions and it is not settled already."""
@@ -81,14 +86,14 @@ class Careful(Plain):
             return bool(settled)
         plain, last = self._baseline(work), self._baseline(work, channels_last=True)
         for baseline in (plain, last):
-            seconds_a_step(baseline.step, seconds / 2)
-        faster = seconds_a_step(last.step, seconds) < seconds_a_step(plain.step, seconds)
+            seconds_a_step(baseline.step, seconds / 2, self.wait)
+        faster = seconds_a_step(last.step, seconds, self.wait) < seconds_a_step(plain.step, seconds, self.wait)
         self.step = (last if faster else plain).step
         return faster
 
     def _baseline(self, work: Workload, *, channels_last: bool = False) -> CarefulBaseline:
         batches = batches_of(len(self.data), work.batch_size, SEED)
-        return CarefulBaseline(
+        return self.kind(
             work.layers, work.optimizer, self.pixels, self.labels, batches, SEED, channels_last=channels_last
         )
 
@@ -96,9 +101,9 @@ class Careful(Plain):
 class Packed(Program):
     """The product: a pack of lanes, on one thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
         process_settings()
-        super().__init__()
+        super().__init__(device)
         self._limits: Limits | None = None
 
     def widths(self, work: Workload, widths: Sequence[int], seconds: float, longest: float, room: float) -> Widths:
@@ -112,23 +117,29 @@ class Packed(Program):
         for width in widths:
             if width * min(found.values(), default=0.0) > longest or (found and width * work.state > room):
                 break
-            if width * needed > free_memory() / 3:
+            if width * needed > memory_at_hand(torch.device(self.device)) / 3:
                 break
-            step = stepper(Lanes([state] * width, IMAGE), self.data, work.batch_size)
-            for _ in range(TRIES):
-                step()
-            found[width] = fastest(lambda _, step=step: step(), seconds) / width  # as a job's own width is timed
+            lanes = Lanes([state] * width, IMAGE, device=self.device)
+            take = stepper(lanes, self.data, work.batch_size)
+            for _ in range(lanes.warm_steps):
+                take()
+            self.wait()
+            found[width] = fastest(lambda _, take=take: self._taken(take), seconds) / width  # as a job's own is timed
         return found
+
+    def _taken(self, take: Callable[[], None]) -> None:
+        take()
+        self.wait()
 
     def prepare(self, work: Workload, *options: Any) -> None:
         """Get ready with so many lanes."""
         self.trials = options[0]
         states = [LaneState.initial(work.layers, work.optimizer, seed) for seed in range(self.trials)]
-        self.step = stepper(Lanes(states, IMAGE), self.data, work.batch_size)
+        self.step = stepper(Lanes(states, IMAGE, device=self.device), self.data, work.batch_size)
 
     def limits(self) -> tuple[float, float]:
         """Operations and bytes a second, on one thread."""
-        self._limits = self._limits or Limits()
+        self._limits = self._limits or Limits(self.device)
         return self._limits.gemm(), self._limits.copy()
 
 
@@ -144,12 +155,13 @@ def stepper(lanes: Lanes, data: Images, batch_size: int) -> Callable[[], None]:
     return step
 
 
-def seconds_a_step(step: Callable[[], None], seconds: float) -> float:
-    """What a step takes on average, over as many as fit, at least one."""
+def seconds_a_step(step: Callable[[], None], seconds: float, wait: Callable[[], None] = lambda: None) -> float:
+    """What a step takes on average, over as many as fit, at least one; `wait` until all have been taken."""
     started, steps = perf_counter(), 0
     while steps == 0 or perf_counter() - started < seconds:
         step()
         steps += 1
+    wait()
     return (perf_counter() - started) / steps
 
 

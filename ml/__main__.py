@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -11,7 +11,7 @@ from ml.artifacts import save_checkpoint
 from ml.book import MemoryBook
 from ml.datasets import datasets
 from ml.errors import ChiffreError
-from ml.process import process_settings
+from ml.process import device_of, process_settings
 from ml.records import Event, Finished, Measured, Started
 from ml.report_pickle import read_report_pickle
 from ml.search import Search
@@ -26,18 +26,25 @@ DataFile = Annotated[
     Path | None, typer.Option("--data", help="train on the report's mnist.pkl.gz instead of the data set", exists=True)
 ]
 OutFile = Annotated[Path, typer.Option("--out", help="where the winner's checkpoint goes")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], typer.Option(envvar="CHIFFRE_DEVICE", help="where trials train: auto, cpu or cuda")
+]
 
 
 @app.command()
-def tune(spec: SpecFile, data: DataFile = None, out: OutFile = Path("best.safetensors")) -> None:
+def tune(
+    spec: SpecFile, data: DataFile = None, out: OutFile = Path("best.safetensors"), device: Device = "auto"
+) -> None:
     """Search the hyper-parameters of a network."""
-    _run(_read(TuneSpec, spec), data, out)
+    _run(_read(TuneSpec, spec), data, out, device)
 
 
 @app.command()
-def train(spec: SpecFile, data: DataFile = None, out: OutFile = Path("best.safetensors")) -> None:
+def train(
+    spec: SpecFile, data: DataFile = None, out: OutFile = Path("best.safetensors"), device: Device = "auto"
+) -> None:
     """Train a network with fixed hyper-parameters."""
-    _run(_read(TrainSpec, spec).as_tune(), data, out)
+    _run(_read(TrainSpec, spec).as_tune(), data, out, device)
 
 
 @app.command()
@@ -49,7 +56,7 @@ def sha256(name: Annotated[str, typer.Argument(help="a registered data set")]) -
         _fail(error)
 
 
-def _run(spec: TuneSpec, data: Path | None, out: Path) -> None:
+def _run(spec: TuneSpec, data: Path | None, out: Path, device: str) -> None:
     process_settings()
     if spec.init_from is not None:
         _fail("init_from names a published version; post the job to a service that has it")
@@ -58,7 +65,7 @@ def _run(spec: TuneSpec, data: Path | None, out: Path) -> None:
         arrays = read_report_pickle(data) if data else dataset.load()
         book = MemoryBook(spec, _tell)
         whole = TrainingData.of(arrays, dataset.official_test, spec.split, spec.seed)
-        run_tune(spec, whole.first(spec.images), book, Search(spec))
+        run_tune(spec, whole.first(spec.images).to(device_of(device)), book, Search(spec))
     except ChiffreError as error:
         _fail(error)
     if book.winner is None or book.winner.checkpoint is None:

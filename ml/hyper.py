@@ -25,8 +25,10 @@ class Hyper:
     """The coefficients of lanes that stand in the order of `order_of`.
 
     bounds int64 [2]: lanes up to the first follow Adam, up to the second SGD with momentum, the others plain SGD.
-    rate: the step size, for Adam divided by 1 - β1ᵗ; root: 1 / √(1 - β2ᵗ); decay; momentum; smoothing of the labels:
-    each [lanes].
+    rate: the step size, for Adam divided by 1 - β1ᵗ; root: 1 / √(1 - β2ᵗ); decay; momentum; fresh: the share of the
+    newest weights in the moving average, all at first and where there is none. Each [lanes].
+    tensors [5, lanes]: the same five on the device. smoothing [lanes] of the labels, there too; None where no lane
+    smooths.
     """
 
     def __init__(
@@ -35,31 +37,34 @@ class Hyper:
         steps: Sequence[int],
         dtype: torch.dtype,
         recipes: Sequence[LaneRecipe] | None = None,
+        device: torch.device | str = "cpu",
     ) -> None:
         ranks = [_rank(optimizer) for optimizer in optimizers]
         kind = torch.empty(0, dtype=dtype).numpy().dtype
         self.bounds = np.array([ranks.count(0), len(ranks) - ranks.count(2)])
         self.steps = np.array(steps, np.int64)
-        self.decay = np.array([o.weight_decay for o in optimizers], kind)
-        self.momentum = np.array([o.momentum if isinstance(o, Sgd) else 0.0 for o in optimizers], kind)
+        self.numbers = np.empty((5, len(ranks)), kind)
+        self.rate, self.root, self.decay, self.momentum, self.fresh = self.numbers
+        self.decay[:] = [o.weight_decay for o in optimizers]
+        self.momentum[:] = [o.momentum if isinstance(o, Sgd) else 0.0 for o in optimizers]
         self.still = not self.decay.any()
-        self.rate, self.root = np.empty_like(self.decay), np.empty_like(self.decay)
         self._rates = np.array([o.learning_rate for o in optimizers])
         self._adam = np.array(ranks) == 0
         recipes = recipes or [PLAIN] * len(optimizers)
         self._schedules = np.array([NUMBERS[recipe.schedule] for recipe in recipes])
         self._lengths = np.array([recipe.steps for recipe in recipes])
-        self.smoothing = np.array([recipe.label_smoothing for recipe in recipes], kind)
         self._fresh = np.array([1 - (recipe.ema_decay or 0.0) for recipe in recipes], kind)
+        smoothing = torch.tensor([recipe.label_smoothing for recipe in recipes], dtype=dtype, device=device)
+        self.smoothing = smoothing if smoothing.any() else None
+        self.tensors = torch.from_numpy(self.numbers).to(device)  # on a CPU they share memory
 
     def advance(self) -> None:
         """Make the coefficients those of the next step."""
         settings = (self._rates, self._adam, self._schedules, self._lengths)
         coefficients(self.steps, *settings, self.rate, self.root)
-
-    def fresh(self) -> np.ndarray:
-        """The share of the newest weights in the moving average, [lanes]: all at first, and where there is none."""
-        return np.where(self.steps > 1, self._fresh, self._fresh.dtype.type(1))
+        self.fresh[:] = np.where(self.steps > 1, self._fresh, 1)
+        if self.tensors.device.type != "cpu":
+            self.tensors.copy_(torch.from_numpy(self.numbers), non_blocking=True)
 
     def rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Rate, root, decay and momentum."""

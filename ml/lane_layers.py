@@ -21,7 +21,7 @@ from ml.errors import LanesError
 from ml.hyper import Hyper
 from ml.layers import Conv2d, Dropout, Flatten, Layer, Linear, MaxPool2d, ReLU, Shape, Wrapped
 from ml.modules import torch_layer
-from ml.noise import GOLDEN, kept, keys_of, places_of
+from ml.noise import GOLDEN, keys_of, places_of
 from ml.ops import Batch, Ops, Parameter, Pooled
 
 Slot = Literal["value", "first", "second", "average"]  # which tensor of a parameter
@@ -84,6 +84,9 @@ class LaneLayer(ABC):
 
         seeds uint32 [lanes]; steps int64 [lanes], which is kept up.
         """
+
+    def draw(self, rows: int) -> None:  # noqa: B027
+        """Get ready to draw for the next step, of a minibatch of so many images."""
 
     def put(self, lane: int, slot: Slot, tensors: dict[str, Tensor]) -> None:  # noqa: B027  # many have none
         """Write one lane's share of the parameters, given by torch's names and in torch's layout."""
@@ -271,29 +274,39 @@ class Dropping(LaneLayer):
     """Dropout, in place. A mask is named by the lane's own seed and steps, and by its features as torch counts them."""
 
     def build(self, layers: Sequence[Dropout], form: Form) -> Form:
-        self.shares = np.array([layer.p for layer in layers])
-        self.numbers = places_of(_numbers(form))
+        self.shares = torch.tensor([layer.p for layer in layers], dtype=torch.float64)
+        self.numbers = torch.from_numpy(places_of(_numbers(form)).view(np.int32))
+        self.keys: dict[int, Tensor] = {}  # by the size of the minibatch
         self.mask = torch.empty(0)
         return form
+
+    def move(self, device: torch.device, dtype: torch.dtype, *, averaging: bool = False) -> None:
+        self.shares, self.numbers = self.shares.to(device), self.numbers.to(device)
 
     def draw_from(self, place: int, seeds: np.ndarray, steps: np.ndarray) -> None:
         self.seeds, self.steps = seeds + np.array([place], np.uint32) * GOLDEN, steps
 
+    def draw(self, rows: int) -> None:
+        keys = torch.from_numpy(keys_of(self.seeds, self.steps, rows).view(np.int32))
+        if rows not in self.keys:
+            self.keys[rows] = torch.empty_like(keys, device=self.numbers.device)
+        self.keys[rows].copy_(keys, non_blocking=True)
+
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
-        rows = x.shape[1] if x.dim() == 3 else x.shape[0]
-        shape = (len(self.shares), rows, self.numbers.shape[1])
+        keys = self.keys[x.shape[1] if x.dim() == 3 else x.shape[0]]
+        shape = (*keys.shape, self.numbers.shape[1])
         if self.mask.shape != shape or self.mask.dtype != x.dtype:
-            self.mask = torch.empty(shape, dtype=x.dtype)
-        kept(keys_of(self.seeds, self.steps, rows), self.numbers, self.shares, self.mask.numpy())
+            self.mask = x.new_empty(shape)
+        self.ops.drop(keys, self.numbers, self.shares, self.mask)
         return self._masked(x)
 
     def backward(self, delta: Tensor, *, wanted: bool) -> Tensor:
         return self._masked(delta)
 
     def _masked(self, x: Tensor) -> Tensor:
-        mask = self.mask.to(x.device)
+        mask = self.mask
         if x.dim() == 5:
             mask = mask.view(*mask.shape[:2], *x.shape[1:3], x.shape[4]).permute(1, 2, 3, 0, 4)
         return x.mul_(mask)

@@ -5,7 +5,7 @@ lane ends with the weights that it would have alone: nothing that is added, mult
 to another. Learning rate, weight decay, momentum, kind of optimizer and recipe are the lane's own.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +24,7 @@ from ml.modules import module_of
 from ml.ops import Batch, KernelOps, Ops, TorchOps, targets
 from ml.optimizers import Optimizer
 from ml.recipes import PLAIN, LaneRecipe
+from ml.recorder import EAGER, Recorder
 from ml.specs import Loss
 from ml.transfer import fresh, place_of
 
@@ -107,7 +108,8 @@ class Lanes:
         self._loss = squared_error if loss == "mse" else chosen.cross_entropy
         self._layers = lane_layers([state.layers for state in self._states], image, chosen)
         recipes = [state.recipe for state in self._states]
-        self.hyper = Hyper([s.optimizer for s in self._states], [s.steps for s in self._states], dtype, recipes)
+        optimizers, steps = [s.optimizer for s in self._states], [s.steps for s in self._states]
+        self.hyper = Hyper(optimizers, steps, dtype, recipes, self.device)
         self._averaging = any(recipe.ema_decay is not None for recipe in recipes)
         self._load()
         self._frozen = frozen
@@ -119,21 +121,22 @@ class Lanes:
 
     def step(self, data: Images, indices: np.ndarray) -> None:
         """One optimizer step of every lane on the images of `data` at `indices`, int64 [batch]."""
-        batch = Batch(data.images, data.labels, indices, self.dtype)
+        for _, layer in self._layers:
+            layer.draw(len(indices))
         with self._noise(indices):
-            outputs = self._forward(batch, training=True)
-        labels = data.labels.index_select(0, torch.from_numpy(indices).to(self.device))
-        losses, delta = self._loss(outputs, labels, self.hyper.smoothing)
-        self._losses += losses
+            self.hyper.advance()
+            self._learn(Batch(data.images, data.labels, indices, self.dtype))
         self._steps += 1
-        self.hyper.advance()
-        first = self._first_trained
-        for i, (place, layer) in reversed(list(enumerate(self._layers))[first:]):
-            delta = layer.backward(delta, wanted=i > first)
-            if place not in self._frozen:
-                layer.step(self.hyper)
-                if self._averaging:
-                    layer.average_in(self.hyper)
+
+    @property
+    def warm_steps(self) -> int:
+        """The steps that take longer than those after them: they load kernels and fill caches."""
+        return EAGER + 1 if self.device.type == "cuda" else 3
+
+    def wait(self) -> None:
+        """Wait until the steps that were asked for have been taken: a GPU lags behind."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def losses(self) -> list[float]:
         """Each lane's mean training loss since this was last asked; infinite or NaN where it diverged."""
@@ -148,7 +151,7 @@ class Lanes:
 
     def take_up(self, loss_sums: Sequence[float], steps: int) -> None:
         """Go on where another stood after so many steps since its `losses` was asked."""
-        self._losses = torch.tensor([loss_sums[k] for k in self.order], dtype=self.dtype, device=self.device)
+        self._losses.copy_(torch.tensor([loss_sums[k] for k in self.order], dtype=self.dtype))
         self._steps = steps
 
     def finite(self) -> list[bool]:
@@ -160,14 +163,13 @@ class Lanes:
 
         Labels are not smoothed.
         """
-        plain = np.zeros_like(self.hyper.smoothing)
         total = torch.zeros(len(self), dtype=torch.float64, device=self.device)
         right = torch.zeros(len(self), dtype=torch.int64, device=self.device)
         for first in range(0, len(data), EVALUATION_BATCH):
             indices = np.arange(first, min(first + EVALUATION_BATCH, len(data)))
             outputs = self._judged(Batch(data.images, data.labels, indices, self.dtype))
             labels = data.labels[first : first + len(indices)]
-            losses, _ = self._loss(outputs, labels, plain)
+            losses, _ = self._loss(outputs, labels, None)
             total += losses.double() * len(indices)
             right += (outputs.argmax(2) == labels).sum(1)
         pairs = zip(total.tolist(), right.tolist(), strict=True)
@@ -194,6 +196,24 @@ class Lanes:
     def split(self) -> list[nn.Sequential]:
         """Each lane as a plain torch module."""
         return [state.module() for state in self.states()]
+
+    @cached_property
+    def _learn(self) -> Callable[[Batch], None]:
+        """What a step does once its coefficients are known; recorded on a GPU, unless torch's autograd takes part."""
+        if self.device.type == "cuda" and not trains_alone(self._states[0].layers):
+            return Recorder(self._learn_now)
+        return self._learn_now
+
+    def _learn_now(self, batch: Batch) -> None:
+        losses, delta = self._loss(self._forward(batch, training=True), batch.of(batch.labels), self.hyper.smoothing)
+        self._losses += losses
+        first = self._first_trained
+        for i, (place, layer) in reversed(list(enumerate(self._layers))[first:]):
+            delta = layer.backward(delta, wanted=i > first)
+            if place not in self._frozen:
+                layer.step(self.hyper)
+                if self._averaging:
+                    layer.average_in(self.hyper)
 
     @cached_property
     def _first_trained(self) -> int:
@@ -271,7 +291,7 @@ def _own(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def squared_error(outputs: Tensor, labels: Tensor, smoothing: np.ndarray) -> tuple[Tensor, Tensor]:
+def squared_error(outputs: Tensor, labels: Tensor, smoothing: Tensor | None) -> tuple[Tensor, Tensor]:
     """Each lane's mean squared error on its targets, and its derivative by outputs [lanes, batch, classes]."""
     error = outputs - targets(outputs, labels, smoothing)
     return error.square().mean((1, 2)), error.mul_(2 / error[0].numel())

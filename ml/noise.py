@@ -6,12 +6,14 @@ bits, which a CPU works out several at a time: 50,000 numbers took 7 µs.
 """
 
 import numpy as np
+from torch import Tensor
 
 from ml.compiling import compiled
 
 FIRST, SECOND = np.uint32(0x7FEB352D), np.uint32(0x846CA68B)
 GOLDEN = np.uint32(0x9E3779B9)  # 2³² divided by the golden ratio: keeps neighbouring numbers apart
 WORD = 2**32
+HIGHEST = -(2**31)  # the highest bit of an int32
 
 
 @compiled
@@ -84,3 +86,16 @@ def kept(keys: np.ndarray, places: np.ndarray, shares: np.ndarray, out: np.ndarr
     """
     least = np.round(shares * WORD).astype(np.uint64).clip(max=WORD - 1).astype(np.uint32)
     _fill_kept(keys, places, least, 1 / (1 - shares), out)
+
+
+def mixed(x: Tensor) -> Tensor:
+    """The hash of each of x, int32 with the bits of uint32, on any device."""
+    for shift, factor in ((16, FIRST), (15, SECOND)):
+        x = (x ^ _shifted(x, shift)) * int(factor.astype(np.int32))
+    return x ^ _shifted(x, 16)
+
+
+def _shifted(x: Tensor, by: int) -> Tensor:
+    """To the right, with zeros coming in, as an unsigned number is shifted."""
+    shifted: Tensor = (x >> by) & (2 ** (32 - by) - 1)
+    return shifted

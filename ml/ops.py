@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from ml import kernels
 from ml.hyper import Hyper
+from ml.noise import HIGHEST, WORD, kept, mixed
 from ml.optimizers import ADAM_BETAS, ADAM_EPSILON
 
 aten = torch.ops.aten
@@ -22,18 +23,28 @@ Listed = tuple[np.ndarray, np.ndarray, np.ndarray]  # lists: how long each is, w
 
 @dataclass
 class Batch:
-    """A minibatch: which images of a data set, and their labels int64 [batch]."""
+    """A minibatch: some images of a data set, or all of them."""
 
-    images: Tensor  # uint8 [n, channels, height, width], all of them
-    labels: Tensor
-    indices: np.ndarray  # int64 [batch]
+    images: Tensor  # uint8 [n, channels, height, width]
+    labels: Tensor  # int64 [n]
+    indices: np.ndarray | None  # int64 [batch]; None for all n, in order
     dtype: torch.dtype = torch.float32
+
+    def of(self, each: Tensor) -> Tensor:
+        """The minibatch's own of what there is one of for each image."""
+        return each if self.places is None else each.index_select(0, self.places)
+
+    @cached_property
+    def places(self) -> Tensor | None:
+        """The indices, where the images are."""
+        if self.indices is None:
+            return None
+        return torch.from_numpy(self.indices).to(self.images.device, non_blocking=True)
 
     @cached_property
     def pixels(self) -> Tensor:
         """The images as a network takes them: [batch, channels, height, width] in 0..1."""
-        chosen = self.images.index_select(0, torch.from_numpy(self.indices).to(self.images.device))
-        return chosen.to(self.dtype).div_(255)
+        return self.of(self.images).to(self.dtype).div_(255)
 
     @property
     def scale(self) -> np.ndarray:
@@ -56,7 +67,7 @@ class Batch:
         return listed
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self.labels if self.indices is None else self.indices)
 
 
 def _lists(number: int, longest: int, dtype: np.dtype) -> Listed:
@@ -90,7 +101,7 @@ class Parameter:
         self.average = self.value.new_empty(0)
         self.first = torch.zeros_like(self.value)
         self.second = torch.zeros_like(self.value)
-        for derived in ("arrays", "asleep", "ends"):
+        for derived in ("arrays", "asleep", "ends", "lane_of"):
             self.__dict__.pop(derived, None)
 
     @cached_property
@@ -110,6 +121,12 @@ class Parameter:
         columns = [] if self.columns is None else self.columns.tolist()
         return np.cumsum([0, *columns])
 
+    @cached_property
+    def lane_of(self) -> Tensor:
+        """The lane that each column belongs to, int64 [columns]."""
+        widths = np.diff(self.ends)
+        return torch.from_numpy(np.repeat(np.arange(len(widths)), widths)).to(self.value.device)
+
     def move(self, device: torch.device, dtype: torch.dtype) -> None:
         """Move all of it to a device and a type."""
         self.value = self.value.to(device, dtype)
@@ -117,7 +134,7 @@ class Parameter:
 
     def average_in(self, hyper: Hyper) -> None:
         """Bring the average nearer to the value, by a share a lane."""
-        self.average.lerp_(self.value, self.spread(hyper.fresh()))
+        self.average.lerp_(self.value, self.spread(hyper.tensors[4]))
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -128,12 +145,17 @@ class Parameter:
         finally:
             self.value, self.average = self.average, self.value
 
-    def spread(self, numbers: np.ndarray) -> Tensor:
+    def spread(self, numbers: Tensor) -> Tensor:
         """A number a lane, in a shape that broadcasts over value; a number a column where lanes stand side by side."""
-        number = torch.from_numpy(numbers).to(self.value.device)
         if self.columns is not None:
-            return number.repeat_interleave(self.columns.to(number.device))
-        return number.view(-1, *[1] * (self.value.dim() - 1))
+            return numbers.index_select(0, self.lane_of)
+        return numbers.view(-1, *[1] * (self.value.dim() - 1))
+
+    def of_lanes(self, first: int, last: int, tensor: Tensor) -> Tensor:
+        """What belongs to some lanes, of a tensor that is shaped as value is, or as `spread` makes it."""
+        if self.columns is not None:
+            return tensor[..., self.ends[first] : self.ends[last]]
+        return tensor[first:last]
 
 
 @dataclass
@@ -178,11 +200,14 @@ class Ops(Protocol):
     def update(self, parameter: Parameter, hyper: Hyper) -> None:
         """One optimizer step."""
 
-    def cross_entropy(self, outputs: Tensor, labels: Tensor, smoothing: np.ndarray) -> tuple[Tensor, Tensor]:
+    def cross_entropy(self, outputs: Tensor, labels: Tensor, smoothing: Tensor | None) -> tuple[Tensor, Tensor]:
         """Each lane's mean loss [lanes], and its derivative by outputs [lanes, batch, classes].
 
-        smoothing [lanes] is the share of a target that all classes have in common.
+        smoothing [lanes] is the share of a target that all classes have in common, if any lane has one.
         """
+
+    def drop(self, keys: Tensor, places: Tensor, shares: Tensor, mask: Tensor) -> None:
+        """Fill a dropout mask as `noise.kept` does; keys and places are its uint32, as int32 with the same bits."""
 
 
 class KernelOps:
@@ -253,10 +278,14 @@ class KernelOps:
     def update(self, parameter: Parameter, hyper: Hyper) -> None:
         kernels.lane_update(*parameter.arrays, hyper.bounds, *hyper.rows())
 
-    def cross_entropy(self, outputs: Tensor, labels: Tensor, smoothing: np.ndarray) -> tuple[Tensor, Tensor]:
+    def cross_entropy(self, outputs: Tensor, labels: Tensor, smoothing: Tensor | None) -> tuple[Tensor, Tensor]:
         losses, delta = outputs.new_empty(len(outputs)), torch.empty_like(outputs)
-        kernels.cross_entropy(outputs.numpy(), labels.numpy(), smoothing, losses.numpy(), delta.numpy())
+        common = torch.zeros_like(losses) if smoothing is None else smoothing
+        kernels.cross_entropy(*(t.numpy() for t in (outputs, labels, common, losses, delta)))
         return losses, delta
+
+    def drop(self, keys: Tensor, places: Tensor, shares: Tensor, mask: Tensor) -> None:
+        kept(keys.numpy().view(np.uint32), places.numpy().view(np.uint32), shares.numpy(), mask.numpy())
 
     def _buffer(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Memory that is used again every step: new megabytes cost a page fault every 4 KiB."""
@@ -317,40 +346,63 @@ class TorchOps:
         self.update(weight, hyper)
 
     def update(self, parameter: Parameter, hyper: Hyper) -> None:
-        rate, root, decay, momentum = (parameter.spread(numbers) for numbers in hyper.rows())
-        adam = parameter.spread(np.arange(len(hyper.rate)) < hyper.bounds[0])
-        beta1, beta2 = ADAM_BETAS
-        gradient = parameter.gradient + decay * parameter.value
-        mean = beta1 * parameter.first + (1 - beta1) * gradient
-        velocity = momentum * parameter.first + gradient
-        parameter.second = beta2 * parameter.second + (1 - beta2) * gradient.square()
-        parameter.first = torch.where(adam, mean, velocity)
-        divisor = torch.where(adam, parameter.second.sqrt() * root + ADAM_EPSILON, 1.0)
-        parameter.value -= rate * parameter.first / divisor
+        gradient, rates = parameter.gradient, parameter.spread(hyper.tensors[0])
+        if not hyper.still:
+            gradient.addcmul_(parameter.value, parameter.spread(hyper.tensors[2]))
+        adam, moving = hyper.bounds.tolist()
+        lanes = len(hyper.steps)
+        if adam:
+            tensors = (parameter.value, gradient, rates, parameter.first, parameter.second)
+            roots = parameter.spread(hyper.tensors[1])
+            _adam(*(parameter.of_lanes(0, adam, tensor) for tensor in (*tensors, roots)))
+        if adam < moving:
+            first, momenta = parameter.of_lanes(adam, moving, parameter.first), parameter.spread(hyper.tensors[3])
+            first.mul_(parameter.of_lanes(adam, moving, momenta)).add_(parameter.of_lanes(adam, moving, gradient))
+            _descend(*(parameter.of_lanes(adam, moving, t) for t in (parameter.value, parameter.first, rates)))
+        if moving < lanes:
+            _descend(*(parameter.of_lanes(moving, lanes, t) for t in (parameter.value, gradient, rates)))
 
-    def cross_entropy(self, outputs: Tensor, labels: Tensor, smoothing: np.ndarray) -> tuple[Tensor, Tensor]:
+    def cross_entropy(self, outputs: Tensor, labels: Tensor, smoothing: Tensor | None) -> tuple[Tensor, Tensor]:
         logarithms = outputs.log_softmax(2)
         chosen = labels.view(1, -1, 1).expand(len(outputs), -1, 1)
         losses = -logarithms.gather(2, chosen).mean((1, 2))
-        if smoothing.any():
-            losses.lerp_(-logarithms.mean((1, 2)), torch.from_numpy(smoothing).to(losses))
+        if smoothing is not None:
+            losses.lerp_(-logarithms.mean((1, 2)), smoothing)
             delta = logarithms.exp_().sub_(targets(outputs, labels, smoothing))
         else:
             delta = logarithms.exp_()
             delta.scatter_add_(2, chosen, delta.new_full((1, 1, 1), -1.0).expand_as(chosen))
         return losses, delta.mul_(1 / len(labels))
 
+    def drop(self, keys: Tensor, places: Tensor, shares: Tensor, mask: Tensor) -> None:
+        hashed = mixed(places.unsqueeze(1) ^ keys.unsqueeze(2))
+        # As unsigned numbers: the order of signed ones, once the highest bit of both is turned over.
+        bounds = (shares * WORD).round().clamp_(max=WORD - 1).long() - WORD // 2
+        mask.copy_((hashed ^ HIGHEST) >= bounds.view(-1, 1, 1))
+        mask.mul_((1 / (1 - shares)).to(mask).view(-1, 1, 1))
 
-def targets(outputs: Tensor, labels: Tensor, smoothing: np.ndarray) -> Tensor:
+
+def _adam(value: Tensor, gradient: Tensor, rates: Tensor, first: Tensor, second: Tensor, roots: Tensor) -> None:
+    beta1, beta2 = ADAM_BETAS
+    first.lerp_(gradient, 1 - beta1)
+    second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    value.addcdiv_(first * rates, second.sqrt().mul_(roots).add_(ADAM_EPSILON), value=-1)
+
+
+def _descend(value: Tensor, direction: Tensor, rates: Tensor) -> None:
+    value.addcmul_(direction, rates, value=-1)
+
+
+def targets(outputs: Tensor, labels: Tensor, smoothing: Tensor | None) -> Tensor:
     """What each lane's outputs are compared with, [lanes, batch, classes]: one-hot, all but a share of it.
 
     Where no lane smooths it is one for all, [batch, classes].
     """
     one_hot = functional.one_hot(labels, outputs.shape[2])
-    if not smoothing.any():
+    if smoothing is None:
         return one_hot
-    shares = torch.from_numpy(smoothing).to(outputs).view(-1, 1, 1)
-    return torch.lerp(one_hot.to(outputs).expand_as(outputs), outputs.new_full((), 1 / outputs.shape[2]), shares)
+    uniform = outputs.new_full((), 1 / outputs.shape[2])
+    return torch.lerp(one_hot.to(outputs).expand_as(outputs), uniform, smoothing.view(-1, 1, 1))
 
 
 def _sides(size: int) -> tuple[list[int], list[int], list[int], list[int], bool]:

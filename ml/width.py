@@ -87,11 +87,15 @@ def _seconds(spec: TuneSpec, params: Params, data: TrainingData, width: int) -> 
     lanes = Lanes(states, spec.image, spec.loss, data.device, frozen=spec.frozen(layers))
     stream = Stream(len(data.train), params.batch_size, 0)
     minibatches = Minibatches(data.train, stream, Augmentation.of(params))
-    for step in range(3):  # the first calls compile or load the kernels, and fill the caches
+
+    def take(step: int) -> None:
         lanes.step(*minibatches.at(step))
-    lanes.losses()
+        lanes.wait()
+
+    for step in range(lanes.warm_steps):
+        take(step)
     enough = min(SECONDS, TIMING_SHARE * (spec.budget.seconds or float("inf")))
-    return fastest(lambda step: lanes.step(*minibatches.at(step)), enough) / width
+    return fastest(take, enough) / width
 
 
 def fastest(step: Callable[[int], None], seconds: float) -> float:

@@ -1,6 +1,7 @@
 """The oracle: one trial alone, in plain torch, as anybody would write it."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +14,20 @@ from ml.datasets import Stream
 from ml.evaluate import Images
 from ml.lanes import LaneState
 from ml.layers import Dropout
+from ml.ops import KernelOps, Ops, TorchOps
 from ml.optimizers import Adam
+
+
+class Way(NamedTuple):
+    """Where lanes train, and by what."""
+
+    device: str
+    ops: type[Ops]
+
+
+CPU = Way("cpu", KernelOps)
+DEVICES = [CPU, *([Way("cuda", TorchOps)] if torch.cuda.is_available() else [])]  # each by what trains there
+WAYS = [*DEVICES, Way("cpu", TorchOps)]
 
 
 def train_alone(

@@ -13,11 +13,10 @@ from typing import Any
 
 import orjson
 import structlog
-import torch
 from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
 
 from ml.errors import ChiffreError
-from ml.process import process_settings, warm_up
+from ml.process import device_of, process_settings, warm_up
 from ml.records import Stop
 from ml.search import Search
 from ml.specs import TuneSpec
@@ -128,7 +127,7 @@ class Trainer:
 
     def _data(self, spec: TuneSpec, cut_seed: int) -> TrainingData:
         """What trials of a job train and validate on, and begin with."""
-        data = training_data(spec.dataset, spec.split, cut_seed, self.device).first(spec.images)
+        data = training_data(spec.dataset, spec.split, cut_seed, device_of(self.device)).first(spec.images)
         if spec.init_from is None:
             return data
         return data.beginning_with(initial_weights(self.database, self.store, spec.init_from))
@@ -143,11 +142,6 @@ class Trainer:
         return self._searches[job_id]
 
 
-def _device(name: str) -> str:
-    """Where lanes train: cuda, or cpu where auto finds no GPU."""
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-
-
 def main() -> None:
     """Answer the worker until its pipe closes."""
     configure_logging("trainer")
@@ -158,7 +152,7 @@ def main() -> None:
     config = settings()
     database, store = Database(config.database), store_of(config)
     Uploaded(database, store, config.dataset_cache).serve()
-    trainer = Trainer(database, orders, store, _device(config.device), config.checkpoint_seconds)
+    trainer = Trainer(database, orders, store, config.device, config.checkpoint_seconds)
     pipe.send_bytes(orjson.dumps({"ready": os.getpid()}))
     while True:
         pipe.send_bytes(orjson.dumps(trainer.work(orders.next())))

@@ -4,15 +4,18 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from solo import DEVICES
 
 from ml.datasets import Arrays, datasets
+from ml.process import process_settings
 from ml.train import TrainingData
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     """Train as a trainer does: on one thread, so that sums are added in one order."""
-    torch.set_num_threads(1)
+    process_settings()
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +37,7 @@ def digits() -> Arrays:
     return datasets["digits"].load()
 
 
-@pytest.fixture(scope="session")
-def digits_data(digits: Arrays) -> TrainingData:
-    """The small data set, cut for training: 1,294 images to train on and 323 to validate."""
-    return TrainingData.of(digits, None, "random", 0)
+@pytest.fixture(scope="session", params=[way.device for way in DEVICES])
+def digits_data(digits: Arrays, request: pytest.FixtureRequest) -> TrainingData:
+    """The small data set, cut for training, on each device: 1,294 images to train on and 323 to validate."""
+    return TrainingData.of(digits, None, "random", 0).to(request.param)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from solo import batches, distance, train_alone
+from solo import CPU, DEVICES, WAYS, Way, batches, distance, train_alone
 from torch import nn
 
 from ml.datasets import Arrays
@@ -18,7 +18,6 @@ from ml.evaluate import Images
 from ml.lanes import Lanes, LaneState
 from ml.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU, Shape
 from ml.networks import networks
-from ml.ops import KernelOps, Ops, TorchOps
 from ml.optimizers import Adam, Optimizer, Sgd
 
 IMAGE = (1, 28, 28)
@@ -57,26 +56,27 @@ def _trained(
     steps: Sequence[np.ndarray],
     loss: Any = "cross_entropy",
     dtype: torch.dtype = torch.float64,
-    ops: Ops | None = None,
+    way: Way = CPU,
 ) -> list[LaneState]:
-    lanes = Lanes(states, tuple(images.images.shape[1:]), loss, dtype=dtype, ops=ops)
+    data, image = images.to(way.device), tuple(images.images.shape[1:])
+    lanes = Lanes(states, image, loss, way.device, dtype, way.ops())
     for indices in steps:
-        lanes.step(images, indices)
+        lanes.step(data, indices)
     return lanes.states()
 
 
 # --- equal to solo, in float64
 
 
-@pytest.mark.parametrize("ops", [KernelOps, TorchOps])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("batch_size", [3, pytest.param(20, marks=pytest.mark.long)])
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
 @pytest.mark.parametrize("model", networks)
-def test_every_lane_equals_its_solo_run(model: str, loss: str, batch_size: int, ops: type[Ops], images: Images) -> None:
+def test_every_lane_equals_its_solo_run(model: str, loss: str, batch_size: int, way: Way, images: Images) -> None:
     """After 200 steps no weight is further from plain torch's than 1e-8 of the largest, whatever trains beside it."""
     states = _lanes_of(model, WIDTHS[model], OPTIMIZERS)
     steps = batches(len(images), batch_size, 200)
-    trained = _trained(states, images, steps, loss, ops=ops())
+    trained = _trained(states, images, steps, loss, way=way)
     alone = [train_alone(state, images, steps, loss).state_dict() for state in states]
 
     assert max(map(distance, [state.weights for state in trained], alone)) < 1e-8
@@ -126,13 +126,14 @@ def mixes(draw: st.DrawFn, fastest_adam: float = 3e-3) -> Mix:
     )
 
 
+@pytest.mark.parametrize("way", DEVICES)
 @given(mix=mixes())
 @settings(max_examples=40, deadline=None)
-def test_any_mix_of_lanes_equals_its_solo_runs(mix: Mix, images: Images) -> None:
+def test_any_mix_of_lanes_equals_its_solo_runs(way: Way, mix: Mix, images: Images) -> None:
     """Widths, learning rates, decays, momenta and kinds of optimizer may differ from lane to lane."""
     states = _lanes_of(mix.model, mix.params, mix.optimizers)
     steps = batches(len(images), mix.batch_size, 20)
-    trained = _trained(states, images, steps, mix.loss)
+    trained = _trained(states, images, steps, mix.loss, way=way)
     alone = [train_alone(state, images, steps, mix.loss).state_dict() for state in states]
 
     assert max(map(distance, [state.weights for state in trained], alone)) < 1e-8
@@ -141,9 +142,10 @@ def test_any_mix_of_lanes_equals_its_solo_runs(mix: Mix, images: Images) -> None
 # --- equal to solo, in float32
 
 
+@pytest.mark.parametrize("way", DEVICES)
 @given(mix=mixes(fastest_adam=1e-4))
 @settings(max_examples=40, deadline=None, derandomize=True)
-def test_in_float32_lanes_are_as_near_to_solo_as_rounding_allows(mix: Mix, images: Images) -> None:
+def test_in_float32_lanes_are_as_near_to_solo_as_rounding_allows(way: Way, mix: Mix, images: Images) -> None:
     """After 20 steps a lane is within 1e-4 of plain torch, or no further than torch itself is from the exact result.
 
     Adam makes a whole step of a gradient that is not 0 by rounding alone, in torch as in lanes: at a rate of 3e-3
@@ -151,7 +153,7 @@ def test_in_float32_lanes_are_as_near_to_solo_as_rounding_allows(mix: Mix, image
     """
     states = _lanes_of(mix.model, mix.params, mix.optimizers)
     steps = batches(len(images), mix.batch_size, 20)
-    for state, lane in zip(states, _trained(states, images, steps, mix.loss, torch.float32), strict=True):
+    for state, lane in zip(states, _trained(states, images, steps, mix.loss, torch.float32, way), strict=True):
         torch32 = train_alone(state, images, steps, mix.loss, torch.float32).state_dict()
         apart = distance(lane.weights, torch32)
 
@@ -159,8 +161,9 @@ def test_in_float32_lanes_are_as_near_to_solo_as_rounding_allows(mix: Mix, image
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("way", DEVICES)
 @pytest.mark.parametrize("model", networks)
-def test_an_epoch_in_float32_ends_as_accurate_as_solo(model: str, mnist: Arrays) -> None:
+def test_an_epoch_in_float32_ends_as_accurate_as_solo(model: str, way: Way, mnist: Arrays) -> None:
     """After an epoch of MNIST each lane's validation accuracy is within 0.3 points of plain torch's."""
     train, validation = Images.of(mnist.take(np.arange(50_400))), Images.of(mnist.take(np.arange(50_400, 63_000)))
     # Faster ones say nothing: with rate 0.02 and momentum 0.9 plain torch on two threads ended 0.7 points from itself
@@ -168,10 +171,10 @@ def test_an_epoch_in_float32_ends_as_accurate_as_solo(model: str, mnist: Arrays)
     chosen = [Adam(learning_rate=3e-4), Sgd(learning_rate=0.05), Adam(learning_rate=1e-4)]
     states = _lanes_of(model, WIDTHS[model][:3], chosen)
     steps = batches(len(train), 100, len(train) // 100)
-    lanes = Lanes(states, IMAGE)
+    lanes, data = Lanes(states, IMAGE, device=way.device), train.to(way.device)
     for indices in steps:
-        lanes.step(train, indices)
-    found = [accuracy for _, accuracy in lanes.evaluate(validation)]
+        lanes.step(data, indices)
+    found = [accuracy for _, accuracy in lanes.evaluate(validation.to(way.device))]
     alone = [train_alone(state, train, steps, dtype=torch.float32) for state in states]
     expected = [_accuracy(module, validation) for module in alone]
 
@@ -200,15 +203,16 @@ def _accuracy(module: nn.Module, data: Images) -> float:
 # --- lanes are strangers to each other
 
 
+@pytest.mark.parametrize("way", DEVICES)
 @pytest.mark.parametrize("model", networks)
-def test_a_lane_that_diverges_never_touches_its_neighbours(model: str, images: Images) -> None:
+def test_a_lane_that_diverges_never_touches_its_neighbours(model: str, way: Way, images: Images) -> None:
     """Beside lanes of NaN and infinity the others end with the very bits that they have without them."""
     calm = [Adam(learning_rate=1e-3), Sgd(learning_rate=0.05), Sgd(learning_rate=0.02, momentum=0.9)]
     wild = [Adam(learning_rate=1e-3), Sgd(learning_rate=3e38), Sgd(learning_rate=3e38, momentum=0.9)]
     params = [WIDTHS[model][0]] * 3
     steps = batches(len(images), 5, 30)
-    quiet = _trained(_lanes_of(model, params, calm), images, steps, dtype=torch.float32)
-    noisy = _trained(_lanes_of(model, params, wild), images, steps, dtype=torch.float32)
+    quiet = _trained(_lanes_of(model, params, calm), images, steps, dtype=torch.float32, way=way)
+    noisy = _trained(_lanes_of(model, params, wild), images, steps, dtype=torch.float32, way=way)
 
     assert all(torch.equal(tensor, noisy[0].weights[name]) for name, tensor in quiet[0].weights.items())
     assert not all(tensor.isfinite().all() for tensor in noisy[1].weights.values())
@@ -259,13 +263,14 @@ def test_split_gives_plain_modules_that_answer_as_the_lanes_do(model: str, image
         torch.testing.assert_close(lane, module(images.images[:50].float() / 255).detach(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("way", DEVICES)
 @pytest.mark.parametrize("model", networks)
-def test_lanes_that_are_taken_apart_and_put_together_go_on_bit_for_bit(model: str, images: Images) -> None:
+def test_lanes_that_are_taken_apart_and_put_together_go_on_bit_for_bit(model: str, way: Way, images: Images) -> None:
     """What a state holds is all that training depends on."""
     steps = batches(len(images), 8, 20)
-    whole = _trained(_lanes_of(model, WIDTHS[model], OPTIMIZERS), images, steps, dtype=torch.float32)
-    half = _trained(_lanes_of(model, WIDTHS[model], OPTIMIZERS), images, steps[:10], dtype=torch.float32)
-    rest = _trained(half, images, steps[10:], dtype=torch.float32)
+    whole = _trained(_lanes_of(model, WIDTHS[model], OPTIMIZERS), images, steps, dtype=torch.float32, way=way)
+    half = _trained(_lanes_of(model, WIDTHS[model], OPTIMIZERS), images, steps[:10], dtype=torch.float32, way=way)
+    rest = _trained(half, images, steps[10:], dtype=torch.float32, way=way)
 
     for one, other in zip(whole, rest, strict=True):
         assert one.steps == other.steps == 20
@@ -302,13 +307,13 @@ NEWCOMERS: dict[str, list[Layer]] = {
 }
 
 
-@pytest.mark.parametrize("ops", [KernelOps, TorchOps])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", NEWCOMERS)
-def test_a_newcomers_network_gets_lanes_without_writing_any(name: str, ops: type[Ops], images: Images) -> None:
+def test_a_newcomers_network_gets_lanes_without_writing_any(name: str, way: Way, images: Images) -> None:
     """Any order of the kinds of layer that fits trains as it does alone."""
     states = [LaneState.initial(NEWCOMERS[name], optimizer, i) for i, optimizer in enumerate(OPTIMIZERS[:3])]
     steps = batches(len(images), 6, 20)
-    trained = _trained(states, images, steps, ops=ops())
+    trained = _trained(states, images, steps, way=way)
     alone = [train_alone(state, images, steps).state_dict() for state in states]
 
     assert max(map(distance, [state.weights for state in trained], alone)) < 1e-8
@@ -328,8 +333,8 @@ def test_lanes_may_differ_in_channels(images: Images) -> None:
     assert max(map(distance, [state.weights for state in trained], alone)) < 1e-8
 
 
-@pytest.mark.parametrize("ops", [KernelOps, TorchOps])
-def test_images_may_have_colours_and_any_height(ops: type[Ops]) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_images_may_have_colours_and_any_height(way: Way) -> None:
     """Three channels of 20×13 pixels, bright ones."""
     draw = np.random.default_rng(0)
     coloured = Arrays(draw.integers(0, 256, (300, 3, 20, 13), np.uint8), draw.integers(0, 10, 300).astype(np.uint8))
@@ -341,7 +346,7 @@ def test_images_may_have_colours_and_any_height(ops: type[Ops]) -> None:
     steps = batches(300, 6, 20)
     for layers in networks_:
         states = [LaneState.initial(layers, optimizer, i) for i, optimizer in enumerate(OPTIMIZERS[:3])]
-        trained = _trained(states, images, steps, ops=ops())
+        trained = _trained(states, images, steps, way=way)
         alone = [train_alone(state, images, steps).state_dict() for state in states]
 
         assert max(map(distance, [state.weights for state in trained], alone)) < 1e-8

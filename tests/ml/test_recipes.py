@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from solo import batches, distance, train_alone
+from solo import CPU, DEVICES, WAYS, Way, batches, distance, train_alone
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 from ml.datasets import Arrays
@@ -19,7 +19,6 @@ from ml.lanes import Lanes, LaneState
 from ml.layers import Conv2d, Dropout, Flatten, Layer, Linear, MaxPool2d, ReLU
 from ml.networks import networks
 from ml.noise import kept, keys_of, places_of
-from ml.ops import KernelOps, Ops, TorchOps
 from ml.optimizers import Adam, Sgd
 from ml.recipes import PLAIN, LaneRecipe
 from ml.schedules import NUMBERS, share_of
@@ -69,10 +68,12 @@ def _lanes(name: str, shares: tuple[float, ...] = (0.5, 0.2, 0.0, 0.7)) -> list[
     return [LaneState.initial(layers[k], OPTIMIZERS[k], k, RECIPES[k]) for k in range(4)]
 
 
-def _trained(states: list[LaneState], images: Images, steps: list[np.ndarray], **settings: Any) -> list[LaneState]:
-    lanes = Lanes(states, IMAGE, **settings)
+def _trained(
+    states: list[LaneState], images: Images, steps: list[np.ndarray], way: Way = CPU, **settings: Any
+) -> list[LaneState]:
+    lanes, data = Lanes(states, IMAGE, device=way.device, ops=way.ops(), **settings), images.to(way.device)
     for indices in steps:
-        lanes.step(images, indices)
+        lanes.step(data, indices)
     return lanes.states()
 
 
@@ -107,13 +108,13 @@ def test_a_schedule_of_a_few_steps_is_finite(steps: int) -> None:
     assert all(0 <= share <= 1 for share in shares)
 
 
-@pytest.mark.parametrize("ops", [KernelOps, TorchOps])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_lane_follows_its_own_recipe(name: str, loss: str, ops: type[Ops], images: Images) -> None:
+def test_every_lane_follows_its_own_recipe(name: str, loss: str, way: Way, images: Images) -> None:
     """Schedule, smoothing, average and dropout of four lanes at once end where plain torch ends with each alone."""
     steps = batches(len(images), 6, STEPS)
-    trained = _trained(_lanes(name), images, steps, loss=loss, dtype=torch.float64, ops=ops())
+    trained = _trained(_lanes(name), images, steps, loss=loss, dtype=torch.float64, way=way)
     alone = [train_alone(state, images, steps, loss).state_dict() for state in _lanes(name)]
 
     assert max(map(distance, [state.judged for state in trained], alone)) < 1e-8
@@ -134,15 +135,16 @@ def test_a_wide_layer_follows_its_recipe_too(batch_size: int, images: Images) ->
 # --- lanes are strangers to each other, and go on where they were
 
 
+@pytest.mark.parametrize("way", DEVICES)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_lane_that_diverges_never_touches_its_neighbours(name: str, images: Images) -> None:
+def test_a_lane_that_diverges_never_touches_its_neighbours(name: str, way: Way, images: Images) -> None:
     """Beside a lane of NaN, averaged or not, the others end with the very bits that they have without it."""
     steps = batches(len(images), 5, 30)
     calm, wild = _lanes(name), _lanes(name)
     for k in (0, 1):
         wild[k] = replace(wild[k], optimizer=Sgd(learning_rate=3e38))
         calm[k] = replace(calm[k], optimizer=Sgd())
-    quiet, noisy = (_trained(states, images, steps) for states in (calm, wild))
+    quiet, noisy = (_trained(states, images, steps, way) for states in (calm, wild))
 
     assert not all(tensor.isfinite().all() for k in (0, 1) for tensor in noisy[k].judged.values())
     for k in (2, 3):
@@ -150,12 +152,13 @@ def test_a_lane_that_diverges_never_touches_its_neighbours(name: str, images: Im
         assert all(torch.equal(tensor, noisy[k].weights[key]) for key, tensor in quiet[k].weights.items())
 
 
+@pytest.mark.parametrize("way", DEVICES)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_lanes_that_are_taken_apart_and_put_together_go_on_bit_for_bit(name: str, images: Images) -> None:
+def test_lanes_that_are_taken_apart_and_put_together_go_on_bit_for_bit(name: str, way: Way, images: Images) -> None:
     """A state holds the average too, and the next masks and learning rates follow from it."""
     steps = batches(len(images), 8, 20)
-    whole = _trained(_lanes(name), images, steps)
-    rest = _trained(_trained(_lanes(name), images, steps[:9]), images, steps[9:])
+    whole = _trained(_lanes(name), images, steps, way)
+    rest = _trained(_trained(_lanes(name), images, steps[:9], way), images, steps[9:], way)
 
     for one, other in zip(whole, rest, strict=True):
         assert all(torch.equal(tensor, other.weights[key]) for key, tensor in one.weights.items())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from solo import batches, distance, train_alone
+from solo import WAYS, Way, batches, distance, train_alone
 
 from ml.book import MemoryBook
 from ml.datasets import Arrays
@@ -16,7 +16,6 @@ from ml.lanes import Lanes, LaneState
 from ml.layers import Layer, parameter_count
 from ml.modules import module_of
 from ml.networks import networks
-from ml.ops import KernelOps, Ops, TorchOps
 from ml.optimizers import Adam, Sgd
 from ml.packs import Pack
 from ml.records import Checkpoint, Event, Finished, Measured, Started
@@ -43,21 +42,21 @@ def weights_of(model: str, seed: int = 9, **params: Any) -> dict[str, np.ndarray
     return {name: tensor.numpy() for name, tensor in module_of(layers_of(model, **params), seed).state_dict().items()}
 
 
-@pytest.mark.parametrize("ops", [KernelOps, TorchOps])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     ("model", "frozen"),
     [("shallow", {1}), ("shallow", {3}), ("mlp", {1, 3}), ("mlp", {3}), ("cnn", {0}), ("cnn", {0, 3}), ("cnn", {3, 9})],
 )
 def test_lanes_with_frozen_layers_equal_plain_torch_without_gradients_there(
-    model: str, frozen: set[int], ops: type[Ops], digits: Arrays
+    model: str, frozen: set[int], way: Way, digits: Arrays
 ) -> None:
     """Adam with weight decay and momentum beside each other; what is frozen is left bit for bit."""
     images, places = Images.of(digits.take(np.arange(len(digits)))), frozenset(frozen)
     states = [LaneState.initial(layers_of(model), optimizer, n) for n, optimizer in enumerate(OPTIMIZERS)]
     steps = batches(len(images), 5, 40)
-    lanes = Lanes(states, IMAGE, dtype=torch.float64, ops=ops(), frozen=places)
+    lanes = Lanes(states, IMAGE, device=way.device, dtype=torch.float64, ops=way.ops(), frozen=places)
     for indices in steps:
-        lanes.step(images, indices)
+        lanes.step(images.to(way.device), indices)
     alone = [train_alone(state, images, steps, frozen=places).state_dict() for state in states]
 
     assert max(map(distance, [state.weights for state in lanes.states()], alone)) < 1e-8
