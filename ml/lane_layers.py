@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call
-from torch.nn import functional
 
 from ml.errors import LanesError
 from ml.hyper import Hyper
@@ -200,10 +199,7 @@ class LaneConvolution(Convolution):
     def forward(self, x: Tensor) -> Tensor:
         self.x = x
         weight, bias = self.parameters
-        kernels = weight.value.flatten(0, 1).permute(0, 3, 1, 2)
-        lanes, outputs = bias.value.shape
-        out = functional.conv2d(x.flatten(3).permute(0, 3, 1, 2), kernels, bias.value.flatten(), groups=lanes)
-        return out.permute(0, 2, 3, 1).reshape(len(x), *out.shape[2:], lanes, outputs)
+        return self.ops.convolution(x, weight.value, bias.value)
 
     def backward(self, delta: Tensor | Pooled, *, wanted: bool) -> Tensor:
         pooled = delta if isinstance(delta, Pooled) else Pooled(delta, torch.zeros_like(delta), delta, size=1)

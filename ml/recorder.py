@@ -50,6 +50,6 @@ class Recording:
 
     def replay(self, batch: Batch) -> None:
         """Take it."""
-        self._images.copy_(batch.of(batch.images))
-        self._labels.copy_(batch.of(batch.labels))
+        batch.of(batch.images, self._images)
+        batch.of(batch.labels, self._labels)
         self._graph.replay()
