@@ -16,7 +16,7 @@ from ml.width import worthwhile
 
 ROUNDS = 5
 WIDTHS = tuple(4**k for k in range(5))
-SECONDS = {"width": 0.1, "warm": 0.3, "measure": 0.2}  # of one call
+SECONDS = {"width": 0.1, "warm": 0.2, "measure": 0.15}  # of one call
 LONGEST = 0.05  # seconds of a step of a width that is tried
 ROOM = 8e9  # bytes of the lanes of a width that is tried
 

@@ -5,7 +5,7 @@ lane ends with the weights that it would have alone: nothing that is added, mult
 to another. Learning rate, weight decay, momentum, kind of optimizer and recipe are the lane's own.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -115,6 +115,9 @@ class Lanes:
         self._frozen = frozen
         self._losses = torch.zeros(len(states), dtype=dtype, device=self.device)
         self._steps = 0
+        # Torch's own autograd draws random numbers, which a recording would draw once for all steps.
+        recorded = self.device.type == "cuda" and not trains_alone(states[0].layers)
+        self._recorder = Recorder() if recorded else None
 
     def __len__(self) -> int:
         return len(self._states)
@@ -125,7 +128,11 @@ class Lanes:
             layer.draw(len(indices))
         with self._noise(indices):
             self.hyper.advance()
-            self._learn(Batch(data.images, data.labels, indices, self.dtype))
+            batch = Batch(data.images, data.labels, indices, self.dtype)
+            if self._recorder is None:
+                self._learn(batch)
+            else:
+                self._recorder.step(batch, self._learn)
         self._steps += 1
 
     @property
@@ -197,14 +204,8 @@ class Lanes:
         """Each lane as a plain torch module."""
         return [state.module() for state in self.states()]
 
-    @cached_property
-    def _learn(self) -> Callable[[Batch], None]:
-        """What a step does once its coefficients are known; recorded on a GPU, unless torch's autograd takes part."""
-        if self.device.type == "cuda" and not trains_alone(self._states[0].layers):
-            return Recorder(self._learn_now)
-        return self._learn_now
-
-    def _learn_now(self, batch: Batch) -> None:
+    def _learn(self, batch: Batch) -> None:
+        """What a step does once its coefficients are known."""
         losses, delta = self._loss(self._forward(batch, training=True), batch.of(batch.labels), self.hyper.smoothing)
         self._losses += losses
         first = self._first_trained

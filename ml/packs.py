@@ -99,6 +99,7 @@ class Pack:
             self.position += 1
             if (self.position - self.since) % CHECK_EVERY == 0 and not all(fused.finite()):
                 break
+        fused.wait()
         self.worked += perf_counter() - started
         if going:
             self._count(fused)

@@ -5,47 +5,49 @@ graph launches them all at once. What it reads and writes must lie where it lay 
 copied to one place, and weights, moments and coefficients stay at theirs.
 """
 
+import gc
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
 from ml.ops import Batch
 
-EAGER = (
-    8  # steps that are taken one by one before one is recorded, which costs as much as dozens; they load kernels too
-)
+EAGER = 8  # steps that are taken before one is recorded, which costs as much as dozens; they load the kernels
 
 
 class Recorder:
-    """Takes steps, each of which does the same on another minibatch."""
+    """Takes the steps of one set of lanes, each of which does the same on another minibatch.
 
-    def __init__(self, learn: Callable[[Batch], None]) -> None:
-        """`learn` must wait for nothing that the GPU has not done, and bring it nothing."""
-        self._learn = learn
+    It is told anew what a step is each time: lanes that it kept would be a cycle, whose memory on the GPU is given back
+    only when Python next looks for cycles.
+    """
+
+    def __init__(self) -> None:
         self._taken: Counter[int] = Counter()
         self._recordings: dict[int, Recording] = {}
 
-    def __call__(self, batch: Batch) -> None:
-        """Take a step."""
+    def step(self, batch: Batch, learn: Callable[[Batch], None]) -> None:
+        """Take a step, which is `learn`: it must wait for nothing that the GPU has not done, and bring it nothing."""
         size = len(batch)
         if size in self._recordings:
             self._recordings[size].replay(batch)
             return
-        self._learn(batch)
+        learn(batch)
         self._taken[size] += 1
         if self._taken[size] == EAGER:
-            self._recordings[size] = Recording(self._learn, batch)
+            self._recordings[size] = Recording(batch, learn)
 
 
 class Recording:
     """A step on minibatches of one size."""
 
-    def __init__(self, learn: Callable[[Batch], None], batch: Batch) -> None:
+    def __init__(self, batch: Batch, learn: Callable[[Batch], None]) -> None:
         """Record it, without taking it."""
         self._images, self._labels = batch.of(batch.images).clone(), batch.of(batch.labels).clone()
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        with _no_garbage_collection(), torch.cuda.graph(self._graph):
             learn(Batch(self._images, self._labels, None, batch.dtype))
 
     def replay(self, batch: Batch) -> None:
@@ -53,3 +55,15 @@ class Recording:
         batch.of(batch.images, self._images)
         batch.of(batch.labels, self._labels)
         self._graph.replay()
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Keep Python from finding an old graph meanwhile: CUDA forbids destroying one while another is recorded."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -471,8 +471,9 @@ def test_a_checkpoint_is_the_winners_network(tmp_path: Any, digits_data: Trainin
     card = checkpoint.card
     module = module_of(from_json(card["layers"]), 0)
     module.load_state_dict({name: torch.from_numpy(array) for name, array in checkpoint.weights.items()})
-    found = probabilities(module, digits_data.validation.images).astype(np.float64)
-    labels = digits_data.validation.labels.numpy()
+    validation = digits_data.validation.to("cpu")
+    found = probabilities(module, validation.images).astype(np.float64)
+    labels = validation.labels.numpy()
 
     assert accuracy_score(labels, found.argmax(1)) == pytest.approx(card["val_accuracy"])
     assert log_loss(labels, found / found.sum(1, keepdims=True)) == pytest.approx(card["val_loss"], rel=1e-4)
