@@ -26,9 +26,7 @@ DataFile = Annotated[
     Path | None, typer.Option("--data", help="train on the report's mnist.pkl.gz instead of the data set", exists=True)
 ]
 OutFile = Annotated[Path, typer.Option("--out", help="where the winner's checkpoint goes")]
-Device = Annotated[
-    Literal["auto", "cpu", "cuda"], typer.Option(envvar="CHIFFRE_DEVICE", help="where trials train: auto, cpu or cuda")
-]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="where trials train: auto, cpu or cuda")]
 
 
 @app.command()

@@ -115,7 +115,7 @@ class Lanes:
         self._frozen = frozen
         self._losses = torch.zeros(len(states), dtype=dtype, device=self.device)
         self._steps = 0
-        # Torch's own autograd draws random numbers, which a recording would draw once for all steps.
+        # A wrapped module may draw random numbers, which a recording would draw once for all steps.
         recorded = self.device.type == "cuda" and not trains_alone(states[0].layers)
         self._recorder = Recorder() if recorded else None
 

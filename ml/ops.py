@@ -134,7 +134,8 @@ class Parameter:
 
     def average_in(self, hyper: Hyper) -> None:
         """Bring the average nearer to the value, by a share a lane."""
-        self.average.lerp_(self.value, self.spread(hyper.tensors[4]))
+        *_, fresh = hyper.tensors
+        self.average.lerp_(self.value, self.spread(fresh))
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -362,17 +363,18 @@ class TorchOps:
         self.update(weight, hyper)
 
     def update(self, parameter: Parameter, hyper: Hyper) -> None:
-        gradient, rates = parameter.gradient, parameter.spread(hyper.tensors[0])
+        rate, root, decay, momentum, _ = hyper.tensors
+        gradient, rates = parameter.gradient, parameter.spread(rate)
         if not hyper.still:
-            gradient.addcmul_(parameter.value, parameter.spread(hyper.tensors[2]))
+            gradient.addcmul_(parameter.value, parameter.spread(decay))
         adam, moving = hyper.bounds.tolist()
         lanes = len(hyper.steps)
         if adam:
             tensors = (parameter.value, gradient, rates, parameter.first, parameter.second)
-            roots = parameter.spread(hyper.tensors[1])
+            roots = parameter.spread(root)
             _adam(*(parameter.of_lanes(0, adam, tensor) for tensor in (*tensors, roots)))
         if adam < moving:
-            first, momenta = parameter.of_lanes(adam, moving, parameter.first), parameter.spread(hyper.tensors[3])
+            first, momenta = parameter.of_lanes(adam, moving, parameter.first), parameter.spread(momentum)
             first.mul_(parameter.of_lanes(adam, moving, momenta)).add_(parameter.of_lanes(adam, moving, gradient))
             _descend(*(parameter.of_lanes(adam, moving, t) for t in (parameter.value, parameter.first, rates)))
         if moving < lanes:
@@ -434,8 +436,8 @@ def _as_lane(batch: Batch) -> Tensor:
 def _patches(x: Tensor, size: int) -> Tensor:
     """What a convolution of x [batch, height, width, lanes, channels] multiplies, [lanes, places, size² * channels].
 
-    With it a convolution is a product of matrices. cuDNN's convolution in groups, a group a lane, took 3 times as long
-    on an H200, and its gradients 4 times.
+    With it a convolution is a product of matrices. cuDNN's convolution in groups, a group a lane, took several times as
+    long on an H200, and its gradients more.
     """
     windows = x.unfold(1, size, 1).unfold(2, size, 1)
     return windows.permute(3, 0, 1, 2, 5, 6, 4).reshape(x.shape[3], -1, size * size * x.shape[4])

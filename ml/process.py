@@ -30,10 +30,10 @@ def process_settings() -> None:
 
 
 def device_of(name: str) -> str:
-    """Where lanes train: cuda or cpu, for either or auto; LanesError where there is no GPU."""
+    """Where lanes train: cuda or cpu, for either or auto; LanesError where cuda is asked for and there is no GPU."""
     found = torch.cuda.is_available()
     if name == "cuda" and not found:
-        raise LanesError("CHIFFRE_DEVICE is cuda, and PyTorch finds no GPU here; set it to auto or cpu")
+        raise LanesError("PyTorch finds no GPU here to train on; set the device to auto or cpu instead of cuda")
     return "cpu" if name == "cpu" or not found else "cuda"
 
 
