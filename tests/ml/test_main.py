@@ -96,6 +96,16 @@ def test_a_file_that_is_no_data_is_refused_in_words(tmp_path: Path) -> None:
     assert "is not the report's mnist.pkl.gz" in done.output
 
 
+def test_a_gpu_that_is_not_there_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine with one, it is hidden."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    done = run("tune", spec_file(tmp_path), "--device", "cuda")
+
+    assert done.exit_code == 1
+    assert "finds no GPU here to train on; set the device to auto or cpu" in done.output
+    assert "Traceback" not in done.output
+
+
 def test_sha256_prints_what_the_registry_says() -> None:
     """So that a newcomer can register a data set."""
     assert run("sha256", "digits").output.strip() == datasets["digits"].sha256

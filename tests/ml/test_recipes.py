@@ -199,6 +199,21 @@ def test_a_mask_drops_its_share_and_no_two_are_alike() -> None:
     assert np.abs(np.corrcoef(masks[0]) - np.eye(200)).max() < 6 / np.sqrt(500)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_mask_is_the_same_wherever_it_is_drawn(way: Way) -> None:
+    """Bit for bit, at every share."""
+    keys = keys_of(np.array([1, 2, 3, 4], np.uint32), np.array([0, 7, 2**31, 2**32 - 1]), 50)
+    places = places_of(np.arange(4 * 300).reshape(4, 300))
+    shares = np.array([0.0, 0.2, 0.5, 0.9])
+    expected = np.empty((4, 50, 300), np.float32)
+    kept(keys, places, shares, expected)
+    mask = torch.empty(4, 50, 300, device=way.device)
+    given = (torch.from_numpy(array).to(way.device) for array in (keys.view(np.int32), places.view(np.int32), shares))
+    way.ops().drop(*given, mask)
+
+    assert np.array_equal(mask.cpu().numpy(), expected)
+
+
 def test_no_dropout_and_a_share_of_nothing_are_the_same(images: Images) -> None:
     """A lane that drops nothing ends with the very bits of a network without such layers."""
     steps = batches(len(images), 8, 20)
