@@ -39,6 +39,33 @@ def lanes(results: dict[str, Any]) -> Iterator[str]:
     yield f"Medians of {results['n']}; {limits}. {machine(results)}"
 
 
+def gpu(results: dict[str, Any]) -> Iterator[str]:
+    """A step's cost on a GPU."""
+    headings = ["work", "B µs", "lanes µs", "width", "ratio_core", "B recorded", "ratio_a", "16 lanes", "one lane"]
+    rows = []
+    for found in results["rows"]:
+        names = ("ratio_core", "ratio_recorded", "ratio_a", "ratio_16", "ratio_solo")
+        ratios = [f"{found[name]:.1f}" for name in names]
+        times = [f"{1e6 * found['medians'][name]:.2f}" for name in ("careful", "lanes")]
+        rows.append([found["work"], *times, str(found["width"]), *ratios, f"{found['roofline']:.0%}"])
+    yield table([*headings, "roofline"], rows)
+    yield f"Medians of {results['n']}; {results['gpu']}, CUDA {results['cuda']}. {machine(results)}"
+
+
+def canonical(results: dict[str, Any]) -> Iterator[str]:
+    """Accuracy in per cent, as images are and in MNIST's form."""
+    headings = ["images", "n", "CNN without", "with", "gain", "shallow without", "with", "gain"]
+    rows = []
+    for found in results["rows"]:
+        cells = [found["work"], f"{found['n']:,}"]
+        for network in ("cnn", "shallow"):
+            without, given = found[network]["without"], found[network]["with"]
+            cells += [f"{without:.2f}", f"{given:.2f}", f"{given - without:+.2f}"]
+        rows.append(cells)
+    yield table(headings, rows)
+    yield machine(results)
+
+
 def study(results: dict[str, Any]) -> Iterator[str]:
     """The time to an accuracy."""
     rows = []
@@ -89,9 +116,12 @@ def _latency(found: dict[str, Any], server: str) -> str:
     return " / ".join(f"{1e6 * found[name][server]:,.0f}" for name in ("p50", "p99"))
 
 
+TABLES = {"lanes": lanes, "gpu": gpu, "study": study, "canonical": canonical, "serving": serving}
+
+
 def main() -> None:
     """Print the tables of all results that there are."""
-    for name, tables in (("lanes", lanes), ("study", study), ("serving", serving)):
+    for name, tables in TABLES.items():
         results = read(RESULTS / f"{name}.json")
         print(
             "\n\n".join(tables(results)) if results else f"No results of `python -m benchmarks.{name}` yet.", end="\n\n"
