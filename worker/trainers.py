@@ -8,6 +8,7 @@ from collections.abc import Collection
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
+from threading import Lock
 from typing import Any
 
 import orjson
@@ -101,16 +102,18 @@ class TrainerProcess:
 
 
 class Trainers:
-    """A fixed number of warm trainers; one that dies is replaced at once."""
+    """A fixed number of warm trainers; one that dies is replaced at once, until they are closed."""
 
     def __init__(self, number: int) -> None:
         self._idle: SimpleQueue[TrainerProcess] = SimpleQueue()
         self._all: list[TrainerProcess] = []
+        self._closed = False
+        self._lock = Lock()  # over the two above: a thread may give a trainer back while another closes
         for _ in range(number):
             self._idle.put(self._start())
 
     def borrow(self) -> TrainerProcess | None:
-        """An idle trainer, None where all are at work."""
+        """An idle trainer, None where all are at work or they are closed."""
         try:
             trainer = self._idle.get_nowait()
         except Empty:
@@ -119,19 +122,26 @@ class Trainers:
 
     def give_back(self, trainer: TrainerProcess) -> None:
         """Return a borrowed trainer, dead or alive."""
-        self._idle.put(trainer if trainer.alive else self._replace(trainer))
+        returned = trainer if trainer.alive else self._replace(trainer)
+        if returned is not None:
+            self._idle.put(returned)
 
     def close(self) -> None:
-        """End all of them."""
-        for trainer in self._all:
-            trainer.kill()
+        """End all of them, for good."""
+        with self._lock:
+            self._closed = True
+            for trainer in self._all:
+                trainer.kill()
 
     def _start(self) -> TrainerProcess:
         trainer = TrainerProcess()
         self._all.append(trainer)
         return trainer
 
-    def _replace(self, dead: TrainerProcess) -> TrainerProcess:
-        dead.kill()
-        self._all.remove(dead)
-        return self._start()
+    def _replace(self, dead: TrainerProcess) -> TrainerProcess | None:
+        with self._lock:
+            if self._closed:
+                return None
+            dead.kill()
+            self._all.remove(dead)
+            return self._start()

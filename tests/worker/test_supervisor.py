@@ -255,6 +255,7 @@ def test_a_worker_that_was_not_rung_finds_work_by_itself(work: Work, supervisor:
     until(lambda: work.job(job).state == JobState.COMPLETED)
     supervisor.drain()
     polling.join()
+    supervisor.close()
 
     assert work.job(job).best_trial == 0
 
@@ -300,6 +301,19 @@ def test_a_diverged_trial_is_recorded_and_the_job_goes_on(work: Work, supervisor
 
     assert states == {1e30: (TrialState.DIVERGED, True), 0.01: (TrialState.COMPLETED, False)}
     assert work.job(job).state == JobState.COMPLETED
+
+
+def test_a_trainer_given_back_after_the_end_is_not_replaced(environment: Path) -> None:
+    """A thread that comes late, its trainer ended under it, starts no process that nobody would end."""
+    trainers = Trainers(1)
+    trainer = trainers.borrow()
+    assert trainer is not None
+    trainers.close()
+    trainers.give_back(trainer)
+
+    assert not trainer.alive
+    assert trainers.borrow() is None
+    assert trainers._all == [trainer]
 
 
 def test_a_trainer_ends_when_its_worker_does(environment: Path) -> None:
