@@ -1,7 +1,8 @@
 """Zero-wait batching: a question runs at once where nothing runs, and what has come meanwhile runs as one batch.
 
-Nobody waits for a batch to fill: networks this small take less time than any wait would. The event loop gathers what
-one turn of it brought, and runs it there and then where that is short, in a thread where it is long.
+Nobody waits for a batch to fill: networks this small take less time than any wait would. The event loop gathers as long
+as each turn of it brings more, which for a lone question is one empty turn, and runs what there is there and then where
+that is short, in a thread where it is long.
 """
 
 import asyncio
@@ -71,8 +72,16 @@ class Batcher:
         self._waiting.append(question)
         if not self._running:
             self._running = True
-            loop.call_soon(self._next)
+            loop.call_soon(self._gather, 0)
         return question.answer
+
+    def _gather(self, before: int) -> None:
+        """Run once a turn of the event loop has brought no more than the `before` that waited already, or a batch."""
+        waiting = len(self._waiting)
+        if before < waiting < MAX_BATCH:
+            asyncio.get_running_loop().call_soon(self._gather, waiting)
+        else:
+            self._next()
 
     def _next(self) -> None:
         """Run what waits, as much of it as one batch holds."""
@@ -124,7 +133,7 @@ class Batcher:
 
     def _go_on(self) -> None:
         if self._waiting:
-            asyncio.get_running_loop().call_soon(self._next)
+            asyncio.get_running_loop().call_soon(self._gather, 0)
         else:
             self._running = False
 

@@ -24,7 +24,7 @@ MAX_IMAGES = 1024  # in one body
 Open = Callable[[Shape], Images]  # the images, once it is known which shape the network takes
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Asked:
     """A body that was read: the options, with what the body itself says, and the images yet to be opened."""
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
+from functools import lru_cache
 from time import perf_counter
 from typing import Any, TypeVar, cast
 
@@ -47,8 +48,7 @@ class Predict:
             if scope["method"] != "POST":
                 raise HTTPException(405)
             kind, options = _kind(scope["headers"]), Options.of_query(scope["query_string"])
-            body = await self._body(receive, held)
-            answer = await self._answer(kind, body, options)
+            answer = await self._answer(kind, await self._body(receive, held), options)
         except ClientDisconnect:
             return
         except Exception as error:  # the boundary of a request
@@ -82,6 +82,17 @@ class Predict:
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def _answer(self, kind: str, body: bytes, options: Options) -> bytes:
+        served, images, options = await self._read(kind, body, options)
+        del body  # what was read goes before the answer is waited for: 64 lists of numbers would push all else out of
+        # the processor's cache
+        if images.several:
+            return await self._several(served, images, options)
+        answered = await served.batcher.ask(images.pixels)
+        extra = {"saliency": await self._saliency(served, images, answered)} if options.explain else {}
+        return answers.single(served, images, answered, options, extra)
+
+    async def _read(self, kind: str, body: bytes, options: Options) -> tuple[Served, Images, Options]:
+        """Who answers, the images, and the options with what the body itself says."""
         began = perf_counter()
         is_long = kind.startswith("image/") or len(body) > LARGE_BYTES
         asked = await self._in_thread(readers[kind], body, options) if is_long else readers[kind](body, options)
@@ -96,11 +107,7 @@ class Predict:
         if served is None:
             served = self.roster.look(options) or await self.roster.served_for(options)
         was_read(perf_counter() - began)
-        if images.several:
-            return await self._several(served, images, options)
-        answered = await served.batcher.ask(images.pixels)
-        extra = {"saliency": await self._saliency(served, images, answered)} if options.explain else {}
-        return answers.single(served, images, answered, options, extra)
+        return served, images, options
 
     async def _several(self, served: Served, images: Images, options: Options) -> bytes:
         if options.explain:
@@ -128,6 +135,11 @@ def _kind(headers: list[tuple[bytes, bytes]]) -> str:
             kind = value
         elif name == b"content-encoding" and value.lower() != b"identity":
             raise HTTPException(415, "the body is compressed; send it as it is, without Content-Encoding")
+    return _media(kind)
+
+
+@lru_cache(16)  # few kinds are ever sent, and a header is small
+def _media(kind: bytes) -> str:
     media = kind.partition(b";")[0].strip().lower().decode("latin-1")
     if media not in readers:
         raise HTTPException(415, f"the content type is none of {', '.join(readers)}; name the one that was sent")

@@ -1,0 +1,123 @@
+"""What runs together, and that one question's trouble is not another's."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from api.errors import Busy
+from api.prediction.answered import Answered, Batch
+from api.prediction.batcher import INLINE_SECONDS, Batcher, Queue
+from ml.predict import MAX_BATCH
+
+POISON = 13  # a pixel that the network below does not bear
+
+
+class Network:
+    """Answers each image with its own first pixel as the class, and notes how many ran together."""
+
+    def __init__(self) -> None:
+        self.ran: list[int] = []
+
+    def __call__(self, pixels: np.ndarray) -> Batch:
+        labels = np.rint(pixels[:, 0, 0, 0] * 255).astype(int)
+        if POISON in labels:
+            raise ValueError("poison")
+        self.ran.append(len(pixels))
+        return Batch(np.eye(256, dtype=np.float32)[labels], [None] * len(pixels))
+
+
+@pytest.fixture
+def executor() -> Iterator[ThreadPoolExecutor]:
+    """A thread for what runs long."""
+    with ThreadPoolExecutor(1) as executor:
+        yield executor
+
+
+Questioning = Callable[[Batcher], Awaitable[list[Answered | BaseException]]]
+
+
+def answers(
+    network: Network, executor: ThreadPoolExecutor, questioning: Questioning, seconds: float = 0.0, limit: int = 1000
+) -> list[Answered | BaseException]:
+    """What the questions are answered, where an image takes so many seconds and so many images may wait."""
+
+    async def ask() -> list[Answered | BaseException]:
+        return await questioning(Batcher(network, seconds, Queue(limit), executor, lambda *_: None))
+
+    return asyncio.run(ask())
+
+
+def labels(found: list[Answered | BaseException]) -> list[list[int] | str]:
+    """The labels of each answer, the words of each error."""
+    return [answer.labels if isinstance(answer, Answered) else str(answer) for answer in found]
+
+
+def image(*first: int) -> np.ndarray:
+    """Images of 2 by 2 pixels, by their first."""
+    pixels = np.zeros((len(first), 1, 2, 2), np.uint8)
+    pixels[:, 0, 0, 0] = first
+    return pixels
+
+
+async def in_turns(batcher: Batcher, questions: list[np.ndarray], turns: int = 1) -> list[Answered | BaseException]:
+    """Ask one question after another, so many turns of the event loop apart."""
+    asked = []
+    for pixels in questions:
+        asked.append(batcher.ask(pixels))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+    return await asyncio.gather(*asked, return_exceptions=True)
+
+
+@pytest.mark.parametrize("seconds", [0.0, INLINE_SECONDS * 2])
+def test_questions_of_successive_turns_run_as_one_batch(executor: ThreadPoolExecutor, seconds: float) -> None:
+    """The event loop reads a few connections a turn; what each turn brings joins what the last one brought."""
+    network = Network()
+    found = answers(network, executor, lambda b: in_turns(b, [image(n) for n in range(1, 6)]), seconds)
+
+    assert labels(found) == [[1], [2], [3], [4], [5]]
+    assert network.ran == [5]
+
+
+def test_a_lone_question_waits_for_nobody(executor: ThreadPoolExecutor) -> None:
+    """A few empty turns of the loop later it has been answered."""
+    network = Network()
+    found = answers(network, executor, lambda b: in_turns(b, [image(1), image(2)], turns=5))
+
+    assert labels(found) == [[1], [2]]
+    assert network.ran == [1, 1]
+
+
+def test_a_batch_holds_no_more_than_the_network_takes_at_once(executor: ThreadPoolExecutor) -> None:
+    """What is left runs next, and every question gets its own images' answers."""
+    network = Network()
+    questions = [image(*range(20, 50)), image(1), image(*range(50, 90)), image(2)]
+    found = answers(network, executor, lambda b: in_turns(b, questions))
+
+    assert labels(found) == [[*range(20, 50)], [1], [*range(50, 90)], [2]]
+    assert network.ran == [31, 41]
+    assert max(network.ran) <= MAX_BATCH
+
+
+def test_a_question_that_cannot_be_answered_fails_alone(executor: ThreadPoolExecutor) -> None:
+    """The others of its batch are answered."""
+    network = Network()
+    found = answers(network, executor, lambda b: in_turns(b, [image(1), image(POISON), image(2)]))
+
+    assert labels(found) == [[1], "poison", [2]]
+
+
+def test_more_than_may_wait_is_refused_at_once(executor: ThreadPoolExecutor) -> None:
+    """Those that wait are answered, and then there is room again."""
+
+    async def crowd(batcher: Batcher) -> list[Answered | BaseException]:
+        first = batcher.ask(image(1, 2))
+        with pytest.raises(Busy):
+            batcher.ask(image(3))
+        await first
+        return await in_turns(batcher, [image(4, 5)])
+
+    assert labels(answers(Network(), executor, crowd, limit=2)) == [[4, 5]]
