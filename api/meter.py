@@ -66,10 +66,12 @@ PENDING = 4096  # batches that are yet to be counted, at most
 
 @dataclass(slots=True)
 class _Ran:
-    """A batch that has run."""
+    """What is counted of a batch that has run; the batch itself would keep its answers in memory until then."""
 
     meter: "Meter"
-    batch: Batch
+    labels: list[int]
+    reasons: list[str | None]
+    probabilities: np.ndarray
     waited: float
     took: float
     left: int
@@ -93,18 +95,18 @@ class Meter:
 
     def ran(self, batch: Batch, waited: float, took: float, left: int) -> None:
         """A batch has run: the seconds its first question waited and it took, and how many images wait now."""
-        _ran.append(_Ran(self, batch, waited, took, left))
+        _ran.append(_Ran(self, batch.labels, batch.reasons, batch.probabilities, waited, took, left))
         if len(_ran) >= PENDING:
             count()
 
-    def add(self, batches: list[Batch]) -> None:
+    def add(self, ran: list[_Ran]) -> None:
         """Count the images of these batches."""
-        reasons = list(chain.from_iterable(batch.reasons for batch in batches))
+        reasons = list(chain.from_iterable(each.reasons for each in ran))
         self._answered.inc(reasons.count(None))
         self._abstained.inc(len(reasons) - reasons.count(None))
-        for label, images in Collected(chain.from_iterable(batch.labels for batch in batches)).items():
+        for label, images in Collected(chain.from_iterable(each.labels for each in ran)).items():
             self._classes[label].inc(images)
-        self._confidence.observe_all(np.concatenate([batch.probabilities for batch in batches]).max(1))
+        self._confidence.observe_all(np.concatenate([each.probabilities for each in ran]).max(1))
 
 
 def was_read(seconds: float) -> None:
@@ -126,11 +128,11 @@ def count() -> None:
         _read.observe_all(np.array(reads))
         _queue.observe_all(np.array([each.waited for each in ran]))
         _compute.observe_all(np.array([each.took for each in ran]))
-        batch_size.observe_all(np.array([len(each.batch.labels) for each in ran]))
+        batch_size.observe_all(np.array([len(each.labels) for each in ran]))
         if ran:
             queue_depth.set(ran[-1].left)
         for meter in {id(each.meter): each.meter for each in ran}.values():
-            meter.add([each.batch for each in ran if each.meter is meter])
+            meter.add([each for each in ran if each.meter is meter])
 
 
 def _drained(pending: deque[T]) -> list[T]:
