@@ -1,11 +1,14 @@
 """The commands that take a job out of Chiffre: as a report, or for TensorBoard and optuna-dashboard."""
 
 import json
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from api.client import Chiffre
+from api.connection import ApiError
 from api.report.wording import Language
 from api.terminal import AsJson, connected, fail
 from ml.artifacts import write
@@ -13,27 +16,41 @@ from ml.artifacts import write
 app = typer.Typer()
 
 JobId = Annotated[str, typer.Argument(help="a job's id")]
+AnyId = Annotated[str, typer.Argument(metavar="ID", help="a job's id, or a group's as `experiments` printed it")]
 
 
 @app.command()
 def report(
-    job_id: JobId,
+    any_id: AnyId,
     lang: Annotated[Language, typer.Option(help="its language")] = "en",
     output: Annotated[
-        Path | None, typer.Option("-o", "--out", "--output", help="a file; by default report-JOB.html")
+        Path | None, typer.Option("-o", "--out", "--output", help="a file; by default report-ID.html")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write what a job did and found as one HTML file that needs nothing else."""
-    path = output or Path(f"report-{job_id}.html")
+    """Write what a job, or a group of experiments, did and found as one HTML file that needs nothing else."""
+    path = output or Path(f"report-{any_id}.html")
     with connected() as client:
-        page = client.report(job_id, lang)
+        page = _report(client, any_id, lang)
         try:
             saved = write(path, page.encode())
         except OSError as error:
             fail(f"{path} cannot be written: {error.strerror}")
         found = {"file": str(path), "bytes": saved.size, "sha256": saved.sha256}
         print(json.dumps(found) if as_json else f"{path}: {saved.size:,} bytes, SHA-256 {saved.sha256}")
+
+
+def _report(client: Chiffre, any_id: str, lang: Language) -> str:
+    """The report of whichever has that id; a job is told of where neither has it."""
+    try:
+        return client.report(any_id, lang)
+    except ApiError as no_job:
+        if no_job.status != HTTPStatus.NOT_FOUND:
+            raise
+        try:
+            return client.group_report(any_id, lang)
+        except ApiError as no_group:
+            raise (no_job if no_group.status == HTTPStatus.NOT_FOUND else no_group) from None
 
 
 @app.command()

@@ -92,8 +92,11 @@ class Chiffre(Connection):
 
     def report(self, job_id: str, language: str = "en") -> str:
         """A job's report, as HTML."""
-        path = f"/jobs/{segment(job_id)}/report?lang={segment(language)}"
-        return self._fetch(path, "text/html", REPORT_SECONDS).text
+        return self._report(f"/jobs/{segment(job_id)}", language)
+
+    def group_report(self, group_id: str, language: str = "en") -> str:
+        """One report of all experiments of a group, as HTML."""
+        return self._report(f"/jobs/experiments/{segment(group_id)}", language)
 
     def jobs(self, limit: int = 50) -> list[dict[str, Any]]:
         """The newest jobs."""
@@ -218,6 +221,9 @@ class Chiffre(Connection):
     def download(self, model: str, version: int, kind: str = "checkpoint") -> bytes:
         """A file of a version, `checkpoint` or `onnx`; ApiError where it did not arrive as the API has it."""
         return self._verified(f"{_version(model, version)}/{segment(kind)}", "application/octet-stream")
+
+    def _report(self, of: str, language: str) -> str:
+        return self._fetch(f"{of}/report?lang={segment(language)}", "text/html", REPORT_SECONDS).text
 
     def _verified(self, path: str, kind: str) -> bytes:
         """A file of a content type; ApiError where it is not what its ETag says."""

@@ -1,4 +1,4 @@
-"""`python -m api.report JOB LANGUAGE`: the report of a job to standard output; what the API runs as a child."""
+"""`python -m api.report job|group ID LANGUAGE`: a report to standard output; what the API runs as a child."""
 
 import sys
 from typing import cast
@@ -7,6 +7,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from api.children import AWAY
 from api.report.facts import facts_of
+from api.report.group import group_report
 from api.report.page import page_of
 from api.report.winner import answers_of
 from api.report.wording import Language, Wording
@@ -17,20 +18,23 @@ from worker.settings import settings
 from worker.store import Store, store_of
 
 
-def report(database: Database, store: Store, job_id: str, language: Language) -> str:
+def job_report(database: Database, store: Store, job_id: str, wording: Wording) -> str:
     """A job's report as HTML."""
     facts = facts_of(database, job_id)
-    return page_of(facts, answers_of(facts, store), Wording(language))
+    return page_of(facts, answers_of(facts, store), wording)
+
+
+REPORTS = {"job": job_report, "group": group_report}
 
 
 def main() -> None:
     """Write the report that the arguments name."""
-    job_id, language = sys.argv[1:]
+    kind, id_, language = sys.argv[1:]
     config = settings()
     database, store = Database(config.database), store_of(config)
     Uploaded(database, store, config.dataset_cache).serve()  # a job's specification may name one
     try:
-        page = report(database, store, job_id, cast("Language", language))
+        page = REPORTS[kind](database, store, id_, Wording(cast("Language", language)))
     except (OperationalError, InterfaceError, StorageAway) as error:
         sys.exit(print(error, file=sys.stderr) or AWAY)
     sys.stdout.buffer.write(page.encode())

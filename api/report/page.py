@@ -17,7 +17,12 @@ from worker.tables import Trial
 
 
 def page_of(facts: Facts, answers: Answers | None, wording: Wording) -> str:
-    """The whole report as HTML."""
+    """A job's whole report as HTML."""
+    return rendered("report.html.j2", page=Page(facts, answers, wording), t=wording)
+
+
+def rendered(template: str, **named: object) -> str:
+    """A template, filled with what it names."""
     templates = Environment(
         loader=PackageLoader("api.report", "templates"),
         autoescape=True,
@@ -25,14 +30,14 @@ def page_of(facts: Facts, answers: Answers | None, wording: Wording) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = Page(facts, answers, wording)
-    return templates.get_template("report.html.j2").render(page=page, t=wording, facts=facts, answers=answers)
+    return templates.get_template(template).render(named)
 
 
 class Page:
-    """One job in one language."""
+    """One job in one language; the anchors of its sections begin with `prefix`."""
 
-    def __init__(self, facts: Facts, answers: Answers | None, wording: Wording) -> None:
+    def __init__(self, facts: Facts, answers: Answers | None, wording: Wording, prefix: str = "") -> None:
+        self.prefix = prefix
         self.facts = facts
         self.answers = answers
         self.t = wording
@@ -68,7 +73,7 @@ class Page:
             "failures": ("What failed", self.facts.unfinished),
             "provenance": ("Where it comes from", True),
         }
-        return [(anchor, self.t(name)) for anchor, (name, there) in found.items() if there]
+        return [(self.prefix + anchor, self.t(name)) for anchor, (name, there) in found.items() if there]
 
     @property
     def title(self) -> str:

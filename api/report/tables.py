@@ -10,7 +10,7 @@ from api.report.pareto import front
 from api.report.winner import Answers
 from api.report.wording import WIDE, Wording
 from ml.calibration import Calibration
-from ml.datasets import cut_sizes, datasets
+from ml.datasets import cut_sizes, datasets, limited
 from ml.space import Dimension
 from worker.tables import ModelVersion, Trial
 
@@ -238,7 +238,8 @@ class Tables:
 def sizes_of(facts: Facts) -> tuple[int, int, int]:
     """How many images train, validate and test."""
     registered = datasets[facts.job.dataset]
-    return cut_sizes(facts.dataset.images, registered.official_test, facts.posted.split)
+    train, validation, test = cut_sizes(facts.dataset.images, registered.official_test, facts.posted.split)
+    return (*limited(train, validation, facts.posted.images), test)
 
 
 def _searched(dimension: Any) -> str:

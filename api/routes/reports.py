@@ -1,17 +1,20 @@
-"""A job's report: one HTML file that needs nothing else."""
+"""Reports, of a job or of a group of them: one HTML file that needs nothing else."""
 
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
+from api.children import Children
 from api.deps import ChildrenDep, DatabaseDep
 from api.report.wording import Language
+from api.routes.experiments import GroupId
 from api.routes.jobs import JobId
 from worker.db import Database
 from worker.errors import Conflict, NotFound
+from worker.groups import find_group
 from worker.tables import Job
 
-router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
+router = APIRouter(prefix="/jobs")
 
 # A page of its own: it may show what it carries, and nothing else.
 HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:"}
@@ -20,16 +23,28 @@ HTML: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("/report", response_class=Response, responses=HTML)
-def report(
-    job_id: JobId,
-    database: DatabaseDep,
-    children: ChildrenDep,
-    lang: Annotated[Language, Query(description="en or fr")] = "en",
+LanguageQuery = Annotated[Language, Query(description="en or fr")]
+
+
+@router.get("/experiments/{group_id}/report", response_class=Response, responses=HTML, tags=["experiments"])
+def group_report(
+    group_id: GroupId, database: DatabaseDep, children: ChildrenDep, lang: LanguageQuery = "en"
 ) -> Response:
+    """All experiments of a group side by side, and then each job's own report, as one HTML file."""
+    with database.reading() as session:
+        find_group(session, group_id)
+    return _report(children, "group", group_id, lang)
+
+
+@router.get("/{job_id}/report", response_class=Response, responses=HTML, tags=["jobs"])
+def report(job_id: JobId, database: DatabaseDep, children: ChildrenDep, lang: LanguageQuery = "en") -> Response:
     """What a job did and found as one HTML file, from rows and files alone: the same bytes until something changes."""
     _check_has_trials(database, job_id)
-    page = children.run("api.report", job_id, lang)
+    return _report(children, "job", job_id, lang)
+
+
+def _report(children: Children, kind: str, id_: str, lang: Language) -> Response:
+    page = children.run("api.report", kind, id_, lang)
     return Response(page, media_type="text/html; charset=utf-8", headers=HEADERS)
 
 

@@ -1,12 +1,14 @@
-// Reports: one of every job that has ended, written by the service when it is asked for.
+// Reports: one of every job that has ended, and of experiments together, written by the service when asked for.
 
-import { pages } from "./api.js";
+import { get, pages } from "./api.js";
 import { empty, h, fill } from "./dom.js";
 import { ago, figure, instant, percent } from "./format.js";
 import { to } from "./router.js";
 import { badge, classifies, titleOf } from "./states.js";
 
 const MOST = 200; // rows
+const HEADS = ["Job", "Best", "Version", "Ended", "Report"];
+const GROUP_HEADS = ["Experiments", "Scale", "Posted", "Report"];
 const LANGUAGES = [
   ["en", "English"],
   ["fr", "French"],
@@ -18,6 +20,7 @@ export async function show(root, params, signal) {
     jobs.push(...items.filter((job) => !classifies(job)));
     if (jobs.length >= MOST) break;
   }
+  const { groups } = await get("/jobs/experiments", { signal });
   fill(
     root,
     h("div", { class: "head" }, h("h1", {}, "Reports")),
@@ -26,8 +29,9 @@ export async function show(root, params, signal) {
       { class: "muted" },
       "A report is one HTML file that tells of a job: what was searched, what was found, and how sure that is. It can be kept and printed.",
     ),
+    groups.length > 0 && table("Experiments that were posted together, the newest first", GROUP_HEADS, groups.map(groupRow)),
     jobs.length
-      ? table(jobs)
+      ? table("Completed jobs, the newest first", HEADS, jobs.map(row))
       : empty(
           "No job has completed yet.",
           h("p", {}, "When one has, its report is here."),
@@ -36,15 +40,14 @@ export async function show(root, params, signal) {
   );
 }
 
-function table(jobs) {
-  const heads = ["Job", "Best", "Version", "Ended", "Report"];
+function table(caption, heads, rows) {
   return h(
     "div",
-    { class: "card scroll", tabindex: 0, role: "group", "aria-label": "Reports" },
+    { class: "card scroll", tabindex: 0, role: "group", "aria-label": caption },
     h(
       "table",
       {},
-      h("caption", {}, "Completed jobs, the newest first"),
+      h("caption", {}, caption),
       h(
         "thead",
         {},
@@ -54,8 +57,20 @@ function table(jobs) {
           heads.map((name) => h("th", { scope: "col" }, name)),
         ),
       ),
-      h("tbody", {}, jobs.map(row)),
+      h("tbody", {}, rows),
     ),
+  );
+}
+
+function groupRow(group) {
+  const of = `experiments ${group.collection}, ${group.id}`;
+  return h(
+    "tr",
+    {},
+    h("th", { scope: "row" }, group.collection, h("br"), h("code", { class: "muted" }, group.id)),
+    h("td", {}, percent(group.scale)),
+    h("td", {}, h("time", { datetime: group.created_at, title: instant(group.created_at) }, ago(group.created_at))),
+    h("td", {}, links(`/jobs/experiments/${group.id}/report`, of)),
   );
 }
 
@@ -84,26 +99,16 @@ function row(job) {
         : "–",
     ),
     h("td", {}, h("time", { datetime: job.finished_at, title: instant(job.finished_at) }, ago(job.finished_at))),
-    h(
-      "td",
-      {},
-      h(
-        "div",
-        { class: "row" },
-        LANGUAGES.map(([code, name]) => reportLink(job, code, name)),
-      ),
-    ),
+    h("td", {}, links(`/jobs/${job.id}/report`, `${titleOf(job)}, ${job.id}`)),
   );
 }
 
-const reportLink = (job, code, name) =>
+/** A report in each language. */
+const links = (path, of) =>
   h(
-    "a",
-    {
-      href: `/jobs/${job.id}/report?lang=${code}`,
-      target: "_blank",
-      rel: "noopener",
-      "aria-label": `${name}: report of ${titleOf(job)}, ${job.id}`,
-    },
-    name,
+    "div",
+    { class: "row" },
+    LANGUAGES.map(([code, name]) =>
+      h("a", { href: `${path}?lang=${code}`, target: "_blank", rel: "noopener", "aria-label": `${name}: report of ${of}` }, name),
+    ),
   );

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import html5lib
 import numpy as np
@@ -22,6 +23,7 @@ from api.report.winner import answered
 from api.report.wording import FRENCH, Wording
 from ml.calibration import Calibration, calibration_error
 from ml.datasets import cut, datasets
+from ml.presets import collections
 from ml.records import TrialState
 from tests.api.tools import post, problem
 from worker.tables import Job, JobState, StopReason
@@ -30,6 +32,8 @@ pytestmark = pytest.mark.xdist_group("report")  # one search for all
 
 SOURCES = Path(__file__).parents[2] / "api" / "report"
 STATES = {*JobState, *TrialState, *StopReason}  # each is a sentence, though no source of the report says it
+TITLES = {title for one in collections().values() for title in (one.title, *(e.title for e in one.experiments))}
+english = Wording("en")
 SPACE = {
     "batch_size": 32,
     "learning_rate": {"type": "float", "low": 1e-4, "high": 1e-1, "log": True},
@@ -59,9 +63,29 @@ def reports(shared_api: TestClient, job: Job) -> dict[str, str]:
     return {lang: page(shared_api, job.id, lang) for lang in ("en", "fr")}
 
 
-def page(client: TestClient, job_id: str, lang: str = "en") -> str:
-    """A report."""
-    answer = client.get(f"/jobs/{job_id}/report", params={"lang": lang})
+@pytest.fixture(scope="module")
+def group(shared_work: Work, shared_api: TestClient) -> dict[str, Any]:
+    """Two experiments of the report that were really trained, and one that waits."""
+    names = ["perceptron", "shallow-grid"]
+    body = {"collection": "mnist-report", "scale": 1e-6, "only": [*names, "cnn-search"]}
+    posted: dict[str, Any] = shared_api.post("/jobs/experiments", json=body).json()
+    *_, waits = (member["job"]["id"] for member in posted["experiments"])
+    shared_api.post(f"/jobs/{waits}/pause")
+    Training(shared_work).run()
+    found: dict[str, Any] = shared_api.get(f"/jobs/experiments/{posted['id']}").json()
+    shared_api.post(f"/jobs/{waits}/cancel")
+    return found
+
+
+@pytest.fixture(scope="module")
+def group_reports(shared_api: TestClient, group: dict[str, Any]) -> dict[str, str]:
+    """The report of all of them, by language."""
+    return {lang: page(shared_api, f"experiments/{group['id']}", lang) for lang in ("en", "fr")}
+
+
+def page(client: TestClient, path: str, lang: str = "en") -> str:
+    """A report, of a job by its id."""
+    answer = client.get(f"/jobs/{path}/report", params={"lang": lang})
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     return answer.text
@@ -90,16 +114,19 @@ def trials(client: TestClient, job_id: str) -> pd.DataFrame:
 
 def test_the_same_job_gives_the_same_bytes_in_another_process(reports: dict[str, str], job: Job) -> None:
     """No clock, no order of a set: a process that hashes differently writes the same report."""
-    command, seed = [sys.executable, "-m", "api.report", job.id, "fr"], {"PYTHONHASHSEED": "1"}
+    command, seed = [sys.executable, "-m", "api.report", "job", job.id, "fr"], {"PYTHONHASHSEED": "1"}
     made = subprocess.run(command, env={**os.environ, **seed}, capture_output=True, check=True).stdout
 
     assert made.decode() == reports["fr"]
 
 
 @pytest.mark.parametrize("lang", ["en", "fr"])
-def test_a_report_is_valid_html_that_needs_nothing_else(lang: str, reports: dict[str, str]) -> None:
+@pytest.mark.parametrize("kind", ["job", "group"])
+def test_a_report_is_valid_html_that_needs_nothing_else(
+    kind: str, lang: str, reports: dict[str, str], group_reports: dict[str, str]
+) -> None:
     """html5lib's strict parser finds no mistake; nothing is loaded, no script is in it, every link leads into it."""
-    html = reports[lang]
+    html = {"job": reports, "group": group_reports}[kind][lang]
     tree = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(html)
     anchors = {element.get("id") for element in tree.iter() if element.get("id")}
     links = [element.get("href") for element in tree.iter() if element.get("href")]
@@ -177,6 +204,45 @@ def test_the_run_off_is_told_as_it_was_decided(reports: dict[str, str], shared_a
         assert f"{100 * mean:.2f}\u00a0%" in reports["en"]
 
 
+def test_the_experiments_of_a_group_stand_side_by_side(
+    group: dict[str, Any], group_reports: dict[str, str], shared_api: TestClient
+) -> None:
+    """With what each job's own page says; the most accurate stands out, and one that has not begun is told of."""
+    overview = tables(group_reports["en"])[" … time"]
+    jobs = [member["job"] for member in group["experiments"]]
+    versions = [shared_api.get(f"/jobs/{job['id']}").json()["version"] for job in jobs[:2]]
+    trained = [shared_api.get(f"/models/{v['model']}/versions/{v['version']}").json() for v in versions]
+    tested = [english.percent(version["test_accuracy"]) for version in trained]
+    validated = [english.percent(version["val_accuracy"]) for version in trained]
+
+    assert list(overview["network"]) == ["perceptron", "shallow", "cnn"]
+    assert list(overview["test accuracy"]) == [*tested, "–"]
+    assert list(overview["validation accuracy"]) == [*validated, "–"]
+    assert numbers(overview["trials"]) == [sum(job["trials"].values()) for job in jobs]
+    assert all(job["id"] in group_reports["fr"] for job in jobs)
+
+
+def test_an_interval_counts_the_images_that_were_looked_at(group: dict[str, Any], shared_api: TestClient) -> None:
+    """Where a job is held to few images its validation accuracy is a share of few."""
+    for member in group["experiments"][:2]:
+        (told,) = re.findall(r"On validation images: [^(]*\([^)]*n = (\d+)\)", page(shared_api, member["job"]["id"]))
+        right = member["job"]["best"]["value"] * int(told)
+
+        assert int(told) < shared_api.get(f"/jobs/{member['job']['id']}").json()["spec"]["images"] == 150
+        assert right == pytest.approx(round(right), abs=1e-4)
+
+
+def test_a_group_gives_the_same_bytes_again(
+    group: dict[str, Any], group_reports: dict[str, str], shared_api: TestClient
+) -> None:
+    """And every job's own report stands in it whole."""
+    assert page(shared_api, f"experiments/{group['id']}") == group_reports["en"]
+    for member in group["experiments"]:
+        own, (name, whole) = page(shared_api, member["job"]["id"]), (member["name"], group_reports["en"])
+        sections = own[own.index('<section id="experiment">') : own.index("</main>")]
+        assert sections.replace('<section id="', f'<section id="{name}-').strip() in whole
+
+
 def test_what_is_said_of_answers_is_right() -> None:
     """Mistakes in the order of their confidence, and bins that add up to the calibration error."""
     rng = np.random.default_rng(0)
@@ -204,14 +270,14 @@ def test_every_sentence_has_its_french() -> None:
     def places(sentence: str) -> list[str]:
         return sorted(re.findall(r"{\w+}", sentence))
 
-    assert sentences | STATES <= FRENCH.keys()
+    assert sentences | STATES | TITLES <= FRENCH.keys()
     assert all(places(english) == places(french) for english, french in FRENCH.items())
-    assert [sentence for sentence in FRENCH if sentence not in text and sentence not in STATES] == []
+    assert [sentence for sentence in FRENCH if sentence not in text and sentence not in STATES | TITLES] == []
 
 
 def test_numbers_are_written_as_each_language_does() -> None:
     """Points and commas, thousands, percent, spaces that do not break."""
-    english, french = Wording("en"), Wording("fr")
+    french = Wording("fr")
 
     assert (english.percent(0.98765), french.percent(0.98765)) == ("98.77\u00a0%", "98,77\u00a0%")
     assert (english.number(1234567), french.number(0.00012345)) == ("1\u202f234\u202f567", "0,0001234")
@@ -255,4 +321,5 @@ def test_what_cannot_be_reported_on_is_told(shared_api: TestClient, job: Job) ->
     assert "no such job" in problem(shared_api.get("/jobs/abc/report"), 404)["detail"]
     assert "run_off" in problem(shared_api.get(f"/jobs/{waiting['id']}/runoff"), 404)["detail"]
     assert problem(shared_api.get(f"/jobs/{job.id}/report?lang=de"), 422)["errors"][0]["pointer"] == "?lang"
+    assert "no such group" in problem(shared_api.get("/jobs/experiments/abc/report"), 404)["detail"]
     assert "predict job" in problem(shared_api.get(f"/jobs/{predicts['id']}/report"), 409)["detail"]

@@ -1,4 +1,4 @@
-"""What a hand does on the page: strokes with a mouse or a finger, and pictures that are dropped."""
+"""What a hand does on the page: strokes with a mouse, a finger or a pen, and pictures that are dropped or pasted."""
 
 import base64
 import io
@@ -46,6 +46,24 @@ def touch(page: Page, stroke: Stroke = SEVEN) -> None:
     screen.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
 
+def write(page: Page, stroke: Stroke = SEVEN) -> None:
+    """Draw with a pen, which hovers over the sheet before and after."""
+    screen = page.context.new_cdp_session(page)
+
+    def at(kind: str, place: tuple[float, float], **more: object) -> None:
+        x, y = place
+        screen.send("Input.dispatchMouseEvent", {"type": kind, "x": x, "y": y, "pointerType": "pen", **more})
+
+    way = places(page, stroke)
+    at("mouseMoved", way[-1])
+    at("mouseMoved", way[0])
+    at("mousePressed", way[0], button="left", buttons=1, clickCount=1)
+    for place in way[1:]:
+        at("mouseMoved", place, button="left", buttons=1)
+    at("mouseReleased", way[-1], button="left", clickCount=1)
+    at("mouseMoved", way[0])
+
+
 def photograph(digit: np.ndarray) -> bytes:
     """A digit, uint8 [28, 28] and light on dark, as a JPEG of dark ink on grey paper, with shade and noise."""
     ink = np.asarray(Image.fromarray(digit).resize((280, 280), Image.Resampling.BICUBIC), np.float32) / 255
@@ -55,6 +73,21 @@ def photograph(digit: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(paper.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=85)
     return file.getvalue()
+
+
+def paste(page: Page, content: bytes) -> None:
+    """Copy a picture and paste it by the keyboard."""
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.evaluate(
+        """async (content) => {
+            const picture = await createImageBitmap(await (await fetch(content)).blob());
+            const canvas = new OffscreenCanvas(picture.width, picture.height);
+            canvas.getContext("2d").drawImage(picture, 0, 0);
+            await navigator.clipboard.write([new ClipboardItem({ "image/png": await canvas.convertToBlob() })]);
+        }""",
+        f"data:image/jpeg;base64,{base64.b64encode(content).decode()}",
+    )
+    page.keyboard.press("Control+V")
 
 
 def drop(page: Page, content: bytes, name: str, kind: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from ml.datasets import datasets
-from tests.page.hands import draw, drop, fed, photograph, touch
+from tests.page.hands import draw, drop, fed, paste, photograph, touch, write
 from tests.page.services import Service
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("page")]
@@ -64,6 +64,17 @@ def test_a_finger_draws_as_a_mouse_does(phone: Page) -> None:
     assert phone.evaluate("scrollY") == before
 
 
+def test_a_pen_draws_as_a_mouse_does(sheet: Page) -> None:
+    """One that hovers leaves no ink."""
+    kinds: list[str] = []
+    sheet.expose_function("heard", kinds.append)
+    sheet.evaluate("addEventListener('pointerdown', (event) => heard(event.pointerType))")
+    write(sheet)
+    expect_all(sheet, "7")
+
+    assert kinds == ["pen"]
+
+
 def test_the_answer_comes_while_one_draws(sheet: Page) -> None:
     """Before the pointer is lifted."""
     box = sheet.locator(".pad").bounding_box()
@@ -86,6 +97,16 @@ def test_a_photograph_of_dark_ink_that_is_dropped_is_inverted_and_read(sheet: Pa
 
     assert fed(sheet)[[0, -1]].max() == 0
     assert np.corrcoef(fed(sheet).ravel(), mnist.images[PHOTOGRAPHED, 0].ravel())[0, 1] > 0.8
+
+
+def test_a_picture_that_is_pasted_is_read(sheet: Page) -> None:
+    """From the clipboard itself, by the keys that paste."""
+    mnist = datasets["mnist"].load()
+    truth = str(mnist.labels[PHOTOGRAPHED])
+    paste(sheet, photograph(mnist.images[PHOTOGRAPHED, 0]))
+    expect(sheet.locator("[aria-label=cnn] .verdict-label")).to_have_text(truth)
+
+    expect(sheet.locator(".fed")).to_contain_text("ark ink on a light background became light ink on a dark one")
 
 
 def test_a_file_that_is_no_picture_is_told_of(sheet: Page) -> None:
