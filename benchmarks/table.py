@@ -66,6 +66,23 @@ def canonical(results: dict[str, Any]) -> Iterator[str]:
     yield machine(results)
 
 
+def calibration(results: dict[str, Any]) -> Iterator[str]:
+    """How far confidences can be believed, and what is abstained from."""
+    tested, kinds = [], {}
+    for found in results["rows"]:
+        network, kind = found["work"].split(", ", 1)
+        if "ece" in found:
+            names = ("ece_uncalibrated", "ece", "abstained", "accuracy", "accuracy_answered")
+            tested.append([network, f"{found['temperature']:.2f}", *(f"{found[name]:.2%}" for name in names)])
+        else:
+            row = kinds.setdefault(kind, [kind, found["group"]])
+            row += [f"{found['rejected']:.1%}", f"{found['rejected_softmax']:.1%}"]
+    head = ["test images", "temperature", "error with 1", "error", "abstained", "accuracy", "of those answered"]
+    yield table(head, tested)
+    yield table(["rejected", "group", "CNN", "its softmax", "shallow", "its softmax"], list(kinds.values()))
+    yield f"Medians of {results['rows'][0]['seeds']} seeds. {machine(results)}"
+
+
 def study(results: dict[str, Any]) -> Iterator[str]:
     """The time to an accuracy."""
     rows = []
@@ -116,7 +133,14 @@ def _latency(found: dict[str, Any], server: str) -> str:
     return " / ".join(f"{1e6 * found[name][server]:,.0f}" for name in ("p50", "p99"))
 
 
-TABLES = {"lanes": lanes, "gpu": gpu, "study": study, "canonical": canonical, "serving": serving}
+TABLES = {
+    "lanes": lanes,
+    "gpu": gpu,
+    "study": study,
+    "canonical": canonical,
+    "calibration": calibration,
+    "serving": serving,
+}
 
 
 def main() -> None:
