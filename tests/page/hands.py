@@ -76,16 +76,17 @@ def photograph(digit: np.ndarray) -> bytes:
 
 
 def paste(page: Page, content: bytes) -> None:
-    """Copy a picture and paste it by the keyboard."""
+    """Copy a picture, which the clipboard holds as a PNG, and paste it by the keyboard."""
+    copied = io.BytesIO()
+    Image.open(io.BytesIO(content)).save(copied, "PNG")
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.evaluate(
         """async (content) => {
-            const picture = await createImageBitmap(await (await fetch(content)).blob());
-            const canvas = new OffscreenCanvas(picture.width, picture.height);
-            canvas.getContext("2d").drawImage(picture, 0, 0);
-            await navigator.clipboard.write([new ClipboardItem({ "image/png": await canvas.convertToBlob() })]);
+            const bytes = Uint8Array.from(atob(content), (char) => char.charCodeAt(0));
+            const picture = new Blob([bytes], { type: "image/png" });
+            await navigator.clipboard.write([new ClipboardItem({ "image/png": picture })]);
         }""",
-        f"data:image/jpeg;base64,{base64.b64encode(content).decode()}",
+        base64.b64encode(copied.getvalue()).decode(),
     )
     page.keyboard.press("Control+V")
 

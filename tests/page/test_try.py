@@ -67,7 +67,7 @@ def test_a_finger_draws_as_a_mouse_does(phone: Page) -> None:
 def test_a_pen_draws_as_a_mouse_does(sheet: Page) -> None:
     """One that hovers leaves no ink."""
     kinds: list[str] = []
-    sheet.expose_function("heard", kinds.append)
+    sheet.expose_function("heard", lambda kind: kinds.append(kind))
     sheet.evaluate("addEventListener('pointerdown', (event) => heard(event.pointerType))")
     write(sheet)
     expect_all(sheet, "7")
