@@ -12,7 +12,8 @@ from time import perf_counter
 import torch
 
 from ml.hyper import Hyper
-from ml.ops import KernelOps, Parameter
+from ml.kernel_ops import KernelOps
+from ml.lane_parameter import Parameter
 from ml.optimizers import Adam
 from ml.process import process_settings
 

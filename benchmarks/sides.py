@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 
 from api.client import FINAL, Chiffre
 from benchmarks.baselines import ReportBaseline, accuracy
@@ -30,6 +33,9 @@ from worker.local import free_port, local_services
 from worker.settings import Settings
 
 POLL = 0.5  # seconds between looks at a job; what it adds counts against the product
+WORK = Path(__file__).parents[1] / ".bench" / "study"  # baselines that have not ended
+BEST, SPENT = "best", "spent"  # of all trials so far: validation accuracy, seconds
+SEEDS_APART = 1000
 TRIED = 2.0  # seconds for which each number of threads is tried
 
 
@@ -122,20 +128,47 @@ def _load_kernels(spec: TuneSpec, data: TrainingData) -> None:
 
 
 def baseline(search: TargetSearch, seed: int) -> Outcome:
-    """Optuna's TPE and median pruner around the report's loop, one trial at a time, on what threads are fastest."""
+    """Optuna's TPE and median pruner around the report's loop, one trial at a time, on what threads are fastest.
+
+    One that is stopped, as 200 trials take hours, goes on after its last whole trial; the time of a trial that was cut
+    off is not counted.
+    """
     data = images_of(search, seed)
     run = _Baseline(search, (scaled(data.train.images), data.train.labels), scaled(data.validation.images))
     threads = run.choose_threads() if search.images is None else 1
     torch.set_num_threads(threads)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed), pruner=optuna.pruners.MedianPruner()
-    )
-    run.started = perf_counter()
-    study.optimize(lambda trial: run.objective(trial, data.validation.labels), n_trials=TRIALS)
+    study = _begun(search, seed)
+    ended = [trial for trial in study.get_trials() if SPENT in trial.user_attrs]
+    run.best = max((trial.user_attrs[BEST] for trial in ended), default=0.0)
+    run.started = perf_counter() - max((trial.user_attrs[SPENT] for trial in ended), default=0.0)
+    study.optimize(lambda trial: run.objective(trial, data.validation.labels), n_trials=TRIALS - len(ended))
     seconds = perf_counter() - run.started
-    reached = run.best >= search.target
-    return Outcome(seconds, reached, len(study.trials), run.best, "Optuna and a plain loop", threads)
+    reached, trials = run.best >= search.target, len(study.trials)
+    _journal(search, seed).unlink(missing_ok=True)
+    return Outcome(seconds, reached, trials, run.best, "Optuna and a plain loop", threads)
+
+
+def _journal(search: TargetSearch, seed: int) -> Path:
+    """Where a full search's trials are written down until it ends."""
+    return WORK / f"{search.model}-{seed}.log"
+
+
+def _begun(search: TargetSearch, seed: int) -> optuna.Study:
+    """The baseline's study, of a full search as far as it came."""
+    pruner = optuna.pruners.MedianPruner()
+    if search.images is not None:
+        return optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed), pruner=pruner)
+    _journal(search, seed).parent.mkdir(parents=True, exist_ok=True)
+    journal = JournalStorage(JournalFileBackend(str(_journal(search, seed))))
+    study = optuna.create_study(
+        study_name=search.work, storage=journal, direction="maximize", pruner=pruner, load_if_exists=True
+    )
+    for cut_off in study.get_trials(states=[TrialState.RUNNING]):
+        study.tell(cut_off.number, state=TrialState.FAIL)
+    # A sampler that begins again draws other numbers than those that it has drawn.
+    study.sampler = optuna.samplers.TPESampler(seed=seed + SEEDS_APART * len(study.trials))
+    return study
 
 
 @dataclass
@@ -149,7 +182,20 @@ class _Baseline:
     started: float = 0.0
 
     def objective(self, trial: optuna.Trial, labels: torch.Tensor) -> float:
-        """Train one trial, epoch by epoch; its last validation accuracy."""
+        """Train one trial and write down how far the search has come; its last validation accuracy."""
+        try:
+            value = self._trained(trial, labels)
+        except optuna.TrialPruned:
+            self._note(trial)
+            raise
+        self._note(trial)
+        return value
+
+    def _note(self, trial: optuna.Trial) -> None:
+        trial.set_user_attr(BEST, self.best)
+        trial.set_user_attr(SPENT, perf_counter() - self.started)
+
+    def _trained(self, trial: optuna.Trial, labels: torch.Tensor) -> float:
         spec = self.search.spec(0)
         params = spec.params(self._drawn(trial))
         loop = ReportBaseline(

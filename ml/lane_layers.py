@@ -16,12 +16,14 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from ml.batch import Batch
 from ml.errors import LanesError
 from ml.hyper import Hyper
+from ml.lane_parameter import Parameter
 from ml.layers import Conv2d, Dropout, Flatten, Layer, Linear, MaxPool2d, ReLU, Shape, Wrapped
 from ml.modules import torch_layer
 from ml.noise import GOLDEN, keys_of, places_of
-from ml.ops import Batch, Ops, Parameter, Pooled
+from ml.ops import Ops, Pooled
 
 Slot = Literal["value", "first", "second", "average"]  # which tensor of a parameter
 

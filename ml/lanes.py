@@ -15,17 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ml.batch import Batch
 from ml.errors import LanesError
 from ml.evaluate import Images
 from ml.hyper import Hyper, order_of
+from ml.kernel_ops import KernelOps
 from ml.lane_layers import Slot, lane_layers
 from ml.layers import Layer, Shape, trains_alone
 from ml.modules import module_of
-from ml.ops import Batch, KernelOps, Ops, TorchOps, targets
+from ml.ops import Ops
 from ml.optimizers import Optimizer
 from ml.recipes import PLAIN, LaneRecipe
 from ml.recorder import EAGER, Recorder
 from ml.specs import Loss
+from ml.torch_ops import TorchOps, targets
 from ml.transfer import fresh, place_of
 
 T = TypeVar("T")

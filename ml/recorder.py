@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import torch
 
-from ml.ops import Batch
+from ml.batch import Batch
 
 EAGER = 8  # steps that are taken before one is recorded, which costs as much as dozens; they load the kernels
 

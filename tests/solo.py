@@ -12,10 +12,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ml.datasets import Stream
 from ml.evaluate import Images
+from ml.kernel_ops import KernelOps
 from ml.lanes import LaneState
 from ml.layers import Dropout
-from ml.ops import KernelOps, Ops, TorchOps
+from ml.ops import Ops
 from ml.optimizers import Adam
+from ml.torch_ops import TorchOps
 
 
 class Way(NamedTuple):

@@ -2,14 +2,17 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import psutil
 import pytest
@@ -17,7 +20,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from benchmarks.baselines import CarefulBaseline, ReportBaseline, batches_of
+from benchmarks import sides
+from benchmarks.baselines import CarefulBaseline, ReportBaseline, accuracy, batches_of
 from benchmarks.load import WRK, LoadError, load
 from benchmarks.searches import SEARCHES
 from benchmarks.servers import FOLDER
@@ -214,6 +218,37 @@ def test_a_baseline_that_missed_bounds_the_ratio() -> None:
 
     assert found is not None
     assert (found["ratio_b"], found["at_least"]) == (5.0, True)
+
+
+def test_a_baseline_that_is_stopped_goes_on_after_its_last_whole_trial(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ended within its third trial, it trains that one anew, and counts the time before."""
+    few = TrainingData.load(datasets["mnist"], "random", 0).first(240)
+    monkeypatch.setattr(sides, "WORK", tmp_path)
+    monkeypatch.setattr(sides, "TRIALS", 4)
+    monkeypatch.setattr(sides, "TRIED", 0.01)
+    monkeypatch.setattr(sides, "images_of", lambda search, seed: few)
+    looks = count()
+
+    def dying(*given: Any) -> float:
+        if next(looks) == 25:  # ten epochs a trial; the median pruner lets the first five trials be
+            raise KeyboardInterrupt
+        return accuracy(*given)
+
+    monkeypatch.setattr(sides, "accuracy", dying)
+    search = replace(SEARCHES["shallow"], target=1.1)
+    with pytest.raises(KeyboardInterrupt):
+        sides.baseline(search, 0)
+    (journal,) = tmp_path.iterdir()
+    spent = [float(text) for text in re.findall(r'"spent": ?([0-9.]+)', journal.read_text())]
+    outcome = sides.baseline(search, 0)
+
+    assert len(spent) == 2
+    assert outcome.seconds > spent[1] > spent[0]
+    assert outcome.trials == 5  # the one that was cut off among them
+    assert next(looks) == 26 + 20
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("optimizer", [Adam(), Sgd(momentum=0.9)])
