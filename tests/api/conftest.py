@@ -27,7 +27,8 @@ def shared_work(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory)
     path = tmp_path_factory.mktemp("shared") / "chiffre.db"
     shutil.copy(sqlite_template, path)
     database = Database(f"sqlite:///{path}")
-    yield Work(database, Ledger(database), Leases(database, "one", 60), Leases(database, "two", 60))
+    # Long leases: what trains in this process renews none, and a busy machine is slow.
+    yield Work(database, Ledger(database), Leases(database, "one", 600), Leases(database, "two", 600))
     database.close()
 
 

@@ -24,7 +24,7 @@ def test_a_database_that_is_away_is_no_failure(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("CHIFFRE_DATABASE_URL", "postgresql+psycopg://nobody@127.0.0.1:1/none?connect_timeout=2")
 
     with pytest.raises(Busy, match="does not answer"):
-        Children().run("api.report", "abc", "en")
+        Children().run("api.report", "job", "abc", "en")
 
 
 def test_who_waits_too_long_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
