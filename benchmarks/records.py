@@ -94,8 +94,7 @@ def run(record: Record, results: dict[str, Any], out: Path | None, work: Path, e
     """Bring one record as far as it goes; its results. A record whose test images were looked at is left as it is."""
 
     def keep(found: dict[str, Any]) -> None:
-        if out is not None:
-            results.update(read(out))  # another record may have been kept meanwhile
+        results.update({} if out is None else read(out))  # another record may have been kept meanwhile
         results[record.name] = found
         if out is not None:
             write(out, results)

@@ -3,11 +3,9 @@
 import pytest
 from acceptance.faults.nemesis import SECONDS, trouble
 
-SEEDS = range(10)
-
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", range(10))
 def test_no_trouble_breaks_a_promise(seed: int) -> None:
     """Whatever is killed, stopped, locked or cancelled: every accepted job has a history without a violation."""
     assert trouble("postgres" if seed % 2 else "sqlite", seed, SECONDS) == []
