@@ -1,14 +1,17 @@
 """How accurate each network can be made: ten models of one frozen spec, then one look at the test images.
 
 Each model is what `POST /jobs/train` of the spec in `ml/presets/records/` trains with its seed. A seed is recorded as
-it ends, and one that was stopped goes on where it was. What a model says of the test images is kept unjudged: their
+it ends, and one that was stopped goes on where it was. With --processes several train at once, each on a core or beside
+each other on a GPU. What a model says of the test images is kept unjudged: their
 labels are looked at once, when all seeds have ended, or earlier with --open.
 """
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,7 +21,7 @@ from benchmarks.results import RESULTS, read, write
 from benchmarks.seeds import Seed
 from benchmarks.verdict import verdict
 from ml.datasets import datasets
-from ml.process import process_settings, warm_up
+from ml.process import device_of, process_settings, warm_up
 from ml.specs import TrainSpec
 
 PRESETS = Path(__file__).parents[1] / "ml" / "presets" / "records"
@@ -48,11 +51,20 @@ class Record:
     network: str
     split: str
     scale: Scale
+    device: str = "cpu"
+    processes: int = 1  # seeds that train at once
 
     @property
     def name(self) -> str:
         """What its results are kept under."""
         return f"{self.network} {self.split}"
+
+    @property
+    def command(self) -> str:
+        """What trains it as this does."""
+        device = "" if self.device == "cpu" else f" --device {self.device}"
+        at_once = "" if self.processes == 1 else f" --processes {self.processes}"
+        return f"python -m benchmarks.records {self.network} --split {self.split}{device}{at_once}"
 
     def spec(self, seed: int) -> TrainSpec:
         """The frozen spec with a seed."""
@@ -64,23 +76,38 @@ class Record:
     def seed(self, number: int) -> Seed:
         """One of its models."""
         spec = self.spec(number)
-        return Seed(spec, datasets[spec.dataset].load(), self.scale.images)
+        return Seed(spec, datasets[spec.dataset].load(), self.scale.images, self.device)
 
     def begun(self, found: dict[str, Any] | None) -> dict[str, Any]:
         """The results as far as they are; SystemExit where they are of another spec."""
         spec = self.spec(0).model_dump(mode="json", include=FROZEN)
         if found is not None and found["spec"] != spec:
             raise SystemExit(f"{self.network}.json is not what was trained; take {self.name!r} out of {RECORDS.name}")
-        command = f"python -m benchmarks.records {self.network} --split {self.split}"
-        return found or {"command": command, "spec": spec, "seeds": [], "test": None}
+        return found or {"command": self.command, "spec": spec, "seeds": [], "test": None}
 
     def run(self, found: dict[str, Any], work: Path, keep: Callable[[dict[str, Any]], None]) -> None:
         """Train the seeds that are missing, keeping the results with each."""
-        for number in range(len(found["seeds"]), self.scale.seeds):
-            place = work / f"{self.network}-{self.split}-{number}.safetensors"
-            found["seeds"].append(self.seed(number).train(place))
+        missing = sorted(set(range(self.scale.seeds)) - {seed["seed"] for seed in found["seeds"]})
+        for ended in self._trained(missing, work):
+            found["seeds"] = sorted([*found["seeds"], ended], key=lambda seed: int(seed["seed"]))
             keep(found)
-            place.unlink(missing_ok=True)
+            self._place(work, ended["seed"]).unlink(missing_ok=True)
+
+    def _trained(self, numbers: list[int], work: Path) -> Iterator[dict[str, Any]]:
+        """The seeds of these numbers, as each ends."""
+        if self.processes == 1:
+            yield from (self.train(number, work) for number in numbers)
+            return
+        with ProcessPoolExecutor(self.processes, get_context("forkserver"), prepare) as pool:
+            for ended in as_completed([pool.submit(self.train, number, work) for number in numbers]):
+                yield ended.result() | {"at_once": self.processes}
+
+    def train(self, number: int, work: Path) -> dict[str, Any]:
+        """One of its models' record."""
+        return self.seed(number).train(self._place(work, number))
+
+    def _place(self, work: Path, number: int) -> Path:
+        return work / f"{self.network}-{self.split}-{number}.safetensors"
 
     def open(self, found: dict[str, Any]) -> dict[str, Any]:
         """What the test images' labels say of all seeds at once; SystemExit where none has ended."""
@@ -108,6 +135,12 @@ def run(record: Record, results: dict[str, Any], out: Path | None, work: Path, e
     return dict(results.get(record.name, found))
 
 
+def prepare() -> None:
+    """Make a process one that trains."""
+    process_settings()
+    warm_up()
+
+
 def main() -> None:
     """Train what is missing, look at the test images once, and print, as the last line, JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.records", description=__doc__)
@@ -115,11 +148,13 @@ def main() -> None:
     parser.add_argument("--split", choices=("random", "official"), default="random")
     parser.add_argument("--open", action="store_true", help="look at the test images with the seeds that have ended")
     parser.add_argument("--quick", action="store_true", help="within a minute, on few images; writes nothing")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu", help="cpu by default")
+    parser.add_argument("--processes", type=int, default=1, help="seeds that train at once, 1 by default")
     options = parser.parse_args()
-    process_settings()
-    warm_up()
+    prepare()
     with TemporaryDirectory(prefix="chiffre-records-") as folder:
-        record = Record(options.network, options.split, QUICK if options.quick else Scale())
+        scale = QUICK if options.quick else Scale()
+        record = Record(options.network, options.split, scale, device_of(options.device), options.processes)
         out, work = (None, Path(folder)) if options.quick else (RECORDS, WORK)
         found = run(record, {} if out is None else read(out), out, work, options.open)
     row = {"work": record.name, **found["test"], "seconds": [seed["seconds"] for seed in found["seeds"]]}

@@ -55,5 +55,12 @@ def _percent(share: float) -> str:
 def _machines(found: dict[str, Any]) -> str:
     """What trained the seeds, each machine once."""
     seeds = found["seeds"]
-    machines = {f"{seed['hardware']['cpu']}, torch {seed['versions']['torch']}": None for seed in seeds}
-    return f"{'; '.join(machines)}; {seeds[0]['taken'][:10]} to {seeds[-1]['taken'][:10]}, one thread a seed"
+    machines = {f"{_machine(seed)}, torch {seed['versions']['torch']}": None for seed in seeds}
+    days = sorted(seed["taken"][:10] for seed in seeds)
+    return f"{'; '.join(machines)}; {days[0]} to {days[-1]}, one thread a seed"
+
+
+def _machine(seed: dict[str, Any]) -> str:
+    """The processor or the GPU, and how many seeds shared it."""
+    found: str = seed.get("gpu") or seed["hardware"]["cpu"]
+    return f"{found} shared by {seed['at_once']} seeds" if "at_once" in seed else found

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from ml.seeds import Purpose, derive
 from ml.specs import TrainSpec
 from ml.train import Lane, TrainingData
 
+CHECKPOINT_SECONDS = 60.0  # between checkpoints, at least: a wide network's epoch on a GPU takes less than its file
+
 
 @dataclass(frozen=True)
 class Seed:
@@ -29,6 +32,7 @@ class Seed:
     spec: TrainSpec
     arrays: Arrays
     most: int | None  # images to train on, and as many to validate and to test; None: all
+    device: str = "cpu"  # or cuda
 
     @cached_property
     def cut(self) -> Cut:
@@ -42,8 +46,9 @@ class Seed:
         return self.spec.network.params.model_validate(self.spec.params)
 
     def train(self, place: Path) -> dict[str, Any]:
-        """Its record. At `place` lies after each epoch what it takes to go on; SystemExit where it diverged."""
+        """Its record. At `place` lies meanwhile what it takes to go on; SystemExit where it diverged."""
         pack, seconds = self._begun(place)
+        saved = monotonic()
         (lane,) = pack.running
         for ((_, measured),) in pack.run(lambda: False):
             seconds += measured.seconds
@@ -51,18 +56,20 @@ class Seed:
                 f"seed {self.spec.seed} epoch {measured.epoch:g}: validation {measured.val_accuracy}, {seconds:.0f} s"
             )
             print(told, flush=True)
-            if lane.running:
+            if lane.running and monotonic() - saved >= CHECKPOINT_SECONDS:
                 left = pack.checkpoint()
                 save_checkpoint(place, Checkpoint(left.weights, left.card | {"seconds": seconds}))
+                saved = monotonic()
         if lane.best is None:
             raise SystemExit(f"seed {self.spec.seed} {lane.state}: {lane.reason}")
         reached = {"val_accuracy": lane.best.val_accuracy, "epoch": lane.best.epoch, "seconds": seconds}
-        return {"seed": self.spec.seed, **reached, **taken(), "said": packed(self._said(lane))}
+        gpu = torch.cuda.get_device_name() if self.device == "cuda" else None
+        return {"seed": self.spec.seed, **reached, **taken(), "gpu": gpu, "said": packed(self._said(lane))}
 
     def _begun(self, place: Path) -> tuple[Pack, float]:
         """The pack as it was left, else before its first step, and the seconds that it has trained."""
         parts = (Images.of(self.arrays.take(part)) for part in (self.cut.train, self.cut.validation))
-        data = TrainingData(*parts)
+        data = TrainingData(*parts).to(self.device)
         if place.exists():
             left = load_checkpoint(place)
             return Pack.resumed(left, data), left.card["seconds"]

@@ -28,21 +28,30 @@ class Distortion:
         _, self.height, self.width = image
         self.seed = np.array([derive(seed, Purpose.AUGMENTATION)], np.uint32)
         self.places = places_of(np.arange(AFFINE_DRAWS + 2 * self.height * self.width))
-        self.down, self.across = (smoother(n, augmentation.elastic_sigma) for n in (self.height, self.width))
+        sides = (self.height, self.width)
+        self.down, self.across = (smoother(n, augmentation.elastic_sigma).to(device) for n in sides)
         rows, columns = (torch.arange(n) - (n - 1) / 2 for n in (self.height, self.width))
         x, y = columns.expand(self.height, -1), rows[:, None].expand(-1, self.width)
-        self.centred = torch.stack([x, y, torch.ones_like(x)]).view(3, -1)
-        self.reach = torch.tensor([max(1, self.width - 1), max(1, self.height - 1)]).view(2, 1, 1) / 2
+        self.centred = torch.stack([x, y, torch.ones_like(x)]).view(3, -1).to(device)
+        reach = torch.tensor([max(1, self.width - 1), max(1, self.height - 1)]).view(2, 1, 1) / 2
+        self.reach = reach.to(device)
 
     def sources(self, step: int, batch: int) -> Tensor:
         """Where each pixel comes from: x and y in pixels from the centre, float32 [batch, 2, height, width]."""
         keys = keys_of(self.seed, np.array([step]), batch)[0]
         maps = affine_maps(self.augmentation, uniform(keys, self.places[:AFFINE_DRAWS]))
-        found = torch.mm(maps.view(-1, 3), self.centred).view(batch, 2, self.height, self.width)
+        flat = maps.view(-1, 3).to(self.device, non_blocking=True)
+        found = torch.mm(flat, self.centred).view(batch, 2, self.height, self.width)
         if self.augmentation.elastic:
-            noise = torch.from_numpy(uniform(keys, self.places[AFFINE_DRAWS:]))
-            found += self.displacement(noise.view_as(found))
+            found += self.displacement(self._noise(keys).view_as(found))
         return found
+
+    def _noise(self, keys: np.ndarray) -> Tensor:
+        """What displacements are made of; in memory that a GPU reads by itself, so that nobody waits for the copy."""
+        places = self.places[AFFINE_DRAWS:]
+        drawn = torch.empty(len(keys), len(places), pin_memory=self.device.type == "cuda")
+        uniform(keys, places, drawn.numpy())
+        return drawn.to(self.device, non_blocking=True)
 
     def displacement(self, noise: Tensor) -> Tensor:
         """Pixels by which each pixel is displaced: the noise [batch, 2, height, width], smoothed and multiplied."""
@@ -51,7 +60,7 @@ class Distortion:
 
     def __call__(self, images: Tensor, step: int) -> Tensor:
         """The images of a step, uint8 [batch, channels, height, width], distorted; what lies outside is dark."""
-        grid = self.sources(step, len(images)).div_(self.reach).to(self.device)
+        grid = self.sources(step, len(images)).div_(self.reach)
         found = functional.grid_sample(images.float(), grid.permute(0, 2, 3, 1), align_corners=True)
         return found.add_(0.5).to(torch.uint8)
 
@@ -97,6 +106,6 @@ class Minibatches:
         indices = self.stream.batch(step)
         if self._distort is None:
             return self.data, indices
-        chosen = torch.from_numpy(indices).to(self.data.images.device)
+        chosen = torch.from_numpy(indices).to(self.data.images.device, non_blocking=True)
         images = self._distort(self.data.images.index_select(0, chosen), step)
         return Images(images, self.data.labels.index_select(0, chosen)), np.arange(len(indices))

@@ -72,11 +72,11 @@ def places_of(numbers: np.ndarray) -> np.ndarray:
     return places.reshape(numbers.shape)
 
 
-def uniform(keys: np.ndarray, places: np.ndarray) -> np.ndarray:
+def uniform(keys: np.ndarray, places: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """Numbers from -1 to 1, evenly spread, float32 [rows, places], for keys [rows] and places [places]."""
-    out = np.empty((len(keys), len(places)), np.float32)
-    _fill_uniform(keys, places, out)
-    return out
+    filled = np.empty((len(keys), len(places)), np.float32) if out is None else out
+    _fill_uniform(keys, places, filled)
+    return filled
 
 
 def kept(keys: np.ndarray, places: np.ndarray, shares: np.ndarray, out: np.ndarray) -> None:

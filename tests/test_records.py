@@ -73,6 +73,7 @@ def test_a_seed_that_was_stopped_goes_on_where_it_was(tmp_path: Path, monkeypatc
         return calls[-1]
 
     monkeypatch.setattr(seeds, "save_checkpoint", interrupted)
+    monkeypatch.setattr(seeds, "CHECKPOINT_SECONDS", 0)
     with pytest.raises(KeyboardInterrupt):
         _seed().train(tmp_path / "cut")
     again = _seed().train(tmp_path / "cut")
@@ -113,6 +114,17 @@ def test_a_record_is_resumed_and_looks_at_the_test_images_once(tmp_path: Path, m
     assert f"| perceptron | random | – | 92.60 % / 93.00 % | {100 * second['test']['mean']:.2f} %" in page(results)
     with pytest.raises(SystemExit, match=r"perceptron.json is not what was trained"):
         run(Record("perceptron", "random", Scale(2, 3, 300)), results, out, tmp_path, early=False)
+
+
+def test_seeds_that_train_at_once_are_those_that_train_in_turn(tmp_path: Path) -> None:
+    """They come in the order of their numbers, whichever ends first."""
+    in_turn, at_once = dict[str, Any](), dict[str, Any]()
+    run(Record("perceptron", "random", SMALL), in_turn, None, tmp_path, early=False)
+    run(Record("perceptron", "random", SMALL, processes=2), at_once, None, tmp_path, early=False)
+    found, expected = (each["perceptron random"] for each in (at_once, in_turn))
+
+    assert [_lasting(seed) for seed in found["seeds"]] == [_lasting(seed) for seed in expected["seeds"]]
+    assert found["test"] == expected["test"]
 
 
 def test_a_record_without_a_seed_is_not_opened(tmp_path: Path) -> None:
