@@ -15,6 +15,7 @@ from ml.space import SearchSpace
 if TYPE_CHECKING:
     from ml.specs import TuneSpec
 
+STARTUP_KEYS = 5  # drawn at random, of the sixteen packs or more that a job has
 STEPS_PER_EPOCH = 10  # a pruner's resource is the measurement's step: tenths of an epoch
 
 
@@ -39,6 +40,10 @@ class Sampler(BaseModel, ABC):
         """How the trials of a job are divided among packs."""
         return Partition(key_names(spec))
 
+    def of_keys(self) -> "Sampler":
+        """What draws the keys of packs, of which there are fewer than trials."""
+        return self
+
 
 samplers: Registry[type[Sampler]] = Registry("sampler")
 
@@ -62,6 +67,9 @@ class Tpe(Sampler):
             "n_ei_candidates": self.n_ei_candidates,
             **flags,
         }
+
+    def of_keys(self) -> Sampler:
+        return self.model_copy(update={"n_startup_trials": min(self.n_startup_trials, STARTUP_KEYS)})
 
 
 @samplers.register("random")

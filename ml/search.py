@@ -18,9 +18,11 @@ from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import TrialState as OptunaState
 
+from ml.key_study import FOLLOWS, study_of_keys
 from ml.keys import Partition
 from ml.params import Params
 from ml.records import TrialRecord, TrialState
+from ml.samplers import Sampler
 from ml.seeds import Purpose, derive
 from ml.space import suggest
 from ml.specs import TuneSpec
@@ -66,12 +68,26 @@ class Search:
 
         What somebody enqueued, by flat names, is not drawn.
         """
-        self._settle(self._id(number), self._partition.settled(number, like or {}) | (enqueued or {}))
+        settled = self._partition.settled(number, like or {}) | (enqueued or {})
+        if like:
+            self._storage.set_trial_system_attr(self._id(number), FOLLOWS, True)
+        self._settle(self._id(number), settled or self._key(number))
         # A study of its own, because Optuna keeps a list of trials from one `Study.ask` to the next, and we have none.
         trial = optuna.Trial(self._study(number), self._id(number))
         trial.should_prune()  # hyperband forms its brackets at the first call, and samplers ask for the bracket
         params = self.spec.params(suggest(self.spec.search_space, trial))
         return params, TrialRecord(number, TrialState.RUNNING, dict(trial.params), self.attrs(number))
+
+    def _key(self, number: int) -> dict[str, Any]:
+        """What decides the key of a pack's first trial; nothing where it may draw all at once."""
+        names = self._partition.names
+        sampler = self._sampler(self.spec.sampler.of_keys(), derive(self.spec.seed, Purpose.KEYS, number))
+        study = study_of_keys(self.trials(), names, self._direction, sampler) if names else None
+        if study is None:
+            return {}
+        trial = study.ask()
+        suggest(self.spec.search_space, trial)
+        return {name: value for name, value in trial.params.items() if name in names}
 
     def recall(self, record: TrialRecord) -> Params:
         """The hyper-parameters of a trial that was drawn before."""
@@ -151,10 +167,13 @@ class Search:
 
     def _study(self, number: int) -> optuna.Study:
         """The study as trial `number` sees it, with a sampler whose seed is the trial's own."""
-        kind: Any = locate(self.spec.sampler.optuna_class)
-        seed = derive(self.spec.seed, Purpose.SAMPLER, number)
-        sampler = kind(**self.spec.sampler.arguments(self.spec.search_space, seed))
+        sampler = self._sampler(self.spec.sampler, derive(self.spec.seed, Purpose.SAMPLER, number))
         return optuna.load_study(study_name=self.name, storage=self._storage, sampler=sampler, pruner=self._pruner)
+
+    def _sampler(self, described: Sampler, seed: int) -> optuna.samplers.BaseSampler:
+        kind: Any = locate(described.optuna_class)
+        sampler: optuna.samplers.BaseSampler = kind(**described.arguments(self.spec.search_space, seed))
+        return sampler
 
     @cached_property
     def _partition(self) -> Partition:
@@ -175,9 +194,12 @@ class Search:
     def _new_storage(self) -> optuna.storages.InMemoryStorage:
         """An empty study."""
         storage = optuna.storages.InMemoryStorage()
-        direction = StudyDirection.MAXIMIZE if self.spec.maximize else StudyDirection.MINIMIZE
-        storage.create_new_study([direction], self.name)
+        storage.create_new_study([self._direction], self.name)
         return storage
+
+    @property
+    def _direction(self) -> StudyDirection:
+        return StudyDirection.MAXIMIZE if self.spec.maximize else StudyDirection.MINIMIZE
 
 
 class _Recorder(dict[str, BaseDistribution]):

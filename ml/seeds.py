@@ -20,6 +20,7 @@ class Purpose(IntEnum):
     NOVELTY = 6
     AUGMENTATION = 7
     DROPOUT = 8
+    KEYS = 9
     RUN_OFF = 20
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ml.key_study import FOLLOWS
 from ml.keys import key_names, key_of
 from ml.networks import networks
 from ml.records import TrialRecord, TrialState
@@ -171,7 +172,7 @@ def test_a_trial_drawn_for_a_pack_has_the_packs_key(sampler: str, trials: int) -
 
 
 def test_what_a_pack_settles_is_recorded_as_if_drawn() -> None:
-    """In the study the key's values are parameters with their ordinary distributions, and nothing else is noted."""
+    """In the study the key's values are parameters with their ordinary distributions; that they were is noted."""
     spec = _spec("random")
     search = Search(spec)
     _, first = search.ask(0)
@@ -182,24 +183,25 @@ def test_what_a_pack_settles_is_recorded_as_if_drawn() -> None:
     assert {name: settled.distributions[name] for name in key_names(spec)} == {
         name: plain.distributions[name] for name in key_names(spec)
     }
-    assert record.attrs == first.attrs == {}
+    assert (first.attrs, record.attrs) == ({}, {FOLLOWS: True})
 
 
 def test_later_draws_learn_from_a_packs_trials() -> None:
-    """What TPE draws next depends on the values that were settled, as it would had they been drawn."""
+    """What TPE draws next for a pack depends on what the trials before it in the pack came to."""
     spec = _spec("tpe")
     records = _learned(spec)
-    small, large = ({"batch_size": batch, "hidden_sizes.length": 1} for batch in (8, 256))
+    like = {"batch_size": 8, "hidden_sizes.length": 1}
     drawn = []
-    for like in (small, large):
+    for small_is_better in (True, False):
         search = _rebuilt(spec, records)
-        for number in range(60, 72):
-            _, record = search.ask(number, like)
-            record.state, record.value = TrialState.COMPLETED, 2.0  # better than all others
+        for number in range(60, 84):
+            params, record = search.ask(number, like)
+            better = (params.learning_rate < 1e-3) == small_is_better
+            record.state, record.value = TrialState.COMPLETED, 2.0 if better else 0.0  # than all others, or worse
             search.apply(record)
-        drawn.append([search.ask(number)[0].batch_size for number in range(72, 92)])
+        drawn.append([search.ask(number, like)[0].learning_rate for number in range(84, 104)])
 
-    assert np.median(drawn[0]) < 16 < 128 < np.median(drawn[1])
+    assert np.median(drawn[0]) < 1e-3 < np.median(drawn[1])
 
 
 def test_the_numbers_of_a_pack_are_drawn_each_with_its_own_seed() -> None:

@@ -1,0 +1,102 @@
+"""Keys of packs: a search learns from what each pack came to, not from how many trials it had."""
+
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import IntDistribution
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from ml import records
+from ml.key_study import FOLLOWS, study_of_keys
+from ml.records import TrialRecord
+from ml.search import Search
+from ml.specs import TuneSpec
+
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+
+LANES = 12
+SPACE = {
+    "batch_size": {"type": "int", "low": 3, "high": 100},
+    "learning_rate": {"type": "float", "low": 1e-5, "high": 1e-1, "log": True},
+}
+
+
+def _spec(seed: int) -> TuneSpec:
+    body = {"model": "shallow", "dataset": "digits", "search_space": SPACE, "sampler": {"name": "tpe"}, "seed": seed}
+    return TuneSpec.model_validate(body)
+
+
+def _searched(seed: int, batches: list[int], value: Any) -> Search:
+    """A search after packs of these batch sizes, whose trials were completed with what `value` says of a batch."""
+    search = Search(_spec(seed))
+    for pack, batch in enumerate(batches):
+        like: dict[str, Any] = {}
+        for number in range(pack * LANES, (pack + 1) * LANES):
+            drawn = search.ask(number, like, None if like else {"batch_size": batch})[1]
+            like = like or drawn.suggestion or {}
+            state, reached = records.TrialState.COMPLETED, value(batch)
+            search.apply(TrialRecord(number, state, drawn.suggestion, drawn.attrs, {10: reached}, reached))
+    return search
+
+
+def _next(search: Search, packs: int) -> int:
+    return search.ask(packs * LANES)[0].batch_size
+
+
+def test_two_packs_do_not_hold_the_next_near_their_keys() -> None:
+    """Twenty-four trials of two batch sizes are two keys that were seen: the next is drawn from the whole range."""
+    drawn = [_next(_searched(seed, [44, 50], lambda _: 0.9), 2) for seed in range(20)]
+
+    assert sum(batch < 25 for batch in drawn) >= 2
+    assert sum(batch > 70 for batch in drawn) >= 3
+
+
+def test_the_next_key_is_near_those_that_did_well() -> None:
+    """Once packs of eight batch sizes were seen, where small ones do better, most of the next are small."""
+    seen = [95, 5, 60, 12, 80, 30, 45, 70]
+    drawn = [_next(_searched(seed, seen, lambda batch: 1 - batch / 200), 8) for seed in range(20)]
+
+    assert np.median(drawn) < 25
+
+
+def _trial(batch: int, state: TrialState, step: int, value: float, *, follows: bool) -> FrozenTrial:
+    return create_trial(
+        state=state,
+        value=value if state == TrialState.COMPLETE else None,
+        params={"batch_size": batch},
+        distributions={"batch_size": IntDistribution(3, 100)},
+        intermediate_values={step: value},
+        system_attrs={FOLLOWS: True} if follows else {},
+    )
+
+
+@pytest.mark.parametrize("direction", [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE])
+def test_a_pack_is_the_best_of_its_trials(direction: StudyDirection) -> None:
+    """A completed one before those pruned, of these the one that came furthest, then the better one."""
+    better, worse = (0.9, 0.5) if direction == StudyDirection.MAXIMIZE else (0.5, 0.9)
+    pruned, complete = TrialState.PRUNED, TrialState.COMPLETE
+    trials = [
+        _trial(8, pruned, 3, better, follows=False),
+        _trial(8, complete, 10, worse, follows=True),
+        _trial(8, complete, 10, better, follows=True),
+        _trial(16, pruned, 3, better, follows=False),
+        _trial(16, pruned, 9, worse, follows=True),
+        _trial(16, TrialState.RUNNING, 9, better, follows=True),
+        _trial(32, TrialState.FAIL, 1, better, follows=False),
+    ]
+    study = study_of_keys(trials, ["batch_size"], direction, optuna.samplers.RandomSampler())
+    assert study is not None
+    found = [(trial.params["batch_size"], trial.state, trial.last_step, trial.value) for trial in study.trials]
+
+    assert found == [(8, complete, 10, better), (16, TrialState.RUNNING, 9, None)]
+
+
+def test_trials_that_each_began_a_pack_are_drawn_as_optuna_draws_them() -> None:
+    """Where none followed another there is no study of keys."""
+    trials = [_trial(8, TrialState.COMPLETE, 3, 0.5, follows=False)]
+    found = study_of_keys(trials, ["batch_size"], StudyDirection.MAXIMIZE, optuna.samplers.RandomSampler())
+
+    assert found is None
