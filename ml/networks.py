@@ -15,7 +15,7 @@ from pydantic import Field, TypeAdapter
 from ml.layers import Conv2d, Dropout, Flatten, Layer, Linear, MaxPool2d, ReLU, Shape, shapes
 from ml.params import Params
 from ml.registry import Registry
-from ml.space import SearchSpace
+from ml.space import Int, SearchSpace
 
 Width = Annotated[int, Field(ge=1, le=16384)]
 
@@ -38,6 +38,14 @@ class Network:
         layers = self.build(channels, height, width, classes, params)
         shapes(layers, shape)
         return layers
+
+    def space_for(self, images: int) -> SearchSpace:
+        """What is searched where a job names no space and trains on so many images: no larger batches."""
+        batches = self.space.get("batch_size")
+        if not isinstance(batches, Int) or batches.high <= images:
+            return self.space
+        fitting = batches.model_copy(update={"low": min(batches.low, images), "high": images})
+        return {**self.space, "batch_size": fitting}
 
 
 networks: Registry[Network] = Registry("network")

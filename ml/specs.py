@@ -163,6 +163,13 @@ class Spec(BaseModel):
         """The shape of an image: channels, height, width."""
         return datasets[self.dataset].shape
 
+    @property
+    def training_images(self) -> int:
+        """How many images there are to train on."""
+        dataset = datasets[self.dataset]
+        train, validation, _ = cut_sizes(dataset.size, dataset.official_test, self.split)
+        return limited(train, validation, self.images)[0]
+
     def layers(self, params: Params) -> list[Layer]:
         """The layers that `params` describe, for this data set."""
         dataset = datasets[self.dataset]
@@ -213,8 +220,11 @@ class TuneSpec(Spec):
     def _default_space(cls, data: Any) -> Any:
         if not isinstance(data, dict) or data.get("search_space") not in (None, {}):
             return data
-        model = data.get("model")
-        return {**data, "search_space": networks[model].space} if isinstance(model, str) and model in networks else data
+        try:
+            common = Spec.model_validate({name: value for name, value in data.items() if name in Spec.model_fields})
+        except (ValidationError, SpecError):
+            return data  # what is wrong with it is said of the whole
+        return {**data, "search_space": common.network.space_for(common.training_images)}
 
     @model_validator(mode="after")
     def _can_run(self) -> "TuneSpec":
@@ -282,15 +292,21 @@ class TuneSpec(Spec):
             problems.append(Problem(("budget",), "give trials, seconds or both"))
         return problems
 
+    def _batch_drawn(self) -> dict[str, int]:
+        """A batch size that may be drawn, where it is: what else is drawn need not go with the default one."""
+        corners = self.search_space["batch_size"].corners() if "batch_size" in self.search_space else []
+        fitting = [corner for corner in corners if _problem_of(self, {"batch_size": corner}, "batch_size") is None]
+        return {"batch_size": fitting[0]} if fitting else {}
+
     def _space_problems(self) -> list[Problem]:
-        known = self.network.params.model_fields
+        known, batch = self.network.params.model_fields, self._batch_drawn()
         problems = []
         for name, dimension in self.search_space.items():
             if name not in known:
                 detail = f"{self.model} has no parameter of this name; it has: {', '.join(known)}"
                 problems.append(Problem(("search_space", name), detail))
                 continue
-            found = (_problem_of(self, name, corner) for corner in dimension.corners())
+            found = (_problem_of(self, {**batch, name: corner}, name) for corner in dimension.corners())
             problems += [Problem(("search_space", name), detail) for detail in found if detail][:1]
         return problems
 
@@ -336,13 +352,13 @@ def _words(error: ValidationError) -> list[tuple[tuple[int | str, ...], str]]:
     return [(e["loc"], str(e["msg"]).removeprefix("Value error, ")) for e in found]
 
 
-def _problem_of(spec: Spec, name: str, value: Any) -> str | None:
-    """Why the parameter `name` cannot be `value`; None where it can."""
+def _problem_of(spec: Spec, params: dict[str, Any], name: str) -> str | None:
+    """Why these cannot be, of which the parameter `name` is asked for; None where they can."""
     try:
-        spec.network.params.model_validate({name: value})
+        spec.network.params.model_validate({name: params[name]})
     except ValidationError as error:
         return _words(error)[0][1]
-    return _fit_problem(spec, {name: value})
+    return _fit_problem(spec, params)
 
 
 def _fit_problem(spec: Spec, params: dict[str, Any]) -> str | None:
@@ -352,11 +368,10 @@ def _fit_problem(spec: Spec, params: dict[str, Any]) -> str | None:
         layers = spec.layers(built)
     except ShapeError as error:
         return f"{spec.model} cannot take the images of {spec.dataset}: {error}"
-    dataset = datasets[spec.dataset]
-    train, validation, _ = cut_sizes(dataset.size, dataset.official_test, spec.split)
-    images, _ = limited(train, validation, spec.images)
-    if built.batch_size > images:
-        return f"a batch of {built.batch_size} is more than the {images} training images of {spec.dataset}"
+    if built.batch_size > spec.training_images:
+        return (
+            f"a batch of {built.batch_size} is more than the {spec.training_images} training images of {spec.dataset}"
+        )
     if parameter_count(layers) > MAX_WEIGHTS:
         return f"the network would have {parameter_count(layers):,} weights; at most {MAX_WEIGHTS:,} are allowed"
     return None

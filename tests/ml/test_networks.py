@@ -118,6 +118,15 @@ def test_the_default_space_is_searched_where_none_is_named(model: str, dataset: 
     assert spec.search_space == networks[model].space
 
 
+@pytest.mark.parametrize(("images", "low", "high"), [(300, 16, 240), (50, 16, 40), (10, 8, 8)])
+@pytest.mark.parametrize("model", networks)
+def test_the_default_space_has_no_larger_batch_than_images(model: str, images: int, low: int, high: int) -> None:
+    """A job that is held to few images, four fifths of them to train on, draws batches that they fill."""
+    batches = TuneSpec.model_validate({"model": model, "images": images}).search_space["batch_size"]
+
+    assert batches == networks[model].space["batch_size"].model_copy(update={"low": low, "high": high})
+
+
 @pytest.mark.parametrize("model", networks)
 def test_the_default_space_has_something_to_search(model: str) -> None:
     """A default space draws known parameters, and at least one from a range."""
