@@ -4,15 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from api.report.axes import categories, linear, padded
-from api.report.facts import Facts, facts_of
+from api.report.facts import facts_of
 from api.report.figures import Figure
 from api.report.page import Page, rendered
 from api.report.svg import Plot
-from api.report.tables import Table, sizes_of
+from api.report.tables import Table
 from api.report.winner import answers_of
 from api.report.wording import Wording
 from ml.errors import UnknownName
-from ml.intervals import wilson
 from ml.presets import collection
 from worker.db import Database
 from worker.groups import find_group, members
@@ -85,32 +84,31 @@ class GroupPage:
 
     def drawing(self) -> Figure | None:
         """What the winner of each experiment reached on validation and on test images; None where none has one."""
-        shown = [part for part in reversed(self.parts) if part.reached is not None]
+        shown = [(part, part.reached) for part in reversed(self.parts) if part.reached is not None]
         if not shown:
             return None
-        tested = [_tested(part.page.facts) for part in shown]
-        reached = [part.reached for part in shown if part.reached is not None]
-        values = [*reached, *(bound for each in tested if each for bound in each)]
-        y = categories(self.t("experiment"), [str(part.number) for part in shown])
+        shares = [part.page.test_share for part, _ in shown]
+        values = [*(reached for _, reached in shown), *(bound for share in shares if share for bound in share.bounds)]
+        y = categories(self.t("experiment"), [str(part.number) for part, _ in shown])
         x = linear(self.t, self.t("accuracy"), *padded(values), percent=True)
         plot = Plot(self.t("The experiments side by side"), x, y, height=80 + 28 * len(shown))
-        for place, (part, one) in enumerate(zip(shown, tested, strict=True)):
-            if one:
-                plot.line([one[0], one[2]], [place, place], "whisker")
-                plot.points([one[1]], [place], "average", [part.title])
-            plot.points([part.reached or 0.0], [place], "trial pruned", [part.title])
+        for place, ((part, reached), share) in enumerate(zip(shown, shares, strict=True)):
+            if share:
+                plot.line(list(share.bounds), [place, place], "whisker")
+                plot.points([share.value], [place], "average", [part.title])
+            plot.points([reached], [place], "trial pruned", [part.title])
         return Figure(
             plot,
             self.t("Filled: the winner on test images, with its 95 % interval; hollow: the same on validation images."),
         )
 
     def _best(self) -> Part | None:
-        found = [part for part in self.parts if part.reached is not None]
-        return max(found, key=lambda part: part.reached or 0.0, default=None)
+        found = [(part.reached, part) for part in self.parts if part.reached is not None]
+        return max(found, key=lambda pair: pair[0], default=(0.0, None))[1]
 
     def _row(self, part: Part) -> list[str]:
         t, facts, winner = self.t, part.page.facts, part.page.winner
-        tested = _tested(facts)
+        tested = part.page.test_share
         return [
             str(part.number),
             part.title,
@@ -118,20 +116,11 @@ class GroupPage:
             t(facts.job.state),
             t.number(len(facts.trials)),
             t.percent(part.reached),
-            t.percent(tested[1]) if tested else "–",
-            t.interval((tested[0], tested[2])) if tested else "–",
+            t.percent(tested.value) if tested else "–",
+            t.interval(tested.bounds) if tested else "–",
             t.number(winner.weights if winner else None),
             t.duration(facts.job.active_seconds),
         ]
-
-
-def _tested(facts: Facts) -> tuple[float, float, float] | None:
-    """The winner's accuracy on test images between the bounds of its interval; None where they were not opened."""
-    if facts.version is None or facts.version.test_accuracy is None:
-        return None
-    share, n = facts.version.test_accuracy, sizes_of(facts)[2]
-    low, high = wilson(round(share * n), n)
-    return low, share, high
 
 
 def _titles(name: str) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """A report's page: what the template asks for."""
 
 import json
+from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -83,12 +84,17 @@ class Page:
 
     def validated(self, trial: Trial) -> str:
         """A trial's accuracy on validation images with its interval."""
-        return self._share(trial.val_accuracy, sizes_of(self.facts)[1])
+        return self._said(Share.of(trial.val_accuracy, sizes_of(self.facts)[1]))
 
     def tested(self) -> str:
         """The winner's accuracy on test images with its interval."""
+        return self._said(self.test_share)
+
+    @property
+    def test_share(self) -> "Share | None":
+        """The winner's accuracy on test images; None where they were not opened."""
         version = self.facts.version
-        return self._share(version.test_accuracy, sizes_of(self.facts)[2]) if version else "–"
+        return Share.of(version.test_accuracy, sizes_of(self.facts)[2]) if version else None
 
     def reliability(self) -> Plot | None:
         """Accuracy against confidence; the shorter the distance to the diagonal, the better."""
@@ -116,10 +122,23 @@ class Page:
         """What was posted, to be posted again."""
         return json.dumps(self.facts.job.spec, indent=1, ensure_ascii=False)
 
-    def _share(self, share: float | None, n: int) -> str:
-        """A share of so many images, with its interval."""
+    def _said(self, share: "Share | None") -> str:
         if share is None:
             return "–"
-        bounds = self.t.interval(wilson(round(share * n), n))
         sentence = "{share} (95 % interval {bounds}, n = {n})"
-        return self.t(sentence, share=self.t.percent(share), bounds=bounds, n=self.t.number(n))
+        bounds = self.t.interval(share.bounds)
+        return self.t(sentence, share=self.t.percent(share.value), bounds=bounds, n=self.t.number(share.n))
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of so many images (0..1), between the bounds of its 95 % interval."""
+
+    value: float
+    n: int
+    bounds: tuple[float, float]
+
+    @classmethod
+    def of(cls, value: float | None, n: int) -> "Share | None":
+        """With Wilson's interval; None of nothing."""
+        return None if value is None else cls(value, n, wilson(round(value * n), n))
