@@ -73,8 +73,8 @@ class Search:
             self._storage.set_trial_system_attr(self._id(number), FOLLOWS, True)
         self._settle(self._id(number), settled or self._key(number))
         # A study of its own, because Optuna keeps a list of trials from one `Study.ask` to the next, and we have none.
-        trial = optuna.Trial(self._study(number), self._id(number))
-        trial.should_prune()  # hyperband forms its brackets at the first call, and samplers ask for the bracket
+        # It has no pruner: beside hyperband's, Optuna may show a sampler only the trials of the same bracket.
+        trial = optuna.Trial(self._study(number, optuna.pruners.NopPruner()), self._id(number))
         params = self.spec.params(suggest(self.spec.search_space, trial))
         return params, TrialRecord(number, TrialState.RUNNING, dict(trial.params), self.attrs(number))
 
@@ -108,8 +108,11 @@ class Search:
             # The pruner notes who is at the rung; what it says is not asked yet. Asked then, halving counts the trial
             # twice among those at the rung: a third of five is two.
             for trial in trials:
-                self._pruner.prune(self._study(trial.number), trial)
-        return {trial.number for trial in trials if self._pruner.prune(self._study(trial.number), trial)}
+                self._prunes(trial)
+        return {trial.number for trial in trials if self._prunes(trial)}
+
+    def _prunes(self, trial: optuna.trial.FrozenTrial) -> bool:
+        return self._pruner.prune(self._study(trial.number, self._pruner), trial)
 
     def _ended(self, number: int) -> bool:
         return bool(self._storage.get_trial(self._id(number)).state.is_finished())
@@ -165,10 +168,10 @@ class Search:
             self._storage.create_new_trial(study_id)
         return self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
 
-    def _study(self, number: int) -> optuna.Study:
+    def _study(self, number: int, pruner: optuna.pruners.BasePruner) -> optuna.Study:
         """The study as trial `number` sees it, with a sampler whose seed is the trial's own."""
         sampler = self._sampler(self.spec.sampler, derive(self.spec.seed, Purpose.SAMPLER, number))
-        return optuna.load_study(study_name=self.name, storage=self._storage, sampler=sampler, pruner=self._pruner)
+        return optuna.load_study(study_name=self.name, storage=self._storage, sampler=sampler, pruner=pruner)
 
     def _sampler(self, described: Sampler, seed: int) -> optuna.samplers.BaseSampler:
         kind: Any = locate(described.optuna_class)

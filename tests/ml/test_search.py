@@ -177,7 +177,7 @@ def test_what_a_pack_settles_is_recorded_as_if_drawn() -> None:
     search = Search(spec)
     _, first = search.ask(0)
     _, record = search.ask(1, first.suggestion)
-    plain, settled = search._study(0).get_trials()
+    plain, settled = search.trials()
 
     assert settled.params == record.suggestion
     assert {name: settled.distributions[name] for name in key_names(spec)} == {
@@ -202,6 +202,20 @@ def test_later_draws_learn_from_a_packs_trials() -> None:
         drawn.append([search.ask(number, like)[0].learning_rate for number in range(84, 104)])
 
     assert np.median(drawn[0]) < 1e-3 < np.median(drawn[1])
+
+
+def test_a_sampler_learns_from_the_trials_of_all_brackets() -> None:
+    """Of hyperband's three none has sixteen yet; a sampler that draws sixteen at random draws no more at random."""
+
+    def rates(startup: int) -> list[float]:
+        spec = _spec("tpe", "hyperband").model_copy(update={"sampler": samplers["tpe"](n_startup_trials=startup)})
+        search = _rebuilt(spec, _learned(spec)[:16])
+        return [search.ask(number)[0].learning_rate for number in range(16, 26)]
+
+    at_random, learned = rates(100), rates(16)
+
+    assert rates(17) == at_random
+    assert not set(at_random) & set(learned)
 
 
 def test_the_numbers_of_a_pack_are_drawn_each_with_its_own_seed() -> None:
@@ -311,7 +325,7 @@ def test_two_trainers_keep_each_trials_number(sampler: str) -> None:
     spec = _spec(sampler)
     searches = [Search(spec), Search(spec)]
     records = _exchange(spec, searches)
-    studies = [search._study(0).get_trials() for search in searches]
+    studies = [search.trials() for search in searches]
 
     assert [record.number for record in records] == list(range(TRIALS - 1))
     for trials in studies:

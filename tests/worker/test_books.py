@@ -156,7 +156,7 @@ def test_a_trainer_hears_of_the_others_running_trials(work: Work, tmp_path: Path
     assert (own.number, other.number) == (0, 1)
     assert (heard[1].state, heard[1].suggestion) == (TrialState.RUNNING, other.suggestion)
     assert heard[1].values == {STEPS_PER_EPOCH: pytest.approx(curve(other)[0])}
-    assert one.search._study(0).get_trials()[1].params == other.suggestion
+    assert one.search.trials()[1].params == other.suggestion
     assert again == []
 
 
