@@ -44,7 +44,7 @@ class TargetSearch:
             "dataset": "mnist",
             "search_space": self.space,
             "sampler": {"name": "tpe"},
-            "pruner": {"name": "hyperband", "min_epochs": 0.1},
+            "pruner": {"name": "hyperband", "min_epochs": 0.3},
             "budget": {"trials": self.trials, "epochs": EPOCHS, "seconds": self.seconds},
             "seed": seed,
         }
