@@ -18,6 +18,7 @@ def test_derived_seeds_never_change() -> None:
         "NOVELTY": (2617721224, 4178234391),
         "AUGMENTATION": (1369798745, 2885457512),
         "DROPOUT": (3026431988, 1868148864),
+        "KEYS": (2214077229, 42987437),
         "RUN_OFF": (1013476761, 3258885218),
     }
 
