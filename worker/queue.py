@@ -2,7 +2,7 @@
 
 from celery import Celery
 
-from worker.settings import settings
+from worker.settings import cores, settings
 
 RING = "chiffre.ring"
 
@@ -15,7 +15,7 @@ app.conf.update(
     task_ignore_result=True,
     task_default_queue="chiffre",
     worker_pool="threads",
-    worker_concurrency=settings().trainers,
+    worker_concurrency=settings().trainers or cores(),
     # A message belongs to whoever is idle; one that is prefetched by a busy worker is stranded by a broker restart.
     worker_prefetch_multiplier=1,
     worker_disable_prefetch=True,

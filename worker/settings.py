@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
-def _cores() -> int:
+def cores() -> int:
     """The cores that this process may use: of its affinity, and of the quota that a container may have."""
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
@@ -34,7 +34,9 @@ class Settings(BaseSettings):
         ["127.0.0.1", "localhost", "::1"],
         description="Host headers that are answered, as a JSON list; `*.example.org` and `*` work",
     )
-    trainers: int = Field(default_factory=_cores, ge=1, le=256, description="training processes; by default one a core")
+    trainers: int | None = Field(
+        None, ge=1, le=256, description="training processes; by default one a core, on a GPU one in all"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where trials train: auto, cpu or cuda")
     lease_seconds: float = Field(60, gt=0, description="a pack whose worker is silent this long goes to another")
     poll_seconds: float = Field(3, gt=0, description="how often an idle worker looks for work without being rung")

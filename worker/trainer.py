@@ -153,7 +153,7 @@ def main() -> None:
     database, store = Database(config.database), store_of(config)
     Uploaded(database, store, config.dataset_cache).serve()
     trainer = Trainer(database, orders, store, config.device, config.checkpoint_seconds)
-    pipe.send_bytes(orjson.dumps({"ready": os.getpid()}))
+    pipe.send_bytes(orjson.dumps({"ready": "cpu" if config.device == "cpu" else device_of("auto")}))
     while True:
         pipe.send_bytes(orjson.dumps(trainer.work(orders.next())))
 

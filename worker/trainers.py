@@ -15,6 +15,7 @@ import orjson
 
 from ml.records import Stop
 from worker.leases import Claim
+from worker.settings import cores
 
 
 class TrainerDied(Exception):
@@ -37,7 +38,7 @@ class TrainerProcess:
             env=environment,
         )
         theirs.close()
-        self._ready = False
+        self._device: str | None = None  # once it is ready
 
     @property
     def alive(self) -> bool:
@@ -49,11 +50,14 @@ class TrainerProcess:
         """The process's id."""
         return self._process.pid
 
-    def wait_until_ready(self) -> None:
-        """Wait until torch is loaded, about three seconds after the start; TrainerDied where the process ended."""
-        if not self._ready:
-            self._receive()
-            self._ready = True
+    def wait_until_ready(self) -> str:
+        """Wait until torch is loaded, about three seconds after the start; where it trains, cpu or cuda.
+
+        TrainerDied where the process ended.
+        """
+        if self._device is None:
+            self._device = str(self._receive()["ready"])
+        return self._device
 
     def begin(self, claim: Claim) -> None:
         """Hand over a pack; TrainerDied where the process is gone."""
@@ -104,12 +108,15 @@ class TrainerProcess:
 class Trainers:
     """A fixed number of warm trainers; one that dies is replaced at once, until they are closed."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int | None) -> None:
+        """Start so many; None: one a core, but on a GPU one in all, whose lanes fill it where more would take turns."""
         self._idle: SimpleQueue[TrainerProcess] = SimpleQueue()
         self._all: list[TrainerProcess] = []
         self._closed = False
         self._lock = Lock()  # over the two above: a thread may give a trainer back while another closes
-        for _ in range(number):
+        first = self._start()
+        self._idle.put(first)
+        for _ in range(1, number or _most_useful(first)):
             self._idle.put(self._start())
 
     def borrow(self) -> TrainerProcess | None:
@@ -145,3 +152,11 @@ class Trainers:
             dead.kill()
             self._all.remove(dead)
             return self._start()
+
+
+def _most_useful(first: TrainerProcess) -> int:
+    """How many trainers are worth having where the first trains."""
+    try:
+        return 1 if first.wait_until_ready() == "cuda" else cores()
+    except TrainerDied:  # whoever borrows it will say so, and replace it
+        return cores()

@@ -316,6 +316,29 @@ def test_a_trainer_given_back_after_the_end_is_not_replaced(environment: Path) -
     assert trainers._all == [trainer]
 
 
+@pytest.mark.parametrize(("device", "number"), [("cpu", 3), ("cuda", 1)])
+def test_where_no_number_is_set_each_core_has_a_trainer_and_a_gpu_one(
+    device: str, number: int, environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first says of where it trains stands for it: here is no GPU."""
+    monkeypatch.setattr("worker.trainers.cores", lambda: 3)
+    monkeypatch.setattr(TrainerProcess, "wait_until_ready", lambda _: device)
+    trainers = Trainers(None)
+    trainers.close()
+
+    assert len(trainers._all) == number
+
+
+def test_a_trainer_says_where_it_trains(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU where that is asked for."""
+    monkeypatch.setenv("CHIFFRE_DEVICE", "cpu")
+    trainers = Trainers(1)
+    device = trainers._all[0].wait_until_ready()
+    trainers.close()
+
+    assert device == "cpu"
+
+
 def test_a_trainer_ends_when_its_worker_does(environment: Path) -> None:
     """Nothing is left behind by a worker that dies: the trainer's pipe closes with it."""
     trainers = Trainers(1)
