@@ -98,6 +98,19 @@ def study(results: dict[str, Any]) -> Iterator[str]:
     yield f"Medians. {machine(results['runs'][-1])}"
 
 
+def experiments(results: dict[str, Any]) -> Iterator[str]:
+    """What the report's experiments come to at full scale."""
+    rows = []
+    for found in results["rows"]:
+        least, most = (f"{found[name]:,.1f}" for name in ("hours_at_least", "hours_at_most"))
+        hours = most if least == most else f"{least} to {most}"
+        cost = f"{found['microseconds_per_image']:,.0f}"
+        rows.append([found["experiment"], str(found["n"]), cost, f"{100 * found['fraction']:.2g} %", hours])
+    yield table(["experiment", "trials measured", "µs an image", "share of the full one", "hours of one trainer"], rows)
+    load = results["load_average"][0]
+    yield f"Scale {results['scale']:g}, {load:.1f} processes at work at its end. {machine(results)}"
+
+
 def serving(results: dict[str, Any]) -> Iterator[str]:
     """Predictions a second, and each server's latency."""
     single = [found for found in results["rows"] if "requests" in found]
@@ -139,6 +152,7 @@ TABLES = {
     "study": study,
     "canonical": canonical,
     "calibration": calibration,
+    "experiments": experiments,
     "serving": serving,
 }
 
