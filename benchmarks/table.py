@@ -102,7 +102,7 @@ def experiments(results: dict[str, Any]) -> Iterator[str]:
     """What the report's experiments come to at full scale."""
     rows = []
     for found in results["rows"]:
-        least, most = (f"{found[name]:,.1f}" for name in ("hours_at_least", "hours_at_most"))
+        least, most = (f"{found[name]:,.2f}" for name in ("hours_at_least", "hours_at_most"))
         hours = most if least == most else f"{least} to {most}"
         cost = f"{found['microseconds_per_image']:,.0f}"
         rows.append([found["experiment"], str(found["n"]), cost, f"{100 * found['fraction']:.2g} %", hours])

@@ -55,11 +55,14 @@ def warm_up() -> None:
 def memory_at_hand(device: torch.device) -> int:
     """Bytes that this process may still take on a device: what the machine has left, or the container's limit."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
     lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
     available = next(int(words[1]) * 1024 for words in lines if words[0] == "MemAvailable:")
     try:
         limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        counts = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):  # no container, or one without a limit: "max"
         return available
-    return max(0, min(available, limit - used))
+    given_back = int(counts.get("inactive_file", 0))  # files in memory, which make room when it is wanted
+    return max(0, min(available, limit - used + given_back))

@@ -10,10 +10,12 @@ from ml.augmentation import Augmentation
 from ml.datasets import Stream
 from ml.distortion import Minibatches
 from ml.errors import LanesError
+from ml.keys import key_of
 from ml.lanes import EVALUATION_BATCH, Lanes, LaneState
 from ml.layers import Layer, Shape, parameter_count, shapes, trains_alone
 from ml.params import Params
 from ml.process import memory_at_hand
+from ml.space import List
 from ml.specs import TuneSpec
 from ml.train import TrainingData
 
@@ -31,7 +33,7 @@ def measured_width(spec: TuneSpec, params: Params, data: TrainingData) -> int:
         return min(spec.lanes, spec.trial_limit)
     if trains_alone(spec.layers(params)):
         return 1
-    most = min(spec.trial_limit, max(2, spec.trial_limit // PACKS), _room(spec, params, data.device))
+    most = min(spec.trial_limit, max(2, spec.trial_limit // PACKS), _room(spec, heaviest(spec, params), data.device))
     widths = [2**k for k in range(max(1, most.bit_length()))]
     return worthwhile(widths, lambda width: _seconds(spec, params, data, width))
 
@@ -53,15 +55,38 @@ def worthwhile(widths: Sequence[int], seconds: Callable[[int], float]) -> int:
 
 
 def check_memory(spec: TuneSpec, params: Params, width: int, device: torch.device) -> int:
-    """The lanes of `width` that memory holds; LanesError where the specification asked for more than that."""
-    room = _room(spec, params, device)
+    """The lanes of `width` that memory holds, whatever is drawn beside a trial with these hyper-parameters.
+
+    LanesError where the specification asked for more than that.
+    """
+    largest = heaviest(spec, params)
+    room = _room(spec, largest, device)
     if spec.lanes is not None and width > max(1, room):
-        needed = width * _bytes(spec, params)
+        needed = width * _bytes(spec, largest)
         raise LanesError(
-            f"{width} lanes of {spec.model} take about {needed / 2**30:.1f} GiB, and memory holds {room} of them; "
+            f"{width} lanes of {spec.model} take up to {needed / 2**30:.1f} GiB, and memory holds {room} of them; "
             "ask for fewer lanes, smaller batches or a smaller network"
         )
     return min(width, max(1, room))
+
+
+def heaviest(spec: TuneSpec, params: Params) -> Params:
+    """What takes the most memory of all that may train beside a trial with these hyper-parameters.
+
+    Lanes are as wide as the widest. One dimension after another is set to whichever of its corners weighs most.
+    """
+    key, found = key_of(spec, params), params
+    for name, dimension in spec.search_space.items():
+        for corner in dimension.corners():
+            same_length = isinstance(dimension, List)  # the length of a list is of the key, and any between its ends
+            value = corner[:1] * len(getattr(found, name)) if same_length else corner
+            try:
+                other = spec.params(found.model_dump(exclude_none=True) | {name: value})
+                if key_of(spec, other) == key and _bytes(spec, other) > _bytes(spec, found):
+                    found = other
+            except Exception:  # noqa: S112 - whatever a network raises: a trial that draws this will say it
+                continue
+    return found
 
 
 def bytes_of(layers: list[Layer], image: Shape, batch: int) -> int:

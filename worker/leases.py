@@ -20,7 +20,7 @@ from worker.packs import drop, end_pack, end_running, new_pack, part, prediction
 from worker.retention import uploads
 from worker.run_off import give_up
 from worker.settlement import HOPELESS, settle
-from worker.tables import PREDICTING, Job, JobState, Pack, Purpose, Trial
+from worker.tables import PREDICTING, Job, JobState, Pack, Purpose, StopReason, Trial
 
 MAX_DEATHS = 2  # trainers that may die on a trial alone before it counts as failed
 MAX_LOSSES = 5  # leases of a pack that may run out in a row before its trials are suspected
@@ -147,6 +147,27 @@ class Leases:
             job, pack = held
             _let_go(session, job, pack)
             return self._suspect(session, job, pack, how)
+
+    def impossible(self, claim: Claim, why: str) -> list[str]:
+        """End a job of which no pack can be begun; the paths of files that no row needs any more.
+
+        One that has a trial to publish is not ended: its pack counts as one on which a trainer died.
+        """
+        with self.database.writing() as session:
+            if (held := _still_held(session, claim)) is None:
+                return []
+            job, pack = held
+            if job.best_trial is not None:
+                _let_go(session, job, pack)
+                return self._suspect(session, job, pack, why)
+            account(session, job)
+            end_running(session, job, pack, TrialState.FAILED, why, self.owner)
+            job.error, job.stop_reason = why, StopReason.FAILURES
+            unneeded = end_pack(session, pack)
+            session.flush()
+            account(session, job)
+            settle(session, job, self.owner)
+            return unneeded
 
     def close(self, claim: Claim) -> list[str]:
         """End a pack whose work is done; the paths of files that no row needs any more.
@@ -303,7 +324,7 @@ def _next_job() -> Any:
         col(Job.state).in_([JobState.QUEUED, JobState.RUNNING]),
         col(Job.reserved) < col(Job.trial_limit),
         or_(col(Job.seconds_limit).is_(None), elapsed < col(Job.seconds_limit)),
-        or_(col(Job.best_trial).is_not(None), col(Job.failures) < HOPELESS),
+        or_(col(Job.best_trial).is_not(None), and_(col(Job.failures) < HOPELESS, col(Job.error).is_(None))),
     )
     return (
         select(Job)

@@ -92,6 +92,8 @@ class Supervisor:
             self._close(claim)
         elif "failed" in answer:
             drop_files(self.store, self.leases.died(claim, answer["failed"]))
+        elif "impossible" in answer:
+            drop_files(self.store, self.leases.impossible(claim, answer["impossible"]))
         elif "full" in answer:
             self.leases.hold(claim, answer["full"])
         elif "away" in answer:

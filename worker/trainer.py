@@ -15,7 +15,7 @@ import orjson
 import structlog
 from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
 
-from ml.errors import ChiffreError
+from ml.errors import ChiffreError, LanesError
 from ml.process import device_of, process_settings, warm_up
 from ml.records import Stop
 from ml.search import Search
@@ -107,6 +107,8 @@ class Trainer:
         except (OperationalError, InterfaceError, TimeoutError, StorageAway) as error:  # nobody is charged
             log.warning("database or storage away", pack=claim.pack_id, error=str(error))
             return {"away": claim.pack_id}
+        except LanesError as error:
+            return {"impossible": str(error)}
         except ChiffreError as error:
             return {"failed": str(error)}
         return {"released" if self.orders.stop == Stop.RELEASED else "done": claim.pack_id}

@@ -15,7 +15,7 @@ from ml.process import memory_at_hand
 from ml.records import Checkpoint, Measurement, TrialState
 from ml.specs import TuneSpec
 from ml.train import Lane, TrainingData
-from ml.width import check_memory, measured_width, worthwhile
+from ml.width import check_memory, heaviest, measured_width, worthwhile
 
 CPU = torch.device("cpu")
 
@@ -257,9 +257,27 @@ def test_lanes_that_memory_cannot_hold_are_refused_before_any_training(monkeypat
     params = asked.params({"hidden_size": 4000})
     monkeypatch.setattr("ml.width.memory_at_hand", lambda device: 400 * 2**20)  # a small machine
 
-    with pytest.raises(LanesError, match=r"8 lanes of shallow take about 0\.\d GiB, and memory holds \d of them; ask"):
+    with pytest.raises(LanesError, match=r"8 lanes of shallow take up to 0\.\d GiB, and memory holds \d of them; ask"):
         check_memory(asked, params, 8, CPU)
     assert 1 <= check_memory(measured, params, 8, CPU) < 8
+
+
+def test_memory_must_hold_the_widest_that_may_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the first of the pack alone; batch size and number of layers are the same for all of a pack."""
+    sizes = {
+        "type": "list",
+        "length": {"type": "int", "low": 1, "high": 5},
+        "items": {"type": "int", "low": 10, "high": 3000},
+    }
+    space = {"hidden_sizes": sizes, "batch_size": {"type": "int", "low": 8, "high": 1000}}
+    spec = _spec(model="mlp", search_space=space, lanes=8)
+    params = spec.params({"hidden_sizes": [10, 20], "batch_size": 16})
+    widest = heaviest(spec, params)
+    monkeypatch.setattr("ml.width.memory_at_hand", lambda device: 2**30)
+
+    assert (widest.hidden_sizes, widest.batch_size) == ([3000, 3000], 16)  # type: ignore[attr-defined]
+    with pytest.raises(LanesError, match=r"8 lanes of mlp take up to 1\.\d GiB, and memory holds 2 of them"):
+        check_memory(spec, params, 8, CPU)
 
 
 def test_memory_at_hand_is_that_of_the_machine() -> None:
@@ -270,14 +288,15 @@ def test_memory_at_hand_is_that_of_the_machine() -> None:
 
 
 def test_memory_at_hand_is_no_more_than_a_containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What its limit leaves; a container without a limit has what the machine has."""
+    """What its limit leaves, and files that it need not keep; without a limit a container has what the machine has."""
     monkeypatch.setattr("ml.process.CGROUP", tmp_path)
     (tmp_path / "memory.max").write_text(f"{300 * 2**20}\n")
     (tmp_path / "memory.current").write_text(f"{100 * 2**20}\n")
+    (tmp_path / "memory.stat").write_text(f"file {80 * 2**20}\ninactive_file {50 * 2**20}\n")
     limited = memory_at_hand(CPU)
     (tmp_path / "memory.max").write_text("max\n")
 
-    assert limited == 200 * 2**20
+    assert limited == 250 * 2**20
     assert memory_at_hand(CPU) > limited
 
 

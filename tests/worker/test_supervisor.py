@@ -303,6 +303,20 @@ def test_a_diverged_trial_is_recorded_and_the_job_goes_on(work: Work, supervisor
     assert work.job(job).state == JobState.COMPLETED
 
 
+def test_a_job_whose_lanes_memory_cannot_hold_fails_at_once_with_what_to_do(work: Work, supervisor: Supervisor) -> None:
+    """Whatever its first trial draws: before any training, and for one trial, not for as many as it may have."""
+    space = {"hidden_sizes": {"type": "categorical", "choices": [[10, 10], [6000, 6000]]}}
+    job = work.accept(model="mlp", search_space=space, lanes=1024, budget={"trials": 2000, "epochs": 1})
+    supervisor.work()
+    found = work.job(job)
+
+    assert found.state == JobState.FAILED
+    assert "1024 lanes of mlp take up to" in str(found.error)
+    assert "ask for fewer lanes" in str(found.error)
+    assert [trial.state for trial in work.trials()] == [TrialState.FAILED]
+    assert measured(work) == 0
+
+
 def test_a_trainer_given_back_after_the_end_is_not_replaced(environment: Path) -> None:
     """A thread that comes late, its trainer ended under it, starts no process that nobody would end."""
     trainers = Trainers(1)
