@@ -46,7 +46,9 @@ def row(search: TargetSearch, runs: list[Run]) -> dict[str, Any] | None:
     ratio = None if 2 * missed["product"] > len(seeds) else seconds["baseline"] / seconds["product"]
     return {
         "work": search.work,
+        "ratio_core": None,  # of a step's; the same keys as of `lanes`
         "ratio_b": ratio,
+        "roofline": None,
         "at_least": missed["baseline"] > 0,
         "seeds": seeds,
         "seconds": seconds,
@@ -98,13 +100,15 @@ def run_quick(wanted: list[tuple[str, int, str]]) -> list[Run]:
 
 def run_known(models: list[str], seeds: int) -> None:
     """Print what each target costs where the search is left out."""
+    rows = []
     for model in models:
         search = SEARCHES[model].known()
         outcomes = [run(product_process, search, seed) for seed in range(seeds)]
         for seed, outcome in enumerate(outcomes):
             told({"work": search.work, "seed": seed, "side": "product", **asdict(outcome)})
         seconds = median(outcome.seconds if outcome.reached else inf for outcome in outcomes)
-        print(json.dumps({"rows": [{"work": search.work, "seconds": seconds if isfinite(seconds) else None}]}))
+        rows.append({"work": search.work, "seconds": seconds if isfinite(seconds) else None})
+    print(json.dumps({"rows": rows}))
 
 
 def told(found: Run) -> None:

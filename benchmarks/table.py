@@ -111,6 +111,14 @@ def experiments(results: dict[str, Any]) -> Iterator[str]:
     yield f"Scale {results['scale']:g}, {load:.1f} processes at work at its end. {machine(results)}"
 
 
+def overhead(results: dict[str, Any]) -> Iterator[str]:
+    """What drawing and recording cost a trial."""
+    rows = [[found["work"], f"{found['drawing_ms']:.1f}", f"{found['recording_ms']:.1f}"] for found in results["rows"]]
+    yield table(["of 1,000 trials", "drawing, ms", "recording, ms"], rows)
+    share = f"{results['share']:.1%} of a job of {results['trials']:,} trials, each trained for"
+    yield f"{share} {results['training_ms']:,.0f} ms; medians of {results['n']}. {machine(results)}"
+
+
 def serving(results: dict[str, Any]) -> Iterator[str]:
     """Predictions a second, and each server's latency."""
     single = [found for found in results["rows"] if "requests" in found]
@@ -153,6 +161,7 @@ TABLES = {
     "canonical": canonical,
     "calibration": calibration,
     "experiments": experiments,
+    "overhead": overhead,
     "serving": serving,
 }
 

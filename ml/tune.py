@@ -99,6 +99,7 @@ class _PackRun:
         if pack.running:
             width = self._width(params)
             self.refills = self._all_refills(width)
+            self.catch_up()  # measuring took its time, and others have begun trials meanwhile
             events += self._fill(pack, width - 1)
         self.book.record(events)
         return pack

@@ -131,6 +131,22 @@ def test_on_a_small_data_set_the_served_accuracy_is_exactly_the_recorded_one(cli
     assert accuracy_score(test.labels, served) == pytest.approx(version["test_accuracy"], abs=1e-12)
 
 
+def test_a_trial_that_joined_a_pack_later_is_replayed_from_its_record(up: Up, client: Chiffre) -> None:
+    """`chiffre replay` needs nothing but what the API tells, and ends where the record does."""
+    space = {"learning_rate": {"type": "float", "low": 1e-3, "high": 1e-2, "log": True}, "batch_size": 32}
+    spec = {"model": "shallow", "dataset": "digits", "search_space": space, "pruner": {"name": "none"}, "lanes": 2}
+    posted = client.tune({**spec, "budget": {"trials": 4, "epochs": 2}})
+    *_, ended = client.follow(posted["id"])
+    late = max((client.trial(ended["id"], number) for number in range(4)), key=lambda trial: trial["start_step"])
+    replayed = run_command(up, "replay", ended["id"], str(late["number"]), "--json")
+    rungs = json.loads(replayed.stdout)
+
+    assert late["start_step"] > 0
+    assert [rung["epoch"] for rung in rungs] == [measured["epoch"] for measured in late["measurements"]] == [1.0, 2.0]
+    assert all(rung["found_loss"] == pytest.approx(rung["recorded_loss"], rel=1e-3) for rung in rungs)
+    assert all(abs(rung["found_accuracy"] - rung["recorded_accuracy"]) <= 1 / 323 for rung in rungs)
+
+
 def test_the_command_follows_a_job_and_shows_its_trials(up: Up, tmp_path: Path) -> None:
     """`chiffre tune --follow` ends when the job does, and `chiffre trials` shows what it did."""
     file = tmp_path / "spec.json"

@@ -83,22 +83,28 @@ def test_a_pack_measures_what_its_lanes_would_alone(digits_data: TrainingData) -
         assert found.images_seen == measured.images_seen
         assert found.train_loss == pytest.approx(measured.train_loss, rel=1e-3)
         assert found.val_loss == pytest.approx(measured.val_loss, rel=1e-3)
-        assert found.val_accuracy == pytest.approx(measured.val_accuracy, abs=0.0063)  # two of 323 images
+        assert found.val_accuracy == pytest.approx(measured.val_accuracy, abs=0.0031)  # one of 323 images
 
 
 # --- refills
 
 
-def test_a_refilled_lane_equals_a_fresh_solo_run_from_its_start_step(digits_data: TrainingData) -> None:
+@pytest.mark.parametrize(
+    ("model", "own"),
+    [("perceptron", {}), ("shallow", {"hidden_size": 50}), ("mlp", {"hidden_sizes": [50, 20]}), ("cnn", {})],
+)
+def test_a_refilled_lane_equals_a_fresh_solo_run_from_its_start_step(
+    model: str, own: dict[str, Any], digits_data: TrainingData
+) -> None:
     """A lane that joins later trains on the stream from there, with initial weights and an optimizer of its own."""
-    spec = _spec(search_space={"epochs": 1})
+    spec = _spec(model=model, search_space={"epochs": 1})
     pack = _pack(spec, digits_data, _lane(spec, 0, epochs=1), _lane(spec, 1, epochs=2))
-    late = _lane(spec, 2, epochs=1, hidden_size=50)
+    late = _lane(spec, 2, epochs=1, **own)
     for rungs in pack.run(lambda: False):
         if late.number not in [lane.number for lane in pack.running] and rungs[0][0].number == 0:
             pack.join(late)
     steps = pack.stream.steps(10)
-    state = _lane(spec, 2, epochs=1, hidden_size=50).initial(steps, {})
+    state = _lane(spec, 2, epochs=1, **own).initial(steps, {})
     images = digits_data.train.to("cpu")
     alone = train_alone(state, images, batches(len(images), 16, steps, 5, first=steps))
 
