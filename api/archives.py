@@ -27,7 +27,10 @@ MAX_CLASSES = 256  # labels are bytes
 MAX_NAME = 100  # characters of a class
 GZIP, NPY = b"\x1f\x8b", b"\x93NUMPY"
 IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}  # http://yann.lecun.com/exdb/mnist
-DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, struct.error)
+DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, struct.error),
+    *(UnicodeDecodeError, IndexError),  # a member's name that is no UTF-8, or is empty
+)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The commands that take a job out of Chiffre: as a report, or for TensorBoard and optuna-dashboard."""
+"""The commands that take a job out of Chiffre: as a report, or for TensorBoard, optuna-dashboard and spreadsheets."""
 
 import json
 from http import HTTPStatus
@@ -60,11 +60,12 @@ def export(
         Path | None, typer.Option(help="a new folder for TensorBoard's event files, a run a trial, with HParams")
     ] = None,
     optuna: Annotated[Path | None, typer.Option(help="a new Optuna journal file, as optuna-dashboard opens")] = None,
+    csv: Annotated[Path | None, typer.Option(help="a new CSV file, a row a trial")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a job's trials for other tools; `chiffre trials` and the API's CSV have them as a table."""
-    if tensorboard is None and optuna is None:
-        fail("say what to write: --tensorboard FOLDER, --optuna FILE or both")
+    """Write a job's trials for other tools."""
+    if tensorboard is None and optuna is None and csv is None:
+        fail("say what to write: --tensorboard FOLDER, --optuna FILE, --csv FILE or several")
     from api import exports  # torch and optuna are for those who need them
 
     made: dict[str, int] = {}  # trials by file or folder
@@ -74,6 +75,8 @@ def export(
                 made[str(tensorboard)] = exports.tensorboard(client, job_id, tensorboard)
             if optuna is not None:
                 made[str(optuna)] = exports.journal(client, job_id, optuna)
+            if csv is not None:
+                made[str(csv)] = exports.table(client, job_id, csv)
         except OSError as error:
             fail(f"{error.filename} cannot be written: {error.strerror}")
     print(json.dumps(made) if as_json else "\n".join(f"{path}: {trials} trials" for path, trials in made.items()))

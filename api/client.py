@@ -144,6 +144,10 @@ class Chiffre(Connection):
         """One trial with all its measurements."""
         return self._call("GET", f"/jobs/{segment(job_id)}/trials/{number}")
 
+    def table(self, job_id: str) -> str:
+        """Every trial of a job as a row of CSV."""
+        return self._fetch(f"/jobs/{segment(job_id)}/trials", "text/csv").text
+
     def curves(self, job_id: str) -> list[dict[str, Any]]:
         """The figures of all trials of a job by epoch, by trial."""
         items: list[dict[str, Any]] = self._call("GET", f"/jobs/{segment(job_id)}/curves")["curves"]

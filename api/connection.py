@@ -66,7 +66,8 @@ class Connection:
         It may take so many seconds, by default as long as any answer.
         """
         with self._in_words():
-            response = self._http.get(path, timeout=self._http.timeout if seconds is None else seconds)
+            timeout = self._http.timeout if seconds is None else seconds
+            response = self._http.get(path, timeout=timeout, headers={"Accept": kind})
         if response.is_error or not response.headers.get("content-type", "").startswith(kind):
             self._answer(response)
             raise ApiError(f"{self.url} answered no {kind}, as Chiffre does", response.status_code)

@@ -1,8 +1,10 @@
-"""`chiffre export`: a job as others' tools read it, TensorBoard's event files and an Optuna journal.
+"""`chiffre export`: a job as others' tools read it, TensorBoard's event files, an Optuna journal and CSV.
 
 Imported by that command alone: torch writes the one, optuna the other.
 """
 
+import csv
+import io
 import warnings
 from collections.abc import Iterator
 from datetime import datetime
@@ -19,6 +21,8 @@ from torch.utils.tensorboard.summary import hparams
 
 from api.client import Chiffre
 from api.connection import ApiError
+from api.uploaded import know
+from ml.artifacts import write
 from ml.search import STATES, distributions_of
 from ml.specs import TuneSpec
 
@@ -51,14 +55,24 @@ def journal(client: Chiffre, job_id: str, path: Path) -> int:
     if job["kind"] != "tune":
         raise ApiError(f"job {job_id} is no search, but of kind {job['kind']}; an Optuna study is one")
     _check_absent(path)
+    know(client, job["dataset"])
     spec = TuneSpec.model_validate(job["spec"])
     with TemporaryDirectory(dir=path.parent, prefix=".journal-") as folder:
         unfinished = Path(folder) / "journal"
         study = _study(unfinished, job, spec)
-        study.add_trials(_frozen(trial, spec) for trial in _trials(client, job_id))
+        # All of them, as a trial's number is its place: one that was cancelled before it was drawn too.
+        study.add_trials(_frozen(client.trial(job_id, number), spec) for number in range(_count(client, job_id)))
         count = len(study.trials)
         unfinished.replace(path)
     return count
+
+
+def table(client: Chiffre, job_id: str, path: Path) -> int:
+    """Write every trial as a row of a CSV file, as the API has them; how many there are."""
+    _check_absent(path)
+    content = client.table(job_id)
+    write(path, content.encode())
+    return max(0, len(list(csv.reader(io.StringIO(content)))) - 1)
 
 
 def _study(path: Path, job: dict[str, Any], spec: TuneSpec) -> optuna.Study:
@@ -70,6 +84,10 @@ def _study(path: Path, job: dict[str, Any], spec: TuneSpec) -> optuna.Study:
         study.set_metric_names([spec.objective])
     study.set_user_attr("spec", job["spec"])
     return study
+
+
+def _count(client: Chiffre, job_id: str) -> int:
+    return sum(client.job(job_id)["trials"].values())
 
 
 def _trials(client: Chiffre, job_id: str) -> Iterator[Trial]:

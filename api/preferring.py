@@ -12,7 +12,7 @@ from sqlmodel import col
 from api.prediction.options import Options
 from api.served import Files, Served
 from worker.db import Database
-from worker.tables import Artifact, ModelVersion
+from worker.tables import Artifact, Job, ModelVersion
 
 Champions = Mapping[tuple[str | None, str], Served]  # by network and data set, as Roster has them
 KEPT = 16  # preferences that are followed, the last that were asked for
@@ -34,8 +34,8 @@ class Preference:
     def ranked(self, versions: Iterable[ModelVersion], champion: ModelVersion) -> list[ModelVersion]:
         """The versions that may answer, the fastest first; of equals the more accurate.
 
-        Only those are compared whose accuracy was measured on the same images as the champion's: the same data and
-        split. One whose latency was never measured is left out.
+        Only those are compared whose accuracy was measured on as many images as the champion's, of the same data and
+        split; which of them validate is of a job's seed. One whose latency was never measured is left out.
         """
         like = [v for v in versions if self._fits(v) and v.latency_seconds is not None and _comparable(v, champion)]
         best = max((version.val_accuracy for version in like), default=0.0)
@@ -71,27 +71,34 @@ class Preferences:
         """Load what is preferred by now, then let it answer; `load` gives None for what cannot be loaded."""
         with self._lock:
             wanted = list(self._asked)
-        files = self._files() if wanted else {}
+        files, limits = self._files() if wanted else ({}, {})
         known = {served.version.id: served for served in [*self.served.values(), *champions.values()]}
         found: dict[Preference, Served] = {}
         for preference in wanted:
             champion = champions.get((preference.model, preference.dataset))
-            ranked = [] if champion is None else preference.ranked((f[0] for f in files.values()), champion.version)
+            ranked = []
+            if champion is not None:
+                limit = limits.get(champion.version.id)
+                alike = [version for id_, (version, *_) in files.items() if limits[id_] == limit]
+                ranked = preference.ranked(alike, champion.version)
             fastest = next(filter(None, (known.get(v.id) or load(files[v.id]) for v in ranked)), None)
             if fastest is not None:
                 found[preference] = known[fastest.version.id] = fastest
         self.served = MappingProxyType(found)
 
-    def _files(self) -> dict[int | None, Files]:
-        """Every version, its graph and its checkpoint, by id."""
+    def _files(self) -> tuple[dict[int | None, Files], dict[int | None, int | None]]:
+        """Every version, its graph and its checkpoint, by id; and how many images its job trained and validated on."""
         onnx, checkpoint = aliased(Artifact), aliased(Artifact)
         query = (
-            select(ModelVersion, onnx, checkpoint)
+            select(ModelVersion, onnx, checkpoint, col(Job.spec))
             .join(onnx, col(onnx.id) == ModelVersion.onnx_id)
             .join(checkpoint, col(checkpoint.id) == ModelVersion.checkpoint_id)
+            .join(Job, col(Job.id) == ModelVersion.job_id)
         )
         with self.database.reading() as session:
-            return {version.id: (version, graph, weights) for version, graph, weights in session.execute(query)}
+            rows = session.execute(query).all()
+        files = {version.id: (version, graph, weights) for version, graph, weights, _ in rows}
+        return files, {version.id: spec.get("images") for version, _, _, spec in rows}
 
 
 def _comparable(one: ModelVersion, other: ModelVersion) -> bool:

@@ -6,8 +6,9 @@ from typing import Any
 
 from api.client import Chiffre
 from api.connection import ApiError
+from api.uploaded import know
 from ml.artifacts import checkpoint_of
-from ml.datasets import Arrays, Dataset, datasets
+from ml.datasets import datasets
 from ml.process import process_settings
 from ml.records import Measurement
 from ml.replay import Recipe, replay
@@ -41,7 +42,7 @@ def replay_trial(client: Chiffre, job_id: str, number: int) -> Iterator[Rung]:
         raise ApiError(
             f"trial {number} is {trial['state']} and was never measured; there is nothing to hold it against"
         )
-    _know(client, job["dataset"])
+    know(client, job["dataset"])
     kind = TrainSpec if job["kind"] == "train" else TuneSpec
     given = kind.model_validate(job["spec"])
     spec = given.as_tune() if isinstance(given, TrainSpec) else given
@@ -52,21 +53,6 @@ def replay_trial(client: Chiffre, job_id: str, number: int) -> Iterator[Rung]:
         data = data.beginning_with(checkpoint_of(content, "the version's checkpoint").weights)
     for found in replay(spec, _recipe(trial, max(recorded)), data):
         yield _rung(recorded.get(found.step, {}), found)
-
-
-def _know(client: Chiffre, dataset: str) -> None:
-    """Let a specification name a data set that was uploaded to the service."""
-    name, _, version = dataset.partition("@")
-    if not version or dataset in datasets:
-        return
-    found = client.dataset(name, int(version))
-
-    def read() -> Arrays:
-        arrays = checkpoint_of(client.data(name, int(version)), dataset).weights
-        return Arrays(arrays["images"], arrays["labels"])
-
-    shape, classes = tuple(found["shape"]), tuple(found["classes"])
-    datasets.register(dataset)(Dataset(read, shape, classes, found["images"], found["sha256"], None, ""))
 
 
 def _recipe(trial: dict[str, Any], until: int) -> Recipe:

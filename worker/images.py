@@ -8,17 +8,14 @@ from ml.novelty import Novelty, fit_novelty
 from ml.train import TrainingData
 
 
-@lru_cache(maxsize=2)
 def training_data(dataset: str, split: SplitName, seed: int, device: str) -> TrainingData:
     """What a job trains and validates on; DataError where it is damaged."""
-    return TrainingData.load(datasets[dataset], split, seed, device)
+    return _training_data(dataset, datasets[dataset].sha256, split, seed, device)
 
 
-@lru_cache(maxsize=4)
 def novelty_of(dataset: str, split: SplitName, seed: int) -> Novelty:
     """What tells the training images from others: the same for every network that is trained on them."""
-    images = training_data(dataset, split, seed, "cpu").train.images.numpy()
-    return fit_novelty(images, datasets[dataset].classes, seed)
+    return _novelty_of(dataset, datasets[dataset].sha256, split, seed)
 
 
 def test_images(dataset: str, split: SplitName) -> Images:
@@ -26,3 +23,15 @@ def test_images(dataset: str, split: SplitName) -> Images:
     registered = datasets[dataset]
     arrays = registered.load()
     return Images.of(arrays.take(cut(len(arrays), registered.official_test, split, seed=0).test))
+
+
+# By hash too: a database that was made anew may give an old name to other images.
+@lru_cache(maxsize=2)
+def _training_data(dataset: str, sha256: str, split: SplitName, seed: int, device: str) -> TrainingData:
+    return TrainingData.load(datasets[dataset], split, seed, device)
+
+
+@lru_cache(maxsize=4)
+def _novelty_of(dataset: str, sha256: str, split: SplitName, seed: int) -> Novelty:
+    images = training_data(dataset, split, seed, "cpu").train.images.numpy()
+    return fit_novelty(images, datasets[dataset].classes, seed)

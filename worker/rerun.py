@@ -95,7 +95,7 @@ def decide(claim: Claim, rerunning: Rerunning, store: Store) -> None:
     if not repeats:
         return
     spec = tune_spec(job)
-    arrays, official = datasets[spec.dataset].load(), datasets[spec.dataset].official_test
+    arrays = datasets[spec.dataset].load()
     by_trial: dict[int, list[Repeat]] = defaultdict(list)
     for repeat in repeats:
         by_trial[repeat.trial.number].append(repeat)
@@ -105,8 +105,7 @@ def decide(claim: Claim, rerunning: Rerunning, store: Store) -> None:
             finalists.append(_finalist(same, spec, arrays, store))
         except CheckpointError as error:
             lost[number] = str(error)
-    train = len(cut(len(arrays), official, spec.split, spec.seed).train)
-    rerunning.decide(claim, verdict(finalists, train, lost))
+    rerunning.decide(claim, verdict(finalists, spec.training_images, lost))
 
 
 def _finalist(repeats: list[Repeat], spec: TuneSpec, arrays: Arrays, store: Store) -> Finalist:

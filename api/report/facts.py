@@ -44,7 +44,6 @@ class Facts:
     version: ModelVersion | None  # the last that it published
     files: dict[str, Artifact]  # of that version: checkpoint, onnx, test_outputs
     opening: int | None  # which opening of these test images that was, counted from 1 over all jobs
-    openings: int  # of these test images so far
     run_off: RunOff | None  # of the last run
     reruns: list[Rerun]
 
@@ -97,7 +96,6 @@ def facts_of(database: Database, job_id: str) -> Facts:
             version=version,
             files={} if version is None else _files(session, version),
             opening=_opening(session, version),
-            openings=len(_openings(session, job)),
             run_off=None if not reruns else session.get(RunOff, (job_id, reruns[0].run)),
             reruns=reruns,
         )
@@ -128,11 +126,6 @@ def _files(session: Session, version: ModelVersion) -> dict[str, Artifact]:
         select(Artifact).where(*of_trial, col(Artifact.kind) == ANSWERS).order_by(col(Artifact.id).desc()).limit(1)
     )
     return {file.kind: file for file in [*own, *([answers] if answers else [])]}
-
-
-def _openings(session: Session, job: Job) -> list[TestOpening]:
-    same = (col(TestOpening.dataset_sha256) == job.dataset_sha256, col(TestOpening.split) == job.spec["split"])
-    return list(session.scalars(select(TestOpening).where(*same).order_by(col(TestOpening.id))))
 
 
 def _opening(session: Session, version: ModelVersion | None) -> int | None:

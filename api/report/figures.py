@@ -35,8 +35,9 @@ class Figure:
 class Figures:
     """The figures of one job in one language."""
 
-    def __init__(self, facts: Facts, wording: Wording) -> None:
+    def __init__(self, facts: Facts, winner: Trial | None, wording: Wording) -> None:
         self.facts = facts
+        self.winner = winner
         self.t = wording
         self.maximize = facts.job.maximize
         self.objective = wording("validation accuracy" if self.maximize else "validation loss")
@@ -128,7 +129,7 @@ class Figures:
             plot.points([x(trial) for trial in chosen], [self._value(trial) for trial in chosen], kind, names)
 
     def _kinds(self, trials: Sequence[Trial]) -> Iterator[tuple[str, list[Trial]]]:
-        best = self.facts.job.best_trial
+        best = None if self.winner is None else self.winner.number
         yield "trial pruned", [trial for trial in trials if trial.state == "pruned" and trial.number != best]
         yield "trial", [trial for trial in trials if trial.state != "pruned" and trial.number != best]
         yield "trial winner", [trial for trial in trials if trial.number == best]

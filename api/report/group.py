@@ -64,7 +64,7 @@ class GroupPage:
         t, jobs = self.t, [part.page.facts.job for part in self.parts]
         rows = [
             (t("experiments"), t.number(len(jobs))),
-            (t("scale"), t("{share} of images, trials and epochs", share=t.percent(self.group.scale, 0))),
+            (t("scale"), t("{share} of images, trials and epochs", share=f"{t.number(100 * self.group.scale)} %")),
             (t("seed"), str(self.group.seed)),
             (t("posted"), t.instant(self.group.created_at)),
             (t("trials"), t.number(sum(len(part.page.facts.trials) for part in self.parts))),

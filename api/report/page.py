@@ -43,7 +43,7 @@ class Page:
         self.answers = answers
         self.t = wording
         self.winner = facts.trial(facts.version.trial) if facts.version else next(iter(facts.best), None)
-        self.figures = Figures(facts, wording) if facts.judged else None
+        self.figures = Figures(facts, self.winner, wording) if facts.judged else None
         self.tables = Tables(facts, answers, self.winner, wording)
         self.run_off = RunOffSection(facts, wording) if facts.reruns else None
 

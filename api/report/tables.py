@@ -162,7 +162,6 @@ class Tables:
             ],
             [self.t("SHA-256 of the data"), job.dataset_sha256],
             [self.t("images to train / validate / test"), sizes],
-            [self.t("times that these test images were opened so far"), self.t.number(self.facts.openings)],
             [self.t("machines that worked on it"), ", ".join(self.facts.workers) or "–"],
         ]
         if version is not None:

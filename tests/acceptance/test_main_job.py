@@ -135,9 +135,9 @@ def test_a_trial_that_joined_a_pack_later_is_replayed_from_its_record(up: Up, cl
     """`chiffre replay` needs nothing but what the API tells, and ends where the record does."""
     space = {"learning_rate": {"type": "float", "low": 1e-3, "high": 1e-2, "log": True}, "batch_size": 32}
     spec = {"model": "shallow", "dataset": "digits", "search_space": space, "pruner": {"name": "none"}, "lanes": 2}
-    posted = client.tune({**spec, "budget": {"trials": 4, "epochs": 2}})
+    posted = client.tune({**spec, "budget": {"trials": 8, "epochs": 2}})
     *_, ended = client.follow(posted["id"])
-    late = max((client.trial(ended["id"], number) for number in range(4)), key=lambda trial: trial["start_step"])
+    late = max((client.trial(ended["id"], number) for number in range(8)), key=lambda trial: trial["start_step"])
     replayed = run_command(up, "replay", ended["id"], str(late["number"]), "--json")
     rungs = json.loads(replayed.stdout)
 

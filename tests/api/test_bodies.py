@@ -273,7 +273,12 @@ def test_the_body_counts_where_the_query_says_otherwise(api: TestClient) -> None
 
 def header(shape: str, descr: str = "'|u1'", order: str = "False") -> bytes:
     """The head of an npy file, as written by hand."""
-    text = f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}".ljust(117) + "\n"
+    return head(f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}")
+
+
+def head(text: str) -> bytes:
+    """The head of an npy file, whatever it says."""
+    text = text.ljust(117) + "\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode()
 
 
@@ -309,6 +314,14 @@ UNREADABLE: dict[str, tuple[str, bytes]] = {
         "application/x-npy",
         b"\x93NUMPY\x02\x00" + struct.pack("<I", 1 << 20) + b"(" * (1 << 20),
     ),
+    "npy whose head is open": ("application/x-npy", head("{") + bytes(784)),
+    "npy whose head has no name": ("application/x-npy", head("{[]: 1}") + bytes(784)),
+    "npy whose head has a number for a name": ("application/x-npy", head("{1: 1, 'shape': (784,)}") + bytes(784)),
+    "npy of no type": (
+        "application/x-npy",
+        head("{'descr': (), 'fortran_order': False, 'shape': (784,)}") + bytes(784),
+    ),
+    "npy of 70 dimensions": ("application/x-npy", header(str((1,) * 69 + (784,))) + bytes(784)),
     "npy with NaN": ("application/x-npy", npy(np.full(784, np.nan))),
     "npy with infinity": ("application/x-npy", npy(np.full(784, np.inf, np.float32))),
     "npy below 0": ("application/x-npy", npy(np.full(784, -1))),

@@ -100,6 +100,7 @@ def test_a_specification_is_pinned_to_the_version_of_when_it_was_posted(api: Tes
     assert api.post("/jobs/train", json={"model": "shallow", "dataset": "letters"}).json()["dataset"] == "letters@2"
 
 
+IDX_OF_70 = struct.pack(">HBB70I", 0, 8, 70, 120, *[1] * 69)
 BAD: dict[str, tuple[bytes, str]] = {
     "no archive": (b"PK\x03\x04 and no more", "#"),
     "pickled": (npz(images=np.array([{}] * 120, object), labels=LABELS), "#/images.npy"),
@@ -122,6 +123,8 @@ BAD: dict[str, tuple[bytes, str]] = {
     "equal names": (npz(images=IMAGES, labels=LABELS, classes=np.array(["a", "a", "b"])), "#/classes"),
     "a name unknown": (npz(images=IMAGES, labels=np.array(["a", "b", "c"])[LABELS], classes=["a", "b"]), "#/labels/2"),
     "a short file": (zipped(images=idx(IMAGES)[:-1], labels=idx(LABELS)), "#/images"),
+    "a name that is no UTF-8": (zipped(é=b"", images=idx(IMAGES)).replace("é".encode(), b"\xff\xfe"), "#"),
+    "of 70 dimensions": (zipped(images=IDX_OF_70 + bytes(120), labels=idx(LABELS)), "#/images"),
     "of no kind": (zipped(images=b"images", labels=idx(LABELS)), "#/images"),
     "no texts": (zipped(images=idx(IMAGES), labels=npz(a=1)), "#/labels"),
 }

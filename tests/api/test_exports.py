@@ -1,5 +1,6 @@
 """A job as other tools read it: Optuna reads the journal, TensorBoard the event files."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from worker_tools import Work
 
 from api.cli import app
 from api.client import Chiffre
+from worker.controls import Controls
 from worker.tables import Job
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*experimental:optuna.exceptions.ExperimentalWarning")
@@ -56,7 +58,10 @@ def shown(url: str, job: Job) -> list[dict[str, Any]]:
 def test_optuna_and_tensorboard_read_back_what_is_on_record(job: Job, url: str, tmp_path: Path) -> None:
     """Every trial with its parameters, states, values and curves, and hyper-parameters for HParams."""
     reported = CliRunner().invoke(app, ["report", job.id, "--lang", "fr", "--out", str(tmp_path / "report.html")])
-    ended = run(job.id, "--tensorboard", str(tmp_path / "runs"), "--optuna", str(tmp_path / "journal.log"))
+    files = {name: str(tmp_path / name) for name in ("runs", "journal.log", "trials.csv")}
+    ended = run(
+        job.id, "--tensorboard", files["runs"], "--optuna", files["journal.log"], "--csv", files["trials.csv"], "--json"
+    )
     study = optuna.load_study(
         study_name=job.id, storage=optuna.storages.JournalStorage(JournalFileBackend(str(tmp_path / "journal.log")))
     )
@@ -67,6 +72,9 @@ def test_optuna_and_tensorboard_read_back_what_is_on_record(job: Job, url: str, 
     assert reported.exit_code == 0, reported.output
     assert (tmp_path / "report.html").read_text() == report
     assert ended.exit_code == 0, ended.output
+    assert json.loads(ended.stdout) == dict.fromkeys(files.values(), 4)
+    table = httpx2.get(f"{url}/jobs/{job.id}/trials", headers={"Accept": "text/csv"}).text
+    assert (tmp_path / "trials.csv").read_bytes() == table.encode()
     assert [trial.number for trial in study.trials] == [0, 1, 2, 3]
     assert study.best_value == job.best_value
     for trial, known in zip(study.trials, recorded, strict=True):
@@ -91,6 +99,26 @@ def check_run(folder: Path, known: dict[str, Any]) -> None:
     assert started.hparams["learning_rate"].number_value == known["params"]["learning_rate"]
     assert started.hparams["optimizer"].string_value == known["params"]["optimizer"]
     assert started.hparams["hidden_sizes"].string_value == str(known["params"]["hidden_sizes"])
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_trial_keeps_its_number_behind_one_that_was_never_drawn(
+    work: Work, environment: Path, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Optuna numbers by place: what was cancelled before it had parameters has its place as a failure."""
+    monkeypatch.setenv("CHIFFRE_URL", url)
+    job = work.accept(budget={"trials": 2, "epochs": 1}, lanes=1).id
+    claim = work.leases.claim()  # a trial is reserved, and nobody draws it
+    assert claim is not None
+    Controls(work.database).cancel_trial(job, 0)
+    work.leases.close(claim)
+    Training(work).run()
+    ended = run(job, "--optuna", str(tmp_path / "journal.log"))
+    assert ended.exit_code == 0, ended.output
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(tmp_path / "journal.log")))
+    trials = optuna.load_study(study_name=job, storage=storage).trials
+
+    assert [(trial.number, trial.state.name) for trial in trials] == [(0, "FAIL"), (1, "COMPLETE")]
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -69,6 +69,16 @@ def test_the_fastest_version_answers_and_a_new_one_within_two_seconds(
     assert eventually(lambda: answers(api, "fastest-within:0") == 4, seconds=2)
 
 
+def test_a_version_that_was_judged_on_few_images_is_not_compared(
+    api: TestClient, work: Work, environment: Path
+) -> None:
+    """Of forty images it may have told all right."""
+    publish(work, environment, value=0.9, measured={"latency_seconds": 0.002})
+    publish(work, environment, value=1.0, measured={"latency_seconds": 0.001}, images=200)
+
+    assert answers(api, "fastest-within:5") == 1
+
+
 def test_without_a_latency_the_champion_answers(api: TestClient, work: Work, environment: Path) -> None:
     """Versions of an earlier release have none."""
     publish(work, environment, value=0.8)

@@ -9,7 +9,7 @@ from sqlmodel import col
 from trained_tools import Training
 from worker_tools import Work
 
-from ml.datasets import cut, datasets
+from ml.datasets import cut, datasets, limited
 from ml.packs import Pack as Lanes
 from ml.records import Stop
 from ml.rerun import predicted
@@ -102,6 +102,16 @@ def test_what_is_compared_is_what_was_predicted(work: Work, environment: Path) -
             accuracy = float((labels(work, environment, rerun) == truth).mean())
             assert one["accuracies"][rerun.seed] == pytest.approx(accuracy)
             assert rerun.val_accuracy == pytest.approx(accuracy)
+
+
+@only_sqlite
+def test_a_run_off_of_a_job_that_is_held_to_few_images_counts_those(work: Work, environment: Path) -> None:
+    """The corrected t-test weighs images to train against images to validate: 320 and 80 of 400."""
+    work.accept(**SPEC, images=400)
+    Training(work).run()
+    verdict = decided(work)[0].verdict
+
+    assert verdict["train_images"] == limited(1294, 323, 400)[0] == 320
 
 
 @only_sqlite
