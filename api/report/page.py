@@ -8,18 +8,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from api.report.axes import linear
 from api.report.facts import Facts
 from api.report.figures import Figures
+from api.report.matters import Matters
 from api.report.run_off import RunOffSection
 from api.report.svg import Plot
 from api.report.tables import Tables, sizes_of
 from api.report.winner import Answers
 from api.report.wording import Wording
+from ml.analysis.findings import Analysis
 from ml.intervals import wilson
 from worker.tables import Trial
 
 
-def page_of(facts: Facts, answers: Answers | None, wording: Wording) -> str:
+def page_of(facts: Facts, answers: Answers | None, found: Analysis | None, wording: Wording) -> str:
     """A job's whole report as HTML."""
-    return rendered("report.html.j2", page=Page(facts, answers, wording), t=wording)
+    return rendered("report.html.j2", page=Page(facts, answers, found, wording), t=wording)
 
 
 def rendered(template: str, **named: object) -> str:
@@ -37,7 +39,9 @@ def rendered(template: str, **named: object) -> str:
 class Page:
     """One job in one language; the anchors of its sections begin with `prefix`."""
 
-    def __init__(self, facts: Facts, answers: Answers | None, wording: Wording, prefix: str = "") -> None:
+    def __init__(
+        self, facts: Facts, answers: Answers | None, found: Analysis | None, wording: Wording, prefix: str = ""
+    ) -> None:
         self.prefix = prefix
         self.facts = facts
         self.answers = answers
@@ -45,6 +49,7 @@ class Page:
         self.winner = facts.trial(facts.version.trial) if facts.version else next(iter(facts.best), None)
         self.figures = Figures(facts, self.winner, wording) if facts.judged else None
         self.tables = Tables(facts, answers, self.winner, wording)
+        self.matters = Matters(found, wording) if found else None
         self.run_off = RunOffSection(facts, wording) if facts.reruns else None
 
     def summary(self) -> list[tuple[str, str]]:
@@ -68,6 +73,7 @@ class Page:
         found = {
             "experiment": ("The experiment", True),
             "search": ("The search", self.figures),
+            "matters": ("What matters", self.matters),
             "cost": ("What it costs", self.figures),
             "run-off": ("Run-off", self.run_off),
             "winner": ("The winner", self.winner),

@@ -12,6 +12,7 @@ import html5lib
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from sklearn.metrics import confusion_matrix
 from starlette.testclient import TestClient
 from trained_tools import Training
@@ -177,10 +178,32 @@ def test_the_confusion_matrix_is_that_of_the_published_graph(reports: dict[str, 
     assert (shown.to_numpy() == expected).all()
 
 
-def test_the_opening_of_test_is_told_and_another_report_opens_nothing(
-    reports: dict[str, str], shared_api: TestClient, job: Job
+def test_what_matters_is_what_scipy_and_pandas_say(reports: dict[str, str], shared_api: TestClient, job: Job) -> None:
+    """Correlations with their chances, and means of accuracy and time by the kind of optimizer, from the CSV."""
+    shown, csv = tables(reports["en"]), trials(shared_api, job.id)
+    pearson = shown[" … epochs"].set_index("")
+    by_kind = shown["parameter … seconds"].query("parameter == 'optimizer'").set_index("values")
+    groups = csv.groupby("optimizer")
+
+    for name in ("hidden_size", "learning_rate"):
+        for outcome, label in (("val_accuracy", "validation accuracy"), ("seconds", "seconds")):
+            r, p = stats.pearsonr(csv[name], csv[outcome])
+            assert pearson.loc[name, label] == f"{r:.2f} (p\u00a0{p:.2g})".replace("-", "−", 1)
+    assert set(pearson["epochs"]) == {"–", ""}  # all trials ran as many
+    assert by_kind["trials"].astype(int).to_dict() == groups.size().to_dict()
+    for kind, accuracy in groups["val_accuracy"].mean().items():
+        assert by_kind.loc[kind, "validation accuracy"].startswith(f"{100 * accuracy:.2f}\u00a0%")
+    for kind, seconds in groups["seconds"].mean().items():
+        assert by_kind.loc[kind, "seconds"].startswith(f"{seconds:.3g}")
+    assert shown["parameter … fANOVA (6)"]["parameter"].tolist() == ["hidden_size", "learning_rate", "optimizer"]
+
+
+def test_the_opening_of_test_is_told_and_other_jobs_change_nothing(
+    reports: dict[str, str], shared_api: TestClient, shared_work: Work, job: Job
 ) -> None:
-    """The first job that looked at these images opened them for the first time, however often it is reported on."""
+    """The first job that looked at these images opened them for the first time, whoever looks at them later."""
+    shared_work.accept(model="perceptron", sampler={"name": "random"}, budget={"trials": 1, "epochs": 1})
+    Training(shared_work).run()
     html = page(shared_api, job.id)
 
     assert html == reports["en"]

@@ -1,0 +1,97 @@
+"""What a job's trials say about its hyper-parameters, as a report tells it."""
+
+from collections.abc import Sequence
+
+from api.report.tables import Row, Table
+from api.report.wording import WIDE, Wording
+from ml.analysis.findings import Analysis, Effect, Group, Interaction, Matrix
+from ml.analysis.observations import OUTCOMES
+
+PAIRS = 10  # rows of the table of interactions
+UNLIKELY = 0.05  # a chance below which an interaction stands out
+OUTCOME_NAMES = dict(zip(OUTCOMES, ("validation loss", "validation accuracy", "seconds", "epochs"), strict=True))
+METHODS = {"ped_anova": "PED-ANOVA", "fanova": "fANOVA"}
+
+
+class Matters:
+    """Correlations, importances, interactions, and accuracy and time against each parameter, in one language."""
+
+    def __init__(self, found: Analysis, wording: Wording) -> None:
+        self.found = found
+        self.t = wording
+
+    def effects(self) -> Table | None:
+        """Accuracy and time of trials with like values of a parameter; None where no parameter has two values."""
+        rows = [row for effect in self.found.effects for row in self._effect(effect)]
+        if not rows:
+            return None
+        head = [self.t("parameter"), self.t("values"), self.t("trials")]
+        head += [self.t(name) for name in ("validation accuracy", "seconds")]
+        return Table(head, rows, numeric_from=2)
+
+    def correlations(self) -> list[tuple[str, Table]]:
+        """Both matrices, each coefficient with the probability of one so large by chance."""
+        found = self.found.correlations
+        if len(found.variables) < 2:
+            return []
+        kinds = (("Pearson", found.pearson, found.pearson_p), ("Spearman", found.spearman, found.spearman_p))
+        return [(name, self._matrix(found.variables, values, chances)) for name, values, chances in kinds]
+
+    def importances(self) -> Table | None:
+        """How much each parameter matters by each method; None where neither says anything."""
+        told = [one for one in self.found.importances if one.values is not None]
+        if not told:
+            return None
+        names = sorted({name for one in told for name in one.values or {}})
+        head = [self.t("parameter"), *(f"{METHODS[one.method]} ({self.t.number(one.trials)})" for one in told)]
+        rows = [[name, *(self.t.percent((one.values or {}).get(name), 1) for one in told)] for name in names]
+        return Table(head, rows)
+
+    def interactions(self) -> Table | None:
+        """The pairs whose effects may depend on each other, the least likely by chance first; None without a test."""
+        tested = [one for one in self.found.interactions if one.p is not None][:PAIRS]
+        if not tested:
+            return None
+        names = ("parameter", "with", "outcome", "trials", "share of the variance", "F", "p", "p by Holm")
+        strong = {place for place, one in enumerate(tested) if one.p_holm is not None and one.p_holm < UNLIKELY}
+        rows = [self._interaction(one) for one in tested]
+        return Table([self.t(name) for name in names], rows, frozenset(strong), numeric_from=3)
+
+    def _effect(self, effect: Effect) -> list[Row]:
+        if len(effect.groups) < 2:
+            return []
+        return [[effect.parameter, *self._group(group)] for group in effect.groups]
+
+    def _group(self, group: Group) -> Row:
+        accuracy, seconds = self.t.percent(group.val_accuracy), self.t.number(group.seconds, 3)
+        if group.val_accuracy_sd is not None:
+            accuracy += f" ± {self.t.fixed(100 * group.val_accuracy_sd, 2)}"
+        if group.seconds_sd is not None:
+            seconds += f" ± {self.t.number(group.seconds_sd, 2)}"
+        return [group.label, self.t.number(group.trials), accuracy, seconds]
+
+    def _matrix(self, names: Sequence[str], values: Matrix, chances: Matrix) -> Table:
+        said = [self.t(OUTCOME_NAMES[name]) if name in OUTCOME_NAMES else name for name in names]
+        rows = [
+            [said[i], *("" if j == i else self._coefficient(values[i][j], chances[i][j]) for j in range(len(names)))]
+            for i in range(len(names))
+        ]
+        return Table(["", *said], rows)
+
+    def _coefficient(self, value: float | None, chance: float | None) -> str:
+        if value is None or chance is None:
+            return "–"
+        return f"{self.t.fixed(value, 2)} (p{WIDE}{self.t.number(chance, 2)})".replace("-", "−", 1)
+
+    def _interaction(self, one: Interaction) -> Row:
+        df = "" if one.f_df is None else f" ({one.f_df[0]}, {one.f_df[1]})"
+        return [
+            one.one,
+            one.other,
+            self.t(OUTCOME_NAMES[one.outcome]),
+            self.t.number(one.trials),
+            self.t.percent(one.share, 1),
+            self.t.number(one.f, 3) + df,
+            self.t.number(one.p, 2),
+            self.t.number(one.p_holm, 2),
+        ]
