@@ -9,7 +9,7 @@ from ml.analysis.observations import OUTCOMES
 
 PAIRS = 10  # rows of the table of interactions
 UNLIKELY = 0.05  # a chance below which an interaction stands out
-OUTCOME_NAMES = dict(zip(OUTCOMES, ("validation loss", "validation accuracy", "seconds", "epochs"), strict=True))
+OUTCOME_NAMES = dict(zip(OUTCOMES, ("validation loss", "validation accuracy", "seconds", "epochs run"), strict=True))
 METHODS = {"ped_anova": "PED-ANOVA", "fanova": "fANOVA"}
 
 
@@ -81,7 +81,8 @@ class Matters:
     def _coefficient(self, value: float | None, chance: float | None) -> str:
         if value is None or chance is None:
             return "–"
-        return f"{self.t.fixed(value, 2)} (p{WIDE}{self.t.number(chance, 2)})".replace("-", "−", 1)
+        rounded = round(value, 2) or 0.0  # never −0
+        return f"{self.t.fixed(rounded, 2).replace('-', '−')} (p{WIDE}{self.t.number(chance, 2)})"
 
     def _interaction(self, one: Interaction) -> Row:
         df = "" if one.f_df is None else f" ({one.f_df[0]}, {one.f_df[1]})"
