@@ -33,6 +33,12 @@ class Up:
         parent = psutil.Process(self.process.pid)
         return [parent, *parent.children(recursive=True)]
 
+    def kill(self) -> None:
+        """Kill everything at once, as a machine does that loses its power."""
+        for process in (everything := self.everything()):
+            process.kill()
+        psutil.wait_procs(everything, STOP_SECONDS)
+
     def interrupt(self) -> int:
         """Ctrl-C; the exit status."""
         self.process.send_signal(signal.SIGINT)
