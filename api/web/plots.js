@@ -12,6 +12,7 @@ const PLOTS = {
   param_importances: "Importances of parameters",
   pareto_front: "Accuracy against cost",
   correlations: "Correlations",
+  interactions: "Two parameters whose effects depend on each other",
   parallel_coordinate: "Parallel coordinates",
   intermediate_values: "Learning curves",
 };

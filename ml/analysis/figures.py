@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
 from ml.analysis.correlations import correlations
+from ml.analysis.interactions import interactions
 from ml.analysis.observations import Observation, Observations
 from ml.analysis.plots import PLOTS, PlotOptions
 from ml.analysis.studies import finished, study_of
@@ -36,13 +37,13 @@ def figure(name: str, search: Search, trials: Sequence[Observation], options: Pl
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Optuna, of trials that a figure leaves out
         try:
-            if name == "correlations":
-                made = _correlations(search, trials)
+            if name in OF_OBSERVATIONS:
+                made = OF_OBSERVATIONS[name](Observations.of(search.spec.search_space, trials), options)
             else:
                 made = figures[name](study_of(search, trials, options.min_accuracy), options)
         except NothingToShow as nothing:
             made = _blank(str(nothing))
-    if name not in ("contour", "rank", "slice"):  # Optuna's own say what they show
+    if name not in ("contour", "rank", "slice", "interactions"):  # these say themselves what they show
         made.update_layout(title=PLOTS[name].title)
     return dict(_plain(made.to_dict()))
 
@@ -126,16 +127,48 @@ def _pareto(study: optuna.Study, options: PlotOptions) -> go.Figure:
     return drawn.plot_pareto_front(both, target_names=[options.cost, "val_accuracy"])
 
 
-def _correlations(search: Search, trials: Sequence[Observation]) -> go.Figure:
-    """Spearman's coefficients as a map of heat."""
-    found = correlations(Observations.of(search.spec.search_space, trials))
-    if not any(value is not None for row in found.spearman for value in row):
+def _correlations(observed: Observations, options: PlotOptions) -> go.Figure:
+    """Coefficients as a map of heat; the chance of each stands where the pointer is."""
+    found = correlations(observed)
+    given, chances = getattr(found, options.coefficient), getattr(found, f"{options.coefficient}_p")
+    if not any(value is not None for row in given for value in row):
         raise NothingToShow(found.reasons[0].reason)
-    values = [[1.0 if i == j else value for j, value in enumerate(row)] for i, row in enumerate(found.spearman)]
     heat = go.Heatmap(
-        x=found.variables, y=found.variables, z=values, zmin=-1, zmax=1, colorscale="RdBu", texttemplate="%{z:.2f}"
+        x=found.variables,
+        y=found.variables,
+        z=[[1.0 if i == j else value for j, value in enumerate(row)] for i, row in enumerate(given)],
+        customdata=chances,
+        hovertemplate="%{y}, %{x}: %{z:.3f}, p %{customdata:.2g}<extra></extra>",
+        zmin=-1,
+        zmax=1,
+        colorscale="RdBu",
+        texttemplate="%{z:.2f}",
     )
     return go.Figure(heat).update_yaxes(autorange="reversed")
+
+
+def _interactions(observed: Observations, _: PlotOptions) -> go.Figure:
+    """What the two parameters reach together whose interaction is the least likely by chance."""
+    found = next(iter(interactions(observed)), None)
+    if found is None or found.p is None:
+        raise NothingToShow(found.reason if found and found.reason else "it takes two parameters that differ")
+    heat = go.Heatmap(
+        x=found.other_groups,
+        y=found.one_groups,
+        z=[[cell.mean for cell in row] for row in found.cells],
+        customdata=[[cell.trials for cell in row] for row in found.cells],
+        hovertemplate="%{z:.4g}, mean of %{customdata} trials<extra></extra>",
+        texttemplate="%{z:.4g}",
+    )
+    title = f"{found.outcome}: {found.one} and {found.other}, p {found.p:.2g}, by Holm {found.p_holm:.2g}"
+    made = go.Figure(heat).update_layout(title=title)
+    return made.update_xaxes(title=found.other, type="category").update_yaxes(title=found.one, type="category")
+
+
+OF_OBSERVATIONS: dict[str, Callable[[Observations, PlotOptions], go.Figure]] = {
+    "correlations": _correlations,
+    "interactions": _interactions,
+}
 
 
 def _pairwise(draw: Callable[..., go.Figure], study: optuna.Study, options: PlotOptions) -> go.Figure:

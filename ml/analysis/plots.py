@@ -17,9 +17,11 @@ PlotName = Literal[
     "edf",
     "pareto_front",
     "correlations",
+    "interactions",
 ]
 Target = Literal["objective", "val_accuracy", "val_loss", "seconds"]
 Cost = Literal["seconds", "flops", "weights"]
+Coefficient = Literal["spearman", "pearson"]
 
 
 class PlotOptions(BaseModel):
@@ -30,6 +32,7 @@ class PlotOptions(BaseModel):
     min_accuracy: float | None = Field(None, ge=0, le=1, description="only trials with at least this on validation")
     target: Target = Field("objective", description="what of a trial is shown")
     cost: Cost = Field("seconds", description="what accuracy is held against")
+    coefficient: Coefficient = Field("spearman", description="how variables are correlated")
 
 
 @dataclass(frozen=True)
@@ -51,5 +54,6 @@ PLOTS: dict[str, Plot] = {
     "param_importances": Plot("Importances of parameters"),
     "edf": Plot("Empirical distribution"),
     "pareto_front": Plot("Accuracy against cost", frozenset({"min_accuracy", "cost"})),
-    "correlations": Plot("Correlations", frozenset()),
+    "correlations": Plot("Correlations", frozenset({"coefficient"})),
+    "interactions": Plot("Two parameters whose effects depend on each other", frozenset()),
 }

@@ -6,9 +6,10 @@ from typing import Any, get_args
 import optuna
 import orjson
 import pytest
+from scipy import stats
 from searched import reached, searched
 
-from ml.analysis.figures import figure, figures
+from ml.analysis.figures import OF_OBSERVATIONS, figure, figures
 from ml.analysis.observations import ENDED
 from ml.analysis.pareto import Point, front
 from ml.analysis.plots import PLOTS, PlotName, PlotOptions
@@ -27,7 +28,7 @@ def drawn(name: str, trials: int = TRIALS, **options: Any) -> dict[str, Any]:
 def test_every_plot_that_is_offered_can_be_drawn() -> None:
     """The list for the API, its type and the functions are of the same plots."""
     assert list(PLOTS) == list(get_args(PlotName))
-    assert set(PLOTS) == {*figures, "correlations"}
+    assert set(PLOTS) == {*figures, *OF_OBSERVATIONS}
 
 
 @pytest.mark.parametrize("name", PLOTS)
@@ -81,6 +82,33 @@ def test_the_pareto_front_is_the_one_that_the_service_tells() -> None:
     of_number = {trial.number: trial for trial in trials}
 
     assert sorted(best["x"]) == sorted(of_number[number].weights for number in expected)
+
+
+@pytest.mark.parametrize("coefficient", ["pearson", "spearman"])
+def test_correlations_are_shown_with_their_chances(coefficient: str) -> None:
+    """As SciPy has them."""
+    (heat,) = drawn("correlations", coefficient=coefficient)["data"]
+    search = searched(TRIALS)
+    ended = [t for t in reached(search, TRIALS) if t.state in ENDED]
+    x, y = [t.params["learning_rate"] for t in ended], [t.val_accuracy for t in ended]
+    expected = getattr(stats, {"pearson": "pearsonr", "spearman": "spearmanr"}[coefficient])(x, y)
+    row, column = heat["y"].index("learning_rate"), heat["x"].index("val_accuracy")
+
+    assert heat["z"][row][column] == pytest.approx(expected.statistic)
+    assert heat["customdata"][row][column] == pytest.approx(expected.pvalue)
+
+
+def test_the_pair_that_is_least_likely_by_chance_is_shown() -> None:
+    """Its two parameters, the means of their groups, and the trials of each."""
+    found = drawn("interactions")
+    (heat,) = found["data"]
+
+    assert " and " in found["layout"]["title"]["text"]
+    assert {found["layout"]["xaxis"]["title"]["text"], found["layout"]["yaxis"]["title"]["text"]} < set(
+        searched(1).spec.search_space
+    )
+    assert (len(heat["z"]), len(heat["z"][0])) == (len(heat["y"]), len(heat["x"]))
+    assert sum(map(sum, heat["customdata"])) <= TRIALS
 
 
 def test_learning_curves_are_by_epoch_and_keep_their_numbers() -> None:
