@@ -1,12 +1,18 @@
 """The page of reports in a real browser."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from playwright.sync_api import Page, expect
 from worker_tools import Work
 
 from api.client import Chiffre
+from tests.page.services import Service
 
 pytestmark = pytest.mark.xdist_group("page")
+
+PAPER = 688  # pixels: A4 within the margins of the report's style, at 96 to the inch
 
 
 def test_experiments_that_were_posted_together_have_one_report(page: Page, idle: tuple[str, Work]) -> None:
@@ -26,3 +32,44 @@ def test_experiments_that_were_posted_together_have_one_report(page: Page, idle:
     expect(report.locator("html")).to_have_attribute("lang", "fr")
     expect(report.get_by_role("row")).not_to_have_count(0)
     expect(report.get_by_role("table").first).to_contain_text("perceptron")
+
+
+SEARCHED: dict[str, Any] = {
+    "model": "shallow",
+    "dataset": "digits",
+    "search_space": {
+        "learning_rate": {"type": "float", "low": 1e-3, "high": 1e-1, "log": True},
+        "hidden_size": {"type": "int", "low": 4, "high": 24},
+        "batch_size": {"type": "categorical", "choices": [16, 64]},
+    },
+    "pruner": {"name": "none"},
+    "budget": {"trials": 12, "epochs": 2},
+}
+
+
+def test_a_finished_report_is_whole_on_a_screen_a_telephone_and_paper(
+    page: Page, trained: Service, axe: Callable[[Page], list[str]]
+) -> None:
+    """Its figures and pictures are drawn, nothing leaves the page at its side, and axe finds nothing serious."""
+    with Chiffre(trained.url) as client:
+        *_, job = client.follow(client.tune(SEARCHED)["id"])
+    page.goto(f"{trained.url}/jobs/{job['id']}/report")
+    expect(page.locator("#matters").get_by_role("table")).not_to_have_count(0)
+    mistakes = page.locator(".mistakes img")
+    drawn = mistakes.evaluate_all("images => images.map(image => image.complete && image.naturalWidth > 0)")
+    serious = axe(page)
+    widths = {}
+    for width in (1280, 360):
+        page.set_viewport_size({"width": width, "height": 800})
+        widths[width] = page.evaluate("document.documentElement.scrollWidth")
+    page.set_viewport_size({"width": PAPER, "height": 1000})
+    page.emulate_media(media="print")
+    tables = page.locator("table").evaluate_all("tables => tables.map(table => table.getBoundingClientRect().right)")
+
+    assert page.locator("figure svg").count() >= 5
+    assert drawn
+    assert all(drawn)
+    assert serious == []
+    assert widths == {1280: 1280, 360: 360}
+    assert max(tables) <= 1.02 * PAPER
+    assert len(page.pdf(format="A4")) > 20_000
