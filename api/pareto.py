@@ -1,16 +1,17 @@
 """What accuracy costs: the trials of a job that no other beats in both accuracy and a cost."""
 
-from typing import Any, Literal
+from typing import Any, get_args
 
 from pydantic import BaseModel, Field
 from sqlalchemy import select
 from sqlmodel import Session, col
 
 from ml.analysis.pareto import Point, front
+from ml.analysis.plots import Cost
+from worker.registry import versions_of
 from worker.tables import Job, ModelVersion, Trial
 
-Cost = Literal["seconds", "flops", "weights", "latency_seconds"]
-COSTS: tuple[Cost, ...] = ("seconds", "flops", "weights", "latency_seconds")
+COSTS: tuple[Cost, ...] = get_args(Cost)
 
 
 class Priced(BaseModel):
@@ -49,8 +50,7 @@ def _points(priced: list[Priced], cost: Cost) -> list[Point]:
 
 
 def _priced(session: Session, job: Job) -> list[Priced]:
-    of_job = select(ModelVersion).where(col(ModelVersion.job_id) == job.id).order_by(col(ModelVersion.id))
-    versions = {(version.trial, version.value): version for version in session.scalars(of_job)}
+    versions = versions_of(session, job.id)
     names = ("number", "val_accuracy", "seconds", "flops", "weights", "value")
     rows = session.execute(
         select(*(col(getattr(Trial, name)) for name in names))

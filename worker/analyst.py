@@ -20,16 +20,20 @@ from worker.datasets import Uploaded
 from worker.db import Database
 from worker.ledger import Ledger, tune_spec
 from worker.logs import configure_logging
+from worker.registry import versions_of
 from worker.settings import settings
 from worker.store import store_of
-from worker.tables import Job, Trial
+from worker.tables import Job, ModelVersion, Trial
 
 
 def observations(database: Database, job_id: str) -> list[Observation]:
     """A job's trials that have their hyper-parameters, by number."""
     with database.reading() as session:
         rows = session.scalars(select(Trial).where(col(Trial.job_id) == job_id).order_by(col(Trial.number)))
-        return [_observation(row) for row in rows if row.params is not None]
+        versions = versions_of(session, job_id)
+        return [
+            _observation(row, versions.get((row.number, row.value or 0.0))) for row in rows if row.params is not None
+        ]
 
 
 def search_of(database: Database, job_id: str) -> Search:
@@ -50,11 +54,12 @@ def made(database: Database, order: dict[str, Any]) -> bytes:
     return orjson.dumps(figure(order["plot"], search, trials, PlotOptions(**order["options"])))
 
 
-def _observation(row: Trial) -> Observation:
+def _observation(row: Trial, version: ModelVersion | None) -> Observation:
     figures = row.model_dump(
         include={"number", "val_loss", "val_accuracy", "seconds", "epochs_run", "flops", "weights"}
     )
     state, params = TrialState(row.state), row.params or {}
+    figures["latency_seconds"] = None if version is None else version.latency_seconds
     return Observation(state=state, params=params, began=row.created_at, ended=row.finished_at, **figures)
 
 

@@ -5,6 +5,7 @@ So do the other trials of its front, but for the test: the images of that are op
 
 import json
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from io import BytesIO
 from statistics import median
 from time import perf_counter
@@ -20,7 +21,7 @@ from ml.errors import CheckpointError
 from ml.evaluate import Images, evaluate, probabilities
 from ml.export import exported
 from ml.graph import onnx_bytes, with_novelty
-from ml.layers import from_json, parameter_count, trains_alone
+from ml.layers import Dropout, Layer, Shape, from_json, parameter_count, to_json, trains_alone
 from ml.modules import module_of
 from ml.novelty import Novelty
 from ml.predict import Predictor
@@ -52,6 +53,7 @@ class Candidate:
     onnx: bytes
     predictor: Predictor
     weights: int
+    architecture: str  # SHA-256 of what an answer takes: whoever has the same takes as long
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, novelty: Novelty) -> "Candidate":
@@ -61,7 +63,8 @@ class Candidate:
         module.load_state_dict({name: torch.from_numpy(array) for name, array in checkpoint.weights.items()})
         bare = exported(module, shape) if trains_alone(layers) else onnx_bytes(layers, checkpoint.weights, shape)
         onnx = with_novelty(bare, novelty.layers, novelty.weights)
-        return cls(module, onnx, Predictor(onnx, shape, tuple(checkpoint.card["classes"])), parameter_count(layers))
+        predictor = Predictor(onnx, shape, tuple(checkpoint.card["classes"]))
+        return cls(module, onnx, predictor, parameter_count(layers), architecture_of(layers, novelty.layers, shape))
 
     def check(self, images: torch.Tensor) -> None:
         """CheckpointError where the graph does not answer as torch does, for images uint8 [n, …]."""
@@ -88,30 +91,29 @@ class Candidate:
 class Bench:
     """Where the trials of a job are made ready to be versions."""
 
-    def __init__(self, claim: Claim, spec: TuneSpec, store: Store) -> None:
+    def __init__(self, claim: Claim, spec: TuneSpec, store: Store, publishing: Publishing) -> None:
         self.claim = claim
         self.spec = spec
         self.store = store
+        self.publishing = publishing
         self.validation = training_data(spec.dataset, spec.split, spec.seed, "cpu").validation
         self.novelty = novelty_of(spec.dataset, spec.split, spec.seed)
         self.written: list[str] = []  # keys of files
-        self._latencies: dict[str, float] = {}  # by layers: measured once an architecture
+        self._latencies: dict[str, float] = {}  # by architecture
 
     def made(self, chosen: Chosen, checkpoint: Checkpoint) -> tuple[Candidate, Published]:
         """A trial's network and what is known of it, its graph stored; CheckpointError where that is not sound."""
         candidate = Candidate.of(checkpoint, self.novelty)
         candidate.check(self.validation.images[:CHECKED])
         calibration = candidate.calibration(self.validation)
-        layers = json.dumps(checkpoint.card["layers"])
-        if layers not in self._latencies:
-            self._latencies[layers] = candidate.latency(self.validation.images)
         published = Published(
             *self._kept(chosen, "onnx", candidate.onnx),
             list(candidate.predictor.shape),
             list(candidate.predictor.classes),
             candidate.weights,
             calibration=calibration.model_dump(),
-            latency_seconds=self._latencies[layers],
+            architecture=candidate.architecture,
+            latency_seconds=self._latency(candidate),
             environment=environment(),
         )
         return candidate, published
@@ -129,6 +131,14 @@ class Bench:
             calibration=on_test.model_dump(),
             answers=self._kept(chosen, "test.npy", _npy(outputs)),
         )
+
+    def _latency(self, candidate: Candidate) -> float:
+        """Measured once an architecture, here or for a version that was published on such a machine before."""
+        name = candidate.architecture
+        if name not in self._latencies:
+            known = self.publishing.latency(name, environment())
+            self._latencies[name] = candidate.latency(self.validation.images) if known is None else known
+        return self._latencies[name]
 
     def _kept(self, chosen: Chosen, ending: str, content: bytes) -> tuple[str, Saved]:
         path = f"{self.claim.job_id}/{chosen.trial.number}.{self.claim.pack_id}.{self.claim.epoch}.{ending}"
@@ -159,7 +169,7 @@ def publish(claim: Claim, publishing: Publishing, store: Store) -> None:
     except CheckpointError as error:
         publishing.discard(claim, winner, str(error))
         return
-    bench = Bench(claim, tune_spec(winner.job), store)
+    bench = Bench(claim, tune_spec(winner.job), store, publishing)
     candidate, published = bench.made(winner, checkpoint)
     others = bench.others(publishing.front(claim, winner))
     publishing.open_test(claim)
@@ -169,6 +179,13 @@ def publish(claim: Claim, publishing: Publishing, store: Store) -> None:
     except LeaseLost:
         drop_files(store, bench.written)
         raise
+
+
+def architecture_of(layers: list[Layer], novelty: list[Layer], shape: Shape) -> str:
+    """A hash of the layers that compute an answer for an image of a shape: dropout only trains."""
+    computing = [layer for layer in layers if not isinstance(layer, Dropout)]
+    described = json.dumps([to_json(computing), to_json(novelty), shape])
+    return sha256(described.encode()).hexdigest()
 
 
 def _read(store: Store, chosen: Chosen) -> Checkpoint:

@@ -47,6 +47,7 @@ class Published:
     test_loss: float | None = None
     test_accuracy: float | None = None  # None where the test images were not opened for it
     calibration: dict[str, Any] | None = None  # ml.calibration.Calibration as JSON
+    architecture: str | None = None  # SHA-256 of what computes an answer
     latency_seconds: float | None = None  # of one image on one core, the median
     environment: dict[str, Any] | None = None  # hardware and versions that it was made on and with
     # The file of what it answered for the test images, so that a report need not open them again.
@@ -78,6 +79,13 @@ class Publishing:
             found = [_chosen(session, job, number) for number in on_front(session, job)]
             others = [chosen for chosen in found if chosen.trial.number != winner.trial.number]
             return [chosen for chosen in others if chosen.checkpoint.id not in published][:MAX_FRONT]
+
+    def latency(self, architecture: str, environment: dict[str, Any]) -> float | None:
+        """What was measured of an architecture on such a machine, for the newest version that has it; None: never."""
+        known = (col(ModelVersion.architecture) == architecture, col(ModelVersion.latency_seconds).is_not(None))
+        with self.database.reading() as session:
+            versions = session.scalars(select(ModelVersion).where(*known).order_by(col(ModelVersion.id).desc()))
+            return next((one.latency_seconds for one in versions if one.environment == environment), None)
 
     def discard(self, claim: Claim, winner: Chosen, why: str) -> None:
         """Train the winner again, as its checkpoint is damaged; the file stays, to be looked at.
@@ -172,6 +180,7 @@ class Publishing:
             onnx_id=cast("int", onnx.id),
             code_version=package_version("chiffre"),
             calibration=published.calibration,
+            architecture=published.architecture,
             latency_seconds=published.latency_seconds,
             environment=published.environment,
             created_at=clock(session),

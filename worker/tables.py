@@ -272,6 +272,8 @@ class ModelVersion(SQLModel, table=True):
     # one image's forward pass on one core of the worker that published it.
     calibration: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
     latency_seconds: float | None = None
+    # SHA-256 of the layers that compute an answer; whoever has the same is not measured again on such a machine.
+    architecture: str | None = Field(default=None, index=True)
     # Hardware and versions of the worker that published it; null where the release before did.
     environment: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
     created_at: float

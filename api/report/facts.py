@@ -12,6 +12,7 @@ from worker.db import Database
 from worker.journal import REQUEST
 from worker.ledger import as_tune, spec_of
 from worker.publishing import ANSWERS
+from worker.registry import versions_of
 from worker.retention import standing_order
 from worker.run_off import last_reruns
 from worker.tables import (
@@ -46,6 +47,7 @@ class Facts:
     opening: int | None  # which opening of these test images that was, counted from 1 over all jobs
     run_off: RunOff | None  # of the last run
     reruns: list[Rerun]
+    latencies: dict[int, float]  # seconds of one image, of the trials that were published, by number
 
     @property
     def spec(self) -> TuneSpec:
@@ -98,6 +100,7 @@ def facts_of(database: Database, job_id: str) -> Facts:
             opening=_opening(session, version),
             run_off=None if not reruns else session.get(RunOff, (job_id, reruns[0].run)),
             reruns=reruns,
+            latencies=_latencies(session, job_id, trials),
         )
 
 
@@ -116,6 +119,12 @@ def _workers(session: Session, job: Job) -> list[str]:
     owners = session.scalars(select(col(Event.by)).where(col(Event.job_id) == job.id).distinct())
     named = (owner.rsplit(":", 2)[0] for owner in owners if owner not in (None, REQUEST))
     return sorted({name.removeprefix("api ") for name in named})
+
+
+def _latencies(session: Session, job_id: str, trials: list[Trial]) -> dict[int, float]:
+    versions = versions_of(session, job_id)
+    published = ((trial.number, versions.get((trial.number, trial.value or 0.0))) for trial in trials)
+    return {number: one.latency_seconds for number, one in published if one and one.latency_seconds is not None}
 
 
 def _files(session: Session, version: ModelVersion) -> dict[str, Artifact]:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.report.axes import categories, linear, logarithmic, padded, reached
+from api.report.costs import Cost, costs, front_of
 from api.report.facts import Facts
-from api.report.pareto import front
 from api.report.svg import Axis, Plot
 from api.report.wording import Wording
 from ml.space import Dimension
@@ -14,14 +14,7 @@ from worker.tables import Trial
 
 MAX_POINTS = 2000  # trials in one figure; of more, every second, third, … is shown beside the best
 SMALL = (320, 230)  # pixels of a figure of which several stand side by side
-MAX_CATEGORIES = 8  # values of a parameter that have a place each
-
-Cost = Callable[[Trial], float | None]
-COSTS: dict[str, Cost] = {
-    "weights": lambda trial: trial.weights,
-    "FLOPs of one image": lambda trial: trial.flops,
-    "seconds of training": lambda trial: trial.seconds,
-}
+MAX_CATEGORIES = 8  # values of a parameter that have a place each; of more the last are one place
 
 
 @dataclass(frozen=True)
@@ -82,7 +75,7 @@ class Figures:
 
     def fronts(self) -> list[Figure]:
         """The objective against each cost, with the front."""
-        return [figure for name, cost in COSTS.items() if (figure := self._front(name, cost)) is not None]
+        return [figure for name, cost in costs(self.facts).items() if (figure := self._front(name, cost)) is not None]
 
     def _parameter(self, name: str, dimension: Dimension) -> Iterator[Figure]:
         for label, of in _aspects(name, self.shown):
@@ -103,7 +96,9 @@ class Figures:
         return linear(self.t, label, *padded(values), whole=whole), float
 
     def _names(self, label: str, values: Sequence[Any]) -> tuple[Axis, Callable[[Any], float]]:
-        names = sorted({self.t.value(value) for value in values})[:MAX_CATEGORIES]
+        names = sorted({self.t.value(value) for value in values})
+        if len(names) > MAX_CATEGORIES:
+            names = [*names[: MAX_CATEGORIES - 1], self.t("others")]
         return categories(label, names), lambda value: float(_place(names, self.t.value(value)))
 
     def _front(self, name: str, cost: Cost) -> Figure | None:
@@ -117,7 +112,7 @@ class Figures:
             self.axis,
             *SMALL,
         )
-        best = front(self.facts.job, priced, cost)
+        best = front_of(self.facts.job, priced, cost)
         plot.steps([float(cost(t) or 0) for t in best], [self._value(t) for t in best], "best")
         self._trials(plot, priced, lambda trial: float(cost(trial) or 0))
         return Figure(plot, self.t(name))

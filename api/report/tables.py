@@ -4,9 +4,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from api.report.costs import costs, front_of
 from api.report.facts import Facts
-from api.report.figures import COSTS
-from api.report.pareto import front
 from api.report.winner import Answers
 from api.report.wording import WIDE, Wording
 from ml.calibration import Calibration
@@ -86,13 +85,14 @@ class Tables:
     def fronts(self) -> list[tuple[str, Table]]:
         """The fronts as tables, by what they weigh accuracy against."""
         found = []
-        for name, cost in COSTS.items():
+        for name, cost in costs(self.facts).items():
             rows = [
                 [self.t.number(trial.number), self._reached(trial), self.t.number(cost(trial))]
-                for trial in front(self.facts.job, self.facts.judged, cost)
+                for trial in front_of(self.facts.job, self.facts.judged, cost)
             ]
             head = [self.t("trial"), self.t("validation accuracy" if self.facts.job.maximize else "validation loss")]
-            found.append((self.t(name), Table([*head, self.t(name)], rows, numeric_from=0)))
+            if rows:
+                found.append((self.t(name), Table([*head, self.t(name)], rows, numeric_from=0)))
         return found
 
     def lost(self) -> Table | None:

@@ -116,14 +116,14 @@ def _edf(study: optuna.Study, options: PlotOptions) -> go.Figure:
 
 @figures.register("pareto_front")
 def _pareto(study: optuna.Study, options: PlotOptions) -> go.Figure:
-    """Accuracy against a cost of each finished trial; the front in Optuna's colours."""
+    """Accuracy against a cost of each trial that has both, pruned ones too; the front in Optuna's colours."""
     both = optuna.create_study(directions=["minimize", "maximize"])
-    for trial in finished(study):
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
         if {options.cost, "val_accuracy"} <= trial.user_attrs.keys():
             values = [float(trial.user_attrs[name]) for name in (options.cost, "val_accuracy")]
             both.add_trial(optuna.trial.create_trial(values=values, user_attrs={"trial": trial.number}))
     if not both.get_trials(deepcopy=False):
-        raise NothingToShow(f"no trial that ran to its end has both accuracy and {options.cost}")
+        raise NothingToShow(f"no trial has both accuracy and {options.cost}")
     return drawn.plot_pareto_front(both, target_names=[options.cost, "val_accuracy"])
 
 

@@ -29,6 +29,7 @@ class Observation:
     epochs_run: float = 0.0
     flops: int | None = None  # of one image's forward pass
     weights: int | None = None  # how many
+    latency_seconds: float | None = None  # of one image on one core, where the trial was published
     began: float | None = None  # seconds since 1970, as the next
     ended: float | None = None
 

@@ -8,7 +8,7 @@ class Point(NamedTuple):
     """A trial, what it reached and what it costs."""
 
     number: int
-    accuracy: float  # the higher, the better
+    accuracy: float  # or whatever else is the better the higher it is
     cost: float  # the lower, the better
 
 

@@ -20,7 +20,7 @@ PlotName = Literal[
     "interactions",
 ]
 Target = Literal["objective", "val_accuracy", "val_loss", "seconds"]
-Cost = Literal["seconds", "flops", "weights"]
+Cost = Literal["seconds", "flops", "weights", "latency_seconds"]
 Coefficient = Literal["spearman", "pearson"]
 
 
@@ -31,7 +31,7 @@ class PlotOptions(BaseModel):
 
     min_accuracy: float | None = Field(None, ge=0, le=1, description="only trials with at least this on validation")
     target: Target = Field("objective", description="what of a trial is shown")
-    cost: Cost = Field("seconds", description="what accuracy is held against")
+    cost: Cost = Field("seconds", description="what accuracy is held against; latency is known of published trials")
     coefficient: Coefficient = Field("spearman", description="how variables are correlated")
 
 

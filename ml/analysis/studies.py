@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ml.analysis.observations import Observation
 from ml.search import Search
 
-REACHED = ("val_accuracy", "val_loss", "seconds", "flops", "weights")
+REACHED = ("val_accuracy", "val_loss", "seconds", "flops", "weights", "latency_seconds")
 
 
 def study_of(search: Search, observed: Iterable[Observation], min_accuracy: float | None = None) -> optuna.Study:

@@ -164,6 +164,20 @@ def test_the_numbers_of_the_search_are_those_of_the_csv(
     assert numbers(shown["trial … weights"]["weights"]) == front["weights"].tolist()
 
 
+def test_the_front_of_latency_is_that_of_the_versions(
+    reports: dict[str, str], shared_api: TestClient, job: Job
+) -> None:
+    """The trials that were published, by what one image takes them."""
+    fronts = shared_api.get(f"/jobs/{job.id}/pareto").json()
+    latencies = {point["trial"]: point["latency_seconds"] for point in fronts["points"]}
+    shown = tables(reports["en"])["trial … µs of one image on one core"]
+    numbered = numbers(shown["trial"])
+
+    assert numbered
+    assert numbered == fronts["fronts"]["latency_seconds"]
+    assert shown.iloc[:, -1].tolist() == [english.number(1e6 * latencies[number]) for number in numbered]
+
+
 def test_the_confusion_matrix_is_that_of_the_published_graph(reports: dict[str, str], shared_api: TestClient) -> None:
     """scikit-learn's matrix of what the served model answers for the test images."""
     test = datasets["digits"].load()

@@ -12,7 +12,7 @@ from searched import reached, searched
 from ml.analysis.figures import OF_OBSERVATIONS, figure, figures
 from ml.analysis.observations import ENDED
 from ml.analysis.pareto import Point, front
-from ml.analysis.plots import PLOTS, PlotName, PlotOptions
+from ml.analysis.plots import PLOTS, Cost, PlotName, PlotOptions
 
 TRIALS = 24
 
@@ -73,15 +73,18 @@ def test_a_slice_of_time_shows_each_trials_seconds() -> None:
     )
 
 
-def test_the_pareto_front_is_the_one_that_the_service_tells() -> None:
-    """Optuna's marks the trials that ml.analysis.pareto finds."""
+@pytest.mark.parametrize("cost", get_args(Cost))
+def test_the_pareto_front_is_the_one_that_the_service_tells(cost: str) -> None:
+    """Optuna's marks the trials that ml.analysis.pareto finds; pruned ones are shown too, where their cost is known."""
     search = searched(TRIALS)
-    trials = [trial for trial in reached(search, TRIALS) if trial.state in ENDED]
-    expected = front([Point(t.number, t.val_accuracy or 0, float(t.weights or 0)) for t in trials])
-    best = drawn("pareto_front", cost="weights")["data"][-1]
-    of_number = {trial.number: trial for trial in trials}
+    trials = reached(search, TRIALS)
+    costs = {trial.number: getattr(trial, cost) for trial in trials}
+    known = [trial for trial in trials if costs[trial.number] is not None]
+    expected = front([Point(t.number, t.val_accuracy or 0, costs[t.number]) for t in known])
+    *others, best = drawn("pareto_front", cost=cost)["data"]
 
-    assert sorted(best["x"]) == sorted(of_number[number].weights for number in expected)
+    assert sorted(best["x"]) == sorted(costs[number] for number in expected)
+    assert len(best["x"]) + sum(len(trace["x"]) for trace in others) == len(known)
 
 
 @pytest.mark.parametrize("coefficient", ["pearson", "spearman"])

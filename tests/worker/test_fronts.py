@@ -133,7 +133,10 @@ def test_a_damaged_checkpoint_of_the_front_costs_that_version_alone(work: Work, 
 
 
 def test_an_architecture_is_measured_once(work: Work, environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two trials with the same layers share a latency; one is recorded as smaller, so that both are on the front."""
+    """Two trials with the same layers share a latency; one is recorded as smaller, so that both are on the front.
+
+    A later job's version shares it too, and one that another machine published does not.
+    """
     measured = []
     latency = Candidate.latency
 
@@ -148,3 +151,17 @@ def test_an_architecture_is_measured_once(work: Work, environment: Path, monkeyp
     assert [version.trial for version in versions] == [0, 1, 2]
     assert versions[0].latency_seconds == versions[1].latency_seconds != versions[2].latency_seconds
     assert len(measured) == 2
+
+    run(work, environment, [(0.9, 16)])
+    *_, again = published(work)
+
+    assert again.latency_seconds == versions[2].latency_seconds
+    assert len(measured) == 2
+
+    with work.database.writing() as session:
+        for version in session.scalars(select(ModelVersion)):
+            version.environment = {"processor": "another"}
+    run(work, environment, [(0.9, 16)])
+    published(work)
+
+    assert len(measured) == 3

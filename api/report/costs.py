@@ -1,0 +1,38 @@
+"""What the trials of a report cost, and which of them no other beats in that."""
+
+from collections.abc import Callable, Sequence
+
+from api.report.facts import Facts
+from ml.analysis.pareto import Point, front
+from worker.tables import Job, Trial
+
+Cost = Callable[[Trial], float | None]
+
+
+def costs(facts: Facts) -> dict[str, Cost]:
+    """What a trial may cost, by name; None where it is not known."""
+    return {
+        "weights": lambda trial: trial.weights,
+        "FLOPs of one image": lambda trial: trial.flops,
+        "seconds of training": lambda trial: trial.seconds,
+        "µs of one image on one core": lambda trial: _microseconds(facts.latencies.get(trial.number)),
+    }
+
+
+def front_of(job: Job, trials: Sequence[Trial], cost: Cost) -> list[Trial]:
+    """The judged trials of which none other costs no more and reaches as much, the cheapest first.
+
+    Of equals in both the one that was begun first stands for all. Trials whose cost is not known are left out.
+    """
+    of_number = {trial.number: trial for trial in trials}
+    priced = ((trial, trial.value, cost(trial)) for trial in trials)
+    points = [
+        Point(trial.number, value if job.maximize else -value, price)
+        for trial, value, price in priced
+        if value is not None and price is not None
+    ]
+    return [of_number[number] for number in front(points)]
+
+
+def _microseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else 1e6 * seconds
