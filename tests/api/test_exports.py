@@ -1,6 +1,7 @@
 """A job as other tools read it: Optuna reads the journal, TensorBoard the event files."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from worker_tools import Work
 
 from api.cli import app
 from api.client import Chiffre
+from tests.api.tools import listening
 from worker.controls import Controls
 from worker.tables import Job
 
@@ -84,6 +86,23 @@ def test_optuna_and_tensorboard_read_back_what_is_on_record(job: Job, url: str, 
         assert list(trial.intermediate_values.values()) == [m["val_accuracy"] for m in known["measurements"]]
         check_run(tmp_path / "runs" / f"trial-{known['number']:05}", known)
     assert "is there already" in run(job.id, "--optuna", str(tmp_path / "journal.log")).output
+    check_dashboard(tmp_path / "journal.log", recorded)
+
+
+def check_dashboard(journal: Path, recorded: list[dict[str, Any]]) -> None:
+    """The real optuna-dashboard opens a journal, and its page gets every trial with parameters, curve and value."""
+    command = [str(Path(sys.executable).with_name("optuna-dashboard")), str(journal), "--quiet"]
+    with listening(command, "/api/studies") as url:
+        (summary,) = httpx2.get(f"{url}/api/studies").json()["study_summaries"]
+        told = httpx2.get(f"{url}/api/studies/{summary['study_id']}").json()["trials"]
+
+    assert [trial["number"] for trial in told] == [known["number"] for known in recorded]
+    for trial, known in zip(told, recorded, strict=True):
+        given = {one["name"]: one["param_external_value"] for one in trial["params"]}
+        assert given == {name: str(value) for name, value in known["suggestion"].items()}
+        assert [m["value"] for m in trial["intermediate_values"]] == [m["val_accuracy"] for m in known["measurements"]]
+        assert trial.get("values", [known["value"]]) == [known["value"]]
+    assert {trial["state"] for trial in told} == {"Complete", "Pruned"}
 
 
 def check_run(folder: Path, known: dict[str, Any]) -> None:

@@ -88,26 +88,30 @@ def eventually(look: Callable[[], Any], seconds: float = 5) -> Any:
 @contextmanager
 def uvicorn_process(*options: str, **environment: str) -> Iterator[str]:
     """The URL of an API in a process of its own, once it listens."""
+    module = ["-m", "uvicorn", "--factory", "api.main:create_app", "--log-level", "warning", "--no-access-log"]
+    with listening([sys.executable, *module, *options], "/livez", **environment) as url:
+        yield url
+
+
+@contextmanager
+def listening(command: list[str], path: str, **environment: str) -> Iterator[str]:
+    """The URL of a process that serves on the port that `--port` names, once it answers at `path`."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "uvicorn", "--factory", "api.main:create_app", "--port", str(port)]
-    server = subprocess.Popen(
-        [*command, "--log-level", "warning", "--no-access-log", *options],
-        env={**os.environ, **environment},
-        start_new_session=True,
-    )
+    whole = [*command, "--port", str(port)]
+    server = subprocess.Popen(whole, env={**os.environ, **environment}, start_new_session=True)
     url = f"http://127.0.0.1:{port}"
     try:
-        assert eventually(lambda: _listens(url), 60)
+        assert eventually(lambda: _answers(f"{url}{path}"), 60)
         yield url
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait()
 
 
-def _listens(url: str) -> bool:
+def _answers(url: str) -> bool:
     try:
-        return httpx2.get(f"{url}/livez").status_code == 200
+        return httpx2.get(url).status_code == 200
     except httpx2.TransportError:
         return False
 
