@@ -78,12 +78,15 @@ class Record:
         spec = self.spec(number)
         return Seed(spec, datasets[spec.dataset].load(), self.scale.images, self.device)
 
-    def begun(self, found: dict[str, Any] | None) -> dict[str, Any]:
-        """The results as far as they are; SystemExit where they are of another spec."""
+    def begun(self, found: dict[str, Any] | None, anew: bool) -> dict[str, Any]:
+        """The results as far as they are; of an earlier spec what it reached, where `anew`, else SystemExit."""
         spec = self.spec(0).model_dump(mode="json", include=FROZEN)
-        if found is not None and found["spec"] != spec:
-            raise SystemExit(f"{self.network}.json is not what was trained; take {self.name!r} out of {RECORDS.name}")
-        return found or {"command": self.command, "spec": spec, "seeds": [], "test": None}
+        if found is not None and found["spec"] == spec:
+            return found
+        if found is not None and not anew:
+            raise SystemExit(f"{self.network}.json is not what was trained; --anew trains it beside what that reached")
+        earlier = [] if found is None else [*found.get("earlier", []), {k: found[k] for k in ("spec", "test")}]
+        return {"command": self.command, "spec": spec, "seeds": [], "test": None, "earlier": earlier}
 
     def run(self, found: dict[str, Any], work: Path, keep: Callable[[dict[str, Any]], None]) -> None:
         """Train the seeds that are missing, keeping the results with each."""
@@ -117,7 +120,9 @@ class Record:
         return verdict([seed["said"] for seed in found["seeds"]], one.arrays.labels[one.cut.test])
 
 
-def run(record: Record, results: dict[str, Any], out: Path | None, work: Path, early: bool) -> dict[str, Any]:
+def run(
+    record: Record, results: dict[str, Any], out: Path | None, work: Path, *, early: bool = False, anew: bool = False
+) -> dict[str, Any]:
     """Bring one record as far as it goes; its results. A record whose test images were looked at is left as it is."""
 
     def keep(found: dict[str, Any]) -> None:
@@ -127,7 +132,7 @@ def run(record: Record, results: dict[str, Any], out: Path | None, work: Path, e
             write(out, results)
             PAGE.write_text(page(results) + "\n")
 
-    found = record.begun(results.get(record.name))
+    found = record.begun(results.get(record.name), anew)
     if found["test"] is None:
         if not early:
             record.run(found, work, keep)
@@ -147,6 +152,7 @@ def main() -> None:
     parser.add_argument("network", choices=NETWORKS, nargs="?", default="perceptron")
     parser.add_argument("--split", choices=("random", "official"), default="random")
     parser.add_argument("--open", action="store_true", help="look at the test images with the seeds that have ended")
+    parser.add_argument("--anew", action="store_true", help="the preset was changed: keep what the last one reached")
     parser.add_argument("--quick", action="store_true", help="within a minute, on few images; writes nothing")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu", help="cpu by default")
     parser.add_argument("--processes", type=int, default=1, help="seeds that train at once, 1 by default")
@@ -156,7 +162,7 @@ def main() -> None:
         scale = QUICK if options.quick else Scale()
         record = Record(options.network, options.split, scale, device_of(options.device), options.processes)
         out, work = (None, Path(folder)) if options.quick else (RECORDS, WORK)
-        found = run(record, {} if out is None else read(out), out, work, options.open)
+        found = run(record, {} if out is None else read(out), out, work, early=options.open, anew=options.anew)
     row = {"work": record.name, **found["test"], "seconds": [seed["seconds"] for seed in found["seeds"]]}
     print(json.dumps({"rows": [row]}))
 

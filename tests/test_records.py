@@ -101,26 +101,44 @@ def test_a_record_is_resumed_and_looks_at_the_test_images_once(tmp_path: Path, m
     monkeypatch.setattr(records, "PAGE", tmp_path / "records.md")
     out = tmp_path / "records.json"
     results: dict[str, Any] = {}
-    run(Record("perceptron", "random", Scale(1, 2, 300)), results, out, tmp_path, early=False)
+    run(Record("perceptron", "random", Scale(1, 2, 300)), results, out, tmp_path)
     first = json.loads(out.read_text())["perceptron random"]
     results["perceptron random"]["test"] = None
-    run(Record("perceptron", "random", SMALL), results, out, tmp_path, early=False)
+    run(Record("perceptron", "random", SMALL), results, out, tmp_path)
     second = json.loads(out.read_text())["perceptron random"]
-    run(Record("perceptron", "random", Scale(3, 2, 300)), results, out, tmp_path, early=False)
+    run(Record("perceptron", "random", Scale(3, 2, 300)), results, out, tmp_path)
 
     assert second["seeds"][0] == first["seeds"][0]
     assert (first["test"]["n"], second["test"]["n"]) == (1, 2)
     assert json.loads(out.read_text())["perceptron random"] == second
-    assert f"| perceptron | random | – | 92.60 % / 93.00 % | {100 * second['test']['mean']:.2f} %" in page(results)
-    with pytest.raises(SystemExit, match=r"perceptron.json is not what was trained"):
-        run(Record("perceptron", "random", Scale(2, 3, 300)), results, out, tmp_path, early=False)
+    assert f"| perceptron | random | – | 92.60 % | 93.00 % | {100 * second['test']['mean']:.2f} %" in page(results)
+
+
+def test_a_preset_that_was_changed_is_trained_anew_where_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the last one reached stays on record, and on the page."""
+    monkeypatch.setattr(records, "PAGE", tmp_path / "records.md")
+    results: dict[str, Any] = {}
+    out, changed = tmp_path / "records.json", Record("perceptron", "random", Scale(2, 3, 300))
+    before = run(Record("perceptron", "random", SMALL), results, out, tmp_path)
+    with pytest.raises(SystemExit, match=r"perceptron.json is not what was trained; --anew"):
+        run(changed, results, out, tmp_path)
+    after = run(changed, results, out, tmp_path, anew=True)
+    run(changed, results, out, tmp_path, anew=True)
+
+    assert after["earlier"] == [{"spec": before["spec"], "test": before["test"]}]
+    assert [seed["seed"] for seed in after["seeds"]] == [0, 1]
+    assert after["spec"]["budget"]["epochs"] == 3
+    assert json.loads(out.read_text())["perceptron random"] == after
+    assert f"- perceptron random: {100 * before['test']['mean']:.2f} % (" in (tmp_path / "records.md").read_text()
 
 
 def test_seeds_that_train_at_once_are_those_that_train_in_turn(tmp_path: Path) -> None:
     """They come in the order of their numbers, whichever ends first."""
     in_turn, at_once = dict[str, Any](), dict[str, Any]()
-    run(Record("perceptron", "random", SMALL), in_turn, None, tmp_path, early=False)
-    run(Record("perceptron", "random", SMALL, processes=2), at_once, None, tmp_path, early=False)
+    run(Record("perceptron", "random", SMALL), in_turn, None, tmp_path)
+    run(Record("perceptron", "random", SMALL, processes=2), at_once, None, tmp_path)
     found, expected = (each["perceptron random"] for each in (at_once, in_turn))
 
     assert [_lasting(seed) for seed in found["seeds"]] == [_lasting(seed) for seed in expected["seeds"]]
