@@ -160,14 +160,8 @@ class Leases:
             if job.best_trial is not None:
                 _let_go(session, job, pack)
                 return self._suspect(session, job, pack, why)
-            account(session, job)
-            end_running(session, job, pack, TrialState.FAILED, why, self.owner)
             job.error, job.stop_reason = why, StopReason.FAILURES
-            unneeded = end_pack(session, pack)
-            session.flush()
-            account(session, job)
-            settle(session, job, self.owner)
-            return unneeded
+            return self._ended(session, job, pack, TrialState.FAILED, why)
 
     def close(self, claim: Claim) -> list[str]:
         """End a pack whose work is done; the paths of files that no row needs any more.
@@ -176,13 +170,7 @@ class Leases:
         """
         with self.database.writing() as session:
             job, pack = fence(session, claim)
-            account(session, job)
-            end_running(session, job, pack, TrialState.CANCELLED, "stopped before it could end by itself", self.owner)
-            unneeded = end_pack(session, pack)
-            session.flush()
-            account(session, job)
-            settle(session, job, self.owner)
-            return unneeded
+            return self._ended(session, job, pack, TrialState.CANCELLED, "stopped before it could end by itself")
 
     def reap(self) -> int:
         """Take back packs whose lease has run out, here or anywhere; how many there were.
@@ -227,14 +215,20 @@ class Leases:
             pack.lanes, pack.parted = len(trials) - len(moved), True
             part(session, pack, [moved])
         elif pack.deaths >= MAX_DEATHS:
-            end_running(session, job, pack, TrialState.FAILED, how, self.owner)
             give_up(session, pack, how)
             if (what := WITHOUT_TRIALS.get(Purpose(pack.purpose))) is not None:
                 job.error = f"{what}: {how}"
-            unneeded = end_pack(session, pack) + drop(session, uploads(session, job))
-            session.flush()
-            account(session, job)
-            settle(session, job, self.owner)
+            unneeded = drop(session, uploads(session, job)) + self._ended(session, job, pack, TrialState.FAILED, how)
+        return unneeded
+
+    def _ended(self, session: Session, job: Job, pack: Pack, state: TrialState, why: str) -> list[str]:
+        """End a pack, and in that state what of it still runs; the paths of files that no row needs any more."""
+        account(session, job)
+        end_running(session, job, pack, state, why, self.owner)
+        unneeded = end_pack(session, pack)
+        session.flush()
+        account(session, job)
+        settle(session, job, self.owner)
         return unneeded
 
     def _waiting_pack(self, session: Session) -> Pack | None:

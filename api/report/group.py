@@ -11,7 +11,7 @@ from api.report.page import Page, rendered
 from api.report.svg import Plot
 from api.report.tables import Table
 from api.report.winner import answers_of
-from api.report.wording import Wording
+from api.report.wording import WIDE, Wording
 from ml.errors import UnknownName
 from ml.presets import collection
 from worker.db import Database
@@ -65,7 +65,7 @@ class GroupPage:
         t, jobs = self.t, [part.page.facts.job for part in self.parts]
         rows = [
             (t("experiments"), t.number(len(jobs))),
-            (t("scale"), t("{share} of images, trials and epochs", share=f"{t.number(100 * self.group.scale)} %")),
+            (t("scale"), t("{share} of images, trials and epochs", share=f"{t.number(100 * self.group.scale)}{WIDE}%")),
             (t("seed"), str(self.group.seed)),
             (t("posted"), t.instant(self.group.created_at)),
             (t("trials"), t.number(sum(len(part.page.facts.trials) for part in self.parts))),

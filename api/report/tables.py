@@ -1,6 +1,5 @@
 """The tables of a report, in words and numbers."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,6 @@ from api.report.winner import Answers
 from api.report.wording import WIDE, Wording
 from ml.calibration import Calibration
 from ml.datasets import cut_sizes, datasets, limited
-from ml.space import Dimension
 from worker.tables import ModelVersion, Trial
 
 BEST, LOST = 15, 20  # rows of the tables of the best trials, and of those that came to nothing
@@ -40,13 +38,13 @@ class Tables:
     def asked(self) -> Table:
         """What was asked for, field by field."""
         spec = self.facts.posted.model_dump(mode="json", exclude={"search_space", "params"}, exclude_none=True)
-        rows = [[name, _compact(value)] for name, value in spec.items()]
+        rows = [[name, self.t.value(value)] for name, value in spec.items()]
         return Table([self.t("field"), self.t("value")], rows, numeric_from=2)
 
     def space(self) -> Table:
         """What was searched."""
         space = self.facts.spec.search_space
-        rows = [[name, self._dimension(dimension)] for name, dimension in space.items()]
+        rows = [[name, self._searched(dimension.model_dump(mode="json"))] for name, dimension in space.items()]
         return Table([self.t("parameter"), self.t("searched")], rows, numeric_from=2)
 
     def states(self) -> Table:
@@ -221,7 +219,7 @@ class Tables:
         return [
             name
             for name in self.facts.spec.search_space
-            if len({_compact((trial.params or {}).get(name)) for trial in judged}) > 1
+            if len({str((trial.params or {}).get(name)) for trial in judged}) > 1
         ]
 
     def _params(self, trial: Trial) -> str:
@@ -230,8 +228,17 @@ class Tables:
             f"{name} {self.t.value(named[name])}" for name in self.facts.spec.search_space if name in named
         )
 
-    def _dimension(self, dimension: Dimension) -> str:
-        return _searched(dimension.model_dump(mode="json"))
+    def _searched(self, dimension: Any) -> str:
+        """A dimension, as JSON has it, in signs."""
+        if not isinstance(dimension, dict):
+            return self.t.value(dimension)
+        if dimension["type"] == "list":
+            return f"{self._searched(dimension['length'])} × ({self._searched(dimension['items'])})"
+        values = dimension.get("choices", dimension.get("values"))
+        if values is not None:
+            return self.t.value(values)
+        bounds = " – ".join(self.t.number(dimension[bound]) for bound in ("low", "high"))
+        return f"{bounds}, log" if dimension["log"] else bounds
 
 
 def sizes_of(facts: Facts) -> tuple[int, int, int]:
@@ -239,19 +246,3 @@ def sizes_of(facts: Facts) -> tuple[int, int, int]:
     registered = datasets[facts.job.dataset]
     train, validation, test = cut_sizes(facts.dataset.images, registered.official_test, facts.posted.split)
     return (*limited(train, validation, facts.posted.images), test)
-
-
-def _searched(dimension: Any) -> str:
-    """A dimension, as JSON has it, in signs."""
-    if not isinstance(dimension, dict):
-        return _compact(dimension)
-    if dimension["type"] == "list":
-        return f"{_searched(dimension['length'])} × ({_searched(dimension['items'])})"
-    values = dimension.get("choices", dimension.get("values"))
-    if values is not None:
-        return ", ".join(map(_compact, values))
-    return f"{dimension['low']:g} – {dimension['high']:g}" + (", log" if dimension["log"] else "")
-
-
-def _compact(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -67,12 +67,12 @@ class Wording:
         return "–" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}{WIDE}UTC"
 
     def value(self, value: Any) -> str:
-        """A hyper-parameter."""
+        """A hyper-parameter, or a field of what was asked for: what is no number, name or list as JSON has it."""
         if isinstance(value, list):
-            return ", ".join(self.value(item) for item in value)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return str(value)
-        return self.number(value)
+            return ("; " if self.language == "fr" else ", ").join(self.value(item) for item in value)
+        if isinstance(value, bool | dict) or value is None:
+            return json.dumps(value, ensure_ascii=False)
+        return value if isinstance(value, str) else self.number(value)
 
     def _pointed(self, digits: str) -> str:
         return digits.replace(".", ",") if self.language == "fr" else digits

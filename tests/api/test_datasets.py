@@ -106,6 +106,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "pickled": (npz(images=np.array([{}] * 120, object), labels=LABELS), "#/images.npy"),
     "squeezed by another method": (zipped(zipfile.ZIP_BZIP2, images=idx(IMAGES), labels=idx(LABELS)), "#"),
     "too many members": (zipped(**{str(n): b"" for n in range(2000)}), "#"),
+    "a member without a name": (zipped(n_a_m_e=b"", images=idx(IMAGES)).replace(b"n_a_m_e", bytes(7)), "#"),
     "no labels": (npz(images=IMAGES), "#/labels"),
     "two of images": (npz(images=IMAGES, more_images=IMAGES, labels=LABELS), "#/images"),
     "too few": (npz(images=IMAGES[:99], labels=LABELS[:99]), "#/images"),

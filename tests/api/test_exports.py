@@ -1,11 +1,15 @@
 """A job as other tools read it: Optuna reads the journal, TensorBoard the event files."""
 
+import io
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import numpy as np
 import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
@@ -118,6 +122,25 @@ def check_run(folder: Path, known: dict[str, Any]) -> None:
     assert started.hparams["learning_rate"].number_value == known["params"]["learning_rate"]
     assert started.hparams["optimizer"].string_value == known["params"]["optimizer"]
     assert started.hparams["hidden_sizes"].string_value == str(known["params"]["hidden_sizes"])
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_search_over_uploaded_images_is_exported_too(work: Work, url: str, tmp_path: Path) -> None:
+    """By a process that has never heard of that data set."""
+    rng, archive = np.random.default_rng(0), io.BytesIO()
+    np.savez(archive, images=rng.integers(0, 256, (120, 6, 6), np.uint8), labels=np.arange(120) % 3)
+    zipped = {"Content-Type": "application/zip"}
+    httpx2.post(f"{url}/datasets?name=three", content=archive.getvalue(), headers=zipped).raise_for_status()
+    body = {"model": "perceptron", "dataset": "three", "budget": {"trials": 2}, "sampler": {"name": "random"}}
+    job = httpx2.post(f"{url}/jobs/tune", json=body).raise_for_status().json()
+    Training(work).run()
+    journal = tmp_path / "journal.log"
+    command = [str(Path(sys.executable).with_name("chiffre")), "export", job["id"], "--optuna", str(journal)]
+    ended = subprocess.run(command, env={**os.environ, "CHIFFRE_URL": url}, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
+
+    assert len(optuna.load_study(study_name=job["id"], storage=storage).trials) == 2
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

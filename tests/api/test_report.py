@@ -162,6 +162,8 @@ def test_the_numbers_of_the_search_are_those_of_the_csv(
     assert numbers(best["hidden_size"]) == ordered["hidden_size"].tolist()
     assert numbers(shown["trial … weights"]["trial"]) == front["number"].tolist()
     assert numbers(shown["trial … weights"]["weights"]) == front["weights"].tolist()
+    searched = dict(zip(*map(tables(reports["fr"])["paramètre … exploré"].get, ("paramètre", "exploré")), strict=True))
+    assert (searched["learning_rate"], searched["optimizer"]) == ("0,0001 – 0,1, log", "adam; sgd")
 
 
 def test_the_front_of_latency_is_that_of_the_versions(
@@ -234,6 +236,8 @@ def test_the_run_off_is_told_as_it_was_decided(reports: dict[str, str], shared_a
     assert shared_api.get(f"/models/shallow/versions/{version}").json()["trial"] == answer["winner"]
     assert [one["accuracy"] for one in answer["verdict"]["contenders"]] == pytest.approx(means.tolist())
     assert len(answer["reruns"]) == 6
+    shown = re.findall(r'<circle class="trial winner"[^>]*><title>trial (\d+)', reports["en"])
+    assert set(shown) == {str(answer["winner"])}
     for mean in means:
         assert f"{100 * mean:.2f}\u00a0%" in reports["en"]
 
@@ -317,6 +321,8 @@ def test_numbers_are_written_as_each_language_does() -> None:
     assert (english.number(1234567), french.number(0.00012345)) == ("1\u202f234\u202f567", "0,0001234")
     assert (french.duration(7500), english.duration(0.51234)) == ("2,1\u00a0h", "0.512\u00a0s")
     assert (english.points(-0.0012), english.number(None)) == ("−0.12", "–")
+    assert (french.value([0.5, 10]), english.value([0.5, 10])) == ("0,5; 10", "0.5, 10")
+    assert (english.value(True), english.value(None), english.value({"a": [1]})) == ("true", "null", '{"a": [1]}')
 
 
 def test_ticks_are_round_and_lie_within() -> None:

@@ -37,10 +37,20 @@ def measured(work: Work) -> int:
 
 
 def kill_while_it_trains(work: Work, supervisor: Supervisor) -> None:
-    """Let the supervisor work to its end, and kill its first trainer after two epochs."""
+    """Let the supervisor work to its end, and kill the trainer that is at work when two epochs were measured."""
+    borrowed = []
+    borrow = supervisor.trainers.borrow
+
+    def noting() -> TrainerProcess | None:
+        borrowed.append(borrow())
+        return borrowed[-1]
+
+    supervisor.trainers.borrow = noting  # type: ignore[method-assign]
     working = in_background(supervisor)
     until(lambda: measured(work) >= 2)
-    os.kill(supervisor.trainers._all[0].pid, signal.SIGKILL)
+    at_work = borrowed[-1]
+    assert at_work is not None
+    os.kill(at_work.pid, signal.SIGKILL)
     working.join()
 
 
@@ -120,7 +130,7 @@ def test_a_killed_trainer_is_replaced_and_its_trial_runs_again(
 
     assert work.job(job).state == JobState.COMPLETED
     assert numbers == [(0, TrialState.COMPLETED, 60), (1, TrialState.COMPLETED, 60)]
-    assert [pack.deaths for pack in work.packs()] == [1, 0, 0]
+    assert sorted(pack.deaths for pack in work.packs()) == [0, 0, 1]  # on a busy machine the first has ended by then
     assert len(before & {process.pid for process in processes(trainers)}) == 1
 
 
