@@ -134,6 +134,7 @@ def test_a_preset_that_was_changed_is_trained_anew_where_that_is_said(
     assert f"- perceptron random: {100 * before['test']['mean']:.2f} % (" in (tmp_path / "records.md").read_text()
 
 
+@pytest.mark.long
 def test_seeds_that_train_at_once_are_those_that_train_in_turn(tmp_path: Path) -> None:
     """They come in the order of their numbers, whichever ends first."""
     in_turn, at_once = dict[str, Any](), dict[str, Any]()

@@ -270,6 +270,7 @@ def test_an_interval_counts_the_images_that_were_looked_at(group: dict[str, Any]
         assert right == pytest.approx(round(right), abs=1e-4)
 
 
+@pytest.mark.long
 def test_a_group_gives_the_same_bytes_again(
     group: dict[str, Any], group_reports: dict[str, str], shared_api: TestClient
 ) -> None:

@@ -32,7 +32,7 @@ TRAINED: tuple[dict[str, Any], ...] = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its loop runs until it ends, and others' tests on this worker have loops too
 def browser() -> Iterator[Browser]:
     """A Chromium; without one the tests fail, as nobody shall think that the page was tested."""
     try:

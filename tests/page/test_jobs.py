@@ -13,6 +13,7 @@ from playwright.sync_api import Page, expect
 from sqlalchemy import insert as insert_into
 from worker_tools import Work
 
+from ml.analysis.plots import PLOTS
 from ml.records import TrialState
 from tests.api.tools import insert, uvicorn_process
 from worker.db import Database
@@ -292,3 +293,31 @@ def test_the_documentation_is_shown_without_another_host(page: Page, idle: IDLE)
     operations = sum(len(methods) for methods in paths.values())
 
     expect(page.locator(".opblock")).to_have_count(operations)
+
+
+@pytest.mark.long
+def test_figures_are_drawn_as_they_are_asked_for(page: Page, idle: IDLE, big: Job) -> None:
+    """Every figure is offered with the options that the API has; one is drawn with what was chosen of them."""
+    page.route("**/plots/**", lambda route: route.abort())
+    page.goto(f"{idle[0]}/#/jobs/{big.id}")
+    figure, drawing = page.get_by_label("Figure", exact=True), page.frame_locator("iframe")
+    offered = {}
+    expect(page.locator("#plot option")).to_have_count(1 + len(PLOTS))
+    for name in page.locator("#plot option").evaluate_all("all => all.map(one => one.value).filter(Boolean)"):
+        figure.select_option(name)
+        controls = page.locator("[id^=plot-]").evaluate_all("all => all.map(one => one.name)")
+        offered[name] = set(controls)
+
+    assert offered == {name: set(plot.options) for name, plot in PLOTS.items()}
+
+    figure.select_option("pareto_front")
+    page.get_by_label("Cost").select_option("weights")
+    page.get_by_label("Accuracy of at least").fill("0.98")
+    page.get_by_label("Accuracy of at least").press("Enter")
+    chosen = f"/jobs/{big.id}/plots/pareto_front?min_accuracy=0.98&cost=weights"
+    expect(page.locator("iframe")).to_have_attribute("src", chosen)
+
+    page.unroute("**/plots/**")
+    figure.select_option("correlations")
+    page.get_by_label("Coefficient").select_option("pearson")
+    expect(drawing.get_by_text("hidden_size").first).to_be_visible()

@@ -35,7 +35,7 @@ from worker import settlement as settlement_module
 from worker.db import Database
 from worker.tables import Purpose
 
-QUICK, LONG = 20, 70  # examples on each database, in `make test` and more in `make check`
+QUICK, LONG = 12, 70  # examples on each database, in `make test` and more in `make check`
 STEPS = 50  # of an example
 
 

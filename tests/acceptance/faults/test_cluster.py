@@ -11,7 +11,8 @@ from acceptance.faults.witness import Witness
 from acceptance.faults.work import quick
 
 
-@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_no_process_and_no_file_is_left_of_a_cluster(kind: Kind) -> None:
     """Not even of one whose worker sleeps, whose orphaned trainer sleeps, and whose database is locked."""
     with Cluster(kind, size=2) as cluster, Witness(cluster.url) as witness:

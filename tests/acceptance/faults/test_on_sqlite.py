@@ -20,10 +20,11 @@ from acceptance.faults.work import instant, quick, steady
 from ml.layers import Layer
 from ml.networks import networks
 
-pytestmark = pytest.mark.xdist_group("faults on sqlite")  # one cluster for all
+# One cluster for all; `make test` kills a trainer in tests/worker/test_supervisor.py.
+pytestmark = [pytest.mark.xdist_group("faults on sqlite"), pytest.mark.long]
 
 DATABASE = "sqlite"
-SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 5))]
+SEEDS = range(5)
 PROMPT = 2.0  # seconds in which a request is answered, whatever the broker does
 GIB = 1 << 30
 
@@ -47,7 +48,6 @@ def test_a_killed_trainer_costs_time_and_nothing_else(cluster: Cluster, witness:
     assert witness.job(job_id)["trials"] == {"completed": 4}
 
 
-@pytest.mark.long
 def test_a_trial_whose_trainer_was_killed_measures_what_it_would_have(cluster: Cluster, witness: Witness) -> None:
     """The same job twice, once with a kill -9: the same losses and accuracies, to the last bit."""
     jobs = [witness.post(steady(trials=1, epochs=80, lanes=1)) for _ in range(2)]
@@ -64,7 +64,6 @@ def test_a_trial_whose_trainer_was_killed_measures_what_it_would_have(cluster: C
     assert rows[0] == rows[1]
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_job_that_was_accepted_outlives_the_api(cluster: Cluster, witness: Witness, seed: int) -> None:
     """Kill -9 of the API while two users post jobs: what was answered 202 is done, and nobody reads a 500."""
@@ -81,7 +80,6 @@ def test_a_job_that_was_accepted_outlives_the_api(cluster: Cluster, witness: Wit
     assert len(witness.accepted) == 24
 
 
-@pytest.mark.long
 def test_the_death_of_the_broker_delays_nobody(cluster: Cluster, witness: Witness) -> None:
     """With the broker killed a running job goes on, another is accepted at once and done; then it is back."""
     running = witness.post(steady(trials=2))
@@ -96,7 +94,6 @@ def test_the_death_of_the_broker_delays_nobody(cluster: Cluster, witness: Witnes
     assert slowest_post(witness) < PROMPT
 
 
-@pytest.mark.long
 def test_a_broker_that_forgets_everything_loses_no_job(cluster: Cluster, witness: Witness) -> None:
     """FLUSHALL right after the jobs were accepted: workers look by themselves."""
     for _ in range(3):
@@ -106,7 +103,6 @@ def test_a_broker_that_forgets_everything_loses_no_job(cluster: Cluster, witness
     assert verdict(cluster, witness) == []
 
 
-@pytest.mark.long
 def test_a_broker_that_says_nothing_delays_nobody(cluster: Cluster, witness: Witness) -> None:
     """With the broker stopped by SIGSTOP jobs are accepted within two seconds, and done."""
     cluster.broker.pause()
@@ -131,7 +127,6 @@ def test_two_hundred_doorbells_are_one_claim(cluster: Cluster, witness: Witness)
     assert claims == [("train", 1), ("publish", 1)]
 
 
-@pytest.mark.long
 def test_a_database_that_is_locked_for_five_seconds_loses_nothing(cluster: Cluster, witness: Witness) -> None:
     """Another process holds SQLite's lock longer than a lease lasts: jobs run on, and a request waits its turn."""
     job_id = witness.post(steady())
@@ -173,7 +168,6 @@ def fragile(fault: str) -> dict[str, Any]:
     return steady(model="fragile", search_space=space, sampler={"name": "grid"}, budget={"epochs": 6}, lanes=None)
 
 
-@pytest.mark.long
 @pytest.mark.usefixtures("known_network")
 def test_a_trial_that_aborts_its_process_harms_no_other(cluster: Cluster, witness: Witness) -> None:
     """os.abort() in a trainer: that trial fails and says how; its job's other one wins, and a neighbour is done."""
@@ -189,7 +183,6 @@ def test_a_trial_that_aborts_its_process_harms_no_other(cluster: Cluster, witnes
     assert witness.job(neighbour)["state"] == "completed"
 
 
-@pytest.mark.long
 @pytest.mark.usefixtures("known_network")
 def test_a_trial_that_takes_all_memory_harms_no_other(cluster: Cluster, witness: Witness) -> None:
     """A trial allocates until its trainer is killed, as by the kernel: it fails alone."""
@@ -203,7 +196,6 @@ def test_a_trial_that_takes_all_memory_harms_no_other(cluster: Cluster, witness:
     assert states == {"allocate": "failed", "none": "completed"}
 
 
-@pytest.mark.long
 def test_two_hundred_idle_event_streams_cost_nobody_anything(cluster: Cluster, witness: Witness) -> None:
     """Two hundred streams of a job that waits: requests are answered, connections stay few, and news still comes."""
     job_id = witness.post(steady(trials=1, epochs=2, lanes=1))
@@ -235,7 +227,6 @@ def listener(url: str, job_id: str) -> Iterator[Iterator[bytes]]:
             yield iter(lambda: lines.readline(), b"0\r\n")
 
 
-@pytest.mark.long
 def test_a_cancelled_job_is_silent(cluster: Cluster, witness: Witness) -> None:
     """A job that is cancelled while both workers train it ends within ten seconds; nothing of it is written after."""
     job_id = witness.post(steady(epochs=1000))
