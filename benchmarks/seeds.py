@@ -70,10 +70,10 @@ class Seed:
         """The pack as it was left, else before its first step, and the seconds that it has trained."""
         parts = (Images.of(self.arrays.take(part)) for part in (self.cut.train, self.cut.validation))
         data = TrainingData(*parts).to(self.device)
-        if place.exists():
-            left = load_checkpoint(place)
-            return Pack.resumed(left, data), left.card["seconds"]
         spec, seed = self.spec.as_tune(), self.spec.seed
+        left = load_checkpoint(place) if place.exists() else None
+        if left is not None and left.card["spec"] == spec.model_dump(mode="json"):  # else of a preset that was changed
+            return Pack.resumed(left, data), left.card["seconds"]
         pack = Pack.of(spec, data, self.params, derive(seed, Purpose.STREAM, 0))
         pack.join(Lane(0, spec, self.params, derive(seed, Purpose.INIT, 0), pack.stream.seed))
         return pack, 0.0

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ml.book import MemoryBook
 from ml.datasets import datasets
 from ml.layers import parameter_count
 from ml.search import Search
-from ml.specs import TrainSpec
+from ml.specs import TrainBudget, TrainSpec
 from ml.train import TrainingData
 from ml.tune import tune
 
@@ -80,6 +81,17 @@ def test_a_seed_that_was_stopped_goes_on_where_it_was(tmp_path: Path, monkeypatc
 
     assert _lasting(again) == _lasting(whole)
     assert len(calls) == 3
+
+
+def test_what_was_left_of_another_preset_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The seed begins anew, and ends as if nothing had been left."""
+    monkeypatch.setattr(seeds, "CHECKPOINT_SECONDS", 0)
+    before = _seed()
+    changed = replace(before, spec=before.spec.model_copy(update={"budget": TrainBudget(epochs=3)}))
+    before.train(tmp_path / "place")
+
+    assert (tmp_path / "place").exists()
+    assert _lasting(changed.train(tmp_path / "place")) == _lasting(changed.train(tmp_path / "empty"))
 
 
 def test_the_interval_is_students() -> None:
