@@ -6,8 +6,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import select
 from sqlmodel import Session, col
 
-from ml.analysis.pareto import Point, front
-from ml.analysis.plots import Cost
+from ml.analysis.pareto import Cost, Point, front
 from worker.registry import versions_of
 from worker.tables import Job, ModelVersion, Trial
 

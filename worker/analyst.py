@@ -31,9 +31,7 @@ def observations(database: Database, job_id: str) -> list[Observation]:
     with database.reading() as session:
         rows = session.scalars(select(Trial).where(col(Trial.job_id) == job_id).order_by(col(Trial.number)))
         versions = versions_of(session, job_id)
-        return [
-            _observation(row, versions.get((row.number, row.value or 0.0))) for row in rows if row.params is not None
-        ]
+        return [_observation(row, versions.get((row.number, row.value))) for row in rows if row.params is not None]
 
 
 def search_of(database: Database, job_id: str) -> Search:

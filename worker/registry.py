@@ -79,7 +79,7 @@ def find_version(session: Session, model: str, version: int) -> ModelVersion:
     return found
 
 
-def versions_of(session: Session, job_id: str) -> dict[tuple[int, float], ModelVersion]:
+def versions_of(session: Session, job_id: str) -> dict[tuple[int, float | None], ModelVersion]:
     """A job's versions, by the number and the value of their trial: one that was trained again has another value."""
     of_job = select(ModelVersion).where(col(ModelVersion.job_id) == job_id).order_by(col(ModelVersion.id))
     return {(version.trial, version.value): version for version in session.scalars(of_job)}

@@ -6,10 +6,10 @@ from api.report.facts import Facts
 from ml.analysis.pareto import Point, front
 from worker.tables import Job, Trial
 
-Cost = Callable[[Trial], float | None]
+Price = Callable[[Trial], float | None]
 
 
-def costs(facts: Facts) -> dict[str, Cost]:
+def costs(facts: Facts) -> dict[str, Price]:
     """What a trial may cost, by name; None where it is not known."""
     return {
         "weights": lambda trial: trial.weights,
@@ -19,17 +19,17 @@ def costs(facts: Facts) -> dict[str, Cost]:
     }
 
 
-def front_of(job: Job, trials: Sequence[Trial], cost: Cost) -> list[Trial]:
+def front_of(job: Job, trials: Sequence[Trial], price: Price) -> list[Trial]:
     """The judged trials of which none other costs no more and reaches as much, the cheapest first.
 
     Of equals in both the one that was begun first stands for all. Trials whose cost is not known are left out.
     """
     of_number = {trial.number: trial for trial in trials}
-    priced = ((trial, trial.value, cost(trial)) for trial in trials)
+    known = ((trial, trial.value, price(trial)) for trial in trials)
     points = [
-        Point(trial.number, value if job.maximize else -value, price)
-        for trial, value, price in priced
-        if value is not None and price is not None
+        Point(trial.number, value if job.maximize else -value, cost)
+        for trial, value, cost in known
+        if value is not None and cost is not None
     ]
     return [of_number[number] for number in front(points)]
 

@@ -123,7 +123,7 @@ def _workers(session: Session, job: Job) -> list[str]:
 
 def _latencies(session: Session, job_id: str, trials: list[Trial]) -> dict[int, float]:
     versions = versions_of(session, job_id)
-    published = ((trial.number, versions.get((trial.number, trial.value or 0.0))) for trial in trials)
+    published = ((trial.number, versions.get((trial.number, trial.value))) for trial in trials)
     return {number: one.latency_seconds for number, one in published if one and one.latency_seconds is not None}
 
 

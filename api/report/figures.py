@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.report.axes import categories, linear, logarithmic, padded, reached
-from api.report.costs import Cost, costs, front_of
+from api.report.costs import Price, costs, front_of
 from api.report.facts import Facts
 from api.report.svg import Axis, Plot
 from api.report.wording import Wording
@@ -101,7 +101,7 @@ class Figures:
             names = [*names[: MAX_CATEGORIES - 1], self.t("others")]
         return categories(label, names), lambda value: float(_place(names, self.t.value(value)))
 
-    def _front(self, name: str, cost: Cost) -> Figure | None:
+    def _front(self, name: str, cost: Price) -> Figure | None:
         priced = [trial for trial in self.shown if (cost(trial) or 0) > 0]
         if len({cost(trial) for trial in priced}) < 2:
             return None

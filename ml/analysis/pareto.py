@@ -1,7 +1,9 @@
 """The Pareto front: what no other beats in both accuracy and cost."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+Cost = Literal["seconds", "flops", "weights", "latency_seconds"]  # of an Observation: its fields of these names
 
 
 class Point(NamedTuple):

@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ml.analysis.pareto import Cost
+
 PlotName = Literal[
     "optimization_history",
     "intermediate_values",
@@ -20,7 +22,6 @@ PlotName = Literal[
     "interactions",
 ]
 Target = Literal["objective", "val_accuracy", "val_loss", "seconds"]
-Cost = Literal["seconds", "flops", "weights", "latency_seconds"]
 Coefficient = Literal["spearman", "pearson"]
 
 

@@ -11,8 +11,8 @@ from searched import reached, searched
 
 from ml.analysis.figures import OF_OBSERVATIONS, figure, figures
 from ml.analysis.observations import ENDED
-from ml.analysis.pareto import Point, front
-from ml.analysis.plots import PLOTS, Cost, PlotName, PlotOptions
+from ml.analysis.pareto import Cost, Point, front
+from ml.analysis.plots import PLOTS, PlotName, PlotOptions
 
 TRIALS = 24
 
