@@ -20,7 +20,8 @@ from ml.errors import LanesError
 from ml.evaluate import Images
 from ml.hyper import Hyper, order_of
 from ml.kernel_ops import KernelOps
-from ml.lane_layers import Slot, lane_layers
+from ml.lane_layer import Slot
+from ml.lane_layers import lane_layers
 from ml.layers import Layer, Shape, trains_alone
 from ml.modules import module_of
 from ml.ops import Ops

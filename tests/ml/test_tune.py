@@ -22,7 +22,8 @@ from sklearn.metrics import accuracy_score, log_loss
 from ml.artifacts import load_checkpoint, save_checkpoint
 from ml.book import MemoryBook
 from ml.evaluate import probabilities
-from ml.lane_layers import LANE_LAYERS, Form, LaneLayer
+from ml.lane_layer import Form, LaneLayer
+from ml.lane_layers import LANE_LAYERS
 from ml.layers import Flatten, Layer, Linear, Shape, ShapeError, from_json
 from ml.modules import module_of
 from ml.networks import Network, networks
