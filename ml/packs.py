@@ -194,7 +194,7 @@ def _finite(lane: Lane) -> bool:
 def _card(lane: Lane, steps: int, loss_sum: float) -> dict[str, Any]:
     """A lane's counters as JSON; what may not be finite is text."""
     seeds = ("number", "init_seed", "stream_seed", "start_step")
-    names = (*seeds, "steps", "rung", "loss", "unmeasured", "seconds", "fresh")
+    names = (*seeds, "steps", "rung", "loss", "unmeasured", "seconds", "fresh", "until")
     return {
         **{name: getattr(lane, name) for name in names},
         "params": lane.params.model_dump(mode="json", exclude_none=True),

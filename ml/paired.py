@@ -46,18 +46,40 @@ class Resampled:
     p: float
 
 
-def corrected_t(values: Sequence[float], train: int, validation: int, confidence: float = 0.95) -> Resampled:
+def share_variance(right: int, images: int) -> float:
+    """The variance that a share of images has from the choice of images alone, not 0 where all or none are right.
+
+    A. Agresti, B. A. Coull: Approximate is better than "exact" for interval estimation of binomial proportions (1998).
+    """
+    share = (right + 2) / (images + 4)
+    return share * (1 - share) / (images + 4)
+
+
+def difference_variance(only_first: int, only_second: int, images: int) -> float:
+    """The same of the difference of two shares of the same images.
+
+    D. G. Bonett, R. M. Price: Adjusted Wald confidence interval for a difference of binomial proportions based on
+    paired data (2012).
+    """
+    first, second = ((only + 1) / (images + 2) for only in (only_first, only_second))
+    return (first + second - (first - second) ** 2) / (images + 2)
+
+
+def corrected_t(
+    values: Sequence[float], train: int, validation: int, confidence: float = 0.95, least: float = 0.0
+) -> Resampled:
     """The corrected resampled t-test for values, one a cut into `train` and `validation` images.
 
     Cuts share most of their images, so that the plain variance is too small; it is multiplied by 1/n + validation/train
-    instead of 1/n. C. Nadeau, Y. Bengio: Inference for the Generalization Error (2003), section 3. ValueError where
-    there are fewer than two values.
+    instead of 1/n. C. Nadeau, Y. Bengio: Inference for the Generalization Error (2003), section 3. Of few values the
+    variance may be next to nothing by luck: it counts as no less than `least`. ValueError where there are fewer than
+    two values.
     """
     n = len(values)
     if n < 2:
         raise ValueError("one cut says nothing about others; give two or more")
     mean = fmean(values)
-    spread = sqrt((1 / n + validation / train) * variance(values))
+    spread = sqrt((1 / n + validation / train) * max(variance(values), least))
     if spread == 0:
         return Resampled(mean, mean, mean, None, 1.0 if mean == 0 else 0.0)
     half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * spread

@@ -1,6 +1,7 @@
 """Training again: several trials' hyper-parameters as one pack, on another cut and with other seeds, nothing pruned."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,23 @@ from ml.seeds import Purpose, derive
 from ml.specs import TuneSpec
 from ml.train import Lane, TrainingData
 
-Numbered = tuple[int, dict[str, Any]]  # a trial's number and its hyper-parameters
 Reached = Sequence[tuple[Lane, Measurement | None]]  # lanes at a rung; None for one that an error ended
+
+
+@dataclass(frozen=True)
+class Again:
+    """A trial to be trained again, up to a step at which it is judged, whatever it reaches before."""
+
+    number: int
+    params: dict[str, Any]  # all hyper-parameters
+    until: int | None  # tenths of an epoch
 
 
 def trained_again(
     spec: TuneSpec,
     data: TrainingData,
     record: PackRecord,
-    trials: Sequence[Numbered],
+    trials: Sequence[Again],
     cut_seed: int,
     interrupted: Callable[[Pack], bool],
 ) -> Iterator[Reached]:
@@ -42,18 +51,19 @@ def trained_again(
 
 
 def predicted(lane: Lane, data: TrainingData) -> np.ndarray:
-    """The labels, uint8 [n], that the best weights of a lane give the validation images."""
+    """The labels, uint8 [n], that the judged weights of a lane give the validation images."""
     module = module_of(lane.spec.layers(lane.params), init_seed=0)
     module.load_state_dict(lane.best_weights)
     labels: np.ndarray = probabilities(module, data.validation.images.cpu()).argmax(1).astype(np.uint8)
     return labels
 
 
-def _pack(spec: TuneSpec, data: TrainingData, record: PackRecord, trials: Sequence[Numbered], cut_seed: int) -> Pack:
+def _pack(spec: TuneSpec, data: TrainingData, record: PackRecord, trials: Sequence[Again], cut_seed: int) -> Pack:
     if record.checkpoint is not None:
         return Pack.resumed(record.checkpoint, data)
-    built = [(number, spec.params(params)) for number, params in trials]
-    pack = Pack.of(spec, data, built[0][1], record.stream_seed)
-    for number, params in built:
-        pack.join(Lane(number, spec, params, derive(cut_seed, Purpose.INIT, number), record.stream_seed))
+    built = [spec.params(trial.params) for trial in trials]
+    pack = Pack.of(spec, data, built[0], record.stream_seed)
+    for trial, params in zip(trials, built, strict=True):
+        init_seed = derive(cut_seed, Purpose.INIT, trial.number)
+        pack.join(Lane(trial.number, spec, params, init_seed, record.stream_seed, until=trial.until))
     return pack

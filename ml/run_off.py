@@ -1,16 +1,19 @@
 """The run-off: the best trials of a search, each trained again on fresh seeds and cuts, and which of them wins.
 
-The winner of a search is the luckiest of many: what it reached on validation images is too high. Trained again it shows
-what it is worth, and paired tests say which differences are more than luck.
+The winner of a search is the luckiest of many: what it reached on validation images is too high. Trained again, up to
+the epoch that was its best in the search, it shows what it is worth on cuts that chose nothing of it, and paired tests
+say which differences are more than luck.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from math import inf
+from statistics import fmean
 
 import numpy as np
 
-from ml.paired import Resampled, corrected_t, holm, mcnemar
+from ml.paired import Resampled, corrected_t, difference_variance, holm, mcnemar, share_variance
 from ml.verdict import Contender, Disagreement, Duel, Verdict
 
 LEVEL = 0.05  # an adjusted p above it is a tie
@@ -46,9 +49,9 @@ class Finalist:
 def verdict(finalists: Sequence[Finalist], train: int, lost: dict[int, str]) -> Verdict:
     """Who wins among finalists that were trained on the same cuts, each into `train` images and those of `right`.
 
-    The most accurate leads. Another is tied with it unless the corrected resampled t-test of their differences,
-    adjusted after Holm for as many tests as there are others, rejects that they are equal. Of those that are tied the
-    smallest wins.
+    The most accurate leads. Another is tied with it unless the corrected resampled t-test of their differences rejects
+    that they are equal, adjusted after Holm for the tests of all pairs: who leads is known from the same images. Of
+    those that are tied the smallest wins.
     """
     ordered = sorted(finalists, key=lambda one: (-one.mean, one.size))
     if not ordered:
@@ -80,9 +83,23 @@ def verdict(finalists: Sequence[Finalist], train: int, lost: dict[int, str]) -> 
 
 
 def _duels(leader: Finalist, others: Sequence[Finalist], train: int, validation: int) -> list[Duel]:
-    found = [corrected_t(_differences(leader, other), train, validation) for other in others]
+    pairs = list(combinations([leader, *others], 2))  # those of the leader first
+    found = [_compared(*pair, train, validation) for pair in pairs]
     adjusted = holm([one.p for one in found])
-    return [_duel(leader, other, one, p) for other, one, p in zip(others, found, adjusted, strict=True)]
+    return [_duel(leader, other, one, p) for other, one, p in zip(others, found, adjusted, strict=False)]
+
+
+def _compared(first: Finalist, second: Finalist, train: int, validation: int) -> Resampled:
+    """Their differences over cuts, which vary at least as much as the choice of validation images makes them."""
+    differences = [a - b for a, b in zip(first.accuracies, second.accuracies, strict=True)]
+    cuts = zip(first.right, second.right, strict=True)
+    variances = [difference_variance(*_apart(*pair), validation) for pair in cuts]
+    return corrected_t(differences, train, validation, least=fmean(variances))
+
+
+def _apart(first: np.ndarray, second: np.ndarray) -> tuple[int, int]:
+    """How many images only the one got right, and only the other."""
+    return int((first & ~second).sum()), int((second & ~first).sum())
 
 
 def _duel(leader: Finalist, other: Finalist, found: Resampled, adjusted: float) -> Duel:
@@ -99,17 +116,14 @@ def _duel(leader: Finalist, other: Finalist, found: Resampled, adjusted: float) 
     )
 
 
-def _differences(leader: Finalist, other: Finalist) -> list[float]:
-    return [a - b for a, b in zip(leader.accuracies, other.accuracies, strict=True)]
-
-
 def _disagreement(first: np.ndarray, second: np.ndarray) -> Disagreement:
-    test = mcnemar(int((first & ~second).sum()), int((second & ~first).sum()))
+    test = mcnemar(*_apart(first, second))
     return Disagreement(only_leader=test.only_first, only_other=test.only_second, exact=test.exact, mid=test.mid)
 
 
 def _contender(one: Finalist, train: int, validation: int, tied: bool) -> Contender:
-    over_cuts = corrected_t(one.accuracies, train, validation)
+    least = fmean(share_variance(int(right.sum()), validation) for right in one.right)
+    over_cuts = corrected_t(one.accuracies, train, validation, least=least)
     return Contender(
         trial=one.trial,
         weights=one.weights,

@@ -76,7 +76,10 @@ class Budget(BaseModel):
 
 
 class RunOff(BaseModel):
-    """What decides between the best trials of a search: each is trained again, on fresh seeds and cuts."""
+    """What decides between the best trials of a search: each is trained again, on fresh seeds and cuts.
+
+    They are compared by accuracy, whatever the objective.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 

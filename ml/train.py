@@ -82,6 +82,7 @@ class Lane:
     seconds: float = 0.0  # its share of the pack's time since then
     fresh: list[str] = field(default_factory=list)  # weights that are its own where it begins with another's
     recorded: dict[int, Measurement] = field(default_factory=dict)  # by step, where it is trained again: they stand
+    until: int | None = None  # the step at which it ends and which alone may be its best; None: its last, and any
 
     @cached_property
     def patience(self) -> Patience | None:
@@ -141,6 +142,9 @@ class Lane:
             self.end(TrialState.DIVERGED, f"the loss was no longer finite in {where}; try a lower learning rate")
         elif self.rung == len(self.rungs):
             self.end(TrialState.COMPLETED, "all epochs done")
+        elif self.until is not None:
+            if step >= self.until:
+                self.end(TrialState.COMPLETED, f"ends with epoch {measured.epoch:g}")
         elif whole and self.patience and self.patience.ends(measured.val_loss):
             self.end(TrialState.STOPPED_EARLY, f"no improvement of the validation loss up to epoch {measured.epoch:g}")
         return measured
@@ -159,6 +163,8 @@ class Lane:
     def is_best(self, measured: Measurement) -> bool:
         """Whether no measurement was better; of equals the first is best."""
         value, best = objective(self.spec, measured), objective(self.spec, self.best)
+        if self.until is not None and measured.step < self.until:
+            return False
         return value is not None and (best is None or (value > best if self.spec.maximize else value < best))
 
     def end(self, state: TrialState, reason: str) -> None:

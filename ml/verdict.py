@@ -13,7 +13,10 @@ class Disagreement(BaseModel, frozen=True):
 
 
 class Duel(BaseModel, frozen=True):
-    """The leader against another: mean difference of accuracy, its 95 % interval, p, and p adjusted after Holm."""
+    """The leader against another: mean difference of accuracy, its 95 % interval, p, and p adjusted after Holm.
+
+    Interval and p are those of this pair alone; the adjusted p, which decides, is for all pairs of finalists.
+    """
 
     trial: int
     difference: float

@@ -11,7 +11,7 @@ from ml.datasets import Arrays, cut, datasets
 from ml.errors import CheckpointError
 from ml.packs import Pack
 from ml.records import Stop
-from ml.rerun import Reached, predicted, trained_again
+from ml.rerun import Again, Reached, predicted, trained_again
 from ml.run_off import Finalist, verdict
 from ml.specs import TuneSpec
 from ml.train import Lane, TrainingData
@@ -21,6 +21,7 @@ from worker.leases import Claim
 from worker.ledger import tune_spec
 from worker.rerunning import Ended, Repeat, Rerunning
 from worker.store import Store, drop_files
+from worker.tables import Trial
 
 
 def rerun(
@@ -33,13 +34,19 @@ def rerun(
         return
     cut_seed = repeats[0].rerun.cut_seed
     data = data_of(spec, cut_seed)
-    trials = [(repeat.trial.number, repeat.trial.params or {}) for repeat in repeats]
+    trials = [_again(repeat.trial) for repeat in repeats]
     keeping = _Keeping(book)
     for reached in trained_again(spec, data, record, trials, cut_seed, keeping.interrupted):
         if reached:
             _record(book, rerunning, reached, data)
         if not keeping.goes_on():
             return
+
+
+def _again(trial: Trial) -> Again:
+    """A trial up to the epoch that was its best in the search: these images choose none, so that they can judge it."""
+    until = None if trial.best_epoch is None else round(10 * trial.best_epoch)
+    return Again(trial.number, trial.params or {}, until)
 
 
 class _Keeping:

@@ -16,6 +16,7 @@ from scipy import stats
 from ml.analysis.findings import Cell, Interaction
 from ml.analysis.groups import Groups, grouped, mean
 from ml.analysis.observations import Observations
+from ml.paired import holm
 
 TESTED = ("val_accuracy", "seconds")
 MOST = 4  # groups of each parameter: few, so that there are several trials in a cell
@@ -73,15 +74,6 @@ def two_way(one: np.ndarray, other: np.ndarray, values: np.ndarray) -> Test | st
     f = ((residual["ab"] - residual["cells"]) / df[0]) / (residual["cells"] / df[1])
     f = max(f, 0.0)
     return replace(test, f=f, f_df=df, p=float(stats.f.sf(f, *df)))
-
-
-def holm(p_values: list[float]) -> list[float]:
-    """P-values corrected for their number by Holm's step-down method."""
-    corrected, least = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        least = max(least, min(1.0, p_values[index] * (len(p_values) - rank)))
-        corrected[index] = least
-    return corrected
 
 
 def _interaction(one: tuple[str, Groups], other: tuple[str, Groups], outcome: str, values: np.ndarray) -> Interaction:

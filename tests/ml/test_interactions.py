@@ -10,7 +10,7 @@ from sklearn.linear_model import LinearRegression
 from ml.analysis.findings import Interaction
 from ml.analysis.groups import effects, grouped
 from ml.analysis.interactions import Test as Anova
-from ml.analysis.interactions import holm, interactions, two_way
+from ml.analysis.interactions import interactions, two_way
 from ml.analysis.observations import Column, Observations
 
 
@@ -69,13 +69,6 @@ def test_chance_alone_is_rarely_taken_for_an_interaction() -> None:
 
     assert stats.binomtest(sum(value < 0.05 for value in p), len(p), 0.05).pvalue > 0.001
     assert stats.kstest(p, "uniform").pvalue > 0.001
-
-
-def test_holms_correction_is_the_papers_example() -> None:
-    """Holm (1979): the smallest of n times n, the next times n − 1, never less than the one before, at most 1."""
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
-    assert holm([]) == []
 
 
 def _of(found: list[Interaction], one: str, other: str, outcome: str) -> Interaction:

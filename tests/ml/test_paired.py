@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ml.paired import corrected_t, holm, mcnemar
+from ml.paired import corrected_t, difference_variance, holm, mcnemar, share_variance
 
 
 def enumerated(first: int, second: int) -> tuple[Fraction, Fraction]:
@@ -66,6 +66,34 @@ def test_values_that_do_not_vary_have_no_statistic() -> None:
     assert (corrected_t([0.0, 0.0], 8, 2).p, corrected_t([0.5, 0.5], 8, 2).p) == (1.0, 0.0)
 
 
+def test_values_that_vary_too_little_by_luck_count_as_varying_by_the_least() -> None:
+    """The same lead of one image on both of two cuts is no proof; a variance above the least is taken as it is."""
+    lucky = corrected_t([1 / 323, 1 / 323], 1294, 323, least=difference_variance(4, 3, 323))
+
+    assert lucky.p > 0.5
+    assert lucky.low < 0 < lucky.high
+    assert corrected_t([0.1, 0.3], 8, 2, least=0.001) == corrected_t([0.1, 0.3], 8, 2)
+
+
+@given(st.integers(1, 400), st.data())
+def test_the_least_variances_are_those_of_shares_and_differences(images: int, data: st.DataObject) -> None:
+    """Near the plain binomial and paired variances where images are many, and above 0 where those are 0."""
+    right = data.draw(st.integers(0, images))
+    only_first = data.draw(st.integers(0, images))
+    only_second = data.draw(st.integers(0, images - only_first))
+    share, difference = right / images, (only_first - only_second) / images
+    pairs = (only_first + only_second) / images - difference**2
+
+    assert 0 < share_variance(right, images) <= 0.25 / images
+    assert share_variance(1000 * right, 1000 * images) == pytest.approx(
+        share * (1 - share) / (1000 * images), rel=0.01, abs=1e-5 / images
+    )
+    assert difference_variance(only_first, only_second, images) > 0
+    assert difference_variance(1000 * only_first, 1000 * only_second, 1000 * images) == pytest.approx(
+        pairs / (1000 * images), rel=0.01, abs=1e-5 / images
+    )
+
+
 @pytest.mark.parametrize("values", [[], [0.1]])
 def test_one_cut_is_refused(values: list[float]) -> None:
     """There is no variance of one."""
@@ -86,3 +114,10 @@ def test_holm_rejects_as_the_step_down_procedure_does(ps: list[float]) -> None:
 
         assert {i for i, p in enumerate(adjusted) if p <= level} == rejected
     assert all(a <= b for a, b in pairwise(sorted(adjusted)))
+
+
+def test_holms_correction_is_the_papers_example() -> None:
+    """Holm (1979): the smallest of n times n, the next times n − 1, never less than the one before, at most 1."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []

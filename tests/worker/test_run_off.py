@@ -18,7 +18,7 @@ from ml.seeds import derive
 from ml.train import Lane, TrainingData
 from worker.errors import Conflict
 from worker.ledger import tune_spec
-from worker.tables import Artifact, Job, ModelVersion, Purpose, Rerun, RunOff
+from worker.tables import Artifact, Job, ModelVersion, Purpose, Rerun, RunOff, Trial
 from worker.tables import TestOpening as Opening
 
 SPACE = {
@@ -90,6 +90,19 @@ def test_a_run_off_decides_what_is_published(work: Work, environment: Path) -> N
 
 
 @only_sqlite
+def test_a_training_ends_and_is_judged_at_the_epoch_that_the_search_chose(work: Work, environment: Path) -> None:
+    """Whatever it reaches before: an epoch that its own images had chosen would look better on them than it is."""
+    job, training = work.accept(**SPEC | {"budget": {"trials": 3, "epochs": 6}}), Training(work)
+    training.run(until=Purpose.RUN_OFF)
+    with work.database.writing() as session:
+        for trial in session.scalars(select(Trial).where(col(Trial.job_id) == job.id)):
+            trial.best_epoch = float(2 + trial.number)
+    training.run()
+
+    assert {(one.trial, one.best_epoch, one.epochs_run) for one in reruns(work)} == {(n, n + 2, n + 2) for n in range(3)}
+
+
+@only_sqlite
 def test_what_is_compared_is_what_was_predicted(work: Work, environment: Path) -> None:
     """The accuracies of the verdict are those of the kept labels, against the data set's own."""
     _, training = searched(work)
@@ -124,7 +137,8 @@ def test_each_training_is_one_that_can_be_done_alone(work: Work, environment: Pa
     data = TrainingData.load(datasets["digits"], "random", last.cut_seed)
     params, stream_seed = spec.params(trial.params or {}), packs[last.pack_id].stream_seed or 0
     alone = Lanes.of(spec, data, params, stream_seed)
-    lane = Lane(trial.number, spec, params, derive(last.cut_seed, Seed.INIT, trial.number), stream_seed)
+    until = round(10 * (trial.best_epoch or 0))
+    lane = Lane(trial.number, spec, params, derive(last.cut_seed, Seed.INIT, trial.number), stream_seed, until=until)
     alone.join(lane)
     for _ in alone.run(lambda: False):
         pass
