@@ -22,6 +22,9 @@ class TrialState(StrEnum):
         return self in (TrialState.COMPLETED, TrialState.PRUNED, TrialState.STOPPED_EARLY)
 
 
+OUT_OF_TIME = "the job's seconds were spent"  # why a trial stopped early that the job's limit cut
+
+
 class Stop(StrEnum):
     """Why running trials must end now."""
 

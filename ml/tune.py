@@ -11,6 +11,7 @@ from ml.layers import flop_count, parameter_count, to_json
 from ml.packs import Pack, Rungs
 from ml.params import Params
 from ml.records import (
+    OUT_OF_TIME,
     Checkpoint,
     Event,
     Finished,
@@ -330,9 +331,9 @@ _TRAINED = (TrialState.RUNNING, TrialState.DIVERGED)  # beside those that were j
 def _stop(lane: Lane, stop: Stop | None) -> None:
     """End a lane that was cut between two epochs."""
     if stop == Stop.SECONDS and lane.best is not None:
-        lane.end(TrialState.STOPPED_EARLY, "the job's seconds were spent")
+        lane.end(TrialState.STOPPED_EARLY, OUT_OF_TIME)
     elif stop == Stop.SECONDS:
-        lane.end(TrialState.CANCELLED, "the job's seconds were spent before the first epoch ended")
+        lane.end(TrialState.CANCELLED, f"{OUT_OF_TIME} before the first epoch ended")
     else:
         lane.end(TrialState.CANCELLED, "cancelled")
 

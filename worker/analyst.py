@@ -14,7 +14,7 @@ from ml.analysis.analysis import analysis
 from ml.analysis.figures import figure
 from ml.analysis.observations import Observation
 from ml.analysis.plots import PlotOptions
-from ml.records import TrialState
+from ml.records import OUT_OF_TIME, TrialState
 from ml.search import Search
 from worker.datasets import Uploaded
 from worker.db import Database
@@ -58,6 +58,7 @@ def _observation(row: Trial, version: ModelVersion | None) -> Observation:
     )
     state, params = TrialState(row.state), row.params or {}
     figures["latency_seconds"] = None if version is None else version.latency_seconds
+    figures["out_of_time"] = row.reason == OUT_OF_TIME
     return Observation(state=state, params=params, began=row.created_at, ended=row.finished_at, **figures)
 
 

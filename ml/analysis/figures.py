@@ -14,10 +14,11 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
 from ml.analysis.correlations import correlations
+from ml.analysis.importances import LEAST, ped_anova
 from ml.analysis.interactions import interactions
 from ml.analysis.observations import Observation, Observations
 from ml.analysis.plots import PLOTS, PlotOptions
-from ml.analysis.studies import finished, study_of
+from ml.analysis.studies import finished, of_trials, study_of, whole
 from ml.registry import Registry
 from ml.search import Search
 
@@ -59,7 +60,7 @@ def _curves(study: optuna.Study, options: PlotOptions) -> go.Figure:
     shown = [trial for trial in shown if trial.state != TrialState.FAIL][-MOST_CURVES:]
     if not shown:
         raise NothingToShow("no trial was measured yet")
-    figure = drawn.plot_intermediate_values(_only(study, shown))
+    figure = drawn.plot_intermediate_values(of_trials(study, shown))
     for trace, trial in zip(figure.data, shown, strict=True):
         trace.name, trace.x = f"Trial{trial.number}", [step / 10 for step in sorted(trial.intermediate_values)]
     return figure.update_layout(xaxis_title="Epoch")
@@ -93,20 +94,21 @@ def _timeline(study: optuna.Study, options: PlotOptions) -> go.Figure:
     begun = [trial for trial in study.get_trials(deepcopy=False) if trial.datetime_start is not None]
     if not begun:
         raise NothingToShow("no trial has begun yet")
-    return drawn.plot_timeline(_only(study, begun))
+    return drawn.plot_timeline(of_trials(study, begun))
 
 
 @figures.register("param_importances")
 def _importances(study: optuna.Study, options: PlotOptions) -> go.Figure:
+    study = whole(study)
     target = _target(study, options)
-    if len(finished(study)) < 2:
-        raise NothingToShow("two trials or more must have run to their end")
+    if len(trials := finished(study)) < LEAST:
+        raise NothingToShow(f"{LEAST} trials or more must have run to their end")
     _of_all(study)
     if "target" in target:  # Optuna takes the lower target for the better
         value, name = target["target"], target["target_name"]
         sign = -1.0 if options.target == "val_accuracy" else 1.0
         target = {"target": lambda trial: sign * value(trial), "target_name": name}
-    return drawn.plot_param_importances(study, **target)
+    return drawn.plot_param_importances(study, evaluator=ped_anova(len(trials)), **target)
 
 
 @figures.register("edf")
@@ -196,12 +198,6 @@ def _of_all(study: optuna.Study) -> list[str]:
     if not names:
         raise NothingToShow("no parameter differs between the trials that ran to their end")
     return names
-
-
-def _only(study: optuna.Study, trials: Sequence[FrozenTrial]) -> optuna.Study:
-    some = optuna.create_study(direction=study.direction)
-    some.add_trials(trials)
-    return some
 
 
 def _target(study: optuna.Study, options: PlotOptions) -> dict[str, Any]:

@@ -31,6 +31,7 @@ def grouped(column: Column, most: int) -> Groups:
     numbers = column.numbers()
     known = np.isfinite(numbers)
     inner = np.unique(np.quantile(numbers[known], np.arange(1, most) / most, method="inverted_cdf"))
+    inner = inner[inner < distinct[-1]] if inner[0] < distinct[-1] else np.array(distinct[-2:-1])
     found = np.where(known, np.searchsorted(inner, numbers), -1)  # up to an edge, the edge included
     used = np.unique(found[known])
     labels = tuple(_range(numbers[found == group]) for group in used)

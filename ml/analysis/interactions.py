@@ -5,6 +5,10 @@ depends on the width, or the best learning rate on the epochs, that average may 
 holds for any one width. Two-way analysis of variance shows it: R. A. Fisher, Statistical Methods for Research Workers
 (1925), with type II sums of squares for groups of different sizes (Ø. Langsrud, Statistics and Computing 13, 2003),
 and the pairs' p-values corrected by S. Holm's method (Scandinavian Journal of Statistics 6, 1979).
+
+Numbers are grouped in ranges. Where a sampler draws two parameters together, their values differ between the cells of
+one range too, and two plain effects would look like an interaction: what remains of them within ranges is taken off
+first. The p-values take trials for independent draws, which those of a sampler that learns are not.
 """
 
 from dataclasses import dataclass, replace
@@ -15,7 +19,7 @@ from scipy import stats
 
 from ml.analysis.findings import Cell, Interaction
 from ml.analysis.groups import Groups, grouped, mean
-from ml.analysis.observations import Observations
+from ml.analysis.observations import Column, Observations
 from ml.paired import holm
 
 TESTED = ("val_accuracy", "seconds")
@@ -43,30 +47,34 @@ def interactions(observed: Observations) -> list[Interaction]:
     for outcome in TESTED:
         values = observed.outcome(outcome)
         tested = [
-            _interaction((one.name, groups[one.name]), (other.name, groups[other.name]), outcome, values)
-            for one, other in pairs
+            _interaction((one, groups[one.name]), (other, groups[other.name]), outcome, values) for one, other in pairs
         ]
         found += _corrected(tested)
     return sorted(found, key=lambda one: (one.p is None, one.p or 0.0, -(one.share or 0.0)))
 
 
-def two_way(one: np.ndarray, other: np.ndarray, values: np.ndarray) -> Test | str:
-    """Type II analysis of variance of values, float64 [n], by two groupings, int64 [n]; or why there is none."""
+def two_way(one: np.ndarray, other: np.ndarray, values: np.ndarray, beside: np.ndarray | None = None) -> Test | str:
+    """Type II analysis of variance of values, float64 [n], by two groupings, int64 [n]; or why there is none.
+
+    Whatever the values owe to the covariates `beside`, float64 [n, any], counts for neither.
+    """
     total = float(((values - values.mean()) ** 2).sum()) if len(values) else 0.0
     if len(np.unique(one)) < 2 or len(np.unique(other)) < 2:
         return "one of the two has the same value in all trials"
     if total <= len(values) * (1e-13 * np.abs(values).max()) ** 2:
         return "the outcome is the same in all trials"
+    covariates = np.empty((len(values), 0)) if beside is None else beside
     a, b = _indicators(one), _indicators(other)
-    cells = _indicators(one * (other.max() + 1) + other)
-    additive, full = np.hstack([a, b]), cells
-    residual = {name: _residual(x, values) for name, x in (("a", a), ("b", b), ("ab", additive), ("cells", full))}
+    cells = np.hstack([_indicators(one * (other.max() + 1) + other), covariates])
+    a, b, additive = (np.hstack([*parts, covariates]) for parts in ([a], [b], [a, b]))
+    residual = {name: _residual(x, values) for name, x in (("a", a), ("b", b), ("ab", additive), ("cells", cells))}
     test = Test(
         _share(residual["b"] - residual["ab"], total),
         _share(residual["a"] - residual["ab"], total),
         _share(residual["ab"] - residual["cells"], total),
     )
-    df = cells.shape[1] - int(np.linalg.matrix_rank(additive)), len(values) - cells.shape[1]
+    rank = int(np.linalg.matrix_rank(cells))
+    df = rank - int(np.linalg.matrix_rank(additive)), len(values) - rank
     if df[0] < 1:
         return replace(test, reason="too few of their combinations were tried to tell an interaction from two effects")
     if df[1] < 1 or residual["cells"] <= 1e-13 * total:
@@ -76,15 +84,37 @@ def two_way(one: np.ndarray, other: np.ndarray, values: np.ndarray) -> Test | st
     return replace(test, f=f, f_df=df, p=float(stats.f.sf(f, *df)))
 
 
-def _interaction(one: tuple[str, Groups], other: tuple[str, Groups], outcome: str, values: np.ndarray) -> Interaction:
-    (one_name, rows), (other_name, columns) = one, other
+def within(column: Column, groups: Groups) -> np.ndarray:
+    """What grouping lost of a column, float64 [n, 0 or 4]: how far each trial's value is from the mean of its group.
+
+    By ranks and by values, as an effect may follow a value or its logarithm; and each also times that mean, as it may
+    be steeper at one end. Plain effects of values that are drawn together then look like an interaction about as often
+    as chance alone does, which `tests/ml/test_interactions.py` holds.
+    """
+    if len(groups.labels) >= len(column.distinct):
+        return np.empty((len(column.values), 0))
+    values = column.numbers()
+    found = []
+    for scaled in (stats.rankdata(values, nan_policy="omit") / len(values), values / np.nanstd(values)):
+        means = np.full(len(scaled), np.nan)
+        for group in range(len(groups.labels)):
+            means[groups.of_trial == group] = scaled[groups.of_trial == group].mean()
+        found += [scaled - means, (scaled - means) * (means - np.nanmean(means))]
+    return np.column_stack(found)
+
+
+def _interaction(
+    one: tuple[Column, Groups], other: tuple[Column, Groups], outcome: str, values: np.ndarray
+) -> Interaction:
+    rows, columns = one[1], other[1]
     known = (rows.of_trial >= 0) & (columns.of_trial >= 0) & np.isfinite(values)
     i, j, reached = rows.of_trial[known], columns.of_trial[known], values[known]
-    found = two_way(i, j, reached)
+    beside = np.hstack([within(*one), within(*other)])[known]
+    found = two_way(i, j, reached, beside)
     test = {name: getattr(found, name, None) for name in ("share_one", "share_other", "share", "f", "f_df", "p")}
     return Interaction(
-        one=one_name,
-        other=other_name,
+        one=one[0].name,
+        other=other[0].name,
         outcome=outcome,
         trials=len(reached),
         one_groups=list(rows.labels),

@@ -32,6 +32,12 @@ class Observation:
     latency_seconds: float | None = None  # of one image on one core, where the trial was published
     began: float | None = None  # seconds since 1970, as the next
     ended: float | None = None
+    out_of_time: bool = False  # whether the job's limit cut it
+
+    @property
+    def whole(self) -> bool:
+        """Whether it ran to its end: what ended it sooner is why it reached less and took less."""
+        return self.state in ENDED and not self.out_of_time
 
 
 @dataclass(frozen=True)
@@ -59,8 +65,8 @@ class Column:
         """The column as variables with numbers: itself, or of names each but the first, 1 where a trial has it."""
         if self.numeric:
             return {self.name: self.numbers()}
-        own = np.array(self.values, object)
-        return {f"{self.name}={name}": (own == name).astype(np.float64) for name in self.distinct[1:]}
+        own, unknown = np.array(self.values, object), np.array([value is None for value in self.values])
+        return {f"{self.name}={name}": np.where(unknown, np.nan, own == name) for name in self.distinct[1:]}
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ class Observations:
     @classmethod
     def of(cls, space: SearchSpace, trials: Iterable[Observation]) -> "Observations":
         """Those of `trials` that ran to their end, with a column for each dimension of the space that is not fixed."""
-        ended = sorted((trial for trial in trials if trial.state in ENDED), key=lambda trial: trial.number)
+        ended = sorted((trial for trial in trials if trial.whole), key=lambda trial: trial.number)
         columns = [
             column
             for name, dimension in space.items()

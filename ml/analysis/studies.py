@@ -1,6 +1,6 @@
 """A job's study as Optuna's own analyses take it: with the time of each trial, and what else it reached."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 import optuna
@@ -10,6 +10,7 @@ from ml.analysis.observations import Observation
 from ml.search import Search
 
 REACHED = ("val_accuracy", "val_loss", "seconds", "flops", "weights", "latency_seconds")
+CUT = "out_of_time"  # the attribute of a trial that the job's limit cut
 
 
 def study_of(search: Search, observed: Iterable[Observation], min_accuracy: float | None = None) -> optuna.Study:
@@ -31,6 +32,18 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
+def whole(study: optuna.Study) -> optuna.Study:
+    """A study of the trials that ran to their end and were not cut by the job's limit."""
+    return of_trials(study, [trial for trial in finished(study) if CUT not in trial.user_attrs])
+
+
+def of_trials(study: optuna.Study, trials: Sequence[FrozenTrial]) -> optuna.Study:
+    """A study of some trials of a study."""
+    some = optuna.create_study(direction=study.direction)
+    some.add_trials(trials)
+    return some
+
+
 def _told(trial: FrozenTrial, found: Observation, min_accuracy: float | None) -> FrozenTrial:
     trial.datetime_start = _instant(found.began) or trial.datetime_start
     if trial.state.is_finished():  # the row may be newer than the record, and have ended since
@@ -38,6 +51,8 @@ def _told(trial: FrozenTrial, found: Observation, min_accuracy: float | None) ->
     for name in REACHED:
         if (value := getattr(found, name)) is not None:
             trial.set_user_attr(name, value)
+    if found.out_of_time:
+        trial.set_user_attr(CUT, True)
     if min_accuracy is not None and (found.val_accuracy is None or found.val_accuracy < min_accuracy):
         trial.state, trial.value = TrialState.FAIL, None
         trial.datetime_complete = trial.datetime_complete or trial.datetime_start

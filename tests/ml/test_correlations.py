@@ -101,3 +101,49 @@ def test_a_list_is_looked_at_as_its_length_and_the_mean_of_its_items() -> None:
         ("hidden_size.length", (2.0, 1.0, 3.0)),
         ("hidden_size.mean", (200.0, 50.0, 20.0)),
     ]
+
+
+@pytest.mark.parametrize(("n", "chance"), [(3, 1 / 3), (4, 1 / 12), (5, 1 / 60), (8, 2 / 40320)])
+def test_few_trials_in_perfect_order_may_be_so_by_chance(n: int, chance: float) -> None:
+    """As one of all orders, or the reverse; Student's t would say never."""
+    assert _spearman([float(i) for i in range(n)], [float(i**3) for i in range(n)]) == pytest.approx(chance)
+
+
+def test_the_chance_of_few_trials_with_ties_is_scipys_over_all_orders() -> None:
+    """Every pairing of seven values, two of them alike."""
+    x, y = [1.0, 2.0, 2.0, 4.0, 5.0, 6.0, 7.0], [2.0, 1.0, 4.0, 3.0, 3.0, 7.0, 5.0]
+    exact = stats.permutation_test(
+        (x,),
+        lambda x: abs(stats.spearmanr(x, y).statistic),
+        permutation_type="pairings",
+        n_resamples=np.inf,
+        alternative="greater",
+    )
+
+    assert _spearman(x, y) == pytest.approx(exact.pvalue)
+
+
+def test_a_trial_that_the_jobs_limit_cut_is_left_out() -> None:
+    """It reached less because it was cut, as one that was pruned."""
+    spec = searched(1).spec
+    trials = reached(searched(8), 8)
+    cut = dataclasses.replace(
+        next(one for one in trials if one.whole), state=TrialState.STOPPED_EARLY, out_of_time=True
+    )
+    observed = Observations.of(spec.search_space, [cut if one.number == cut.number else one for one in trials])
+
+    assert [one.number for one in observed.trials] == [
+        one.number for one in trials if one.whole and one.number != cut.number
+    ]
+
+
+def _spearman(x: list[float], y: list[float]) -> float:
+    trials = [
+        Observation(number, TrialState.COMPLETED, {"learning_rate": rate}, val_loss=loss)
+        for number, (rate, loss) in enumerate(zip(x, y, strict=True))
+    ]
+    space = searched(1, {"learning_rate": {"type": "float", "low": 0.01, "high": 10.0}}).spec.search_space
+    found = correlations(Observations.of(space, trials))
+    p = found.spearman_p[0][found.variables.index("val_loss")]
+    assert p is not None
+    return p

@@ -10,7 +10,7 @@ from sklearn.linear_model import LinearRegression
 from ml.analysis.findings import Interaction
 from ml.analysis.groups import effects, grouped
 from ml.analysis.interactions import Test as Anova
-from ml.analysis.interactions import interactions, two_way
+from ml.analysis.interactions import interactions, two_way, within
 from ml.analysis.observations import Column, Observations
 
 
@@ -69,6 +69,47 @@ def test_chance_alone_is_rarely_taken_for_an_interaction() -> None:
 
     assert stats.binomtest(sum(value < 0.05 for value in p), len(p), 0.05).pvalue > 0.001
     assert stats.kstest(p, "uniform").pvalue > 0.001
+
+
+EFFECTS = {"linear": lambda x: x, "quadratic": lambda x: x**2, "exponential": np.exp}
+
+
+def plain_effects(seed: int, together: float, effect: str) -> Anova:
+    """Two numbers that are drawn together, and an outcome to which each adds an effect of its own."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.multivariate_normal([0, 0], [[1, together], [together, 1]], 120)
+    values = EFFECTS[effect](drawn).sum(1) + 0.1 * rng.normal(size=len(drawn))
+    columns = [Column(name, tuple(map(float, own))) for name, own in zip("xy", drawn.T, strict=True)]
+    groups = [grouped(column, 4) for column in columns]
+    beside = np.hstack([within(*pair) for pair in zip(columns, groups, strict=True)])
+    found = two_way(groups[0].of_trial, groups[1].of_trial, values, beside)
+    assert isinstance(found, Anova)
+    return found
+
+
+@pytest.mark.parametrize("together", [0.0, 0.6])
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_plain_effects_of_numbers_drawn_together_are_rarely_taken_for_an_interaction(
+    effect: str, together: float
+) -> None:
+    """Ranges hide what differs between their cells; with that taken off about one in twenty has p under 0.05."""
+    found = [plain_effects(seed, together, effect).p or 0.0 for seed in range(100)]
+
+    assert stats.binomtest(sum(p < 0.05 for p in found), 100, 0.05, alternative="greater").pvalue > 0.001
+
+
+def test_an_interaction_of_numbers_is_found_beside_their_plain_effects() -> None:
+    """The same numbers, and an outcome of their product."""
+    rng = np.random.default_rng(0)
+    drawn = rng.normal(size=(120, 2))
+    columns = [Column(name, tuple(map(float, own))) for name, own in zip("xy", drawn.T, strict=True)]
+    groups = [grouped(column, 4) for column in columns]
+    beside = np.hstack([within(*pair) for pair in zip(columns, groups, strict=True)])
+    values = drawn.sum(1) + drawn.prod(1) + 0.3 * rng.normal(size=len(drawn))
+    found = two_way(groups[0].of_trial, groups[1].of_trial, values, beside)
+
+    assert isinstance(found, Anova)
+    assert (found.p or 0.0) < 1e-6
 
 
 def _of(found: list[Interaction], one: str, other: str, outcome: str) -> Interaction:
@@ -158,3 +199,11 @@ def test_shares_are_told_where_there_is_no_test(one: list[int], other: list[int]
     assert found.p is None
     assert found.reason is not None
     assert reason in found.reason
+
+
+@pytest.mark.parametrize("values", [[*map(float, range(1, 7)), *[7.0] * 64], [1.0, 2.0, 3.0, 4.0, *[7.0] * 16]])
+def test_a_parameter_most_trials_of_which_lie_at_its_highest_value_has_groups(values: list[float]) -> None:
+    """What lies there is one, what lies below another."""
+    labels = grouped(Column("x", tuple(values)), 4).labels
+
+    assert labels == (f"1 … {values[-1] - 1 if len(values) > 50 else 4:g}", "7")

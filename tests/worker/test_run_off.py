@@ -99,7 +99,9 @@ def test_a_training_ends_and_is_judged_at_the_epoch_that_the_search_chose(work: 
             trial.best_epoch = float(2 + trial.number)
     training.run()
 
-    assert {(one.trial, one.best_epoch, one.epochs_run) for one in reruns(work)} == {(n, n + 2, n + 2) for n in range(3)}
+    assert {(one.trial, one.best_epoch, one.epochs_run) for one in reruns(work)} == {
+        (n, n + 2, n + 2) for n in range(3)
+    }
 
 
 @only_sqlite
