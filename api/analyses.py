@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
@@ -80,7 +81,8 @@ class Analyses:
 
 def _read(path: Path) -> bytes:
     content = path.read_bytes()
-    path.touch()  # the last that was asked for is the last to go
+    with suppress(FileNotFoundError):  # another thread may have made room meanwhile
+        os.utime(path)  # the last that was asked for is the last to go
     return content
 
 

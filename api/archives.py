@@ -25,6 +25,8 @@ END, ZIP64_LOCATOR, MAX_DIRECTORY = 22, 20, 1 << 16  # bytes of an archive's las
 MIN_IMAGES = 100  # 10 of them test and 18 validate; of fewer an accuracy says next to nothing
 MAX_CLASSES = 256  # labels are bytes
 MAX_NAME = 100  # characters of a class
+MAX_IMAGES = 1_000_000  # each has its line in the results of a predict job
+SLICE = 1024  # images
 GZIP, NPY = b"\x1f\x8b", b"\x93NUMPY"
 IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}  # http://yann.lecun.com/exdb/mnist
 DAMAGED = (
@@ -53,6 +55,8 @@ def read_archive(file: IO[bytes], limit: int, classes: tuple[str, ...] | None = 
     if labels.shape not in ((len(images),), (len(images), 1)):
         detail = f"one label an image is needed: {len(images)} images, and labels of shape {list(labels.shape)}"
         raise BadInput("#/labels", detail)
+    if len(images) > MAX_IMAGES:
+        raise BadInput("#/images", f"{len(images)} images are more than a data set has; send at most {MAX_IMAGES}")
     if len(images) < MIN_IMAGES or min(cut_sizes(len(images), None, "random")) < 1:
         raise BadInput("#/images", f"{len(images)} images are too few to be divided; send at least {MIN_IMAGES}")
     names = classes or _names(members)
@@ -75,7 +79,15 @@ def _members(file: IO[bytes], limit: int) -> dict[str, np.ndarray]:
             contents = {entry.filename: archive.read(entry) for entry in entries}
     except DAMAGED:
         raise BadInput("#", "no zip archive that can be unpacked; numpy.savez writes one") from None
-    return {_bare(path): _array(path, content, limit) for path, content in contents.items()}
+    members: dict[str, np.ndarray] = {}
+    left = limit
+    for path, content in contents.items():
+        if (name := _bare(path)) in members:
+            raise BadInput(f"#/{name}"[:MAX_NAME], f"two members are called “{name}”; send one archive for each")
+        unpacked = _unpacked(f"#/{path[:MAX_NAME]}", content, left, limit) if content.startswith(GZIP) else content
+        left -= len(unpacked)
+        members[name] = _array(path, unpacked)
+    return members
 
 
 def _check_directory(file: IO[bytes]) -> None:
@@ -95,10 +107,8 @@ def _bare(path: str) -> str:
     return path.rpartition("/")[2].partition(".")[0]
 
 
-def _array(path: str, content: bytes, limit: int) -> np.ndarray:
+def _array(path: str, content: bytes) -> np.ndarray:
     name = f"#/{path[:MAX_NAME]}"
-    if content.startswith(GZIP):
-        content = _unpacked(name, content, limit)
     found = array_of(content, "uifbU", name) if content.startswith(NPY) else _idx(name, content)
     if not found.ndim:
         raise BadInput(name, "a single value is no list of images, labels or classes")
@@ -113,13 +123,14 @@ def _check_texts(name: str, texts: np.ndarray) -> None:
         raise BadInput(name, "what it holds are no texts")
 
 
-def _unpacked(name: str, content: bytes, limit: int) -> bytes:
+def _unpacked(name: str, content: bytes, left: int, limit: int) -> bytes:
+    """What gzip packed; BadInput where it is more than is left of the limit for all members."""
     try:
         with gzip.open(io.BytesIO(content)) as packed:
-            found = packed.read(limit + 1)
+            found = packed.read(left + 1)
     except DAMAGED:
         raise BadInput(name, "packed by gzip, and damaged") from None
-    if len(found) > limit:
+    if len(found) > left:
         raise _too_large(limit)
     return found
 
@@ -176,7 +187,10 @@ def _bytes(array: np.ndarray) -> np.ndarray:
         raise BadInput(
             "#/images", f"pixels of {array.dtype} lie in 0..{white}, these in {low:g}..{high:g}; scale them before"
         )
-    return np.rint(array * (255 / white)).astype(np.uint8)
+    found = np.empty(array.shape, np.uint8)
+    for first in range(0, len(array), SLICE):  # of all at once the products would take eight times the room
+        found[first : first + SLICE] = np.rint(array[first : first + SLICE] * (255 / white))
+    return found
 
 
 def _names(members: dict[str, np.ndarray]) -> tuple[str, ...] | None:

@@ -12,6 +12,7 @@ from api.meter import Meter
 from api.prediction.answered import Batch
 from api.prediction.batcher import Batcher, Queue
 from ml.calibration import UNCALIBRATED, Calibration
+from ml.datasets import digit_of
 from ml.errors import ChiffreError
 from ml.predict import MAX_BATCH, Predictor
 from worker.store import Store
@@ -66,7 +67,7 @@ def load(
         checkpoint.sha256,
         Batcher(run, seconds, queue, executor, meter.ran),
         predictor.classes,
-        tuple(int(label) if label.isdigit() else None for label in predictor.classes),
+        tuple(map(digit_of, predictor.classes)),
         _origin(version, checkpoint),
     )
 

@@ -178,14 +178,14 @@ class Roster:
             return None
         try:
             loaded = load(*files, self.store, self.queue, self.executor)
-        except ChiffreError as error:
+        except Exception as error:  # whatever is wrong with one version must not hold up the others
             self._postpone(version, error)
             return None
         self._postponed.pop(version.id, None)
         log.info("a version answers", model=version.model, dataset=version.dataset, version=version.version)
         return loaded
 
-    def _postpone(self, version: ModelVersion, error: ChiffreError) -> None:
+    def _postpone(self, version: ModelVersion, error: Exception) -> None:
         """Leave a version that does not load alone for a while: it would be read, and logged, every second."""
         seconds = AWAY_SECONDS if isinstance(error, StorageAway) else DAMAGED_SECONDS
         self._postponed[version.id] = monotonic() + seconds, str(error)

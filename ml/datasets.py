@@ -115,6 +115,11 @@ def is_called(dataset: str, asked: str) -> bool:
     return asked in (dataset, dataset.partition("@")[0])
 
 
+def digit_of(class_name: str) -> int | None:
+    """The number that the name of a class is, as an answer tells it beside the name; None of any other name."""
+    return int(class_name) if re.fullmatch("[0-9]{1,18}", class_name) else None  # JSON's readers take 64 bits
+
+
 def version_of(dataset: str) -> int:
     """The number of a version of a data set, "letters@2"; 0 of one that is registered."""
     return int(dataset.partition("@")[2] or 0)

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from ml.calibration import UNCALIBRATED, Calibration
 from ml.canonical import canonical
 from ml.canonical_frame import form_of
-from ml.datasets import datasets
+from ml.datasets import datasets, digit_of
 from ml.intervals import wilson
 from ml.predict import Predictor
 from ml.resize import resized
@@ -93,7 +93,7 @@ class Answering:
             "index": place,
             **({} if id_ is None else {"id": id_}),
             "label": name,
-            "digit": int(name) if name.isdigit() else None,
+            "digit": digit_of(name),
             "confidence": confidence,
             "abstained": reason is not None,
             "reason": reason,
@@ -109,12 +109,13 @@ def predict(claim: Claim, predicting: Predicting, store: Store, orders: Orders) 
     work = predicting.work(claim)
     images = _images(claim, work, predicting, store)
     answering = _answering(work, store)
-    answers = _unusable(images)
+    lines = {place: orjson.dumps(answer) for place, answer in _unusable(images).items()}
     for part in images.parts(PART):
         if orders.stop is not None:
             return False
-        answers |= answering.answers(part, work.spec.canonical, images.ids)
-    content = b"".join(orjson.dumps(answers[place]) + b"\n" for place in sorted(answers))
+        found = answering.answers(_at_size(part, work), work.spec.canonical, images.ids)
+        lines |= {place: orjson.dumps(answer) for place, answer in found}
+    content = b"".join(lines[place] + b"\n" for place in sorted(lines))
     # Pack and epoch in the path keep two claims from writing the same file.
     path = f"{claim.job_id}/predictions.{claim.pack_id}.{claim.epoch}.jsonl"
     saved = store.write(path, content)
@@ -135,15 +136,21 @@ def _images(claim: Claim, work: Prediction, predicting: Predicting, store: Store
         predicting.open_test(claim, work.version, work.split)
     subset = cast("Subset", work.spec.subset)  # a job without an upload names one
     images = ImageSet.of_dataset(work.spec.dataset, subset, work.split, work.seed)
-    return _of_another(images, work) if work.spec.evaluates else images
+    return _renumbered(images, work) if work.spec.evaluates else images
 
 
-def _of_another(images: ImageSet, work: Prediction) -> ImageSet:
-    """Images of another data set at the version's size, and their labels by its numbers."""
-    _, height, width = work.version.shape
+def _renumbered(images: ImageSet, work: Prediction) -> ImageSet:
+    """Images of another data set, and their labels by the version's numbers."""
     numbers = np.array([work.version.classes.index(name) for name in datasets[work.spec.dataset].classes])
-    pixels = resized(images.pixels, height, width, cast("str", work.spec.resize))
-    return replace(images, pixels=pixels, labels=numbers[images.labels])
+    return replace(images, labels=numbers[images.labels])
+
+
+def _at_size(part: ImageSet, work: Prediction) -> ImageSet:
+    """Images of another data set at the version's size: some at a time, as all of them may be larger than memory."""
+    if not work.spec.evaluates:
+        return part
+    _, height, width = work.version.shape
+    return replace(part, pixels=resized(part.pixels, height, width, cast("str", work.spec.resize)))
 
 
 def _answering(work: Prediction, store: Store) -> Answering:

@@ -43,7 +43,7 @@ from worker.journal import active_seconds
 from worker.ledger import spec_of
 from worker.store import drop_files
 from worker.tables import Event, Job, JobState, Measurement, ModelVersion, Pack, Trial
-from worker.transfer import fresh_of
+from worker.transfer import fresh_of, settled
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -238,7 +238,7 @@ def accepted(job: Job, database: Database, response: Response) -> JobDetail:
 
 def _validated(spec: TrainSpec | TuneSpec, database: Database) -> JobDetail:
     with database.reading() as session:
-        found = estimate(session, spec)
+        found = estimate(session, settled(session, spec))
     trials = spec.trial_limit if isinstance(spec, TuneSpec) else 1
     answer = Validated(
         spec=spec.model_dump(mode="json"), trial_limit=trials, seconds=found.seconds, measured_trials=found.trials

@@ -100,8 +100,9 @@ class Interaction(Finding):
 class Analysis(Finding):
     """What a job's trials say about its hyper-parameters.
 
-    All but the counts is from trials that ran to their end (completed or stopped early): what the pruner ended early
-    reached less and took less for that reason. A list is looked at as its length and the mean of its items.
+    All but the counts is from trials that ran to their end (completed, or stopped early by their patience): what the
+    pruner or the job's limit ended early reached less and took less for that reason. A list is looked at as its length
+    and the mean of its items.
     """
 
     trials: dict[str, int] = Field(description="by state")

@@ -9,7 +9,7 @@ from optuna.importance import BaseImportanceEvaluator, FanovaImportanceEvaluator
 from ml.analysis.findings import Importance
 from ml.analysis.studies import finished, of_trials, whole
 
-LEAST = 10  # trials; from fewer any importance is chance
+LEAST = {"ped_anova": 10, "fanova": 5}  # trials; from fewer any importance is chance
 LEAST_BEST = 5  # trials that PED-ANOVA holds against all, as its documentation in Optuna asks for
 # Of more trials fANOVA looks at so many, evenly over the search: 300 take it 3.5 seconds, 1,000 take it 25.
 MOST_FOR_FANOVA = 300
@@ -48,7 +48,7 @@ def _importance(method: str, study: optuna.Study) -> Importance:
     if method == "fanova" and len(trials) > MOST_FOR_FANOVA:
         trials = [trials[index * len(trials) // MOST_FOR_FANOVA] for index in range(MOST_FOR_FANOVA)]
         study = of_trials(study, trials)
-    reason = _why_not(study)
+    reason = _why_not(study, LEAST[method])
     values = None if reason else _values(study, evaluator(len(trials)))
     if values is not None and not values:
         values, reason = None, "no parameter was drawn for all trials"
@@ -62,11 +62,11 @@ def _values(study: optuna.Study, evaluator: BaseImportanceEvaluator) -> dict[str
     return {name: float(value) for name, value in found.items()}
 
 
-def _why_not(study: optuna.Study) -> str | None:
+def _why_not(study: optuna.Study, least: int) -> str | None:
     """Why nothing can be said, None where something can."""
     trials = finished(study)
-    if len(trials) < LEAST:
-        return f"{len(trials)} trials ran to their end; it takes {LEAST}"
+    if len(trials) < least:
+        return f"{len(trials)} trials ran to their end; it takes {least}"
     if len({trial.value for trial in trials}) < 2:
         return "all trials reached the same value"
     if not any(len({trial.params.get(name) for trial in trials}) > 1 for name in trials[0].params):

@@ -1,7 +1,7 @@
 """A job's study as Optuna's own analyses take it: with the time of each trial, and what else it reached."""
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -60,4 +60,5 @@ def _told(trial: FrozenTrial, found: Observation, min_accuracy: float | None) ->
 
 
 def _instant(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
+    """In local time without a zone, as Optuna has it."""
+    return None if seconds is None else datetime.fromtimestamp(seconds)

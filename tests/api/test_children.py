@@ -39,3 +39,15 @@ def test_who_waits_too_long_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     children._free.acquire()
     with pytest.raises(Busy, match="other requests"):
         children.run("json.tool", "--help")
+
+
+def test_few_wait_and_the_others_are_told_at_once() -> None:
+    """Whoever waits holds one of the API's threads, which the other requests need."""
+    children = Children()
+    while children._places.acquire(blocking=False):
+        pass
+    with pytest.raises(Busy, match="other requests"):
+        children.run("json.tool", "--help")
+    children._places.release()
+
+    assert children.run("json.tool", "--help")

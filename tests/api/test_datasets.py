@@ -127,6 +127,10 @@ BAD: dict[str, tuple[bytes, str]] = {
     "a name that is no UTF-8": (zipped(é=b"", images=idx(IMAGES)).replace("é".encode(), b"\xff\xfe"), "#"),
     "of 70 dimensions": (zipped(images=IDX_OF_70 + bytes(120), labels=idx(LABELS)), "#/images"),
     "of no kind": (zipped(images=b"images", labels=idx(LABELS)), "#/images"),
+    "two members of one name": (
+        zipped(**{"train/images": idx(IMAGES), "test/images": idx(IMAGES), "labels": idx(LABELS)}),
+        "#/images",
+    ),
     "no texts": (zipped(images=idx(IMAGES), labels=npz(a=1)), "#/labels"),
 }
 
@@ -148,16 +152,18 @@ def test_texts_that_are_none_are_refused(shared_api: TestClient) -> None:
     assert list(pointers(send(shared_api, npz(images=IMAGES, labels=labels)), 422)) == ["#/labels.npy"]
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("packed", [False, True, "in parts"])
 def test_what_unpacks_to_more_than_the_limit_is_not_unpacked(
-    packed: bool, environment: Path, monkeypatch: pytest.MonkeyPatch
+    packed: bool | str, environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A bomb of a few kilobytes, as a member or once more packed within it."""
+    """A bomb of a few kilobytes, as a member, once more packed within it, or in members each below the limit."""
     monkeypatch.setenv("CHIFFRE_MAX_DATASET_BYTES", str(1 << 20))
     settings.cache_clear()
     bomb = bytes(16 << 20)
     with TestClient(create_app(), base_url="http://127.0.0.1") as api:
-        response = send(api, zipped(images=gzip.compress(bomb) if packed else bomb, labels=idx(LABELS)))
+        parts = {f"part{n}": gzip.compress(idx(np.zeros((900, 1000), np.uint8))) for n in range(2)}
+        members = parts if packed == "in parts" else {"images": gzip.compress(bomb) if packed else bomb}
+        response = send(api, zipped(**members, labels=idx(LABELS)))
         large = send(api, RNG.bytes((1 << 20) + 1))
 
     assert "CHIFFRE_MAX_DATASET_BYTES" in problem(response, 422)["errors"][0]["detail"]

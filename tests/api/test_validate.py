@@ -57,13 +57,21 @@ def test_a_key_is_not_used_up(api: TestClient) -> None:
     assert posted.status_code == 202
 
 
-@pytest.mark.parametrize("change", [{"budget": {"trials": 0}}, {"model": "nobody"}, {"search_space": {"lr": 1}}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"budget": {"trials": 0}},
+        {"model": "nobody"},
+        {"search_space": {"lr": 1}},
+        {"init_from": {"model": "mlp", "version": 9}},
+    ],
+)
 def test_errors_are_those_of_the_post(shared_api: TestClient, change: dict[str, Any]) -> None:
     """The same pointers and the same words."""
     sent = body({**TUNE, **change})
     validated = shared_api.post("/jobs/tune?validate_only=true", content=sent, headers=JSON)
 
-    assert pointers(validated) == pointers(shared_api.post("/jobs/tune", content=sent, headers=JSON))
+    assert pointers(validated, 422) == pointers(shared_api.post("/jobs/tune", content=sent, headers=JSON))
 
 
 def test_nothing_is_estimated_from_nothing(api: TestClient) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import ml.datasets
-from ml.datasets import DATA, Arrays, Cut, SplitName, Stream, cut, datasets, limited
+from ml.datasets import DATA, Arrays, Cut, SplitName, Stream, cut, datasets, digit_of, limited
 from ml.errors import DataError
 from ml.train import TrainingData
 
@@ -302,3 +302,11 @@ def test_a_stream_never_changes() -> None:
 def test_a_limit_keeps_the_proportion_of_training_to_validation(images: int | None, kept: tuple[int, int]) -> None:
     """One that is no limit changes nothing."""
     assert limited(50_400, 12_600, images) == kept
+
+
+@pytest.mark.parametrize(
+    ("name", "digit"), [("7", 7), ("007", 7), ("²", None), ("٣", None), ("a7", None), ("1" * 19, None)]
+)
+def test_a_class_is_a_digit_where_its_name_is_a_plain_number(name: str, digit: int | None) -> None:
+    """Not every character that counts as a digit is one that can be read as a number, nor every number fits in JSON."""
+    assert digit_of(name) == digit

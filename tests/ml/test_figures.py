@@ -1,6 +1,8 @@
 """Figures: every one of them, for searches of every size, and what of them can be held against the trials."""
 
 import json
+import time
+from dataclasses import replace
 from typing import Any, get_args
 
 import optuna
@@ -10,9 +12,10 @@ from scipy import stats
 from searched import reached, searched
 
 from ml.analysis.figures import OF_OBSERVATIONS, figure, figures
-from ml.analysis.observations import ENDED
+from ml.analysis.observations import ENDED, Observation
 from ml.analysis.pareto import Cost, Point, front
 from ml.analysis.plots import PLOTS, PlotName, PlotOptions
+from ml.records import TrialRecord, TrialState
 
 TRIALS = 24
 
@@ -128,3 +131,26 @@ def test_a_search_with_as_many_parameters_as_lists_bring_shows_the_most_importan
 
     assert sum(name.startswith("xaxis") for name in found["layout"]) <= 16
     assert optuna.__version__.startswith("5")
+
+
+def test_the_timeline_is_of_trials_that_began_at_any_place_on_earth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A running trial's bar reaches to now, whatever the zone; one that was cancelled before it was drawn has none."""
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        search = searched(6)
+        ago = time.time() - 100
+        trials = [replace(trial, began=ago, ended=ago + 1) for trial in reached(search, 4)]
+        _, record = search.ask(4)
+        search.apply(record)
+        search.apply(TrialRecord(5, TrialState.CANCELLED))
+        running = Observation(4, TrialState.RUNNING, {}, began=ago + 70)
+        bars = figure("timeline", search, [*trials, running], PlotOptions())["data"]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+    lengths = [length for bar in bars for length in bar["x"]]
+    assert len(lengths) == 5
+    assert min(lengths) > 0
+    assert {bar["name"]: list(bar["x"]) for bar in bars}["RUNNING"] == [pytest.approx(30_000, abs=25_000)]
