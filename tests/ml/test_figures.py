@@ -140,7 +140,7 @@ def test_the_timeline_is_of_trials_that_began_at_any_place_on_earth(monkeypatch:
     try:
         search = searched(6)
         ago = time.time() - 100
-        trials = [replace(trial, began=ago, ended=ago + 1) for trial in reached(search, 4)]
+        trials = [replace(trial, began=ago, ended=ago + 20) for trial in reached(search, 4)]
         _, record = search.ask(4)
         search.apply(record)
         search.apply(TrialRecord(5, TrialState.CANCELLED))
