@@ -19,7 +19,7 @@ from ml.datasets import Dataset, SplitName, cut_sizes, datasets, limited
 from ml.intervals import wilson
 from ml.networks import networks
 from worker.clock import to_datetime
-from worker.ledger import spec_of
+from worker.posted import spec_of
 from worker.tables import Artifact, Job, ModelVersion, TestOpening
 from worker.tables import Dataset as KnownDataset
 from worker.transfer import fresh_of

@@ -18,8 +18,9 @@ from ml.records import OUT_OF_TIME, TrialState
 from ml.search import Search
 from worker.datasets import Uploaded
 from worker.db import Database
-from worker.ledger import Ledger, tune_spec
+from worker.ledger import Ledger
 from worker.logs import configure_logging
+from worker.posted import tune_spec
 from worker.registry import versions_of
 from worker.settings import settings
 from worker.store import store_of

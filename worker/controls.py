@@ -15,9 +15,9 @@ from ml.specs import TrainSpec, TuneSpec
 from worker.db import Database
 from worker.errors import Conflict, NotFound
 from worker.journal import REQUEST, account, begin_again, begin_trial, end_trial, lock_job, move_job, note_job
-from worker.ledger import as_tune, spec_of
 from worker.once import Once, remember, remembered
 from worker.packs import drop, end_pack, end_running, new_pack, running
+from worker.posted import as_tune, spec_of
 from worker.retention import uploads
 from worker.settlement import end_job, reopen, settle, spent
 from worker.tables import Job, JobState, Measurement, Pack, Purpose, StopReason, Trial

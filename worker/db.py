@@ -27,6 +27,14 @@ class Database:
             yield session
 
     @contextmanager
+    def at_one_instant(self) -> Iterator[Session]:
+        """A session that only reads, and sees what others had committed when it first did."""
+        with self.reading() as session:
+            if self.url.get_backend_name() != "sqlite":  # whose transactions always do
+                session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+            yield session
+
+    @contextmanager
     def writing(self) -> Iterator[Session]:
         """A session in one transaction: committed at the end, rolled back by an exception."""
         with Session(self._writer, expire_on_commit=False) as session, session.begin():

@@ -20,27 +20,13 @@ from worker.journal import REQUEST, begin_trial, clock, end_trial, note_job, sta
 from worker.leases import Claim, fence
 from worker.once import Once, remember, remembered
 from worker.packs import drop, kept, part, running
+from worker.posted import as_tune
 from worker.retention import leads, outdone, worth_keeping
 from worker.settlement import spent
 from worker.tables import Artifact, Job, JobState, Measurement, Trial
 from worker.transfer import settled
 
 Checkpointed = tuple[str, Saved]  # a checkpoint's path, and what was written there
-
-
-def spec_of(job: Job) -> TrainSpec | TuneSpec:
-    """What was posted, with its budget as it is now."""
-    return (TrainSpec if job.kind == "train" else TuneSpec).model_validate(job.spec)
-
-
-def tune_spec(job: Job) -> TuneSpec:
-    """The work that a job asks for."""
-    return as_tune(spec_of(job))
-
-
-def as_tune(spec: TrainSpec | TuneSpec) -> TuneSpec:
-    """A specification as that of a search, which training is one of one trial."""
-    return spec.as_tune() if isinstance(spec, TrainSpec) else spec
 
 
 def new_job(session: Session, spec: TrainSpec | TuneSpec, dataset: Dataset, after: float = 0.0) -> Job:

@@ -31,7 +31,7 @@ from worker.environment import environment
 from worker.errors import LeaseLost
 from worker.images import novelty_of, test_images, training_data
 from worker.leases import Claim
-from worker.ledger import tune_spec
+from worker.posted import tune_spec
 from worker.publishing import Chosen, Published, Publishing
 from worker.rerun import decide
 from worker.rerunning import Rerunning

@@ -18,7 +18,7 @@ from ml.train import Lane, TrainingData
 from worker.book import LedgerBook
 from worker.errors import LeaseLost
 from worker.leases import Claim
-from worker.ledger import tune_spec
+from worker.posted import tune_spec
 from worker.rerunning import Ended, Repeat, Rerunning
 from worker.store import Store, drop_files
 from worker.tables import Trial

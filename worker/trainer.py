@@ -28,8 +28,9 @@ from worker.db import Database
 from worker.errors import LeaseLost, StorageAway, StorageFull
 from worker.images import training_data
 from worker.leases import Claim
-from worker.ledger import Ledger, tune_spec
+from worker.ledger import Ledger
 from worker.logs import configure_logging
+from worker.posted import tune_spec
 from worker.predicting import Predicting
 from worker.prediction import predict
 from worker.publication import publish

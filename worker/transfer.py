@@ -7,6 +7,7 @@ from sqlalchemy import select
 from sqlmodel import Session, col
 
 from ml.artifacts import checkpoint_of
+from ml.datasets import datasets
 from ml.errors import CheckpointError, Problem, SpecError, UnknownName
 from ml.layers import Layer, Shape
 from ml.networks import networks
@@ -14,9 +15,10 @@ from ml.specs import InitFrom, Spec, TrainSpec, TuneSpec
 from ml.transfer import fresh, place_of, weight_shapes
 from worker.db import Database
 from worker.errors import NotFound
+from worker.posted import spec_of
 from worker.registry import find_version
 from worker.store import Store
-from worker.tables import Artifact, ModelVersion
+from worker.tables import Artifact, Job, ModelVersion
 
 
 def settled(session: Session, spec: TrainSpec | TuneSpec) -> TrainSpec | TuneSpec:
@@ -37,6 +39,7 @@ def settled(session: Session, spec: TrainSpec | TuneSpec) -> TrainSpec | TuneSpe
     if asked.checkpoint_sha256 not in (None, sha256):
         raise _problem("the weights of this version have another SHA-256", "checkpoint_sha256")
     _check(spec, asked, _shapes(version))
+    _check_unseen(session, spec, version)
     return spec.model_copy(update={"init_from": asked.model_copy(update={"checkpoint_sha256": sha256})})
 
 
@@ -76,6 +79,31 @@ def _check(spec: TrainSpec | TuneSpec, asked: InitFrom, given: dict[str, Shape])
         found = found or len(new) < len({place_of(name) for name in weight_shapes(layers)})
     if not found:
         raise _problem("no layer has the shape that the version's has at the same place; nothing would be taken over")
+
+
+def _check_unseen(session: Session, spec: TrainSpec | TuneSpec, version: ModelVersion) -> None:
+    """SpecError where the version, or one that it began with, was trained on images that are to judge this job."""
+    sha256 = datasets[spec.dataset].sha256
+    for ancestor, trained in _ancestry(session, version):
+        if ancestor.dataset_sha256 != sha256:
+            continue
+        if (trained.split, trained.seed) != (spec.split, spec.seed):
+            same = f'give "split": "{trained.split}" and "seed": {trained.seed}, as it had'
+            detail = f"{ancestor.model} {ancestor.version} was trained on images that would judge this job; {same}"
+            raise _problem(detail, "version")
+        if isinstance(spec, TuneSpec) and spec.run_off is not None:
+            detail = "its cuts would judge by images that the version was trained on; leave it out, or train on others"
+            raise SpecError([Problem(("run_off",), detail)])
+
+
+def _ancestry(session: Session, version: ModelVersion) -> Iterator[tuple[ModelVersion, TrainSpec | TuneSpec]]:
+    """A version and those that it began with, each with what its job asked for."""
+    while True:
+        spec = spec_of(session.get_one(Job, version.job_id))
+        yield version, spec
+        if spec.init_from is None:
+            return
+        version = find_version(session, spec.init_from.model, spec.init_from.version)
 
 
 def _extremes(spec: TrainSpec | TuneSpec) -> Iterator[list[Layer]]:

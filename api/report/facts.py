@@ -10,7 +10,7 @@ from ml.records import TrialState
 from ml.specs import TrainSpec, TuneSpec
 from worker.db import Database
 from worker.journal import REQUEST
-from worker.ledger import as_tune, spec_of
+from worker.posted import as_tune, spec_of
 from worker.publishing import ANSWERS
 from worker.registry import versions_of
 from worker.retention import standing_order
@@ -77,7 +77,7 @@ class Facts:
 
 def facts_of(database: Database, job_id: str) -> Facts:
     """All that is known of a job with trials."""
-    with database.reading() as session:
+    with database.at_one_instant() as session:
         job = session.get_one(Job, job_id)
         posted = spec_of(job)
         trials = list(session.scalars(select(Trial).where(col(Trial.job_id) == job_id).order_by(col(Trial.number))))

@@ -47,6 +47,11 @@ class Figures:
         plot.steps([*best_numbers, max(numbers) + 0.5], [*best_values, best_values[-1]], "best")
         self._trials(plot, self.shown, lambda trial: trial.number)
         caption = self.t("What each trial reached, and the best so far as a line.")
+        if len(self.shown) < len(self.facts.judged):
+            some = self.t(
+                "{n} of {all} trials are drawn, the best among them.", n=len(self.shown), all=len(self.facts.judged)
+            )
+            caption = f"{caption} {some}"
         return Figure(plot, self._with_beyond(caption))
 
     def curves(self) -> Figure | None:
@@ -62,9 +67,12 @@ class Figures:
         x = linear(self.t, self.t("epochs"), 0, max(epoch for epoch, _ in flat))
         plot = Plot(self.t("Learning curves"), x, y)
         for rank, (number, points) in reversed(list(enumerate(measured.items()))):
+            if not points:
+                continue
             xs, ys = zip(*points, strict=True)
             plot.line(xs, ys, "curve first" if rank == 0 else "curve", self.t("trial {number}", number=number))
-        caption = self.t("The {n} best trials over their epochs; the best one is drawn thick.", n=len(measured))
+        sentence = "The {n} best trials over their epochs; the best one is drawn thick."
+        caption = self.t(sentence if len(measured) > 1 else "The trial over its epochs.", n=len(measured))
         return Figure(plot, caption)
 
     def parameters(self) -> list[Figure]:
@@ -102,7 +110,10 @@ class Figures:
         return categories(label, names), lambda value: float(_place(names, self.t.value(value)))
 
     def _front(self, name: str, cost: Price) -> Figure | None:
-        priced = [trial for trial in self.shown if (cost(trial) or 0) > 0]
+        best = [trial for trial in front_of(self.facts.job, self.facts.judged, cost) if (cost(trial) or 0) > 0]
+        of_front = {trial.number for trial in best}
+        others = [trial for trial in self.shown if (cost(trial) or 0) > 0 and trial.number not in of_front]
+        priced = [*others, *best]
         if len({cost(trial) for trial in priced}) < 2:
             return None
         costs = [float(cost(trial) or 0) for trial in priced]
@@ -112,7 +123,6 @@ class Figures:
             self.axis,
             *SMALL,
         )
-        best = front_of(self.facts.job, priced, cost)
         plot.steps([float(cost(t) or 0) for t in best], [self._value(t) for t in best], "best")
         self._trials(plot, priced, lambda trial: float(cost(trial) or 0))
         return Figure(plot, self.t(name))
@@ -155,7 +165,9 @@ class Figures:
     def _with_beyond(self, caption: str) -> str:
         if not self.beyond:
             return caption
-        return f"{caption} {self.t('{n} trials lie beyond the axis and are drawn at its edge.', n=self.beyond)}"
+        sentence = "{n} trials lie beyond the axis and are drawn at its edge."
+        single = "One trial lies beyond the axis and is drawn at its edge."
+        return f"{caption} {self.t(sentence if self.beyond > 1 else single, n=self.beyond)}"
 
 
 def thinned(best: Sequence[Trial]) -> list[Trial]:

@@ -68,7 +68,7 @@ class Matters:
             accuracy += f" ± {self.t.fixed(100 * group.val_accuracy_sd, 2)}"
         if group.seconds_sd is not None:
             seconds += f" ± {self.t.number(group.seconds_sd, 2)}"
-        return [group.label, self.t.number(group.trials), accuracy, seconds]
+        return [self.t.range(group.label), self.t.number(group.trials), accuracy, seconds]
 
     def _matrix(self, names: Sequence[str], values: Matrix, chances: Matrix) -> Table:
         said = [self.t(OUTCOME_NAMES[name]) if name in OUTCOME_NAMES else name for name in names]

@@ -60,13 +60,19 @@ class Page:
         if job.error:
             rows.append((t("error"), job.error))
         if self.winner is not None:
-            rows.append((t("winner"), t("trial {number}", number=self.winner.number)))
+            rows.append((self.winners_name, t("trial {number}", number=self.winner.number)))
             rows.append((t("validation accuracy"), self.validated(self.winner)))
         if self.facts.version is not None:
             rows.append((t("test accuracy"), self.tested()))
             rows.append((t("test images"), t("opening {n}", n=self.facts.opening)))
-        worked = t("{time} from {start} on", time=t.duration(job.active_seconds), start=t.instant(job.started_at))
+        begun = t("{time} from {start} on", time=t.duration(job.active_seconds), start=t.instant(job.started_at))
+        worked = t("not begun") if job.started_at is None else begun
         return [*rows, (t("time"), worked)]
+
+    @property
+    def winners_name(self) -> str:
+        """What the trial that the report is about is: nothing has won before it is published."""
+        return self.t("winner" if self.facts.version else "best so far")
 
     def contents(self) -> list[tuple[str, str]]:
         """The sections that there are."""
@@ -76,7 +82,7 @@ class Page:
             "matters": ("What matters", self.matters),
             "cost": ("What it costs", self.figures),
             "run-off": ("Run-off", self.run_off),
-            "winner": ("The winner", self.winner),
+            "winner": ("The winner" if self.facts.version else "The best so far", self.winner),
             "failures": ("What failed", self.facts.unfinished),
             "provenance": ("Where it comes from", True),
         }
@@ -89,8 +95,9 @@ class Page:
         return self.t("{model} on {dataset}", model=job.model, dataset=job.dataset)
 
     def validated(self, trial: Trial) -> str:
-        """A trial's accuracy on validation images with its interval."""
-        return self._said(Share.of(trial.val_accuracy, sizes_of(self.facts)[1]))
+        """A trial's accuracy on validation images: without an interval, as it was chosen by them."""
+        share, n = self.t.percent(trial.val_accuracy), self.t.number(sizes_of(self.facts)[1])
+        return self.t("{share} (n = {n}, which chose it: too good by nature, so without an interval)", share=share, n=n)
 
     def tested(self) -> str:
         """The winner's accuracy on test images with its interval."""

@@ -156,7 +156,7 @@ class Tables:
             [self.t("job"), job.id],
             [
                 self.t("data set"),
-                f"{data.name}, {self.t.number(data.images)} {self.t('images')}, {shape}",
+                f"{job.dataset}, {self.t.number(data.images)} {self.t('images')}, {shape}",
             ],
             [self.t("SHA-256 of the data"), job.dataset_sha256],
             [self.t("images to train / validate / test"), sizes],
@@ -238,7 +238,9 @@ class Tables:
         if values is not None:
             return self.t.value(values)
         bounds = " – ".join(self.t.number(dimension[bound]) for bound in ("low", "high"))
-        return f"{bounds}, log" if dimension["log"] else bounds
+        step = dimension.get("step")
+        told = [bounds, *(["log"] if dimension["log"] else [])]
+        return ", ".join([*told, *([f"{self.t('step')} {self.t.number(step)}"] if step not in (None, 1) else [])])
 
 
 def sizes_of(facts: Facts) -> tuple[int, int, int]:

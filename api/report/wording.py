@@ -1,6 +1,7 @@
 """A report's language: its sentences and its numbers."""
 
 import json
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ Language = Literal["en", "fr"]
 FRENCH: dict[str, str] = json.loads((Path(__file__).parent / "templates" / "french.json").read_text("utf-8"))
 
 NARROW, WIDE = "\u202f", "\u00a0"  # spaces at which no line breaks: between thousands, and before a unit
+NUMBERS = re.compile(r"-?[\d.]+(e[-+]\d+)?( … -?[\d.]+(e[-+]\d+)?)?")
 SIGNIFICANT = 4  # digits of a number whose kind is not known
 
 
@@ -31,6 +33,8 @@ class Wording:
             return "–"
         if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e15):
             return f"{int(value):,}".replace(",", NARROW)
+        if 10**digits <= abs(value) < 1e15:
+            return self.number(round(value))
         return self._pointed(f"{value:.{digits}g}")
 
     def fixed(self, value: float | None, places: int) -> str:
@@ -69,10 +73,15 @@ class Wording:
     def value(self, value: Any) -> str:
         """A hyper-parameter, or a field of what was asked for: what is no number, name or list as JSON has it."""
         if isinstance(value, list):
-            return ("; " if self.language == "fr" else ", ").join(self.value(item) for item in value)
+            items = (f"[{self.value(item)}]" if isinstance(item, list) else self.value(item) for item in value)
+            return ("; " if self.language == "fr" else ", ").join(items)
         if isinstance(value, bool | dict) or value is None:
             return json.dumps(value, ensure_ascii=False)
         return value if isinstance(value, str) else self.number(value)
+
+    def range(self, label: str) -> str:
+        """A number or a range of numbers, as an analysis names a group; another name as it is."""
+        return self._pointed(label) if NUMBERS.fullmatch(label) else label
 
     def _pointed(self, digits: str) -> str:
         return digits.replace(".", ",") if self.language == "fr" else digits

@@ -40,7 +40,7 @@ from worker.controls import Controls
 from worker.db import Database
 from worker.errors import NotFound
 from worker.journal import active_seconds
-from worker.ledger import spec_of
+from worker.posted import spec_of
 from worker.store import drop_files
 from worker.tables import Event, Job, JobState, Measurement, ModelVersion, Pack, Trial
 from worker.transfer import fresh_of, settled

@@ -263,7 +263,9 @@ def test_the_experiments_of_a_group_stand_side_by_side(
 def test_an_interval_counts_the_images_that_were_looked_at(group: dict[str, Any], shared_api: TestClient) -> None:
     """Where a job is held to few images its validation accuracy is a share of few."""
     for member in group["experiments"][:2]:
-        (told,) = re.findall(r"On validation images: [^(]*\([^)]*n = (\d+)\)", page(shared_api, member["job"]["id"]))
+        (told,) = re.findall(
+            r"On validation images: [^(]*\([^)]*n = (\d+), which chose it", page(shared_api, member["job"]["id"])
+        )
         right = member["job"]["best"]["value"] * int(told)
 
         assert int(told) < shared_api.get(f"/jobs/{member['job']['id']}").json()["spec"]["images"] == 150

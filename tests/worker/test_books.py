@@ -19,7 +19,7 @@ from ml.tune import tune_pack
 from worker.book import JobSearch, LedgerBook
 from worker.errors import LeaseLost
 from worker.leases import Leases
-from worker.ledger import tune_spec
+from worker.posted import tune_spec
 from worker.store import FolderStore
 from worker.tables import Job
 

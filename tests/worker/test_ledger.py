@@ -17,7 +17,7 @@ from ml.seeds import Purpose as Seed
 from ml.seeds import derive
 from ml.specs import TrainSpec
 from worker.errors import LeaseLost, NotFound
-from worker.ledger import tune_spec
+from worker.posted import tune_spec
 from worker.tables import Artifact, Dataset, Event, Job, JobState, Measurement, Pack, StopReason, Trial
 
 

@@ -17,7 +17,7 @@ from ml.seeds import Purpose as Seed
 from ml.seeds import derive
 from ml.train import Lane, TrainingData
 from worker.errors import Conflict
-from worker.ledger import tune_spec
+from worker.posted import tune_spec
 from worker.tables import Artifact, Job, ModelVersion, Purpose, Rerun, RunOff, Trial
 from worker.tables import TestOpening as Opening
 

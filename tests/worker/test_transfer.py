@@ -16,6 +16,7 @@ from ml.records import Checkpoint
 from ml.specs import TrainSpec
 from tests.api.tools import publish
 from worker.datasets import Uploaded
+from worker.posted import spec_of
 from worker.settings import settings
 from worker.store import store_of
 from worker.supervisor import Supervisor
@@ -111,6 +112,9 @@ def test_a_job_begins_with_a_versions_weights_and_keeps_those_that_are_frozen(
     assert found.weights["3.weight"].shape == (4, 128)
     assert fresh == found.card["fresh"] == ["3.weight", "3.bias"]
     assert job.spec["init_from"]["checkpoint_sha256"] is not None
+    again = {"model": "shallow", "version": 2}  # which began with version 1
+    with pytest.raises(SpecError, match="shallow 1 was trained on images that would judge this job"):
+        work.accept(model="shallow", dataset="mnist", search_space=space, seed=9, init_from=again)
 
 
 def first_job(work: Work) -> Job:
@@ -121,8 +125,6 @@ def first_job(work: Work) -> Job:
 
 def work_spec(work: Work, job: Job) -> Any:
     """A job's specification."""
-    from worker.ledger import spec_of
-
     return spec_of(work.job(job))
 
 
@@ -142,6 +144,14 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
             "init_from": {"model": "shallow", "version": 1, "freeze": 1},
         },
         ("init_from", "freeze"),
+    ),
+    "another cut of the same images": (
+        {"dataset": "mnist", "seed": 5, "init_from": {"model": "shallow", "version": 1}},
+        ("init_from", "version"),
+    ),
+    "a run-off on the same images": (
+        {"dataset": "mnist", "init_from": {"model": "shallow", "version": 1}, "run_off": {"top": 2, "seeds": 2}},
+        ("run_off",),
     ),
 }
 

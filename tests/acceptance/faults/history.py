@@ -18,7 +18,7 @@ from ml.artifacts import load_checkpoint
 from ml.errors import CheckpointError
 from ml.records import TrialState
 from worker.db import Database
-from worker.ledger import tune_spec
+from worker.posted import tune_spec
 from worker.tables import Artifact, Event, Job, JobState, Measurement, ModelVersion, Pack, StopReason, Trial
 
 
