@@ -229,12 +229,12 @@ def _by_number(labels: np.ndarray, names: tuple[str, ...] | None) -> tuple[np.nd
     return labels.astype(np.uint8), check_classes(names or tuple(map(str, range(classes))))
 
 
-def check_classes(names: tuple[str, ...]) -> tuple[str, ...]:
+def check_classes(names: tuple[str, ...], where: str = "#/classes") -> tuple[str, ...]:
     """The same; BadInput where they cannot name classes."""
     if not 2 <= len(names) <= MAX_CLASSES:
-        raise BadInput("#/classes", f"2 to {MAX_CLASSES} classes are needed, not {len(names)}")
+        raise BadInput(where, f"2 to {MAX_CLASSES} classes are needed, not {len(names)}")
     if len(set(names)) < len(names):
-        raise BadInput("#/classes", "two classes have the same name")
+        raise BadInput(where, "two classes have the same name")
     if not all(name.strip() and len(name) <= MAX_NAME and name.isprintable() for name in names):
-        raise BadInput("#/classes", f"a name of a class is a text of 1 to {MAX_NAME} characters that can be printed")
+        raise BadInput(where, f"a name of a class is a text of 1 to {MAX_NAME} characters that can be printed")
     return names

@@ -20,7 +20,7 @@ from ml.intervals import wilson
 from ml.networks import networks
 from worker.clock import to_datetime
 from worker.posted import spec_of
-from worker.tables import Artifact, Job, ModelVersion, TestOpening
+from worker.tables import Artifact, Job, ModelVersion, RunOff, TestOpening
 from worker.tables import Dataset as KnownDataset
 from worker.transfer import fresh_of
 
@@ -37,6 +37,7 @@ class Subject:
     dataset: KnownDataset
     limit: int | None  # of the images that trained and validated
     opening: int | None  # how often the test images of this data set and split had been opened with it
+    run_off: bool = False  # whether it won one
     begun_with: str | None = None  # whose weights it began with, where not its own
 
     @property
@@ -62,7 +63,9 @@ def card_of(session: Session, version: ModelVersion) -> str:
     dataset = session.get_one(KnownDataset, version.dataset_sha256)
     limit = session.get_one(Job, version.job_id).spec.get("images")
     opening, begun_with = _opening(session, version), _begun_with(session, version)
-    return card(Subject(version, checkpoint, onnx, dataset, limit, opening, begun_with))
+    decided = session.get(RunOff, (version.job_id, version.run))
+    won = decided is not None and decided.winner == version.trial
+    return card(Subject(version, checkpoint, onnx, dataset, limit, opening, won, begun_with))
 
 
 def card(subject: Subject) -> str:
@@ -134,7 +137,8 @@ def _lineage(subject: Subject) -> str:
         "data set": f"{code(version.dataset)}, {subject.dataset.images:,} images, SHA-256 `{version.dataset_sha256}`",
         "split": code(version.split) + images,
         **({} if subject.begun_with is None else {"begun with": subject.begun_with}),
-        "chosen by": f"{code(version.objective)} = {version.value!r} on validation",
+        "chosen by": f"{'a run-off of the best trials, ' if subject.run_off else ''}"
+        f"{code(version.objective)} = {version.value!r} on validation",
         "checkpoint": f"SHA-256 `{subject.checkpoint.sha256}`",
         "ONNX graph": f"SHA-256 `{subject.onnx.sha256}`",
         "code": f"Chiffre {code(version.code_version)}",

@@ -58,7 +58,7 @@ def _archive(file: Path, labels: Path | None) -> bytes:
             archive.writestr("labels", labels.read_bytes())
         return packed.getvalue()
     except OSError as error:
-        fail(f"{error.filename} cannot be read: {error.strerror}")
+        fail(f"{error.filename or file} cannot be read: {error.strerror}")
 
 
 def _table(items: list[dict[str, Any]]) -> Table:

@@ -78,5 +78,5 @@ def export(
             if csv is not None:
                 made[str(csv)] = exports.table(client, job_id, csv)
         except OSError as error:
-            fail(f"{error.filename} cannot be written: {error.strerror}")
+            fail(f"{error.filename or 'it'} cannot be written: {error.strerror}")
     print(json.dumps(made) if as_json else "\n".join(f"{path}: {trials} trials" for path, trials in made.items()))

@@ -16,6 +16,7 @@ import optuna
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
+from pydantic import ValidationError
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
@@ -35,14 +36,21 @@ Trial = dict[str, Any]  # as the API describes it, with its measurements
 def tensorboard(client: Chiffre, job_id: str, folder: Path) -> int:
     """Write every trial that was drawn as a run of TensorBoard with its hyper-parameters; how many there were.
 
-    The step of a curve is the images seen, so that trials of different batch sizes can be compared.
+    The step of a curve is the images seen, so that trials of different batch sizes can be compared. ApiError where
+    there is none, or the folder is there already.
     """
     _check_absent(folder)
     count = 0
-    for trial in _trials(client, job_id):
-        count += 1
-        with SummaryWriter(str(folder / f"trial-{trial['number']:05}")) as writer:
-            _write_run(writer, trial)
+    with TemporaryDirectory(dir=folder.parent, prefix=".tensorboard-") as place:
+        unfinished = Path(place) / "runs"
+        unfinished.mkdir()
+        for trial in _trials(client, job_id):
+            count += 1
+            with SummaryWriter(str(unfinished / f"trial-{trial['number']:05}")) as writer:
+                _write_run(writer, trial)
+        if not count:
+            raise ApiError(f"job {job_id} has no trial yet that could be written")
+        unfinished.replace(folder)
     return count
 
 
@@ -56,7 +64,10 @@ def journal(client: Chiffre, job_id: str, path: Path) -> int:
         raise ApiError(f"job {job_id} is no search, but of kind {job['kind']}; an Optuna study is one")
     _check_absent(path)
     know(client, job["dataset"])
-    spec = TuneSpec.model_validate(job["spec"])
+    try:
+        spec = TuneSpec.model_validate(job["spec"])
+    except ValidationError as error:
+        raise ApiError(f"this release of chiffre does not know the job's specification: {error}") from None
     with TemporaryDirectory(dir=path.parent, prefix=".journal-") as folder:
         unfinished = Path(folder) / "journal"
         study = _study(unfinished, job, spec)

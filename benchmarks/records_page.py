@@ -17,15 +17,16 @@ HEAD = """# Records
 
 Ten models of one frozen spec each (`ml/presets/records/`), which differ in their seeds: initial weights, order of
 images, distortions, and the cut between training and validation. `test` is their mean accuracy on the test images,
-whose labels were looked at once, after the last seed; the interval is Student's over the seeds and speaks of these very
-images. `reached` says which of goal and aim that mean is as high as; `n` is how many seeds have ended, `hours` how long
-they trained, summed.
+whose labels were looked at once for this preset, after the last of the `n` seeds; the interval is Student's over the
+seeds, for the mean of such models on these very images. `reached` says which of goal and aim that mean is as high as;
+`hours` is how long the seeds trained, summed.
 Written by `python -m benchmarks.records` from `results/records.json`.
 """
 
 
 EARLIER = """## Earlier presets
-Their test images were looked at too, before the presets above were chosen; those were chosen on validation images."""
+Their test images were looked at too, before the presets above were chosen; those were chosen on validation images of
+the official split, some of which are test images of the random one."""
 
 
 def page(results: dict[str, Any]) -> str:

@@ -21,7 +21,8 @@ def unpacked(text: str) -> np.ndarray:
 def verdict(said: list[str], labels: np.ndarray) -> dict[str, Any]:
     """Each model's accuracy (0..1), their mean, and its 95 % interval by Student's t over the models.
 
-    The interval tells how much another such model may differ, on these very images; it is None of a single one.
+    The interval is for the mean of all such models on these very images, a single one may lie further off; it is None
+    of a single one.
     """
     found = [float((unpacked(one) == labels).mean()) for one in said]
     mean = float(np.mean(found))

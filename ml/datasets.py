@@ -184,6 +184,11 @@ class Cut:
     validation: np.ndarray
     test: np.ndarray
 
+    def held_to(self, images: int | None) -> "Cut":
+        """What a job sees of it that trains and validates on so many images together; None: all."""
+        train, validation = limited(len(self.train), len(self.validation), images)
+        return Cut(self.train[:train], self.validation[:validation], self.test)
+
 
 def cut_sizes(size: int, official_test: int | None, split: SplitName) -> tuple[int, int, int]:
     """How many of `size` images train, validate and test; ValueError where there is no official test set."""

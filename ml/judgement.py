@@ -24,6 +24,7 @@ class Order(BaseModel, frozen=True):
     dataset: str
     split: SplitName
     seed: int  # of the job that trained it: which images validated it follows from that
+    images: int | None = None  # that the job was held to
     calibration: Calibration = UNCALIBRATED
 
 
@@ -60,7 +61,8 @@ def judge(order: Order, graph: bytes) -> Judgement:
     """Look at the validation images; DataError where the data set is damaged, CheckpointError where the graph is."""
     dataset = datasets[order.dataset]
     arrays = dataset.load()
-    places = cut(len(arrays), dataset.official_test, order.split, order.seed).validation
+    whole = cut(len(arrays), dataset.official_test, order.split, order.seed)
+    places = whole.held_to(order.images).validation
     found = probabilities(Predictor(graph, dataset.shape, dataset.classes), order.calibration, arrays, places)
     confidence, predicted, actual = found.max(1).astype(np.float64), found.argmax(1), arrays.labels[places]
     matrix = np.zeros((len(dataset.classes),) * 2, np.int64)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
@@ -11,7 +11,6 @@ from ml.datasets import SplitName, cut, datasets
 from ml.records import Checkpoint
 
 Subset = Literal["validation", "test", "train", "all"]
-SUBSETS: tuple[str, ...] = get_args(Subset)
 WHITE = np.float32(255)
 UNKNOWN = -1  # the label of an image whose class nobody has told
 
@@ -41,17 +40,20 @@ class ImageSet:
             yield ImageSet(self.pixels[part], self.places[part], self.labels[part])
 
     @classmethod
-    def of_dataset(cls, name: str, subset: Subset, split: SplitName, seed: int) -> "ImageSet":
-        """Part of a data set as a job with this split and seed saw it; a place is an image's number in the data set.
+    def of_dataset(
+        cls, name: str, subset: Subset, split: SplitName, seed: int, images: int | None = None
+    ) -> "ImageSet":
+        """Part of a data set as a job with this split and seed, held to so many images, saw it.
 
-        DataError where its files are missing or damaged.
+        A place is an image's number in the data set. DataError where its files are missing or damaged.
         """
         dataset = datasets[name]
         arrays = dataset.load()
         if subset == "all":
             places = np.arange(len(arrays))
         else:
-            places = np.sort(getattr(cut(len(arrays), dataset.official_test, split, seed), subset))
+            whole = cut(len(arrays), dataset.official_test, split, seed)
+            places = np.sort(getattr(whole.held_to(images), subset))
         found = arrays.take(places)
         return cls(found.images, places, found.labels.astype(np.int64))
 

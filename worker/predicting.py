@@ -60,6 +60,7 @@ class Prediction:
     graph: Artifact
     split: SplitName  # with the seed it says which images train and which validate
     seed: int
+    images: int | None  # that the version's job was held to
     upload: Artifact | None
 
 
@@ -151,9 +152,10 @@ class Predicting:
             spec = PredictSpec.model_validate(job.spec)
             version = find_version(session, spec.model, spec.version)
             graph = session.get_one(Artifact, version.onnx_id)
-            seed = 0 if spec.evaluates else int(session.get_one(Job, version.job_id).spec["seed"])
-            upload = next(iter(uploads(session, job)), None)
-            return Prediction(spec, version, graph, spec.split or cast("SplitName", version.split), seed, upload)
+            trained = session.get_one(Job, version.job_id).spec
+            seed, images = (0, None) if spec.evaluates else (int(trained["seed"]), trained.get("images"))
+            split = spec.split or cast("SplitName", version.split)
+            return Prediction(spec, version, graph, split, seed, images, next(iter(uploads(session, job)), None))
 
     def open_test(self, claim: Claim, version: ModelVersion, split: SplitName) -> None:
         """Write down that the test images are about to be looked at, once a run of a job."""

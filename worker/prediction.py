@@ -135,7 +135,7 @@ def _images(claim: Claim, work: Prediction, predicting: Predicting, store: Store
     if work.spec.opens_test:
         predicting.open_test(claim, work.version, work.split)
     subset = cast("Subset", work.spec.subset)  # a job without an upload names one
-    images = ImageSet.of_dataset(work.spec.dataset, subset, work.split, work.seed)
+    images = ImageSet.of_dataset(work.spec.dataset, subset, work.split, work.seed, work.images)
     return _renumbered(images, work) if work.spec.evaluates else images
 
 

@@ -129,7 +129,7 @@ class Publishing:
     ) -> None:
         """Make the winner a version, and end pack and job with it.
 
-        The others become versions too. None of them is better than the winner, so that none can be champion by rule.
+        The others become versions too, and none of them champion by rule: the winner is what the job stands for.
         LeaseLost where another has claimed the pack or the job was cancelled.
         """
         with self.database.writing() as session:

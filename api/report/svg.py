@@ -107,7 +107,8 @@ def linear_ticks(low: float, high: float, wanted: int = 6) -> list[float]:
     power = 10.0 ** floor(log10(span / wanted))
     step = next(power * s for s in STEPS if power * s * wanted >= span * 0.999)
     first = ceil(low / step - 1e-9)
-    return [round(n * step, 12) for n in range(first, floor(high / step + 1e-9) + 1)]
+    places = max(0, 2 - floor(log10(step)))  # the others are rounding
+    return [round(n * step, places) for n in range(first, floor(high / step + 1e-9) + 1)]
 
 
 def log_ticks(low: float, high: float) -> list[float]:

@@ -19,6 +19,7 @@ from worker.publishing import ANSWERS
 from worker.store import Store
 
 MISTAKES = 24  # the most confident ones
+LARGEST = 128  # pixels of a side of their pictures
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,13 @@ def _bins(confidence: np.ndarray, right: np.ndarray) -> list[Bin]:
 
 
 def picture(image: np.ndarray) -> str:
-    """An image, uint8 [channels, height, width], as a data: URL of a PNG; of other than 3 channels the first."""
+    """An image, uint8 [channels, height, width], as a data: URL of a PNG; of other than 3 channels the first.
+
+    A large one is made smaller, as a report holds many.
+    """
     pixels = np.moveaxis(image, 0, -1) if len(image) == 3 else image[0]
     file = BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
+    small = Image.fromarray(pixels)
+    small.thumbnail((LARGEST, LARGEST))
+    small.save(file, "PNG")
     return f"data:image/png;base64,{b64encode(file.getvalue()).decode()}"

@@ -90,7 +90,7 @@ def add_dataset(
 ) -> DatasetPublic:
     """Keep a data set of your own: a zip archive of images and labels, as npy (numpy.savez) or IDX files."""
     kind_of(request, {ZIP, OCTETS})
-    named = check_classes(tuple(classes)) if classes else None
+    named = check_classes(tuple(classes), "?classes") if classes else None
     if not _reading.acquire(blocking=False):
         raise Busy("another data set is being read; try again shortly")
     try:

@@ -278,21 +278,8 @@ def summary(session: Session, job: Job) -> dict[str, Any]:
         .order_by(col(ModelVersion.run).desc())
     )
     best = job.best_trial is not None and job.best_value is not None
-    plain = {
-        "id",
-        "kind",
-        "state",
-        "stop_reason",
-        "error",
-        "model",
-        "dataset",
-        "trial_limit",
-        "seconds_limit",
-        "run",
-        "lanes",
-    }
     return {
-        **job.model_dump(include=plain),
+        **job.model_dump(include=PLAIN),
         "objective": job.spec.get("objective"),
         "trials": dict(sorted((state, count) for state, count in counts)),
         "active_seconds": round(active_seconds(session, job), 3),

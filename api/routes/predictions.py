@@ -33,6 +33,7 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 JSON = "application/json"
 LINES = "application/jsonl"
 CSV_LINES = 500  # sent at a time
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # what a formula begins with for a spreadsheet
 COLUMNS = ("index", "id", "label", "digit", "confidence", "abstained", "reason", "truth", "error")  # of the CSV
 
 
@@ -201,5 +202,11 @@ def _csv(lines: Iterator[bytes]) -> Iterator[str]:
     yield ",".join(COLUMNS) + "\r\n"
     while some := list(islice(lines, CSV_LINES)):
         text = io.StringIO()
-        csv.DictWriter(text, COLUMNS).writerows(map(orjson.loads, some))
+        csv.DictWriter(text, COLUMNS).writerows(map(_row, some))
         yield text.getvalue()
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    """A prediction; a text that a spreadsheet would take for a formula has a ' before it, which that hides."""
+    values: dict[str, Any] = orjson.loads(line)
+    return {name: f"'{v}" if isinstance(v, str) and v.startswith(FORMULAS) else v for name, v in values.items()}

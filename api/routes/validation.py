@@ -23,7 +23,7 @@ router = APIRouter(prefix="/models/{model}/versions/{version}", tags=["models"])
 
 
 class ValidationPublic(BaseModel):
-    """A version and its validation images, all of them."""
+    """A version and its validation images, all that its job had."""
 
     images: int
     classes: list[str]
@@ -95,12 +95,18 @@ def _judged(model: str, version: int, database: Database, store: Store, looks: L
     with database.reading() as session:
         found = find_version(session, model, version)
         graph = session.get_one(Artifact, found.onnx_id)
-        seed = int(session.get_one(Job, found.job_id).spec["seed"])
+        spec = session.get_one(Job, found.job_id).spec
     if (known := looks.known(graph.sha256)) is not None:
         return found, known
     check_images(found)
     calibration = Calibration(**found.calibration) if found.calibration else UNCALIBRATED
-    order = Order(dataset=found.dataset, split=cast("SplitName", found.split), seed=seed, calibration=calibration)
+    order = Order(
+        dataset=found.dataset,
+        split=cast("SplitName", found.split),
+        seed=int(spec["seed"]),
+        images=spec.get("images"),
+        calibration=calibration,
+    )
     return found, looks.judged(graph.sha256, order, store.read(graph.path, graph.sha256))
 
 

@@ -170,6 +170,8 @@ def test_what_cannot_be_exported_is_told(work: Work, url: str, tmp_path: Path, m
     job = work.accept()
 
     assert "say what to write" in run(job.id).output
+    assert "no trial yet" in run(job.id, "--tensorboard", str(tmp_path / "runs")).output
     assert "no such job" in run("abc", "--optuna", str(tmp_path / "a")).output
     assert "no folder" in run(job.id, "--optuna", str(tmp_path / "none" / "a")).output
     assert not list(tmp_path.glob(".journal-*"))
+    assert not [*tmp_path.glob(".tensorboard-*"), *tmp_path.glob("runs")]

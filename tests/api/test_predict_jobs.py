@@ -11,6 +11,7 @@ from threading import Thread
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from prediction_tools import Predictions
 from sqlalchemy import func, select, update
@@ -21,6 +22,7 @@ from worker_tools import Work
 
 from api import uploads
 from api.cli import app
+from api.routes.predictions import _row
 from ml.canonical import canonical
 from ml.datasets import datasets
 from tests.api.tools import eventually, pointers, problem, publish
@@ -430,6 +432,13 @@ def test_the_file_can_be_had_as_csv(batch: TestClient, done: str) -> None:
     assert [row["id"] for row in rows] == ['a,"b', "", ""]
     assert [row["label"] for row in rows] == [one.get("label", "") for one in answers]
     assert rows[1]["error"] == answers[1]["error"]
+
+
+def test_no_text_of_the_csv_is_a_formula() -> None:
+    """What a sender called an image, or a class, is not run by a spreadsheet; numbers stay what they are."""
+    line = {"index": 0, "id": '=HYPERLINK("http://x")', "label": "@SUM(1)", "confidence": 0.5, "reason": "plain"}
+
+    assert _row(orjson.dumps(line)) == line | {"id": '\'=HYPERLINK("http://x")', "label": "'@SUM(1)"}
 
 
 def test_without_a_file_it_is_said_what_to_do(batch: TestClient) -> None:

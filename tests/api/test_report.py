@@ -5,13 +5,16 @@ import os
 import re
 import subprocess
 import sys
+from base64 import b64decode
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import html5lib
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from scipy import stats
 from sklearn.metrics import confusion_matrix
 from starlette.testclient import TestClient
@@ -19,14 +22,18 @@ from trained_tools import Training
 from worker_tools import Work
 
 from api.report.axes import reached
+from api.report.facts import Facts
 from api.report.svg import linear_ticks, log_ticks
-from api.report.winner import answered
+from api.report.winner import answered, answers_of, picture
 from api.report.wording import FRENCH, Wording
 from ml.calibration import Calibration, calibration_error
 from ml.datasets import cut, datasets
 from ml.presets import collections
 from ml.records import TrialState
 from tests.api.tools import post, problem
+from worker.errors import StorageAway
+from worker.publishing import ANSWERS
+from worker.store import Store
 from worker.tables import Job, JobState, StopReason
 
 pytestmark = pytest.mark.xdist_group("report")  # one search for all
@@ -323,6 +330,9 @@ def test_numbers_are_written_as_each_language_does() -> None:
     assert (english.percent(0.98765), french.percent(0.98765)) == ("98.77\u00a0%", "98,77\u00a0%")
     assert (english.number(1234567), french.number(0.00012345)) == ("1\u202f234\u202f567", "0,0001234")
     assert (french.duration(7500), english.duration(0.51234)) == ("2,1\u00a0h", "0.512\u00a0s")
+    assert (english.number(12345.6), french.number(99999.5)) == ("12\u202f346", "100\u202f000")
+    assert (french.range("0.001 … 0.01"), french.range("adam")) == ("0,001 … 0,01", "adam")
+    assert (english.value([[64, 64], [128]]), french.value([0.5, 1.5])) == ("[64, 64], [128]", "0,5; 1,5")
     assert (english.points(-0.0012), english.number(None)) == ("−0.12", "–")
     assert (french.value([0.5, 10]), english.value([0.5, 10])) == ("0,5; 10", "0.5, 10")
     assert (english.value(True), english.value(None), english.value({"a": [1]})) == ("true", "null", '{"a": [1]}')
@@ -366,3 +376,29 @@ def test_what_cannot_be_reported_on_is_told(shared_api: TestClient, job: Job) ->
     assert problem(shared_api.get(f"/jobs/{job.id}/report?lang=de"), 422)["errors"][0]["pointer"] == "?lang"
     assert "no such group" in problem(shared_api.get("/jobs/experiments/abc/report"), 404)["detail"]
     assert "predict job" in problem(shared_api.get(f"/jobs/{predicts['id']}/report"), 409)["detail"]
+
+
+def test_ticks_are_told_apart_however_small_they_are() -> None:
+    """They are rounded to their own distance."""
+    assert linear_ticks(1e-14, 5e-14) == pytest.approx([1e-14, 2e-14, 3e-14, 4e-14, 5e-14])
+    assert linear_ticks(0.1, 0.3) == [0.1, 0.15, 0.2, 0.25, 0.3]
+
+
+def test_a_large_picture_is_made_smaller() -> None:
+    """A report embeds many."""
+    url = picture(np.zeros((3, 2000, 1000), np.uint8))
+    small = Image.open(io.BytesIO(b64decode(url.partition(",")[2])))
+
+    assert small.size == (64, 128)
+
+
+def test_storage_that_is_away_gives_no_other_report() -> None:
+    """It is told, and whoever asked asks again; a file that is damaged is not had whoever asks."""
+
+    class Away:
+        def read(self, path: str, sha256: str) -> bytes:
+            raise StorageAway("the storage does not answer")
+
+    facts = SimpleNamespace(files={ANSWERS: SimpleNamespace(path="a", sha256="b")}, version=object())
+    with pytest.raises(StorageAway):
+        answers_of(cast("Facts", facts), cast("Store", Away()))

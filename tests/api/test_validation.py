@@ -41,6 +41,15 @@ def test_the_confusion_matrix_and_the_mistakes_agree_with_torch(api: TestClient,
         assert (item["actual"], item["predicted"]) == (str(row), str(column))
 
 
+def test_a_version_of_a_job_that_was_held_to_few_images_is_judged_by_those(
+    api: TestClient, work: Work, environment: Path
+) -> None:
+    """400 images, 320 of which trained: the others validate, here as in the job."""
+    publish(work, environment, dataset="digits", seed=1, images=400)
+
+    assert api.get("/models/perceptron/versions/1/validation").json()["images"] == 80
+
+
 @pytest.mark.parametrize(
     ("query", "pointer"),
     [

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from ml.datasets import cut, datasets
 from ml.errors import CheckpointError
 from worker.image_sets import ImageSet, compact, in_unit, together
 
@@ -55,6 +56,18 @@ def test_parts_are_the_whole(size: int) -> None:
     assert all(len(part) <= size for part in parts)
     assert np.concatenate([part.pixels for part in parts]).tobytes() == images.pixels.tobytes()
     assert np.concatenate([part.labels for part in parts]).tolist() == images.labels.tolist()
+
+
+def test_part_of_a_data_set_is_what_a_job_saw_of_it() -> None:
+    """Where it was held to few images, the first of each part of its cut; of the test images all."""
+    whole = cut(datasets["digits"].size, None, "random", 7)
+    found = {
+        subset: ImageSet.of_dataset("digits", subset, "random", 7, 400) for subset in ("train", "validation", "test")
+    }
+
+    assert found["train"].places.tolist() == sorted(whole.train[:320])
+    assert found["validation"].places.tolist() == sorted(whole.validation[:80])
+    assert found["test"].places.tolist() == sorted(whole.test)
 
 
 def test_another_file_is_no_set() -> None:
