@@ -69,7 +69,7 @@ def load_checkpoint(path: Path, sha256: str | None = None) -> Checkpoint:
 
 def checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
     """Weights and card as the content of one file."""
-    weights = {name: np.ascontiguousarray(array) for name, array in checkpoint.weights.items()}
+    weights = {name: np.asarray(array, order="C") for name, array in checkpoint.weights.items()}
     return save(weights, metadata={CARD: json.dumps(checkpoint.card, sort_keys=True, ensure_ascii=False)})
 
 
@@ -79,8 +79,11 @@ def checkpoint_of(content: bytes, name: str) -> Checkpoint:
         # The header's length in bytes as 64 bits, little-endian, then the header as JSON, then the tensors:
         # https://github.com/huggingface/safetensors#format
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        return Checkpoint(load(content), json.loads(header["__metadata__"][CARD]))
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        card = json.loads(header["__metadata__"][CARD])
+        if not isinstance(card, dict):
+            raise TypeError("its card is no object")
+        return Checkpoint(load(content), card)
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{name} is not a checkpoint of Chiffre ({error})") from error
 
 

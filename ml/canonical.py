@@ -26,7 +26,7 @@ from ml.canonical_frame import (
     sheared,
 )
 from ml.canonical_ground import Ink, ink_of, reduced
-from ml.canonical_pen import LARGER, THICKEST, THINNEST, change, widened, width_of
+from ml.canonical_pen import LARGER, change, widened, width_of
 
 LOOK = 256  # pixels of the longer side that an image is looked at with
 NEAR = 64  # ink that is smaller than this, of an image that was reduced, is looked at again
@@ -90,7 +90,7 @@ def canonical(grey: np.ndarray, form: Form = MNIST) -> Canonical:
 def _drawn(ink: np.ndarray, form: Form) -> tuple[float, np.ndarray]:
     """The width of the ink's lines, and the ink as bytes in the form's box with lines as wide as they should be."""
     width = width_of(fitted(ink, form.box))
-    by = change(width)
+    by = change(width, form.box)
     if by:
         changed = cropped(widened(fitted(ink, LARGER * form.box), by))
         ink = changed if changed.size and changed.max() > 0.5 else ink  # lines that would vanish stay
@@ -144,10 +144,10 @@ def _report(grey: np.ndarray, look: _Look, excess: float, stroke_width: tuple[fl
         shift=(round(shift[0], 1), round(shift[1], 1)),
         stroke_width=(round(stroke_width[0], 2), round(stroke_width[1], 2)),
     )
-    return replace(report, changed=tuple(_changes(report)))
+    return replace(report, changed=tuple(_changes(report, form.box)))
 
 
-def _changes(report: InputReport) -> Iterator[str]:
+def _changes(report: InputReport, box: int) -> Iterator[str]:
     """What was changed, a clause for each, leaving out what nobody would see."""
     if report.inverted:
         yield "dark ink on a light background became light ink on a dark one"
@@ -166,5 +166,5 @@ def _changes(report: InputReport) -> Iterator[str]:
     if max(map(abs, report.shift)) >= 1:
         yield f"it was moved by {report.shift[0]:g} to the right and {report.shift[1]:g} down"
     before, after = report.stroke_width
-    if before < THINNEST or before > THICKEST:
+    if change(before, box):
         yield f"its lines were made {after:g} pixels wide, after {before:g}"

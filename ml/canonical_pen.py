@@ -3,7 +3,8 @@
 import numpy as np
 from PIL import Image, ImageFilter
 
-THINNEST, THICKEST = 1.9, 3.6  # pixels of the form: four fifths of MNIST lie between; what does is left alone
+MNIST_BOX = 20  # pixels, of the box that MNIST's digits fill
+THINNEST, THICKEST = 1.9, 3.6  # pixels in that box: four fifths of MNIST lie between; what does is left alone
 LARGER = 4  # the filter's size is whole pixels, so it works at this many times the form's resolution
 
 
@@ -22,11 +23,14 @@ def widened(ink: np.ndarray, by: float) -> np.ndarray:
     reach = round(LARGER * abs(by) / 2)
     if reach == 0:
         return ink
-    kind = ImageFilter.MaxFilter if by > 0 else ImageFilter.MinFilter
+    near = ImageFilter.MaxFilter(3) if by > 0 else ImageFilter.MinFilter(3)
     image = Image.fromarray(np.rint(255 * np.pad(ink, reach)).astype(np.uint8))
-    return np.asarray(image.filter(kind(2 * reach + 1)), np.float32) / 255
+    for _ in range(reach):  # the same as once over a square of 2 · reach + 1, which takes reach times as long
+        image = image.filter(near)
+    return np.asarray(image, np.float32) / 255
 
 
-def change(width: float) -> float:
-    """By how many pixels lines of this width should grow; negative where they should shrink."""
-    return min(max(width, THINNEST), THICKEST) - width
+def change(width: float, box: int) -> float:
+    """By how many pixels lines of this width should grow in a box of so many; negative where they should shrink."""
+    thinnest, thickest = (limit * box / MNIST_BOX for limit in (THINNEST, THICKEST))
+    return min(max(width, thinnest), thickest) - width

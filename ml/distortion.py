@@ -5,6 +5,8 @@ resumed, or a trial that is trained again alone, sees the same images. They stay
 was dark stays dark, which the kernels of a first layer live on.
 """
 
+from math import ceil
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -88,7 +90,8 @@ def smoother(size: int, sigma: float) -> Tensor:
     One product with it took less time than a convolution.
     """
     apart = torch.arange(size, dtype=torch.float64)[:, None] - torch.arange(size)
-    reach = torch.arange(-4 * size, 4 * size + 1, dtype=torch.float64)
+    far = max(4 * size, ceil(8 * sigma))  # of a wide one more lies beyond the ends
+    reach = torch.arange(-far, far + 1, dtype=torch.float64)
     whole = torch.exp(-0.5 * (reach / sigma).square()).sum()
     return (torch.exp(-0.5 * (apart / sigma).square()) / whole).float()
 

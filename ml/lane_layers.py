@@ -97,6 +97,8 @@ def lane_layers(networks: Sequence[Sequence[Layer]], image: Shape, ops: Ops) -> 
     columns = list(enumerate(zip(*networks, strict=True)))
     built: list[tuple[int, LaneLayer]] = []
     for place, kind in _kinds([layers for _, layers in columns]):
+        if kind is Rows and len(form.shape) == 1:
+            kind = Same
         layer = kind(ops, columns[place][1], form)
         form = layer.form
         if isinstance(layer, Pool):
@@ -131,9 +133,4 @@ def _kinds(columns: Sequence[Sequence[Layer]]) -> list[tuple[int, type[LaneLayer
         found[0] = (0, ImageConvolution)
     else:
         found.insert(0, (0, Spread))
-    seen_rows = kinds[:2] == [Flatten, Linear]
-    for i, (place, kind) in enumerate(found):
-        if kind is Rows and seen_rows:
-            found[i] = (place, Same)
-        seen_rows = seen_rows or kind is Rows
     return found

@@ -44,7 +44,7 @@ class WrappedModule(LaneLayer):
 
     def put(self, lane: int, slot: Slot, tensors: dict[str, Tensor]) -> None:
         for name, own in {**self._own(slot), **self._buffers(slot)}.items():
-            own.copy_(tensors[name])
+            own.copy_(tensors[name].reshape(own.shape))  # a single number was once kept as a list of one
 
     def take(self, lane: int, slot: Slot) -> dict[str, Tensor]:
         return {**self._own(slot), **self._buffers(slot)}

@@ -128,13 +128,12 @@ class Search:
     def apply(self, record: TrialRecord) -> None:
         """Bring a trial up to what was recorded, here or elsewhere; one that has ended may begin again."""
         known = self._storage.get_trial(self._id(record.number))
-        begins_again = record.state == TrialState.RUNNING and (
-            known.state.is_finished() or bool(known.intermediate_values.keys() - record.values.keys())
-        )
-        if known.state.is_finished() and not begins_again:
+        told = self._records.get(record.number)
+        if known.state.is_finished() and told is not None and _reached(told) == _reached(record):
             return
+        another = known.state.is_finished() or bool(known.intermediate_values.keys() - _values(record).keys())
         self._records[record.number] = record
-        if begins_again:  # Optuna forgets nothing, so a study without it is made
+        if another:  # Optuna forgets nothing, so a study without it is made
             self._storage = self._new_storage()
             for recorded in self._records.values():
                 self._write(recorded)
@@ -146,7 +145,7 @@ class Search:
         self._settle(trial_id, record.suggestion or {})
         for key, value in record.attrs.items():
             self._storage.set_trial_system_attr(trial_id, key, value)
-        for step, value in record.values.items():
+        for step, value in _values(record).items():
             self._storage.set_trial_intermediate_value(trial_id, step, value)
         state = STATES[record.state]
         if state.is_finished():
@@ -244,3 +243,15 @@ class _Replay:
 
     def suggest_categorical(self, name: str, *_: Any, **__: Any) -> Any:
         return self._suggestion[name]
+
+
+def _values(record: TrialRecord) -> dict[int, float]:
+    """What a sampler and a pruner are shown of a trial, by step.
+
+    Of pruned trials TPE takes those for the best that came furthest; so what one reached before it diverged is no part.
+    """
+    return {} if record.state == TrialState.DIVERGED else record.values
+
+
+def _reached(record: TrialRecord) -> tuple[TrialState, float | None, dict[int, float]]:
+    return record.state, record.value, record.values

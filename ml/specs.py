@@ -262,7 +262,7 @@ class TuneSpec(Spec):
                 found |= self._dimension(name).settled(value, name)
             except ValueError as error:
                 problems.append(Problem(("params", name), str(error)))
-        if not problems and (problem := _fit_problem(self, params)):
+        if not problems and (problem := _fit_problem(self, {**self._batch_drawn(), **params})):
             problems = [Problem(("params",), problem)]
         if problems:
             raise SpecError(problems)

@@ -240,7 +240,8 @@ class _PackRun:
             if self._due():
                 self._keep(pack)
         if self.book.should_stop() == Stop.RELEASED:
-            self._keep(pack)
+            if self.error is None:  # else a step may be half taken: what was kept before stands
+                self._keep(pack)
         else:
             self._end(pack.running)
 

@@ -108,7 +108,7 @@ def test_folders_are_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["hash known", "hash unknown"])
-@pytest.mark.parametrize("kind", ["missing", "a folder", "empty", "truncated", "half a header", "not safetensors"])
+@pytest.mark.parametrize("kind", ["missing", "a folder", "empty", "truncated", "half a header", "no tensors", "deep"])
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, kind: str, known: bool) -> None:
     """A file that is missing, cut short or something else is a CheckpointError that names it."""
     path = tmp_path / "best.safetensors"
@@ -118,7 +118,8 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, kind: str, know
     if kind == "a folder":
         path.mkdir()
     elif kind != "missing":
-        cut = {"empty": b"", "truncated": content[:-1], "half a header": content[:20], "not safetensors": b"{}" * 99}
+        cut = {"empty": b"", "truncated": content[:-1], "half a header": content[:20], "no tensors": b"{}" * 99}
+        cut["deep"] = (200_000).to_bytes(8, "little") + b"[" * 200_000
         path.write_bytes(cut[kind])
 
     with pytest.raises(CheckpointError, match=r"best\.safetensors"):

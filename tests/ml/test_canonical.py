@@ -5,15 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image
+from PIL import Image, ImageFilter
 from scipy import ndimage
 from sklearn.neighbors import KNeighborsClassifier
 
 from benchmarks.distortions import DISTORTIONS, pen_strokes
 from ml.canonical import InputReport, canonical
 from ml.canonical_blobs import Blobs
-from ml.canonical_frame import MNIST, Form, box_of
-from ml.canonical_pen import THICKEST, THINNEST, width_of
+from ml.canonical_frame import MNIST, Form, box_of, form_of
+from ml.canonical_pen import THICKEST, THINNEST, widened, width_of
 from ml.datasets import Arrays, cut
 from ml.strokes import draw
 
@@ -162,6 +162,29 @@ def test_lines_come_into_mnists_range(label: int, pen: float) -> None:
 
     assert after < 0.9 * before
     assert "lines" in report.changed[-1]
+
+
+@pytest.mark.parametrize("side", [14, 56, 96])
+def test_lines_are_as_wide_in_proportion_whatever_the_form(side: int) -> None:
+    """A pen that is left alone in MNIST's form is left alone in a smaller or larger one."""
+    grey = draw("7", np.random.default_rng(6), 256, 22)
+    of_mnist, of_form = (canonical(grey, form).report for form in (MNIST, form_of((1, side, side))))
+
+    assert not any("lines" in change for change in [*of_mnist.changed, *of_form.changed])
+    assert of_form.stroke_width[1] / form_of((1, side, side)).box == pytest.approx(
+        of_mnist.stroke_width[1] / 20, rel=0.2
+    )
+
+
+@pytest.mark.parametrize("by", [-0.8, 0.7, 2.0])
+def test_widening_is_one_filter_over_a_square(by: float) -> None:
+    """Pillow's, of the size that many small ones make up."""
+    ink = np.pad(np.random.default_rng(0).random((40, 30)).astype(np.float32), 4)
+    reach = round(4 * abs(by) / 2)
+    whole = (ImageFilter.MaxFilter if by > 0 else ImageFilter.MinFilter)(2 * reach + 1)
+    padded = Image.fromarray(np.rint(255 * np.pad(ink, reach)).astype(np.uint8))
+
+    assert np.array_equal(widened(ink, by), np.asarray(padded.filter(whole), np.float32) / 255)
 
 
 @pytest.mark.parametrize("width", [2, 5, 9])

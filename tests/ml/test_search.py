@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -376,6 +377,31 @@ def test_every_state_of_a_trial_can_be_applied(state: TrialState) -> None:
 
     assert search.ask(1)[1].number == 1
     assert _rebuilt(spec, [record]).ask(1) == search.ask(1)
+
+
+def test_a_trial_that_diverged_late_is_none_of_the_best() -> None:
+    """What it reached before says nothing for its parameters: the next are drawn as if it had diverged at once."""
+    spec = _spec("tpe", "median", seed=3)
+    records = [replace(record, state=TrialState.PRUNED, value=None) for record in _play(spec, rebuild=False)]
+    for record in records:
+        record.values = dict(list(record.values.items())[:1])
+    late, at_once = (
+        [replace(records[0], state=TrialState.DIVERGED, values=values), *records[1:]]
+        for values in ({10 * epoch: 0.99 for epoch in range(1, 9)}, {})
+    )
+
+    assert _rebuilt(spec, late).ask(TRIALS) == _rebuilt(spec, at_once).ask(TRIALS)
+
+
+def test_a_search_that_missed_how_a_trial_ran_again_learns_what_it_reached() -> None:
+    """It failed, was run again elsewhere, and completed before this search looked."""
+    spec = _spec("tpe", "median", seed=4)
+    records = _play(spec, rebuild=False)
+    failed = [replace(records[0], state=TrialState.FAILED, value=None, values={}), *records[1:]]
+    search = _rebuilt(spec, failed)
+    search.apply(records[0])
+
+    assert search.ask(TRIALS) == _rebuilt(spec, records).ask(TRIALS)
 
 
 # --- taking up a trial again

@@ -10,6 +10,7 @@ import torch
 from solo import batches, distance, train_alone
 
 from api.routes.catalog import catalog
+from ml.artifacts import checkpoint_bytes, checkpoint_of
 from ml.datasets import Arrays
 from ml.errors import LanesError, SpecError
 from ml.evaluate import Images, evaluate, probabilities
@@ -147,7 +148,8 @@ def test_random_numbers_are_the_steps_own(model: str, digits_data: TrainingData)
     *_, [(uninterrupted, measured)] = whole.run(lambda: False)
     torch.manual_seed(99)  # what others draw makes no difference
     next(iter(cut.run(lambda: cut.position >= 17)))
-    *_, [(resumed, again)] = Pack.resumed(cut.checkpoint(), digits_data).run(lambda: False)
+    kept = checkpoint_of(checkpoint_bytes(cut.checkpoint()), "pack")  # as the store has it
+    *_, [(resumed, again)] = Pack.resumed(kept, digits_data).run(lambda: False)
 
     assert uninterrupted.state == resumed.state == TrialState.COMPLETED
     assert replace(measured, seconds=0) == replace(again, seconds=0)
