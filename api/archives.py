@@ -76,7 +76,7 @@ def _members(file: IO[bytes], limit: int) -> dict[str, np.ndarray]:
                 raise BadInput("#", "members are stored or deflated; others cannot be unpacked piece by piece")
             if sum(entry.file_size for entry in entries) > limit:
                 raise _too_large(limit)
-            contents = {entry.filename: archive.read(entry) for entry in entries}
+            contents = {entry.filename: _content(archive, entry) for entry in entries}
     except DAMAGED:
         raise BadInput("#", "no zip archive that can be unpacked; numpy.savez writes one") from None
     members: dict[str, np.ndarray] = {}
@@ -88,6 +88,12 @@ def _members(file: IO[bytes], limit: int) -> dict[str, np.ndarray]:
         left -= len(unpacked)
         members[name] = _array(path, unpacked)
     return members
+
+
+def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """A member, of which no more is unpacked than it is said to hold: read as a whole, a gigabyte may be first."""
+    with archive.open(entry) as member:
+        return member.read(entry.file_size) if entry.file_size else b""
 
 
 def _check_directory(file: IO[bytes]) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn, cast
 import numpy as np
 import typer
 from PIL import Image
+from rich.text import Text
 
 from api import cli_datasets, cli_experiments, cli_models, cli_predictions, cli_presets, cli_reports, cli_watch
 from api.display import check_view, job_table, picture, rung_table, trial_table
@@ -200,7 +201,7 @@ def predict(
         out.print(picture(pixels), highlight=False, markup=False)
         sure = 100 * max(answer["probabilities"])
         origin = f"{answer['model']} version {answer['version']}, job {answer['job_id']}, trial {answer['trial']}"
-        out.print(f"[bold]{answer['label']}[/] ({sure:.1f} %) by {origin}", highlight=False)
+        out.print(Text.assemble((answer["label"], "bold"), f" ({sure:.1f} %) by {origin}"), highlight=False)
 
 
 @app.command()
@@ -248,7 +249,7 @@ def _pixels(path: Path) -> list[float]:
     try:
         with Image.open(path) as image:
             grey = _grey(image).resize((CANVAS, CANVAS), Image.Resampling.LANCZOS)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow's readers raise
+    except Exception as error:  # whatever Pillow's many readers raise of a damaged file
         fail(f"{path} cannot be read as an image: {error}")
     return [float(value) for value in np.asarray(grey).ravel()]
 

@@ -91,6 +91,8 @@ class Connection:
             yield
         except httpx2.SSEError as error:
             raise ApiError(f"{self.url} answered 200, and not as Chiffre does ({error})", 200) from error
+        except httpx2.DecodingError as error:
+            raise ApiError(f"{self.url} answered, and not as Chiffre does ({error})") from error
         except httpx2.TransportError as error:
             hint = "is it running? `chiffre up` starts it, CHIFFRE_URL names another"
             raise Unanswered(f"{self.url} does not answer ({error}); {hint}") from error
@@ -125,5 +127,6 @@ def _text(problem: Any) -> str:
     if not isinstance(problem, dict):
         return str(problem)[:500]
     lines = [str(problem.get("detail") or problem.get("title"))]
-    lines += [f"  {error['pointer']}: {error['detail']}" for error in problem.get("errors", [])]
+    errors = [error for error in problem.get("errors") or [] if isinstance(error, dict)]
+    lines += [f"  {error['pointer']}: {error['detail']}" for error in errors if {"pointer", "detail"} <= error.keys()]
     return "\n".join(lines)

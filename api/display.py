@@ -6,6 +6,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.json import JSON
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -94,8 +95,9 @@ def result_view(result: dict[str, Any]) -> RenderableType:
     counts = ", ".join(f"{result[name]} {name}" for name in ("images", "unusable", "abstained", "labelled"))
     if result["confusion_matrix"] is None:
         return Text(counts)
-    table = Table("true", *result["classes"], header_style="bold", box=SIMPLE_HEAD, title="taken for")
-    for name, row in zip(result["classes"], result["confusion_matrix"], strict=True):
+    names = [escape(name) for name in result["classes"]]  # whatever they hold is no markup
+    table = Table("true", *names, header_style="bold", box=SIMPLE_HEAD, title="taken for")
+    for name, row in zip(names, result["confusion_matrix"], strict=True):
         table.add_row(name, *map(str, row))
     low, high = result["interval"] or (None, None)
     accuracy = f"{percent(result['accuracy'])} ({percent(low)} to {percent(high)})"

@@ -174,6 +174,8 @@ def _api(client: Chiffre) -> Check:
         return Check(
             "API", "wrong", str(error)[:200], "another service may have the port: `chiffre up --port`, CHIFFRE_URL"
         )
+    if not {"failing", "models"} <= ready.keys():
+        return Check("API", "wrong", f"{client.url} is another service", "`chiffre up --port`, CHIFFRE_URL")
     if ready["failing"]:
         name, why = next(iter(ready["failing"].items()))
         return Check("API", "wrong", f"{name} does not load: {why}", f"chiffre rollback {name.split('/')[0]}")

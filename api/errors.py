@@ -1,7 +1,8 @@
 """Errors as HTTP: which exception becomes which answer, in the dict at the end."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
+from itertools import islice
 from re import fullmatch, sub
 from typing import Any
 
@@ -9,7 +10,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
 
@@ -62,6 +63,17 @@ def invalid(error: ValidationError, prefix: str) -> BadInput:
         for e in error.errors(include_input=False, include_url=False)
     )
     return BadInput(first.pointer, first.detail, *more[: MAX_ERRORS - 1])
+
+
+def refuse_many(fields: Mapping[str, Any], model: type[BaseModel], prefix: str) -> None:
+    """BadInput names the first few fields that a model does not have, where they are many.
+
+    Pydantic describes each, in gigabytes where a body names a million.
+    """
+    unknown = list(islice((name for name in fields if name not in model.model_fields), MAX_ERRORS))
+    if len(unknown) == MAX_ERRORS:
+        first, *more = (FieldError(pointer=_pointer(prefix, [n]), detail="there is no such field") for n in unknown)
+        raise BadInput(first.pointer, first.detail, *more)
 
 
 def _not_found(request: Request, error: Exception) -> JSONResponse:

@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import cache
 from importlib.metadata import version
 
 from anyio.to_thread import current_default_thread_limiter
@@ -119,6 +120,7 @@ def create_app() -> FastAPI:
     add_handlers(app)
     document_predict(app)
     document_problems(app)
+    app.openapi = cache(app.openapi)  # type: ignore[method-assign]  # what documents it does so at every call
     app.add_middleware(Departures)
     limits = {"limit": config.max_body_bytes, "images": config.max_image_bytes, "datasets": config.max_dataset_bytes}
     app.add_middleware(BodyLimit, **limits)

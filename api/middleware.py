@@ -11,13 +11,16 @@ from api.problems import problem
 IMAGES = ("/v2/", "/jobs/predict")  # paths that images are sent to
 DATASETS = "/datasets"  # and whole data sets
 BODY, IMAGE, DATASET = (f"CHIFFRE_MAX_{what}_BYTES" for what in ("BODY", "IMAGE", "DATASET"))
+SAFE = ("GET", "HEAD", "OPTIONS")  # methods that change nothing
 KEPT = 1000  # hosts of which it is remembered whether they are known
 
 
 class KnownHosts:
     """Answers 400 to any Host that is not listed; `*.example.org` and `*` work.
 
-    A page of another site cannot reach this API by giving its own name this machine's address (DNS rebinding).
+    A page of another site cannot reach this API by giving its own name this machine's address (DNS rebinding), nor by
+    asking it under its own address for anything but to look (cross-site request forgery): what a browser sends for
+    another site is answered with 403, unless that site is listed too.
     """
 
     def __init__(self, app: ASGIApp, allowed: list[str]) -> None:
@@ -27,11 +30,22 @@ class KnownHosts:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is addressed to a known host."""
-        if scope["type"] != "http" or self._is_known(_host(scope)):
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
+        elif self._is_known(_header(scope, b"host")):
+            if scope["method"] in SAFE or self._is_ours(scope):
+                await self.app(scope, receive, send)
+            else:
+                detail = "a page of another site asks for this; add its host to CHIFFRE_ALLOWED_HOSTS if it may"
+                await problem(403, detail)(scope, receive, send)
         else:
             detail = "this host name is not known here; add it to CHIFFRE_ALLOWED_HOSTS and start the API again"
             await problem(400, detail)(scope, receive, send)
+
+    def _is_ours(self, scope: Scope) -> bool:
+        """Whether what asks is no page of another site: browsers tell the origin of whatever is not just looked at."""
+        origin = _header(scope, b"origin")
+        return not origin or self._is_known(origin.partition(b"://")[2])
 
     def _known(self, value: bytes) -> bool:
         header = value.decode("latin-1")
@@ -65,10 +79,10 @@ class BodyLimit:
             await self.apps[name](scope, receive, send)
 
 
-def _host(scope: Scope) -> bytes:
-    """The Host header as it came."""
+def _header(scope: Scope, wanted: bytes) -> bytes:
+    """A header as it came."""
     for name, value in scope["headers"]:
-        if name == b"host":
+        if name == wanted:
             return bytes(value)
     return b""
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib.metadata import version as package_version
 from typing import Any, cast
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlmodel import Session, col
 
 from ml.artifacts import Saved
@@ -61,11 +61,17 @@ class Publishing:
         self.database = database
 
     def winner(self, claim: Claim) -> Chosen:
-        """The trial that the run-off of the claimed pack's job chose, without one the best."""
+        """The trial that the run-off of the claimed pack's job chose, without one the best.
+
+        The best too where the chosen one has lost its checkpoint since: it was damaged, and training it again failed.
+        """
         with self.database.reading() as session:
             job = session.get_one(Job, claim.job_id)
             run_off = session.get(RunOff, (job.id, job.run))
-            return _chosen(session, job, cast("int", job.best_trial) if run_off is None else run_off.winner)
+            number = cast("int", job.best_trial)
+            if run_off is not None and session.scalar(_checkpoint_of(job, run_off.winner)) is not None:
+                number = run_off.winner
+            return _chosen(session, job, number)
 
     def front(self, claim: Claim, winner: Chosen) -> list[Chosen]:
         """The other trials of the claimed pack's job that no other beats in objective and size, the best first.
@@ -201,8 +207,12 @@ def _file(session: Session, chosen: Chosen, kind: str, stored: tuple[str, Saved]
 def _chosen(session: Session, job: Job, number: int) -> Chosen:
     """A trial of a job that has a checkpoint."""
     trial = session.scalars(select(Trial).where(col(Trial.job_id) == job.id, col(Trial.number) == number)).one()
+    return Chosen(job, trial, session.scalars(_checkpoint_of(job, number)).one())
+
+
+def _checkpoint_of(job: Job, number: int) -> Select[Artifact]:
     of_trial = (col(Artifact.job_id) == job.id, col(Artifact.trial) == number, col(Artifact.kind) == "checkpoint")
-    return Chosen(job, trial, session.scalars(select(Artifact).where(*of_trial)).one())
+    return select(Artifact).where(*of_trial)
 
 
 def _was_discarded(session: Session, trial: Trial) -> bool:

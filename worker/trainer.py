@@ -130,7 +130,7 @@ class Trainer:
 
     def _data(self, spec: TuneSpec, cut_seed: int) -> TrainingData:
         """What trials of a job train and validate on, and begin with."""
-        data = training_data(spec.dataset, spec.split, cut_seed, device_of(self.device)).first(spec.images)
+        data = training_data(spec.dataset, spec.split, cut_seed, self.device).first(spec.images)
         if spec.init_from is None:
             return data
         return data.beginning_with(initial_weights(self.database, self.store, spec.init_from))
@@ -155,8 +155,13 @@ def main() -> None:
     config = settings()
     database, store = Database(config.database), store_of(config)
     Uploaded(database, store, config.dataset_cache).serve()
-    trainer = Trainer(database, orders, store, config.device, config.checkpoint_seconds)
-    pipe.send_bytes(orjson.dumps({"ready": "cpu" if config.device == "cpu" else device_of("auto")}))
+    try:
+        device = device_of(config.device)
+    except LanesError as error:  # of this machine, and no reason to end a job
+        log.error("this trainer cannot work", reason=str(error))
+        sys.exit(1)
+    trainer = Trainer(database, orders, store, device, config.checkpoint_seconds)
+    pipe.send_bytes(orjson.dumps({"ready": device}))
     while True:
         pipe.send_bytes(orjson.dumps(trainer.work(orders.next())))
 

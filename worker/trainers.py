@@ -12,10 +12,13 @@ from threading import Lock
 from typing import Any
 
 import orjson
+import structlog
 
 from ml.records import Stop
 from worker.leases import Claim
 from worker.settings import cores
+
+log = structlog.get_logger()
 
 
 class TrainerDied(Exception):
@@ -150,8 +153,14 @@ class Trainers:
             if self._closed:
                 return None
             dead.kill()
+            try:
+                started = self._start()
+            except OSError as error:  # no process or no memory just now: the next look tries again
+                log.error("a trainer cannot be started", error=str(error))
+                self._idle.put(dead)
+                return None
             self._all.remove(dead)
-            return self._start()
+            return started
 
 
 def _most_useful(first: TrainerProcess) -> int:

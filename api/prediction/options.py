@@ -6,13 +6,16 @@ from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from api.errors import BadInput, invalid
+from api.errors import BadInput, invalid, refuse_many
 from ml.datasets import datasets
 from ml.networks import networks
 
 MAX_CLASSES = 1000
 PREFER = r"^fastest-within:(100(\.0{1,6})?|[0-9]{1,2}(\.[0-9]{1,6})?)$"
 CACHED_BYTES = 200  # longer queries are parsed each time: what is remembered must be bounded
+
+
+TEXTS = {"model", "dataset", "prefer"}  # options that are texts whatever they look like
 
 
 class Options(BaseModel):
@@ -64,20 +67,23 @@ class Options(BaseModel):
 
 def _parsed(query: bytes) -> Options:
     texts = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
-    return _checked({name: _typed(text) for name, text in texts}, "?")
+    return _checked({name: _typed(name, text) for name, text in texts}, "?")
 
 
 _cached = lru_cache(256)(_parsed)
 
 
-def _typed(text: str) -> str | int | bool:
-    """What a text of the query stands for, as JSON would have it."""
+def _typed(name: str, text: str) -> str | int | bool:
+    """What a text of the query stands for, as JSON would have it; the name of a data set may look like a number."""
+    if name in TEXTS:
+        return text
     if text.isascii() and text.isdecimal() and len(text) < 20:
         return int(text)
     return {"true": True, "false": False}.get(text, text)
 
 
 def _checked(fields: dict[str, Any], prefix: str) -> Options:
+    refuse_many(fields, Options, prefix)
     try:
         options = Options.model_validate(fields)
     except ValidationError as error:

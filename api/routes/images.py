@@ -34,6 +34,7 @@ def random_image(
     """Show a random image with its label; nothing is measured with it, so no opening of test images is counted."""
     if name not in datasets:
         raise UnknownName(datasets.noun, datasets)
+    name = datasets.pinned(name)
     found = looks.random(name, part)
     return ImagePublic(
         dataset=name,

@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from api.deps import ImagesDep, OnceOfImagesDep, PredictingDep, StoreDep
-from api.errors import BadInput, invalid
+from api.errors import BadInput, invalid, refuse_many
 from api.files import TEXT, KnownTag, documented, names, sent
 from api.routes.jobs import JobId, accepted
 from api.schemas import JobDetail
@@ -158,7 +158,10 @@ def _document(body: bytes, query: OfImages) -> OfDataset:
     for name in sorted(query.model_fields_set):
         raise BadInput(f"?{name}", "with a JSON body give it there")
     try:
-        return _checked(OfDataset.model_validate(orjson.loads(body), strict=True), "#/")
+        document = orjson.loads(body)
+        if isinstance(document, dict):
+            refuse_many(document, OfDataset, "#/")
+        return _checked(OfDataset.model_validate(document, strict=True), "#/")
     except orjson.JSONDecodeError as error:
         raise BadInput("#", f"not valid JSON: {error.msg}") from None
     except ValidationError as error:

@@ -1,6 +1,7 @@
 """The command as a client of the API, against a real uvicorn."""
 
 import hashlib
+import io
 import json
 import shutil
 import subprocess
@@ -15,11 +16,13 @@ import numpy as np
 import pytest
 from click.testing import Result
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 from worker_tools import Work
 
 from api.cli import app, err, out
 from api.client import Chiffre
+from api.display import result_view
 from ml.records import TrialState
 from tests.api.tools import TUNE, Version, insert, publish
 from worker.local import free_port
@@ -511,3 +514,13 @@ def test_the_installed_command_answers_in_a_process_of_its_own() -> None:
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith("chiffre: ")
     assert "Traceback" not in done.stderr
+
+
+def test_a_class_may_be_called_whatever_looks_like_markup() -> None:
+    """It is shown as it is."""
+    result = {"images": 2, "unusable": 0, "abstained": 0, "labelled": 2, "accuracy": 1.0, "interval": [0.3, 1.0]}
+    console = Console(width=80, file=io.StringIO())
+    console.print(result_view({**result, "classes": ["[/b]", "[red]"], "confusion_matrix": [[1, 0], [0, 1]]}))
+
+    assert "[/b]" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "[red]" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner
 from worker_tools import Work
 
+from api.archives import read_archive
 from api.cli import app
 from api.client import Chiffre
+from api.errors import BadInput
 from api.main import create_app
 from ml.datasets import Arrays
 from tests.api.tools import pointers, problem, publish
@@ -168,6 +171,21 @@ def test_what_unpacks_to_more_than_the_limit_is_not_unpacked(
 
     assert "CHIFFRE_MAX_DATASET_BYTES" in problem(response, 422)["errors"][0]["detail"]
     assert "CHIFFRE_MAX_DATASET_BYTES" in problem(large, 413)["detail"]
+
+
+def test_a_member_that_holds_more_than_it_says_is_not_unpacked() -> None:
+    """Its size is written in the archive, by whoever made it."""
+    bomb = 64 << 20
+    content = zipped(images=bytes(bomb), labels=idx(LABELS)).replace(struct.pack("<L", bomb), struct.pack("<L", 100))
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadInput):
+            read_archive(io.BytesIO(content), 1 << 20)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 4 << 20
 
 
 @pytest.mark.parametrize("name", ["mnist", "Letters", "a@1", "a.b", "..", "a" * 64])

@@ -104,3 +104,24 @@ def test_a_star_stands_for_every_name(api_for: Callable[..., TestClient]) -> Non
     api = api_for("*")
 
     assert {status(api, host) for host in [*OURS, *OTHERS]} == {200}
+
+
+OTHER_SITES = ["https://evil.example", "null", "http://localhost.evil.example:8000", "https://evil.example:127.0.0.1"]
+
+
+@pytest.mark.parametrize("origin", OTHER_SITES)
+def test_a_page_of_another_site_changes_nothing_here(shared_api: TestClient, origin: str) -> None:
+    """A browser sends it without a question where there is no body, and tells whose page asked."""
+    headers = {"origin": origin}
+
+    assert problem(shared_api.post("/models/cnn/champion/rollback", headers=headers), 403)
+    assert problem(shared_api.post("/predict", content=BLANK, headers=headers), 403)
+    assert shared_api.get("/livez", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("origin", ["http://127.0.0.1", "http://localhost:8000", None])
+def test_our_own_page_and_those_that_are_no_page_do(shared_api: TestClient, origin: str | None) -> None:
+    """The page itself, and commands, which have no origin."""
+    headers = {} if origin is None else {"origin": origin}
+
+    assert shared_api.post("/models/cnn/champion/rollback", headers=headers).status_code == 404

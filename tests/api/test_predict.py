@@ -9,6 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 from worker_tools import Work
 
+from api.prediction.options import Options
 from api.serving import Roster
 from ml.networks import networks
 from tests.api.tools import BLANK, Version, eventually, pointers, problem, publish, send
@@ -290,3 +291,19 @@ def test_what_is_no_graph_does_not_keep_other_networks_from_answering(
 
     assert ask(api, model="cnn")["version"] == 1
     problem(api.post("/predict", json={"pixels": GREY, "model": "shallow"}), 503)
+
+
+def test_of_many_unknown_fields_the_first_are_told(api_with_all: TestClient) -> None:
+    """A body of a hundred thousand is refused as one of twenty is."""
+    body = {"pixels": [0] * 784} | {f"f{n:06}": 0 for n in range(100_000)}
+    response = api_with_all.post("/predict", json=body)
+
+    assert list(pointers(response, 422)) == [f"#/f{n:06}" for n in range(20)]
+
+
+@pytest.mark.parametrize("name", ["2024", "true"])
+def test_a_data_set_may_be_called_whatever_looks_like_another_type(name: str) -> None:
+    """In a query it is a text all the same."""
+    options = Options.of_query(f"dataset={name}&top_k=3&explain=true".encode())
+
+    assert (options.dataset, options.top_k, options.explain) == (name, 3, True)

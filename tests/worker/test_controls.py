@@ -350,6 +350,19 @@ def test_a_failed_trial_can_be_tried_again(work: Work) -> None:
     assert (work.job(job).reserved, work.job(job).failures, work.job(job).run, forgotten) == (2, 0, 2, [])
 
 
+def test_no_trial_is_tried_again_when_the_seconds_are_spent(work: Work) -> None:
+    """It would be cancelled at once, and could then be tried no more."""
+    job = work.accept(budget={"trials": 2, "seconds": 100})
+    work.run_trial(work.pack(1), None, TrialState.FAILED)
+    complete(work)
+    with work.database.writing() as session:
+        session.get_one(Job, job.id).active_seconds = 100
+
+    with pytest.raises(Conflict, match="seconds are spent"):
+        work.controls.retry(job.id, 0)
+    assert work.trials()[0].state == TrialState.FAILED
+
+
 def test_only_a_failed_trial_can_be_tried_again(work: Work) -> None:
     """The answer says how it ended."""
     job = work.accept(budget={"trials": 2})

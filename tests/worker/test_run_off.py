@@ -18,6 +18,9 @@ from ml.seeds import derive
 from ml.train import Lane, TrainingData
 from worker.errors import Conflict
 from worker.posted import tune_spec
+from worker.publishing import Publishing
+from worker.rerun import decide
+from worker.rerunning import Rerunning
 from worker.tables import Artifact, Job, ModelVersion, Purpose, Rerun, RunOff, Trial
 from worker.tables import TestOpening as Opening
 
@@ -240,3 +243,23 @@ def test_the_finalists_keep_their_checkpoints(work: Work, environment: Path) -> 
     kept = {file.trial for file in artifacts(work) if file.kind == "checkpoint"}
 
     assert {one.trial for one in reruns(work)} <= kept
+
+
+@only_sqlite
+def test_the_best_is_published_where_the_chosen_trial_has_lost_its_checkpoint(work: Work, environment: Path) -> None:
+    """It was damaged, and training it again came to nothing."""
+    job, training = searched(work)
+    while (claim := work.leases.claim()) is not None and claim.purpose == Purpose.RUN_OFF:
+        training.trainer.work(claim)
+        work.leases.close(claim)
+    assert claim is not None
+    decide(claim, Rerunning(work.database), training.trainer.store)
+    with work.database.writing() as session:
+        chosen = session.scalars(select(RunOff)).one()
+        best = session.get_one(Job, job.id).best_trial
+        chosen.winner = next(n for n in (one.trial for one in session.scalars(select(Rerun))) if n != best)
+        of_chosen = (col(Artifact.trial) == chosen.winner, col(Artifact.kind) == "checkpoint")
+        for file in session.scalars(select(Artifact).where(*of_chosen)):
+            session.delete(file)
+
+    assert Publishing(work.database).winner(claim).trial.number == best
