@@ -131,7 +131,9 @@ class Search:
         told = self._records.get(record.number)
         if known.state.is_finished() and told is not None and _reached(told) == _reached(record):
             return
-        another = known.state.is_finished() or bool(known.intermediate_values.keys() - _values(record).keys())
+        lost = known.intermediate_values.keys() - _values(record).keys()
+        begun_or_diverged = record.state in (TrialState.RUNNING, TrialState.DIVERGED)
+        another = known.state.is_finished() or (begun_or_diverged and bool(lost))
         self._records[record.number] = record
         if another:  # Optuna forgets nothing, so a study without it is made
             self._storage = self._new_storage()
