@@ -112,8 +112,9 @@ function eventOf(block) {
 /** Wait; resolves early when `signal` is aborted. */
 export function pause(milliseconds, signal) {
   return new Promise((resolve) => {
-    const timer = setTimeout(resolve, milliseconds);
-    signal?.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
+    const ended = () => (clearTimeout(timer), signal?.removeEventListener("abort", ended), resolve());
+    const timer = setTimeout(ended, milliseconds);
+    signal?.addEventListener("abort", ended);
   });
 }
 

@@ -69,8 +69,11 @@ export function ask(title, body, actions) {
   const heading = h("h2", { id: unique("dialog") }, title);
   const form = h("form", { method: "dialog" }, heading, body);
   const dialog = h("dialog", { "aria-labelledby": heading.id }, form);
+  // Only what does something submits: Enter in a field is the first button that does.
   const buttons = actions.map(([label, value, kind]) =>
-    h("button", { type: "submit", value: value ?? "", class: kind, formnovalidate: value === null }, label),
+    value === null
+      ? h("button", { type: "button", class: kind, onclick: () => dialog.close("") }, label)
+      : h("button", { type: "submit", value, class: kind }, label),
   );
   form.append(h("div", { class: "actions" }, buttons));
   document.body.append(dialog);

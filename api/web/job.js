@@ -30,10 +30,12 @@ export async function show(root, { id, filter = "" }, signal) {
   if (kind === "tune") parts.push(parallel(shared), pareto(shared));
   const [drawnCurves, table, lines, scatter] = parts;
   const found = kind === "tune" ? analysis({ record, signal }) : null;
+  const result = classifies(record.job) ? h("div", {}, resultOf(record.job)) : null;
+  let told = Boolean(record.job.result);
   fill(
     root,
     head.element,
-    classifies(record.job) && resultOf(record.job),
+    result,
     kind === "tune" && filtering.element,
     drawnCurves && [card(drawnCurves), h("section", { class: "card" }, h("h2", {}, "Trials"), table.element)],
     found && [
@@ -46,6 +48,7 @@ export async function show(root, { id, filter = "" }, signal) {
   );
   const whole = async () => {
     head.update();
+    if (result && !told && record.job.result) (told = true), fill(result, resultOf(record.job));
     for (const part of parts) (part.redraw(), await nextFrame()); // one a frame: all at once would be felt
     found?.look();
   };

@@ -119,9 +119,11 @@ export async function show(root, params, signal) {
   async function submit(event) {
     event.preventDefault();
     clearTimeout(timer);
+    question.abort();
     send.disabled = true;
     try {
-      const job = await post(`/jobs/${kind}`, spec, { headers: { "Idempotency-Key": key() } });
+      const job = await post(`/jobs/${kind}`, spec, { headers: { "Idempotency-Key": keyFor(`${kind} ${JSON.stringify(spec)}`) } });
+      last = { of: null, key: null }; // posted again it is another job
       location.hash = to("jobs", job.id);
     } catch (error) {
       tellProblem(error);
@@ -174,4 +176,10 @@ function estimated({ seconds, measured_trials, trial_limit }) {
 }
 
 /** Any text of our own: the same submission, sent twice, is one job. */
-const key = () => Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(16)).join("");
+let last = { of: null, key: null };
+
+/** A key of what is posted: the same when it is sent again because the answer was lost, so that it is one job. */
+function keyFor(what) {
+  if (last.of !== what) last = { of: what, key: Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(16)).join("") };
+  return last.key;
+}
