@@ -151,13 +151,14 @@ class Leases:
     def impossible(self, claim: Claim, why: str) -> list[str]:
         """End a job of which no pack can be begun; the paths of files that no row needs any more.
 
-        One that has a trial to publish is not ended: its pack counts as one on which a trainer died.
+        One that has a trial to publish, or other packs, which may be at work where it is possible, is not ended: its
+        pack counts as one on which a trainer died.
         """
         with self.database.writing() as session:
             if (held := _still_held(session, claim)) is None:
                 return []
             job, pack = held
-            if job.best_trial is not None:
+            if job.best_trial is not None or _has_others(session, pack):
                 _let_go(session, job, pack)
                 return self._suspect(session, job, pack, why)
             job.error, job.stop_reason = why, StopReason.FAILURES
@@ -298,6 +299,12 @@ def _let_go(session: Session, job: Job, pack: Pack) -> None:
     pack.lease_owner = pack.lease_expires_at = None
     session.flush()
     account(session, job)
+
+
+def _has_others(session: Session, pack: Pack) -> bool:
+    """Whether its job has other packs that are open."""
+    others = (col(Pack.job_id) == pack.job_id, col(Pack.id) != pack.id, col(Pack.done).is_(False))
+    return session.scalar(select(col(Pack.id)).where(*others).limit(1)) is not None
 
 
 def _out_of_time(session: Session, job: Job) -> bool:

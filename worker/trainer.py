@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 import structlog
-from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, TimeoutError
 
 from ml.errors import ChiffreError, LanesError
 from ml.process import device_of, process_settings, warm_up
@@ -107,6 +107,10 @@ class Trainer:
             return {"full": str(error)}
         except (OperationalError, InterfaceError, TimeoutError, StorageAway) as error:  # nobody is charged
             log.warning("database or storage away", pack=claim.pack_id, error=str(error))
+            return {"away": claim.pack_id}
+        except InternalError as error:  # Postgres ended a transaction that did nothing for too long: we were suspended
+            if not error.connection_invalidated:
+                raise
             return {"away": claim.pack_id}
         except LanesError as error:
             return {"impossible": str(error)}

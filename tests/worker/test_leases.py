@@ -448,3 +448,23 @@ def test_trials_that_take_their_workers_with_them_are_suspected(work: Work) -> N
     with work.database.reading() as session:
         states = session.scalars(select(col(Event.state)).where(col(Event.trial).is_(None))).all()
     assert states.count(JobState.FAILED) == 1
+
+
+def test_what_one_machine_cannot_do_ends_no_job_that_another_works_on(work: Work) -> None:
+    """Its pack goes back, and the other's trial is the job's best."""
+    job = work.accept(budget={"trials": 2})
+    able, unable = work.pack(1), work.pack(1, work.other)
+    work.other.impossible(unable, "2 lanes take 9 GiB, more than there is")
+    going = work.job(job).state
+    work.run_trial(able, 0.9)
+
+    assert going == JobState.RUNNING
+    assert (work.job(job).error, work.job(job).best_trial) == (None, 0)
+
+
+def test_what_the_only_machine_cannot_do_ends_the_job(work: Work) -> None:
+    """At once, with the words."""
+    job = work.accept(budget={"trials": 2})
+    work.leases.impossible(work.pack(1), "2 lanes take 9 GiB, more than there is")
+
+    assert (work.job(job).state, work.job(job).error) == (JobState.FAILED, "2 lanes take 9 GiB, more than there is")
