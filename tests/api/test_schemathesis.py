@@ -13,6 +13,7 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)  # four thousand requests, on two cores that do other things
 def test_no_request_that_the_document_allows_or_forbids_surprises(
     url: str, work: Work, environment: Path, tmp_path: Path
 ) -> None:
@@ -28,7 +29,7 @@ def test_no_request_that_the_document_allows_or_forbids_surprises(
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
+        timeout=560,
     )
 
     assert done.returncode == 0, done.stdout[-8000:]
