@@ -225,7 +225,7 @@ class People(Machine):
         if one.state == TrialState.RUNNING:
             assert ask().number == number
             self.unchanged()
-        elif one.state != TrialState.FAILED or job.state in (STOPPING, CANCELLED):
+        elif one.state != TrialState.FAILED or job.state in (STOPPING, CANCELLED) or job.out_of_time:
             self.refused(Conflict, ask)
         elif self.taken_up(job, ask) is not None:
             one.again(self.new_pack(job))
