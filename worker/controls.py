@@ -17,13 +17,13 @@ from worker.errors import Conflict, NotFound
 from worker.journal import (
     REQUEST,
     account,
-    active_seconds,
     begin_again,
     begin_trial,
     end_trial,
     lock_job,
     move_job,
     note_job,
+    out_of_time,
 )
 from worker.once import Once, remember, remembered
 from worker.packs import drop, end_pack, end_running, new_pack, running
@@ -134,7 +134,7 @@ class Controls:
                 raise Conflict(f"the trial is {trial.state}; only a failed one can be tried again")
             if job.state in (JobState.STOPPING, JobState.CANCELLED) or _publishes(session, job):
                 raise Conflict(f"the job is {_where(session, job)}; no trial of it can run again")
-            if job.seconds_limit is not None and active_seconds(session, job) >= job.seconds_limit:
+            if out_of_time(session, job):
                 raise Conflict("the job's seconds are spent; PATCH /jobs/{job_id} gives it more, then try again")
             again(session, job, trial, "tried again by request", REQUEST)
             return trial

@@ -133,6 +133,11 @@ def active_seconds(session: Session, job: Job) -> float:
     return _active_seconds(job, clock(session), _leased_until(session, job))
 
 
+def out_of_time(session: Session, job: Job) -> bool:
+    """Whether a job has used up its seconds."""
+    return job.seconds_limit is not None and active_seconds(session, job) >= job.seconds_limit
+
+
 def _active_seconds(job: Job, present: float, leased_until: float) -> float:
     if job.active_since is None:
         return job.active_seconds

@@ -15,7 +15,7 @@ from ml.records import Stop, TrialState
 from worker.clock import now
 from worker.db import Database
 from worker.errors import LeaseLost
-from worker.journal import account, active_seconds, begin_trial, clock, lease, lock_job, move_job, note_job
+from worker.journal import account, begin_trial, clock, lease, lock_job, move_job, note_job, out_of_time
 from worker.packs import drop, end_pack, end_running, new_pack, part, prediction_pack, running
 from worker.retention import uploads
 from worker.run_off import give_up
@@ -108,7 +108,7 @@ class Leases:
                 return Orders(Stop.CANCELLED)
             if job.state == JobState.PAUSED:
                 return Orders(Stop.RELEASED)
-            if claim.purpose == Purpose.TRAIN and _out_of_time(session, job):
+            if claim.purpose == Purpose.TRAIN and out_of_time(session, job):
                 return Orders(Stop.SECONDS)
             cancelled = (col(Trial.pack_id) == pack.id, col(Trial.state) == TrialState.CANCELLED)
             return Orders(None, set(session.scalars(select(col(Trial.number)).where(*cancelled))))
@@ -305,10 +305,6 @@ def _has_others(session: Session, pack: Pack) -> bool:
     """Whether its job has other packs that are open."""
     others = (col(Pack.job_id) == pack.job_id, col(Pack.id) != pack.id, col(Pack.done).is_(False))
     return session.scalar(select(col(Pack.id)).where(*others).limit(1)) is not None
-
-
-def _out_of_time(session: Session, job: Job) -> bool:
-    return job.seconds_limit is not None and active_seconds(session, job) >= job.seconds_limit
 
 
 def _next_job() -> Any:

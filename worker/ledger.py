@@ -262,7 +262,7 @@ def _crown(session: Session, job: Job, trial: Trial, saved: Checkpointed) -> set
     """Keep a trial's checkpoint, and let the trial lead its job where it does; what is kept.
 
     Whether it is worth keeping is asked once, when all that ended together are written: `outdone` names those that are
-    not. Asked for each of 256 lanes it took seconds, in which nobody else could write.
+    not. Asked for each lane it reads the whole front each time, while nobody else can write.
     """
     path, file = saved
     if trial.value is None:
