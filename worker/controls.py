@@ -79,7 +79,7 @@ class Controls:
                 further = "post another" if job.predicts else "raise its budget to let a completed one go on"
                 raise Conflict(f"the job is {_where(session, job)}; {further}")
             if job.state == JobState.PAUSED:
-                move_job(session, job, _before_pause(session, job), "resumed by request", REQUEST)
+                move_job(session, job, _before_pause(job), "resumed by request", REQUEST)
                 settle(session, job, REQUEST)
             return job
 
@@ -90,7 +90,7 @@ class Controls:
         """
         with self.database.writing() as session:
             job = _locked_with_trials(session, job_id)
-            if job.state not in (*GOING, JobState.COMPLETED) or _publishes(session, job):
+            if job.state not in (*GOING, JobState.COMPLETED) or _publishes(job):
                 raise Conflict(f"the job is {_where(session, job)}; its budget cannot be changed")
             spec = _with_budget(job, budget)
             limits = _limits(spec)
@@ -132,7 +132,7 @@ class Controls:
                 return trial
             if trial.state != TrialState.FAILED:
                 raise Conflict(f"the trial is {trial.state}; only a failed one can be tried again")
-            if job.state in (JobState.STOPPING, JobState.CANCELLED) or _publishes(session, job):
+            if job.state in (JobState.STOPPING, JobState.CANCELLED) or _publishes(job):
                 raise Conflict(f"the job is {_where(session, job)}; no trial of it can run again")
             if out_of_time(session, job):
                 raise Conflict("the job's seconds are spent; PATCH /jobs/{job_id} gives it more, then try again")
@@ -183,15 +183,15 @@ def _open_packs(session: Session, job: Job) -> list[Pack]:
     return list(session.scalars(select(Pack).where(col(Pack.job_id) == job.id, col(Pack.done).is_(False))))
 
 
-def _before_pause(session: Session, job: Job) -> JobState:
-    if _publishes(session, job):
+def _before_pause(job: Job) -> JobState:
+    if _publishes(job):
         return JobState.STOPPING
     return JobState.RUNNING if job.started_at is not None else JobState.QUEUED
 
 
-def _publishes(session: Session, job: Job) -> bool:
+def _publishes(job: Job) -> bool:
     """Whether the winner is being chosen and published, or waits to be while the job is held."""
-    return any(pack.purpose in (Purpose.RUN_OFF, Purpose.PUBLISH) for pack in _open_packs(session, job))
+    return job.stop_reason is not None and not JobState(job.state).final
 
 
 def _runs_off(session: Session, job: Job) -> bool:
@@ -207,7 +207,7 @@ def _where(session: Session, job: Job) -> str:
 
 
 def _check_begins(session: Session, job: Job) -> None:
-    if job.state not in GOING or _publishes(session, job):
+    if job.state not in GOING or _publishes(job):
         raise Conflict(
             f"the job is {_where(session, job)} and begins no more trials; raise the budget of a completed one"
         )

@@ -71,7 +71,7 @@ def stray(database: Database, store: Store, young_seconds: float = YOUNG_SECONDS
     """Old files of this database's jobs that no row names.
 
     They are left by a process that died between a file and its row, or after the row was deleted; others are no
-    business of ours.
+    business of ours. Nor are data sets: their names are their hashes, which another database with this store may name.
     """
     written = [key for key, at in store.keys() if time() - at >= young_seconds]  # noqa: SIM118 - no dict
     with database.reading() as session:

@@ -16,6 +16,7 @@ from worker.errors import NotFound
 from worker.tables import Event, Job, JobState, Pack, Trial
 
 REQUEST = "request"  # who made a transition, where it was somebody who asked over HTTP
+DISCARDED = "trained again, as its checkpoint was damaged"  # why a trial begins again, where nobody asked for it
 
 JOB_MOVES: dict[JobState, set[JobState]] = {
     JobState.QUEUED: {
@@ -102,6 +103,12 @@ def begin_again(session: Session, job: Job, trial: Trial, pack: Pack, detail: st
     trial.state, trial.reason, trial.finished_at = TrialState.RUNNING, None, None
     trial.pack_id = cast("int", pack.id)
     trial.sequence = _note(session, job, trial.number, TrialState.RUNNING, detail, by)
+
+
+def was_noted(session: Session, trial: Trial, detail: str) -> bool:
+    """Whether a transition of a trial was ever made for this reason."""
+    of_trial = (col(Event.job_id) == trial.job_id, col(Event.trial) == trial.number, col(Event.detail) == detail)
+    return session.scalar(select(col(Event.sequence)).where(*of_trial).limit(1)) is not None
 
 
 def stamp(job: Job, trial: Trial) -> int:

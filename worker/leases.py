@@ -15,7 +15,18 @@ from ml.records import Stop, TrialState
 from worker.clock import now
 from worker.db import Database
 from worker.errors import LeaseLost
-from worker.journal import account, begin_trial, clock, lease, lock_job, move_job, note_job, out_of_time
+from worker.journal import (
+    DISCARDED,
+    account,
+    begin_trial,
+    clock,
+    lease,
+    lock_job,
+    move_job,
+    note_job,
+    out_of_time,
+    was_noted,
+)
 from worker.packs import drop, end_pack, end_running, new_pack, part, prediction_pack, running
 from worker.retention import uploads
 from worker.run_off import give_up
@@ -75,11 +86,13 @@ class Leases:
     def claim(self) -> Claim | None:
         """A pack to work on: one that was begun and lost before a new one; None where there is no work."""
         self.reap()
-        with self.database.writing() as session:
-            pack = self._waiting_pack(session) or self._new_pack(session)
-            if pack is None:
-                return None
-            return Claim(cast("int", pack.id), pack.job_id, pack.lease_epoch, Purpose(pack.purpose))
+        # A transaction each: one that locks the rows of two jobs could wait for another that does.
+        for look in (self._waiting_pack, self._new_pack):
+            with self.database.writing() as session:
+                pack = look(session)
+                if pack is not None:
+                    return Claim(cast("int", pack.id), pack.job_id, pack.lease_epoch, Purpose(pack.purpose))
+        return None
 
     def work_waits(self) -> bool:
         """Whether there is a pack that nobody works on, or a job that nobody has begun."""
@@ -108,7 +121,7 @@ class Leases:
                 return Orders(Stop.CANCELLED)
             if job.state == JobState.PAUSED:
                 return Orders(Stop.RELEASED)
-            if claim.purpose == Purpose.TRAIN and out_of_time(session, job):
+            if claim.purpose == Purpose.TRAIN and out_of_time(session, job) and not _makes_good(session, pack):
                 return Orders(Stop.SECONDS)
             cancelled = (col(Trial.pack_id) == pack.id, col(Trial.state) == TrialState.CANCELLED)
             return Orders(None, set(session.scalars(select(col(Trial.number)).where(*cancelled))))
@@ -305,6 +318,11 @@ def _has_others(session: Session, pack: Pack) -> bool:
     """Whether its job has other packs that are open."""
     others = (col(Pack.job_id) == pack.job_id, col(Pack.id) != pack.id, col(Pack.done).is_(False))
     return session.scalar(select(col(Pack.id)).where(*others).limit(1)) is not None
+
+
+def _makes_good(session: Session, pack: Pack) -> bool:
+    """Whether a pack trains a trial again whose checkpoint was damaged: its job's seconds were spent on it before."""
+    return any(was_noted(session, trial, DISCARDED) for trial in running(session, pack))
 
 
 def _next_job() -> Any:

@@ -11,16 +11,15 @@ from sqlmodel import Session, col
 from ml.artifacts import Saved
 from worker.controls import again
 from worker.db import Database, one_at_a_time
-from worker.journal import account, clock, move_job
+from worker.journal import DISCARDED, account, clock, move_job, was_noted
 from worker.leases import Claim, fence
 from worker.packs import end_pack
 from worker.registry import challenge
 from worker.retention import on_front, runner_up
 from worker.settlement import settle
-from worker.tables import Artifact, Event, Job, JobState, ModelVersion, RunOff, TestOpening, Trial
+from worker.tables import Artifact, Job, JobState, ModelVersion, RunOff, TestOpening, Trial
 
 ANSWERS = "test_outputs"  # the kind of the file that holds a winner's outputs for the test images, float32 [n, classes]
-DISCARDED = "trained again, as its checkpoint was damaged"  # why a trial begins again
 
 
 MAX_FRONT = 8  # trials beside the winner that become versions: to measure one takes a second
@@ -94,9 +93,9 @@ class Publishing:
             return next((one.latency_seconds for one in versions if one.environment == environment), None)
 
     def discard(self, claim: Claim, winner: Chosen, why: str) -> None:
-        """Train the winner again, as its checkpoint is damaged; the file stays, to be looked at.
+        """Train the winner again, as its checkpoint is damaged; a second time the job fails instead.
 
-        A second time the job fails instead.
+        A limit in seconds does not end that. The file stays until the janitor finds that no row names it.
         """
         with self.database.writing() as session:
             job, pack = fence(session, claim)
@@ -105,7 +104,7 @@ class Publishing:
             end_pack(session, pack)
             session.flush()
             account(session, job)
-            if _was_discarded(session, winner.trial):
+            if was_noted(session, winner.trial, DISCARDED):
                 job.error = why
                 settle(session, job, owner)
                 return
@@ -213,12 +212,6 @@ def _chosen(session: Session, job: Job, number: int) -> Chosen:
 def _checkpoint_of(job: Job, number: int) -> Select[Artifact]:
     of_trial = (col(Artifact.job_id) == job.id, col(Artifact.trial) == number, col(Artifact.kind) == "checkpoint")
     return select(Artifact).where(*of_trial)
-
-
-def _was_discarded(session: Session, trial: Trial) -> bool:
-    """Whether a trial was trained again before because its checkpoint was damaged."""
-    of_trial = (col(Event.job_id) == trial.job_id, col(Event.trial) == trial.number, col(Event.detail) == DISCARDED)
-    return session.scalar(select(col(Event.sequence)).where(*of_trial).limit(1)) is not None
 
 
 def _opening(session: Session, job: Job) -> TestOpening | None:

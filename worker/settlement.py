@@ -4,7 +4,7 @@ from sqlalchemy import and_, func, or_, select
 from sqlmodel import Session, col
 
 from ml.records import TrialState
-from worker.journal import active_seconds, clock, move_job
+from worker.journal import clock, move_job, out_of_time
 from worker.run_off import begin_run_off
 from worker.tables import Job, JobState, ModelVersion, Pack, Purpose, StopReason, Trial
 
@@ -83,7 +83,7 @@ def spent(session: Session, job: Job) -> StopReason | None:
     if job.reserved >= job.trial_limit:
         asked = job.spec["budget"].get("trials")
         return StopReason.TRIALS if asked == job.trial_limit or job.kind == "train" else StopReason.SPACE_EXHAUSTED
-    if job.seconds_limit is not None and active_seconds(session, job) >= job.seconds_limit:
+    if out_of_time(session, job):
         return StopReason.SECONDS
     return None
 

@@ -1,6 +1,7 @@
 """The supervisor: claims packs, lends each a trainer, keeps the lease while it trains, and stops it when asked."""
 
 from collections.abc import Collection
+from math import inf
 from threading import Event, Thread
 from time import monotonic
 from typing import Any
@@ -16,7 +17,8 @@ from worker.trainers import TrainerDied, TrainerProcess, Trainers
 
 LOOK_SECONDS = 2.0  # how often a supervisor looks whether its pack must end
 AWAY_SECONDS = 5.0  # how long a pack rests whose trainer found the database or the storage away
-STOP_SECONDS = 8.0  # how long a trainer may take to end a pack before it is killed
+STOP_SECONDS = 8.0  # how long a trainer may take to end a pack before it is killed: whoever is told to end has ten
+WRITE_SECONDS = 60.0  # the same where a job's seconds are spent: what was measured must be written to the store
 
 log = structlog.get_logger()
 
@@ -118,7 +120,7 @@ class Watch:
         self.draining = draining
         self.renewed = monotonic()  # when the last renewal that succeeded was sent
         self.reason: Stop | None = None  # why the trainer was told to stop
-        self.stopped: float | None = None  # when the trainer was told to stop
+        self.deadline = inf  # when it must have stopped
         self.cut: Collection[int] = ()  # the trials that it was told to leave out
 
     def until_answered(self) -> dict[str, Any]:
@@ -129,7 +131,7 @@ class Watch:
                 log.warning("lease lost", pack=self.claim.pack_id)
                 self.trainer.kill()
                 return {"lost": self.claim.pack_id}
-            if self.stopped is not None and monotonic() - self.stopped > STOP_SECONDS:
+            if monotonic() > self.deadline:
                 log.warning("trainer does not stop", pack=self.claim.pack_id)
                 self.trainer.kill()
                 return {"done" if self.reason == Stop.SECONDS else "released": self.claim.pack_id}
@@ -137,7 +139,8 @@ class Watch:
 
     def _pass_on(self) -> None:
         """Tell the trainer what it is to do."""
-        if self.stopped is not None:
+        if self.reason is not None:
+            self._hurry()
             return
         orders = Orders(Stop.RELEASED) if self.draining.is_set() else self._orders()
         if orders.cut != self.cut and orders.cut:
@@ -145,7 +148,14 @@ class Watch:
             self.cut = orders.cut
         if orders.stop is not None:
             self.trainer.stop(orders.stop)
-            self.stopped, self.reason = monotonic(), orders.stop
+            self.reason = orders.stop
+            self.deadline = monotonic() + (WRITE_SECONDS if orders.stop == Stop.SECONDS else STOP_SECONDS)
+
+    def _hurry(self) -> None:
+        """Where the worker ends too, leave what was not written by then to whoever takes up the pack."""
+        if self.reason == Stop.SECONDS and self.draining.is_set():
+            self.reason = Stop.RELEASED
+            self.deadline = min(self.deadline, monotonic() + STOP_SECONDS)
 
     def _keeps_lease(self) -> bool:
         """Renew the lease when it is a quarter old; False where it is lost, or so old that it may be lost."""

@@ -122,6 +122,10 @@ class ModelPack:
     def running(self) -> list["ModelTrial"]:
         return [t for t in self.job.trials if t.pack is self and t.state == TrialState.RUNNING]
 
+    @property
+    def makes_good(self) -> bool:
+        return any(trial.discarded for trial in self.running)
+
     def let_go(self) -> None:
         self.owner, self.leased, self.expired = None, False, False
 

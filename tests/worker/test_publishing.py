@@ -7,9 +7,10 @@ from sqlalchemy import select
 from sqlmodel import col
 from worker_tools import FILE, Work
 
+from ml.records import TrialState
 from worker.errors import LeaseLost
 from worker.publishing import Published, Publishing
-from worker.tables import Champion, JobState, ModelVersion, Purpose
+from worker.tables import Champion, Job, JobState, ModelVersion, Purpose
 from worker.tables import TestOpening as Opening
 
 PUBLISHED = Published("file.onnx", FILE, [1, 28, 28], list("0123456789"), 7850, 0.4, 0.88)
@@ -118,6 +119,26 @@ def test_a_cancelled_jobs_winner_is_not_published(work: Work) -> None:
 
     assert versions == []
     assert work.job(job).state == JobState.CANCELLED
+
+
+def test_a_damaged_winner_is_trained_again_also_when_the_seconds_are_spent(work: Work) -> None:
+    """They were spent on it before: a limit that ended it now would leave a worse trial to be published, or none."""
+    job = work.accept(budget={"trials": 1, "seconds": 100})
+    work.run_trial(work.pack(1), 0.9)
+    with work.database.writing() as session:
+        session.get_one(Job, job.id).active_seconds = 100
+    publishing = Publishing(work.database)
+    claim = work.leases.claim()
+    assert claim is not None
+    publishing.discard(claim, publishing.winner(claim), "damaged")
+    claim = work.leases.claim()
+    assert claim is not None
+    orders = work.leases.orders(claim)
+    work.run_trial(claim, 0.9)
+
+    assert (claim.purpose, orders.stop) == (Purpose.TRAIN, None)
+    assert work.job(job).state == JobState.STOPPING
+    assert [trial.state for trial in work.trials()] == [TrialState.COMPLETED]
 
 
 def test_publication_ends_pack_and_job_with_it(work: Work) -> None:

@@ -223,6 +223,27 @@ def test_a_run_off_can_be_paused(work: Work, environment: Path) -> None:
 
 
 @only_sqlite
+def test_a_run_off_that_ends_while_it_is_held_is_decided_afterwards(work: Work, environment: Path) -> None:
+    """Its last training was at work when it was paused; until it is resumed no other trial can be begun."""
+    job, training = searched(work)
+    claims = [claim for _ in range(4) if (claim := work.leases.claim())]
+    work.controls.pause(job.id)
+    for claim in claims:
+        training.trainer.work(claim)
+        work.leases.close(claim)
+    with pytest.raises(Conflict, match="budget cannot be changed"):
+        work.controls.extend(job.id, {"trials": 9})
+    with pytest.raises(Conflict, match="begins no more trials"):
+        work.controls.enqueue(job.id, {})
+    resumed = work.controls.resume(job.id).state
+    training.run()
+
+    assert resumed == "stopping"
+    assert work.job(job).state == "completed"
+    assert decided(work)[0].run == 1
+
+
+@only_sqlite
 def test_a_completed_job_that_goes_on_has_another_run_off(work: Work, environment: Path) -> None:
     """On other seeds, with another opening of test."""
     job, training = searched(work)

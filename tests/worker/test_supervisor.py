@@ -15,11 +15,11 @@ from supervising import DEADLINE, in_background, until
 from worker_tools import Work
 
 from ml.artifacts import load_checkpoint
-from ml.records import TrialState
+from ml.records import Stop, TrialState
 from worker.journal import clock
 from worker.leases import Claim
 from worker.supervisor import Supervisor
-from worker.tables import Artifact, JobState, Measurement, ModelVersion, Pack
+from worker.tables import Artifact, Job, JobState, Measurement, ModelVersion, Pack
 from worker.trainers import TrainerProcess, Trainers
 
 QUICK: dict[str, Any] = {
@@ -60,6 +60,12 @@ def serve_with_two(supervisor: Supervisor) -> None:
     for worker in workers:
         worker.join()
     supervisor.work()
+
+
+def spend(work: Work, job: Job) -> None:
+    """Let a job have used up its seconds."""
+    with work.database.writing() as session:
+        session.execute(update(Job).where(col(Job.id) == job.id).values(seconds_limit=5.0, active_seconds=5.0))
 
 
 def take_over(work: Work) -> list[Claim]:
@@ -222,6 +228,54 @@ def test_a_job_whose_seconds_are_spent_publishes_what_it_reached(
     assert len(work.trials()) == lanes
     assert {t.state for t in work.trials()} <= {TrialState.STOPPED_EARLY, TrialState.CANCELLED}
     assert work.trials()[0].state == TrialState.STOPPED_EARLY
+
+
+@pytest.mark.long
+def test_a_trainer_has_time_to_write_what_was_measured_when_the_seconds_are_spent(
+    work: Work, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not killed as soon as one that is to end or whose job was cancelled: that would throw its trials away."""
+    monkeypatch.setattr("worker.supervisor.STOP_SECONDS", -1.0)
+    job = work.accept(**SLOW, budget=ENDLESS)
+    working = in_background(supervisor)
+    until(lambda: measured(work) >= 1)
+    spend(work, job)
+    working.join(DEADLINE)
+
+    assert work.job(job).state == JobState.COMPLETED
+    assert [t.state for t in work.trials()] == [TrialState.STOPPED_EARLY]
+
+
+@pytest.mark.long
+def test_a_worker_that_ends_as_the_seconds_do_leaves_the_trial_to_the_next(
+    work: Work, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has seconds itself; nothing is cancelled, and whoever takes up the pack writes down what was measured."""
+    monkeypatch.setattr("worker.supervisor.STOP_SECONDS", 0.5)
+    told: list[Stop] = []
+    stop = TrainerProcess.stop
+
+    def noting(trainer: TrainerProcess, reason: Stop) -> None:
+        told.append(reason)
+        stop(trainer, reason)
+
+    monkeypatch.setattr(TrainerProcess, "stop", noting)
+    job = work.accept(**SLOW, budget=ENDLESS)
+    working = in_background(supervisor)
+    until(lambda: measured(work) >= 1)
+    (deaf,) = processes(supervisor.trainers)
+    with work.database.writing() as session:
+        clock(session)  # SQLite's write lock is ours now, so the trainer does not fall asleep with it
+        deaf.suspend()
+    spend(work, job)
+    until(lambda: told)
+    supervisor.drain()
+    working.join(DEADLINE)
+
+    assert told == [Stop.SECONDS]
+    assert not deaf.is_running()
+    assert [t.state for t in work.trials()] == [TrialState.RUNNING]
+    assert work.other.claim() is not None
 
 
 @pytest.mark.long
