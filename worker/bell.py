@@ -5,6 +5,7 @@ are first used: they take 20 MB, which an API that only predicts need not have.
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from threading import BoundedSemaphore
 from typing import Any
 
 import structlog
@@ -17,10 +18,12 @@ from worker.tables import Job
 
 RING_EXPIRES = 30  # seconds; idle workers look by themselves long before
 TIMEOUTS: dict[str, Any] = {"socket_timeout": 1, "socket_connect_timeout": 1}  # seconds
+WAITING = 16  # rings that wait for a slow broker: a worker that finds work rings for the next, so that more say nothing
 
 log = structlog.get_logger()
 
 _ringer = ThreadPoolExecutor(1, thread_name_prefix="ring")
+_waiting = BoundedSemaphore(WAITING)
 
 
 def submit(ledger: Ledger, spec: TrainSpec | TuneSpec, once: Once | None = None) -> Job:
@@ -32,8 +35,8 @@ def submit(ledger: Ledger, spec: TrainSpec | TuneSpec, once: Once | None = None)
 
 def ring() -> None:
     """Wake one idle worker, in the background: a broker that is slow or gone delays nobody."""
-    if settings().broker is not None:
-        _ringer.submit(_send)
+    if settings().broker is not None and _waiting.acquire(blocking=False):
+        _ringer.submit(_send).add_done_callback(lambda _: _waiting.release())
 
 
 def _send() -> None:

@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from time import monotonic, sleep
 
 import pytest
@@ -82,6 +83,21 @@ def test_a_broker_that_is_gone_delays_nobody_and_raises_nothing(broker: redis.Re
 
     assert took < 0.5
     assert not bell.broker_answers()
+
+
+def test_a_broker_that_answers_nothing_gathers_no_rings(broker: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that finds work rings for the next: a few rings say as much as a hundred."""
+    answers, sent = Event(), []
+    monkeypatch.setattr(bell, "_send", lambda: sent.append(answers.wait(30)))
+    for _ in range(100):
+        bell.ring()
+    answers.set()
+    rung()
+    before = len(sent)
+    bell.ring()
+    rung()
+
+    assert (before, len(sent)) == (bell.WAITING, bell.WAITING + 1)
 
 
 def test_without_a_broker_nothing_rings(monkeypatch: pytest.MonkeyPatch) -> None:
