@@ -24,6 +24,13 @@ class Unanswered(ApiError):
     """No answer: nothing listens there, or it fell silent."""
 
 
+class Answer(dict[str, Any]):
+    """A JSON object of an answer; ApiError where a member is missing that every answer of Chiffre's has."""
+
+    def __missing__(self, name: str) -> Any:
+        raise ApiError(f"an answer without {name!r}: another service than Chiffre's, or another release's")
+
+
 class Connection:
     """Connections to one API."""
 
@@ -102,13 +109,14 @@ class Connection:
     def _answer(self, response: httpx2.Response) -> dict[str, Any]:
         """What an answer holds; ApiError where that is a problem."""
         try:
-            body = response.json()
+            body = response.json(object_hook=Answer)
         except ValueError:
             raise ApiError(f"{self.url} answered {response.status_code}, and not as Chiffre does") from None
         if response.is_error:
             raise ApiError(_text(body), response.status_code)
-        answer: dict[str, Any] = body
-        return answer
+        if not isinstance(body, Answer):
+            raise ApiError(f"{self.url} answered {response.status_code}, and not as Chiffre does")
+        return body
 
 
 def segment(name: str) -> str:

@@ -48,7 +48,7 @@ def told() -> Iterator[None]:
         fail(str(error))
     except ValidationError as error:
         problems = ((f"CHIFFRE_{str(e['loc'][0]).upper()}", e["msg"]) for e in error.errors())
-        fail("; ".join(f"{name}: {words}" for name, words in problems))
+        fail("; ".join(f"{name}: {words.removeprefix('Value error, ')}" for name, words in problems))
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
 

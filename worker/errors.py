@@ -6,6 +6,7 @@ ChiffreError
 ├── KeyReused            an Idempotency-Key that came with another request
 ├── LeaseLost            a write for a pack that another worker has claimed since
 ├── ServiceError         an embedded service that does not start
+├── SchemaError          a database whose schema cannot be brought up to date
 ├── BadKey               a key that no artifact can have, or that another has
 ├── StorageFull          no room for an artifact
 └── StorageAway          storage of artifacts that cannot be reached, or refuses
@@ -32,6 +33,10 @@ class LeaseLost(ChiffreError):
 
 class ServiceError(ChiffreError):
     """An embedded service that does not start."""
+
+
+class SchemaError(ChiffreError):
+    """A database whose schema cannot be brought up to date: it is away, or that of a newer release."""
 
 
 class BadKey(ChiffreError):

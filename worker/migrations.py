@@ -3,16 +3,23 @@
 from pathlib import Path
 
 from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy.exc import DBAPIError
 
 from alembic import command
 from worker.db import Database
+from worker.errors import SchemaError
 
 
 def migrate(database: Database) -> None:
-    """Bring the schema up to date."""
-    if database.url.get_backend_name() == "sqlite" and database.url.database:
-        Path(database.url.database).parent.mkdir(parents=True, exist_ok=True)
-    command.upgrade(configuration(database), "head")
+    """Bring the schema up to date; SchemaError where that cannot be."""
+    try:
+        if database.url.get_backend_name() == "sqlite" and database.url.database:
+            Path(database.url.database).parent.mkdir(parents=True, exist_ok=True)
+        command.upgrade(configuration(database), "head")
+    except (DBAPIError, CommandError, OSError) as error:
+        words = str(error.__cause__ or error).splitlines()[0][:200]
+        raise SchemaError(f"the database cannot be brought up to date: {words}; `chiffre doctor` says more") from error
 
 
 def configuration(database: Database) -> Config:

@@ -5,8 +5,12 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+DRIVERS = ("sqlite", "sqlite+pysqlite", "postgres", "postgresql", "postgresql+psycopg")  # those that worker.db opens
 
 
 def cores() -> int:
@@ -45,6 +49,17 @@ class Settings(BaseSettings):
     max_image_bytes: int = Field(16 << 20, ge=1024, description="largest body of images, to be predicted")
     max_dataset_bytes: int = Field(256 << 20, ge=1024, description="largest data set, packed and unpacked")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+
+    @field_validator("database_url")
+    @classmethod
+    def _can_be_opened(cls, url: SecretStr | None) -> SecretStr | None:
+        try:
+            known = url is None or make_url(url.get_secret_value()).drivername in DRIVERS
+        except (ArgumentError, ValueError):
+            known = False
+        if not known:
+            raise ValueError("is no URL such as postgresql://user:password@host/name or sqlite:////folder/file.db")
+        return url
 
     @property
     def database(self) -> str:

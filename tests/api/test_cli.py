@@ -524,3 +524,27 @@ def test_a_class_may_be_called_whatever_looks_like_markup() -> None:
 
     assert "[/b]" in console.file.getvalue()  # type: ignore[attr-defined]
     assert "[red]" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "address", ["nonsense", "mysql://u@h/d", "postgresql://u:p@h:port/d", "postgresql+nodriver://h/d"]
+)
+@pytest.mark.parametrize("command", ["migrate", "doctor"])
+def test_a_database_that_nobody_can_open_is_told_in_a_sentence(run: Run, command: str, address: str) -> None:
+    """With the variable that names it and an example, and without what it holds: there may be a password in it."""
+    result = run(command, env={"CHIFFRE_DATABASE_URL": address})
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith("chiffre: CHIFFRE_DATABASE_URL: is no URL such as postgresql://")
+    assert address not in result.stderr
+
+
+@pytest.mark.parametrize("address", ["postgresql://u:secret@127.0.0.1:1/d", "sqlite:////dev/null/chiffre.db"])
+def test_a_database_that_is_away_cannot_be_brought_up_to_date(run: Run, address: str) -> None:
+    """That is said in a sentence, and where to look."""
+    result = run("migrate", env={"CHIFFRE_DATABASE_URL": address})
+
+    assert result.exit_code == 1
+    assert "the database cannot be brought up to date" in result.stderr
+    assert "chiffre doctor" in result.stderr
+    assert "secret" not in result.stderr

@@ -34,10 +34,12 @@ def client(url: str) -> Iterator[Chiffre]:
 class Stranger(BaseHTTPRequestHandler):
     """Some other service: a page for GET, an error for POST."""
 
+    page = b"<h1>It works!</h1>"
+
     def do_GET(self) -> None:
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(b"<h1>It works!</h1>")
+        self.wfile.write(self.page)
 
     def do_POST(self) -> None:
         self.send_response(502)
@@ -228,6 +230,18 @@ def test_a_file_that_changed_on_its_way_is_refused(forger: str, stranger: str) -
         for ask in (client.card, client.download):
             with pytest.raises(ApiError, match="not as Chiffre does"):
                 ask("perceptron", 1)
+
+
+@pytest.mark.parametrize("answer", ["{}", "[]", "1", "null", '{"items": [{}], "best": {}}'])
+def test_another_services_json_is_an_error_of_ours(answer: str, stranger: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No library's exception gets through, and no KeyError of what Chiffre's answers always have."""
+    monkeypatch.setattr(Stranger, "page", answer.encode())
+    with Chiffre(stranger) as client:
+        for ask in (lambda: client.jobs()[0]["id"], lambda: client.job("1")["best"]["trial"]):
+            with pytest.raises(ApiError):
+                ask()
+        with pytest.raises(ApiError):
+            list(client.trials("1"))
 
 
 @pytest.mark.parametrize("suffix", ["/trials", "?limit=1", "#1", "/../../catalog"])
