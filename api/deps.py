@@ -69,6 +69,15 @@ async def _images(request: Request) -> AsyncIterator[bytes]:
 ImagesDep = Annotated[bytes, Depends(_images)]
 
 
+async def _asked(request: Request) -> AsyncIterator[bytes]:
+    asked: Uploads = request.app.state.asked
+    async with asked.body(request) as body:
+        yield body
+
+
+AskedDep = Annotated[bytes, Depends(_asked)]
+
+
 async def _archive(request: Request) -> AsyncIterator[IO[bytes]]:
     archives: Uploads = request.app.state.archives
     async with archives.file(request) as file:

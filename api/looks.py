@@ -1,12 +1,15 @@
 """Looks at images of a data set: each a process of its own, so that the API never holds 70,000 images."""
 
 from collections import OrderedDict, deque
+from math import prod
 
 from api.children import Children
+from ml.datasets import datasets
 from ml.judgement import Judgement, Order
 from ml.samples import Part, Sample, Samples
 
-SAMPLED = 200  # images that are fetched at once: 200 kB
+SAMPLED, SAMPLED_BYTES = 200, 1 << 20  # images that are fetched at once, and what they take; one at least
+SHELVES = 8  # parts of data sets of which such images are kept
 KEPT = 8  # judgements: one of a network with 90 % mistakes takes 2 MB, of a good one 0.3
 
 
@@ -18,16 +21,19 @@ class Looks:
 
     def __init__(self, children: Children) -> None:
         self._children = children
-        self._samples: dict[tuple[str, Part], deque[Sample]] = {}
+        self._samples: OrderedDict[tuple[str, Part], deque[Sample]] = OrderedDict()
         self._judgements: OrderedDict[str, Judgement] = OrderedDict()  # by the hash of the graph
 
     def random(self, dataset: str, part: Part) -> Sample:
         """A random image, none twice before all that were fetched have been shown; Busy as `Children.run` says."""
         waiting = self._samples.setdefault((dataset, part), deque())
+        if len(self._samples) > SHELVES:
+            self._samples.popitem(last=False)
         try:
             return waiting.popleft()
         except IndexError:
-            content = self._children.run("worker.looks", "samples", dataset, part, str(SAMPLED))
+            count = max(1, min(SAMPLED, SAMPLED_BYTES // prod(datasets[dataset].shape)))
+            content = self._children.run("worker.looks", "samples", dataset, part, str(count))
             first, *others = Samples.model_validate_json(content).items
             waiting.extend(others)
             return first

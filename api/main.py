@@ -21,7 +21,7 @@ from api.middleware import BodyLimit, KnownHosts
 from api.page import add_page
 from api.plain import PlainFirst
 from api.prediction.documentation import document_predict
-from api.prediction.endpoint import Predict
+from api.prediction.endpoint import MAX_BYTES_AT_ONCE, Predict
 from api.problems import RESPONSES, document_problems
 from api.readers import Departures, SlowReaders, put_before
 from api.routes import (
@@ -44,6 +44,7 @@ from api.routes import (
     run_offs,
     validation,
 )
+from api.senders import SlowSenders
 from api.serving import Roster
 from api.signals import on_ending
 from api.streams import Streams
@@ -110,6 +111,7 @@ def create_app() -> FastAPI:
     children = Children()
     app.state.children, app.state.analyses, app.state.looks = children, analyses, Looks(children)
     app.state.uploads, app.state.archives = Uploads(config.max_image_bytes), Uploads(config.max_dataset_bytes)
+    app.state.asked = Uploads(MAX_BYTES_AT_ONCE)
     app.state.uploaded, app.state.max_dataset_bytes = uploaded, config.max_dataset_bytes
     # Experiments first: their path is none of a job.
     of_jobs = (experiments, jobs, curves, predictions, evaluations, run_offs, analysis, reports, events)
@@ -122,10 +124,11 @@ def create_app() -> FastAPI:
     document_problems(app)
     app.openapi = cache(app.openapi)  # type: ignore[method-assign]  # what documents it does so at every call
     app.add_middleware(Departures)
+    app.add_middleware(SlowSenders)
     limits = {"limit": config.max_body_bytes, "images": config.max_image_bytes, "datasets": config.max_dataset_bytes}
     app.add_middleware(BodyLimit, **limits)
     app.add_middleware(KnownHosts, allowed=config.allowed_hosts)
     put_before(app, readers.around)
-    predict = KnownHosts(Predict(roster, executor, config.max_image_bytes), config.allowed_hosts)
+    predict = KnownHosts(SlowSenders(Predict(roster, executor, config.max_image_bytes)), config.allowed_hosts)
     app.plain = {"/predict": predict}
     return app

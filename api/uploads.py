@@ -29,9 +29,9 @@ readers: Registry[Reader] = Registry("content type")
 
 
 class Uploads:
-    """The bodies of images that are in memory, or on disk: over all requests no more bytes than one may have.
+    """The bodies that are in memory, or on disk: over all requests no more than so many bytes.
 
-    In memory each is held about six times until it is stored; what exceeds the limit is put off.
+    In memory each is held about six times until it is stored or answered; what exceeds the limit is put off.
     """
 
     def __init__(self, limit: int) -> None:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from time import perf_counter
 from typing import Any, TypeVar, cast
 
+import numpy as np
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
@@ -119,8 +120,10 @@ class Predict:
 
     async def _saliency(self, served: Served, images: Images, answered: Answered) -> list[list[float]]:
         (image,), (label,) = as_floats(images.pixels), answered.labels
-        parts = await served.batcher.ask(await self._in_thread(covered, image))
-        return await self._in_thread(saliency, image.shape, float(answered.raw[0, label]), parts.raw[:, label])
+        batches, parts = covered(image), []
+        while (batch := await self._in_thread(next, batches, None)) is not None:
+            parts.append((await served.batcher.ask(batch)).raw[:, label])
+        return await self._in_thread(saliency, image.shape, float(answered.raw[0, label]), np.concatenate(parts))
 
     def _in_thread(self, function: Callable[..., T], *arguments: Any) -> "asyncio.Future[T]":
         """What a function will return; what takes long does not keep the event loop from others."""

@@ -3,18 +3,27 @@
 Occlusion after Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks" (2014), section 4.2.
 """
 
+from collections.abc import Iterator
+from itertools import product
+from math import ceil
+
 import numpy as np
 
-PATCH = 6  # pixels a side that are covered at once: about the width of two strokes
-STRIDE = 2  # pixels from one patch to the next; each pixel lies under nine of them
+SIDE = 28  # pixels; of a larger image the patches are larger in proportion, so that there are never more than 256
+STRIDE = 2  # pixels from one patch to the next
+STRIDES = 3  # strides that a patch is wide: about two strokes of a pen; each pixel lies under nine patches
+BYTES = 1 << 22  # of copies at once
 
 
-def covered(image: np.ndarray) -> np.ndarray:
-    """The image, float32 [channels, height, width], once for every patch that is covered by black: one batch."""
-    copies = np.repeat(image[None], len(_patches(image.shape)), axis=0)
-    for copy, (rows, columns) in zip(copies, _patches(image.shape), strict=True):
-        copy[:, rows, columns] = 0
-    return copies
+def covered(image: np.ndarray) -> Iterator[np.ndarray]:
+    """The image, float32 [channels, height, width], once for every patch that is covered by black, in batches."""
+    patches, size = _patches(image.shape), max(1, BYTES // image.nbytes)
+    for first in range(0, len(patches), size):
+        part = patches[first : first + size]
+        copies = np.repeat(image[None], len(part), axis=0)
+        for copy, (rows, columns) in zip(copies, part, strict=True):
+            copy[:, rows, columns] = 0
+        yield copies
 
 
 def saliency(shape: tuple[int, ...], whole: float, parts: np.ndarray) -> list[list[float]]:
@@ -34,9 +43,11 @@ def saliency(shape: tuple[int, ...], whole: float, parts: np.ndarray) -> list[li
 def _patches(shape: tuple[int, ...]) -> list[tuple[slice, slice]]:
     """Where the patches lie; those at the edge reach over it, so that each pixel lies under as many as any other."""
     height, width = shape[-2:]
-    first = STRIDE - PATCH
-    return [
-        (slice(max(top, 0), top + PATCH), slice(max(left, 0), left + PATCH))
-        for top in range(first, height, STRIDE)
-        for left in range(first, width, STRIDE)
-    ]
+    return list(product(_spans(height), _spans(width)))
+
+
+def _spans(side: int) -> list[slice]:
+    """Where patches lie along a side."""
+    stride = max(STRIDE, ceil(STRIDE * side / SIDE))
+    patch = STRIDES * stride
+    return [slice(max(first, 0), first + patch) for first in range(stride - patch, side, stride)]

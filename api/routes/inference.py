@@ -13,7 +13,7 @@ from sqlmodel import col
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from api.deps import DatabaseDep, RosterDep
+from api.deps import AskedDep, DatabaseDep, RosterDep
 from api.errors import answer_to
 from api.prediction.options import Options
 from api.prediction.tensors import INPUT, OUTPUTS, read, write
@@ -151,21 +151,20 @@ Length = Annotated[int | None, Header(alias=LENGTH, ge=0, description="how much 
 
 
 @router.post("/models/{name}/infer", openapi_extra=INFER)
-async def infer(name: Name, request: Request, roster: RosterDep, json_bytes: Length = None) -> Response:
+async def infer(name: Name, body: AskedDep, roster: RosterDep, json_bytes: Length = None) -> Response:
     """Ask the champion."""
-    return await _infer(_options(name), request, roster, json_bytes)
+    return await _infer(_options(name), body, roster, json_bytes)
 
 
 @router.post("/models/{name}/versions/{version}/infer", openapi_extra=INFER)
 async def infer_version(
-    name: Name, version: Number, request: Request, roster: RosterDep, json_bytes: Length = None
+    name: Name, version: Number, body: AskedDep, roster: RosterDep, json_bytes: Length = None
 ) -> Response:
     """Ask any version."""
-    return await _infer(_options(name, version), request, roster, json_bytes)
+    return await _infer(_options(name, version), body, roster, json_bytes)
 
 
-async def _infer(options: Options, request: Request, roster: RosterDep, json_bytes: int | None) -> Response:
-    body = await request.body()
+async def _infer(options: Options, body: bytes, roster: RosterDep, json_bytes: int | None) -> Response:
     served = await roster.served_for(options)
     inference, images = await run_in_threadpool(read, body, json_bytes, served.predictor.shape)
     answered = await served.batcher.ask(images.pixels)

@@ -16,6 +16,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 from worker_tools import Work
 
+from api.prediction.saliency import covered, saliency
 from tests.api.tools import Version, pointers, problem, publish, send
 
 GENERATOR = random.Random(3)
@@ -235,6 +236,20 @@ def test_an_explanation_shows_where_the_answer_rests(api: TestClient, cnn: Versi
 
     assert saliency.shape == (28, 28)
     assert saliency[13, 15] == pytest.approx(np.mean(falls), abs=2e-4)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (1, 180, 180), (3, 500, 30), (1, 1, 2000)])
+def test_an_explanation_of_a_large_image_asks_no_more_than_of_a_small_one(shape: tuple[int, ...]) -> None:
+    """Its patches are larger in proportion, each pixel lies under nine of them, and few copies are made at once."""
+    image = np.ones(shape, np.float32)
+    batches = list(covered(image))
+    copies = np.concatenate(batches)
+    fallen = saliency(shape, 1.0, np.full(len(copies), 0.25))
+
+    assert len(copies) <= 256
+    assert all(batch.nbytes <= 1 << 22 for batch in batches)
+    assert np.array_equal((copies == 0).sum(axis=0), np.full(shape, 9))
+    assert np.array_equal(fallen, np.full(shape[-2:], 0.75))
 
 
 QUERIES = {

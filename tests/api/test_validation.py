@@ -83,6 +83,19 @@ def test_a_random_image_is_of_the_part_that_was_asked_for(api: TestClient) -> No
         assert image["label"] == str(digits.labels[image["index"]])
 
 
+def test_of_large_images_few_are_kept_and_of_few_parts(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two hundred of them would be a gigabyte; what is not kept is looked at again."""
+    monkeypatch.setattr("api.looks.SAMPLED_BYTES", 100)
+    monkeypatch.setattr("api.looks.SHELVES", 1)
+    shelves = api.app.state.looks._samples  # type: ignore[attr-defined]
+    for _ in range(2):
+        assert api.get("/datasets/digits/images/random").status_code == 200
+        assert [len(shelf) for shelf in shelves.values()] == [0]
+    api.get("/datasets/digits/images/random?part=train")
+
+    assert list(shelves) == [("digits", "train")]
+
+
 def test_a_data_set_or_part_that_does_not_exist_is_told_of(api: TestClient) -> None:
     """The answer names those there are."""
     assert "mnist" in problem(api.get("/datasets/letters/images/random"), 404)["detail"]
