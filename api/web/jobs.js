@@ -9,6 +9,7 @@ import { badge, classifies, ended, isOver, progressOf, secondsLeft, titleOf } fr
 
 const STATES = ["queued", "running", "paused", "stopping", "completed", "failed", "cancelled"];
 const PAGE = 25;
+const LARGEST = 1000; // jobs that the API lists at once
 const EVERY = 2000; // milliseconds between looks
 
 export async function show(root, params, signal) {
@@ -18,12 +19,22 @@ export async function show(root, params, signal) {
   const more = h("button", { type: "button", onclick: () => ((shown += PAGE), look()) }, "Show older jobs");
   let state = STATES.includes(params.state) ? params.state : "";
   let shown = PAGE;
+  let looks = 0; // so that an answer that comes after a later one's question is not shown
 
   async function look() {
-    const query = new URLSearchParams({ limit: shown, ...(state && { state }) });
-    const page = await get(`/jobs?${query}`, { signal });
-    more.hidden = !page.next_cursor;
-    draw(page.items);
+    const own = ++looks;
+    const jobs = [];
+    let cursor = null;
+    do {
+      const limit = Math.min(shown - jobs.length, LARGEST);
+      const query = new URLSearchParams({ limit, ...(state && { state }), ...(cursor && { cursor }) });
+      const page = await get(`/jobs?${query}`, { signal });
+      jobs.push(...page.items);
+      cursor = page.next_cursor;
+    } while (cursor && jobs.length < shown);
+    if (own !== looks) return;
+    more.hidden = !cursor;
+    draw(jobs);
   }
 
   function draw(jobs) {

@@ -80,7 +80,7 @@ async function judged([matrix, diagram], path, version, signal) {
   try {
     const found = await get(`${path}/validation`, { signal });
     const right = found.confusion_matrix.reduce((sum, row, i) => sum + row[i], 0);
-    fill(matrix, confusion(found, path, version.shape[2]), h("p", { class: "hint" }, `${right.toLocaleString("en")} of ${count(found.images, "image")} are right.`));
+    fill(matrix, confusion(found, path, version.shape), h("p", { class: "hint" }, `${right.toLocaleString("en")} of ${count(found.images, "image")} are right.`));
     fill(diagram, reliability(found.bins), h("p", { class: "hint" }, "On the dashed line an answer is right as often as it is sure; below it, it is too sure."));
   } catch (error) {
     if (signal.aborted) return;

@@ -4,18 +4,24 @@ import { h } from "./dom.js";
 
 const LARGEST = 1024; // pixels of the longer side that a picture is sent with
 
-/** A canvas with a grey image on it: `pixels` are 0 to 255, row by row or as rows; 0 is black. */
-export function digit(pixels, label, width = 28) {
+/**
+ * A canvas with an image of a `shape`, [channels, height, width], on it: `pixels` are 0 to 255, channel by channel and in
+ * each row by row, or as rows where there is one channel; 0 is black.
+ */
+export function digit(pixels, label, shape) {
   const canvas = h("canvas", { class: "digit", role: "img", "aria-label": label });
-  paint(canvas, pixels, width);
+  paint(canvas, pixels, shape);
   return canvas;
 }
 
-/** Put a grey image on a canvas. */
-export function paint(canvas, pixels, width = 28) {
-  const flat = pixels.flat();
-  colour(canvas, width, flat.length / width, (i) => [flat[i], flat[i], flat[i]]);
+/** Put an image on a canvas: three channels are red, green and blue, of any other number the mean is shown. */
+export function paint(canvas, pixels, [channels, height, width]) {
+  const planes = planesOf(pixels.flat(), channels);
+  colour(canvas, width, height, channels === 3 ? (i) => planes.map((plane) => plane[i]) : (i) => Array(3).fill(mean(planes, i)));
 }
+
+/** A black image. */
+export const black = ([channels, height, width]) => Array(channels * height * width).fill(0);
 
 /**
  * Put an image on a canvas, orange where the answer rests on a pixel and blue where the pixel speaks against it.
@@ -23,13 +29,21 @@ export function paint(canvas, pixels, width = 28) {
  */
 export function paintSaliency(canvas, pixels, saliency) {
   const [flat, falls] = [pixels.flat(), saliency.flat()];
-  const most = Math.max(0.01, ...falls.map(Math.abs));
+  const planes = planesOf(flat, flat.length / falls.length);
+  const most = falls.reduce((largest, fall) => Math.max(largest, Math.abs(fall)), 0.01);
   colour(canvas, saliency[0].length, saliency.length, (i) => {
     const share = Math.min(1, Math.abs(falls[i]) / most) * 0.85;
-    const [grey, tone] = [flat[i] * 0.75, falls[i] > 0 ? [255, 140, 30] : [70, 140, 255]];
+    const [grey, tone] = [mean(planes, i) * 0.75, falls[i] > 0 ? [255, 140, 30] : [70, 140, 255]];
     return tone.map((part) => grey * (1 - share) + part * share);
   });
 }
+
+function planesOf(flat, channels) {
+  const size = flat.length / channels;
+  return Array.from({ length: channels }, (_, c) => flat.slice(c * size, (c + 1) * size));
+}
+
+const mean = (planes, i) => planes.reduce((sum, plane) => sum + plane[i], 0) / planes.length;
 
 function colour(canvas, width, height, of) {
   canvas.width = width;

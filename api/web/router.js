@@ -31,10 +31,11 @@ let leaving = new AbortController();
 
 /** Show what the address names, and whatever it names from now on. */
 export function start(main) {
-  const shown = () => location.hash === "#main" || show(main);
-  addEventListener("hashchange", shown);
-  if (!location.hash) history.replaceState(null, "", "#/jobs");
-  shown();
+  // The link that skips the menu leads to #main: no view, and nothing that may stay in the address when it is loaded anew.
+  const aside = () => location.hash === "#main";
+  addEventListener("hashchange", ({ oldURL }) => (aside() ? history.replaceState(null, "", oldURL) : show(main)));
+  if (!location.hash || aside()) history.replaceState(null, "", "#/jobs");
+  show(main);
 }
 
 /** Change the query of the address; empty values are left out. */

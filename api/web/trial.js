@@ -17,78 +17,84 @@ export async function show(root, { id, number }, signal) {
     get(`/jobs/${id}/trials/${number}`, { signal }),
   ]);
   document.title = `Trial ${number} of ${titleOf(job)} · Chiffre`;
-  draw(root, job, trial);
+  const { elements, update } = viewOf(job, number);
+  fill(root, elements);
+  update(trial);
   const running = new AbortController();
   signal.addEventListener("abort", () => running.abort());
   poll(
     async () => {
       const now = await get(`/jobs/${id}/trials/${number}`, { signal });
       if (now.state !== "running") running.abort();
-      draw(root, job, now);
+      update(now);
     },
     EVERY,
     trial.state === "running" ? running.signal : AbortSignal.abort(),
   );
 }
 
-function draw(root, job, trial) {
-  const told = h("div");
+/** A view that changes in place, so that focus stays where it is. */
+function viewOf(job, number) {
+  const [title, told, reason, figures] = [h("div", { class: "head" }), h("div"), h("div"), h("div")];
+  const [curves, origins, table] = [h("div", { class: "grid wide" }), h("div", { class: "grid" }), h("table")];
   const act = (path) => async () => {
     try {
-      await post(`/jobs/${job.id}/trials/${trial.number}/${path}`);
+      await post(`/jobs/${job.id}/trials/${number}/${path}`);
       location.hash = to("jobs", job.id);
     } catch (error) {
       fill(told, failure(error));
     }
   };
-  fill(
-    root,
+  let known = "";
+  const elements = [
+    h("div", { class: "view" }, whereabouts(job, number), title, told, reason),
+    h("section", { class: "card" }, h("h2", {}, "What it reached"), figures),
+    curves,
+    origins,
     h(
-      "div",
-      { class: "view" },
-      h(
-        "nav",
-        { "aria-label": "Where you are", class: "small" },
-        h("a", { href: "#/jobs" }, "Jobs"),
-        " / ",
-        h("a", { href: to("jobs", job.id) }, titleOf(job)),
-        ` / trial ${trial.number}`,
-      ),
-      h(
-        "div",
-        { class: "head" },
-        h("div", { class: "titled" }, h("h1", {}, `Trial ${trial.number}`), badge(trial.state)),
-        trial.state === "running" &&
-          h("button", { type: "button", class: "danger", onclick: act("cancel") }, "Cancel the trial"),
-        trial.state === "failed" && h("button", { type: "button", onclick: act("retry") }, "Try it again"),
-      ),
-      told,
-      trial.reason && h("p", { class: "notice" }, trial.reason),
+      "section",
+      { class: "card" },
+      h("h2", {}, "Every epoch"),
+      h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Every epoch" }, table),
     ),
-    h("section", { class: "card" }, h("h2", {}, "What it reached"), facts(reached(job, trial))),
-    h(
-      "div",
-      { class: "grid wide" },
-      curve(trial, ["val_accuracy"], "Accuracy", (v) => percent(v, 1)),
-      curve(trial, ["val_loss", "train_loss"], "Loss", figure),
-    ),
-    h(
-      "div",
-      { class: "grid" },
-      h(
-        "section",
-        { class: "card" },
-        h("h2", {}, "Hyper-parameters"),
-        pairs(
-          "Hyper-parameters",
-          Object.entries(trial.params ?? {}).map(([name, value]) => [name, plain(value)]),
-        ),
-      ),
-      h("section", { class: "card" }, h("h2", {}, "Where it trained"), pairs("Where it trained", lane(trial))),
-    ),
-    epochs(trial),
-  );
+  ];
+  return {
+    elements,
+    update(trial) {
+      if (known !== trial.state) fill(title, heading(number, trial.state, act));
+      known = trial.state;
+      fill(reason, trial.reason && h("p", { class: "notice" }, trial.reason));
+      fill(figures, facts(reached(job, trial)));
+      fill(
+        curves,
+        curve(trial, ["val_accuracy"], "Accuracy", (v) => percent(v, 1)),
+        curve(trial, ["val_loss", "train_loss"], "Loss", figure),
+      );
+      const drawn = Object.entries(trial.params ?? {}).map(([name, value]) => [name, plain(value)]);
+      fill(origins, card("Hyper-parameters", drawn), card("Where it trained", lane(trial)));
+      fill(table, epochs(trial));
+    },
+  };
 }
+
+const whereabouts = (job, number) =>
+  h(
+    "nav",
+    { "aria-label": "Where you are", class: "small" },
+    h("a", { href: "#/jobs" }, "Jobs"),
+    " / ",
+    h("a", { href: to("jobs", job.id) }, titleOf(job)),
+    ` / trial ${number}`,
+  );
+
+const heading = (number, state, act) => [
+  h("div", { class: "titled" }, h("h1", {}, `Trial ${number}`), badge(state)),
+  state === "running" &&
+    h("button", { type: "button", class: "danger", onclick: act("cancel") }, "Cancel the trial"),
+  state === "failed" && h("button", { type: "button", onclick: act("retry") }, "Try it again"),
+];
+
+const card = (title, rows) => h("section", { class: "card" }, h("h2", {}, title), pairs(title, rows));
 
 const facts = (rows) =>
   h(
@@ -191,39 +197,28 @@ function epochs({ measurements }) {
     figure(m.images_seen),
     duration(m.seconds),
   ]);
-  return h(
-    "section",
-    { class: "card" },
-    h("h2", {}, "Every epoch"),
+  return [
+    h("caption", {}, `${count(rows.length, "measurement")} on validation images`),
     h(
-      "div",
-      { class: "scroll", tabindex: 0, role: "group", "aria-label": "Every epoch" },
+      "thead",
+      {},
       h(
-        "table",
+        "tr",
         {},
-        h("caption", {}, `${count(rows.length, "measurement")} on validation images`),
+        heads.map((name) => h("th", { scope: "col", class: "number" }, name)),
+      ),
+    ),
+    h(
+      "tbody",
+      {},
+      rows.map(([first, ...others]) =>
         h(
-          "thead",
+          "tr",
           {},
-          h(
-            "tr",
-            {},
-            heads.map((name) => h("th", { scope: "col", class: "number" }, name)),
-          ),
-        ),
-        h(
-          "tbody",
-          {},
-          rows.map(([first, ...others]) =>
-            h(
-              "tr",
-              {},
-              h("th", { scope: "row", class: "number" }, first),
-              others.map((value) => h("td", { class: "number" }, value)),
-            ),
-          ),
+          h("th", { scope: "row", class: "number" }, first),
+          others.map((value) => h("td", { class: "number" }, value)),
         ),
       ),
     ),
-  );
+  ];
 }

@@ -4,7 +4,7 @@ import { get, request } from "./api.js";
 import { asker } from "./asking.js";
 import { announce, empty, failure, fill, h, text } from "./dom.js";
 import { Pad } from "./pad.js";
-import { digit, paint, pictureOf, png } from "./pixels.js";
+import { black, digit, paint, pictureOf, png } from "./pixels.js";
 import { Verdict } from "./verdict.js";
 
 const AGAIN = 1000; // milliseconds until what could not be answered is asked again
@@ -31,6 +31,7 @@ class Bench {
     const champion = (model) => champions.find((each) => each.model === model && each.dataset === dataset);
     this.catalog = catalog;
     this.dataset = dataset;
+    this.shape = catalog.datasets[dataset].shape;
     this.signal = signal;
     this.input = null; // a function that resolves with {pixels} or {blob}; `truth` where it is known
     this.verdicts = Object.keys(catalog.networks).map((model) => new Verdict(model, catalog.datasets[dataset].classes, champion(model)));
@@ -38,7 +39,7 @@ class Bench {
     this.changed = asker((explain, round) => this.#ask(explain, round), signal);
     this.pad = new Pad(() => this.#take(this.drawing));
     this.drawing = this.#sheet();
-    this.fed = digit(Array(28 * 28).fill(0), "What the networks were given: nothing yet");
+    this.fed = digit(black(this.shape), "What the networks were given: nothing yet", this.shape);
     this.done = h("p", { class: "small muted" }, "Whatever you draw or bring is centred and scaled as in the data set before a network sees it.");
     this.said = h("p", { class: "hint", role: "status" }, "Draw a digit, large and in one go.");
     this.trouble = h("div");
@@ -90,7 +91,7 @@ class Bench {
     this.pad.clear();
     this.changed(); // what was asked before is given up
     for (const verdict of this.published) verdict.clear();
-    paint(this.fed, Array(28 * 28).fill(0));
+    paint(this.fed, black(this.shape), this.shape);
     this.fed.setAttribute("aria-label", "What the networks were given: nothing yet");
     text(this.said, "Draw a digit, large and in one go.");
     fill(this.trouble);
@@ -114,7 +115,7 @@ class Bench {
   async #random() {
     try {
       const { index, label, pixels } = await get(`/datasets/${this.dataset}/images/random?part=test`, { signal: this.signal });
-      this.pad.show(digit(pixels, ""), `A test image that shows ${label}`);
+      this.pad.show(digit(pixels, "", this.shape), `A test image that shows ${label}`);
       this.#take({ pixels, truth: label, words: `Image ${index.toLocaleString("en")}, a test image: it shows ${label}.` });
     } catch (error) {
       if (!this.signal.aborted) fill(this.trouble, failure(error, () => this.#random()));
@@ -156,9 +157,10 @@ class Bench {
   }
 
   #given(pixels, report) {
-    paint(this.fed, pixels);
-    this.fed.setAttribute("aria-label", "What the networks were given, 28 by 28 pixels");
-    text(this.done, done(report));
+    const [, height, width] = this.shape;
+    paint(this.fed, pixels ?? black(this.shape), this.shape);
+    this.fed.setAttribute("aria-label", pixels ? `What the networks were given, ${width} by ${height} pixels` : "It cannot be shown here");
+    text(this.done, pixels ? done(report) : "The picture as it is, brought to the size of the data set's images; it cannot be shown here.");
   }
 }
 

@@ -2,40 +2,22 @@
 
 import json
 import re
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from sqlalchemy import insert as insert_into
-from worker_tools import Work
+from worker_tools import Work, measurement
 
 from ml.analysis.plots import PLOTS
 from ml.records import TrialState
-from tests.api.tools import insert, uvicorn_process
-from worker.db import Database
-from worker.leases import Leases
-from worker.ledger import Ledger
+from tests.api.tools import insert
 from worker.tables import Job, Measurement
 
 IDLE = tuple[str, Work]
 TRIALS, EPOCHS = 1000, 20
 STEPS = range(1, EPOCHS + 1)
-
-
-@pytest.fixture(scope="module")
-def idle(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Iterator[IDLE]:
-    """The URL of an API that no worker works for, and its database, to write into."""
-    home = tmp_path_factory.mktemp("idle")
-    shutil.copy(sqlite_template, home / "chiffre.db")
-    database = Database(f"sqlite:///{home / 'chiffre.db'}")
-    work = Work(database, Ledger(database), Leases(database, "one", 60), Leases(database, "two", 60))
-    with uvicorn_process(CHIFFRE_HOME=str(home), CHIFFRE_DATABASE_URL=f"sqlite:///{home / 'chiffre.db'}") as url:
-        yield url, work
-    database.close()
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +188,65 @@ def test_a_job_is_paused_resumed_extended_and_cancelled_from_the_list(page: Page
     assert idle[1].job(job).trial_limit == 9
 
 
+@pytest.mark.long
+def test_an_answer_that_comes_late_takes_the_place_of_no_other(page: Page, idle: IDLE) -> None:
+    """The list was asked for once more in another state before all of it had come."""
+    job = idle[1].accept()
+    page.goto(f"{idle[0]}/#/jobs")
+    row = page.locator(".job", has_text=job.id)
+    expect(row).to_be_visible()
+    late: list[Route] = []
+    page.route("**/jobs?limit=25", lambda route: late.append(route))
+    page.wait_for_event("request", lambda request: request.url.endswith("/jobs?limit=25"))
+    page.get_by_label("State", exact=True).select_option("running")
+    expect(row).to_have_count(0)
+    with page.expect_response("**/jobs?limit=25"):
+        for route in late:
+            route.continue_()
+    page.evaluate("new Promise(requestAnimationFrame)")
+
+    assert row.count() == 0
+    idle[1].cancel(job)
+
+
+@pytest.mark.long
+def test_more_jobs_than_the_api_lists_at_once_are_listed(page: Page, idle: IDLE) -> None:
+    """Page by page; here there are four to a page."""
+    jobs = [idle[1].accept() for _ in range(27)]
+
+    def smaller(route: Route) -> None:
+        script = route.fetch()
+        assert "LARGEST = 1000" in script.text()
+        route.fulfill(response=script, body=script.text().replace("LARGEST = 1000", "LARGEST = 4"))
+
+    page.route("**/jobs.js*", smaller)
+    page.goto(f"{idle[0]}/#/jobs")
+    expect(page.locator(".job")).to_have_count(25)
+    page.get_by_role("button", name="Show older jobs").click()
+    for job in jobs:
+        expect(page.locator(".job", has_text=job.id)).to_have_count(1)
+        idle[1].cancel(job)
+
+
+@pytest.mark.long
+def test_a_running_trial_is_shown_as_it_goes_on_and_takes_the_focus_from_nobody(page: Page, idle: IDLE) -> None:
+    """Neither from its button nor from the table that the keyboard scrolls; both are the same as before."""
+    idle[1].accept(budget={"trials": 1})
+    claim = idle[1].pack(1)
+    page.goto(f"{idle[0]}/#/jobs/{claim.job_id}/trials/0")
+    table, cancel = page.get_by_role("group", name="Every epoch"), page.get_by_role("button", name="Cancel")
+    for epoch, seat in enumerate((table, cancel), 1):
+        seat.focus()
+        seat.evaluate("(element) => (element.known = true)")
+        idle[1].measure(claim, 0, measurement(epoch, 0.5))
+        expect(page.locator("caption").last).to_contain_text(f"{epoch} measurement")
+        expect(seat).to_be_focused()
+        assert seat.evaluate("(element) => element.known")
+    idle[1].controls.cancel(claim.job_id)
+    expect(cancel).to_have_count(0)
+    expect(page.locator(".titled .badge")).to_have_text("cancelled")
+
+
 def test_a_job_that_is_not_there_is_told_of_in_words(page: Page, idle: IDLE) -> None:
     """With the API's own sentence."""
     page.goto(f"{idle[0]}/#/jobs/00")
@@ -264,6 +305,7 @@ def test_the_page_is_used_by_keyboard_alone(page: Page, idle: IDLE) -> None:
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     page.keyboard.press("Enter")
+    expect(page).to_have_url(f"{idle[0]}/#/jobs")  # so that there is something to see when it is loaded anew
     for _ in range(2):
         page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="New job", exact=True)).to_be_focused()

@@ -1,11 +1,13 @@
 """The page to try the networks on, in a real browser: drawings, pictures and test digits."""
 
+import io
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from api.client import Chiffre
 from ml.datasets import datasets
 from tests.page.hands import draw, drop, fed, paste, photograph, touch, write
 from tests.page.services import Service
@@ -33,6 +35,13 @@ def phone(browser: Browser, trained: Service) -> Iterator[Page]:
     expect(page.locator(".verdict")).to_have_count(len(NETWORKS))
     yield page
     context.close()
+
+
+def colours(page: Page) -> np.ndarray:
+    """What the canvas of the image that was fed shows, uint8 [3, height, width]."""
+    read = "(c) => [c.height, c.width, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
+    height, width, *flat = page.locator(".fed canvas").evaluate(read)
+    return np.array(flat, np.uint8).reshape(height, width, 4).transpose(2, 0, 1)[:3]
 
 
 def expect_all(page: Page, label: str) -> None:
@@ -131,6 +140,35 @@ def test_a_random_test_digit_is_shown_with_its_label_and_fed_as_it_is(sheet: Pag
         verdict = sheet.locator(f"[aria-label={network}]")
         right = verdict.locator(".verdict-label").inner_text() == image["label"]
         expect(verdict.locator(".verdict-note")).to_contain_text("right" if right else "wrong")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_of_another_form_are_shown_and_asked_about(page: Page, service: Service, channels: int) -> None:
+    """Neither square nor 28 wide, and in colour: a random one, what it rests on, and a picture of one's own."""
+    rng = np.random.default_rng(channels)
+    labels = np.arange(120, dtype=np.uint8) % 2
+    images = rng.integers(0, 100, (120, channels, 12, 9), np.uint8) + (150 * labels)[:, None, None, None]
+    archive = io.BytesIO()
+    np.savez(archive, images=images, labels=labels)
+    with Chiffre(service.url) as client:
+        dataset = client.add_dataset(f"form{channels}", archive.getvalue())
+        name = f"{dataset['name']}@{dataset['version']}"
+        job = client.train({"model": "perceptron", "dataset": name, "budget": {"epochs": 1}})["id"]
+        assert list(client.follow(job))[-1]["state"] == "completed"
+    page.goto(f"{service.url}/#/try?dataset={name}")
+    verdict = page.locator(".verdict[aria-label=perceptron]")
+    with page.expect_response(lambda answer: "/images/random" in answer.url) as answered:
+        page.get_by_role("button", name="Random test digit").click()
+    expect(page.get_by_label("What the networks were given, 9 by 12 pixels")).to_be_visible()
+    expect(verdict.locator(".saliency")).to_be_visible()
+    image = np.array(answered.value.json()["pixels"]).reshape(channels, 12, 9)
+
+    assert np.array_equal(colours(page), np.broadcast_to(image, (3, 12, 9)))
+    drop(page, photograph(datasets["mnist"].load().images[0, 0]), "a photo.jpg", "image/jpeg")
+    expect(verdict.locator(".verdict-note")).to_contain_text("%")
+    if channels == 3:
+        expect(page.locator(".fed")).to_contain_text("it cannot be shown here")
+    expect(page.get_by_role("alert")).to_have_count(0)
 
 
 def test_a_scribble_is_abstained_from_with_a_reason(sheet: Page) -> None:
