@@ -4,21 +4,24 @@ Optuna, scipy, scikit-learn and plotly are loaded here and not in the API, which
 """
 
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 from sqlalchemy import select
-from sqlmodel import col
+from sqlmodel import Session, col
 
 from ml.analysis.analysis import analysis
 from ml.analysis.figures import figure
+from ml.analysis.findings import Analysis
 from ml.analysis.observations import Observation
 from ml.analysis.plots import PlotOptions
-from ml.records import OUT_OF_TIME, TrialState
+from ml.records import OUT_OF_TIME, TrialRecord, TrialState
 from ml.search import Search
+from ml.specs import TuneSpec
 from worker.datasets import Uploaded
 from worker.db import Database
-from worker.ledger import Ledger
+from worker.ledger import changes
 from worker.logs import configure_logging
 from worker.posted import tune_spec
 from worker.registry import versions_of
@@ -27,30 +30,42 @@ from worker.store import store_of
 from worker.tables import Job, ModelVersion, Trial
 
 
-def observations(database: Database, job_id: str) -> list[Observation]:
-    """A job's trials that have their hyper-parameters, by number."""
-    with database.reading() as session:
-        rows = session.scalars(select(Trial).where(col(Trial.job_id) == job_id).order_by(col(Trial.number)))
-        versions = versions_of(session, job_id)
-        return [_observation(row, versions.get((row.number, row.value))) for row in rows if row.params is not None]
+@dataclass(frozen=True)
+class Material:
+    """What an analysis is made of, read at one instant: a search takes long, and a transaction must not wait for it."""
 
+    spec: TuneSpec
+    records: list[TrialRecord]  # of all trials, as they changed
+    observations: list[Observation]  # the trials that have their hyper-parameters, by number
 
-def search_of(database: Database, job_id: str) -> Search:
-    """A job's search, rebuilt from what was recorded."""
-    with database.reading() as session:
-        search = Search(tune_spec(session.get_one(Job, job_id)))
-    records, _ = Ledger(database).changes(job_id, 0)
-    for record in records:
-        search.apply(record)
-    return search
+    @classmethod
+    def of(cls, session: Session, job: Job) -> "Material":
+        """What was recorded of a job."""
+        rows = session.scalars(select(Trial).where(col(Trial.job_id) == job.id).order_by(col(Trial.number)))
+        versions = versions_of(session, job.id)
+        observed = [_observation(row, versions.get((row.number, row.value))) for row in rows if row.params is not None]
+        return cls(tune_spec(job), changes(session, job.id, 0)[0], observed)
+
+    def search(self) -> Search:
+        """The job's search, rebuilt."""
+        search = Search(self.spec)
+        for record in self.records:
+            search.apply(record)
+        return search
+
+    def analysis(self) -> Analysis:
+        """What stands out in it."""
+        return analysis(self.search(), self.observations)
 
 
 def made(database: Database, order: dict[str, Any]) -> bytes:
     """What is asked for, as JSON: the analysis of a job, or one of its plots."""
-    search, trials = search_of(database, order["job"]), observations(database, order["job"])
+    with database.at_one_instant() as session:
+        material = Material.of(session, session.get_one(Job, order["job"]))
     if order["plot"] is None:
-        return analysis(search, trials).model_dump_json().encode()
-    return orjson.dumps(figure(order["plot"], search, trials, PlotOptions(**order["options"])))
+        return material.analysis().model_dump_json().encode()
+    options = PlotOptions(**order["options"])
+    return orjson.dumps(figure(order["plot"], material.search(), material.observations, options))
 
 
 def _observation(row: Trial, version: ModelVersion | None) -> Observation:

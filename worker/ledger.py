@@ -190,17 +190,18 @@ class Ledger:
     def changes(self, job_id: str, after: int) -> tuple[list[TrialRecord], int]:
         """The trials of a job that changed after number `after` of its counter, and the number to ask from next."""
         with self.database.reading() as session:
-            trials = session.scalars(
-                select(Trial)
-                .where(col(Trial.job_id) == job_id, col(Trial.sequence) > after)
-                .order_by(col(Trial.sequence))
-            ).all()
-            if not trials:
-                return [], after
-            objective = session.get_one(Job, job_id).spec["objective"]
-            values = _values(session, job_id, after, objective)
-            records = [_record(t, values=values[cast("int", t.id)]) for t in trials]
-            return records, trials[-1].sequence
+            return changes(session, job_id, after)
+
+
+def changes(session: Session, job_id: str, after: int) -> tuple[list[TrialRecord], int]:
+    """The same, as a session sees it."""
+    changed = (col(Trial.job_id) == job_id, col(Trial.sequence) > after)
+    trials = session.scalars(select(Trial).where(*changed).order_by(col(Trial.sequence))).all()
+    if not trials:
+        return [], after
+    objective = session.get_one(Job, job_id).spec["objective"]
+    values = _values(session, job_id, after, objective)
+    return [_record(t, values=values[cast("int", t.id)]) for t in trials], trials[-1].sequence
 
 
 def _record(trial: Trial, **more: Any) -> TrialRecord:

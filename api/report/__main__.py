@@ -7,7 +7,6 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from api.children import AWAY
 from api.report.facts import facts_of
-from api.report.found import found_of
 from api.report.group import group_report
 from api.report.page import page_of
 from api.report.winner import answers_of
@@ -22,7 +21,7 @@ from worker.store import Store, store_of
 def job_report(database: Database, store: Store, job_id: str, wording: Wording) -> str:
     """A job's report as HTML."""
     facts = facts_of(database, job_id)
-    return page_of(facts, answers_of(facts, store), found_of(database, facts), wording)
+    return page_of(facts, answers_of(facts, store), facts.analysis(), wording)
 
 
 REPORTS = {"job": job_report, "group": group_report}

@@ -6,8 +6,10 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlmodel import Session, col
 
+from ml.analysis.findings import Analysis
 from ml.records import TrialState
 from ml.specs import TrainSpec, TuneSpec
+from worker.analyst import Material
 from worker.db import Database
 from worker.journal import REQUEST
 from worker.posted import as_tune, spec_of
@@ -39,6 +41,7 @@ class Facts:
     posted: TrainSpec | TuneSpec
     dataset: Dataset
     trials: list[Trial]  # by number
+    material: Material  # of its analysis
     curves: dict[int, list[Measurement]]  # of the best trials, the best first
     history: list[Event]  # of the job
     workers: list[str]  # machines that worked on it, by name
@@ -70,6 +73,13 @@ class Facts:
         lost = (TrialState.FAILED, TrialState.DIVERGED, TrialState.CANCELLED)
         return [trial for trial in self.trials if trial.state in lost]
 
+    def analysis(self) -> Analysis | None:
+        """What stands out; None where it searches nothing or no trial has a value."""
+        if not self.judged or self.job.kind != "tune":
+            return None
+        found = self.material.analysis()
+        return found if found.parameters else None
+
     def trial(self, number: int) -> Trial | None:
         """A trial by its number."""
         return next((trial for trial in self.trials if trial.number == number), None)
@@ -92,6 +102,7 @@ def facts_of(database: Database, job_id: str) -> Facts:
             posted=posted,
             dataset=session.get_one(Dataset, job.dataset_sha256),
             trials=trials,
+            material=Material.of(session, job),
             curves={trial.number: _measurements(session, trial) for trial in best},
             history=_history(session, job),
             workers=_workers(session, job),

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from api.report.axes import categories, linear, padded
 from api.report.facts import facts_of
 from api.report.figures import Figure
-from api.report.found import found_of
 from api.report.page import Page, rendered
 from api.report.svg import Plot
 from api.report.tables import Table
@@ -28,7 +27,7 @@ def group_report(database: Database, store: Store, group_id: str, wording: Wordi
     pages = []
     for name, job_id in jobs:
         facts = facts_of(database, job_id)
-        pages.append(Page(facts, answers_of(facts, store), found_of(database, facts), wording, prefix=f"{name}-"))
+        pages.append(Page(facts, answers_of(facts, store), facts.analysis(), wording, prefix=f"{name}-"))
     return rendered("group.html.j2", group=GroupPage(group, [name for name, _ in jobs], pages, wording), t=wording)
 
 
