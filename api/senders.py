@@ -9,32 +9,37 @@ SILENT_SECONDS = 60.0  # how long a client may take for the next piece of a body
 
 
 class SlowSenders:
-    """Answers 408 to a body of which nothing more comes for SILENT_SECONDS."""
+    """Answers 408 to a body of which a piece has come, and nothing more for SILENT_SECONDS."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on, with a limit on how long a piece of the body may take."""
-        has_body = scope["type"] == "http" and scope["method"] not in ("GET", "HEAD", "OPTIONS")
-        await self.app(scope, _in_time(receive) if has_body else receive, send)
+        """Pass on, with a limit on how long each further piece of the body may take."""
+        await self.app(scope, _in_time(receive) if scope["type"] == "http" else receive, send)
 
 
 def _in_time(receive: Receive) -> Receive:
-    """A server's `receive` that raises HTTPException where the body stops in the middle."""
-    whole = False
+    """A server's `receive` that raises HTTPException where the body stops in the middle.
+
+    There is no timer for the first piece: most bodies are one, and `/predict` is not to pay for it. Nor for what follows
+    a whole body, which is that the client has gone.
+    """
+    begun = False
 
     async def receive_in_time() -> Message:
-        nonlocal whole
-        if whole:  # what comes now is that the client has gone
-            return await receive()
-        try:
-            async with asyncio.timeout(SILENT_SECONDS):
-                message = await receive()
-        except TimeoutError:
-            detail = f"nothing more of the body came for {SILENT_SECONDS:g} seconds; send it again"
-            raise HTTPException(408, detail, {"Connection": "close"}) from None
-        whole = not message.get("more_body")
+        nonlocal begun
+        message = await (_soon(receive) if begun else receive())
+        begun = bool(message.get("more_body"))
         return message
 
     return receive_in_time
+
+
+async def _soon(receive: Receive) -> Message:
+    try:
+        async with asyncio.timeout(SILENT_SECONDS):
+            return await receive()
+    except TimeoutError:
+        detail = f"nothing more of the body came for {SILENT_SECONDS:g} seconds; send it again"
+        raise HTTPException(408, detail, {"Connection": "close"}) from None
