@@ -24,11 +24,17 @@ class Unanswered(ApiError):
     """No answer: nothing listens there, or it fell silent."""
 
 
+class NoMember(ApiError, KeyError):
+    """A member that an answer does not have."""
+
+    __str__ = Exception.__str__  # a KeyError's would put the sentence into quotes
+
+
 class Answer(dict[str, Any]):
-    """A JSON object of an answer; ApiError where a member is missing that every answer of Chiffre's has."""
+    """A JSON object of an answer; NoMember where a member is missing."""
 
     def __missing__(self, name: str) -> Any:
-        raise ApiError(f"an answer without {name!r}: another service than Chiffre's, or another release's")
+        raise NoMember(f"the answer has no {name!r}; if Chiffre's have one, another service answered")
 
 
 class Connection:

@@ -75,7 +75,7 @@ async def _asked(request: Request) -> AsyncIterator[bytes]:
         yield body
 
 
-AskedDep = Annotated[bytes, Depends(_asked)]
+AskedDep = Annotated[bytes, Depends(_asked, scope="function")]  # not counted while its answer is being taken
 
 
 async def _archive(request: Request) -> AsyncIterator[IO[bytes]]:

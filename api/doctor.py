@@ -101,7 +101,8 @@ def _database(settings: Settings) -> Check:
         return Check("database", "good", "none yet", "`chiffre up` makes it")
     database = Database(url)
     try:
-        head = ScriptDirectory.from_config(configuration(database)).get_current_head()
+        scripts = ScriptDirectory.from_config(configuration(database))
+        head, known = scripts.get_current_head(), {script.revision for script in scripts.walk_revisions()}
         with database.engine.connect() as connection:
             found = MigrationContext.configure(connection).get_current_revision()
     except SQLAlchemyError as error:
@@ -110,6 +111,8 @@ def _database(settings: Settings) -> Check:
     finally:
         database.close()
     name = database.url.render_as_string(hide_password=True)
+    if found is not None and found not in known:
+        return Check("database", "wrong", f"{name} is at migration {found} of another release", "install that release")
     if found != head:
         return Check("database", "wrong", f"{name} is at migration {found}, not {head}", "chiffre migrate")
     return Check("database", "good", f"{name} at migration {found}")

@@ -111,7 +111,7 @@ def create_app() -> FastAPI:
     children = Children()
     app.state.children, app.state.analyses, app.state.looks = children, analyses, Looks(children)
     app.state.uploads, app.state.archives = Uploads(config.max_image_bytes), Uploads(config.max_dataset_bytes)
-    app.state.asked = Uploads(MAX_BYTES_AT_ONCE)
+    app.state.asked = Uploads(max(MAX_BYTES_AT_ONCE, config.max_image_bytes))
     app.state.uploaded, app.state.max_dataset_bytes = uploaded, config.max_dataset_bytes
     # Experiments first: their path is none of a job.
     of_jobs = (experiments, jobs, curves, predictions, evaluations, run_offs, analysis, reports, events)

@@ -22,8 +22,8 @@ class SlowSenders:
 def _in_time(receive: Receive) -> Receive:
     """A server's `receive` that raises HTTPException where the body stops in the middle.
 
-    There is no timer for the first piece: most bodies are one, and `/predict` is not to pay for it. Nor for what follows
-    a whole body, which is that the client has gone.
+    There is no timer for the first piece: most bodies are one, and `/predict` is not to pay for it. Nor is there one
+    after a whole body: what follows is that the client has gone.
     """
     begun = False
 

@@ -35,13 +35,16 @@ CHECKPOINT_SHARE = 0.02  # of the time that checkpoints of a pack may take
 
 def tune(spec: TuneSpec, data: TrainingData, book: Book, search: Search) -> None:
     """Run pack after pack until the book has no more or says stop."""
-    while tune_pack(spec, data, book, search):
+    while book.should_stop() is None and tune_pack(spec, data, book, search):
         pass
 
 
 def tune_pack(spec: TuneSpec, data: TrainingData, book: Book, search: Search) -> bool:
-    """Run one pack; False where there was none to run. LanesError where memory does not hold the lanes asked for."""
-    if book.should_stop() is not None or (opened := book.open()) is None:
+    """Run one pack; False where there was none to run. LanesError where memory does not hold the lanes asked for.
+
+    Of one that was begun, what was measured is written down, also where the seconds are spent.
+    """
+    if book.should_stop() not in (None, Stop.SECONDS) or (opened := book.open()) is None:
         return False
     run = _PackRun(spec, data, book, search, opened)
     run.catch_up()
@@ -78,8 +81,8 @@ class _PackRun:
 
     def run(self) -> None:
         """Train the trials and whatever can train beside them."""
-        if not self.begun and not self.waiting:
-            return  # somebody cancelled what there was before it was drawn
+        if not self.begun and (not self.waiting or self.book.should_stop() is not None):
+            return  # somebody cancelled what there was before it was drawn, or there is no time to begin
         pack = self._resumed() if self.begun else self._fresh()
         self._train(pack)
         if self.book.should_stop() is None:

@@ -105,10 +105,10 @@ def begin_again(session: Session, job: Job, trial: Trial, pack: Pack, detail: st
     trial.sequence = _note(session, job, trial.number, TrialState.RUNNING, detail, by)
 
 
-def was_noted(session: Session, trial: Trial, detail: str) -> bool:
-    """Whether a transition of a trial was ever made for this reason."""
-    of_trial = (col(Event.job_id) == trial.job_id, col(Event.trial) == trial.number, col(Event.detail) == detail)
-    return session.scalar(select(col(Event.sequence)).where(*of_trial).limit(1)) is not None
+def reasons(session: Session, trial: Trial) -> list[str | None]:
+    """Why a trial is in the state that it is in, and why it came to those before: the last first."""
+    of_trial = (col(Event.job_id) == trial.job_id, col(Event.trial) == trial.number)
+    return list(session.scalars(select(col(Event.detail)).where(*of_trial).order_by(col(Event.sequence).desc())))
 
 
 def stamp(job: Job, trial: Trial) -> int:

@@ -25,7 +25,7 @@ from worker.journal import (
     move_job,
     note_job,
     out_of_time,
-    was_noted,
+    reasons,
 )
 from worker.packs import drop, end_pack, end_running, new_pack, part, prediction_pack, running
 from worker.retention import uploads
@@ -322,7 +322,7 @@ def _has_others(session: Session, pack: Pack) -> bool:
 
 def _makes_good(session: Session, pack: Pack) -> bool:
     """Whether a pack trains a trial again whose checkpoint was damaged: its job's seconds were spent on it before."""
-    return any(was_noted(session, trial, DISCARDED) for trial in running(session, pack))
+    return any(reasons(session, trial)[0] == DISCARDED for trial in running(session, pack))
 
 
 def _next_job() -> Any:

@@ -181,7 +181,7 @@ class Ledger:
             return drop(session, before[1:])
 
     def discard(self, claim: Claim, checkpoint: Artifact, why: str) -> None:
-        """Forget a checkpoint of the claimed pack that is damaged; its file stays, to be looked at."""
+        """Forget a checkpoint of the claimed pack that is damaged; the janitor removes its file."""
         with self.database.writing() as session:
             job, pack = fence(session, claim)
             session.delete(session.get_one(Artifact, checkpoint.id))
@@ -194,7 +194,7 @@ class Ledger:
 
 
 def changes(session: Session, job_id: str, after: int) -> tuple[list[TrialRecord], int]:
-    """The same, as a session sees it."""
+    """What `Ledger.changes` gives, as a session sees it."""
     changed = (col(Trial.job_id) == job_id, col(Trial.sequence) > after)
     trials = session.scalars(select(Trial).where(*changed).order_by(col(Trial.sequence))).all()
     if not trials:

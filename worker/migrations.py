@@ -18,7 +18,7 @@ def migrate(database: Database) -> None:
             Path(database.url.database).parent.mkdir(parents=True, exist_ok=True)
         command.upgrade(configuration(database), "head")
     except (DBAPIError, CommandError, OSError) as error:
-        words = str(error.__cause__ or error).splitlines()[0][:200]
+        words = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0][:200]
         raise SchemaError(f"the database cannot be brought up to date: {words}; `chiffre doctor` says more") from error
 
 

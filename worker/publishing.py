@@ -11,7 +11,7 @@ from sqlmodel import Session, col
 from ml.artifacts import Saved
 from worker.controls import again
 from worker.db import Database, one_at_a_time
-from worker.journal import DISCARDED, account, clock, move_job, was_noted
+from worker.journal import DISCARDED, account, clock, move_job, reasons
 from worker.leases import Claim, fence
 from worker.packs import end_pack
 from worker.registry import challenge
@@ -20,8 +20,6 @@ from worker.settlement import settle
 from worker.tables import Artifact, Job, JobState, ModelVersion, RunOff, TestOpening, Trial
 
 ANSWERS = "test_outputs"  # the kind of the file that holds a winner's outputs for the test images, float32 [n, classes]
-
-
 MAX_FRONT = 8  # trials beside the winner that become versions: to measure one takes a second
 
 
@@ -104,7 +102,7 @@ class Publishing:
             end_pack(session, pack)
             session.flush()
             account(session, job)
-            if was_noted(session, winner.trial, DISCARDED):
+            if DISCARDED in reasons(session, winner.trial):
                 job.error = why
                 settle(session, job, owner)
                 return

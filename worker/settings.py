@@ -26,7 +26,10 @@ def cores() -> int:
 class Settings(BaseSettings):
     """What can be set from outside."""
 
-    model_config = SettingsConfigDict(env_prefix="CHIFFRE_", frozen=True, env_ignore_empty=True)
+    # What cannot be read is not shown: there may be a password in it.
+    model_config = SettingsConfigDict(
+        env_prefix="CHIFFRE_", frozen=True, env_ignore_empty=True, hide_input_in_errors=True
+    )
 
     home: Path = Field(Path(".chiffre"), description="the folder that all state lies under")
     database_url: SecretStr | None = Field(None, description="SQLAlchemy URL; by default SQLite under the home")
@@ -58,7 +61,9 @@ class Settings(BaseSettings):
         except (ArgumentError, ValueError):
             known = False
         if not known:
-            raise ValueError("is no URL such as postgresql://user:password@host/name or sqlite:////folder/file.db")
+            raise ValueError(
+                "is no URL of a database that can be used, such as postgresql://user:password@host/name or sqlite:///file.db"
+            )
         return url
 
     @property

@@ -139,23 +139,22 @@ class Watch:
 
     def _pass_on(self) -> None:
         """Tell the trainer what it is to do."""
-        if self.reason is not None:
-            self._hurry()
+        if self.reason not in (None, Stop.SECONDS):
             return
         orders = Orders(Stop.RELEASED) if self.draining.is_set() else self._orders()
         if orders.cut != self.cut and orders.cut:
             self.trainer.cut(orders.cut)
             self.cut = orders.cut
-        if orders.stop is not None:
-            self.trainer.stop(orders.stop)
-            self.reason = orders.stop
-            self.deadline = monotonic() + (WRITE_SECONDS if orders.stop == Stop.SECONDS else STOP_SECONDS)
+        if orders.stop not in (None, self.reason):
+            self._stop(orders.stop)
 
-    def _hurry(self) -> None:
-        """Where the worker ends too, leave what was not written by then to whoever takes up the pack."""
-        if self.reason == Stop.SECONDS and self.draining.is_set():
-            self.reason = Stop.RELEASED
-            self.deadline = min(self.deadline, monotonic() + STOP_SECONDS)
+    def _stop(self, reason: Stop) -> None:
+        """Let the trainer end; one that writes down what was measured goes on with that, in less time."""
+        if self.reason is None:
+            self.trainer.stop(reason)
+        self.reason = reason
+        seconds = WRITE_SECONDS if reason == Stop.SECONDS else STOP_SECONDS
+        self.deadline = min(self.deadline, monotonic() + seconds)
 
     def _keeps_lease(self) -> bool:
         """Renew the lease when it is a quarter old; False where it is lost, or so old that it may be lost."""

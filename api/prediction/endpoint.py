@@ -40,6 +40,7 @@ class Predict:
         self.roster = roster
         self.executor = executor
         self.limit = limit  # bytes of one body
+        self.at_once = max(MAX_BYTES_AT_ONCE, limit)
         self._bytes = 0  # of all bodies that are in memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,7 +78,7 @@ class Predict:
             if held[0] > self.limit:
                 detail = f"the body is larger than {self.limit} bytes, what CHIFFRE_MAX_IMAGE_BYTES allows"
                 raise HTTPException(413, detail)
-            if self._bytes > MAX_BYTES_AT_ONCE:
+            if self._bytes > self.at_once:
                 raise Busy("too many large bodies at once; try again shortly")
             if not message.get("more_body"):
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)

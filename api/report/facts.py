@@ -41,7 +41,7 @@ class Facts:
     posted: TrainSpec | TuneSpec
     dataset: Dataset
     trials: list[Trial]  # by number
-    material: Material  # of its analysis
+    material: Material | None  # of its analysis; None where it searches nothing or no trial has a value
     curves: dict[int, list[Measurement]]  # of the best trials, the best first
     history: list[Event]  # of the job
     workers: list[str]  # machines that worked on it, by name
@@ -74,11 +74,9 @@ class Facts:
         return [trial for trial in self.trials if trial.state in lost]
 
     def analysis(self) -> Analysis | None:
-        """What stands out; None where it searches nothing or no trial has a value."""
-        if not self.judged or self.job.kind != "tune":
-            return None
-        found = self.material.analysis()
-        return found if found.parameters else None
+        """What stands out; None where there is nothing to compare."""
+        found = None if self.material is None else self.material.analysis()
+        return found if found and found.parameters else None
 
     def trial(self, number: int) -> Trial | None:
         """A trial by its number."""
@@ -91,7 +89,7 @@ def facts_of(database: Database, job_id: str) -> Facts:
         job = session.get_one(Job, job_id)
         posted = spec_of(job)
         trials = list(session.scalars(select(Trial).where(col(Trial.job_id) == job_id).order_by(col(Trial.number))))
-        judged = (trial for trial in trials if trial.value is not None)
+        judged = [trial for trial in trials if trial.value is not None]
         best = sorted(judged, key=lambda trial: standing_order(job, trial))[:CURVES]
         reruns = last_reruns(session, job)
         # Other trials of a front are versions too; the test images were opened for the winner alone.
@@ -102,7 +100,7 @@ def facts_of(database: Database, job_id: str) -> Facts:
             posted=posted,
             dataset=session.get_one(Dataset, job.dataset_sha256),
             trials=trials,
-            material=Material.of(session, job),
+            material=Material.of(session, job) if judged and job.kind == "tune" else None,
             curves={trial.number: _measurements(session, trial) for trial in best},
             history=_history(session, job),
             workers=_workers(session, job),

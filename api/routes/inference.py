@@ -44,7 +44,7 @@ class Told(APIRoute):
                 problem = orjson.loads(bytes(told.body))
                 details = "; ".join(f"{each['pointer']}: {each['detail']}" for each in problem["errors"])
                 content = orjson.dumps({**problem, "error": details or problem["detail"]})
-                kept = {name: told.headers[name] for name in ("retry-after",) if name in told.headers}
+                kept = {name: told.headers[name] for name in ("retry-after", "connection") if name in told.headers}
                 return Response(content, told.status_code, kept, "application/problem+json")
 
         return handled

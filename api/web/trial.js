@@ -35,7 +35,8 @@ export async function show(root, { id, number }, signal) {
 
 /** A view that changes in place, so that focus stays where it is. */
 function viewOf(job, number) {
-  const [title, told, reason, figures] = [h("div", { class: "head" }), h("div"), h("div"), h("div")];
+  const [state, told, reason, figures] = [h("span"), h("div"), h("div"), h("div")];
+  const [title, actions] = [h("div", { class: "titled" }, h("h1", {}, `Trial ${number}`), state), h("div", { class: "row" })];
   const [curves, origins, table] = [h("div", { class: "grid wide" }), h("div", { class: "grid" }), h("table")];
   const act = (path) => async () => {
     try {
@@ -47,7 +48,7 @@ function viewOf(job, number) {
   };
   let known = "";
   const elements = [
-    h("div", { class: "view" }, whereabouts(job, number), title, told, reason),
+    h("div", { class: "view" }, whereabouts(job, number), h("div", { class: "head" }, title, actions), told, reason),
     h("section", { class: "card" }, h("h2", {}, "What it reached"), figures),
     curves,
     origins,
@@ -61,8 +62,11 @@ function viewOf(job, number) {
   return {
     elements,
     update(trial) {
-      if (known !== trial.state) fill(title, heading(number, trial.state, act));
-      known = trial.state;
+      if (known !== trial.state) {
+        known = trial.state;
+        fill(state, badge(trial.state));
+        fill(actions, actionsOf(trial.state, act));
+      }
       fill(reason, trial.reason && h("p", { class: "notice" }, trial.reason));
       fill(figures, facts(reached(job, trial)));
       fill(
@@ -87,8 +91,7 @@ const whereabouts = (job, number) =>
     ` / trial ${number}`,
   );
 
-const heading = (number, state, act) => [
-  h("div", { class: "titled" }, h("h1", {}, `Trial ${number}`), badge(state)),
+const actionsOf = (state, act) => [
   state === "running" &&
     h("button", { type: "button", class: "danger", onclick: act("cancel") }, "Cancel the trial"),
   state === "failed" && h("button", { type: "button", onclick: act("retry") }, "Try it again"),

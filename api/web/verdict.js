@@ -42,6 +42,7 @@ export class Verdict {
     fill(this.note, answer.abstained ? [h("span", { class: "badge warn" }, "abstains"), ` ${answer.reason}`] : [sure, right && " ", right]);
     this.bars.forEach((bar, i) => bar.show(answer.probabilities[i], answer.probabilities[i] === answer.confidence));
     if (answer.saliency && pixels) this.#explain(answer, pixels);
+    else if (!pixels) this.map.hidden = true; // it is of another image
   }
 
   #explain(answer, pixels) {

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 from PIL import Image
+from pydantic import ValidationError
 from rich.console import Console
 from typer.testing import CliRunner
 from worker_tools import Work
@@ -26,6 +27,7 @@ from api.display import result_view
 from ml.records import TrialState
 from tests.api.tools import TUNE, Version, insert, publish
 from worker.local import free_port
+from worker.settings import Settings
 
 Run = Callable[..., Result]
 PIXELS = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
@@ -535,8 +537,18 @@ def test_a_database_that_nobody_can_open_is_told_in_a_sentence(run: Run, command
     result = run(command, env={"CHIFFRE_DATABASE_URL": address})
 
     assert result.exit_code == 1
-    assert result.stderr.startswith("chiffre: CHIFFRE_DATABASE_URL: is no URL such as postgresql://")
+    assert result.stderr.startswith("chiffre: CHIFFRE_DATABASE_URL: is no URL of a database that can be used")
     assert address not in result.stderr
+
+
+def test_what_a_process_says_of_a_setting_does_not_tell_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services log the error as it is, and there may be a password in it."""
+    monkeypatch.setenv("CHIFFRE_DATABASE_URL", "postgresql://u:secret@h:port/d")
+    with pytest.raises(ValidationError) as raised:
+        Settings()
+
+    assert "database_url" in str(raised.value)
+    assert "secret" not in str(raised.value)
 
 
 @pytest.mark.parametrize("address", ["postgresql://u:secret@127.0.0.1:1/d", "sqlite:////dev/null/chiffre.db"])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 from rich.console import Console
+from sqlalchemy import text
 from typer.testing import CliRunner
 from worker_tools import Work
 
@@ -20,7 +21,9 @@ from api.live import bars, curves
 from ml.records import TrialState
 from tests.api.tools import TUNE
 from worker.db import Database
+from worker.errors import SchemaError
 from worker.local import free_port
+from worker.migrations import migrate
 from worker.settings import Settings
 
 
@@ -163,6 +166,21 @@ def test_what_is_wrong_comes_with_what_to_do(home: Path, monkeypatch: pytest.Mon
     assert {"database", "broker", "disk", "data set mnist", "data set digits"} <= set(wrong)
     assert wrong["database"] == "chiffre migrate"
     assert all(wrong.values())
+
+
+def test_a_database_of_another_release_is_left_to_that(home: Path) -> None:
+    """Its schema cannot be brought up to date: that this one does not know it is said, and by the doctor what helps."""
+    database = Database(f"sqlite:///{home / 'chiffre.db'}")
+    migrate(database)
+    with database.writing() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(SchemaError, match="9999"):
+        migrate(database)
+    database.close()
+    check = found(home, "http://127.0.0.1:1")["database"]
+
+    assert (check.state, check.advice) == ("wrong", "install that release")
+    assert "migration 9999 of another release" in check.found
 
 
 def test_a_service_that_answers_is_seen(url: str, home: Path) -> None:

@@ -124,7 +124,7 @@ class ModelPack:
 
     @property
     def makes_good(self) -> bool:
-        return any(trial.discarded for trial in self.running)
+        return any(trial.makes_good for trial in self.running)
 
     def let_go(self) -> None:
         self.owner, self.leased, self.expired = None, False, False
@@ -148,10 +148,11 @@ class ModelTrial:
     sizes: tuple[float, float] = (inf, inf)  # FLOPs and weights
     file: str | None = None  # of its checkpoint
     discarded: bool = False  # its checkpoint was damaged once
+    makes_good: bool = False  # it runs again for that
 
     def again(self, pack: ModelPack) -> None:
         """Run again from the start."""
-        self.pack, self.state = pack, TrialState.RUNNING
+        self.pack, self.state, self.makes_good = pack, TrialState.RUNNING, False
         self.started, self.rungs, self.value = False, {}, None
 
 

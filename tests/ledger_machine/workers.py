@@ -382,7 +382,8 @@ class Workers(Machine):
         job.state = RUNNING
         self.left.add(trial.file or "")
         trial.again(self.new_pack(job))
-        trial.discarded, trial.file = True, None
+        trial.discarded = trial.makes_good = True
+        trial.file = None
         self.kept_only(job)
 
     @precondition(lambda self: any(not held.good for held in self.claims))

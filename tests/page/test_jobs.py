@@ -203,7 +203,7 @@ def test_an_answer_that_comes_late_takes_the_place_of_no_other(page: Page, idle:
     with page.expect_response("**/jobs?limit=25"):
         for route in late:
             route.continue_()
-    page.evaluate("new Promise(requestAnimationFrame)")
+    page.evaluate("new Promise((done) => setTimeout(done, 500))")  # time for it to be drawn; the next look is later
 
     assert row.count() == 0
     idle[1].cancel(job)
@@ -242,8 +242,11 @@ def test_a_running_trial_is_shown_as_it_goes_on_and_takes_the_focus_from_nobody(
         expect(page.locator("caption").last).to_contain_text(f"{epoch} measurement")
         expect(seat).to_be_focused()
         assert seat.evaluate("(element) => element.known")
+    heading = page.get_by_role("heading", level=1)
+    heading.evaluate("(heading) => ((heading.tabIndex = -1), heading.focus())")  # as the router does later on
     idle[1].controls.cancel(claim.job_id)
     expect(cancel).to_have_count(0)
+    expect(heading).to_be_focused()
     expect(page.locator(".titled .badge")).to_have_text("cancelled")
 
 

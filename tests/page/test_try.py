@@ -1,6 +1,7 @@
 """The page to try the networks on, in a real browser: drawings, pictures and test digits."""
 
 import io
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -164,10 +165,13 @@ def test_images_of_another_form_are_shown_and_asked_about(page: Page, service: S
     image = np.array(answered.value.json()["pixels"]).reshape(channels, 12, 9)
 
     assert np.array_equal(colours(page), np.broadcast_to(image, (3, 12, 9)))
-    drop(page, photograph(datasets["mnist"].load().images[0, 0]), "a photo.jpg", "image/jpeg")
-    expect(verdict.locator(".verdict-note")).to_contain_text("%")
+    with page.expect_response(lambda answer: "explain" in answer.url):
+        drop(page, photograph(datasets["mnist"].load().images[0, 0]), "a photo.jpg", "image/jpeg")
+    expect(page.locator(".sheet")).to_contain_text("This is a photo.jpg.")
+    expect(verdict.locator(".verdict-label")).to_have_text(re.compile("0|1"))
     if channels == 3:
         expect(page.locator(".fed")).to_contain_text("it cannot be shown here")
+        expect(verdict.locator(".saliency")).to_be_hidden()
     expect(page.get_by_role("alert")).to_have_count(0)
 
 

@@ -250,8 +250,10 @@ def test_a_trainer_has_time_to_write_what_was_measured_when_the_seconds_are_spen
 def test_a_worker_that_ends_as_the_seconds_do_leaves_the_trial_to_the_next(
     work: Work, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has seconds itself; nothing is cancelled, and whoever takes up the pack writes down what was measured."""
+    """It has seconds itself; whoever takes up the pack writes down what was measured, also in its first moment."""
     monkeypatch.setattr("worker.supervisor.STOP_SECONDS", 0.5)
+    monkeypatch.setenv("CHIFFRE_CHECKPOINT_SECONDS", "0")
+    supervisor.trainers._all[0].kill()  # the next one has heard of that
     told: list[Stop] = []
     stop = TrainerProcess.stop
 
@@ -262,7 +264,7 @@ def test_a_worker_that_ends_as_the_seconds_do_leaves_the_trial_to_the_next(
     monkeypatch.setattr(TrainerProcess, "stop", noting)
     job = work.accept(**SLOW, budget=ENDLESS)
     working = in_background(supervisor)
-    until(lambda: measured(work) >= 1)
+    until(lambda: any(pack.position > 647 for pack in work.packs()))  # a checkpoint of a later epoch was kept
     (deaf,) = processes(supervisor.trainers)
     with work.database.writing() as session:
         clock(session)  # SQLite's write lock is ours now, so the trainer does not fall asleep with it
@@ -275,7 +277,12 @@ def test_a_worker_that_ends_as_the_seconds_do_leaves_the_trial_to_the_next(
     assert told == [Stop.SECONDS]
     assert not deaf.is_running()
     assert [t.state for t in work.trials()] == [TrialState.RUNNING]
-    assert work.other.claim() is not None
+
+    monkeypatch.setattr("worker.supervisor.LOOK_SECONDS", 0.0)
+    Supervisor(work.other, supervisor.trainers, supervisor.store, 0.2).work()
+
+    assert work.job(job).state == JobState.COMPLETED
+    assert [t.state for t in work.trials()] == [TrialState.STOPPED_EARLY]
 
 
 @pytest.mark.long
