@@ -8,13 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, cast
 
-import numpy as np
 import typer
-from PIL import Image
-from rich.text import Text
 
 from api import cli_datasets, cli_experiments, cli_models, cli_predictions, cli_presets, cli_reports, cli_watch
-from api.display import check_view, job_table, picture, rung_table, trial_table
+from api.display import check_view, job_table, rung_table, trial_table
 from api.live import follow as follow_live
 from api.terminal import AsJson, connected, err, fail, out, show, told
 from ml.presets import preset_body, trains
@@ -36,9 +33,6 @@ Follow = Annotated[bool, typer.Option("--follow", "-f", help="show the trials li
 Check = Annotated[bool, typer.Option("--check", help="post nothing: print the whole job, and how long it may take")]
 SpecFile = Annotated[Path, typer.Argument(help="a JSON file, - for standard input", allow_dash=True)]
 JobId = Annotated[str, typer.Argument(help="a job's id")]
-
-CANVAS = 28  # pixels a side that the networks take
-MAX_IMAGE_PIXELS = 50_000_000
 
 
 @app.command()
@@ -185,26 +179,6 @@ def extend(
 
 
 @app.command()
-def predict(
-    image: Annotated[Path, typer.Argument(help="an image file with a light digit on a dark ground")],
-    model: Annotated[str | None, typer.Option(help="a network; without it the best of all answers")] = None,
-    dataset: Annotated[str | None, typer.Option(help="what the network was trained on")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Ask what an image shows."""
-    with connected() as client:
-        pixels = _pixels(image)
-        answer = client.predict(pixels, model=model, dataset=dataset, scale=255)
-        if as_json:
-            print(json.dumps(answer))
-            return
-        out.print(picture(pixels), highlight=False, markup=False)
-        sure = 100 * max(answer["probabilities"])
-        origin = f"{answer['model']} version {answer['version']}, job {answer['job_id']}, trial {answer['trial']}"
-        out.print(Text.assemble((answer["label"], "bold"), f" ({sure:.1f} %) by {origin}"), highlight=False)
-
-
-@app.command()
 def demo() -> None:
     """Run the main job from beginning to end on services of its own."""
     from api.demo import demo as run
@@ -241,24 +215,6 @@ def _spec(path: Path) -> dict[str, Any]:
     if not isinstance(spec, dict):
         fail(f"{path} holds no JSON object; the README shows one")
     return spec
-
-
-def _pixels(path: Path) -> list[float]:
-    """An image as the networks take it: grey, 28×28, 0..255."""
-    Image.MAX_IMAGE_PIXELS = MAX_IMAGE_PIXELS
-    try:
-        with Image.open(path) as image:
-            grey = _grey(image).resize((CANVAS, CANVAS), Image.Resampling.LANCZOS)
-    except Exception as error:  # whatever Pillow's many readers raise of a damaged file
-        fail(f"{path} cannot be read as an image: {error}")
-    return [float(value) for value in np.asarray(grey).ravel()]
-
-
-def _grey(image: Image.Image) -> Image.Image:
-    """An image in 256 greys; Pillow would cut 16 bits at 255 instead of scaling them."""
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
-    return image.convert("L")
 
 
 def _interrupt(*_: object) -> NoReturn:

@@ -1,12 +1,16 @@
-"""The command about many images: classify part of a data set, or the images of a file."""
+"""The commands that ask about images: one picture, part of a data set, or the images of a file."""
 
+import io
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from PIL import Image, ImageOps
+from rich.text import Text
 
 from api.client import FINAL, Chiffre
-from api.display import job_table, result_view
+from api.display import job_table, picture, result_view
 from api.live import follow
 from api.terminal import AsJson, connected, err, fail, out, show
 from ml.artifacts import write
@@ -14,6 +18,34 @@ from ml.artifacts import write
 app = typer.Typer()
 
 KINDS = {".npy": "application/x-npy", ".jsonl": "application/jsonl", ".ndjson": "application/x-ndjson"}  # by suffix
+PICTURES = {"PNG": "image/png", "JPEG": "image/jpeg"}  # what the API reads; others are sent as PNG
+PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # Pillow's, that a PNG can hold
+MAX_IMAGE_PIXELS = 50_000_000
+
+
+@app.command()
+def predict(
+    image: Annotated[Path, typer.Argument(help="a picture: a photograph, a scan or a drawing, on any ground")],
+    model: Annotated[str | None, typer.Option(help="a network; without it the best of all answers")] = None,
+    dataset: Annotated[str | None, typer.Option(help="what the network was trained on")] = None,
+    version: Annotated[int | None, typer.Option(min=1, help="a version of the network; else its champion")] = None,
+    as_it_is: Annotated[bool, typer.Option("--as-it-is", help="only scale it; the ink must be light already")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask what a picture shows."""
+    content, kind = _picture(image)
+    asked = {"model": model, "dataset": dataset, "version": version, "canonical": False if as_it_is else None}
+    with connected() as client:
+        answer = client.predict_picture(content, kind, **asked)
+        if as_json:
+            print(json.dumps(answer))
+            return
+        if "input_report" in answer:
+            out.print(picture(answer["input_report"]["pixels"]), highlight=False, markup=False)
+        sure = f" ({100 * answer['confidence']:.1f} %)"
+        doubt = f", abstains: {answer['reason']}" if answer["abstained"] else ""
+        origin = f"{answer['model']} version {answer['version']}, job {answer['job_id']}, trial {answer['trial']}"
+        out.print(Text.assemble((answer["label"], "bold"), f"{sure}{doubt} by {origin}"), highlight=False)
 
 
 @app.command()
@@ -74,6 +106,20 @@ def _tell(client: Chiffre, job: dict[str, Any], output: Path | None, as_json: bo
     show(job, as_json, lambda: job_table([job]))
     if job["result"] is not None and not as_json:
         out.print(result_view(job["result"]))
+
+
+def _picture(path: Path) -> tuple[bytes, str]:
+    """A picture as the API reads it, and its content type."""
+    Image.MAX_IMAGE_PIXELS = MAX_IMAGE_PIXELS
+    try:
+        with Image.open(path) as image:
+            if image.format in PICTURES:
+                return path.read_bytes(), PICTURES[image.format]
+            upright, file = ImageOps.exif_transpose(image), io.BytesIO()
+            (upright if upright.mode in PNG_MODES else upright.convert("RGB")).save(file, "PNG")
+            return file.getvalue(), PICTURES["PNG"]
+    except Exception as error:  # whatever Pillow's many readers raise of a damaged file
+        fail(f"{path} cannot be read as an image: {error}")
 
 
 def _content(path: Path) -> tuple[bytes, str]:

@@ -256,6 +256,11 @@ class Chiffre(Connection):
         """What an image of 784 pixels shows."""
         return self._call("POST", "/predict", json={"pixels": pixels, **_given(options)})
 
+    def predict_picture(self, content: bytes, kind: str = "image/png", **options: Any) -> dict[str, Any]:
+        """What a PNG or JPEG shows, brought to the data set's own form unless `canonical` is False."""
+        headers = {"Content-Type": kind}
+        return self._call("POST", "/predict", content=content, params=_given(options), headers=headers)
+
 
 class _Absence:
     """How long an API that streamed has been away, and how long to wait until it is asked again."""

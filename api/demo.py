@@ -64,7 +64,7 @@ def _answers(client: Chiffre) -> Iterator[Panel]:
         sure = 100 * max(answer["probabilities"])
         right = answer["digit"] == label
         title = f"[{'green' if right else 'red'}]{answer['label']}[/] ({sure:.1f} %), it is {label}"
-        yield Panel(picture(pixels), title=title, width=34)
+        yield Panel(picture(image[0].tolist()), title=title, width=34)
 
 
 def _test_images() -> np.ndarray:

@@ -104,9 +104,8 @@ def result_view(result: dict[str, Any]) -> RenderableType:
     return Group(Text(f"{counts}; accuracy {accuracy}"), table)
 
 
-def picture(pixels: list[float], width: int = 28) -> str:
+def picture(rows: list[list[float]]) -> str:
     """A grey image of 0..255 as characters, two rows in one line so that it keeps its shape."""
-    rows = [pixels[start : start + width] for start in range(0, len(pixels), width)]
     pairs = zip(rows[::2], rows[1::2], strict=False)
     return "\n".join("".join(_shade((a + b) / 2) for a, b in zip(*pair, strict=True)) for pair in pairs)
 

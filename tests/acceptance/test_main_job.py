@@ -163,7 +163,7 @@ def test_the_command_follows_a_job_and_shows_its_trials(up: Up, tmp_path: Path) 
 
 
 def test_the_command_reads_an_image_file(job: dict[str, Any], up: Up, tmp_path: Path) -> None:
-    """`chiffre predict image.png` answers as /predict does for the same pixels."""
+    """`chiffre predict image.png` answers as /predict does for the same pixels, as a test image is in form already."""
     image = test_images("mnist").images[0, 0]
     file = tmp_path / "digit.png"
     Image.fromarray(image).save(file)
@@ -172,6 +172,7 @@ def test_the_command_reads_an_image_file(job: dict[str, Any], up: Up, tmp_path: 
         expected = client.predict([float(p) for p in image.ravel()], model="shallow")
 
     assert job["state"] == "completed"
+    assert answered.pop("input_report")["pixels"] == image.tolist()
     assert answered == expected
 
 

@@ -24,6 +24,7 @@ from worker_tools import Work
 from api.cli import app, err, out
 from api.client import Chiffre
 from api.display import result_view
+from ml.datasets import datasets
 from ml.records import TrialState
 from tests.api.tools import TUNE, Version, insert, publish
 from worker.local import free_port
@@ -346,22 +347,32 @@ def test_a_file_that_cannot_be_written_is_told(run: Run, version: Version, tmp_p
 
 
 def test_an_image_is_asked_about(run: Run, version: Version, picture: Path) -> None:
-    """The pixels of the file, of 0 to 255, are what the network is asked."""
-    answer = said(run("predict", picture, "--json"))
+    """As it is: the pixels of the file, of 0 to 255, are what the network is asked."""
+    answer = said(run("predict", picture, "--as-it-is", "--json"))
     expected = version.answer([float(value) for value in PIXELS.ravel()], 255)
 
     assert answer["probabilities"] == pytest.approx(expected, abs=1e-5)
     assert (answer["scale"], answer["job_id"]) == (255, version.job.id)
 
 
-def test_an_answer_is_shown_with_the_image(run: Run, version: Version, picture: Path) -> None:
-    """Fourteen lines of characters, then the label and whose answer it is."""
-    *drawn, words, origin = fine(run("predict", picture, "--model", "shallow", "--dataset", "mnist")).splitlines()
-    told = f"{words} {origin}" if len(drawn) == 14 else origin
+@pytest.mark.parametrize("form", ["png", "jpeg", "bmp", "webp"])
+def test_a_picture_of_dark_ink_is_brought_to_the_data_sets_form(
+    run: Run, url: str, version: Version, tmp_path: Path, form: str
+) -> None:
+    """What is fed is shown in fourteen lines of characters, light on dark, then the label and whose answer it is."""
+    digit = datasets["mnist"].load().images[0, 0]
+    large = Image.fromarray(255 - digit).resize((280, 280), Image.Resampling.BICUBIC)
+    large.save(tmp_path / f"digit.{form}")
+    asked = ["predict", tmp_path / f"digit.{form}", "--model", "shallow", "--version", 1]
+    *drawn, told = fine(run(*asked)).splitlines()
+    answer = said(run(*asked, "--json"))
+    fed = np.array(answer["input_report"]["pixels"])
 
-    assert version.job.id in told
-    assert "shallow version 1" in told
-    assert all(len(line) == 28 for line in drawn[:14])
+    assert np.corrcoef(fed.ravel(), digit.ravel())[0, 1] > 0.8
+    assert [len(line) for line in drawn] == [28] * 14
+    assert drawn[0].isspace()
+    assert f"shallow version 1, job {version.job.id}" in told
+    assert ("abstains: " in told) == answer["abstained"]
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "LA", "I;16"])
@@ -370,17 +381,18 @@ def test_an_image_may_have_any_mode(run: Run, version: Version, tmp_path: Path, 
     grey = Image.fromarray(PIXELS)
     image = Image.fromarray(PIXELS.astype(np.uint16) * 257) if mode == "I;16" else grey.convert(mode)
     image.save(tmp_path / "image.png")
-    answer = said(run("predict", tmp_path / "image.png", "--json"))
+    answer = said(run("predict", tmp_path / "image.png", "--as-it-is", "--json"))
     expected = version.answer([float(value) for value in PIXELS.ravel()], 255)
 
     assert answer["probabilities"] == pytest.approx(expected, abs=1e-3)
 
 
 def test_an_image_of_another_size_is_scaled(run: Run, version: Version, tmp_path: Path) -> None:
-    """Each pixel drawn as a block of 10×10 is nearly the same image."""
+    """Each pixel drawn as a block of 10×10 is the same image."""
     Image.fromarray(np.kron(PIXELS, np.ones((10, 10), np.uint8))).save(tmp_path / "large.png")
+    answer = said(run("predict", tmp_path / "large.png", "--as-it-is", "--json"))
 
-    assert len(said(run("predict", tmp_path / "large.png", "--json"))["probabilities"]) == 10
+    assert answer["probabilities"] == pytest.approx(version.answer([float(v) for v in PIXELS.ravel()], 255), abs=1e-5)
 
 
 # --- errors
@@ -455,11 +467,12 @@ def test_a_refused_spec_is_told_field_by_field(run: Run, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("content", NOT_IMAGES.values(), ids=NOT_IMAGES)
 def test_a_file_that_is_no_image_is_told(run: Run, tmp_path: Path, content: bytes) -> None:
-    """Nothing is sent for it."""
+    """By its path where it is no picture at all, else by what the API says of it."""
     path = tmp_path / "digit.png"
     path.write_bytes(content)
+    told = refusal(run("predict", path))
 
-    assert "image" in refusal(run("predict", path))
+    assert f"{path} cannot be read as an image" in told or "not a PNG that can be read" in told
 
 
 def test_an_enormous_image_is_told(run: Run, tmp_path: Path) -> None:
@@ -467,7 +480,7 @@ def test_an_enormous_image_is_told(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "bomb.png"
     Image.new("1", (20_000, 6_000)).save(path)
 
-    assert "image" in refusal(run("predict", path))
+    assert "cannot be read as an image" in refusal(run("predict", path))
 
 
 def test_what_is_not_there_is_told(run: Run, picture: Path) -> None:
