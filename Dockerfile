@@ -28,7 +28,7 @@ FROM base
 # A fixed number, so that the volume still belongs to this user after a rebuild. It has no shell and no home of its own.
 RUN groupadd --gid 10001 chiffre \
  && useradd --uid 10001 --gid chiffre --no-create-home --home-dir /tmp --shell /usr/sbin/nologin chiffre \
- && install -d -o chiffre -g chiffre -m 750 /var/lib/chiffre /var/lib/chiffre/artifacts
+ && install -d -o chiffre -g chiffre -m 750 /var/lib/chiffre /var/lib/chiffre/artifacts /var/lib/chiffre/cache
 
 # The layers go from what changes least to what changes most. torch is by far the largest, hence alone: without
 # TORCH_INDEX it is PyPI's build, which brings gigabytes of CUDA. With

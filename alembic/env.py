@@ -1,6 +1,7 @@
 """Alembic's entry: migrates the database it is handed, or the one that the settings name."""
 
 import sqlmodel
+from alembic.util import CommandError
 from sqlalchemy import Connection
 
 from alembic import context
@@ -13,11 +14,22 @@ MIGRATION_LOCK = 0x43484946  # any number that nothing else locks
 
 def migrate(connection: Connection) -> None:
     """Run the migrations in one transaction, one process at a time."""
-    context.configure(connection, target_metadata=sqlmodel.SQLModel.metadata, render_as_batch=True)
+    metadata = sqlmodel.SQLModel.metadata
+    # Alembic takes SQLite's DDL for none that can be undone: with Python's driver, but as we begin transactions it can.
+    context.configure(connection, target_metadata=metadata, render_as_batch=True, transactional_ddl=True)
     with context.begin_transaction():
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
         context.run_migrations()
+        _check_references(connection)
+
+
+def _check_references(connection: Connection) -> None:
+    """Refuse what would leave rows that refer to none, as Postgres does by itself."""
+    if connection.dialect.name == "sqlite":
+        broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+        if broken is not None:
+            raise CommandError(f"rows of {broken[0]} would refer to rows of {broken[2]} that are gone")
 
 
 def enforce_references(connection: Connection, switch: str) -> None:

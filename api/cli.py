@@ -39,7 +39,7 @@ JobId = Annotated[str, typer.Argument(help="a job's id")]
 def up(
     host: Annotated[str, typer.Option(help="the address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="the port to listen on")] = 8000,
-    home: Annotated[Path, typer.Option(help="the folder for all state")] = Path(".chiffre"),
+    home: Annotated[Path, typer.Option(envvar="CHIFFRE_HOME", help="the folder for all state")] = Path(".chiffre"),
 ) -> None:
     """Start everything in the foreground: a private Valkey, a worker and the API. Ctrl-C ends all of it."""
     # SIGINT too: a shell starts background jobs with it ignored.

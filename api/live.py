@@ -107,7 +107,8 @@ def _progress(job: dict[str, Any]) -> RenderableType:
     states = ", ".join(f"{count} {state}" for state, count in job["trials"].items())
     head = Text(f"job {job['id']}: {job['state']} · {states or 'waiting for a worker'} · {best}")
     bar = Table.grid()
-    bar.add_row(ProgressBar(total=1.0, completed=_share(job), width=60))
+    # Of a run-off and a publication nothing tells how far they are.
+    bar.add_row(ProgressBar(total=1.0, completed=_share(job), width=60, pulse=job["state"] == "stopping"))
     return Group(head, bar)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from threading import Lock
+from time import monotonic
 from types import MappingProxyType
 
 from sqlalchemy import select
@@ -16,6 +17,7 @@ from worker.tables import Artifact, Job, ModelVersion
 
 Champions = Mapping[tuple[str | None, str], Served]  # by network and data set, as Roster has them
 KEPT = 16  # preferences that are followed, the last that were asked for
+IDLE_SECONDS = 600.0  # without a question until a preference is not followed any more
 
 
 @dataclass(frozen=True)
@@ -54,22 +56,27 @@ class Preferences:
         self.database = database
         self.served: MappingProxyType[Preference, Served] = MappingProxyType({})
         self._lock = Lock()
-        self._asked: dict[Preference, None] = {}
+        self._asked: dict[Preference, float] = {}  # when, by monotonic
 
     def look(self, options: Options) -> Served | None:
         """Who answers; None where nobody has asked for that of late."""
-        return self.served.get(Preference.of(options))
+        preference = Preference.of(options)
+        if (served := self.served.get(preference)) is not None:
+            self._asked[preference] = monotonic()
+        return served
 
     def ask(self, options: Options) -> None:
         """Have a preference followed from now on."""
         preference = Preference.of(options)
         with self._lock:
             self._asked.pop(preference, None)
-            self._asked = dict([*self._asked.items(), (preference, None)][-KEPT:])
+            self._asked = dict([*self._asked.items(), (preference, monotonic())][-KEPT:])
 
     def refresh(self, champions: Champions, load: Callable[[Files], Served | None]) -> None:
         """Load what is preferred by now, then let it answer; `load` gives None for what cannot be loaded."""
         with self._lock:
+            earliest = monotonic() - IDLE_SECONDS
+            self._asked = {preference: at for preference, at in list(self._asked.items()) if at > earliest}
             wanted = list(self._asked)
         files, limits = self._files() if wanted else ({}, {})
         known = {served.version.id: served for served in [*self.served.values(), *champions.values()]}

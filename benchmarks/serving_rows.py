@@ -4,7 +4,7 @@ from typing import Any
 
 MIB = 2**20
 RIVALS = {"handwritten": ("handwritten",), "litserve": ("litserve",), "bentoml": ("bentoml", "bentoml batched")}
-# By figure and concurrency, what is asked for at least or, of "p50" and memory, at most; the issue on serving has them.
+# By figure and concurrency, what is asked for at least or, of "p50" and memory, at most.
 LEAST = {
     ("ratio_limit", 64): 0.60,
     ("ratio_handwritten", 64): 6,

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.util import CommandError
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel
@@ -89,10 +90,21 @@ def rows(database: Database) -> dict[str, dict[str, Any]]:
         return {table: dict(connection.execute(text(f"SELECT * FROM {table}")).one()._mapping) for table in FIRST}
 
 
-def fill(database: Database) -> None:
-    """Write the rows of the first revision."""
+PUBLISHED: dict[str, dict[str, Any]] = {  # its trial as a version, which answers and has not seen the test images
+    "artifact": {"id": 1, "job_id": "one", "trial": 0, "kind": "checkpoint", "path": "a", "sha256": "a", "size": 1}
+    | {"created_at": 1.0},
+    "modelversion": {"id": 1, "model": "cnn", "version": 1, "dataset": "digits", "dataset_sha256": "0"}
+    | {"split": "random", "objective": "val_accuracy", "value": 0.9, "job_id": "one", "run": 1, "trial": 0}
+    | {"params": "{}", "shape": "[]", "classes": "[]", "weights": 1, "val_loss": 0.1, "val_accuracy": 0.9}
+    | {"checkpoint_id": 1, "onnx_id": 1, "code_version": "0", "created_at": 1.0},
+    "champion": {"model": "cnn", "dataset": "digits", "version_id": 1, "moved_at": 1.0},
+}
+
+
+def fill(database: Database, rows: dict[str, dict[str, Any]] = FIRST) -> None:
+    """Write rows, by default those of the first revision."""
     with database.engine.begin() as connection:
-        for table, row in FIRST.items():
+        for table, row in rows.items():
             marks = ", ".join(f":{name}" for name in row)
             connection.execute(text(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})"), row)
 
@@ -132,3 +144,23 @@ def test_the_release_before_can_write_after_the_migration(empty: Database) -> No
         added = [column for name, column in found.items() if name not in before[table]]
         assert all(column["nullable"] or column["default"] is not None for column in added)
     assert rows(empty)["measurement"]["images_seen"] == 100
+
+
+def test_no_downgrade_leaves_rows_that_refer_to_none(empty: Database) -> None:
+    """The release before 0005 knows no version without a test accuracy; a champion that is one stops the way back."""
+    migrate(empty)
+    fill(empty, {**FIRST, **PUBLISHED})
+    with pytest.raises((CommandError, IntegrityError)):
+        command.downgrade(configuration(empty), "0004")
+    with empty.engine.connect() as connection:
+        kept = connection.scalar(text("SELECT count(*) FROM modelversion"))
+
+    assert kept == 1
+
+
+def test_a_checkpoint_may_have_more_than_two_gibibytes(empty: Database) -> None:
+    """Many lanes of a wide network have."""
+    migrate(empty)
+    fill(empty, {**FIRST, "artifact": {**PUBLISHED["artifact"], "size": 3 << 30}})
+    with empty.engine.connect() as connection:
+        assert connection.scalar(text("SELECT size FROM artifact")) == 3 << 30

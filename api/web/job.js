@@ -12,7 +12,7 @@ import { pareto } from "./pareto.js";
 import { plots } from "./plots.js";
 import { recordOf } from "./record.js";
 import { rewrite, to } from "./router.js";
-import { badge, classifies, titleOf } from "./states.js";
+import { badge, classifies, isOver, titleOf } from "./states.js";
 import { trialTable } from "./trials.js";
 
 const EASY = 5000; // points of curves up to which everything is drawn at every change
@@ -118,7 +118,7 @@ function filterOf(record, begun, redraw) {
 
 /** What a predict job found. */
 function resultOf(job) {
-  if (!job.result) return h("p", { class: "notice" }, "The result is shown when the job has completed.");
+  if (!job.result) return h("p", { class: "notice" }, isOver(job) ? "It has no result." : "The result is shown when the job has completed.");
   const { images, unusable, abstained, accuracy } = job.result;
   const facts = [
     ["Images", figure(images)],

@@ -2,7 +2,7 @@
 
 import { buttons } from "./actions.js";
 import { objectiveOf } from "./columns.js";
-import { announce, fill, h, text } from "./dom.js";
+import { announce, fill, h, refill, text } from "./dom.js";
 import { duration, figure, words } from "./format.js";
 import { to } from "./router.js";
 import { badge, ended, isOver, progressOf, secondsLeft, titleOf } from "./states.js";
@@ -37,13 +37,14 @@ export function headOf(record, redraw) {
     const { job } = record;
     const epochs = epochsOf(record);
     const progress = progressOf(job, epochs);
-    progress === null && job.state === "running" ? bar.removeAttribute("value") : (bar.value = progress ?? 0);
+    const atWork = ["running", "stopping"].includes(job.state);
+    progress === null && atWork ? bar.removeAttribute("value") : (bar.value = progress ?? 0);
     const fresh = h(
       "dl",
       {},
       factsOf(job, epochs).map(([term, value]) => h("div", {}, h("dt", {}, term), h("dd", {}, value))),
     );
-    if (fresh.innerHTML !== facts.innerHTML) fill(facts, ...fresh.children); // or a link would lose the focus
+    if (fresh.innerHTML !== facts.innerHTML) refill(facts, ...fresh.children);
     if (job.state !== before) announce(`The job is ${words(job.state)}`);
     before = job.state;
     const now = `${job.state} ${job.trial_limit} ${job.seconds_limit} ${job.error}`;
@@ -51,7 +52,7 @@ export function headOf(record, redraw) {
     known = now;
     fill(state, badge(job.state));
     fill(told, job.error ? h("p", { class: "failure" }, job.error) : []);
-    fill(
+    refill(
       actions,
       buttons(job, changed, (problem) => fill(told, problem)),
     );

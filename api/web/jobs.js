@@ -2,7 +2,7 @@
 
 import { get, poll } from "./api.js";
 import { buttons, jobAddress } from "./actions.js";
-import { empty, failure, fill, h, text } from "./dom.js";
+import { empty, failure, fill, h, refill, text } from "./dom.js";
 import { ago, count, duration, instant, percent, figure, words } from "./format.js";
 import { rewrite } from "./router.js";
 import { badge, classifies, ended, isOver, progressOf, secondsLeft, titleOf } from "./states.js";
@@ -16,7 +16,7 @@ export async function show(root, params, signal) {
   const list = h("ul", { class: "jobs" });
   const rows = new Map(); // a job's id → its row
   const told = h("div");
-  const more = h("button", { type: "button", onclick: () => ((shown += PAGE), look()) }, "Show older jobs");
+  const more = h("button", { type: "button", onclick: () => ((shown += PAGE), again()) }, "Show older jobs");
   let state = STATES.includes(params.state) ? params.state : "";
   let shown = PAGE;
   let looks = 0; // so that an answer that comes after a later one's question is not shown
@@ -53,12 +53,13 @@ export async function show(root, params, signal) {
     fill(nothing, jobs.length ? [] : noJobs(state));
   }
 
+  const again = () => (fill(told), look().catch((error) => signal.aborted || fill(told, failure(error))));
   const nothing = h("div");
   const choice = h(
     "select",
     {
       id: "state",
-      onchange: () => ((state = choice.value), rewrite({ state }), look().catch((e) => fill(told, failure(e)))),
+      onchange: () => ((state = choice.value), rewrite({ state }), again()),
     },
     h("option", { value: "" }, "all"),
     STATES.map((name) => h("option", { value: name, selected: name === state }, name)),
@@ -149,7 +150,7 @@ function rowOf(job, look, failed) {
       if (known === `${now.state} ${now.trial_limit} ${now.seconds_limit}`) return;
       known = `${now.state} ${now.trial_limit} ${now.seconds_limit}`;
       fill(state, badge(now.state));
-      fill(actions, buttons(now, look, failed));
+      refill(actions, buttons(now, look, failed));
     },
   };
 }

@@ -11,13 +11,14 @@ const REST = 350; // milliseconds without a change until the API is asked
 export async function show(root, params, signal) {
   const [catalog, model] = await Promise.all([
     get("/catalog", { signal }),
-    params.from ? get(`/jobs/${params.from}`, { signal }) : null,
+    params.from ? get(`/jobs/${encodeURIComponent(params.from)}`, { signal }) : null,
   ]);
   let kind = model?.kind === "train" || params.kind === "train" ? "train" : "tune";
   let spec = model
     ? structuredClone(model.spec)
     : begin(kind, catalog, "cnn" in catalog.networks ? "cnn" : Object.keys(catalog.networks)[0]);
   let fields = new Map();
+  let unread = false; // whether the JSON is none, so that the form does not say what it says
   let timer = null;
   let question = new AbortController();
 
@@ -73,16 +74,21 @@ export async function show(root, params, signal) {
 
   function turn(name) {
     kind = name;
-    redraw(begin(kind, catalog, spec.model, spec.dataset));
+    const model = spec.model in catalog.networks ? spec.model : Object.keys(catalog.networks)[0];
+    redraw(begin(kind, catalog, model, spec.dataset));
   }
 
+  /** Draw the form of another specification; the focus stays on the control that it had. */
   function redraw(now) {
+    const [held] = [...fields].find(([, field]) => field.element.contains(document.activeElement)) ?? [];
+    fields = drawForm(form, { kind, spec: now, catalog, changed, again: redraw });
     spec = now;
-    fields = drawForm(form, { kind, spec, catalog, changed, again: redraw });
+    fields.get(held)?.element.querySelector("input, select, textarea")?.focus();
     changed();
   }
 
   function changed() {
+    unread = false;
     if (document.activeElement !== json) json.value = JSON.stringify(spec, null, 2);
     text(jsonError, "");
     clearTimeout(timer);
@@ -96,7 +102,8 @@ export async function show(root, params, signal) {
         throw new Error("an object is wanted");
       redraw(written);
     } catch (error) {
-      text(jsonError, `Not valid JSON: ${error.message}`);
+      unread = true;
+      text(jsonError, `Not a specification in JSON: ${error.message}`);
     }
   }
 
@@ -118,6 +125,7 @@ export async function show(root, params, signal) {
 
   async function submit(event) {
     event.preventDefault();
+    if (unread) return json.focus();
     clearTimeout(timer);
     question.abort();
     send.disabled = true;

@@ -27,6 +27,8 @@ const ROUTES = [
   ["/reports", () => import("./reports.js"), "Reports"],
 ];
 
+const NAME = /^\w[\w@.-]*$/; // of a job, a trial, a network or a version
+
 let leaving = new AbortController();
 
 /** Show what the address names, and whatever it names from now on. */
@@ -95,6 +97,7 @@ function match(path) {
     if (names.length !== parts.length) continue;
     if (!names.every((name, i) => name.startsWith(":") || name === parts[i])) continue;
     const named = names.flatMap((name, i) => (name.startsWith(":") ? [[name.slice(1), decoded(parts[i])]] : []));
+    if (named.some(([, value]) => !NAME.test(value))) continue; // it would lead elsewhere in the API
     return { load, title, params: Object.fromEntries(named) };
   }
   return null;

@@ -31,6 +31,9 @@ export function begin(kind, catalog, model, dataset = "mnist") {
   };
 }
 
+/** What of a specification is its network's own. */
+const own = ({ search_space, params }) => (params ? { params } : { search_space });
+
 /**
  * Draw the form of `spec` into `root`. `changed()` hears of every change; `again(spec)` of one after which the form is
  * another. Fields by the pointer of what they change.
@@ -58,9 +61,7 @@ export function drawForm(root, { kind, spec, catalog, changed, again }) {
       field(
         "#/model",
         "Network",
-        named(catalog.networks, spec.model, (model) =>
-          again({ ...begin(kind, catalog, model, spec.dataset), budget: spec.budget }),
-        ),
+        named(catalog.networks, spec.model, (model) => again({ ...spec, model, ...own(begin(kind, catalog, model)) })),
         network?.description,
       ),
       field(

@@ -28,11 +28,12 @@ export const ended = (job) =>
   Object.entries(job.trials).reduce((sum, [state, n]) => sum + (state === "running" ? 0 : n), 0);
 
 /**
- * The share of a job's budget that is spent, by whichever limit is nearer; null where none of them tells. `epochs` is how
- * many a training has had, where that is known.
+ * The share of a job's budget that is spent, by whichever limit is nearer; null where none of them tells, as of a run-off
+ * and a publication. `epochs` is how many a training has had, where that is known.
  */
 export function progressOf(job, epochs = 0) {
   if (job.state === "completed") return 1;
+  if (job.state === "stopping") return null;
   const byTrials = job.kind === "tune" ? ended(job) / job.trial_limit : epochs / (job.spec?.budget?.epochs ?? Infinity);
   const byTime = job.seconds_limit ? job.active_seconds / job.seconds_limit : 0;
   return Math.max(byTrials, byTime) > 0 ? Math.min(1, Math.max(byTrials, byTime)) : null;

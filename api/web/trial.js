@@ -2,7 +2,7 @@
 
 import { get, poll, post } from "./api.js";
 import { objectiveOf } from "./columns.js";
-import { failure, fill, h, s } from "./dom.js";
+import { failure, fill, h, refill, s } from "./dom.js";
 import { frame } from "./charts.js";
 import { count, duration, figure, instant, percent, plain } from "./format.js";
 import { extent, padded, scale } from "./scales.js";
@@ -65,7 +65,7 @@ function viewOf(job, number) {
       if (known !== trial.state) {
         known = trial.state;
         fill(state, badge(trial.state));
-        fill(actions, actionsOf(trial.state, act));
+        refill(actions, actionsOf(trial.state, act));
       }
       fill(reason, trial.reason && h("p", { class: "notice" }, trial.reason));
       fill(figures, facts(reached(job, trial)));

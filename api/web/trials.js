@@ -93,15 +93,15 @@ export function trialTable({ record, chosen }) {
         fresh.dataset.key = key;
         row = fresh;
       }
+      row.classList.toggle("best", record.job.best?.trial === trial.number);
       columns.forEach((column, i) => i > 1 && write(row.children[i], column.format(column.read(trial))));
     });
   }
 
   function rowOf(trial, columns) {
-    const best = record.job.best?.trial === trial.number;
     return h(
       "tr",
-      { class: best ? "best" : "" },
+      {},
       columns.map(({ name, read, format, numeric }) => {
         const value = format(read(trial));
         if (name !== "number")

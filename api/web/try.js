@@ -75,6 +75,7 @@ class Bench {
   }
 
   #take(input) {
+    if (input !== this.input) for (const verdict of this.published) verdict.forget();
     this.input = input;
     text(this.said, input.words ?? "Draw on, or clear the sheet for another.");
     fill(this.trouble);
@@ -113,8 +114,10 @@ class Bench {
   }
 
   async #random() {
+    const before = this.input;
     try {
       const { index, label, pixels } = await get(`/datasets/${this.dataset}/images/random?part=test`, { signal: this.signal });
+      if (this.input !== before) return; // something was drawn or brought meanwhile
       this.pad.show(digit(pixels, "", this.shape), `A test image that shows ${label}`);
       this.#take({ pixels, truth: label, words: `Image ${index.toLocaleString("en")}, a test image: it shows ${label}.` });
     } catch (error) {

@@ -42,13 +42,17 @@ export class Verdict {
     fill(this.note, answer.abstained ? [h("span", { class: "badge warn" }, "abstains"), ` ${answer.reason}`] : [sure, right && " ", right]);
     this.bars.forEach((bar, i) => bar.show(answer.probabilities[i], answer.probabilities[i] === answer.confidence));
     if (answer.saliency && pixels) this.#explain(answer, pixels);
-    else if (!pixels) this.map.hidden = true; // it is of another image
   }
 
   #explain(answer, pixels) {
     paintSaliency(this.map, pixels, answer.saliency);
     this.map.setAttribute("aria-label", `Where ${this.model} sees that it is ${answer.label}`);
     this.map.hidden = false;
+  }
+
+  /** Another image is asked about: what the answer rests on is not known of it yet. */
+  forget() {
+    this.map.hidden = true;
   }
 
   /** Show that it could not answer. */

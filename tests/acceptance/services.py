@@ -59,12 +59,12 @@ def run_command(up: Up, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
-def chiffre_up(home: Path, *options: str) -> Iterator[Up]:
+def chiffre_up(home: Path, *options: str, **environment: str) -> Iterator[Up]:
     """Start the services and wait for the line that says they are ready; all are ended on the way out."""
     port = free_port()
     process = subprocess.Popen(
         [CHIFFRE, "up", "--home", str(home), "--port", str(port), *options],
-        env=command_environment(),
+        env={**command_environment(), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -16,11 +16,11 @@ from api.client import Chiffre
 from worker.local import free_port
 
 
-def refused(*arguments: str) -> str:
+def refused(*arguments: str, **environment: str) -> str:
     """What `chiffre up` says when it refuses to start."""
     done = subprocess.run(
         [CHIFFRE, "up", *arguments],
-        env=command_environment(),
+        env={**command_environment(), **environment},
         capture_output=True,
         text=True,
         timeout=START_SECONDS,
@@ -44,6 +44,18 @@ def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
     assert status == 0
     assert left == []
     assert {"chiffre.db", "logs", "valkey"} <= {path.name for path in up.home.iterdir()}
+
+
+@pytest.mark.long
+def test_it_is_ready_whatever_names_it_may_be_called_by(tmp_path: Path) -> None:
+    """It listens everywhere, answers to one name that is not its address, and has a proxy for the rest of the world."""
+    environment = {"CHIFFRE_ALLOWED_HOSTS": '["*.example.org"]', "http_proxy": "http://127.0.0.1:1", "no_proxy": ""}
+    with chiffre_up(tmp_path / "home", "--host", "0.0.0.0", **environment) as up:
+        url = up.url.replace("0.0.0.0", "127.0.0.1")
+        named = httpx2.get(f"{url}/readyz", headers={"host": "chiffre.example.org"}, trust_env=False)
+        other = httpx2.get(f"{url}/readyz", trust_env=False)
+
+    assert (named.status_code, other.status_code) == (200, 400)
 
 
 @pytest.mark.long
@@ -132,3 +144,11 @@ def test_a_home_with_a_long_path_works(tmp_path: Path) -> None:
 
     assert socket_lies_elsewhere
     assert status == 0
+
+
+def test_a_home_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    """Named by the environment too, as the doctor takes it."""
+    (tmp_path / "file").write_text("no folder")
+
+    assert "cannot be written" in refused("--home", str(tmp_path / "file" / "home"))
+    assert f"{tmp_path}/file/home cannot be written" in refused(CHIFFRE_HOME=f"{tmp_path}/file/home")

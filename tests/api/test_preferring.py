@@ -7,7 +7,8 @@ import pytest
 from starlette.testclient import TestClient
 from worker_tools import Work
 
-from api.preferring import Preference
+from api.prediction.options import Options
+from api.preferring import Preference, Preferences
 from tests.api.tools import BLANK, eventually, pointers, publish
 from worker.tables import ModelVersion
 
@@ -127,3 +128,18 @@ def test_a_preference_is_documented(shared_api: TestClient) -> None:
 
     assert "prefer" in {parameter["name"] for parameter in operation["parameters"]}
     assert all("prefer" in body["properties"] for body in bodies)
+
+
+def test_a_preference_that_nobody_asks_for_any_more_is_followed_no_longer(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look at all versions for it would go on for ever, once a second in every process."""
+    preferences = Preferences(work.database)
+    looks: list[str] = []
+    monkeypatch.setattr(preferences, "_files", lambda: looks.append("looked") or ({}, {}))
+    preferences.ask(Options(prefer="fastest-within:1"))
+    preferences.refresh({}, lambda files: None)
+    monkeypatch.setattr("api.preferring.IDLE_SECONDS", -1.0)
+    preferences.refresh({}, lambda files: None)
+
+    assert looks == ["looked"]

@@ -109,3 +109,11 @@ def test_what_is_unlike_says_nothing(
 
     assert estimate(api, **BATCH) == (None, 0)
     assert estimate(api, "train", budget={"epochs": 10}) == (None, 0)
+
+
+def test_jobs_of_another_number_of_images_say_nothing_of_the_time(api: TestClient, work: Work) -> None:
+    """A tenth of the images takes a tenth of the time."""
+    worked(work, 40, [ended(0), ended(1)], images=120)
+
+    assert estimate(api) == (None, 0)
+    assert estimate(api, images=120)[1] == 2

