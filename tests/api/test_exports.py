@@ -60,6 +60,7 @@ def shown(url: str, job: Job) -> list[dict[str, Any]]:
     return [httpx2.get(f"{url}/jobs/{job.id}/trials/{item['number']}").json() for item in items]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_optuna_and_tensorboard_read_back_what_is_on_record(job: Job, url: str, tmp_path: Path) -> None:
     """Every trial with its parameters, states, values and curves, and hyper-parameters for HParams."""

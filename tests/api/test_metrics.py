@@ -106,6 +106,7 @@ def test_the_stability_index_is_the_symmetric_divergence() -> None:
     assert population_stability(expected, expected) == 0
 
 
+@pytest.mark.long
 def test_two_processes_count_together(work: Work, environment: Path, tmp_path: Path) -> None:
     """Whichever of them answers /metrics answers for both."""
     publish(work, environment, "shallow", 0.9)

@@ -120,6 +120,7 @@ def trials(client: TestClient, job_id: str) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(answer.text))
 
 
+@pytest.mark.long
 def test_the_same_job_gives_the_same_bytes_in_another_process(reports: dict[str, str], job: Job) -> None:
     """No clock, no order of a set: a process that hashes differently writes the same report."""
     command, seed = [sys.executable, "-m", "api.report", "job", job.id, "fr"], {"PYTHONHASHSEED": "1"}
@@ -128,6 +129,7 @@ def test_the_same_job_gives_the_same_bytes_in_another_process(reports: dict[str,
     assert made.decode() == reports["fr"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lang", ["en", "fr"])
 @pytest.mark.parametrize("kind", ["job", "group"])
 def test_a_report_is_valid_html_that_needs_nothing_else(

@@ -69,6 +69,7 @@ def test_every_answer_under_load_is_the_whole_answer_of_one_version(work: Work, 
         assert answer["checkpoint_sha256"] == versions[answer["version"]].checkpoint_sha256
 
 
+@pytest.mark.long
 def test_every_process_follows_within_two_seconds(work: Work, environment: Path) -> None:
     """Whoever is promoted through one API answers in the other; and in the same one at once."""
     publish(work, environment, "shallow", 0.9, seed=1)

@@ -275,6 +275,7 @@ def neighbours(mnist: Arrays) -> KNeighborsClassifier:
     return KNeighborsClassifier(3).fit(train.images.reshape(len(train), -1) / 255, train.labels)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", DISTORTED)
 def test_it_is_worth_it(family: str, validation: Arrays, neighbours: KNeighborsClassifier) -> None:
     """Nearest neighbours name four in five of every family with it, and far more than without where it counts."""

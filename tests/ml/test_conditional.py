@@ -241,6 +241,7 @@ def test_the_learning_rate_depends_on_the_batch_size_given() -> None:
     assert _rates(partial, 8).tolist() == _rates(partial, 256).tolist()
 
 
+@pytest.mark.long
 def test_draws_are_those_of_the_joint_draws_that_have_the_value() -> None:
     """With one candidate a draw is from l(x): given a batch size it is as a joint draw that happens to have it."""
     points = _random(SMALL, 40, 1)

@@ -54,6 +54,7 @@ def test_two_packs_do_not_hold_the_next_near_their_keys() -> None:
     assert sum(batch > 70 for batch in drawn) >= 3
 
 
+@pytest.mark.long
 def test_the_next_key_is_near_those_that_did_well() -> None:
     """Once packs of eight batch sizes were seen, where small ones do better, most of the next are small."""
     seen = [95, 5, 60, 12, 80, 30, 45, 70]

@@ -68,6 +68,7 @@ def _trained(
 # --- equal to solo, in float64
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("batch_size", [3, pytest.param(20, marks=pytest.mark.long)])
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])

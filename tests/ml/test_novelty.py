@@ -134,6 +134,7 @@ def test_an_image_is_answered_alike_alone_and_among_many(fitted: tuple[Novelty, 
         np.testing.assert_allclose(np.concatenate([each[place] for each in alone]), many, atol=1e-4)
 
 
+@pytest.mark.long
 def test_a_seed_gives_the_same_network_every_time(digits_data: TrainingData) -> None:
     """A job's version can be made again; another seed gives another."""
     one, same, other = (fit_novelty(digits_data.train.images.numpy(), DIGITS, seed).weights for seed in (0, 0, 1))

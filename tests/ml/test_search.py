@@ -115,6 +115,7 @@ def _play(spec: TuneSpec, rebuild: bool, pack: int = 1) -> list[TrialRecord]:
     return records
 
 
+@pytest.mark.long
 @EVERY_PAIR
 def test_a_rebuilt_search_draws_and_prunes_as_the_one_that_went_on(sampler: str, pruner: str) -> None:
     """A study rebuilt from records before every step gives the same 25 trials as one that lived through them."""
@@ -125,6 +126,7 @@ def test_a_rebuilt_search_draws_and_prunes_as_the_one_that_went_on(sampler: str,
     assert rebuilt == lived
 
 
+@pytest.mark.long
 @EVERY_PAIR
 def test_a_rebuilt_search_draws_packs_as_the_one_that_went_on(sampler: str, pruner: str) -> None:
     """The same holds where trials are drawn four at a time, three of them given the key of the first."""

@@ -604,6 +604,7 @@ SURVIVORS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("every", [0.0, 0.05, inf], ids=["often", "now and then", "never"])
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 @pytest.mark.parametrize("shape", SURVIVORS, ids=lambda shape: f"{shape['lanes']} lanes")
@@ -674,6 +675,7 @@ class _Clocked(MemoryBook):
         self.keeps += 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cost", [0.001, 0.02, 0.1])
 def test_checkpoints_take_at_most_two_percent_of_the_time(
     cost: float, digits_data: TrainingData, monkeypatch: pytest.MonkeyPatch

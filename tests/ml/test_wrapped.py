@@ -182,6 +182,7 @@ def test_such_networks_train_alone(model: str, digits_data: TrainingData) -> Non
     assert _spec(model, lanes=1).lanes == 1
 
 
+@pytest.mark.long
 def test_torch_exports_what_it_wrapped(images: Images) -> None:
     """ONNX Runtime answers as torch does, for one image and for many."""
     lanes = Lanes([_state(Adam())], IMAGE)

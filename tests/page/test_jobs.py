@@ -15,6 +15,8 @@ from ml.records import TrialState
 from tests.api.tools import insert
 from worker.tables import Job, Measurement
 
+pytestmark = pytest.mark.long
+
 IDLE = tuple[str, Work]
 TRIALS, EPOCHS = 1000, 20
 STEPS = range(1, EPOCHS + 1)
@@ -63,7 +65,6 @@ def cells(page: Page, name: str) -> list[str]:
 # --- from the form to the end
 
 
-@pytest.mark.long
 def test_a_job_is_posted_from_the_form_and_watched_to_its_end(page: Page, service: Any) -> None:
     """Its trials come into the table by themselves, and the version is named at the end."""
     page.goto(service.url)
@@ -86,7 +87,6 @@ def test_a_job_is_posted_from_the_form_and_watched_to_its_end(page: Page, servic
     expect(page.locator("main")).to_contain_text(f"{job['best']['value'] * 100:.2f} %")
 
 
-@pytest.mark.long
 def test_an_open_page_survives_the_death_of_the_api(page: Page, service: Any) -> None:
     """It says that it waits, and goes on without a reload; what was missed is there."""
     budget = {"trials": 200, "epochs": 30}
@@ -172,7 +172,6 @@ def test_another_network_keeps_what_is_not_its_own(page: Page, idle: IDLE) -> No
     assert "hidden_size" in written["search_space"]
 
 
-@pytest.mark.long
 def test_every_network_of_the_catalog_has_a_form_that_is_valid(page: Page, idle: IDLE) -> None:
     """What the form begins with, for a search and for a training, is accepted as it is."""
     page.goto(f"{idle[0]}/#/jobs/new")
@@ -185,7 +184,6 @@ def test_every_network_of_the_catalog_has_a_form_that_is_valid(page: Page, idle:
             assert answered.value.status == 200, f"{kind}, {network}"
 
 
-@pytest.mark.long
 def test_a_job_is_duplicated_with_its_specification(page: Page, idle: IDLE) -> None:
     """The form begins with all of it."""
     job = idle[1].accept(model="mlp", budget={"trials": 77}, seed=5)
@@ -199,7 +197,6 @@ def test_a_job_is_duplicated_with_its_specification(page: Page, idle: IDLE) -> N
 # --- the list, and what can be done
 
 
-@pytest.mark.long
 def test_a_job_is_paused_resumed_extended_and_cancelled_from_the_list(page: Page, idle: IDLE) -> None:
     """Each shows at once, and is what the API says."""
     job = idle[1].accept(budget={"trials": 3})
@@ -221,7 +218,6 @@ def test_a_job_is_paused_resumed_extended_and_cancelled_from_the_list(page: Page
     assert idle[1].job(job).trial_limit == 9
 
 
-@pytest.mark.long
 def test_a_page_that_is_not_seen_holds_no_connection(page: Page, idle: IDLE) -> None:
     """A browser has six of them to a host; what happened meanwhile is there when it is seen again."""
     idle[1].accept(budget={"trials": 1})
@@ -239,7 +235,6 @@ def test_a_page_that_is_not_seen_holds_no_connection(page: Page, idle: IDLE) -> 
     expect(page.locator(".titled .badge")).to_have_text("cancelled")
 
 
-@pytest.mark.long
 def test_an_answer_that_comes_late_takes_the_place_of_no_other(page: Page, idle: IDLE) -> None:
     """The list was asked for once more in another state before all of it had come."""
     job = idle[1].accept()
@@ -260,7 +255,6 @@ def test_an_answer_that_comes_late_takes_the_place_of_no_other(page: Page, idle:
     idle[1].cancel(job)
 
 
-@pytest.mark.long
 def test_more_jobs_than_the_api_lists_at_once_are_listed(page: Page, idle: IDLE) -> None:
     """Page by page; here there are four to a page."""
     jobs = [idle[1].accept() for _ in range(27)]
@@ -279,7 +273,6 @@ def test_more_jobs_than_the_api_lists_at_once_are_listed(page: Page, idle: IDLE)
         idle[1].cancel(job)
 
 
-@pytest.mark.long
 def test_a_running_trial_is_shown_as_it_goes_on_and_takes_the_focus_from_nobody(page: Page, idle: IDLE) -> None:
     """Neither from its button nor from the table that the keyboard scrolls; both are the same as before."""
     idle[1].accept(budget={"trials": 1})
@@ -311,7 +304,6 @@ def test_a_job_that_is_not_there_is_told_of_in_words(page: Page, idle: IDLE) -> 
 # --- a thousand trials
 
 
-@pytest.mark.long
 def test_a_thousand_trials_are_filtered_and_sorted(page: Page, idle: IDLE, big: Job) -> None:
     """The table agrees with the rows, and shows twenty at a time."""
     page.goto(f"{idle[0]}/#/jobs/{big.id}")
@@ -329,7 +321,6 @@ def test_a_thousand_trials_are_filtered_and_sorted(page: Page, idle: IDLE, big: 
     expect(page.locator("#filter-error")).to_contain_text("there is no column “lr”")
 
 
-@pytest.mark.long
 def test_a_thousand_trials_leave_the_page_quick(page: Page, idle: IDLE, big: Job) -> None:
     """A key that is typed into the filter takes the page's thread under a tenth of a second, everything drawn anew."""
     page.goto(f"{idle[0]}/#/jobs/{big.id}")
@@ -351,7 +342,6 @@ def test_a_thousand_trials_leave_the_page_quick(page: Page, idle: IDLE, big: Job
 # --- the keyboard
 
 
-@pytest.mark.long
 def test_the_page_is_used_by_keyboard_alone(page: Page, idle: IDLE) -> None:
     """The first stop skips the frame, and what has the focus is seen."""
     page.goto(idle[0])
@@ -381,7 +371,6 @@ def test_the_theme_is_kept(page: Page, idle: IDLE) -> None:
     assert page.evaluate(ground) == dark != light
 
 
-@pytest.mark.long
 def test_the_documentation_is_shown_without_another_host(page: Page, idle: IDLE) -> None:
     """Every operation of the API is on the page."""
     page.goto(f"{idle[0]}/docs")
@@ -391,7 +380,6 @@ def test_the_documentation_is_shown_without_another_host(page: Page, idle: IDLE)
     expect(page.locator(".opblock")).to_have_count(operations)
 
 
-@pytest.mark.long
 def test_figures_are_drawn_as_they_are_asked_for(page: Page, idle: IDLE, big: Job) -> None:
     """Every figure is offered with the options that the API has; one is drawn with what was chosen of them."""
     page.route("**/plots/**", lambda route: route.abort())

@@ -15,7 +15,7 @@ from ml.datasets import datasets
 from tests.api.tools import publish
 from tests.page.services import Service
 
-pytestmark = pytest.mark.xdist_group("page")
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("page")]
 
 IDLE = tuple[str, Work]
 
@@ -60,7 +60,6 @@ def test_without_versions_the_page_says_what_to_do(page: Page, idle: IDLE) -> No
     expect(page.get_by_role("alert")).to_contain_text("GET /models")
 
 
-@pytest.mark.long
 def test_a_promoted_version_of_a_real_job_answers(page: Page, trained: Service) -> None:
     """Another answers after it was promoted, as its checkpoint's hash shows, and the first one again."""
     hashes = [answer(trained.url, "shallow", "mnist")["checkpoint_sha256"]]
@@ -81,7 +80,6 @@ def test_a_promoted_version_of_a_real_job_answers(page: Page, trained: Service) 
     assert hashes == [v["checkpoint_sha256"] for v in (first, other, first)]
 
 
-@pytest.mark.long
 def test_the_confusion_matrix_is_a_predict_jobs_and_a_cell_opens_its_images(page: Page, trained: Service) -> None:
     """As many images as the cell counts, each one that shows the row and was taken for the column."""
     with Chiffre(trained.url) as client:
@@ -104,7 +102,6 @@ def test_the_confusion_matrix_is_a_predict_jobs_and_a_cell_opens_its_images(page
         assert item["pixels"] == mnist.images[item["index"]].ravel().tolist()
 
 
-@pytest.mark.long
 def test_the_card_is_shown_as_text_and_tables(page: Page, trained: Service) -> None:
     """What the Markdown says, with none of its marks left over."""
     with Chiffre(trained.url) as client:

@@ -128,6 +128,7 @@ def data() -> TrainingData:
     return TrainingData.of(datasets["digits"].load(), None, "random", 0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pruner", [name for name in pruners if name != "none"])
 def test_two_trainers_draw_and_prune_as_one_would(pruner: str, work: Work, tmp_path: Path) -> None:
     """Measurements recorded in turn by two trainers lead to the trials and the ends that one trainer comes to."""

@@ -86,6 +86,7 @@ class LedgerMachine(Workers, People, Checks):
         assert {job.state for job in self.jobs} <= FINAL
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("examples", [QUICK, pytest.param(LONG, marks=pytest.mark.long)])
 def test_no_order_of_events_breaks_a_promise(
     database: Database, examples: int, monkeypatch: pytest.MonkeyPatch

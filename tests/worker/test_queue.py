@@ -124,6 +124,7 @@ def test_celery_is_set_up_so_that_no_job_hangs_on_a_message() -> None:
     assert conf.broker_transport_options["socket_timeout"] == 5
 
 
+@pytest.mark.long
 def test_a_worker_that_cannot_begin_ends(broker: redis.Redis, environment: Path) -> None:
     """Celery by itself would go on without a supervisor, answer rings with nothing, and nobody would start it again."""
     done = subprocess.run(

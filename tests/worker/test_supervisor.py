@@ -97,6 +97,7 @@ def test_a_job_is_worked_on_until_its_version_is_published(work: Work, superviso
     assert 0.5 < version.test_accuracy <= 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lanes", [1, 3])
 def test_one_trainer_repeats_a_seeded_job_bit_for_bit(work: Work, supervisor: Supervisor, lanes: int) -> None:
     """The same specification with as many lanes gives the same trials and the same weights."""
@@ -124,6 +125,7 @@ def test_another_seed_gives_other_trials(work: Work, supervisor: Supervisor) -> 
     assert first.params != second.params
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("trainers", [2], indirect=True)
 def test_a_killed_trainer_is_replaced_and_its_trial_runs_again(
     work: Work, supervisor: Supervisor, trainers: Trainers

@@ -54,6 +54,7 @@ def version_of(work: Work, job: Job) -> ModelVersion:
         return session.scalars(select(ModelVersion).where(col(ModelVersion.job_id) == job.id)).one()
 
 
+@pytest.mark.long
 def test_a_data_set_of_ones_own_is_trained_on_by_a_process_that_fetches_it(
     work: Work, supervisor: Supervisor, uploaded: Uploaded
 ) -> None:
