@@ -54,6 +54,7 @@ def test_only_the_settings_read_the_environment() -> None:
     assert readers == {"api/client.py", "worker/local.py", "worker/trainers.py"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("module", TORCH_FREE)
 def test_what_must_start_fast_imports_nothing_heavy(module: str) -> None:
     """The API, the worker's own process and the command import neither torch nor optuna."""

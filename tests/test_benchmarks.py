@@ -220,6 +220,7 @@ def test_a_baseline_that_missed_bounds_the_ratio() -> None:
     assert (found["ratio_b"], found["at_least"]) == (5.0, True)
 
 
+@pytest.mark.long
 def test_a_baseline_that_is_stopped_goes_on_after_its_last_whole_trial(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

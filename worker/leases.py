@@ -322,7 +322,7 @@ def _has_others(session: Session, pack: Pack) -> bool:
 
 def _makes_good(session: Session, pack: Pack) -> bool:
     """Whether a pack trains a trial again whose checkpoint was damaged: its job's seconds were spent on it before."""
-    return any(reasons(session, trial)[0] == DISCARDED for trial in running(session, pack))
+    return any(reasons(session, trial)[:1] == [DISCARDED] for trial in running(session, pack))
 
 
 def _next_job() -> Any:

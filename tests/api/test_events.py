@@ -568,6 +568,7 @@ def test_a_reading_that_fails_is_tried_again(
     assert log == ["could not read events"] * 2
 
 
+@pytest.mark.long
 @ONCE
 @pytest.mark.parametrize(("http", "loop"), [("httptools", "uvloop"), ("h11", "asyncio")])
 def test_a_client_that_does_not_read_is_cut_off(
@@ -604,6 +605,7 @@ def test_a_client_that_does_not_read_is_cut_off(
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
+@pytest.mark.long
 @ONCE
 def test_a_client_that_reads_slowly_is_not_cut_off(
     environment: Path, work: Work, monkeypatch: pytest.MonkeyPatch
@@ -620,6 +622,7 @@ def test_a_client_that_reads_slowly_is_not_cut_off(
     assert text.count(b"event: epoch\n") == 300
 
 
+@pytest.mark.long
 @ONCE
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_open_streams_end_with_the_process(environment: Path, work: Work, number: signal.Signals) -> None:
@@ -637,6 +640,7 @@ def test_open_streams_end_with_the_process(environment: Path, work: Work, number
         assert [list(events) for events in streams] == [[]] * 20
 
 
+@pytest.mark.long
 @ONCE
 def test_a_client_that_does_not_read_does_not_hold_the_process(environment: Path, work: Work) -> None:
     """It has a second for what was sent already."""
@@ -693,6 +697,7 @@ def test_the_client_tells_events_until_the_job_has_ended(url: str, work: Work) -
         assert list(client.events(job.id, after=whole[-1]["id"])) == []
 
 
+@pytest.mark.long
 @ONCE
 def test_the_client_outlasts_an_api_that_is_killed_and_started_again(
     environment: Path, work: Work, monkeypatch: pytest.MonkeyPatch

@@ -125,6 +125,7 @@ def check_run(folder: Path, known: dict[str, Any]) -> None:
     assert started.hparams["hidden_sizes"].string_value == str(known["params"]["hidden_sizes"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_search_over_uploaded_images_is_exported_too(work: Work, url: str, tmp_path: Path) -> None:
     """By a process that has never heard of that data set."""

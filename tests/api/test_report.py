@@ -223,6 +223,7 @@ def test_what_matters_is_what_scipy_and_pandas_say(reports: dict[str, str], shar
     assert shown["parameter … fANOVA (6)"]["parameter"].tolist() == ["hidden_size", "learning_rate", "optimizer"]
 
 
+@pytest.mark.long
 def test_the_opening_of_test_is_told_and_other_jobs_change_nothing(
     reports: dict[str, str], shared_api: TestClient, shared_work: Work, job: Job
 ) -> None:
@@ -269,6 +270,7 @@ def test_the_experiments_of_a_group_stand_side_by_side(
     assert all(job["id"] in group_reports["fr"] for job in jobs)
 
 
+@pytest.mark.long
 def test_an_interval_counts_the_images_that_were_looked_at(group: dict[str, Any], shared_api: TestClient) -> None:
     """Where a job is held to few images its validation accuracy is a share of few."""
     for member in group["experiments"][:2]:
@@ -356,6 +358,7 @@ def test_a_few_bad_trials_do_not_flatten_the_others() -> None:
     assert beyond == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["tune", "train"])
 def test_a_job_without_results_has_a_report_too(kind: str, shared_api: TestClient, job: Job) -> None:
     """Of a job that waits it says what was asked for."""

@@ -36,6 +36,7 @@ def test_a_body_that_stops_in_the_middle_is_not_held_for_ever(
     assert b"send it again" in answer
 
 
+@pytest.mark.long
 def test_a_body_that_comes_in_pieces_is_read(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of it may take longer than any piece may."""
     monkeypatch.setattr("api.senders.SILENT_SECONDS", 3.0)

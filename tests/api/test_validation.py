@@ -50,6 +50,7 @@ def test_a_version_of_a_job_that_was_held_to_few_images_is_judged_by_those(
     assert api.get("/models/perceptron/versions/1/validation").json()["images"] == 80
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("query", "pointer"),
     [
@@ -83,6 +84,7 @@ def test_a_random_image_is_of_the_part_that_was_asked_for(api: TestClient) -> No
         assert image["label"] == str(digits.labels[image["index"]])
 
 
+@pytest.mark.long
 def test_of_large_images_few_are_kept_and_of_few_parts(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two hundred of them would be a gigabyte; what is not kept is looked at again."""
     monkeypatch.setattr("api.looks.SAMPLED_BYTES", 100)

@@ -96,6 +96,7 @@ def test_an_inverted_digit_is_turned_back(validation: Arrays) -> None:
     assert usual > 60
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", [family for family in DISTORTED if family != "mixed"])
 def test_light_and_dark_ink_are_told_apart(family: str, sample: np.ndarray) -> None:
     """Of every family whose polarity is known all are seen rightly."""
@@ -104,6 +105,7 @@ def test_light_and_dark_ink_are_told_apart(family: str, sample: np.ndarray) -> N
     assert found == [family in ("inverted", "photographs")] * len(sample)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", [*DISTORTIONS, "pen strokes"])
 def test_everything_comes_into_form(family: str, sample: np.ndarray) -> None:
     """White on black, the box's longer side 20 pixels, the centre of mass within half a pixel of the middle one."""
@@ -118,6 +120,7 @@ def test_everything_comes_into_form(family: str, sample: np.ndarray) -> None:
         assert np.abs(np.subtract(ndimage.center_of_mass(pixels), 14)).max() <= 0.5 or left == 0 or top == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", [*DISTORTIONS, "pen strokes"])
 def test_what_is_canonical_stays(family: str, sample: np.ndarray) -> None:
     """The canonical form of a canonical form is itself, and the same image gives the same answer."""
@@ -142,6 +145,7 @@ def test_where_a_digit_stands_does_not_matter(top: int, left: int, number: int, 
     assert np.subtract(middle.report.shift, found.report.shift) == pytest.approx((left - 36, top - 36), abs=0.3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("factor", [2, 3, 5, 9, 20])
 def test_how_large_a_digit_is_does_not_matter(factor: int, sample: np.ndarray) -> None:
     """Enlarged by any factor it comes out alike: its edges are softer, so that it is up to a twentieth smaller."""

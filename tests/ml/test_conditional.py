@@ -315,6 +315,7 @@ def _branched(n: int) -> optuna.Study:
     return _study(shown, values, BRANCHES)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("given", [{"depth": 2}, {"kind": "plain"}, {"batch_size": 8, "depth": 2}, {"batch_size": 8}])
 def test_names_given_condition_the_group_they_are_in(given: dict[str, Any]) -> None:
     """Names of another group are drawn as without the value; within a group the others follow it."""

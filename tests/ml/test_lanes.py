@@ -143,6 +143,7 @@ def test_any_mix_of_lanes_equals_its_solo_runs(way: Way, mix: Mix, images: Image
 # --- equal to solo, in float32
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", DEVICES)
 @given(mix=mixes(fastest_adam=1e-4))
 @settings(max_examples=40, deadline=None, derandomize=True)

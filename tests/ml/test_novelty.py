@@ -65,6 +65,7 @@ def typed(characters: str) -> np.ndarray:
     return centred(np.stack(drawn))[:, None]
 
 
+@pytest.mark.long
 def test_test_images_are_as_good_as_never_novel(fitted: tuple[Novelty, float], mnist: Arrays) -> None:
     """The share that was set on validation holds for the publishers' own test images, twice over at most."""
     novelty, highest = fitted
@@ -72,6 +73,7 @@ def test_test_images_are_as_good_as_never_novel(fitted: tuple[Novelty, float], m
     assert 0 < (of(novelty, mnist.images[-10_000:]) > highest).mean() < 2 * NOVEL_SHARE
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", negatives)
 def test_every_kind_of_negative_is_told_from_digits(
     kind: str, fitted: tuple[Novelty, float], mnist_data: TrainingData

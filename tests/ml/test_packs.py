@@ -154,6 +154,7 @@ def test_the_time_of_a_pack_is_shared_among_its_lanes(digits_data: TrainingData)
 # --- a lost pack
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", ["perceptron", "shallow", "mlp", "cnn"])
 def test_a_resumed_pack_is_bit_equal(model: str, digits_data: TrainingData, tmp_path: Path) -> None:
     """A pack that goes on from its file measures the numbers that it would have, and ends with the same weights."""

@@ -391,6 +391,7 @@ def test_halving_judges_at_its_early_rungs() -> None:
     assert set(map(tuple, _judged(_spec("random", halving), 10).values())) == {(1, 3, 9, 30, 90)}
 
 
+@pytest.mark.long
 def test_each_bracket_of_hyperband_judges_at_its_early_rungs() -> None:
     """A trial's first rung is its bracket's: 0.1, 0.3, 0.9, … epochs, each rung judged at its own measurement."""
     found = set(map(tuple, _judged(_spec("random", {"name": "hyperband", "min_epochs": 0.1}), 200).values()))

@@ -313,6 +313,7 @@ def _share(searches: list[Search], record: TrialRecord) -> None:
         search.apply(*_kept([record]))
 
 
+@pytest.mark.long
 @EVERY_PAIR
 def test_two_trainers_draw_and_prune_as_one_would(sampler: str, pruner: str) -> None:
     """Two searches that exchange records, trials running in both, give the trials that one search gives."""

@@ -486,6 +486,7 @@ def test_a_checkpoint_is_the_winners_network(tmp_path: Any, digits_data: Trainin
 # --- the same again
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lanes", [1, 3])
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 @pytest.mark.parametrize("pruner", pruners)

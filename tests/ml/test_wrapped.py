@@ -108,6 +108,7 @@ def _spec(model: str, **fields: object) -> TuneSpec:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
 @pytest.mark.parametrize("optimizer", [Adam(weight_decay=1e-3), Sgd(learning_rate=0.05, momentum=0.9)])
 def test_a_wrapped_module_trains_as_in_plain_torch(optimizer: Optimizer, loss: str, images: Images) -> None:

@@ -416,6 +416,7 @@ def test_a_trial_that_has_ended_stays_as_it_is(work: Work) -> None:
 # --- races
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("turn", range(10))
 def test_of_cancelling_and_completing_one_wins(work: Work, turn: int) -> None:
     """A hundred times at the same instant on each database: the first decides, and the other is told the truth."""

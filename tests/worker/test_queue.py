@@ -75,6 +75,7 @@ def test_ringing_puts_one_message_into_the_queue(broker: redis.Redis) -> None:
     assert bell.broker_answers()
 
 
+@pytest.mark.long
 def test_a_broker_that_is_gone_delays_nobody_and_raises_nothing(broker: redis.Redis) -> None:
     """The caller goes on at once; a worker finds the job by itself."""
     broker.shutdown(nosave=True)

@@ -151,6 +151,7 @@ def test_each_training_is_one_that_can_be_done_alone(work: Work, environment: Pa
     assert (predicted(lane, data) == labels(work, environment, last)).mean() > 0.995  # sums may round differently
 
 
+@pytest.mark.long
 @only_sqlite
 @pytest.mark.parametrize(("steps", "stop"), [(7, Stop.RELEASED), (60, Stop.CANCELLED)])
 def test_a_pack_that_was_left_goes_on_to_the_same_end(steps: int, stop: Stop, work: Work, environment: Path) -> None:

@@ -500,6 +500,7 @@ def test_a_write_carries_its_hash_and_its_condition(bucket: str, faulty: Meddler
     assert headers["If-None-Match"] == "*"
 
 
+@pytest.mark.long
 @operations
 @pytest.mark.parametrize(
     "faults",
@@ -528,6 +529,7 @@ def test_after_a_lost_answer_the_object_is_there_once(bucket: str, faulty: Meddl
     assert _store(bucket).read(KEY, saved.sha256) == CONTENT
 
 
+@pytest.mark.long
 @operations
 @pytest.mark.parametrize("fault", [refuse(500, "InternalError"), refuse(503, "SlowDown"), lose, stall])
 def test_what_does_not_pass_ends_as_storage_that_is_away(

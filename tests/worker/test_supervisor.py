@@ -376,6 +376,7 @@ def test_a_diverged_trial_is_recorded_and_the_job_goes_on(work: Work, supervisor
     assert work.job(job).state == JobState.COMPLETED
 
 
+@pytest.mark.long
 def test_a_job_whose_lanes_memory_cannot_hold_fails_at_once_with_what_to_do(work: Work, supervisor: Supervisor) -> None:
     """Whatever its first trial draws: before any training, and for one trial, not for as many as it may have."""
     space = {"hidden_sizes": {"type": "categorical", "choices": [[10, 10], [6000, 6000]]}}
@@ -416,6 +417,7 @@ def test_where_no_number_is_set_each_core_has_a_trainer_and_a_gpu_one(
     assert len(trainers._all) == number
 
 
+@pytest.mark.long
 def test_a_trainer_says_where_it_trains(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU where that is asked for."""
     monkeypatch.setenv("CHIFFRE_DEVICE", "cpu")
@@ -426,6 +428,7 @@ def test_a_trainer_says_where_it_trains(environment: Path, monkeypatch: pytest.M
     assert device == "cpu"
 
 
+@pytest.mark.long
 def test_a_trainer_ends_when_its_worker_does(environment: Path) -> None:
     """Nothing is left behind by a worker that dies: the trainer's pipe closes with it."""
     trainers = Trainers(1)

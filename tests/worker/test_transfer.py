@@ -88,6 +88,7 @@ def test_a_damaged_copy_is_fetched_again_and_a_damaged_original_is_told(uploaded
         datasets["bars@1"].load()
 
 
+@pytest.mark.long
 def test_a_job_begins_with_a_versions_weights_and_keeps_those_that_are_frozen(
     work: Work, supervisor: Supervisor, uploaded: Uploaded, environment: Path
 ) -> None:
