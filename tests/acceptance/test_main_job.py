@@ -80,7 +80,6 @@ def test_the_job_completes_with_its_budget_spent_exactly(job: dict[str, Any], cl
     assert {trial["state"] for trial in trials} <= {"completed", "pruned"}
 
 
-@pytest.mark.long
 def test_the_jobs_history_tells_how_it_went(job: dict[str, Any]) -> None:
     """From queued over running and stopping to completed."""
     assert [step["state"] for step in job["history"]] == ["queued", "running", "stopping", "completed"]
