@@ -9,9 +9,9 @@ from sqlmodel import Session, col
 from ml.analysis.findings import Analysis
 from ml.records import TrialState
 from ml.specs import TrainSpec, TuneSpec
-from worker.analyst import Material
 from worker.db import Database
 from worker.journal import REQUEST
+from worker.material import Material
 from worker.posted import as_tune, spec_of
 from worker.publishing import ANSWERS
 from worker.registry import versions_of

@@ -1,0 +1,55 @@
+"""What the analysis of a job is made of."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlmodel import Session, col
+
+from ml.analysis.analysis import analysis
+from ml.analysis.findings import Analysis
+from ml.analysis.observations import Observation
+from ml.records import OUT_OF_TIME, TrialRecord, TrialState
+from ml.search import Search
+from ml.specs import TuneSpec
+from worker.ledger import changes
+from worker.posted import tune_spec
+from worker.registry import versions_of
+from worker.tables import Job, ModelVersion, Trial
+
+
+@dataclass(frozen=True)
+class Material:
+    """What an analysis is made of, read at one instant: a search takes long, and a transaction must not wait for it."""
+
+    spec: TuneSpec
+    records: list[TrialRecord]  # of all trials, as they changed
+    observations: list[Observation]  # the trials that have their hyper-parameters, by number
+
+    @classmethod
+    def of(cls, session: Session, job: Job) -> "Material":
+        """What was recorded of a job."""
+        rows = session.scalars(select(Trial).where(col(Trial.job_id) == job.id).order_by(col(Trial.number)))
+        versions = versions_of(session, job.id)
+        observed = [_observation(row, versions.get((row.number, row.value))) for row in rows if row.params is not None]
+        return cls(tune_spec(job), changes(session, job.id, 0)[0], observed)
+
+    def search(self) -> Search:
+        """The job's search, rebuilt."""
+        search = Search(self.spec)
+        for record in self.records:
+            search.apply(record)
+        return search
+
+    def analysis(self) -> Analysis:
+        """What stands out in it."""
+        return analysis(self.search(), self.observations)
+
+
+def _observation(row: Trial, version: ModelVersion | None) -> Observation:
+    figures = row.model_dump(
+        include={"number", "val_loss", "val_accuracy", "seconds", "epochs_run", "flops", "weights"}
+    )
+    state, params = TrialState(row.state), row.params or {}
+    figures["latency_seconds"] = None if version is None else version.latency_seconds
+    figures["out_of_time"] = row.reason == OUT_OF_TIME
+    return Observation(state=state, params=params, began=row.created_at, ended=row.finished_at, **figures)
