@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import Any, Self
 
@@ -85,11 +86,12 @@ class Witness:
         return list((self.get(f"/jobs/{job_id}/trials") or {"items": []})["items"])
 
     def until_all_ended(self, seconds: float = PATIENCE) -> None:
-        """Wait for the end of every accepted job."""
-        until(self._all_ended, "every accepted job has ended", seconds)
+        """Wait for the end of every accepted job, for each of them so long once those before it have ended."""
+        for job_id in self.accepted:
+            until(partial(self._ended, job_id), f"job {job_id}, which was accepted, has ended", seconds)
 
-    def _all_ended(self) -> bool:
-        return all(self.job(job_id).get("state") in FINAL for job_id in self.accepted)
+    def _ended(self, job_id: str) -> bool:
+        return self.job(job_id).get("state") in FINAL
 
 
 def _refuse(constant: str) -> None:
