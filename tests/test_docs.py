@@ -85,6 +85,17 @@ def test_the_table_of_settings_is_the_settings() -> None:
             assert rows[name][0] == text.removesuffix(".0"), name
 
 
+def test_compose_hands_on_every_setting() -> None:
+    """To some container, but for the home, which is the image's; the port is Compose's own."""
+    text = (ROOT / "docker-compose.yml").read_text()
+    handed_on = set(re.findall(r"^ +(CHIFFRE_\w+):", text, re.MULTILINE))
+    told_of = set(re.findall(r"CHIFFRE_\w+", "".join(line for line in text.splitlines() if line.startswith("#"))))
+    settings = {f"CHIFFRE_{name.upper()}" for name in Settings.model_fields}
+
+    assert handed_on == settings - {"CHIFFRE_HOME"}
+    assert told_of == handed_on - {"CHIFFRE_DATABASE_URL", "CHIFFRE_BROKER_URL"} | {"CHIFFRE_PORT"}
+
+
 def test_every_make_target_exists() -> None:
     """`make` knows what the README tells to type."""
     targets = set(

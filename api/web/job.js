@@ -30,6 +30,7 @@ export async function show(root, { id, filter = "" }, signal) {
   if (kind === "tune") parts.push(parallel(shared), pareto(shared));
   const [drawnCurves, table, lines, scatter] = parts;
   const found = kind === "tune" ? analysis({ record, signal }) : null;
+  const rest = more(record);
   const result = classifies(record.job) ? h("div", {}, resultOf(record.job)) : null;
   let told = Boolean(record.job.result);
   fill(
@@ -44,10 +45,11 @@ export async function show(root, { id, filter = "" }, signal) {
       found.correlation,
       plots({ record, signal }),
     ],
-    more(record),
+    rest.element,
   );
   const whole = async () => {
     head.update();
+    rest.update();
     if (result && !told && record.job.result) (told = true), fill(result, resultOf(record.job));
     for (const part of parts) (part.redraw(), await nextFrame()); // one a frame: all at once would be felt
     found?.look();
@@ -139,10 +141,13 @@ function resultOf(job) {
   );
 }
 
-/** Files, specification and history. */
+/** Files, specification and history, and `update()` for what has been added to that. */
 function more(record) {
+  const summary = h("summary");
   const history = h("ol", { class: "history" });
-  const draw = () =>
+  const update = () => {
+    if (history.childElementCount === record.job.history.length) return;
+    text(summary, `History: ${count(record.job.history.length, "change")}`);
     fill(
       history,
       record.job.history.map(({ state, detail, by, at }) =>
@@ -157,8 +162,8 @@ function more(record) {
         ),
       ),
     );
-  draw();
-  return h(
+  };
+  const element = h(
     "section",
     { class: "card view" },
     h("h2", {}, "Files, specification and history"),
@@ -174,11 +179,7 @@ function more(record) {
       h("summary", {}, "Specification"),
       h("pre", { tabindex: 0 }, JSON.stringify(record.job.spec, null, 2)),
     ),
-    h(
-      "details",
-      { ontoggle: draw },
-      h("summary", {}, `History: ${count(record.job.history.length, "change")}`),
-      history,
-    ),
+    h("details", {}, summary, history),
   );
+  return { element, update };
 }

@@ -16,11 +16,19 @@ function switchThemes(button) {
     const names = Object.keys(THEMES);
     const next = names[(names.indexOf(root.dataset.theme ?? "") + 1) % names.length];
     next ? (root.dataset.theme = next) : delete root.dataset.theme;
-    next ? localStorage.setItem("theme", next) : localStorage.removeItem("theme");
     tell();
     dispatchEvent(new Event("theme")); // what is drawn on a canvas is drawn anew
+    keep(next);
   });
   tell();
+}
+
+function keep(theme) {
+  try {
+    theme ? localStorage.setItem("theme", theme) : localStorage.removeItem("theme");
+  } catch {
+    // The browser keeps nothing for this page: the theme lasts until it is loaded again.
+  }
 }
 
 function tellOfConnection(banner) {

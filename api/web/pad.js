@@ -3,12 +3,13 @@
 import { h } from "./dom.js";
 
 const SIDE = 280;
+const EMPTY = "Sheet to draw on"; // its label
 const PEN = 22; // as wide on the sheet as MNIST's pens are on 28 pixels
 
 /** `changed` is called after each bit that is drawn; a new drawing takes the place of a picture. */
 export class Pad {
   constructor(changed) {
-    this.element = h("canvas", { class: "pad", width: SIDE, height: SIDE, role: "img", "aria-label": "Sheet to draw a digit on" });
+    this.element = h("canvas", { class: "pad", width: SIDE, height: SIDE, role: "img" });
     this.context = this.element.getContext("2d");
     this.changed = changed;
     this.stroke = null; // the pointer that draws, where the sheet was when it began, its last place, and up to where it is drawn
@@ -23,6 +24,7 @@ export class Pad {
     this.context.fillStyle = "white";
     this.context.fillRect(0, 0, SIDE, SIDE);
     this.holds = "nothing";
+    this.element.setAttribute("aria-label", EMPTY);
   }
 
   /** Show a picture, as large as fits; what is small stays in squares. */

@@ -1,4 +1,4 @@
-// Try it: draw, bring a picture or take a random test digit; what every network says of it, as one draws.
+// Try it: draw, bring a picture or take a random test image; what every network says of it, as one draws.
 
 import { get, request } from "./api.js";
 import { asker } from "./asking.js";
@@ -7,6 +7,7 @@ import { Pad } from "./pad.js";
 import { black, digit, paint, pictureOf, png } from "./pixels.js";
 import { Verdict } from "./verdict.js";
 
+const HINT = "Draw on the sheet, large and in one go.";
 const AGAIN = 1000; // milliseconds until what could not be answered is asked again
 
 export async function show(root, params, signal) {
@@ -41,7 +42,7 @@ class Bench {
     this.drawing = this.#sheet();
     this.fed = digit(black(this.shape), "What the networks were given: nothing yet", this.shape);
     this.done = h("p", { class: "small muted" }, "Whatever you draw or bring is centred and scaled as in the data set before a network sees it.");
-    this.said = h("p", { class: "hint", role: "status" }, "Draw a digit, large and in one go.");
+    this.said = h("p", { class: "hint", role: "status" }, HINT);
     this.trouble = h("div");
   }
 
@@ -58,7 +59,7 @@ class Bench {
     const button = (label, onclick) => h("button", { type: "button", onclick }, label);
     return h("section", { class: "card sheet", "aria-label": "Image" },
       this.pad.element,
-      h("div", { class: "row" }, button("Clear", () => this.#clear()), button("Random test digit", () => this.#random()), file, h("label", { class: "button", for: file.id }, "Open a picture …")),
+      h("div", { class: "row" }, button("Clear", () => this.#clear()), button("Random test image", () => this.#random()), file, h("label", { class: "button", for: file.id }, "Open a picture …")),
       this.said,
       this.trouble,
       h("div", { class: "fed" }, this.fed, h("div", {}, h("h2", {}, "What the networks were given"), this.done)));
@@ -94,9 +95,8 @@ class Bench {
     for (const verdict of this.published) verdict.clear();
     paint(this.fed, black(this.shape), this.shape);
     this.fed.setAttribute("aria-label", "What the networks were given: nothing yet");
-    text(this.said, "Draw a digit, large and in one go.");
+    text(this.said, HINT);
     fill(this.trouble);
-    this.pad.element.setAttribute("aria-label", "Sheet to draw a digit on");
   }
 
   /** A picture from a file, the clipboard or a drag. */

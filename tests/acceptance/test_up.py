@@ -13,7 +13,7 @@ import pytest
 from acceptance.services import CHIFFRE, START_SECONDS, chiffre_up, command_environment
 
 from api.client import Chiffre
-from worker.local import free_port
+from worker.local import LOG_BYTES, Service, free_port
 
 
 def refused(*arguments: str, **environment: str) -> str:
@@ -132,6 +132,33 @@ def test_a_taken_port_is_refused(tmp_path: Path) -> None:
 
     assert f"cannot listen on 127.0.0.1:{port}" in message
     assert "choose another with --port" in message
+
+
+def test_a_long_log_makes_way_for_another(tmp_path: Path) -> None:
+    """The one before is kept beside it, and no other."""
+    log = tmp_path / "echo.log"
+    for words in ("first", "second", "third"):
+        log.write_text(f"{words}\n".ljust(LOG_BYTES + 1))
+        service = Service("echo", ["echo", "started"], dict(os.environ), log)
+        service.start()
+        assert service.process is not None
+        service.process.wait()
+
+    assert log.read_text() == "started\n"
+    assert (tmp_path / "echo.log.1").read_text().split() == ["third"]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_log_that_is_not_long_is_gone_on_with(tmp_path: Path) -> None:
+    """What was said before stays."""
+    log = tmp_path / "echo.log"
+    log.write_text("before\n")
+    service = Service("echo", ["echo", "started"], dict(os.environ), log)
+    service.start()
+    assert service.process is not None
+    service.process.wait()
+
+    assert log.read_text() == "before\nstarted\n"
 
 
 @pytest.mark.long

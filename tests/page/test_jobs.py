@@ -8,10 +8,10 @@ import httpx2
 import pytest
 from playwright.sync_api import Page, Route, expect
 from sqlalchemy import insert as insert_into
-from worker_tools import Work, measurement
+from worker_tools import FILE, Work, measurement
 
 from ml.analysis.plots import PLOTS
-from ml.records import TrialState
+from ml.records import Finished, Measured, TrialState
 from tests.api.tools import insert
 from worker.tables import Job, Measurement
 
@@ -235,6 +235,47 @@ def test_a_page_that_is_not_seen_holds_no_connection(page: Page, idle: IDLE) -> 
     expect(page.locator(".titled .badge")).to_have_text("cancelled")
 
 
+def test_the_history_goes_on_while_it_is_looked_at(page: Page, idle: IDLE) -> None:
+    """It is counted and listed without being asked for again."""
+    job = idle[1].accept()
+    page.goto(f"{idle[0]}/#/jobs/{job.id}")
+    page.get_by_text("History: 1 change").click()
+    idle[1].controls.pause(job.id)
+    expect(page.locator(".history li")).to_have_count(2)
+    expect(page.locator(".history li").last).to_contain_text("paused")
+    expect(page.get_by_text("History: 2 changes")).to_be_visible()
+    idle[1].cancel(job)
+
+
+def test_the_best_trial_is_marked_and_the_mark_moves(page: Page, idle: IDLE) -> None:
+    """To the trial that is better."""
+    work = idle[1]
+    work.accept(budget={"trials": 2})
+    claim = work.pack(2)
+    page.goto(f"{idle[0]}/#/jobs/{claim.job_id}")
+    for trial, accuracy in zip(work.reserved(claim), (0.5, 0.75), strict=True):
+        best = measurement(1, accuracy)
+        ended = Finished(trial.number, TrialState.COMPLETED, "for the test", best, accuracy, None)
+        file = {trial.number: (f"{claim.job_id}/{trial.number}", FILE)}
+        work.ledger.record(claim, [Measured(trial.number, best, {}), ended], file)
+        expect(page.locator("tbody tr.best th")).to_have_text(str(trial.number))
+    work.controls.cancel(claim.job_id)
+
+
+def test_a_dialog_closes_with_the_view_that_it_is_about(page: Page, idle: IDLE) -> None:
+    """Nothing is cancelled by the way."""
+    job = idle[1].accept()
+    page.goto(f"{idle[0]}/#/jobs/{job.id}")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.evaluate("location.hash = '#/models'")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Models")
+
+    assert idle[1].job(job).state == "queued"
+    idle[1].cancel(job)
+
+
 def test_an_answer_that_comes_late_takes_the_place_of_no_other(page: Page, idle: IDLE) -> None:
     """The list was asked for once more in another state before all of it had come."""
     job = idle[1].accept()
@@ -369,6 +410,20 @@ def test_the_theme_is_kept(page: Page, idle: IDLE) -> None:
     page.reload()
 
     assert page.evaluate(ground) == dark != light
+
+
+def test_the_theme_is_switched_where_the_browser_keeps_nothing(page: Page, idle: IDLE) -> None:
+    """As one does whose cookies are blocked: it lasts until the next load, and there is no error."""
+    page.add_init_script(
+        "Object.defineProperty(window, 'localStorage', {get() {throw new DOMException('', 'SecurityError')}})"
+    )
+    page.goto(idle[0])
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(ground)
+    page.get_by_role("button", name="Theme").click(click_count=2)
+
+    assert page.evaluate(ground) != light
+    expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
 
 
 def test_the_documentation_is_shown_without_another_host(page: Page, idle: IDLE) -> None:

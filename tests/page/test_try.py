@@ -129,7 +129,7 @@ def test_a_file_that_is_no_picture_is_told_of(sheet: Page) -> None:
 def test_a_random_test_digit_is_shown_with_its_label_and_fed_as_it_is(sheet: Page, trained: Service) -> None:
     """It comes from the test images, and every answer is marked right or wrong."""
     with sheet.expect_response(lambda answer: "/images/random" in answer.url) as answered:
-        sheet.get_by_role("button", name="Random test digit").click()
+        sheet.get_by_role("button", name="Random test image").click()
     image = answered.value.json()
     expect(sheet.locator(".sheet")).to_contain_text(f"a test image: it shows {image['label']}")
     expect(sheet.locator(".verdict-note")).to_contain_text(["%"] * len(NETWORKS))
@@ -159,7 +159,7 @@ def test_images_of_another_form_are_shown_and_asked_about(page: Page, service: S
     page.goto(f"{service.url}/#/try?dataset={name}")
     verdict = page.locator(".verdict[aria-label=perceptron]")
     with page.expect_response(lambda answer: "/images/random" in answer.url) as answered:
-        page.get_by_role("button", name="Random test digit").click()
+        page.get_by_role("button", name="Random test image").click()
     expect(page.get_by_label("What the networks were given, 9 by 12 pixels")).to_be_visible()
     expect(verdict.locator(".saliency")).to_be_visible()
     image = np.array(answered.value.json()["pixels"]).reshape(channels, 12, 9)

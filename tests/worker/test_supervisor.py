@@ -18,7 +18,7 @@ from ml.artifacts import load_checkpoint
 from ml.records import Stop, TrialState
 from worker.journal import clock
 from worker.leases import Claim
-from worker.supervisor import Supervisor
+from worker.supervisor import WRITE_SECONDS, Supervisor
 from worker.tables import Artifact, Job, JobState, Measurement, ModelVersion, Pack
 from worker.trainers import TrainerProcess, Trainers
 
@@ -246,6 +246,40 @@ def test_a_trainer_has_time_to_write_what_was_measured_when_the_seconds_are_spen
 
     assert work.job(job).state == JobState.COMPLETED
     assert [t.state for t in work.trials()] == [TrialState.STOPPED_EARLY]
+
+
+@pytest.mark.long
+def test_a_trainer_that_writes_when_the_seconds_are_spent_has_less_time_once_the_job_is_cancelled(
+    work: Work, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever cancels does not wait for what nobody needs any more."""
+    monkeypatch.setattr("worker.supervisor.STOP_SECONDS", 0.5)
+    told: list[Stop] = []
+    stop = TrainerProcess.stop
+
+    def noting(trainer: TrainerProcess, reason: Stop) -> None:
+        told.append(reason)
+        stop(trainer, reason)
+
+    monkeypatch.setattr(TrainerProcess, "stop", noting)
+    job = work.accept(**SLOW, budget=ENDLESS)
+    working = in_background(supervisor)
+    until(lambda: measured(work) >= 1)
+    (deaf,) = processes(supervisor.trainers)
+    with work.database.writing() as session:
+        clock(session)  # SQLite's write lock is ours now, so the trainer does not fall asleep with it
+        deaf.suspend()
+    spend(work, job)
+    until(lambda: told)
+    asked = monotonic()
+    work.cancel(job)
+    working.join(DEADLINE)
+    took = monotonic() - asked
+
+    assert told == [Stop.SECONDS]
+    assert took < WRITE_SECONDS / 2
+    assert not deaf.is_running()
+    assert work.job(job).state == JobState.CANCELLED
 
 
 @pytest.mark.long
