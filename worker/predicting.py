@@ -22,6 +22,7 @@ from worker.registry import find_version
 from worker.retention import uploads
 from worker.settlement import settle
 from worker.tables import Artifact, Champion, Job, JobState, ModelVersion, TestOpening
+from worker.transfer import ancestry
 
 Stored = tuple[str, Saved]  # a file's key in the store, and what was written there
 
@@ -85,8 +86,8 @@ def check_images(version: ModelVersion) -> None:
         raise Conflict(f"{name} was trained on other images than {version.dataset} has now; upload those it shall see")
 
 
-def check_other(version: ModelVersion, dataset: Dataset, split: SplitName) -> None:
-    """Conflict where a version cannot be evaluated on a data set."""
+def check_other(database: Database, version: ModelVersion, dataset: Dataset, split: SplitName, subset: Subset) -> None:
+    """Conflict where a version cannot be evaluated on a part of a data set, or saw some of it while it was trained."""
     name = f"version {version.version} of {version.model}"
     if dataset.sha256 == version.dataset_sha256:
         raise Conflict(f"{name} was trained on these very images; POST /jobs/predict tells those that were left out")
@@ -96,6 +97,11 @@ def check_other(version: ModelVersion, dataset: Dataset, split: SplitName) -> No
         raise Conflict(f"{name} knows no class {', '.join(unknown[:10])}; it can be evaluated on its own classes")
     if split == "official" and dataset.official_test is None:
         raise Conflict("this data set has no official test images; use the split random")
+    with database.reading() as session:
+        for ancestor, trained in ancestry(session, version):
+            if ancestor.dataset_sha256 == dataset.sha256 and (subset, split) != ("test", trained.split):
+                began = f"{name} began with {ancestor.model} {ancestor.version}, which was trained on these very images"
+                raise Conflict(f'{began}; it can be evaluated on "subset": "test" of "split": "{trained.split}" alone')
 
 
 def upload_key(version: ModelVersion) -> str:

@@ -84,7 +84,7 @@ def _check(spec: TrainSpec | TuneSpec, asked: InitFrom, given: dict[str, Shape])
 def _check_unseen(session: Session, spec: TrainSpec | TuneSpec, version: ModelVersion) -> None:
     """SpecError where the version, or one that it began with, was trained on images that are to judge this job."""
     sha256 = datasets[spec.dataset].sha256
-    for ancestor, trained in _ancestry(session, version):
+    for ancestor, trained in ancestry(session, version):
         if ancestor.dataset_sha256 != sha256:
             continue
         if (trained.split, trained.seed) != (spec.split, spec.seed):
@@ -96,7 +96,7 @@ def _check_unseen(session: Session, spec: TrainSpec | TuneSpec, version: ModelVe
             raise SpecError([Problem(("run_off",), detail)])
 
 
-def _ancestry(session: Session, version: ModelVersion) -> Iterator[tuple[ModelVersion, TrainSpec | TuneSpec]]:
+def ancestry(session: Session, version: ModelVersion) -> Iterator[tuple[ModelVersion, TrainSpec | TuneSpec]]:
     """A version and those that it began with, each with what its job asked for."""
     while True:
         spec = spec_of(session.get_one(Job, version.job_id))

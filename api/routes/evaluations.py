@@ -60,6 +60,6 @@ def _accepted(asked: Evaluation, predicting: Predicting, once: Once | None) -> J
             raise BadInput(f"#/{field}", str(UnknownName(registry.noun, registry)))
     version = asked_version(predicting.database, asked.model, asked.version, None)
     pinned = datasets.pinned(asked.dataset)
-    check_other(version, datasets[pinned], asked.split)
+    check_other(predicting.database, version, datasets[pinned], asked.split, asked.subset)
     spec = PredictSpec(**{**asked.model_dump(), "dataset": pinned})
     return predicting.accept(version, spec, once=once)[0]

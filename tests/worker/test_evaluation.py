@@ -1,5 +1,6 @@
 """Evaluate jobs: a version on another data set than the one that it was trained on."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import confusion_matrix
 from worker_tools import Work
 
-from ml.datasets import Arrays, cut, datasets
+from ml.datasets import Arrays, SplitName, cut, datasets
 from ml.resize import resized
 from tests.api.tools import publish
 from worker.datasets import Uploaded
@@ -109,4 +110,24 @@ def test_what_cannot_be_compared_is_refused(predictions: Predictions) -> None:
         (digits, "official"),
     ]:
         with pytest.raises(Conflict):
-            check_other(version, dataset, split)
+            check_other(predictions.work.database, version, dataset, split, "test")
+
+
+@pytest.mark.parametrize(
+    ("subset", "split", "seen"),
+    [("test", "random", False), ("test", "official", True), ("validation", "random", True), ("all", "random", True)],
+)
+def test_images_that_a_version_began_with_do_not_judge_it(
+    predictions: Predictions, subset: Subset, split: SplitName, seen: bool
+) -> None:
+    """The first saw them that it comes from; the test images of that one's split are all that it did not see."""
+    publish(predictions.work, predictions.artifacts)
+    for number in (1, 2):
+        init_from = {"model": "perceptron", "version": number}
+        fields = {"dataset": "digits", "init_from": init_from}
+        publish(predictions.work, predictions.artifacts, value=0.9 + number / 100, **fields)
+    version = asked_version(predictions.work.database, "perceptron", None, "digits")
+
+    assert version.version == 3
+    with pytest.raises(Conflict, match="perceptron 1, which was trained on these") if seen else nullcontext():
+        check_other(predictions.work.database, version, datasets["mnist"], split, subset)
