@@ -143,9 +143,12 @@ class MemoryBook:
                 self._crown(event)
 
     def _crown(self, event: Finished) -> None:
-        challenger = event.value if event.checkpoint else None
-        champion = self.winner.value if self.winner else None
-        if challenger is None:
+        if event.value is None or not event.checkpoint:
             return
-        if champion is None or (challenger > champion if self.spec.maximize else challenger < champion):
+        if self.winner is None or self._rank(event) < self._rank(self.winner):
             self.winner = event
+
+    def _rank(self, event: Finished) -> tuple[float, int]:
+        """The lower, the better; of equals the trial that was begun first leads."""
+        value = cast("float", event.value)
+        return (-value if self.spec.maximize else value), event.number

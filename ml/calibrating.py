@@ -14,9 +14,11 @@ def fit_temperature(outputs: np.ndarray, labels: np.ndarray) -> float:
     """The temperature at which outputs [n, classes] are likeliest for labels [n].
 
     Temperature scaling (Guo et al., 2017). The labels are smoothed by one image's worth, as Platt (1999) does: without
-    that, outputs that are all right would have a temperature of 0.
+    that, outputs that are all right would have a temperature of 0. It is 1 where no class is told from another.
     """
     outputs = outputs.astype(np.float64)
+    if np.ptp(outputs, axis=1).max() == 0:  # they say nothing, at any temperature
+        return 1.0
     right = outputs[np.arange(len(labels)), labels].mean()
     smoothing = 1 / (len(labels) + 2)
     target = (1 - smoothing) * right + smoothing * outputs.mean()

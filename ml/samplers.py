@@ -1,6 +1,7 @@
 """Each sampler and pruner as a pydantic class: its parameters, and the import path of the Optuna class it stands for.
 
-Every argument is stated: Optuna's defaults change between versions, recorded jobs must not.
+Every argument is stated that Optuna has not marked for removal: its defaults change between versions, recorded jobs
+must not. What is left to it (TPE's gamma, weights and prior) is as in the version that a release is tested with.
 """
 
 from abc import ABC, abstractmethod
@@ -153,12 +154,12 @@ class Never(Pruner):
 
 @pruners.register("median")
 class Median(Pruner):
-    """End a trial that is worse than the median of the others at the same epoch."""
+    """End a trial whose best value so far is worse than the median of completed trials at the same epoch."""
 
     optuna_class = "optuna.pruners.MedianPruner"
 
     name: Literal["median"] = "median"
-    n_startup_trials: int = Field(5, ge=0, le=10_000, description="trials that must end before any is pruned")
+    n_startup_trials: int = Field(5, ge=0, le=10_000, description="trials that must be completed before any is pruned")
     n_warmup_epochs: int = Field(0, ge=0, le=1000, description="epochs of a trial before it may be pruned")
 
     def arguments(self, epochs: int) -> dict[str, Any]:
@@ -181,7 +182,11 @@ def _early_rungs(first: int, reduction_factor: int) -> list[int]:
 
 @pruners.register("successive_halving")
 class SuccessiveHalving(Pruner):
-    """Asynchronous successive halving (Li et al., 2018): at each rung only the best 1/reduction_factor go on."""
+    """Asynchronous successive halving (Li et al., 2018): at each rung only the best 1/reduction_factor go on.
+
+    Trials that reach a rung together are judged as if there were one more: of n the best (n + 1) / reduction_factor go
+    on, rounded down, and one at least.
+    """
 
     optuna_class = "optuna.pruners.SuccessiveHalvingPruner"
 

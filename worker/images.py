@@ -13,9 +13,9 @@ def training_data(dataset: str, split: SplitName, seed: int, device: str) -> Tra
     return _training_data(dataset, datasets[dataset].sha256, split, seed, device)
 
 
-def novelty_of(dataset: str, split: SplitName, seed: int) -> Novelty:
-    """What tells the training images from others: the same for every network that is trained on them."""
-    return _novelty_of(dataset, datasets[dataset].sha256, split, seed)
+def novelty_of(dataset: str, split: SplitName, seed: int, images: int | None) -> Novelty:
+    """What tells the training images from others: the same for every network that is trained on so many of them."""
+    return _novelty_of(dataset, datasets[dataset].sha256, split, seed, images)
 
 
 def test_images(dataset: str, split: SplitName) -> Images:
@@ -32,6 +32,6 @@ def _training_data(dataset: str, sha256: str, split: SplitName, seed: int, devic
 
 
 @lru_cache(maxsize=4)
-def _novelty_of(dataset: str, sha256: str, split: SplitName, seed: int) -> Novelty:
-    images = training_data(dataset, split, seed, "cpu").train.images.numpy()
-    return fit_novelty(images, datasets[dataset].classes, seed)
+def _novelty_of(dataset: str, sha256: str, split: SplitName, seed: int, images: int | None) -> Novelty:
+    train = training_data(dataset, split, seed, "cpu").first(images).train
+    return fit_novelty(train.images.numpy(), datasets[dataset].classes, seed)

@@ -96,8 +96,8 @@ class Bench:
         self.spec = spec
         self.store = store
         self.publishing = publishing
-        self.validation = training_data(spec.dataset, spec.split, spec.seed, "cpu").validation
-        self.novelty = novelty_of(spec.dataset, spec.split, spec.seed)
+        self.validation = training_data(spec.dataset, spec.split, spec.seed, "cpu").first(spec.images).validation
+        self.novelty = novelty_of(spec.dataset, spec.split, spec.seed, spec.images)
         self.written: list[str] = []  # keys of files
         self._latencies: dict[str, float] = {}  # by architecture
 

@@ -105,10 +105,7 @@ def _importances(study: optuna.Study, options: PlotOptions) -> go.Figure:
     if len(trials := finished(study)) < LEAST["ped_anova"]:
         raise NothingToShow(f"{LEAST['ped_anova']} trials or more must have run to their end")
     _of_all(study)
-    if "target" in target:  # Optuna takes the lower target for the better
-        value, name = target["target"], target["target_name"]
-        sign = -1.0 if options.target == "val_accuracy" else 1.0
-        target = {"target": lambda trial: sign * value(trial), "target_name": name}
+    target |= _lowered(target, options)
     return drawn.plot_param_importances(study, evaluator=ped_anova(len(trials)), **target)
 
 
@@ -119,7 +116,7 @@ def _edf(study: optuna.Study, options: PlotOptions) -> go.Figure:
 
 @figures.register("pareto_front")
 def _pareto(study: optuna.Study, options: PlotOptions) -> go.Figure:
-    """Accuracy against a cost of each trial that has both, pruned ones too; the front in Optuna's colours."""
+    """Accuracy against a cost of each judged trial that has both, pruned ones too; the front in Optuna's colours."""
     both = optuna.create_study(directions=["minimize", "maximize"])
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
         if {options.cost, "val_accuracy"} <= trial.user_attrs.keys():
@@ -177,12 +174,14 @@ OF_OBSERVATIONS: dict[str, Callable[[Observations, PlotOptions], go.Figure]] = {
 def _pairwise(draw: Callable[..., go.Figure], study: optuna.Study, options: PlotOptions) -> go.Figure:
     """A figure of two parameters at a time: of the most important ones, where there are many."""
     study = _with_trials(study)
-    names = _of_all(study)
+    names, target = _of_all(study), _target(study, options)
     if len(names) < 2:
         raise NothingToShow("it takes two parameters that differ between trials")
     if len(names) > MOST_AT_ONCE:
-        names = sorted(list(optuna.importance.get_param_importances(study, params=names))[:MOST_AT_ONCE])
-    return draw(study, params=names, **_target(study, options))
+        evaluator, lowered = ped_anova(len(finished(study))), _lowered(target, options)
+        found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=names, **lowered)
+        names = sorted(list(found)[:MOST_AT_ONCE])
+    return draw(study, params=names, **target)
 
 
 def _with_trials(study: optuna.Study) -> optuna.Study:
@@ -208,6 +207,14 @@ def _target(study: optuna.Study, options: PlotOptions) -> dict[str, Any]:
     if any(options.target not in trial.user_attrs for trial in finished(study)):
         raise NothingToShow(f"not every trial has {options.target}")
     return {"target": partial(_attribute, options.target), "target_name": options.target}
+
+
+def _lowered(target: dict[str, Any], options: PlotOptions) -> dict[str, Any]:
+    """The target of an importance, which Optuna takes for the better the lower it is; nothing for the objective."""
+    if not target:
+        return {}
+    sign, value = -1.0 if options.target == "val_accuracy" else 1.0, target["target"]
+    return {"target": lambda trial: sign * value(trial)}
 
 
 def _attribute(name: str, trial: FrozenTrial) -> float:

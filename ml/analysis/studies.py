@@ -9,7 +9,8 @@ from optuna.trial import FrozenTrial, TrialState
 from ml.analysis.observations import Observation
 from ml.search import Search
 
-REACHED = ("val_accuracy", "val_loss", "seconds", "flops", "weights", "latency_seconds")
+COST = ("seconds", "flops", "weights", "latency_seconds")
+REACHED = ("val_accuracy", "val_loss", *COST)
 CUT = "out_of_time"  # the attribute of a trial that the job's limit cut
 
 
@@ -48,7 +49,7 @@ def _told(trial: FrozenTrial, found: Observation, min_accuracy: float | None) ->
     trial.datetime_start = _instant(found.began) or trial.datetime_start
     if trial.state.is_finished():  # the row may be newer than the record, and have ended since
         trial.datetime_complete = _instant(found.ended) or trial.datetime_complete
-    for name in REACHED:
+    for name in REACHED if found.state.judged else COST:  # what one reached that diverged then counts for nothing
         if (value := getattr(found, name)) is not None:
             trial.set_user_attr(name, value)
     if found.out_of_time:

@@ -58,6 +58,11 @@ def test_the_temperature_is_scipys_optimum(temperature: float, seed: int) -> Non
     assert loss(np.log(fit_temperature(outputs, labels))) == pytest.approx(best.fun, abs=1e-4)
 
 
+def test_outputs_that_tell_no_class_from_another_have_no_temperature() -> None:
+    """Any would do: 1 leaves them as they are."""
+    assert fit_temperature(np.full((20, 10), 0.3, np.float32), np.arange(20) % 10) == 1
+
+
 def test_outputs_that_are_all_right_are_not_believed_without_end() -> None:
     """A network without a mistake on 100 images is given odds that 100 images can support."""
     labels = np.arange(100) % 10

@@ -9,7 +9,7 @@ import optuna
 import orjson
 import pytest
 from scipy import stats
-from searched import reached, searched
+from searched import SPACE, reached, searched
 
 from ml.analysis.figures import OF_OBSERVATIONS, figure, figures
 from ml.analysis.observations import ENDED, Observation
@@ -90,6 +90,20 @@ def test_the_pareto_front_is_the_one_that_the_service_tells(cost: str) -> None:
     assert len(best["x"]) + sum(len(trace["x"]) for trace in others) == len(known)
 
 
+def test_a_trial_that_diverged_is_on_no_front() -> None:
+    """However accurate it was before: it has no value, and there is nothing to publish of it."""
+    search = searched(TRIALS + 1)
+    trials = reached(search, TRIALS)
+    search.ask(TRIALS)
+    search.apply(TrialRecord(TRIALS, TrialState.DIVERGED))
+    diverged = replace(trials[0], number=TRIALS, state=TrialState.DIVERGED, val_accuracy=0.999, seconds=1e-3)
+    made = figure("pareto_front", search, [*trials, diverged], PlotOptions(cost="seconds"))
+    shown = [x for trace in made["data"] for x in trace["x"]]
+
+    assert len(shown) == TRIALS
+    assert 1e-3 not in shown
+
+
 @pytest.mark.parametrize("coefficient", ["pearson", "spearman"])
 def test_correlations_are_shown_with_their_chances(coefficient: str) -> None:
     """As SciPy has them."""
@@ -131,6 +145,22 @@ def test_a_search_with_as_many_parameters_as_lists_bring_shows_the_most_importan
 
     assert sum(name.startswith("xaxis") for name in found["layout"]) <= 16
     assert optuna.__version__.startswith("5")
+
+
+def test_of_many_parameters_those_are_shown_that_matter_for_what_is_asked() -> None:
+    """The time depends on width and batch, the accuracy on the learning rate."""
+    share = {"type": "float", "low": 0.0, "high": 0.1}
+    shares = dict.fromkeys(("label_smoothing", "ema_decay", "shift", "shear"), share)
+    search = searched(100, {**SPACE, **shares})
+    trials = reached(search, 100)
+    shown = {}
+    for target in ("seconds", "val_accuracy"):
+        layout = figure("contour", search, trials, PlotOptions(target=target))["layout"]
+        shown[target] = {axis["title"]["text"] for name, axis in layout.items() if "axis" in name and "title" in axis}
+
+    assert {"batch_size", "hidden_size"} <= shown["seconds"]
+    assert "learning_rate" in shown["val_accuracy"]
+    assert {len(names) for names in shown.values()} == {4}
 
 
 def test_the_timeline_is_of_trials_that_began_at_any_place_on_earth(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,9 +52,9 @@ def trained(loss: str) -> Checkpoint:
     )
 
 
-def published(work: Work, folder: Path, loss: str) -> Outcome:
+def published(work: Work, folder: Path, loss: str, images: int | None = None) -> Outcome:
     """Run a job up to its version, the training left to `trained`."""
-    work.accept(model="shallow", loss=loss, budget={"trials": 1})
+    work.accept(model="shallow", loss=loss, budget={"trials": 1}, images=images)
     claim = work.leases.claim()
     assert claim is not None
     (record,) = work.reserved(claim)
@@ -107,10 +107,17 @@ def test_a_version_abstains_from_what_is_no_digit(work: Work, environment: Path)
     assert found.calibration.test_abstained < 0.1
 
 
+def test_a_version_of_few_images_is_calibrated_on_few(work: Work, environment: Path) -> None:
+    """On those that validated alone; all test images stay."""
+    found = published(work, environment, "cross_entropy", images=400)
+
+    assert (found.calibration.images, found.calibration.test_images) == (80, 180)
+
+
 def test_the_test_figures_are_torchs(work: Work, environment: Path) -> None:
     """Loss and accuracy on the test images are those of the module that the checkpoint describes."""
     found = published(work, environment, "cross_entropy")
-    candidate = Candidate.of(trained("cross_entropy"), novelty_of("digits", "random", 0))
+    candidate = Candidate.of(trained("cross_entropy"), novelty_of("digits", "random", 0, None))
     loss, accuracy = evaluate(candidate.module, images_of_test("digits", "random"), "cross_entropy")
 
     assert (found.version.test_loss, found.version.test_accuracy) == (pytest.approx(loss), pytest.approx(accuracy))
@@ -118,7 +125,7 @@ def test_the_test_figures_are_torchs(work: Work, environment: Path) -> None:
 
 def test_a_graph_that_differs_from_torch_is_refused() -> None:
     """The check looks at probabilities: weights that moved by a thousandth are found."""
-    candidate = Candidate.of(trained("cross_entropy"), novelty_of("digits", "random", 0))
+    candidate = Candidate.of(trained("cross_entropy"), novelty_of("digits", "random", 0, None))
     images = training_data("digits", "random", 0, "cpu").validation.images
     candidate.check(images)
     for weight in candidate.module.parameters():
