@@ -35,6 +35,7 @@ class Bench {
     this.shape = catalog.datasets[dataset].shape;
     this.signal = signal;
     this.input = null; // a function that resolves with {pixels} or {blob}; `truth` where it is known
+    this.turn = null; // of the picture that is being brought
     this.verdicts = Object.keys(catalog.networks).map((model) => new Verdict(model, catalog.datasets[dataset].classes, champion(model)));
     this.published = this.verdicts.filter((verdict) => verdict.champion);
     this.changed = asker((explain, round) => this.#ask(explain, round), signal);
@@ -75,7 +76,15 @@ class Bench {
     addEventListener("drop", (event) => (over(event), event.dataTransfer.files[0] && this.#bring(event.dataTransfer.files[0])), { signal });
   }
 
+  /** A turn for what takes time: whether it is still its own, and nothing was drawn or brought meanwhile. */
+  #turn() {
+    const own = {};
+    this.turn = own;
+    return () => this.turn === own;
+  }
+
   #take(input) {
+    this.turn = null;
     if (input !== this.input) for (const verdict of this.published) verdict.forget();
     this.input = input;
     text(this.said, input.words ?? "Draw on, or clear the sheet for another.");
@@ -88,6 +97,7 @@ class Bench {
   }
 
   #clear() {
+    this.turn = null;
     this.input = null;
     this.drawing = this.#sheet();
     this.pad.clear();
@@ -102,22 +112,24 @@ class Bench {
   /** A picture from a file, the clipboard or a drag. */
   async #bring(file) {
     if (!file) return;
+    const still = this.#turn();
     try {
       const picture = await pictureOf(file);
+      const blob = await png(picture);
+      if (!still()) return;
       const name = file.name || "the pasted picture";
       this.pad.show(picture, `The picture ${name}`);
-      const blob = await png(picture);
       this.#take({ blob: async () => blob, words: `This is ${name}.` });
     } catch (error) {
-      fill(this.trouble, failure(error));
+      if (still()) fill(this.trouble, failure(error));
     }
   }
 
   async #random() {
-    const before = this.input;
+    const still = this.#turn();
     try {
       const { index, label, pixels } = await get(`/datasets/${this.dataset}/images/random?part=test`, { signal: this.signal });
-      if (this.input !== before) return; // something was drawn or brought meanwhile
+      if (!still()) return;
       this.pad.show(digit(pixels, "", this.shape), `A test image that shows ${label}`);
       this.#take({ pixels, truth: label, words: `Image ${index.toLocaleString("en")}, a test image: it shows ${label}.` });
     } catch (error) {

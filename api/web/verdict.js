@@ -10,6 +10,7 @@ export class Verdict {
   constructor(model, classes, champion) {
     this.model = model;
     this.champion = champion;
+    this.version = h("a", { class: "small" });
     this.label = h("p", { class: "verdict-label" }, "–");
     this.note = h("p", { class: "verdict-note muted" });
     this.bars = classes.map((name) => new Bar(name));
@@ -18,8 +19,14 @@ export class Verdict {
   }
 
   #head() {
-    const version = this.champion && h("a", { class: "small", href: to("models", this.model, this.champion.version) }, `version ${this.champion.version}`);
-    return h("div", { class: "row spread" }, h("h2", {}, this.model), version);
+    if (this.champion) this.#answers(this.champion.version);
+    return h("div", { class: "row spread" }, h("h2", {}, this.model), this.champion && this.version);
+  }
+
+  /** Which version it is that answers: another one may have become the champion. */
+  #answers(version) {
+    this.version.href = to("models", this.model, version);
+    text(this.version, `version ${version}`);
   }
 
   #body() {
@@ -35,6 +42,7 @@ export class Verdict {
 
   /** Show an answer of /predict; `truth` is the label where it is known. */
   show(answer, pixels, truth) {
+    this.#answers(answer.version);
     text(this.label, answer.label);
     this.element.classList.toggle("abstains", answer.abstained);
     const right = truth === undefined ? null : badge(answer.label === truth);

@@ -119,6 +119,38 @@ def test_a_picture_that_is_pasted_is_read(sheet: Page) -> None:
     expect(sheet.locator(".fed")).to_contain_text("ark ink on a light background became light ink on a dark one")
 
 
+def test_a_picture_that_is_slow_to_be_read_takes_the_place_of_no_later_one(sheet: Page) -> None:
+    """Two are dropped one after the other, and the first is there last."""
+    slow = "(async (...given) => { const read = await window.quick(...given); "
+    slow += "if (!window.later) await new Promise((go) => (window.later = go)); return read; })"
+    sheet.evaluate(f"() => {{ window.quick = createImageBitmap; createImageBitmap = {slow}; }}")
+    image = photograph(datasets["mnist"].load().images[PHOTOGRAPHED, 0])
+    drop(sheet, image, "first.jpg", "image/jpeg")
+    sheet.wait_for_function("() => Boolean(window.later)")
+    drop(sheet, image, "second.jpg", "image/jpeg")
+    expect(sheet.locator(".sheet")).to_contain_text("This is second.jpg.")
+    sheet.evaluate("() => { later(); return new Promise((done) => setTimeout(done, 500)); }")
+
+    assert "This is second.jpg." in sheet.locator(".sheet").inner_text()
+
+
+def test_the_version_that_answers_is_named(sheet: Page, trained: Service) -> None:
+    """Also where another one has become the champion since the page was opened."""
+    named = sheet.locator("[aria-label=shallow]").get_by_role("link")
+    champion = int(named.inner_text().removeprefix("version "))
+    draw(sheet)
+    expect_all(sheet, "7")
+    with Chiffre(trained.url) as client:
+        other = next(v["version"] for v in client.model("shallow")["versions"] if v["version"] != champion)
+        client.promote("shallow", other)
+        try:
+            draw(sheet)
+            expect(named).to_have_text(f"version {other}")
+            expect(named).to_have_attribute("href", f"#/models/shallow/{other}")
+        finally:
+            client.rollback("shallow")
+
+
 def test_a_file_that_is_no_picture_is_told_of(sheet: Page) -> None:
     """By its name, and what to do."""
     drop(sheet, b"no picture", "notes.png", "image/png")
