@@ -72,6 +72,7 @@ class _Ran:
     labels: list[int]
     reasons: list[str | None]
     probabilities: np.ndarray
+    images: int  # that ran together, those that are not counted too
     waited: float
     took: float
     left: int
@@ -93,9 +94,12 @@ class Meter:
         self._classes = [classes.labels(*own, label) for label in labels]
         self._confidence: Distribution = confidence.labels(*own)
 
-    def ran(self, batch: Batch, waited: float, took: float, left: int) -> None:
-        """A batch has run: the seconds its first question waited and it took, and how many images wait now."""
-        _ran.append(_Ran(self, batch.labels, batch.reasons, batch.probabilities, waited, took, left))
+    def ran(self, batch: Batch, images: int, waited: float, took: float, left: int) -> None:
+        """A batch of so many images has run, of which `batch` are counted as predictions.
+
+        Its first question waited and it took so many seconds, and so many images wait now.
+        """
+        _ran.append(_Ran(self, batch.labels, batch.reasons, batch.probabilities, images, waited, took, left))
         if len(_ran) >= PENDING:
             count()
 
@@ -128,7 +132,7 @@ def count() -> None:
         _read.observe_all(np.array(reads))
         _queue.observe_all(np.array([each.waited for each in ran]))
         _compute.observe_all(np.array([each.took for each in ran]))
-        batch_size.observe_all(np.array([len(each.labels) for each in ran]))
+        batch_size.observe_all(np.array([each.images for each in ran]))
         if ran:
             queue_depth.set(ran[-1].left)
         for meter in {id(each.meter): each.meter for each in ran}.values():

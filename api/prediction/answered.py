@@ -16,6 +16,10 @@ class Batch:
         self.labels: list[int] = probabilities.argmax(1).tolist()  # the most probable class of each image
         self._rounded: list[list[float]] | None = None
 
+    def part(self, rows: np.ndarray) -> "Batch":
+        """Some of its images, by their places."""
+        return Batch(self.probabilities[rows], [self.reasons[row] for row in rows.tolist()])
+
     @property
     def rounded(self) -> list[list[float]]:
         """The probabilities as they are shown."""

@@ -24,7 +24,8 @@ MAX_QUEUED = 8192  # images that wait, of all networks together: more is refused
 INLINE_SECONDS = 0.002  # longer runs go to a thread, so that the event loop goes on answering
 
 Run = Callable[[np.ndarray], Batch]
-Ran = Callable[[Batch, float, float, int], None]  # a batch, seconds waited, seconds taken, and images that wait now
+# What of a batch is counted, how many images ran, seconds waited, seconds taken, and images that wait now.
+Ran = Callable[[Batch, int, float, float, int], None]
 
 
 class Queue:
@@ -50,6 +51,7 @@ class _Question:
     pixels: np.ndarray
     answer: asyncio.Future[Answered]
     asked: float  # when, by perf_counter
+    counted: bool  # whether its images are somebody's, and not copies made to explain an answer
 
 
 class Batcher:
@@ -64,11 +66,14 @@ class Batcher:
         self._waiting: deque[_Question] = deque()
         self._running = False
 
-    def ask(self, pixels: np.ndarray) -> asyncio.Future[Answered]:
-        """The answer for pixels as `Images` has them, as it will come; Busy at once."""
+    def ask(self, pixels: np.ndarray, counted: bool = True) -> asyncio.Future[Answered]:
+        """The answer for pixels as `Images` has them, as it will come; Busy at once.
+
+        What is not counted runs as all else does, and is no prediction to the meter.
+        """
         self._queue.enter(len(pixels))
         loop = asyncio.get_running_loop()
-        question = _Question(pixels, loop.create_future(), perf_counter())
+        question = _Question(pixels, loop.create_future(), perf_counter(), counted)
         self._waiting.append(question)
         if not self._running:
             self._running = True
@@ -113,7 +118,9 @@ class Batcher:
             if len(questions) == 1:
                 return [error]
             return [answer for question in questions for answer in self._answers([question])]
-        self._ran(batch, began - questions[0].asked, perf_counter() - began, self._queue.images - len(batch.labels))
+        images = len(batch.labels)
+        took = perf_counter() - began
+        self._ran(_counted(batch, questions), images, began - questions[0].asked, took, self._queue.images - images)
         bounds = pairwise(accumulate((len(question.pixels) for question in questions), initial=0))
         return [Answered(batch, start, stop) for start, stop in bounds]
 
@@ -136,6 +143,14 @@ class Batcher:
             asyncio.get_running_loop().call_soon(self._gather, 0)
         else:
             self._running = False
+
+
+def _counted(batch: Batch, questions: list[_Question]) -> Batch:
+    """What of a batch is counted."""
+    if all(question.counted for question in questions):
+        return batch
+    counted = np.repeat([q.counted for q in questions], [len(q.pixels) for q in questions])
+    return batch.part(np.flatnonzero(counted))
 
 
 def _together(questions: list[_Question]) -> np.ndarray:

@@ -123,7 +123,7 @@ class Predict:
         (image,), (label,) = as_floats(images.pixels), answered.labels
         batches, parts = covered(image), []
         while (batch := await self._in_thread(next, batches, None)) is not None:
-            parts.append((await served.batcher.ask(batch)).raw[:, label])
+            parts.append((await served.batcher.ask(batch, counted=False)).raw[:, label])
         return await self._in_thread(saliency, image.shape, float(answered.raw[0, label]), np.concatenate(parts))
 
     def _in_thread(self, function: Callable[..., T], *arguments: Any) -> "asyncio.Future[T]":

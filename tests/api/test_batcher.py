@@ -110,6 +110,19 @@ def test_a_question_that_cannot_be_answered_fails_alone(executor: ThreadPoolExec
     assert labels(found) == [[1], "poison", [2]]
 
 
+def test_only_what_is_counted_is_told_of(executor: ThreadPoolExecutor) -> None:
+    """Of a batch in which both kinds of question ran the rows of the one, beside how many images ran."""
+    told: list[tuple[list[int], int]] = []
+
+    async def ask() -> list[Answered]:
+        batcher = Batcher(Network(), 0.0, Queue(), executor, lambda batch, n, *_: told.append((batch.labels, n)))
+        asked = [batcher.ask(image(1, 2)), batcher.ask(image(3, 4), counted=False), batcher.ask(image(5))]
+        return await asyncio.gather(*asked)
+
+    assert [answer.labels for answer in asyncio.run(ask())] == [[1, 2], [3, 4], [5]]
+    assert told == [([1, 2, 5], 5)]
+
+
 def test_more_than_may_wait_is_refused_at_once(executor: ThreadPoolExecutor) -> None:
     """Those that wait are answered, and then there is room again."""
 

@@ -67,6 +67,24 @@ def test_images_are_counted_by_who_answered_and_how(api: TestClient, work: Work,
     assert figure(after, "chiffre_queue_images") == 0
 
 
+def test_the_copies_that_explain_an_answer_are_no_predictions(api: TestClient, work: Work, environment: Path) -> None:
+    """One image was asked about: one prediction, one class and one confidence, though hundreds ran."""
+    publish(work, environment, "cnn", 0.99)
+    own = {"model": "cnn", "dataset": "mnist", "version": "1"}
+    api.post("/predict", json={"pixels": BLANK})
+    before = looked(api)
+    label = api.post("/predict?explain=true", json={"pixels": BLANK}).json()["label"]
+    after = looked(api)
+
+    def grown(name: str, **labels: str) -> float:
+        return figure(after, name, **labels) - figure(before, name, **labels)
+
+    assert grown("chiffre_predictions_total", **own, outcome="answered") == 1
+    assert grown("chiffre_predicted_class_total", **own, label=label) == 1
+    assert grown("chiffre_prediction_confidence_count", **own) == 1
+    assert grown("chiffre_batch_images_sum") == 257
+
+
 def test_every_champion_is_named(api: TestClient, work: Work, environment: Path) -> None:
     """With the hash of its weights."""
     version = publish(work, environment, "cnn", 0.99)
