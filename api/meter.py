@@ -9,11 +9,14 @@ from threading import Lock
 from typing import TypeVar
 
 import numpy as np
+import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from api.prediction.answered import Batch
 
 T = TypeVar("T")
+
+log = structlog.get_logger()
 
 LABELS = ("model", "dataset", "version")
 SECONDS = (1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1, 2.5)
@@ -25,7 +28,8 @@ class Distribution(Histogram):
     """A histogram that takes many values at once."""
 
     def observe_all(self, values: np.ndarray) -> None:
-        """Observe each of the values [n]; of many, one addition a bucket instead of one a value."""
+        """Observe each of the values [n] that is a number; of many, one addition a bucket instead of one a value."""
+        values = values[np.isfinite(values)]  # another lies in no bucket, and the sum would never be a number again
         if len(values) <= 2:
             for value in values.tolist():
                 self.observe(value)
@@ -124,19 +128,29 @@ def was_answered(status: int) -> None:
 
 
 def count() -> None:
-    """Count what has happened since this was called last; any thread may call it."""
+    """Count what has happened since this was called last; any thread may call it.
+
+    What cannot be counted, as where the folder of several processes' figures is full, is logged and lost: whoever calls
+    this has answers to give.
+    """
     with _counting:
-        ran, reads, statuses = _drained(_ran), _drained(_reads), _drained(_statuses)
-        for status, times in Collected(statuses).items():
-            requests.labels(str(status)).inc(times)
-        _read.observe_all(np.array(reads))
-        _queue.observe_all(np.array([each.waited for each in ran]))
-        _compute.observe_all(np.array([each.took for each in ran]))
-        batch_size.observe_all(np.array([each.images for each in ran]))
-        if ran:
-            queue_depth.set(ran[-1].left)
-        for meter in {id(each.meter): each.meter for each in ran}.values():
-            meter.add([each for each in ran if each.meter is meter])
+        try:
+            _count(_drained(_ran), _drained(_reads), _drained(_statuses))
+        except Exception as error:
+            log.warning("could not count what was answered", error=str(error))
+
+
+def _count(ran: list[_Ran], reads: list[float], statuses: list[int]) -> None:
+    for status, times in Collected(statuses).items():
+        requests.labels(str(status)).inc(times)
+    _read.observe_all(np.array(reads))
+    _queue.observe_all(np.array([each.waited for each in ran]))
+    _compute.observe_all(np.array([each.took for each in ran]))
+    batch_size.observe_all(np.array([each.images for each in ran]))
+    if ran:
+        queue_depth.set(ran[-1].left)
+    for meter in {id(each.meter): each.meter for each in ran}.values():
+        meter.add([each for each in ran if each.meter is meter])
 
 
 def _drained(pending: deque[T]) -> list[T]:

@@ -14,6 +14,7 @@ from itertools import accumulate, pairwise
 from time import perf_counter
 
 import numpy as np
+import structlog
 
 from api.errors import Busy
 from api.prediction.answered import Answered, Batch
@@ -26,6 +27,8 @@ INLINE_SECONDS = 0.002  # longer runs go to a thread, so that the event loop goe
 Run = Callable[[np.ndarray], Batch]
 # What of a batch is counted, how many images ran, seconds waited, seconds taken, and images that wait now.
 Ran = Callable[[Batch, int, float, float, int], None]
+
+log = structlog.get_logger()
 
 
 class Queue:
@@ -118,11 +121,17 @@ class Batcher:
             if len(questions) == 1:
                 return [error]
             return [answer for question in questions for answer in self._answers([question])]
-        images = len(batch.labels)
-        took = perf_counter() - began
-        self._ran(_counted(batch, questions), images, began - questions[0].asked, took, self._queue.images - images)
+        self._tell(batch, questions, began - questions[0].asked, perf_counter() - began)
         bounds = pairwise(accumulate((len(question.pixels) for question in questions), initial=0))
         return [Answered(batch, start, stop) for start, stop in bounds]
+
+    def _tell(self, batch: Batch, questions: list[_Question], waited: float, took: float) -> None:
+        """Have a batch counted; whatever is wrong with that, its answers are delivered."""
+        images = len(batch.labels)
+        try:
+            self._ran(_counted(batch, questions), images, waited, took, self._queue.images - images)
+        except Exception as error:
+            log.warning("could not note what was answered", error=str(error))
 
     def _arrived(self, questions: list[_Question], done: "asyncio.Future[list[Answered | Exception]]") -> None:
         self._deliver(questions, done.result())

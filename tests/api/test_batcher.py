@@ -123,6 +123,17 @@ def test_only_what_is_counted_is_told_of(executor: ThreadPoolExecutor) -> None:
     assert told == [([1, 2, 5], 5)]
 
 
+@pytest.mark.parametrize("seconds", [0.0, INLINE_SECONDS * 2])
+def test_answers_are_delivered_though_they_cannot_be_counted(executor: ThreadPoolExecutor, seconds: float) -> None:
+    """The next question is answered too."""
+
+    async def ask() -> list[list[int]]:
+        batcher = Batcher(Network(), seconds, Queue(), executor, lambda *_: [].pop())
+        return [(await asyncio.wait_for(batcher.ask(image(n)), 10)).labels for n in (1, 2)]
+
+    assert asyncio.run(ask()) == [[1], [2]]
+
+
 def test_more_than_may_wait_is_refused_at_once(executor: ThreadPoolExecutor) -> None:
     """Those that wait are answered, and then there is room again."""
 

@@ -12,6 +12,7 @@ from scipy.special import kl_div
 from starlette.testclient import TestClient
 from worker_tools import Work
 
+from api import meter
 from api.meter import Distribution, registry
 from api.metrics import population_stability
 from tests.api.tools import eventually, publish, uvicorn_process
@@ -112,6 +113,36 @@ def test_many_values_are_counted_as_one_by_one(count: int) -> None:
 
     assert [each.expected for each in counted(many)] == counted(single)
     assert registry is not None
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_what_is_no_number_is_not_observed(count: int) -> None:
+    """It lies in no bucket; what comes with it is counted, and the sum stays a number."""
+    found = Distribution(f"test_{uuid4().hex}", "x", buckets=(0.5, 1), registry=None)
+    found.observe_all(np.array([np.nan] + [0.25] * count))
+    (family,) = found.collect()
+    values = [sample.value for sample in family.samples if not sample.name.endswith("_created")]
+
+    assert values == [count, count, count, count, 0.25 * count]
+
+
+def test_what_cannot_be_counted_keeps_nobody_from_an_answer(
+    api: TestClient, work: Work, environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Champions are followed all the same, and afterwards what is answered is counted again."""
+    publish(work, environment, "shallow", 0.9)
+    with monkeypatch.context() as patch:
+        patch.setattr(meter.Meter, "add", lambda *_: [].pop())
+        assert api.post("/predict", json={"pixels": BLANK}).status_code == 200
+        looked(api)
+        publish(work, environment, "shallow", 0.95)
+        assert eventually(lambda: api.post("/predict", json={"pixels": BLANK}).json()["version"] == 2)
+        before = looked(api)
+    api.post("/predict", json={"pixels": BLANK})
+    after = looked(api)
+    own = {"model": "shallow", "dataset": "mnist", "version": "2", "outcome": "answered"}
+
+    assert figure(after, "chiffre_predictions_total", **own) - figure(before, "chiffre_predictions_total", **own) == 1
 
 
 def test_the_stability_index_is_the_symmetric_divergence() -> None:
