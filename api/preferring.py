@@ -39,14 +39,12 @@ class Preference:
         Only those are compared whose accuracy was measured on as many images as the champion's, of the same data and
         split; which of them validate is of a job's seed. One whose latency was never measured is left out.
         """
-        like = [v for v in versions if self._fits(v) and v.latency_seconds is not None and _comparable(v, champion)]
+        fit = [v for v in versions if self.model in (None, v.model) and _comparable(v, champion)]
+        like = [v for v in fit if v.latency_seconds is not None]
         best = max((version.val_accuracy for version in like), default=0.0)
         # Percentages of images are no round numbers: a version that is exactly so far away is within.
         near = [v for v in like if 100 * (best - v.val_accuracy) <= self.within + 1e-9]
         return sorted(near, key=lambda v: (v.latency_seconds or 0.0, -v.val_accuracy, v.id or 0))
-
-    def _fits(self, version: ModelVersion) -> bool:
-        return version.dataset == self.dataset and self.model in (None, version.model)
 
 
 class Preferences:
@@ -109,4 +107,5 @@ class Preferences:
 
 
 def _comparable(one: ModelVersion, other: ModelVersion) -> bool:
-    return (one.dataset_sha256, one.split) == (other.dataset_sha256, other.split)
+    # The champion's data set, as an uploaded one may be asked for without its version.
+    return all(getattr(one, name) == getattr(other, name) for name in ("dataset", "dataset_sha256", "split"))

@@ -55,6 +55,14 @@ def test_only_what_was_measured_on_the_same_images_is_compared() -> None:
     assert [v.id for v in Preference(None, "mnist", 1.0).ranked([champion, *others], champion)] == [4, 1]
 
 
+def test_an_uploaded_data_set_may_be_called_without_its_version() -> None:
+    """Those are compared that were trained on what the champion was trained on."""
+    champion = version(1, 0.9, 0.003, dataset="letters@2")
+    others = [version(2, 0.9, 0.001, dataset="letters@2"), version(3, 0.9, 0.0005, dataset="letters@1")]
+
+    assert [v.id for v in Preference("cnn", "letters", 1.0).ranked([champion, *others], champion)] == [2, 1]
+
+
 def test_the_fastest_version_answers_and_a_new_one_within_two_seconds(
     api: TestClient, work: Work, environment: Path
 ) -> None:
