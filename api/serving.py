@@ -6,6 +6,7 @@ does not answer would keep it waiting, and with it those that need no storage. O
 
 import asyncio
 from concurrent.futures import Executor
+from math import inf
 from threading import Condition, Lock, Thread
 from time import monotonic
 from types import MappingProxyType
@@ -24,6 +25,7 @@ from ml.datasets import datasets, is_called, version_of
 from ml.errors import ChiffreError, UnknownName
 from worker.db import Database
 from worker.errors import NotFound, StorageAway
+from worker.registry import limits
 from worker.store import Store
 from worker.tables import Artifact, Champion, ModelVersion
 
@@ -115,7 +117,7 @@ class Roster:
         """Load what is new, then let it answer; a version that does not load leaves the old one answering."""
         with self._refreshing:
             champions = [served for files in self._champions() if (served := self._champion(files)) is not None]
-            self.served = MappingProxyType(_by_key(champions))
+            self.served = MappingProxyType(_by_key(champions, self._limits(champions)))
             self.preferences.refresh(self.served, self._loaded)
 
     def champions(self) -> list[Served]:
@@ -124,11 +126,8 @@ class Roster:
 
     def failing(self) -> dict[str, str]:
         """Why champions do not answer, by "network/data set"; others go on in their place."""
-        return {
-            f"{v.model}/{v.dataset}": f"version {v.version}: {self._postponed[v.id][1]}"
-            for v, *_ in self._champions()
-            if v.id in self._postponed
-        }
+        found = [(v, self._postponed.get(v.id)) for v, *_ in self._champions()]  # the follower changes it meanwhile
+        return {f"{v.model}/{v.dataset}": f"version {v.version}: {why[1]}" for v, why in found if why is not None}
 
     def _prefer(self, options: Options) -> Served:
         """The version that is preferred, loaded by the follower; the champion where no latency was measured."""
@@ -163,6 +162,10 @@ class Roster:
                 (v, session.get_one(Artifact, v.onnx_id), session.get_one(Artifact, v.checkpoint_id))
                 for v in session.scalars(query).all()
             ]
+
+    def _limits(self, champions: list[Served]) -> dict[int | None, int | None]:
+        with self.database.reading() as session:
+            return limits(session, [served.version for served in champions])
 
     def _champion(self, files: Files) -> Served | None:
         version, *_ = files
@@ -239,14 +242,22 @@ def _was_asked_for(served: Served, options: Options) -> bool:
     return "dataset" not in options.model_fields_set or is_called(served.version.dataset, options.dataset)
 
 
-def _by_key(champions: list[Served]) -> dict[tuple[str | None, str], Served]:
+def _by_key(champions: list[Served], limits: dict[int | None, int | None]) -> dict[tuple[str | None, str], Served]:
     """By network and data set; without a network the most accurate on validation, of equals the smallest.
+
+    One whose job was held to a number of images answers for all networks only where every one was, that of the most
+    images first: of few images it may have told all right. `limits` has those numbers, by id of version.
 
     An uploaded data set without its version is the newest that has a champion.
     """
     found: dict[tuple[str | None, str], Served] = {}
-    standing = [(version_of(s.version.dataset), s.version.val_accuracy, -s.version.weights) for s in champions]
-    for _, served in sorted(zip(standing, champions, strict=True), key=lambda pair: pair[0]):
+
+    def standing(served: Served) -> tuple[float, ...]:
+        version = served.version
+        seen = limits.get(version.id) or inf
+        return version_of(version.dataset), seen, version.val_accuracy, -version.weights
+
+    for served in sorted(champions, key=standing):
         for name in (served.version.dataset, served.version.dataset.partition("@")[0]):
             found[served.version.model, name] = found[None, name] = served
     return found

@@ -9,6 +9,7 @@ The champion's is the last lock that anybody takes: publication holds those of j
 by hand holds no other.
 """
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import cast
 
@@ -83,6 +84,14 @@ def versions_of(session: Session, job_id: str) -> dict[tuple[int, float | None],
     """A job's versions, by the number and the value of their trial: one that was trained again has another value."""
     of_job = select(ModelVersion).where(col(ModelVersion.job_id) == job_id).order_by(col(ModelVersion.id))
     return {(version.trial, version.value): version for version in session.scalars(of_job)}
+
+
+def limits(session: Session, versions: Iterable[ModelVersion]) -> dict[int | None, int | None]:
+    """How many images trained and validated each of the versions at most, by its id."""
+    ids = [version.id for version in versions]
+    query = select(ModelVersion.id, Job.spec).join(Job, col(Job.id) == ModelVersion.job_id)
+    found = session.execute(query.where(col(ModelVersion.id).in_(ids))).all()
+    return {id_: spec.get("images") for id_, spec in found}
 
 
 def moves(model: str, dataset: str | None) -> Select[ChampionMove]:

@@ -95,6 +95,20 @@ def test_the_best_is_looked_for_on_the_data_set_that_is_named(api: TestClient, w
     assert problem(api.post("/predict", json={"pixels": GREY, "model": "cnn", "dataset": "digits"}), 404)
 
 
+def test_a_network_that_was_judged_on_few_images_does_not_answer_for_all(
+    api: TestClient, work: Work, environment: Path
+) -> None:
+    """Of a few dozen it may have told all right; where all networks were judged so, the one that saw more answers."""
+    publish(work, environment, "shallow", 1.0, images=200)
+    publish(work, environment, "mlp", 0.9, images=300)
+    fewer = ask(api)["model"]
+    publish(work, environment, "cnn", 0.8)
+
+    assert fewer == "mlp"
+    assert eventually(lambda: ask(api)["model"] == "cnn")
+    assert ask(api, model="shallow")["model"] == "shallow"
+
+
 # --- the scale
 
 

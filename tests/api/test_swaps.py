@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 from starlette.testclient import TestClient
 from worker_tools import Work
 
+from api.serving import Roster
 from tests.api.tools import Version, eventually, publish, uvicorn_process
+from worker.store import FolderStore
 
 REQUESTS, CONCURRENCY, SWAPS = 10_000, 200, 20
 IMAGES = [[random.Random(n).randrange(256) for _ in range(784)] for n in range(20)]
@@ -111,3 +114,17 @@ def test_a_champion_that_does_not_load_is_told_of_by_readyz(api: TestClient, wor
     assert failing["models"] == ["shallow/mnist"]
     assert failing["failing"]["shallow/mnist"].startswith("version 2: ")
     assert api.post("/predict", json={"pixels": IMAGES[0]}).json()["version"] == 1
+
+
+def test_a_champion_that_loads_while_readyz_looks_is_not_told_of(work: Work, environment: Path) -> None:
+    """What the follower strikes out meanwhile is gone."""
+
+    class Struck(dict[int, tuple[float, str]]):
+        def __contains__(self, key: object) -> bool:
+            return True
+
+    publish(work, environment, "shallow", 0.8)
+    roster = Roster(work.database, FolderStore(environment), ThreadPoolExecutor())
+    roster._postponed = Struck()
+
+    assert roster.failing() == {}
