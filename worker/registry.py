@@ -89,7 +89,7 @@ def versions_of(session: Session, job_id: str) -> dict[tuple[int, float | None],
 def limits(session: Session, versions: Iterable[ModelVersion]) -> dict[int | None, int | None]:
     """How many images trained and validated each of the versions at most, by its id."""
     ids = [version.id for version in versions]
-    query = select(ModelVersion.id, Job.spec).join(Job, col(Job.id) == ModelVersion.job_id)
+    query = select(col(ModelVersion.id), col(Job.spec)).join(Job, col(Job.id) == ModelVersion.job_id)
     found = session.execute(query.where(col(ModelVersion.id).in_(ids))).all()
     return {id_: spec.get("images") for id_, spec in found}
 

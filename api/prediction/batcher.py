@@ -32,21 +32,22 @@ log = structlog.get_logger()
 
 
 class Queue:
-    """How many images wait in this process, and how many may."""
+    """How many images, or whatever else is counted, wait in this process, and how many may."""
 
-    def __init__(self, limit: int = MAX_QUEUED) -> None:
+    def __init__(self, limit: int = MAX_QUEUED, what: str = "images") -> None:
         self.limit = limit
-        self.images = 0
+        self.what = what
+        self.waiting = 0
 
-    def enter(self, images: int) -> None:
+    def enter(self, count: int) -> None:
         """Take places; Busy where there are too few."""
-        if self.images + images > self.limit:
-            raise Busy(f"{self.images} images wait for an answer already; try again shortly")
-        self.images += images
+        if self.waiting + count > self.limit:
+            raise Busy(f"{self.waiting} {self.what} wait for an answer already; try again shortly")
+        self.waiting += count
 
-    def leave(self, images: int) -> None:
+    def leave(self, count: int) -> None:
         """Give places back."""
-        self.images -= images
+        self.waiting -= count
 
 
 @dataclass(slots=True)
@@ -129,7 +130,7 @@ class Batcher:
         """Have a batch counted; whatever is wrong with that, its answers are delivered."""
         images = len(batch.labels)
         try:
-            self._ran(_counted(batch, questions), images, waited, took, self._queue.images - images)
+            self._ran(_counted(batch, questions), images, waited, took, self._queue.waiting - images)
         except Exception as error:
             log.warning("could not note what was answered", error=str(error))
 

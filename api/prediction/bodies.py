@@ -12,7 +12,7 @@ import orjson
 from api.errors import BadInput
 from api.npy import array_of
 from api.prediction.options import Options
-from api.prediction.pictures import decoded, naive
+from api.prediction.pictures import at_size, grey, opened
 from api.prediction.pixels import WHITE, Images, as_floats, many_images, of_array, one_image
 from ml.canonical import Canonical, canonical
 from ml.canonical_frame import form_of
@@ -26,10 +26,11 @@ Open = Callable[[Shape], Images]  # the images, once it is known which shape the
 
 @dataclass(slots=True)
 class Asked:
-    """A body that was read: the options, with what the body itself says, and the images yet to be opened."""
+    """A body that was read: the options, with what the body itself says, and the images yet to be opened, once."""
 
     options: Options
     images: Open
+    pixels: int = 0  # of a picture: how many are to be decoded
 
 
 Reader = Callable[[bytes, Options], Asked]
@@ -96,15 +97,15 @@ def read_jpeg(body: bytes, options: Options) -> Asked:
 
 
 def _picture(body: bytes, form: str, options: Options) -> Asked:
-    def images(shape: Shape) -> Images:
-        grey = decoded(body, form)
-        if options.canonical is False or shape[0] != 1:
-            return of_array(naive(grey, shape).reshape(1, -1), shape, options.scale or WHITE, several=False)
-        found = canonical(grey, form_of(shape))
-        opened = of_array(found.pixels.reshape(1, -1), shape, WHITE, several=False)
-        return opened.reported([_told(found)])
+    picture = opened(body, form)
 
-    return Asked(options, images)
+    def images(shape: Shape) -> Images:
+        if options.canonical is False or shape[0] != 1:
+            return of_array(at_size(picture, shape).reshape(1, -1), shape, options.scale or WHITE, several=False)
+        found = canonical(grey(picture), form_of(shape))
+        return of_array(found.pixels.reshape(1, -1), shape, WHITE, several=False).reported([_told(found)])
+
+    return Asked(options, images, picture.width * picture.height)
 
 
 def _document(body: bytes) -> dict[str, Any]:

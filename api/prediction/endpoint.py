@@ -16,15 +16,18 @@ from api.errors import BadInput, Busy, answer_to
 from api.meter import was_answered, was_read
 from api.prediction import answers
 from api.prediction.answered import Answered
-from api.prediction.bodies import readers
+from api.prediction.batcher import Queue
+from api.prediction.bodies import Asked, readers
 from api.prediction.options import Options
 from api.prediction.pixels import Images, as_floats
 from api.prediction.saliency import covered, saliency
 from api.served import Served
 from api.serving import Roster
 from ml.datasets import Dataset, datasets
+from ml.layers import Shape
 
 MAX_BYTES_AT_ONCE = 64 << 20  # of bodies in memory, over all requests: more is refused until some are answered
+MAX_PIXELS_AT_ONCE = 128_000_000  # of pictures that wait to be decoded or are: more is refused; a few seconds' work
 LARGE_BYTES = 1 << 15  # a body of more is read in a thread: as JSON it takes a millisecond or longer
 
 T = TypeVar("T")
@@ -42,6 +45,7 @@ class Predict:
         self.limit = limit  # bytes of one body
         self.at_once = max(MAX_BYTES_AT_ONCE, limit)
         self._bytes = 0  # of all bodies that are in memory
+        self.pictures = Queue(MAX_PIXELS_AT_ONCE, "pixels of pictures")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read, ask, answer, and count; problems too."""
@@ -105,11 +109,20 @@ class Predict:
         known = options.version is None and brought is not None
         served = None if known else self.roster.look(options) or await self.roster.served_for(options)
         shape = served.predictor.shape if served is not None else cast("Dataset", brought).shape
-        images = await self._in_thread(asked.images, shape) if is_long else asked.images(shape)
+        images = await self._opened(asked, shape) if is_long else asked.images(shape)
+        del asked  # and with it all that a picture was decoded to
         if served is None:
             served = self.roster.look(options) or await self.roster.served_for(options)
         was_read(perf_counter() - began)
         return served, images, options
+
+    async def _opened(self, asked: Asked, shape: Shape) -> Images:
+        """The images of a body, opened in a thread; Busy where too much is to be decoded already."""
+        self.pictures.enter(asked.pixels)
+        try:
+            return await self._in_thread(asked.images, shape)
+        finally:
+            self.pictures.leave(asked.pixels)
 
     async def _several(self, served: Served, images: Images, options: Options) -> bytes:
         if options.explain:

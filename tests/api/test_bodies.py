@@ -12,10 +12,14 @@ import numpy as np
 import psutil
 import pytest
 from httpx2 import Response
-from PIL import Image
+from PIL import ExifTags, Image
 from starlette.testclient import TestClient
 from worker_tools import Work
 
+from api.errors import BadInput
+from api.prediction.bodies import readers
+from api.prediction.options import Options
+from api.prediction.pictures import grey, opened
 from api.prediction.saliency import covered, saliency
 from tests.api.tools import Version, pointers, problem, publish, send
 
@@ -102,10 +106,10 @@ def test_one_image_is_answered_alike_whichever_way_it_comes(
     api: TestClient, cnn: Version, way: Callable[[list[int]], tuple[str, bytes, str]]
 ) -> None:
     """Bytes, numpy's format in any dtype and order, and pictures: the answer is torch's."""
-    for grey in GREYS:
-        found = answered(give(api, *way(grey)))
+    for values in GREYS:
+        found = answered(give(api, *way(values)))
 
-        assert found["probabilities"] == pytest.approx(cnn.answer([float(g) for g in grey], 255), abs=1e-5)
+        assert found["probabilities"] == pytest.approx(cnn.answer([float(v) for v in values], 255), abs=1e-5)
         assert found["job_id"] == cnn.job.id
 
 
@@ -135,6 +139,94 @@ def test_transparent_ink_is_seen_on_paper_of_the_other_tone(api: TestClient) -> 
         paper_answer = answered(give(api, "image/png", _saved(Image.fromarray(drawn)), FLAT))
 
         assert pad_answer["probabilities"] == paper_answer["probabilities"]
+
+
+def test_a_sheet_that_was_cut_out_keeps_its_paper() -> None:
+    """What surrounds a window or a cut-out is taken for more of the same paper, and its shadow with it."""
+    digit = np.zeros((60, 60), bool)
+    digit[20:40, 28:31] = True
+    for ink, paper in ((10, 240), (250, 20)):
+        sheet = np.where(digit, ink, paper).astype(np.uint8)
+        opacity = np.zeros((80, 80), np.uint8)
+        opacity[8:72, 8:72], opacity[10:70, 10:70] = 90, 255
+        cut_out = np.zeros((80, 80), np.uint8)
+        cut_out[10:70, 10:70] = sheet
+        whole = np.full((80, 80), paper, np.uint8)
+        whole[10:70, 10:70] = sheet
+
+        found = grey(opened(_saved(Image.fromarray(np.dstack([cut_out, opacity]), "LA")), "PNG"))
+
+        assert np.array_equal(found, whole)
+
+
+def test_a_picture_whose_orientation_cannot_be_read_is_taken_as_it_is(api: TestClient) -> None:
+    """Its pixels are whole; that it was turned is told only by what is damaged."""
+    damaged = picture(GREYS[0], exif=b"no EXIF data")
+    found, plain = (answered(give(api, "image/png", body, FLAT)) for body in (damaged, picture(GREYS[0])))
+
+    assert found == plain
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_picture_is_turned_as_it_says(orientation: int) -> None:
+    """Cameras write down how they were held."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    quarters = {1: 0, 3: 2, 6: -1}[orientation]  # counter-clockwise
+
+    found = grey(opened(picture(GREYS[0], exif=exif), "PNG"))
+
+    assert np.array_equal(found, np.rot90(np.array(GREYS[0]).reshape(28, 28), quarters))
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "PNG with transparency"])
+def test_a_network_of_colours_sees_those_of_a_picture(form: str) -> None:
+    """Red, green and blue each at the network's size, as an array of them would be."""
+    colours = [(200, 30, 40), (10, 180, 90)]
+    image = Image.new("RGB", (40, 20), colours[0])
+    image.paste(colours[1], (20, 0, 40, 20))
+    if "transparency" in form:
+        image.putalpha(255)
+    file = io.BytesIO()
+    image.save(file, form[:4].strip(), **({"quality": 100, "subsampling": 0} if form == "JPEG" else {}))
+    asked = readers["image/jpeg" if form == "JPEG" else "image/png"](file.getvalue(), Options())
+
+    found = asked.images((3, 2, 2))
+
+    assert found.pixels.shape == (1, 3, 2, 2)
+    expected = np.array([colours, colours]).transpose(2, 0, 1)
+    assert np.abs(found.pixels[0].astype(int) - expected).max() <= (3 if form == "JPEG" else 0)
+    assert found.reports is None
+
+
+def test_a_grey_picture_is_grey_to_a_network_of_colours() -> None:
+    """Each channel holds its tones."""
+    (found,) = readers["image/png"](picture(GREYS[0]), Options()).images((3, 28, 28)).pixels
+
+    assert np.array_equal(found, np.broadcast_to(np.array(GREYS[0]).reshape(28, 28), (3, 28, 28)))
+
+
+def test_a_network_of_other_channels_takes_no_picture() -> None:
+    """Nobody knows which channel would be which; the refusal says what can be sent."""
+    with pytest.raises(BadInput, match="application/x-npy"):
+        readers["image/png"](picture(GREYS[0]), Options()).images((4, 28, 28))
+
+
+def test_more_pixels_than_may_wait_to_be_decoded_are_refused(api: TestClient) -> None:
+    """503 with the time after which to ask again; each picture gives its places back, one that is damaged too."""
+    pictures = api.app.plain["/predict"].app.app.pictures  # type: ignore[attr-defined]
+    for body, status in ((picture(GREYS[0]), 200), (picture(GREYS[0])[:-100], 422)):
+        assert give(api, "image/png", body).status_code == status
+        assert pictures.waiting == 0
+    pictures.enter(pictures.limit - 783)
+    refused = give(api, "image/png", picture(GREYS[0]))
+    array = give(api, "application/x-npy", npy(np.zeros(784, np.uint8)))
+    pictures.leave(pictures.limit - 783)
+
+    assert "pixels" in problem(refused, 503)["detail"]
+    assert int(refused.headers["retry-after"]) > 0
+    assert array.status_code == 200
+    assert give(api, "image/png", picture(GREYS[0])).status_code == 200
 
 
 # --- several images
