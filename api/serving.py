@@ -50,7 +50,8 @@ class Roster:
         self.served: MappingProxyType[tuple[str | None, str], Served] = MappingProxyType({})
         self.preferences = Preferences(database)
         self._others: dict[tuple[str, int], Served] = {}  # by network and version
-        self._refreshing, self._fetching = Lock(), Lock()
+        self._refreshing, self._keeping = Lock(), Lock()
+        self._fetching: dict[int | None, Lock] = {}  # by id of version: each is loaded once, however many ask for it
         self._postponed: dict[int | None, tuple[float, str]] = {}  # what did not load: when to try again, and why
         self._turn = Condition()  # guards the three below
         self._asked = 0  # how often a request found that something is to be loaded
@@ -196,28 +197,42 @@ class Roster:
 
     def _other(self, options: Options) -> Served:
         """A version that need not be the champion."""
-        key = str(options.model), options.version or 0
-        with self._fetching:
-            served = self._others.pop(key, None) or self._fetched(*key)
-            self._others = dict([*self._others.items(), (key, served)][-KEPT:])
+        model, version = str(options.model), options.version or 0
+        served = self._in_memory(model, version) or self._fetched(model, version)
         if not _was_asked_for(served, options):
-            raise NotFound(f"version {key[1]} of {key[0]} was trained on {served.version.dataset}")
+            raise NotFound(f"version {version} of {model} was trained on {served.version.dataset}")
         return served
 
+    def _in_memory(self, model: str, version: int) -> Served | None:
+        """A version that was asked for before or is a champion, kept from now on; no storage is waited for."""
+        with self._keeping:
+            of_champions = (s for s in self.champions() if (s.version.model, s.version.version) == (model, version))
+            served = self._others.pop((model, version), None) or next(of_champions, None)
+            if served is not None:
+                self._keep(served)
+            return served
+
+    def _keep(self, served: Served) -> None:
+        key = served.version.model, served.version.version
+        self._others = dict([*self._others.items(), (key, served)][-KEPT:])
+
     def _fetched(self, model: str, version: int) -> Served:
-        for served in self.champions():
-            if (served.version.model, served.version.version) == (model, version):
-                return served
         with self.database.reading() as session:
             of_version = (col(ModelVersion.model) == model, col(ModelVersion.version) == version)
             row = session.scalars(select(ModelVersion).where(*of_version)).one_or_none()
             if row is None:
                 raise NotFound(f"{model} has no version of this number; GET /models/{model} lists those there are")
             onnx, checkpoint = (session.get_one(Artifact, id_) for id_ in (row.onnx_id, row.checkpoint_id))
-        try:
-            return load(row, onnx, checkpoint, self.store, self.queue, self.executor)
-        except ChiffreError as error:
-            raise NotLoaded(f"version {version} of {model} cannot be loaded just now; {error}") from error
+        with self._fetching.setdefault(row.id, Lock()):
+            if (served := self._in_memory(model, version)) is not None:
+                return served
+            try:
+                served = load(row, onnx, checkpoint, self.store, self.queue, self.executor)
+            except ChiffreError as error:
+                raise NotLoaded(f"version {version} of {model} cannot be loaded just now; {error}") from error
+            with self._keeping:
+                self._keep(served)
+            return served
 
     def _follow(self) -> None:
         while not self._closing:

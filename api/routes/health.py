@@ -32,7 +32,7 @@ class Ready(BaseModel):
 
 
 @router.get("/livez")
-def livez() -> Alive:
+async def livez() -> Alive:  # waits for no thread: those may all wait for storage
     """Whether the process answers; looks at nothing else."""
     return Alive()
 

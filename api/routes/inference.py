@@ -108,7 +108,7 @@ def server_metadata(request: Request) -> Server:
 
 
 @router.get("/health/live")
-def server_live() -> Live:
+async def server_live() -> Live:  # waits for no thread, as /livez
     """Whether the process answers."""
     return Live()
 

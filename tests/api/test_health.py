@@ -71,6 +71,18 @@ def test_a_process_that_answers_is_alive(api: TestClient) -> None:
     assert api.get("/livez").json() == {"status": "alive"}
 
 
+@pytest.mark.parametrize("path", ["/livez", "/v2/health/live"])
+def test_a_process_whose_threads_all_wait_is_alive(api: TestClient, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not ended for storage that does not answer."""
+
+    async def wait(*_: object, **__: object) -> None:
+        raise AssertionError("no thread is free")
+
+    monkeypatch.setattr("fastapi.routing.run_in_threadpool", wait)
+
+    assert api.get(path).status_code == 200
+
+
 def test_an_api_with_its_database_is_ready(api: TestClient) -> None:
     """Without a broker too: workers find jobs by themselves."""
     response = api.get("/readyz")

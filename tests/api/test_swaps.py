@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from time import monotonic
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 from worker_tools import Work
 
+from api.prediction.options import Options
 from api.serving import Roster
 from tests.api.tools import Version, eventually, publish, uvicorn_process
 from worker.store import FolderStore
@@ -114,6 +116,40 @@ def test_a_champion_that_does_not_load_is_told_of_by_readyz(api: TestClient, wor
     assert failing["models"] == ["shallow/mnist"]
     assert failing["failing"]["shallow/mnist"].startswith("version 2: ")
     assert api.post("/predict", json={"pixels": IMAGES[0]}).json()["version"] == 1
+
+
+def test_a_version_that_storage_does_not_give_holds_up_no_other(work: Work, environment: Path) -> None:
+    """The champion by its number and others answer meanwhile; whoever asks for it waits, and it is read once."""
+    for value, seed in ((0.9, 1), (0.8, 2), (0.7, 3)):
+        publish(work, environment, "shallow", value, seed=seed)
+    waits, asked, given = Event(), Event(), Event()
+    read: list[str] = []
+
+    class Away(FolderStore):
+        def read(self, path: str, sha256: str) -> bytes:
+            read.append(path)
+            if waits.is_set():
+                waits.clear()
+                asked.set()
+                assert given.wait(60)
+            return super().read(path, sha256)
+
+    with ThreadPoolExecutor() as pool:
+        roster = Roster(work.database, Away(environment), pool)
+        roster.refresh()
+        one, two, three = (Options(model="shallow", version=number) for number in (1, 2, 3))
+        waits.set()
+        first, second = pool.submit(roster.find, two), pool.submit(roster.find, two)
+        assert asked.wait(60)
+        found = [pool.submit(roster.find, options) for options in (one, three)]
+        try:
+            numbers = [each.result(30).version.version for each in found]
+        finally:
+            given.set()
+
+    assert numbers == [1, 3]
+    assert first.result() is second.result()
+    assert len(read) == 3
 
 
 def test_a_champion_that_loads_while_readyz_looks_is_not_told_of(work: Work, environment: Path) -> None:
