@@ -11,7 +11,7 @@ from api.children import Children
 from api.looks import Looks
 from api.serving import Roster
 from api.streams import Streams
-from api.uploads import Uploads
+from api.uploads import Uploads, refuse_compressed
 from worker.controls import Controls
 from worker.datasets import Uploaded
 from worker.db import Database
@@ -70,6 +70,7 @@ ImagesDep = Annotated[bytes, Depends(_images)]
 
 
 async def _asked(request: Request) -> AsyncIterator[bytes]:
+    refuse_compressed(request)
     asked: Uploads = request.app.state.asked
     async with asked.body(request) as body:
         yield body

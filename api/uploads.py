@@ -73,10 +73,15 @@ class Uploads:
                 self._bytes -= held
 
 
-def kind_of(request: Request, known: set[str]) -> str:
-    """The content type of a body that can be read; an answer 415 where it cannot."""
+def refuse_compressed(request: Request) -> None:
+    """An answer 415 to a body that is compressed: nobody knows how large it would be."""
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise HTTPException(415, "the body is compressed; send it as it is, without Content-Encoding")
+
+
+def kind_of(request: Request, known: set[str]) -> str:
+    """The content type of a body that can be read; an answer 415 where it cannot."""
+    refuse_compressed(request)
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media not in known:
         raise HTTPException(415, f"the content type is none of {', '.join(sorted(known))}; name the one that was sent")

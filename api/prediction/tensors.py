@@ -5,8 +5,9 @@ extension_classification.md.
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain
 from math import prod
 from typing import Annotated, Any
 
@@ -143,9 +144,16 @@ def _numbers(tensor: InputTensor, rest: bytes) -> np.ndarray:
         found = values.astype(dtype)
     except (ValueError, TypeError, OverflowError):
         raise BadInput("#/inputs/0/data", "numbers are needed, in a list or in nested lists of equal lengths") from None
+    if not set(map(type, _leaves(tensor.data, values.ndim))) <= {int, float}:  # numpy takes "1" and true for 1
+        raise BadInput("#/inputs/0/data", "numbers are needed, neither texts nor true and false")
     if dtype == np.uint8 and not np.array_equal(found, values):
         raise BadInput("#/inputs/0/data", "UINT8 takes whole numbers from 0 to 255")
     return found.ravel()
+
+
+def _leaves(values: list[Any], depth: int) -> Iterable[Any]:
+    """What lists hold that are nested so deeply."""
+    return values if depth == 1 else _leaves(list(chain.from_iterable(values)), depth - 1)
 
 
 def _values(wanted: RequestedOutput, served: Served, answered: Answered) -> tuple[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """The Open Inference Protocol, by the client that others use it with."""
 
+import gzip
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -136,6 +137,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"inputs": [{"name": "pixels", "shape": [1, 784], "datatype": "FP32", "data": ["a"] * 784}]}, "numbers"),
     ({"inputs": [{"name": "pixels", "shape": [1, 784], "datatype": "FP32", "data": [-1] * 784}]}, "0 to 255"),
     ({"inputs": [{"name": "pixels", "shape": [1, 784], "datatype": "UINT8", "data": [256] * 784}]}, "0 to 255"),
+    ({"inputs": [{"name": "pixels", "shape": [1, 784], "datatype": "FP32", "data": ["1"] * 784}]}, "numbers"),
+    ({"inputs": [{"name": "pixels", "shape": [1, 784], "datatype": "FP32", "data": [1] * 783 + [True]}]}, "numbers"),
+    ({"inputs": [{"name": "pixels", "shape": [1, 784], "datatype": "UINT8", "data": [[False] * 784]}]}, "numbers"),
+    ({"inputs": [{"name": "pixels", "shape": [1, 784], "datatype": "FP32", "data": [[[]]]}]}, "784 numbers"),
     ({"inputs": [{"name": "pixels", "shape": [1, 784], "datatype": "FP32"}]}, "binary_data_size"),
     ({"inputs": [{"name": "pixels", "shape": [2**30] * 8, "datatype": "FP32", "data": [0]}]}, "784"),
 ]
@@ -148,6 +153,15 @@ def test_what_cannot_be_used_is_refused_in_words(url: str, cnn: Version, request
 
     assert response.status_code == 422
     assert words in response.json()["error"]
+
+
+def test_what_is_compressed_is_refused(url: str, cnn: Version) -> None:
+    """415 with the member `error`, as /predict refuses it: nobody knows how large it would be."""
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    response = httpx2.post(f"{url}/v2/models/cnn/infer", content=gzip.compress(b"{}"), headers=headers)
+
+    assert response.status_code == 415
+    assert "Content-Encoding" in response.json()["error"]
 
 
 def test_a_client_shows_why_it_was_refused(client: triton.InferenceServerClient) -> None:
