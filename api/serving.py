@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 import structlog
 from sqlalchemy import select
-from sqlmodel import col
+from sqlmodel import Session, col
 
 from api.errors import BadInput, NotLoaded
 from api.meter import count
@@ -25,7 +25,7 @@ from ml.datasets import datasets, is_called, version_of
 from ml.errors import ChiffreError, UnknownName
 from worker.db import Database
 from worker.errors import NotFound, StorageAway
-from worker.registry import limits
+from worker.registry import earlier_champions, limits
 from worker.store import Store
 from worker.tables import Artifact, Champion, ModelVersion
 
@@ -33,6 +33,7 @@ REFRESH_SECONDS = 1.0  # how long a new champion may wait until it answers
 PATIENCE_SECONDS = 2.0  # how long a request waits for a first version to be loaded
 AWAY_SECONDS, DAMAGED_SECONDS = 5.0, 60.0  # until a version that did not load is tried again
 CLOSE_SECONDS = 3.0  # how long the end of the process waits for what is being loaded
+EARLIER = 4  # champions before one that does not load that are tried in its place: each may take a while to fail
 KEPT = 8  # versions in memory that are no champions, the last that were asked for
 
 log = structlog.get_logger()
@@ -159,10 +160,7 @@ class Roster:
     def _champions(self) -> list[Files]:
         with self.database.reading() as session:
             query = select(ModelVersion).join(Champion, col(Champion.version_id) == ModelVersion.id)
-            return [
-                (v, session.get_one(Artifact, v.onnx_id), session.get_one(Artifact, v.checkpoint_id))
-                for v in session.scalars(query).all()
-            ]
+            return [_files(session, version) for version in session.scalars(query).all()]
 
     def _limits(self, champions: list[Served]) -> dict[int | None, int | None]:
         with self.database.reading() as session:
@@ -173,7 +171,13 @@ class Roster:
         serving = self.served.get((version.model, version.dataset))
         if serving is not None and serving.version.id == version.id:
             return serving
-        return self._loaded(files) or serving
+        return self._loaded(files) or serving or self._earlier(version)
+
+    def _earlier(self, champion: ModelVersion) -> Served | None:
+        """The newest champion before one that does not load: after a restart it answers too, as it did before."""
+        with self.database.reading() as session:
+            earlier = [_files(session, version) for version in earlier_champions(session, champion)[:EARLIER]]
+        return next(filter(None, map(self._loaded, earlier)), None)
 
     def _loaded(self, files: Files) -> Served | None:
         """A version from storage; None where it does not load, or did not a moment ago."""
@@ -222,12 +226,12 @@ class Roster:
             row = session.scalars(select(ModelVersion).where(*of_version)).one_or_none()
             if row is None:
                 raise NotFound(f"{model} has no version of this number; GET /models/{model} lists those there are")
-            onnx, checkpoint = (session.get_one(Artifact, id_) for id_ in (row.onnx_id, row.checkpoint_id))
+            files = _files(session, row)
         with self._fetching.setdefault(row.id, Lock()):
             if (served := self._in_memory(model, version)) is not None:
                 return served
             try:
-                served = load(row, onnx, checkpoint, self.store, self.queue, self.executor)
+                served = load(*files, self.store, self.queue, self.executor)
             except ChiffreError as error:
                 raise NotLoaded(f"version {version} of {model} cannot be loaded just now; {error}") from error
             with self._keeping:
@@ -250,6 +254,10 @@ class Roster:
             self._looked = looked
             self._turn.notify_all()
             self._turn.wait_for(lambda: self._closing or self._asked > looked, REFRESH_SECONDS)
+
+
+def _files(session: Session, version: ModelVersion) -> Files:
+    return version, session.get_one(Artifact, version.onnx_id), session.get_one(Artifact, version.checkpoint_id)
 
 
 def _was_asked_for(served: Served, options: Options) -> bool:

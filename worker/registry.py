@@ -9,7 +9,7 @@ The champion's is the last lock that anybody takes: publication holds those of j
 by hand holds no other.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import cast
 
@@ -62,7 +62,7 @@ class Registry:
         """
         with self.database.writing() as session:
             champion = _reigning(session, model, dataset)
-            undone = _last_standing(session, champion)
+            undone = next(_standing(session, champion.model, champion.dataset), None)
             if undone is None or undone.previous_id is None:
                 raise Conflict(f"no move is left to undo; PUT /models/{model}/champion makes another version answer")
             left = session.get_one(ModelVersion, undone.version_id)
@@ -98,6 +98,13 @@ def moves(model: str, dataset: str | None) -> Select[ChampionMove]:
     """The moves of a network's champions, or of the one for a data set, in no order; the later has the higher id."""
     of_model = select(ChampionMove).where(col(ChampionMove.model) == model)
     return of_model if dataset is None else of_model.where(col(ChampionMove.dataset) == dataset)
+
+
+def earlier_champions(session: Session, champion: ModelVersion) -> list[ModelVersion]:
+    """What answered before a champion, the last first; a version that was rolled back from is none of them."""
+    standing = _standing(session, champion.model, champion.dataset)
+    ids = dict.fromkeys(move.previous_id for move in standing if move.previous_id not in (None, champion.id))
+    return [session.get_one(ModelVersion, id_) for id_ in ids]
 
 
 def challenge(session: Session, version: ModelVersion) -> None:
@@ -138,17 +145,16 @@ def _reigning(session: Session, model: str, dataset: str | None) -> Champion:
     return champion
 
 
-def _last_standing(session: Session, champion: Champion) -> ChampionMove | None:
-    """The last move that no rollback has undone."""
+def _standing(session: Session, model: str, dataset: str) -> Iterator[ChampionMove]:
+    """The moves of a champion that no rollback has undone, the last first."""
     undone = 0
-    for move in session.scalars(moves(champion.model, champion.dataset).order_by(col(ChampionMove.id).desc())):
+    for move in session.scalars(moves(model, dataset).order_by(col(ChampionMove.id).desc())):
         if move.by == By.ROLLBACK:
             undone += 1
         elif undone:
             undone -= 1
         else:
-            return move
-    return None
+            yield move
 
 
 def _move(session: Session, champion: Champion | None, version: ModelVersion, by: By, reason: str) -> Champion:

@@ -17,6 +17,7 @@ from worker_tools import Work
 from api.prediction.options import Options
 from api.serving import Roster
 from tests.api.tools import Version, eventually, publish, uvicorn_process
+from worker.registry import Registry
 from worker.store import FolderStore
 
 REQUESTS, CONCURRENCY, SWAPS = 10_000, 200, 20
@@ -116,6 +117,22 @@ def test_a_champion_that_does_not_load_is_told_of_by_readyz(api: TestClient, wor
     assert failing["models"] == ["shallow/mnist"]
     assert failing["failing"]["shallow/mnist"].startswith("version 2: ")
     assert api.post("/predict", json={"pixels": IMAGES[0]}).json()["version"] == 1
+
+
+def test_after_a_restart_the_champion_before_a_damaged_one_goes_on(work: Work, environment: Path) -> None:
+    """The newest that loads and that nobody rolled back from; the damaged one is told of all the same."""
+    for value, seed, spoil in ((0.7, 1, Path.exists), (0.8, 2, Path.unlink)):
+        publish(work, environment, "shallow", value, seed=seed, spoil=spoil)
+    publish(work, environment, "shallow", 0.85, seed=3)
+    Registry(work.database).rollback("shallow", "mnist")
+    publish(work, environment, "shallow", 0.9, seed=4, spoil=Path.unlink)
+    with ThreadPoolExecutor() as pool:
+        roster = Roster(work.database, FolderStore(environment), pool)
+        roster.refresh()
+        roster.refresh()
+
+    assert roster.find(Options()).version.version == 1
+    assert roster.failing()["shallow/mnist"].startswith("version 4: ")
 
 
 def test_a_version_that_storage_does_not_give_holds_up_no_other(work: Work, environment: Path) -> None:
