@@ -25,6 +25,7 @@ END, ZIP64_LOCATOR, MAX_DIRECTORY = 22, 20, 1 << 16  # bytes of an archive's las
 MIN_IMAGES = 100  # 10 of them test and 18 validate; of fewer an accuracy says next to nothing
 MAX_CLASSES = 256  # labels are bytes
 MAX_NAME = 100  # characters of a class
+CHARACTER = 4  # bytes of each in an array of texts
 MAX_IMAGES = 1_000_000  # each has its line in the results of a predict job
 SLICE = 1024  # images
 GZIP, NPY = b"\x1f\x8b", b"\x93NUMPY"
@@ -205,18 +206,26 @@ def _names(members: dict[str, np.ndarray]) -> tuple[str, ...] | None:
     names = members["classes"]
     if names.ndim != 1 or names.dtype.kind != "U":
         raise BadInput("#/classes", f"a list of texts is needed, not {names.dtype} of shape {list(names.shape)}")
+    # Before they are Python's own: those take many times the room.
+    if len(names) > MAX_CLASSES:
+        raise BadInput("#/classes", f"2 to {MAX_CLASSES} classes are needed, not {len(names)}")
+    if names.dtype.itemsize > CHARACTER * MAX_NAME:
+        raise BadInput("#/classes", f"a name of a class has at most {MAX_NAME} characters, not {names.dtype}")
     return tuple(names.tolist())
 
 
 def _by_name(labels: np.ndarray, names: tuple[str, ...] | None) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels that are texts as numbers, and the names of the classes."""
-    found = tuple(np.unique(labels).tolist())
+    different = np.unique(labels)
+    if len(different) > MAX_CLASSES:
+        raise BadInput("#/labels", f"{len(different)} different labels; there are at most {MAX_CLASSES} classes")
+    found = tuple(different.tolist())
     names = check_classes(names or found)
     for unknown in sorted(set(found) - set(names)):
         place = int(np.flatnonzero(labels == unknown)[0])
         raise BadInput(f"#/labels/{place}", f"the label is none of the {len(names)} classes")
     numbers = {name: number for number, name in enumerate(names)}
-    return np.array([numbers[label] for label in labels.tolist()], np.uint8), names
+    return np.array([numbers[name] for name in found], np.uint8)[np.searchsorted(different, labels)], names
 
 
 def _by_number(labels: np.ndarray, names: tuple[str, ...] | None) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -124,6 +124,8 @@ BAD: dict[str, tuple[bytes, str]] = {
     "half a label": (npz(images=IMAGES, labels=LABELS / 2), "#/labels"),
     "a class without images": (npz(images=IMAGES, labels=LABELS * 2), "#/labels"),
     "one class": (npz(images=IMAGES, labels=LABELS * 0, classes=np.array(["a"])), "#/classes"),
+    "too many classes": (npz(images=IMAGES, labels=LABELS, classes=np.arange(257).astype(str)), "#/classes"),
+    "a name too long": (npz(images=IMAGES, labels=LABELS, classes=np.array(["a", "b", "c" * 101])), "#/classes"),
     "equal names": (npz(images=IMAGES, labels=LABELS, classes=np.array(["a", "a", "b"])), "#/classes"),
     "a name unknown": (npz(images=IMAGES, labels=np.array(["a", "b", "c"])[LABELS], classes=["a", "b"]), "#/labels/2"),
     "a short file": (zipped(images=idx(IMAGES)[:-1], labels=idx(LABELS)), "#/images"),
@@ -186,6 +188,24 @@ def test_a_member_that_holds_more_than_it_says_is_not_unpacked() -> None:
         tracemalloc.stop()
 
     assert peak < 4 << 20
+
+
+def test_texts_are_counted_before_they_are_read_as_such() -> None:
+    """A few kilobytes of zeros would be hundreds of megabytes of Python's texts: names of classes, or labels."""
+    many = 1 << 18
+    images, texts = np.zeros((many, 1, 1), np.uint8), np.arange(many).astype("U6")
+    archives = [npz(images=IMAGES, labels=LABELS, classes=texts), npz(images=images, labels=texts)]
+    for content, pointer in zip(archives, ("#/classes", "#/labels"), strict=True):
+        tracemalloc.start()
+        try:
+            with pytest.raises(BadInput) as raised:
+                read_archive(io.BytesIO(content), 1 << 24)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+        assert [error.pointer for error in raised.value.errors] == [pointer]
+        assert peak < 80 * many
 
 
 @pytest.mark.parametrize("name", ["mnist", "Letters", "a@1", "a.b", "..", "a" * 64])
