@@ -17,9 +17,9 @@ from ml.datasets import Arrays, Dataset, datasets
 from ml.errors import CheckpointError
 from ml.records import Checkpoint
 from worker.db import Database, one_at_a_time
-from worker.errors import Conflict, NotFound
+from worker.errors import BadKey, Conflict, NotFound
 from worker.journal import clock
-from worker.store import Store
+from worker.store import UPLOADED, Store
 from worker.tables import Dataset as Known
 from worker.tables import DatasetVersion
 
@@ -54,9 +54,9 @@ class Uploaded:
         if datasets.get(name) is not None:
             raise Conflict("a data set that Chiffre brings along has this name; choose another")
         dataset = Dataset(lambda: arrays, arrays.images.shape[1:], classes, len(arrays), arrays.sha256(), None, "")
-        # Before its row: whoever finds the row finds the file. The same content has the same key.
-        path = f"datasets/{dataset.sha256}.safetensors"
-        saved = self.store.write(path, _bytes_of(arrays))
+        # Before its row: whoever finds the row finds the file.
+        path = f"{UPLOADED}{dataset.sha256}.safetensors"
+        saved = self._keep(path, _bytes_of(arrays))
         with self.database.writing() as session:
             one_at_a_time(session, f"versions of data set {name}")
             versions = list(session.scalars(_of_name(name)))
@@ -102,6 +102,19 @@ class Uploaded:
             if not any(name.partition("@")[0] == version.name for name in found):
                 found[f"{version.name}@{version.version}"] = self._dataset(version, known)
         return found
+
+    def _keep(self, path: str, content: bytes) -> Saved:
+        """Store a file, also in the place of one that is damaged.
+
+        The same images have the same key and are the same bytes, so that whatever else lies there is none of ours, and
+        several may write at once.
+        """
+        try:
+            return self.store.write(path, content)
+        except BadKey:
+            log.warning("the file of a data set was damaged, and is written again as it was uploaded", path=path)
+        self.store.remove(path)
+        return self.store.write(path, content)
 
     def _dataset(self, version: DatasetVersion, known: Known) -> Dataset:
         return Dataset(

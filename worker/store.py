@@ -27,6 +27,7 @@ log = structlog.get_logger()
 
 KEY = re.compile(rf"{NAME}(?:/{NAME})*")
 PIECE = 1 << 18  # bytes of an object in memory at a time, where it is read in pieces
+UPLOADED = "datasets/"  # begins the keys of data sets, which no training makes again
 MAX_KEY = 512  # characters; S3 takes 1024 bytes, the prefix included
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
@@ -123,12 +124,17 @@ def verified_pieces(key: str, pieces: Callable[[], Iterator[bytes]], sha256: str
 
 def _compare(key: str, found: str, sha256: str) -> None:
     if found != sha256:
-        raise CheckpointError(f"{key} is damaged: its SHA-256 is not {sha256}; restore it or train again")
+        raise CheckpointError(f"{key} is damaged: its SHA-256 is not {sha256}; {_remedy(key)}")
 
 
 def missing(key: str) -> CheckpointError:
     """What to raise for an object that is not there."""
-    return CheckpointError(f"{key} is missing; restore it or train again")
+    return CheckpointError(f"{key} is missing; {_remedy(key)}")
+
+
+def _remedy(key: str) -> str:
+    """What to do about an object that is lost."""
+    return f"restore it or {'upload the data set' if key.startswith(UPLOADED) else 'train'} again"
 
 
 class FolderStore:

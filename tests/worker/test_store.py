@@ -13,6 +13,7 @@ from time import monotonic, sleep, time
 from typing import Any
 from urllib.request import Request, urlopen
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,7 +39,10 @@ from s3_tools import (
 )
 
 from ml.artifacts import Saved
+from ml.datasets import Arrays
 from ml.errors import CheckpointError, UnknownName
+from worker.datasets import Uploaded
+from worker.db import Database
 from worker.errors import BadKey, StorageAway, StorageFull
 from worker.s3 import S3Store
 from worker.settings import Settings
@@ -227,6 +231,27 @@ def test_nobody_sees_half_an_object(store: Store) -> None:
 
     assert seen > 0
     assert {write.result().sha256 for write in writing} == set(hashes.values())
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("damaged", [b"", b"other"], ids=len)
+def test_a_data_set_that_is_damaged_is_repaired_by_uploading_it_again(
+    store: Store, database: Database, tmp_path: Path, damaged: bytes
+) -> None:
+    """It is the same version then, and its images are read; until then the error says what to do."""
+    uploaded = Uploaded(database, store, tmp_path / "cache")
+    arrays = Arrays(np.zeros((100, 1, 2, 2), np.uint8), np.arange(100, dtype=np.uint8) % 2)
+    added, _ = uploaded.add("bars", arrays, ("a", "b"))
+    spoil(store, added.path, damaged)
+    found = uploaded.find("bars")
+    assert found is not None
+    with pytest.raises(CheckpointError, match=r"damaged: .*; restore it or upload the data set again"):
+        found[1].read()
+    again, is_new = uploaded.add("bars", arrays, ("a", "b"))
+
+    assert (again.version, again.file_sha256, is_new) == (1, added.file_sha256, False)
+    assert found[1].read().sha256() == arrays.sha256()
+    assert listed(store) == [added.path]
 
 
 BAD_KEYS = [
