@@ -21,6 +21,7 @@ from worker.image_sets import UNKNOWN, ImageSet, compact, together
 
 MAX_LINES = 65_536  # of a JSONL file; as many usable images would not fit into a body
 MAX_ID = 200  # characters
+MAX_NAMES = 60  # characters of the names of classes that an error tells
 PART = 1024  # images that are looked at together, so that only so many are floats in memory
 FIELDS = {"pixels", "id", "label"}
 
@@ -176,6 +177,8 @@ def _fields(line: bytes) -> dict[str, Any]:
 def _id(value: Any) -> str:
     if not isinstance(value, str) or len(value) > MAX_ID:
         raise BadInput("#/id", f"a text of at most {MAX_ID} characters is needed")
+    if len(orjson.dumps(value)) > 4 * MAX_ID + 2:  # what is kept of all lines must fit into the header of a file
+        raise BadInput("#/id", "a text of so many control characters cannot be kept; leave some out")
     return value
 
 
@@ -183,8 +186,13 @@ def _label(value: Any, known: dict[str, int]) -> int:
     """The class of a name; digits may be given as numbers."""
     name = str(value) if type(value) is int else value
     if not isinstance(name, str) or name not in known:
-        raise BadInput("#/label", f"one of the classes is needed: {', '.join(list(known)[:20])}")
+        raise BadInput("#/label", f"one of the classes is needed: {_beginning(', '.join(known))}")
     return known[name]
+
+
+def _beginning(names: str) -> str:
+    """As much of a text as is told of every line."""
+    return names if len(names) <= MAX_NAMES else f"{names[:MAX_NAMES]}…"
 
 
 def _check_usable(errors: dict[int, str], count: int) -> None:

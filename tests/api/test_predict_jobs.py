@@ -338,6 +338,29 @@ def test_too_many_lines_are_refused(batch: TestClient) -> None:
     assert "at most" in pointers(batch.post(OURS, content=body, headers=LINES))["#"]
 
 
+@pytest.mark.parametrize("character", ['"', "\\", "\x01", "😀"], ids=ascii)
+def test_what_is_told_of_all_lines_fits_into_the_header_of_a_file(character: str) -> None:
+    """It is safetensors', which allows 100 MB; the longest ids and names, of the characters that take the most room."""
+    count, allowed = 256, 800 // (len(json.dumps(character, ensure_ascii=False).encode()) - 2)
+    printed = character if character.isprintable() else "😀"  # as names of classes are
+    names = tuple(printed * 98 + f"{number:02}" for number in range(99))
+    bad = {"pixels": [0] * 784, "id": character * min(allowed, uploads.MAX_ID), "label": "none of them"}
+    found = uploads.read_jsonl(lines(*[bad] * count, {"pixels": [0] * 784}), (1, 28, 28), names)
+    header = int.from_bytes(found.to_bytes()[:8], "little")
+
+    assert len(found.errors) == len(found.ids) == count
+    assert all(error.startswith("#/label") for error in found.errors.values())
+    assert uploads.MAX_LINES * (header / count + 4) < 85e6  # places of up to five digits instead of three, twice
+
+
+def test_an_id_that_takes_too_much_room_is_refused() -> None:
+    """As its line alone."""
+    odd = {"pixels": [0] * 784, "id": "\x01" * 134}
+    found = uploads.read_jsonl(lines(odd, {"pixels": [0] * 784}), (1, 28, 28), ("a", "b"))
+
+    assert found.errors == {0: "#/id: a text of so many control characters cannot be kept; leave some out"}
+
+
 @pytest.mark.parametrize(
     "headers", [{"Content-Type": "text/plain"}, {"Content-Type": "image/png"}, {**NPY, "Content-Encoding": "gzip"}]
 )
