@@ -197,7 +197,7 @@ def _storage_away(request: Request, error: StorageAway) -> JSONResponse:
 
 
 def _storage_full(request: Request, error: StorageFull) -> JSONResponse:
-    log.error("no room for artifacts", error=str(error))
+    log.error("no room for what was sent", error=str(error))
     return problem(507, "there is no room for what was sent; ask whoever runs this service to make some")
 
 

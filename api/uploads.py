@@ -3,7 +3,7 @@
 import io
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import IO, Any
 
 import numpy as np
@@ -17,7 +17,9 @@ from api.prediction.pixels import of_array, one_image
 from api.problems import MAX_ERRORS, FieldError
 from ml.layers import Shape
 from ml.registry import Registry
+from worker.errors import StorageFull
 from worker.image_sets import UNKNOWN, ImageSet, compact, together
+from worker.store import FULL
 
 MAX_LINES = 65_536  # of a JSONL file; as many usable images would not fit into a body
 MAX_ID = 200  # characters
@@ -60,7 +62,7 @@ class Uploads:
     async def file(self, request: Request) -> AsyncIterator[IO[bytes]]:
         """A whole body on disk, counted while it is in use; Busy where too much is there already."""
         held = 0
-        with tempfile.TemporaryFile() as file:
+        with _temporary_file() as file:
             try:
                 async for chunk in request.stream():
                     held += len(chunk)
@@ -72,6 +74,19 @@ class Uploads:
                 yield file
             finally:
                 self._bytes -= held
+
+
+@contextmanager
+def _temporary_file() -> Iterator[IO[bytes]]:
+    """A file of this machine's temporary folder; StorageFull where there is no room for it, also as it is closed."""
+    try:
+        with tempfile.TemporaryFile() as file:
+            yield file
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        place = f"the temporary folder {tempfile.gettempdir()} for an upload ({error.strerror})"
+        raise StorageFull(f"there is no room in {place}; make some, or name another folder with TMPDIR") from error
 
 
 def refuse_compressed(request: Request) -> None:

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import struct
+import tempfile
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 from starlette.testclient import TestClient
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 from worker_tools import Work
 
@@ -206,6 +208,22 @@ def test_texts_are_counted_before_they_are_read_as_such() -> None:
 
         assert [error.pointer for error in raised.value.errors] == [pointer]
         assert peak < 95 * many
+
+
+@pytest.mark.parametrize("images", [IMAGES, np.zeros((120, 1000, 1), np.uint8)], ids=["small", "large"])
+def test_where_the_temporary_folder_is_full_that_is_told(
+    shared_api: TestClient, monkeypatch: pytest.MonkeyPatch, images: np.ndarray
+) -> None:
+    """With 507 as the body arrives; the log says where to make room."""
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: open("/dev/full", "w+b"))  # noqa: SIM115
+    with capture_logs() as logs:
+        full = send(shared_api, zipped(zipfile.ZIP_STORED, images=idx(images), labels=idx(LABELS)))
+    monkeypatch.undo()
+    found = send(shared_api, npz(images=IMAGES, labels=LABELS), "roomy")
+
+    assert problem(full, 507)
+    assert [log["error"].endswith("name another folder with TMPDIR") for log in logs] == [True]
+    assert found.status_code in (200, 201)
 
 
 @pytest.mark.parametrize("name", ["mnist", "Letters", "a@1", "a.b", "..", "a" * 64])
