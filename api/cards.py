@@ -20,7 +20,7 @@ from ml.intervals import wilson
 from ml.networks import networks
 from worker.clock import to_datetime
 from worker.posted import spec_of
-from worker.tables import Artifact, Job, ModelVersion, RunOff, TestOpening
+from worker.tables import Artifact, DatasetVersion, Job, ModelVersion, RunOff, TestOpening
 from worker.tables import Dataset as KnownDataset
 from worker.transfer import fresh_of
 
@@ -39,6 +39,7 @@ class Subject:
     opening: int | None  # how often the test images of this data set and split had been opened with it
     run_off: bool = False  # whether it won one
     begun_with: str | None = None  # whose weights it began with, where not its own
+    uploaded: DatasetVersion | None = None  # its data set, where somebody has uploaded it
 
     @property
     def registered(self) -> Dataset | None:
@@ -65,7 +66,8 @@ def card_of(session: Session, version: ModelVersion) -> str:
     opening, begun_with = _opening(session, version), _begun_with(session, version)
     decided = session.get(RunOff, (version.job_id, version.run))
     won = decided is not None and decided.winner == version.trial
-    return card(Subject(version, checkpoint, onnx, dataset, limit, opening, won, begun_with))
+    uploaded = _uploaded(session, version.dataset)
+    return card(Subject(version, checkpoint, onnx, dataset, limit, opening, won, begun_with, uploaded))
 
 
 def card(subject: Subject) -> str:
@@ -93,6 +95,14 @@ def _begun_with(session: Session, version: ModelVersion) -> str | None:
     frozen = source.frozen(spec.layers(spec.network.params.model_validate(version.params)))
     kept = f"{len(frozen)} layers frozen, fresh weights: {fresh}"
     return f"{code(source.model)} version {source.version}, SHA-256 `{source.checkpoint_sha256}`; {kept}"
+
+
+def _uploaded(session: Session, dataset: str) -> DatasetVersion | None:
+    name, _, number = dataset.partition("@")
+    if not number:
+        return None
+    of_version = (col(DatasetVersion.name) == name, col(DatasetVersion.version) == int(number))
+    return session.scalar(select(DatasetVersion).where(*of_version))
 
 
 def _opening(session: Session, version: ModelVersion) -> int | None:
@@ -239,6 +249,14 @@ def _size(subject: Subject) -> str:
 
 
 def _licence(subject: Subject) -> str:
-    known = subject.registered
-    data = text(known.description) if known else "a data set that this release does not have; ask who registered it"
-    return f"The data: {data}. Chiffre is under Apache-2.0."
+    return f"The data: {_data(subject)}. Chiffre is under Apache-2.0."
+
+
+def _data(subject: Subject) -> str:
+    """What is known of the images, and of who may use them."""
+    if subject.registered is not None:
+        return text(subject.registered.description)
+    if subject.uploaded is None:
+        return "a data set that this release does not have; ask who registered it"
+    said = text(subject.uploaded.description).removesuffix(".")
+    return said or f"{code(subject.version.dataset)}, of which nothing was said when it was uploaded; ask who did"

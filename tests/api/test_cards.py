@@ -1,5 +1,6 @@
 """Model cards: what they say is what the rows say, and what they tell to type works."""
 
+import io
 import json
 import os
 import shutil
@@ -139,6 +140,22 @@ def test_openings_count_for_each_data_set_and_split(api: TestClient, work: Work,
 
     assert "This was opening 1 of them." in text
     assert rows(text)["split"] == ["official: 49,200 train, 10,800 validate, 10,000 test"]
+
+
+def test_of_an_uploaded_data_set_the_card_says_what_its_sender_said(
+    api: TestClient, work: Work, environment: Path
+) -> None:
+    """Its description; where there is none, whom to ask."""
+    archive, letters = io.BytesIO(), {"search_space": {"learning_rate": 0.01}}
+    np.savez_compressed(archive, images=np.arange(400).astype(np.uint8).reshape(100, 2, 2), labels=np.arange(100) % 2)
+    zipped = {"Content-Type": "application/zip"}
+    for name, said in (("letters", "My *own* letters, CC0."), ("silent", "")):
+        sent = {"name": name, "description": said}
+        api.post("/datasets", params=sent, content=archive.getvalue(), headers=zipped).raise_for_status()
+        publish(work, environment, dataset=name, **letters)
+
+    assert r"The data: My \*own\* letters, CC0. Chiffre is under Apache-2.0." in shown(api)
+    assert "The data: `silent@1`, of which nothing was said when it was uploaded; ask who did." in shown(api, version=2)
 
 
 def execute(command: list[str], folder: Path, **environment: str) -> str:
