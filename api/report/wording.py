@@ -33,9 +33,10 @@ class Wording:
             return "–"
         if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e15):
             return f"{int(value):,}".replace(",", NARROW)
-        if 10**digits <= abs(value) < 1e15:
+        rounded = f"{value:.{digits}g}"
+        if 10**digits <= abs(float(rounded)) and abs(value) < 1e15:  # it would have an exponent
             return self.number(round(value))
-        return self._pointed(f"{value:.{digits}g}")
+        return self._pointed(rounded)
 
     def fixed(self, value: float | None, places: int) -> str:
         """A number with so many places behind the point, – for none."""

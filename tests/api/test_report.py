@@ -335,6 +335,8 @@ def test_numbers_are_written_as_each_language_does() -> None:
     assert (english.number(1234567), french.number(0.00012345)) == ("1\u202f234\u202f567", "0,0001234")
     assert (french.duration(7500), english.duration(0.51234)) == ("2,1\u00a0h", "0.512\u00a0s")
     assert (english.number(12345.6), french.number(99999.5)) == ("12\u202f346", "100\u202f000")
+    assert (english.number(9999.7), english.number(999.7, 3)) == ("10\u202f000", "1\u202f000")
+    assert (english.number(-9999.7), english.number(9999.4), english.number(0.99999)) == ("-10\u202f000", "9999", "1")
     assert (french.range("0.001 … 0.01"), french.range("adam")) == ("0,001 … 0,01", "adam")
     assert (english.value([[64, 64], [128]]), french.value([0.5, 1.5])) == ("[64, 64], [128]", "0,5; 1,5")
     assert (english.points(-0.0012), english.number(None)) == ("−0.12", "–")
