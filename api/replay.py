@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from api.client import Chiffre
 from api.connection import ApiError
 from api.uploaded import know
@@ -35,7 +37,7 @@ class Rung:
 
 
 def replay_trial(client: Chiffre, job_id: str, number: int) -> Iterator[Rung]:
-    """Train trial `number` of a job again; ApiError where it was never measured."""
+    """Train trial `number` of a job again; ApiError where it was never measured, or by a newer release."""
     job, trial = client.job(job_id), client.trial(job_id, number)
     recorded = {round(10 * m["epoch"]): m for m in trial["measurements"]}
     if not recorded:
@@ -43,9 +45,7 @@ def replay_trial(client: Chiffre, job_id: str, number: int) -> Iterator[Rung]:
             f"trial {number} is {trial['state']} and was never measured; there is nothing to hold it against"
         )
     know(client, job["dataset"])
-    kind = TrainSpec if job["kind"] == "train" else TuneSpec
-    given = kind.model_validate(job["spec"])
-    spec = given.as_tune() if isinstance(given, TrainSpec) else given
+    spec = _spec(job)
     process_settings()
     data = TrainingData.load(datasets[spec.dataset], spec.split, spec.seed).first(spec.images)
     if spec.init_from is not None:
@@ -53,6 +53,16 @@ def replay_trial(client: Chiffre, job_id: str, number: int) -> Iterator[Rung]:
         data = data.beginning_with(checkpoint_of(content, "the version's checkpoint").weights)
     for found in replay(spec, _recipe(trial, max(recorded)), data):
         yield _rung(recorded.get(found.step, {}), found)
+
+
+def _spec(job: dict[str, Any]) -> TuneSpec:
+    """A job's specification as a search; ApiError where this release does not know it."""
+    try:
+        if job["kind"] == "train":
+            return TrainSpec.model_validate(job["spec"]).as_tune()
+        return TuneSpec.model_validate(job["spec"])
+    except ValidationError as error:
+        raise ApiError(f"this release of chiffre does not know the job's specification: {error}") from None
 
 
 def _recipe(trial: dict[str, Any], until: int) -> Recipe:

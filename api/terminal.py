@@ -39,7 +39,10 @@ def connected() -> Iterator[Chiffre]:
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Say what went wrong in words, and end with a status that tells it to a script."""
+    """Say what went wrong in words, and end with a status that tells it to a script.
+
+    What pydantic refuses here is a setting.
+    """
     try:
         yield
     except Unanswered as error:
@@ -47,10 +50,15 @@ def told() -> Iterator[None]:
     except ChiffreError as error:
         fail(str(error))
     except ValidationError as error:
-        problems = ((f"CHIFFRE_{str(e['loc'][0]).upper()}", e["msg"]) for e in error.errors())
+        problems = ((_variable(e["loc"]), e["msg"]) for e in error.errors())
         fail("; ".join(f"{name}: {words.removeprefix('Value error, ')}" for name, words in problems))
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _variable(place: tuple[int | str, ...]) -> str:
+    """The variable of a setting; what holds of several together has no place of its own."""
+    return f"CHIFFRE_{str(place[0]).upper()}" if place else "the environment"
 
 
 def fail(message: str, status: int = FAILED) -> NoReturn:
