@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn, cast
 import typer
 
 from api import cli_datasets, cli_experiments, cli_models, cli_predictions, cli_presets, cli_reports, cli_watch
-from api.display import check_view, job_table, rung_table, trial_table
+from api.display import check_view, job_table, job_view, rung_table, trial_table
 from api.live import follow as follow_live
 from api.terminal import AsJson, connected, err, fail, out, show, told
 from ml.presets import preset_body, trains
@@ -104,10 +104,10 @@ def jobs(limit: Annotated[int, typer.Option(min=1, max=1000)] = 20, as_json: AsJ
 
 @app.command()
 def job(job_id: JobId, as_json: AsJson = False) -> None:
-    """Show one job."""
+    """Show one job: how far it is, and why it failed or what it found."""
     with connected() as client:
         found = client.job(job_id)
-        show(found, as_json, lambda: job_table([found]))
+        show(found, as_json, lambda: job_view(found))
 
 
 @app.command()
@@ -173,6 +173,8 @@ def extend(
 ) -> None:
     """Change a job's limits; a completed one goes on where they allow it."""
     limits = {name: value for name, value in (("trials", trials), ("seconds", seconds)) if value is not None}
+    if not limits:
+        raise typer.BadParameter("say what to change: --trials, --seconds or both")
     with connected() as client:
         found = client.extend(job_id, **limits)
         show(found, as_json, lambda: job_table([found]))

@@ -38,8 +38,9 @@ def add(
 ) -> None:
     """Upload a data set of your own."""
     names = class_names.split(",") if class_names is not None else None
+    archive = _archive(file, labels)
     with connected() as client:
-        added = client.add_dataset(name, _archive(file, labels), classes=names, description=description)
+        added = client.add_dataset(name, archive, classes=names, description=description)
         show(added, as_json, lambda: _table([added]))
         if not as_json:
             out.print(f'A specification names it as "{added["dataset"]}".', highlight=False)
@@ -48,7 +49,8 @@ def add(
 def _archive(file: Path, labels: Path | None) -> bytes:
     """The archive that is sent: the file, or the two files in one."""
     if (labels is None) != (file.suffix.lower() in ARCHIVES):
-        fail(f"give one file whose name ends with {' or '.join(ARCHIVES)}, or two IDX files: of images and of labels")
+        one = f"one file whose name ends with {' or '.join(ARCHIVES)}"
+        raise typer.BadParameter(f"give {one}, or two IDX files: of images and of labels")
     try:
         if labels is None:
             return file.read_bytes()

@@ -32,6 +32,8 @@ def experiments(
     as_json: AsJson = False,
 ) -> None:
     """List the collections of experiments, or post one: each experiment becomes a job."""
+    if scale == 0:
+        raise typer.BadParameter("a share of 0 leaves nothing; give one above 0, such as 0.01", param_hint="--scale")
     with connected() as client:
         if collection is None:
             overview = client.experiments()

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from rich.text import Text
 
 from api.client import FINAL, Chiffre
-from api.display import job_table, picture, result_view
+from api.display import job_view, picture
 from api.live import follow
 from api.terminal import AsJson, connected, err, fail, out, show
 from ml.artifacts import write
@@ -61,15 +61,12 @@ def predict_all(
     as_json: AsJson = False,
 ) -> None:
     """Classify part of a data set, or the images of a file."""
+    if file is not None and subset is not None:
+        raise typer.BadParameter("--subset is of a data set; leave it out with --file")
+    sent = None if file is None else _content(file)
     asked: dict[str, Any] = {"model": model, "dataset": dataset, "version": version, "canonical": canonical or None}
     with connected() as client:
-        if file is None:
-            job = client.predict_all(**asked, subset=subset)
-        elif subset is not None:
-            fail("--subset is of a data set; leave it out with --file")
-        else:
-            content, kind = _content(file)
-            job = client.predict_file(content, kind, **asked)
+        job = client.predict_all(**asked, subset=subset) if sent is None else client.predict_file(*sent, **asked)
         if following or output is not None:
             job = follow(client, job["id"], err if as_json else out)
         _tell(client, job, output, as_json)
@@ -103,9 +100,7 @@ def _tell(client: Chiffre, job: dict[str, Any], output: Path | None, as_json: bo
             write(output, client.predictions(job["id"]))
         except OSError as error:
             fail(f"{output} cannot be written: {error.strerror}")
-    show(job, as_json, lambda: job_table([job]))
-    if job["result"] is not None and not as_json:
-        out.print(result_view(job["result"]))
+    show(job, as_json, lambda: job_view(job))
 
 
 def _picture(path: Path) -> tuple[bytes, str]:
@@ -125,7 +120,7 @@ def _picture(path: Path) -> tuple[bytes, str]:
 def _content(path: Path) -> tuple[bytes, str]:
     """A file's content and its content type."""
     if path.suffix.lower() not in KINDS:
-        fail(f"{path} is of no kind that is known; its name ends with one of {', '.join(KINDS)}")
+        raise typer.BadParameter(f"{path} is of no kind that is known; its name ends with one of {', '.join(KINDS)}")
     try:
         return path.read_bytes(), KINDS[path.suffix.lower()]
     except OSError as error:

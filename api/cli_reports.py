@@ -65,7 +65,7 @@ def export(
 ) -> None:
     """Write a job's trials for other tools."""
     if tensorboard is None and optuna is None and csv is None:
-        fail("say what to write: --tensorboard FOLDER, --optuna FILE, --csv FILE or several")
+        raise typer.BadParameter("say what to write: --tensorboard FOLDER, --optuna FILE, --csv FILE or several")
     from api import exports  # torch and optuna are for those who need them
 
     made: dict[str, int] = {}  # trials by file or folder

@@ -58,6 +58,16 @@ def job_table(jobs: Iterable[dict[str, Any]]) -> Table:
     return table
 
 
+def job_view(job: dict[str, Any]) -> RenderableType:
+    """One job: its row, why it failed where it did, and what it found where it has a result."""
+    parts: list[RenderableType] = [job_table([job])]
+    if job["error"] is not None:
+        parts.append(Text(job["error"], style="red"))
+    if job["result"] is not None:
+        parts.append(result_view(job["result"]))
+    return Group(*parts)
+
+
 def model_table(models: Iterable[dict[str, Any]]) -> Table:
     """Published versions as a table."""
     headings = ("network", "version", "data set", "validation", "test", "weights", "job", "trial")

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
+import typer
 from click.testing import Result
 from PIL import Image
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError, model_validator
 from rich.console import Console
 from typer.testing import CliRunner
 from worker_tools import Work
@@ -24,6 +25,7 @@ from worker_tools import Work
 from api.cli import app, err, out
 from api.client import Chiffre
 from api.display import result_view
+from api.terminal import told
 from ml.datasets import datasets
 from ml.records import TrialState
 from tests.api.tools import TUNE, Version, insert, publish
@@ -201,6 +203,20 @@ def test_a_job_is_shown(run: Run, client: Chiffre) -> None:
 
     assert said(run("job", job["id"], "--json")) == job
     assert job["id"] in fine(run("job", job["id"]))
+
+
+def test_a_job_that_has_failed_says_why(run: Run, client: Chiffre, work: Work) -> None:
+    """Below its row; the JSON is the API's."""
+    job_id = client.tune(TUNE)["id"]
+    for _ in range(2):
+        claim = work.leases.claim()
+        assert claim is not None
+        work.run_trial(claim, None, TrialState.DIVERGED)
+    job = client.job(job_id)
+
+    assert job["state"] == "failed"
+    assert job["error"] in fine(run("job", job_id))
+    assert said(run("job", job_id, "--json")) == job
 
 
 def test_a_job_is_cancelled(run: Run, client: Chiffre) -> None:
@@ -520,6 +536,25 @@ def test_wrong_usage_is_told_with_status_2(run: Run) -> None:
         assert run(*words).exit_code == 2
 
 
+NONSENSE = {
+    "extend 0123456789ab": "--trials",
+    "export 0123456789ab": "--tensorboard",
+    "experiments mnist-report --scale 0": "--scale",
+    "predict-all cnn --file x.npy --subset test": "--subset",
+    "predict-all cnn --file x.txt": ".npy",
+    "datasets add x file.txt": ".npz",
+}
+
+
+@pytest.mark.parametrize("command", NONSENSE)
+def test_options_that_do_not_go_together_are_told_with_status_2(command: str) -> None:
+    """Nobody is asked: it makes no sense wherever the API is."""
+    done = runner(f"http://127.0.0.1:{free_port()}")(*command.split())
+
+    assert done.exit_code == 2
+    assert NONSENSE[command] in done.stderr
+
+
 def test_the_installed_command_answers_in_a_process_of_its_own() -> None:
     """As a user runs it: a sentence on standard error, and status 3 where the API does not answer."""
     command = [str(Path(sys.executable).parent / "chiffre"), "jobs"]
@@ -539,6 +574,38 @@ def test_a_class_may_be_called_whatever_looks_like_markup() -> None:
 
     assert "[/b]" in console.file.getvalue()  # type: ignore[attr-defined]
     assert "[red]" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_setting_that_is_wrong_as_a_whole_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """What pydantic finds wrong with several together has no place."""
+
+    class Together(BaseModel):
+        @model_validator(mode="after")
+        def _never(self) -> Self:
+            raise ValueError("they do not go together")
+
+    with pytest.raises(typer.Exit), told():
+        Together()
+
+    assert capsys.readouterr().err == "chiffre: the environment: they do not go together\n"
+
+
+def test_a_specification_of_a_newer_service_cannot_be_replayed(
+    run: Run, client: Chiffre, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is said of the job, not of this machine's environment."""
+    job_id = client.tune(TUNE)["id"]
+    claim = work.leases.claim()
+    assert claim is not None
+    work.run_trial(claim, 0.5, TrialState.COMPLETED)
+    newer = client.job(job_id)
+    newer["spec"]["novelty"] = True
+    monkeypatch.setattr(Chiffre, "job", lambda self, job_id: newer)
+    told = refusal(run("replay", job_id, 0))
+
+    assert "this release of chiffre does not know the job's specification" in told
+    assert "novelty" in told
+    assert "CHIFFRE_" not in told
 
 
 @pytest.mark.parametrize(

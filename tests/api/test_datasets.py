@@ -292,4 +292,4 @@ def test_the_command_adds_a_data_set_from_two_idx_files(url: str, tmp_path: Path
         kept = load(client.data("bars", 1))
     assert np.array_equal(kept["images"][:, 0], IMAGES)
     assert np.array_equal(kept["labels"], LABELS)
-    assert alone.exit_code == 1
+    assert alone.exit_code == 2

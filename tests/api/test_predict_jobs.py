@@ -22,6 +22,7 @@ from worker_tools import Work
 
 from api import uploads
 from api.cli import app
+from api.client import Chiffre
 from api.routes.predictions import _row
 from ml.canonical import canonical
 from ml.datasets import datasets
@@ -580,20 +581,31 @@ def test_the_command_posts_a_job_over_a_data_set(run: Callable[..., Any], versio
 
 
 @pytest.mark.parametrize(
-    ("arguments", "word"),
+    ("arguments", "status", "word"),
     [
-        (["cnn"], "POST /jobs/tune"),
-        (["perceptron", "--dataset", "digits", "--subset", "some"], "subset"),
-        (["perceptron", "--file", "x.txt"], "x.txt"),
-        (["perceptron", "--file", "x.npy"], "cannot be read"),
-        (["perceptron", "--file", "x.npy", "--subset", "test"], "--subset"),
+        (["cnn"], 1, "POST /jobs/tune"),
+        (["perceptron", "--dataset", "digits", "--subset", "some"], 1, "subset"),
+        (["perceptron", "--file", "x.txt"], 2, "x.txt"),
+        (["perceptron", "--file", "x.npy"], 1, "cannot be read"),
+        (["perceptron", "--file", "x.npy", "--subset", "test"], 2, "--subset"),
     ],
 )
 def test_the_command_tells_what_is_wrong(
-    run: Callable[..., Any], version: Predictions, arguments: list[str], word: str
+    run: Callable[..., Any], version: Predictions, arguments: list[str], status: int, word: str
 ) -> None:
-    """In a sentence, with status 1."""
+    """In a sentence, with status 1, or 2 where the command line makes no sense."""
     done = run(*arguments)
 
-    assert done.exit_code == 1
+    assert done.exit_code == status
     assert word in done.stderr
+
+
+def test_a_job_is_shown_with_what_it_has_found(url: str, version: Predictions) -> None:
+    """Below its row."""
+    with Chiffre(url) as client:
+        job_id = client.predict_all("perceptron", dataset="digits")["id"]
+        version.run()
+        done = CliRunner(env={"CHIFFRE_URL": url}).invoke(app, ["job", job_id])
+
+        assert f"{client.job(job_id)['result']['images']} images, 0 unusable" in done.stdout
+    assert "taken for" in done.stdout
