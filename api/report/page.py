@@ -58,7 +58,7 @@ class Page:
         reason = f" ({t(job.stop_reason)})" if job.stop_reason else ""
         rows = [(t("state"), t(job.state) + reason)]
         if job.error:
-            rows.append((t("error"), job.error))
+            rows.append((t("error"), t.recorded(job.error)))
         if self.winner is not None:
             rows.append((self.winners_name, t("trial {number}", number=self.winner.number)))
             rows.append((t("validation accuracy"), self.validated(self.winner)))

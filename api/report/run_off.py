@@ -2,6 +2,8 @@
 
 from typing import cast
 
+from markupsafe import Markup
+
 from api.report.axes import categories, linear, padded
 from api.report.facts import Facts
 from api.report.svg import Plot
@@ -72,7 +74,10 @@ class RunOffSection:
 
     def lost(self) -> list[str]:
         """Trials that had no say."""
-        return [f"{self.t('trial {number}', number=n)}: {why}" for n, why in sorted(self._decided.lost.items())]
+        return [
+            Markup("{}: {}").format(self.t("trial {number}", number=number), self.t.recorded(why))
+            for number, why in sorted(self._decided.lost.items())
+        ]
 
     def drawing(self) -> Plot:
         """Each trial's accuracies, their interval, and what the search showed."""

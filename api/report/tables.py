@@ -98,7 +98,7 @@ class Tables:
         shown = self.facts.unfinished[:LOST]
         if not shown:
             return None
-        rows = [[str(trial.number), self.t(trial.state), trial.reason or "–", self._params(trial)] for trial in shown]
+        rows = [[str(trial.number), self.t(trial.state), self._reason(trial), self._params(trial)] for trial in shown]
         head = [self.t("trial"), self.t("state"), self.t("why"), self.t("parameters")]
         return Table(head, rows, numeric_from=4)
 
@@ -168,7 +168,7 @@ class Tables:
 
     def history(self) -> Table:
         """What happened to the job."""
-        rows = [[self.t.instant(e.at), self.t(e.state), e.detail or ""] for e in self.facts.history]
+        rows = [[self.t.instant(e.at), self.t(e.state), self.t.recorded(e.detail or "")] for e in self.facts.history]
         return Table([self.t("when"), self.t("state"), self.t("what")], rows, numeric_from=3)
 
     def _of_version(self, version: ModelVersion) -> list[Row]:
@@ -198,6 +198,9 @@ class Tables:
         images = sizes_of(self.facts)[0]
         total = sum(3 * (trial.flops or 0) * trial.epochs_run * images for trial in self.facts.trials)
         return f"{self.t.number(total / 1e12, 3)}{WIDE}TFLOP"
+
+    def _reason(self, trial: Trial) -> str:
+        return "–" if trial.reason is None else self.t.recorded(trial.reason)
 
     def _reached(self, trial: Trial) -> str:
         return self.t.percent(trial.value) if self.facts.job.maximize else self.t.number(trial.value)

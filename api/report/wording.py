@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from markupsafe import Markup
+
 Language = Literal["en", "fr"]
 
 FRENCH: dict[str, str] = json.loads((Path(__file__).parent / "templates" / "french.json").read_text("utf-8"))
@@ -26,6 +28,10 @@ class Wording:
         """A sentence with its values; KeyError where the language lacks it."""
         text = FRENCH[sentence] if self.language == "fr" else sentence
         return text.format(**values) if values else text
+
+    def recorded(self, text: str) -> str:
+        """What a job or a trial wrote down itself: that is English, and marked as such where the report is not."""
+        return text if self.language == "en" else Markup('<span lang="en">{}</span>').format(text)
 
     def number(self, value: float | None, digits: int = SIGNIFICANT) -> str:
         """A number to so many significant digits, – for none."""

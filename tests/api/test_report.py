@@ -22,7 +22,8 @@ from trained_tools import Training
 from worker_tools import Work
 
 from api.report.axes import reached
-from api.report.facts import Facts
+from api.report.facts import Facts, facts_of
+from api.report.page import page_of
 from api.report.svg import linear_ticks, log_ticks
 from api.report.winner import answered, answers_of, picture
 from api.report.wording import FRENCH, Wording
@@ -370,6 +371,21 @@ def test_a_job_without_results_has_a_report_too(kind: str, shared_api: TestClien
 
     assert "queued" in html
     assert "The winner" not in html
+
+
+def test_what_jobs_and_trials_wrote_down_is_marked_as_english(shared_work: Work, job: Job) -> None:
+    """In a French report, so that a screen reader says it rightly; whatever it holds, it is a text."""
+    facts = facts_of(shared_work.database, job.id)
+    assert facts.run_off is not None
+    facts.job.error, facts.history[0].detail = "an <error>", "a <detail>"
+    facts.trials[0].state, facts.trials[0].reason = TrialState.FAILED, "a <reason>"
+    facts.run_off.verdict = {**facts.run_off.verdict, "lost": {"0": "a <loss>"}}
+    html = {wording: page_of(facts, None, None, wording) for wording in (english, Wording("fr"))}
+
+    for said in ("an &lt;error&gt;", "a &lt;detail&gt;", "a &lt;reason&gt;", "a &lt;loss&gt;"):
+        assert f'<span lang="en">{said}</span>' in html[Wording("fr")]
+        assert said in html[english]
+    assert 'span lang="en"' not in html[english]
 
 
 def test_what_cannot_be_reported_on_is_told(shared_api: TestClient, job: Job) -> None:
