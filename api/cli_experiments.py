@@ -1,7 +1,5 @@
 """The commands about experiments: list them, post a collection, watch it."""
 
-from collections.abc import Iterator
-from time import sleep
 from typing import Annotated, Any
 
 import typer
@@ -10,13 +8,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from api.client import FINAL, Chiffre
+from api.client import Chiffre
 from api.display import cell
 from api.terminal import AsJson, connected, err, fail, out, show
 
 app = typer.Typer()
-
-EVERY = 1.0  # seconds between two looks at a group
 
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="show the experiments live until all have ended")]
 
@@ -69,18 +65,9 @@ def _tell(client: Chiffre, found: dict[str, Any], following: bool, as_json: bool
 def _followed(client: Chiffre, group_id: str, console: Console) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with Live(console=console, refresh_per_second=4) as live:
-        for found in _looks(client, group_id):
+        for found in client.follow_group(group_id):
             live.update(group_table(found))
     return found
-
-
-def _looks(client: Chiffre, group_id: str) -> Iterator[dict[str, Any]]:
-    while True:
-        found = client.group(group_id)
-        yield found
-        if found["state"] in FINAL:
-            return
-        sleep(EVERY)
 
 
 def group_table(found: dict[str, Any]) -> Table:

@@ -3,13 +3,13 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import monotonic, sleep
 from typing import Any
 
 import httpx2
 
-from api.connection import ApiError, Connection, segment
+from api.connection import ApiError, Connection, NoMember, segment
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 REPORT_SECONDS = 180.0  # it is made on demand, after others that were asked for before
@@ -154,13 +154,12 @@ class Chiffre(Connection):
         return items
 
     def follow(self, job_id: str, every: float = 0.5) -> Iterator[dict[str, Any]]:
-        """The job now and then, until it has ended."""
-        while True:
-            job = self.job(job_id)
-            yield job
-            if job["state"] in FINAL:
-                return
-            sleep(every)
+        """The job now and then, until it has ended; where the API goes away for a while, from there on again."""
+        return _until_ended(lambda: self.job(job_id), every)
+
+    def follow_group(self, group_id: str, every: float = 1.0) -> Iterator[dict[str, Any]]:
+        """A group of experiments now and then, until all have ended; as `follow` where the API goes away."""
+        return _until_ended(lambda: self.group(group_id), every)
 
     def events(self, job_id: str, after: int = 0) -> Iterator[dict[str, Any]]:
         """What happened to a job after an event, and what happens until it has ended: `id`, `event` and `data` of each.
@@ -263,21 +262,21 @@ class Chiffre(Connection):
 
 
 class _Absence:
-    """How long an API that streamed has been away, and how long to wait until it is asked again."""
+    """How long an API that answered has been away, and how long to wait until it is asked again."""
 
     def __init__(self) -> None:
-        self._known = False  # whether it ever streamed
+        self._known = False  # whether it ever answered
         self._since: float | None = None
         self._pause = FIRST_PAUSE
 
     def begin(self, error: ApiError) -> None:
         """It is away; raises the error where waiting is of no use, or was not for too long."""
         self._since = self._since or monotonic()
-        if not self._known or error.status not in AWAY or monotonic() - self._since > AWAY_SECONDS:
+        if not self._known or not is_away(error) or monotonic() - self._since > AWAY_SECONDS:
             raise error
 
     def end(self) -> None:
-        """It streams."""
+        """It answers."""
         self._known, self._since = True, None
 
     def forget(self) -> None:
@@ -288,6 +287,29 @@ class _Absence:
         """Wait before it is asked again, the longer the oftener."""
         sleep(self._pause)
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+
+def is_away(error: ApiError) -> bool:
+    """Whether an error says that the API is away, so that asking again may be of use."""
+    return error.status in AWAY and not isinstance(error, NoMember)
+
+
+def _until_ended(look: Callable[[], dict[str, Any]], every: float) -> Iterator[dict[str, Any]]:
+    """What a look shows, and the next ones, until it has ended."""
+    absence = _Absence()
+    while True:
+        try:
+            found = look()
+        except ApiError as error:
+            absence.begin(error)
+            absence.wait()
+            continue
+        absence.end()
+        absence.forget()
+        yield found
+        if found["state"] in FINAL:
+            return
+        sleep(every)
 
 
 def _event(sent: httpx2.ServerSentEvent) -> dict[str, Any]:

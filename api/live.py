@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from api.braille import plot
-from api.client import CLASSIFIES, FINAL, Chiffre
+from api.client import CLASSIFIES, FINAL, Chiffre, is_away
+from api.connection import ApiError
 from api.display import cell, percent, trial_table
 
 SHOWN_TRIALS = 12  # rows of the live table, the newest
@@ -45,7 +46,11 @@ def follow(client: Chiffre, job_id: str, console: Console) -> dict[str, Any]:
     seen = Curves()
     with Live(console=console, refresh_per_second=4, transient=False) as live:
         for job in client.follow(job_id):
-            live.update(_progress(job) if job["kind"] in CLASSIFIES else _view(client, job, seen))
+            try:
+                live.update(_progress(job) if job["kind"] in CLASSIFIES else _view(client, job, seen))
+            except ApiError as error:
+                if not is_away(error):  # else the next look waits until it is back
+                    raise
     return job
 
 

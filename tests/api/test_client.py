@@ -8,11 +8,14 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from worker_tools import Work
 
 from api.client import Chiffre
 from api.connection import ApiError
 from ml.records import TrialState
+from tests.api.conftest import serving
 from tests.api.tools import BLANK, TUNE, insert, publish
 from worker.local import free_port
 
@@ -142,6 +145,44 @@ def test_following_a_job_ends_with_it(client: Chiffre) -> None:
 
     assert states == ["queued", "queued"]
     assert [job["state"] for job in followed] == ["cancelled"]
+
+
+def scripted(*answers: Response) -> FastAPI:
+    """A service that answers so, one question after another."""
+    left = iter(answers)
+    service = FastAPI()
+    service.add_route("/{rest:path}", lambda request: next(left))
+    return service
+
+
+@pytest.mark.parametrize("follow", [Chiffre.follow, Chiffre.follow_group])
+def test_following_outlasts_an_api_that_is_away(follow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it starts, and while a proxy answers for it, it is asked again with longer and longer pauses."""
+    pauses: list[float] = []
+    monkeypatch.setattr("api.client.sleep", pauses.append)
+    running, ended = JSONResponse({"state": "running"}), JSONResponse({"state": "completed"})
+    starting, proxy = JSONResponse({"detail": "not yet"}, 503), PlainTextResponse("Bad Gateway", 502)
+    with serving(scripted(running, starting, proxy, running, starting, ended)) as url, Chiffre(url) as client:
+        states = [found["state"] for found in follow(client, "0123456789ab", every=7)]
+
+    assert states == ["running", "running", "completed"]
+    assert pauses == [7, 0.1, 0.2, 7, 0.1]
+
+
+@pytest.mark.parametrize("follow", [Chiffre.follow, Chiffre.follow_group])
+def test_following_ends_where_asking_again_is_of_no_use(follow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no such job any more, where nobody has ever answered, and where nobody does for too long."""
+    monkeypatch.setattr("api.client.AWAY_SECONDS", 0)
+    running, gone = JSONResponse({"state": "running"}), JSONResponse({"detail": "gone"}, 404)
+    with serving(scripted(running, gone, JSONResponse({"detail": "not yet"}, 503), running)) as url:
+        client = Chiffre(url)
+        for expected in ("gone", "not yet"):
+            with pytest.raises(ApiError, match=expected):
+                list(follow(client, "0123456789ab", every=0))
+        followed = follow(client, "0123456789ab", every=0)
+        next(followed)
+    with client, pytest.raises(ApiError, match="does not answer"):
+        next(followed)
 
 
 def test_versions_are_listed_and_asked(client: Chiffre, work: Work, environment: Path) -> None:

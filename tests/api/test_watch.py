@@ -1,6 +1,7 @@
 """The commands that watch: a job drawn live in characters, and the doctor."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import api.doctor
 from api.braille import plot
 from api.cli import app
 from api.client import Chiffre
+from api.connection import ApiError
 from api.doctor import Check, checked
 from api.live import bars, curves
 from ml.records import TrialState
@@ -104,6 +106,22 @@ def test_follow_shows_a_job_until_it_has_ended(url: str, finished: dict[str, Any
     assert result.exit_code == 1
     assert "75.00 %" in result.stdout
     assert f"job {finished['id']} is cancelled" in result.stderr
+
+
+@pytest.mark.parametrize(("status", "said"), [(503, "is cancelled"), (404, "not just now")])
+def test_follow_outlasts_an_api_that_goes_away_between_two_questions(
+    url: str, finished: dict[str, Any], monkeypatch: pytest.MonkeyPatch, status: int, said: str
+) -> None:
+    """A picture is made of several; another answer than that it is away is told."""
+
+    def trials(*_: object, **__: object) -> Iterator[dict[str, Any]]:
+        raise ApiError("not just now", status)
+
+    monkeypatch.setattr(Chiffre, "trials", trials)
+    result = run(url, "follow", finished["id"])
+
+    assert result.exit_code == 1
+    assert said in result.stderr
 
 
 def test_follow_with_json_prints_the_events(url: str, finished: dict[str, Any]) -> None:
