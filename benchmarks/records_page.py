@@ -17,9 +17,9 @@ HEAD = """# Records
 
 Ten models of one frozen spec each (`ml/presets/records/`), which differ in their seeds: initial weights, order of
 images, distortions, and the cut between training and validation. `test` is their mean accuracy on the test images,
-whose labels were looked at once for this preset, after the last of the `n` seeds; the interval is Student's over the
-seeds, for the mean of such models on these very images. `reached` says which of goal and aim that mean is as high as;
-`hours` is how long the seeds trained, summed.
+whose labels were looked at once for this preset and split, after the last of the `n` seeds (1,018 images are test
+images of both splits); the interval is Student's over the seeds, for the mean of such models on these very images.
+`reached` says which of goal and aim that mean is as high as; `hours` is how long the seeds trained, summed.
 Written by `python -m benchmarks.records` from `results/records.json`.
 """
 
