@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import httpx2
@@ -81,7 +81,7 @@ def eventually(look: Callable[[], Any], seconds: float = 5) -> Any:
     """The first true answer of `look`, or its last."""
     deadline = monotonic() + seconds
     while not (found := look()) and monotonic() < deadline:
-        pass
+        sleep(0.01)  # so that the process's other threads have their turn
     return found
 
 

@@ -141,14 +141,15 @@ def test_the_version_that_answers_is_named(sheet: Page, trained: Service) -> Non
     draw(sheet)
     expect_all(sheet, "7")
     with Chiffre(trained.url) as client:
-        other = next(v["version"] for v in client.model("shallow")["versions"] if v["version"] != champion)
+        versions = [v["version"] for v in client.model("shallow")["versions"] if v["dataset"] == "mnist"]
+        other = next(version for version in versions if version != champion)
         client.promote("shallow", other)
         try:
             draw(sheet)
             expect(named).to_have_text(f"version {other}")
             expect(named).to_have_attribute("href", f"#/models/shallow/{other}")
         finally:
-            client.rollback("shallow")
+            client.rollback("shallow", "mnist")
 
 
 def test_a_file_that_is_no_picture_is_told_of(sheet: Page) -> None:
