@@ -81,6 +81,28 @@ def processes(trainers: Trainers) -> list[psutil.Process]:
     return [psutil.Process(trainer.pid) for trainer in trainers._all]
 
 
+def deafened(work: Work, supervisor: Supervisor) -> psutil.Process:
+    """The only training process, which hears and does nothing from now on."""
+    (deaf,) = processes(supervisor.trainers)
+    with work.database.writing() as session:
+        clock(session)  # SQLite's write lock is ours now, so the trainer does not fall asleep with it
+        deaf.suspend()
+    return deaf
+
+
+def stops(monkeypatch: pytest.MonkeyPatch) -> list[Stop]:
+    """Why trainers are told to stop, from now on and as they are."""
+    told: list[Stop] = []
+    stop = TrainerProcess.stop
+
+    def noting(trainer: TrainerProcess, reason: Stop) -> None:
+        told.append(reason)
+        stop(trainer, reason)
+
+    monkeypatch.setattr(TrainerProcess, "stop", noting)
+    return told
+
+
 def test_a_job_is_worked_on_until_its_version_is_published(work: Work, supervisor: Supervisor) -> None:
     """One call of the supervisor takes a job from its first trial to its published, verified checkpoint."""
     job = work.accept(**QUICK, budget={"trials": 3, "epochs": 2})
@@ -204,10 +226,7 @@ def test_a_trainer_that_does_not_stop_is_killed(
     job = work.accept(**SLOW, budget=ENDLESS)
     working = in_background(supervisor)
     until(lambda: measured(work) >= 1)
-    (deaf,) = processes(supervisor.trainers)
-    with work.database.writing() as session:
-        clock(session)  # SQLite's write lock is ours now, so the trainer does not fall asleep with it
-        deaf.suspend()
+    deaf = deafened(work, supervisor)
     work.cancel(job)
     working.join(DEADLINE)
 
@@ -254,21 +273,11 @@ def test_a_trainer_that_writes_when_the_seconds_are_spent_has_less_time_once_the
 ) -> None:
     """Whoever cancels does not wait for what nobody needs any more."""
     monkeypatch.setattr("worker.supervisor.STOP_SECONDS", 0.5)
-    told: list[Stop] = []
-    stop = TrainerProcess.stop
-
-    def noting(trainer: TrainerProcess, reason: Stop) -> None:
-        told.append(reason)
-        stop(trainer, reason)
-
-    monkeypatch.setattr(TrainerProcess, "stop", noting)
+    told = stops(monkeypatch)
     job = work.accept(**SLOW, budget=ENDLESS)
     working = in_background(supervisor)
     until(lambda: measured(work) >= 1)
-    (deaf,) = processes(supervisor.trainers)
-    with work.database.writing() as session:
-        clock(session)  # SQLite's write lock is ours now, so the trainer does not fall asleep with it
-        deaf.suspend()
+    deaf = deafened(work, supervisor)
     spend(work, job)
     until(lambda: told)
     asked = monotonic()
@@ -290,21 +299,11 @@ def test_a_worker_that_ends_as_the_seconds_do_leaves_the_trial_to_the_next(
     monkeypatch.setattr("worker.supervisor.STOP_SECONDS", 0.5)
     monkeypatch.setenv("CHIFFRE_CHECKPOINT_SECONDS", "0")
     supervisor.trainers._all[0].kill()  # the next one has heard of that
-    told: list[Stop] = []
-    stop = TrainerProcess.stop
-
-    def noting(trainer: TrainerProcess, reason: Stop) -> None:
-        told.append(reason)
-        stop(trainer, reason)
-
-    monkeypatch.setattr(TrainerProcess, "stop", noting)
+    told = stops(monkeypatch)
     job = work.accept(**SLOW, budget=ENDLESS)
     working = in_background(supervisor)
     until(lambda: any(pack.position > 647 for pack in work.packs()))  # a checkpoint of a later epoch was kept
-    (deaf,) = processes(supervisor.trainers)
-    with work.database.writing() as session:
-        clock(session)  # SQLite's write lock is ours now, so the trainer does not fall asleep with it
-        deaf.suspend()
+    deaf = deafened(work, supervisor)
     spend(work, job)
     until(lambda: told)
     supervisor.drain()
