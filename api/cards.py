@@ -19,6 +19,7 @@ from ml.datasets import Dataset, SplitName, cut_sizes, datasets, limited
 from ml.intervals import wilson
 from ml.networks import networks
 from worker.clock import to_datetime
+from worker.datasets import uploaded_version
 from worker.posted import spec_of
 from worker.tables import Artifact, DatasetVersion, Job, ModelVersion, RunOff, TestOpening
 from worker.tables import Dataset as KnownDataset
@@ -66,7 +67,7 @@ def card_of(session: Session, version: ModelVersion) -> str:
     opening, begun_with = _opening(session, version), _begun_with(session, version)
     decided = session.get(RunOff, (version.job_id, version.run))
     won = decided is not None and decided.winner == version.trial
-    uploaded = _uploaded(session, version.dataset)
+    uploaded = uploaded_version(session, version.dataset)
     return card(Subject(version, checkpoint, onnx, dataset, limit, opening, won, begun_with, uploaded))
 
 
@@ -95,14 +96,6 @@ def _begun_with(session: Session, version: ModelVersion) -> str | None:
     frozen = source.frozen(spec.layers(spec.network.params.model_validate(version.params)))
     kept = f"{len(frozen)} layers frozen, fresh weights: {fresh}"
     return f"{code(source.model)} version {source.version}, SHA-256 `{source.checkpoint_sha256}`; {kept}"
-
-
-def _uploaded(session: Session, dataset: str) -> DatasetVersion | None:
-    name, _, number = dataset.partition("@")
-    if not number:
-        return None
-    of_version = (col(DatasetVersion.name) == name, col(DatasetVersion.version) == int(number))
-    return session.scalar(select(DatasetVersion).where(*of_version))
 
 
 def _opening(session: Session, version: ModelVersion) -> int | None:

@@ -72,14 +72,12 @@ class Uploaded:
         """What a name, with or without a version, stands for: the name with its version, and the data set."""
         if name in self._found:
             return name, self._found[name]
-        name, _, number = name.partition("@")
-        of_version = _of_name(name) if not number else _of_name(name).where(col(DatasetVersion.version) == int(number))
         with self.database.reading() as session:
-            version = session.scalar(of_version.order_by(col(DatasetVersion.version).desc()).limit(1))
+            version = uploaded_version(session, name)
             if version is None:
                 return None
             known = session.get_one(Known, version.sha256)
-        pinned = f"{name}@{version.version}"
+        pinned = f"{version.name}@{version.version}"
         self._found[pinned] = self._dataset(version, known)
         return pinned, self._found[pinned]
 
@@ -139,6 +137,13 @@ class Uploaded:
         except OSError as error:  # it is a copy
             log.warning("no copy of a data set could be kept", path=str(copy), error=str(error))
         return _arrays(checkpoint_of(content, version.path))
+
+
+def uploaded_version(session: Session, dataset: str) -> DatasetVersion | None:
+    """The row of a version, "letters@2", or of the newest of "letters"; None where nobody has uploaded it."""
+    name, _, number = dataset.partition("@")
+    of_version = _of_name(name) if not number else _of_name(name).where(col(DatasetVersion.version) == int(number))
+    return session.scalar(of_version.order_by(col(DatasetVersion.version).desc()).limit(1))
 
 
 def know(session: Session, name: str, dataset: Dataset) -> None:

@@ -87,7 +87,7 @@ def versions_of(session: Session, job_id: str) -> dict[tuple[int, float | None],
 
 
 def limits(session: Session, versions: Iterable[ModelVersion]) -> dict[int | None, int | None]:
-    """How many images trained and validated each of the versions at most, by its id."""
+    """How many images trained and validated each version at most, by its id: what few images gave is no measure."""
     ids = [version.id for version in versions]
     query = select(col(ModelVersion.id), col(Job.spec)).join(Job, col(Job.id) == ModelVersion.job_id)
     found = session.execute(query.where(col(ModelVersion.id).in_(ids))).all()
@@ -117,8 +117,9 @@ def challenge(session: Session, version: ModelVersion) -> None:
         _move(session, None, version, By.RULE, "the first version for this data set")
         return
     reigning = session.get_one(ModelVersion, champion.version_id)
-    if (limit := _limit(session, version)) != _limit(session, reigning):
-        if limit is None and reigning.dataset_sha256 == version.dataset_sha256:
+    images = limits(session, (version, reigning))
+    if images[version.id] != images[reigning.id]:
+        if images[version.id] is None and reigning.dataset_sha256 == version.dataset_sha256:
             _move(session, champion, version, By.RULE, f"version {reigning.version} has seen only part of the images")
         return
     if _comparable(version, reigning) and _better(version, reigning):
@@ -179,11 +180,6 @@ def _move(session: Session, champion: Champion | None, version: ModelVersion, by
 
 def _comparable(one: ModelVersion, other: ModelVersion) -> bool:
     return all(getattr(one, name) == getattr(other, name) for name in ("dataset_sha256", "split", "objective"))
-
-
-def _limit(session: Session, version: ModelVersion) -> int | None:
-    """How many images trained and validated a version, at most: what few images gave is no measure."""
-    return cast("int | None", session.get_one(Job, version.job_id).spec.get("images"))
 
 
 def _better(one: ModelVersion, other: ModelVersion) -> bool:
