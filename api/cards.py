@@ -14,10 +14,10 @@ from sqlmodel import Session, col
 
 from api.markdown import code, table, text
 from api.snippets import loading
-from ml.calibration import Calibration
 from ml.datasets import Dataset, SplitName, cut_sizes, datasets, limited
-from ml.intervals import wilson
 from ml.networks import networks
+from ml.prediction.calibration import Calibration
+from ml.statistics.intervals import wilson
 from worker.clock import to_datetime
 from worker.datasets import uploaded_version
 from worker.posted import spec_of

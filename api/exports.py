@@ -24,8 +24,8 @@ from api.client import Chiffre
 from api.connection import ApiError
 from api.uploaded import know
 from ml.artifacts import write
-from ml.search import STATES, distributions_of
 from ml.specs import TuneSpec
+from ml.tuning.search import STATES, distributions_of
 
 METRICS = ("value", "val_accuracy", "val_loss", "train_loss", "seconds", "epochs_run", "weights", "flops")
 CURVES = ("val_accuracy", "val_loss", "train_loss")

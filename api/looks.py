@@ -5,8 +5,8 @@ from math import prod
 
 from api.children import Children
 from ml.datasets import datasets
-from ml.judgement import Judgement, Order
-from ml.samples import Part, Sample, Samples
+from ml.images.samples import Part, Sample, Samples
+from ml.prediction.judgement import Judgement, Order
 
 SAMPLED, SAMPLED_BYTES = 200, 1 << 20  # images that are fetched at once, and what they take; one at least
 SHELVES = 8  # parts of data sets of which such images are kept

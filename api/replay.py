@@ -11,11 +11,11 @@ from api.connection import ApiError
 from api.uploaded import know
 from ml.artifacts import checkpoint_of
 from ml.datasets import datasets
-from ml.process import process_settings
 from ml.records import Measurement
-from ml.replay import Recipe, replay
 from ml.specs import TrainSpec, TuneSpec
-from ml.train import TrainingData
+from ml.training.lane import TrainingData
+from ml.training.process import process_settings
+from ml.training.replay import Recipe, replay
 
 
 @dataclass(frozen=True)

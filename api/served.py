@@ -11,10 +11,10 @@ import orjson
 from api.meter import Meter
 from api.prediction.answered import Batch
 from api.prediction.batcher import Batcher, Queue
-from ml.calibration import UNCALIBRATED, Calibration
 from ml.datasets import digit_of
 from ml.errors import ChiffreError
-from ml.predict import MAX_BATCH, Predictor
+from ml.prediction.calibration import UNCALIBRATED, Calibration
+from ml.prediction.predictor import MAX_BATCH, Predictor
 from worker.store import Store
 from worker.tables import Artifact, ModelVersion
 

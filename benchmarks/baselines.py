@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ml.datasets import Stream
 from ml.layers import Layer
-from ml.modules import module_of
+from ml.network.modules import module_of
 from ml.optimizers import Optimizer
 
 

@@ -16,19 +16,19 @@ import numpy as np
 
 from benchmarks.negatives import fonts_in, kinds
 from benchmarks.results import RESULTS, taken, write
-from ml.book import MemoryBook
-from ml.calibrating import judged, limit
-from ml.calibration import Calibration
 from ml.datasets import datasets
-from ml.evaluate import Images
-from ml.novelty import Novelty, fit_novelty
-from ml.predict import softmax
-from ml.process import process_settings, warm_up
+from ml.network.evaluate import Images
+from ml.prediction.calibration import Calibration
+from ml.prediction.calibration_fit import judged, limit
+from ml.prediction.novelty import Novelty, fit_novelty
+from ml.prediction.predictor import softmax
 from ml.records import Checkpoint, Event
-from ml.search import Search
 from ml.specs import TrainSpec
-from ml.train import TrainingData
-from ml.tune import tune
+from ml.training.lane import TrainingData
+from ml.training.process import process_settings, warm_up
+from ml.tuning.book import MemoryBook
+from ml.tuning.search import Search
+from ml.tuning.tune import tune
 from worker.images import test_images
 from worker.publication import Candidate
 

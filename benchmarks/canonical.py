@@ -23,10 +23,10 @@ from benchmarks.distortions import DISTORTIONS, pen_strokes
 from benchmarks.fonts import Fonts
 from benchmarks.results import RESULTS, taken, write
 from ml.artifacts import load_checkpoint
-from ml.canonical import canonical
+from ml.canonical.canonical import canonical
 from ml.datasets import Arrays, cut, datasets
-from ml.graph import onnx_bytes
-from ml.predict import Predictor
+from ml.network.onnx_graph import onnx_bytes
+from ml.prediction.predictor import Predictor
 from ml.specs import TrainSpec
 
 SEED = 2026  # of the distortions; constants were tuned on validation digits with another

@@ -9,7 +9,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageFilter
 
-from ml.strokes import draw
+from ml.images.strokes import draw
 
 Generator = np.random.Generator
 Distortion = Callable[[np.ndarray, Generator], np.ndarray]

@@ -12,7 +12,7 @@ import torch
 from benchmarks.programs import Careful, Packed, Report
 from benchmarks.results import RESULTS, taken, write
 from benchmarks.workloads import WORKLOADS, Workload
-from ml.width import worthwhile
+from ml.tuning.width import worthwhile
 
 ROUNDS = 5
 WIDTHS = tuple(4**k for k in range(5))

@@ -16,7 +16,7 @@ from benchmarks.machine import cores
 from benchmarks.programs import Careful, Packed, Remote, Report, together
 from benchmarks.results import RESULTS, taken, write
 from benchmarks.workloads import WORKLOADS, Workload
-from ml.width import worthwhile
+from ml.tuning.width import worthwhile
 
 ROUNDS = 5
 ROWS_SHARE = {"warm": 0.1, "width": 0.05, "measure": 0.012}  # of a quick row's seconds, for one call

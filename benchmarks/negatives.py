@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.datasets import load_sample_images
 
-from ml.glyphs import LOOKALIKES, PLAIN_LETTERS, SYMBOLS, boxed, centred
+from ml.images.glyphs import LOOKALIKES, PLAIN_LETTERS, SYMBOLS, boxed, centred
 
 Kind = Callable[[np.random.Generator, np.ndarray, list[Path], int], np.ndarray]
 Pencil = Callable[[ImageDraw.ImageDraw, np.random.Generator, int], None]

@@ -16,14 +16,14 @@ from time import perf_counter
 from typing import Any
 
 from benchmarks.results import RESULTS, taken, write
-from ml.book import MemoryBook
 from ml.datasets import datasets
-from ml.process import process_settings, warm_up
 from ml.records import Event, Finished, Measured, Measurement, Started, TrialRecord, TrialState
-from ml.search import Search
 from ml.specs import TuneSpec
-from ml.train import TrainingData
-from ml.tune import tune
+from ml.training.lane import TrainingData
+from ml.training.process import process_settings, warm_up
+from ml.tuning.book import MemoryBook
+from ml.tuning.search import Search
+from ml.tuning.tune import tune
 from worker.db import Database
 from worker.leases import Claim, Leases
 from worker.ledger import Ledger

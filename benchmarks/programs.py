@@ -13,11 +13,11 @@ from benchmarks.baselines import CarefulBaseline, RecordedBaseline, ReportBaseli
 from benchmarks.machine import Limits, waiting
 from benchmarks.workloads import IMAGE, Workload
 from ml.datasets import Stream, datasets
-from ml.evaluate import Images, scaled
-from ml.lanes import Lanes, LaneState
-from ml.process import memory_at_hand, process_settings
-from ml.train import TrainingData
-from ml.width import bytes_of, fastest
+from ml.lanes.lanes import Lanes, LaneState
+from ml.network.evaluate import Images, scaled
+from ml.training.lane import TrainingData
+from ml.training.process import memory_at_hand, process_settings
+from ml.tuning.width import bytes_of, fastest
 
 SEED = 0
 Widths = dict[int, float]

@@ -11,11 +11,11 @@ from time import perf_counter
 
 import torch
 
-from ml.hyper import Hyper
-from ml.kernel_ops import KernelOps
-from ml.lane_parameter import Parameter
+from ml.lanes.coefficients import Hyper
+from ml.lanes.numba_ops import KernelOps
+from ml.lanes.parameter import Parameter
 from ml.optimizers import Adam
-from ml.process import process_settings
+from ml.training.process import process_settings
 
 LANES = 8
 ROUNDS = 5

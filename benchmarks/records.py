@@ -21,8 +21,8 @@ from benchmarks.results import RESULTS, read, write
 from benchmarks.seeds import Seed
 from benchmarks.verdict import verdict
 from ml.datasets import datasets
-from ml.process import device_of, process_settings, warm_up
 from ml.specs import TrainSpec
+from ml.training.process import device_of, process_settings, warm_up
 
 PRESETS = Path(__file__).parents[1] / "ml" / "presets" / "records"
 NETWORKS = ("perceptron", "shallow", "mlp", "cnn")

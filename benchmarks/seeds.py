@@ -13,14 +13,14 @@ from benchmarks.results import taken
 from benchmarks.verdict import packed
 from ml.artifacts import load_checkpoint, save_checkpoint
 from ml.datasets import Arrays, Cut, cut, datasets
-from ml.evaluate import Images, probabilities
-from ml.modules import module_of
-from ml.packs import Pack
-from ml.params import Params
+from ml.network.evaluate import Images, probabilities
+from ml.network.modules import module_of
+from ml.parameters.params import Params
 from ml.records import Checkpoint
 from ml.seeds import Purpose, derive
 from ml.specs import TrainSpec
-from ml.train import Lane, TrainingData
+from ml.training.lane import Lane, TrainingData
+from ml.training.pack import Pack
 
 CHECKPOINT_SECONDS = 60.0  # between checkpoints, at least: a wide network's epoch on a GPU takes less than its file
 

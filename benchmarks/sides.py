@@ -18,17 +18,17 @@ from benchmarks.baselines import ReportBaseline, accuracy
 from benchmarks.machine import cores
 from benchmarks.programs import seconds_a_step
 from benchmarks.searches import EPOCHS, TRIALS, Outcome, TargetSearch
-from ml.book import MemoryBook
 from ml.datasets import datasets
-from ml.evaluate import Images, scaled
-from ml.lanes import Lanes, LaneState
+from ml.lanes.lanes import Lanes, LaneState
+from ml.network.evaluate import Images, scaled
 from ml.optimizers import Adam
-from ml.process import process_settings
 from ml.records import Event, Measured, Stop
-from ml.search import Search
 from ml.specs import TuneSpec
-from ml.train import TrainingData
-from ml.tune import tune
+from ml.training.lane import TrainingData
+from ml.training.process import process_settings
+from ml.tuning.book import MemoryBook
+from ml.tuning.search import Search
+from ml.tuning.tune import tune
 from worker.local import free_port, local_services
 from worker.settings import Settings
 
@@ -106,7 +106,7 @@ class TargetBook(MemoryBook):
 
 
 def product_process(search: TargetSearch, seed: int) -> Outcome:
-    """The product's tuning without its service: ml.tune in this process, on one thread."""
+    """The product's tuning without its service: ml.tuning.tune in this process, on one thread."""
     process_settings()
     spec, data = search.spec(seed), images_of(search, seed)
     _load_kernels(spec, data)
@@ -116,7 +116,7 @@ def product_process(search: TargetSearch, seed: int) -> Outcome:
     tune(spec, data, book, Search(spec))
     ended = book.reached_at or perf_counter()
     reached = book.reached_at is not None
-    return Outcome(ended - started, reached, len(book.trials), book.best, "ml.tune in one process", 1)
+    return Outcome(ended - started, reached, len(book.trials), book.best, "ml.tuning.tune in one process", 1)
 
 
 def _load_kernels(spec: TuneSpec, data: TrainingData) -> None:

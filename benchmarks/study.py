@@ -137,7 +137,7 @@ def main() -> None:
         return
     wanted = list(plan(models, sides, options.seeds or (1 if options.quick else SEEDS)))
     if options.quick:
-        print("Quick: ml.tune in one process on one thread, not the service, because that trains on all images.")
+        print("Quick: ml.tuning.tune in one process on one thread, not the service, because that trains on all images.")
     runs = run_quick(wanted) if options.quick else run_full(wanted, options.out)
     searches = [SEARCHES[model].quick() if options.quick else SEARCHES[model] for model in models]
     rows = [found for search in searches if (found := row(search, runs))]

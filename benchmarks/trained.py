@@ -13,14 +13,14 @@ from benchmarks.baselines import CarefulBaseline, batches_of
 from ml.artifacts import save_checkpoint
 from ml.datasets import cut, datasets
 from ml.errors import ChiffreError
-from ml.evaluate import evaluate, scaled
 from ml.layers import to_json
+from ml.network.evaluate import evaluate, scaled
 from ml.networks import networks
 from ml.optimizers import Adam
-from ml.predict import Predictor
+from ml.prediction.predictor import Predictor
 from ml.records import Checkpoint, Finished, Measured, Measurement, Started, TrialState
 from ml.specs import TrainSpec
-from ml.train import TrainingData
+from ml.training.lane import TrainingData
 from worker.db import Database
 from worker.leases import Claim, Leases
 from worker.ledger import Ledger

@@ -8,16 +8,16 @@ import typer
 from pydantic import ValidationError
 
 from ml.artifacts import save_checkpoint
-from ml.book import MemoryBook
 from ml.datasets import datasets
 from ml.errors import ChiffreError
-from ml.process import device_of, process_settings
+from ml.images.report_pickle import read_report_pickle
 from ml.records import Event, Finished, Measured, Started
-from ml.report_pickle import read_report_pickle
-from ml.search import Search
 from ml.specs import TrainSpec, TuneSpec
-from ml.train import TrainingData
-from ml.tune import tune as run_tune
+from ml.training.lane import TrainingData
+from ml.training.process import device_of, process_settings
+from ml.tuning.book import MemoryBook
+from ml.tuning.search import Search
+from ml.tuning.tune import tune as run_tune
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 

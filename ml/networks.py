@@ -13,9 +13,9 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter
 
 from ml.layers import Conv2d, Dropout, Flatten, Layer, Linear, MaxPool2d, ReLU, Shape, shapes
-from ml.params import Params
+from ml.parameters.params import Params
+from ml.parameters.space import Int, SearchSpace
 from ml.registry import Registry
-from ml.space import Int, SearchSpace
 
 Width = Annotated[int, Field(ge=1, le=16384)]
 

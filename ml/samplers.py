@@ -5,16 +5,12 @@ must not. What is left to it (TPE's gamma, weights and prior) is as in the versi
 """
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from ml.keys import GridPartition, Partition, key_names
+from ml.parameters.space import SearchSpace
 from ml.registry import Registry
-from ml.space import SearchSpace
-
-if TYPE_CHECKING:
-    from ml.specs import TuneSpec
 
 STARTUP_KEYS = 5  # drawn at random, of the sixteen packs or more that a job has
 STEPS_PER_EPOCH = 10  # a pruner's resource is the measurement's step: tenths of an epoch
@@ -30,16 +26,13 @@ class Sampler(BaseModel, ABC):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
     optuna_class: ClassVar[str]
+    exhaustive: ClassVar[bool] = False  # tries every combination of a grid once, in the order of the trials' numbers
 
     name: str
 
     @abstractmethod
     def arguments(self, space: SearchSpace, seed: int) -> dict[str, Any]:
         """What the Optuna class is called with; `seed` is the trial's own."""
-
-    def partition(self, spec: "TuneSpec") -> Partition:
-        """How the trials of a job are divided among packs."""
-        return Partition(key_names(spec))
 
     def of_keys(self) -> "Sampler":
         """What draws the keys of packs, of which there are fewer than trials."""
@@ -53,7 +46,7 @@ samplers: Registry[type[Sampler]] = Registry("sampler")
 class Tpe(Sampler):
     """Tree-structured Parzen estimator (Bergstra et al., 2011), multivariate (Falkner et al., 2018)."""
 
-    optuna_class = "ml.conditional.ConditionalTPESampler"
+    optuna_class = "ml.tuning.conditional_tpe.ConditionalTPESampler"
 
     name: Literal["tpe"] = "tpe"
     n_startup_trials: int = Field(10, ge=1, le=10_000, description="trials drawn at random first")
@@ -90,14 +83,12 @@ class Grid(Sampler):
     """Every combination of the listed values once, in a shuffled order, one key after the other."""
 
     optuna_class = "optuna.samplers.RandomSampler"  # is asked for nothing: a trial's number settles all its values
+    exhaustive = True
 
     name: Literal["grid"] = "grid"
 
     def arguments(self, space: SearchSpace, seed: int) -> dict[str, Any]:
         return {"seed": seed}
-
-    def partition(self, spec: "TuneSpec") -> Partition:
-        return GridPartition.of(spec)
 
 
 def _steps(epochs: float) -> int:

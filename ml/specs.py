@@ -22,14 +22,14 @@ from pydantic import (
 )
 
 from ml.datasets import SplitName, cut_sizes, datasets, limited
-from ml.early_stopping import EarlyStopping
 from ml.errors import Problem, SpecError, UnknownName
 from ml.layers import Layer, Shape, ShapeError, parameter_count, trains_alone
 from ml.networks import Network, networks
-from ml.params import Params
+from ml.parameters.early_stopping import EarlyStopping
+from ml.parameters.params import Params
+from ml.parameters.space import MAX_GRID, Dimension, Fixed, Grid, Scalar, SearchSpace, grid_size
 from ml.registry import Registry
 from ml.samplers import Hyperband, Pruner, Random, Sampler, Tpe, pruners, samplers
-from ml.space import MAX_GRID, Dimension, Fixed, Grid, Scalar, SearchSpace, grid_size
 
 MAX_TRIALS = 100_000
 MAX_LANES = 1024
@@ -242,7 +242,7 @@ class TuneSpec(Spec):
     def trial_limit(self) -> int:
         """The number of trials after which no more are begun."""
         limit = self.budget.trials or MAX_TRIALS
-        return min(limit, grid_size(self.search_space)) if self.sampler.name == "grid" else limit
+        return min(limit, grid_size(self.search_space)) if self.sampler.exhaustive else limit
 
     def params(self, drawn: dict[str, Any]) -> Params:
         """All hyper-parameters of a trial, from those that were drawn."""
@@ -253,7 +253,7 @@ class TuneSpec(Spec):
 
         SpecError where the search could not have drawn them.
         """
-        if self.sampler.name == "grid":
+        if self.sampler.exhaustive:
             raise SpecError([Problem(("params",), "a grid tries every point by itself; post a job of its own")])
         found: dict[str, Scalar] = {}
         problems = []
@@ -285,13 +285,13 @@ class TuneSpec(Spec):
         problems = []
         for name, dimension in self.search_space.items():
             path = ("search_space", name)
-            if self.sampler.name == "grid" and dimension.choices_as_text() is None and not isinstance(dimension, Fixed):
+            if self.sampler.exhaustive and dimension.choices_as_text() is None and not isinstance(dimension, Fixed):
                 problems.append(Problem(path, 'the grid sampler takes no range; list the values: {"type": "grid", …}'))
-            if self.sampler.name != "grid" and isinstance(dimension, Grid):
+            if not self.sampler.exhaustive and isinstance(dimension, Grid):
                 problems.append(Problem(path, 'type grid needs "sampler": {"name": "grid"}; or use categorical'))
-        if self.sampler.name == "grid" and not problems and grid_size(self.search_space) > MAX_GRID:
+        if self.sampler.exhaustive and not problems and grid_size(self.search_space) > MAX_GRID:
             problems.append(Problem(("search_space",), f"the grid has more than {MAX_GRID} points; list fewer values"))
-        if self.budget.trials is None and self.budget.seconds is None and self.sampler.name != "grid":
+        if self.budget.trials is None and self.budget.seconds is None and not self.sampler.exhaustive:
             problems.append(Problem(("budget",), "give trials, seconds or both"))
         return problems
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from ml.analysis.observations import Observation
 from ml.records import TrialRecord, TrialState
-from ml.search import Search
 from ml.specs import TuneSpec
+from ml.tuning.search import Search
 
 SPACE = {
     "batch_size": {"type": "int", "low": 8, "high": 128},

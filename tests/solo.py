@@ -11,13 +11,13 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, O
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ml.datasets import Stream
-from ml.evaluate import Images
-from ml.kernel_ops import KernelOps
-from ml.lanes import LaneState
+from ml.lanes.lanes import LaneState
+from ml.lanes.numba_ops import KernelOps
+from ml.lanes.ops import Ops
+from ml.lanes.torch_ops import TorchOps
 from ml.layers import Dropout
-from ml.ops import Ops
+from ml.network.evaluate import Images
 from ml.optimizers import Adam
-from ml.torch_ops import TorchOps
 
 
 class Way(NamedTuple):
@@ -78,7 +78,7 @@ def _scheduler(optimizer: torch.optim.Optimizer, state: LaneState) -> LRSchedule
 
 
 class _Dropped(nn.Module):
-    """Dropout whose masks are worked out number by number, as `ml/noise.py` says that they are named."""
+    """Dropout whose masks are worked out number by number, as `ml/kernels/noise.py` says that they are named."""
 
     def __init__(self, p: float, place: int, seed: int) -> None:
         super().__init__()

@@ -68,6 +68,6 @@ def test_nothing_is_unpickled_but_the_reports_own_file() -> None:
     """torch.load stands in one place, with weights_only; pickle.load nowhere."""
     users = {str(p.relative_to(ROOT)) for p in modules() if "torch.load(" in p.read_text()}
 
-    assert users == {"ml/report_pickle.py"}
-    assert "weights_only=True" in (ROOT / "ml/report_pickle.py").read_text()
+    assert users == {"ml/images/report_pickle.py"}
+    assert "weights_only=True" in (ROOT / "ml/images/report_pickle.py").read_text()
     assert not [p for p in modules() if "pickle.load" in p.read_text()]

@@ -30,10 +30,10 @@ from benchmarks.serving_rows import verdicts
 from benchmarks.study import row
 from benchmarks.workloads import WORKLOADS
 from ml.datasets import datasets
-from ml.evaluate import scaled
+from ml.network.evaluate import scaled
 from ml.networks import networks
 from ml.optimizers import Adam, Optimizer, Sgd
-from ml.train import TrainingData
+from ml.training.lane import TrainingData
 
 ROOT = Path(__file__).parent.parent
 WORKS = [

@@ -18,13 +18,13 @@ from benchmarks.records_page import page
 from benchmarks.seeds import Seed
 from benchmarks.verdict import packed, unpacked, verdict
 from ml.artifacts import save_checkpoint
-from ml.book import MemoryBook
 from ml.datasets import datasets
 from ml.layers import parameter_count
-from ml.search import Search
 from ml.specs import TrainBudget, TrainSpec
-from ml.train import TrainingData
-from ml.tune import tune
+from ml.training.lane import TrainingData
+from ml.tuning.book import MemoryBook
+from ml.tuning.search import Search
+from ml.tuning.tune import tune
 
 ROOT = Path(__file__).parents[1]
 SMALL = Scale(seeds=2, epochs=2, images=300)

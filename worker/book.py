@@ -1,4 +1,4 @@
-"""The ledger as ml.tune's book: a claimed pack, what is recorded of it, and the files that rows point to."""
+"""The ledger as ml.tuning.tune's book: a claimed pack, what is recorded of it, and the files that rows point to."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ import structlog
 
 from ml.artifacts import checkpoint_bytes, checkpoint_of
 from ml.errors import CheckpointError, ChiffreError
-from ml.keys import Key
 from ml.records import Checkpoint, Event, Finished, PackRecord, Stop, TrialRecord
-from ml.search import Search
+from ml.tuning.keys import Key
+from ml.tuning.search import Search
 from worker.errors import StorageAway, StorageFull
 from worker.leases import Claim
 from worker.ledger import Checkpointed, Ledger
@@ -37,7 +37,7 @@ class JobSearch:
 
 @dataclass
 class LedgerBook:
-    """A claimed pack as ml.tune's book."""
+    """A claimed pack as ml.tuning.tune's book."""
 
     ledger: Ledger
     claim: Claim

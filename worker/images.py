@@ -3,9 +3,9 @@
 from functools import lru_cache
 
 from ml.datasets import SplitName, cut, datasets
-from ml.evaluate import Images
-from ml.novelty import Novelty, fit_novelty
-from ml.train import TrainingData
+from ml.network.evaluate import Images
+from ml.prediction.novelty import Novelty, fit_novelty
+from ml.training.lane import TrainingData
 
 
 def training_data(dataset: str, split: SplitName, seed: int, device: str) -> TrainingData:

@@ -1,11 +1,12 @@
 """A look at images, of people's own data sets too: `python -m worker.looks samples NAME PART COUNT`, or `judgement`.
 
-What the API runs as a child: `ml.samples` and `ml.judgement`, with the names of data sets that were uploaded.
+What the API runs as a child: `ml.images.samples` and `ml.prediction.judgement`, with the names of data sets that were uploaded.
 """
 
 import sys
 
-from ml import judgement, samples
+from ml.images import samples
+from ml.prediction import judgement
 from worker.datasets import Uploaded
 from worker.db import Database
 from worker.settings import settings

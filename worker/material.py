@@ -9,8 +9,8 @@ from ml.analysis.analysis import analysis
 from ml.analysis.findings import Analysis
 from ml.analysis.observations import Observation
 from ml.records import OUT_OF_TIME, TrialRecord, TrialState
-from ml.search import Search
 from ml.specs import TuneSpec
+from ml.tuning.search import Search
 from worker.ledger import changes
 from worker.posted import tune_spec
 from worker.registry import versions_of

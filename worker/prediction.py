@@ -8,13 +8,13 @@ import numpy as np
 import orjson
 from pydantic import BaseModel
 
-from ml.calibration import UNCALIBRATED, Calibration
-from ml.canonical import canonical
-from ml.canonical_frame import form_of
+from ml.canonical.canonical import canonical
+from ml.canonical.frame import form_of
 from ml.datasets import datasets, digit_of
-from ml.intervals import wilson
-from ml.predict import Predictor
-from ml.resize import resized
+from ml.images.resize import resized
+from ml.prediction.calibration import UNCALIBRATED, Calibration
+from ml.prediction.predictor import Predictor
+from ml.statistics.intervals import wilson
 from worker.book import Orders
 from worker.errors import LeaseLost
 from worker.image_sets import UNKNOWN, ImageSet, Subset, in_unit

@@ -15,16 +15,16 @@ import structlog
 import torch
 
 from ml.artifacts import Saved, checkpoint_of
-from ml.calibrating import fit, judged
-from ml.calibration import Calibration
 from ml.errors import CheckpointError
-from ml.evaluate import Images, evaluate, probabilities
-from ml.export import exported
-from ml.graph import onnx_bytes, with_novelty
 from ml.layers import Dropout, Layer, Shape, from_json, parameter_count, to_json, trains_alone
-from ml.modules import module_of
-from ml.novelty import Novelty
-from ml.predict import Predictor
+from ml.network.evaluate import Images, evaluate, probabilities
+from ml.network.modules import module_of
+from ml.network.onnx_graph import onnx_bytes, with_novelty
+from ml.network.torch_export import exported
+from ml.prediction.calibration import Calibration
+from ml.prediction.calibration_fit import fit, judged
+from ml.prediction.novelty import Novelty
+from ml.prediction.predictor import Predictor
 from ml.records import Checkpoint
 from ml.specs import TuneSpec
 from worker.environment import environment

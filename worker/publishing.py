@@ -43,7 +43,7 @@ class Published:
     weights: int
     test_loss: float | None = None
     test_accuracy: float | None = None  # None where the test images were not opened for it
-    calibration: dict[str, Any] | None = None  # ml.calibration.Calibration as JSON
+    calibration: dict[str, Any] | None = None  # ml.prediction.calibration.Calibration as JSON
     architecture: str | None = None  # SHA-256 of what computes an answer
     latency_seconds: float | None = None  # of one image on one core, the median
     environment: dict[str, Any] | None = None  # hardware and versions that it was made on and with

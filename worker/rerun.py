@@ -9,12 +9,12 @@ import numpy as np
 
 from ml.datasets import Arrays, cut, datasets
 from ml.errors import CheckpointError
-from ml.packs import Pack
 from ml.records import Stop
-from ml.rerun import Again, Reached, predicted, trained_again
-from ml.run_off import Finalist, verdict
 from ml.specs import TuneSpec
-from ml.train import Lane, TrainingData
+from ml.statistics.run_off import Finalist, verdict
+from ml.training.lane import Lane, TrainingData
+from ml.training.pack import Pack
+from ml.training.retraining import Again, Reached, predicted, trained_again
 from worker.book import LedgerBook
 from worker.errors import LeaseLost
 from worker.leases import Claim

@@ -9,7 +9,7 @@ from sqlmodel import Session, col
 
 from ml.artifacts import Saved
 from ml.records import Measurement, TrialState
-from ml.verdict import Verdict
+from ml.statistics.run_off_result import Verdict
 from worker.db import Database
 from worker.journal import clock, note_job
 from worker.leases import Claim, fence

@@ -6,11 +6,11 @@ from typing import cast
 from sqlalchemy import func, select
 from sqlmodel import Session, col
 
-from ml.keys import key_of
 from ml.records import TrialState
 from ml.seeds import Purpose as Seed
 from ml.seeds import derive
 from ml.specs import TuneSpec
+from ml.tuning.keys import key_of
 from worker.retention import finalists
 from worker.tables import Job, Pack, Purpose, Rerun, Trial
 

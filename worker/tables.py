@@ -215,7 +215,7 @@ class Rerun(SQLModel, table=True):
 
 
 class RunOff(SQLModel, table=True):
-    """What the run-off of a run of a job came to: ml.verdict.Verdict as JSON."""
+    """What the run-off of a run of a job came to: ml.statistics.run_off_result.Verdict as JSON."""
 
     job_id: str = Field(foreign_key="job.id", primary_key=True)
     run: int = Field(primary_key=True)
@@ -268,7 +268,7 @@ class ModelVersion(SQLModel, table=True):
     checkpoint_id: int = Field(foreign_key="artifact.id")
     onnx_id: int = Field(foreign_key="artifact.id")
     code_version: str
-    # Nullable, because the release before knew neither: ml.calibration.Calibration as JSON, and the median seconds of
+    # Nullable, because the release before knew neither: ml.prediction.calibration.Calibration as JSON, and the median seconds of
     # one image's forward pass on one core of the worker that published it.
     calibration: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
     latency_seconds: float | None = None

@@ -16,12 +16,12 @@ import structlog
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, TimeoutError
 
 from ml.errors import ChiffreError, LanesError
-from ml.process import device_of, process_settings, warm_up
 from ml.records import Stop
-from ml.search import Search
 from ml.specs import TuneSpec
-from ml.train import TrainingData
-from ml.tune import tune_pack
+from ml.training.lane import TrainingData
+from ml.training.process import device_of, process_settings, warm_up
+from ml.tuning.search import Search
+from ml.tuning.tune import tune_pack
 from worker.book import JobSearch, LedgerBook
 from worker.datasets import Uploaded
 from worker.db import Database

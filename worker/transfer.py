@@ -10,9 +10,9 @@ from ml.artifacts import checkpoint_of
 from ml.datasets import datasets
 from ml.errors import CheckpointError, Problem, SpecError, UnknownName
 from ml.layers import Layer, Shape
+from ml.network.transfer import fresh, place_of, weight_shapes
 from ml.networks import networks
 from ml.specs import InitFrom, Spec, TrainSpec, TuneSpec
-from ml.transfer import fresh, place_of, weight_shapes
 from worker.db import Database
 from worker.errors import NotFound
 from worker.posted import spec_of

@@ -19,7 +19,7 @@ import structlog
 from api.errors import Busy
 from api.prediction.answered import Answered, Batch
 from api.prediction.pixels import as_floats
-from ml.predict import MAX_BATCH
+from ml.prediction.predictor import MAX_BATCH
 
 MAX_QUEUED = 8192  # images that wait, of all networks together: more is refused rather than kept waiting
 INLINE_SECONDS = 0.002  # longer runs go to a thread, so that the event loop goes on answering

@@ -14,8 +14,8 @@ from api.npy import array_of
 from api.prediction.options import Options
 from api.prediction.pictures import at_size, grey, opened
 from api.prediction.pixels import WHITE, Images, as_floats, many_images, of_array, one_image
-from ml.canonical import Canonical, canonical
-from ml.canonical_frame import form_of
+from ml.canonical.canonical import Canonical, canonical
+from ml.canonical.frame import form_of
 from ml.layers import Shape
 from ml.registry import Registry
 

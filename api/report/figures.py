@@ -9,7 +9,7 @@ from api.report.costs import Price, costs, front_of
 from api.report.facts import Facts
 from api.report.svg import Axis, Plot
 from api.report.wording import Wording
-from ml.space import Dimension
+from ml.parameters.space import Dimension
 from worker.tables import Trial
 
 MAX_POINTS = 2000  # trials in one figure; of more, every second, third, … is shown beside the best

@@ -15,7 +15,7 @@ from api.report.tables import Tables, sizes_of
 from api.report.winner import Answers
 from api.report.wording import Wording
 from ml.analysis.findings import Analysis
-from ml.intervals import wilson
+from ml.statistics.intervals import wilson
 from worker.tables import Trial
 
 

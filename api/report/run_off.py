@@ -9,7 +9,7 @@ from api.report.facts import Facts
 from api.report.svg import Plot
 from api.report.tables import Table
 from api.report.wording import Wording
-from ml.verdict import Contender, Disagreement, Duel, Verdict
+from ml.statistics.run_off_result import Contender, Disagreement, Duel, Verdict
 
 
 class RunOffSection:

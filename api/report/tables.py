@@ -7,8 +7,8 @@ from api.report.costs import costs, front_of
 from api.report.facts import Facts
 from api.report.winner import Answers
 from api.report.wording import WIDE, Wording
-from ml.calibration import Calibration
 from ml.datasets import cut_sizes, datasets, limited
+from ml.prediction.calibration import Calibration
 from worker.tables import ModelVersion, Trial
 
 BEST, LOST = 15, 20  # rows of the tables of the best trials, and of those that came to nothing

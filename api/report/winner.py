@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from api.report.facts import Facts
-from ml.calibration import ECE_BINS, UNCALIBRATED, Calibration
 from ml.datasets import Arrays, SplitName, cut, datasets
 from ml.errors import CheckpointError, DataError
+from ml.prediction.calibration import ECE_BINS, UNCALIBRATED, Calibration
 from worker.publishing import ANSWERS
 from worker.store import Store
 
@@ -124,7 +124,7 @@ def _mistakes(found: np.ndarray, confidence: np.ndarray, test: Arrays, classes: 
 
 
 def _bins(confidence: np.ndarray, right: np.ndarray) -> list[Bin]:
-    """The images by confidence, in bins closed above, as `ml.calibration.calibration_error` counts them."""
+    """The images by confidence, in bins closed above, as `ml.prediction.calibration.calibration_error` counts them."""
     places = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
     images = np.bincount(places, minlength=ECE_BINS)
     sums = [np.bincount(places, weights, ECE_BINS) / np.maximum(images, 1) for weights in (confidence, right)]

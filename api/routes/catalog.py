@@ -28,9 +28,9 @@ from ml.layers import (
 )
 from ml.networks import Network, networks
 from ml.optimizers import optimizers
-from ml.params import describe
+from ml.parameters.params import describe
+from ml.parameters.space import SearchSpace
 from ml.samplers import pruners, samplers
-from ml.space import SearchSpace
 
 router = APIRouter(tags=["catalog"])
 

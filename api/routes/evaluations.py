@@ -11,9 +11,9 @@ from api.routes.jobs import accepted
 from api.schemas import JobDetail
 from ml.datasets import SplitName, datasets
 from ml.errors import UnknownName
+from ml.images.resize import resizes
 from ml.networks import networks
 from ml.registry import Registry
-from ml.resize import resizes
 from worker.bell import ring
 from worker.image_sets import Subset
 from worker.once import Once

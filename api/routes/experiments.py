@@ -14,7 +14,7 @@ from api.routes.jobs import summary
 from api.schemas import JobPublic
 from ml.errors import Problem, SpecError, UnknownName
 from ml.presets import Collection, collection, collections
-from ml.scaling import scaled
+from ml.presets.scaling import scaled
 from ml.specs import TuneSpec
 from worker.bell import ring
 from worker.clock import to_datetime

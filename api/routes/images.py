@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from api.deps import LooksDep
 from ml.datasets import datasets
 from ml.errors import UnknownName
-from ml.samples import Part
+from ml.images.samples import Part
 
 router = APIRouter(prefix="/datasets", tags=["images"])
 

@@ -31,7 +31,7 @@ from api.schemas import (
     VersionRef,
 )
 from ml.networks import networks
-from ml.params import describe
+from ml.parameters.params import describe
 from ml.records import TrialState
 from ml.specs import TrainSpec, TuneSpec
 from worker.bell import ring, submit

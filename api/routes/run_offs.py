@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from api.deps import DatabaseDep
 from api.routes.jobs import JobId
-from ml.verdict import Verdict
+from ml.statistics.run_off_result import Verdict
 from worker.errors import NotFound
 from worker.run_off import last_reruns
 from worker.tables import Job, Rerun, RunOff

@@ -10,9 +10,9 @@ from api.deps import DatabaseDep, LooksDep, StoreDep
 from api.errors import BadInput
 from api.looks import Looks
 from api.versions import ModelName, VersionNumber
-from ml.calibration import UNCALIBRATED, Calibration
 from ml.datasets import SplitName
-from ml.judgement import Bin, Judgement, Order
+from ml.prediction.calibration import UNCALIBRATED, Calibration
+from ml.prediction.judgement import Bin, Judgement, Order
 from worker.db import Database
 from worker.predicting import check_images
 from worker.registry import find_version

@@ -10,7 +10,7 @@ from ml.analysis.importances import importances
 from ml.analysis.interactions import interactions
 from ml.analysis.observations import Observation, Observations
 from ml.analysis.studies import study_of
-from ml.search import Search
+from ml.tuning.search import Search
 
 
 def analysis(search: Search, trials: Sequence[Observation]) -> Analysis:

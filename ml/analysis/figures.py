@@ -20,7 +20,7 @@ from ml.analysis.observations import Observation, Observations
 from ml.analysis.plots import PLOTS, PlotOptions
 from ml.analysis.studies import finished, of_trials, study_of, whole
 from ml.registry import Registry
-from ml.search import Search
+from ml.tuning.search import Search
 
 MOST_AT_ONCE = 4  # parameters of which two at a time are shown: sixteen panels
 MOST_CURVES = 500  # learning curves; more are a block of colour, and many megabytes

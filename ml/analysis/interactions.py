@@ -20,7 +20,7 @@ from scipy import stats
 from ml.analysis.findings import Cell, Interaction
 from ml.analysis.groups import Groups, grouped, mean
 from ml.analysis.observations import Column, Observations
-from ml.paired import holm
+from ml.statistics.paired import holm
 
 TESTED = ("val_accuracy", "seconds")
 MOST = 4  # groups of each parameter: few, so that there are several trials in a cell

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ml.parameters.space import Fixed, List, SearchSpace
 from ml.records import TrialState
-from ml.space import Fixed, List, SearchSpace
 
 ENDED = (TrialState.COMPLETED, TrialState.STOPPED_EARLY)
 OUTCOMES = ("val_loss", "val_accuracy", "seconds", "epochs_run")

@@ -7,7 +7,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from ml.analysis.observations import Observation
-from ml.search import Search
+from ml.tuning.search import Search
 
 COST = ("seconds", "flops", "weights", "latency_seconds")
 REACHED = ("val_accuracy", "val_loss", *COST)

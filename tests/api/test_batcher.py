@@ -10,7 +10,7 @@ import pytest
 from api.errors import Busy
 from api.prediction.answered import Answered, Batch
 from api.prediction.batcher import INLINE_SECONDS, Batcher, Queue
-from ml.predict import MAX_BATCH
+from ml.prediction.predictor import MAX_BATCH
 
 POISON = 13  # a pixel that the network below does not bear
 

@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 from torch import nn
 
 from ml.datasets import datasets
-from ml.modules import module_of
+from ml.network.modules import module_of
 from ml.networks import networks
 from ml.optimizers import optimizers
 from ml.samplers import pruners, samplers

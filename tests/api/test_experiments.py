@@ -11,7 +11,7 @@ from worker_tools import Work
 
 from api.cli import app
 from ml.presets import collection
-from ml.scaling import scaled
+from ml.presets.scaling import scaled
 from tests.api.tools import pointers, problem
 from worker.tables import GroupMember, Job, JobGroup
 

@@ -24,7 +24,7 @@ from api import uploads
 from api.cli import app
 from api.client import Chiffre
 from api.routes.predictions import _row
-from ml.canonical import canonical
+from ml.canonical.canonical import canonical
 from ml.datasets import datasets
 from tests.api.tools import eventually, pointers, problem, publish
 from worker.tables import Dataset, Job, ModelVersion

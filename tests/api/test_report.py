@@ -27,8 +27,8 @@ from api.report.page import page_of
 from api.report.svg import linear_ticks, log_ticks
 from api.report.winner import answered, answers_of, picture
 from api.report.wording import FRENCH, Wording
-from ml.calibration import Calibration, calibration_error
 from ml.datasets import cut, datasets
+from ml.prediction.calibration import Calibration, calibration_error
 from ml.presets import collections
 from ml.records import TrialState
 from tests.api.tools import post, problem

@@ -21,11 +21,11 @@ from worker_tools import Work, measurement, tune_spec
 
 from ml.artifacts import save_checkpoint, write
 from ml.datasets import datasets
-from ml.graph import onnx_bytes
 from ml.layers import parameter_count, to_json
-from ml.modules import module_of
+from ml.network.modules import module_of
+from ml.network.onnx_graph import onnx_bytes
 from ml.networks import networks
-from ml.params import describe
+from ml.parameters.params import describe
 from ml.records import Checkpoint, Finished, Measured, Started, TrialState
 from worker.leases import Claim
 from worker.publishing import Published, Publishing

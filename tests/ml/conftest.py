@@ -7,8 +7,8 @@ import torch
 from solo import DEVICES
 
 from ml.datasets import Arrays, datasets
-from ml.process import process_settings
-from ml.train import TrainingData
+from ml.training.lane import TrainingData
+from ml.training.process import process_settings
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -248,7 +248,9 @@ def test_nothing_is_pickled(path: Path) -> None:
 
 def test_the_reports_file_is_read_from_the_command_line_alone() -> None:
     """The one file of tensors that is unpickled holds weights only, and nothing but `python -m ml` can read it."""
-    readers = [path.name for path in ML.rglob("*.py") if "ml.report_pickle" in _imports(ast.parse(path.read_text()))]
+    readers = [
+        path.name for path in ML.rglob("*.py") if "ml.images.report_pickle" in _imports(ast.parse(path.read_text()))
+    ]
     calls = [n for n in ast.walk(ast.parse(REPORT.read_text())) if isinstance(n, ast.Call)]
     loads = [ast.unparse(call) for call in calls if "load" in ast.unparse(call.func)]
 

@@ -9,21 +9,21 @@ from scipy import ndimage
 from solo import distance, train_alone
 
 from ml.artifacts import checkpoint_bytes, checkpoint_of
-from ml.augmentation import Augmentation
-from ml.book import MemoryBook
 from ml.datasets import Arrays, Stream
-from ml.distortion import Distortion, Minibatches, affine_maps
-from ml.evaluate import Images, evaluate
-from ml.keys import key_names, key_of
 from ml.layers import from_json
-from ml.modules import module_of
-from ml.packs import Pack
+from ml.network.evaluate import Images, evaluate
+from ml.network.modules import module_of
 from ml.records import Event, Started
-from ml.replay import Recipe, replay
-from ml.search import Search
 from ml.specs import TuneSpec
-from ml.train import Lane, TrainingData
-from ml.tune import tune
+from ml.training.augmentation import Augmentation
+from ml.training.distortion import Distortion, Minibatches, affine_maps
+from ml.training.lane import Lane, TrainingData
+from ml.training.pack import Pack
+from ml.training.replay import Recipe, replay
+from ml.tuning.book import MemoryBook
+from ml.tuning.keys import key_names, key_of
+from ml.tuning.search import Search
+from ml.tuning.tune import tune
 
 CPU = torch.device("cpu")
 STRONG = Augmentation(shift=2, rotation=20, scale=0.2, shear=10, elastic=34)

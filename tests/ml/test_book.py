@@ -4,9 +4,9 @@ from itertools import permutations
 
 import pytest
 
-from ml.book import MemoryBook
 from ml.records import Checkpoint, Finished, TrialState
 from ml.specs import TuneSpec
+from ml.tuning.book import MemoryBook
 
 
 @pytest.mark.parametrize("objective", ["val_accuracy", "val_loss"])

@@ -11,13 +11,13 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from scipy.special import softmax as scipy_softmax
 
-from ml.calibrating import NOVEL_SHARE, UNSURE_SHARE, fit, fit_temperature, judged, limit
-from ml.calibration import NOVEL, UNCALIBRATED, UNSURE, Calibration, calibration_error
-from ml.lanes import Lanes, LaneState
+from ml.lanes.lanes import Lanes, LaneState
 from ml.networks import networks
 from ml.optimizers import Adam
-from ml.predict import softmax
-from ml.train import TrainingData
+from ml.prediction.calibration import NOVEL, UNCALIBRATED, UNSURE, Calibration, calibration_error
+from ml.prediction.calibration_fit import NOVEL_SHARE, UNSURE_SHARE, fit, fit_temperature, judged, limit
+from ml.prediction.predictor import softmax
+from ml.training.lane import TrainingData
 
 temperatures = st.floats(0.05, 20)
 seeds = st.integers(0, 2**32 - 1)

@@ -10,12 +10,12 @@ from scipy import ndimage
 from sklearn.neighbors import KNeighborsClassifier
 
 from benchmarks.distortions import DISTORTIONS, pen_strokes
-from ml.canonical import InputReport, canonical
-from ml.canonical_blobs import Blobs
-from ml.canonical_frame import MNIST, Form, box_of, form_of
-from ml.canonical_pen import THICKEST, THINNEST, widened, width_of
+from ml.canonical.blobs import Blobs
+from ml.canonical.canonical import InputReport, canonical
+from ml.canonical.frame import MNIST, Form, box_of, form_of
+from ml.canonical.pen import THICKEST, THINNEST, widened, width_of
 from ml.datasets import Arrays, cut
-from ml.strokes import draw
+from ml.images.strokes import draw
 
 GAINS = {"shifted": 0.5, "scaled": 0.3, "inverted": 0.8, "thickened": 0.1, "mixed": 0.5, "photographs": 0.5}
 DISTORTED = [name for name in DISTORTIONS if name != "untouched"]

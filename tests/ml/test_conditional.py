@@ -18,7 +18,7 @@ from optuna.trial import TrialState, create_trial
 from scipy.special import logsumexp
 from scipy.stats import chisquare, kstest, truncnorm
 
-from ml.conditional import ConditionalParzenEstimator, ConditionalTPESampler, _reweighted
+from ml.tuning.conditional_tpe import ConditionalParzenEstimator, ConditionalTPESampler, _reweighted
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 import ml.datasets
 from ml.datasets import DATA, Arrays, Cut, SplitName, Stream, cut, datasets, digit_of, limited
 from ml.errors import DataError
-from ml.train import TrainingData
+from ml.training.lane import TrainingData
 
 SPLITS: list[tuple[str, SplitName]] = [("mnist", "random"), ("mnist", "official"), ("digits", "random")]
 FILES = [f"{name}/{file.name}" for name in datasets for file in sorted((DATA / name).iterdir())]

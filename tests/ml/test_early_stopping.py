@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ml.early_stopping import EarlyStopping, Patience
+from ml.parameters.early_stopping import EarlyStopping, Patience
 
 Rule = Literal["best", "previous"]
 

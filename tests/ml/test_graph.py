@@ -9,9 +9,9 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 
-from ml.graph import _NODES, onnx_bytes
 from ml.layers import Conv2d, Dropout, Flatten, Layer, Linear, MaxPool2d, ReLU, Shape, Wrapped
-from ml.modules import module_of
+from ml.network.modules import module_of
+from ml.network.onnx_graph import _NODES, onnx_bytes
 
 # Every kind of layer, with remainders at the edge of a pool and images that are not square.
 EXAMPLES: dict[str, tuple[Shape, list[Layer]]] = {

@@ -10,13 +10,13 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix
 
-from ml.calibration import Calibration, calibration_error
 from ml.datasets import cut, datasets
-from ml.graph import onnx_bytes
-from ml.judgement import SHOWN, Judgement, Order, judge
-from ml.modules import module_of
+from ml.images.samples import Samples
+from ml.network.modules import module_of
+from ml.network.onnx_graph import onnx_bytes
 from ml.networks import networks
-from ml.samples import Samples
+from ml.prediction.calibration import Calibration, calibration_error
+from ml.prediction.judgement import SHOWN, Judgement, Order, judge
 
 ORDER = Order(dataset="digits", split="random", seed=3, calibration=Calibration(temperature=0.5))
 
@@ -89,14 +89,16 @@ def test_the_mistakes_are_the_images_that_are_taken_for_something_else(
 def test_the_program_answers_as_the_function_does(graph: bytes, judgement: Judgement) -> None:
     """From standard input to standard output, without torch."""
     order = ORDER.model_dump_json().encode() + b"\n" + graph
-    done = subprocess.run([sys.executable, "-m", "ml.judgement"], input=order, capture_output=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "ml.prediction.judgement"], input=order, capture_output=True, check=True
+    )
 
     assert Judgement.model_validate_json(done.stdout) == judgement
 
 
 def test_samples_are_of_the_part_that_was_asked_for() -> None:
     """Each once, as many as there are, with label and pixels."""
-    command = [sys.executable, "-m", "ml.samples", "digits", "test", "1000"]
+    command = [sys.executable, "-m", "ml.images.samples", "digits", "test", "1000"]
     done = subprocess.run(command, capture_output=True, check=True)
     found = Samples.model_validate(json.loads(done.stdout)).items
     digits = datasets["digits"].load()

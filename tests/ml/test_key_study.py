@@ -10,10 +10,10 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ml import records
-from ml.key_study import FOLLOWS, study_of_keys
 from ml.records import TrialRecord
-from ml.search import Search
 from ml.specs import TuneSpec
+from ml.tuning.key_study import FOLLOWS, study_of_keys
+from ml.tuning.search import Search
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from ml.keys import Key, key_names, key_of, kind_names
 from ml.layers import Flatten, Layer, Linear, ReLU
 from ml.networks import Network, networks
-from ml.params import Params
-from ml.search import Search
+from ml.parameters.params import Params
 from ml.specs import TuneSpec
+from ml.tuning.keys import Key, key_names, key_of, kind_names, partition_of
+from ml.tuning.search import Search
 
 # Optuna warns of the argument `group` whenever a TPE sampler is made; ml ignores that, pytest undoes the ignoring.
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -283,7 +283,7 @@ def test_the_points_of_a_large_grid_are_all_different() -> None:
     """The order of a grid of 4,000 points names each of them once, one batch size after the other."""
     values = {"batch_size": range(1, 41), "learning_rate": [i / 1000 for i in range(1, 101)]}
     spec = _grid({name: {"type": "grid", "values": list(found)} for name, found in values.items()})
-    partition = spec.sampler.partition(spec)
+    partition = partition_of(spec)
     points = [tuple(partition.settled(number, {}).values()) for number in range(4000)]
 
     assert sorted(points) == sorted(product(*values.values()))

@@ -14,9 +14,9 @@ from torch import nn
 
 from ml.datasets import Arrays
 from ml.errors import LanesError
-from ml.evaluate import Images
-from ml.lanes import Lanes, LaneState
+from ml.lanes.lanes import Lanes, LaneState
 from ml.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU, Shape
+from ml.network.evaluate import Images
 from ml.networks import networks
 from ml.optimizers import Adam, Optimizer, Sgd
 

@@ -10,12 +10,12 @@ import torch
 from scipy.special import softmax
 
 from ml.datasets import datasets
-from ml.graph import onnx_bytes
 from ml.layers import Conv2d, Layer, Linear, ShapeError, from_json, parameter_count, shapes, to_json
-from ml.modules import module_of
+from ml.network.modules import module_of
+from ml.network.onnx_graph import onnx_bytes
 from ml.networks import networks
-from ml.params import describe
-from ml.space import suggest
+from ml.parameters.params import describe
+from ml.parameters.space import suggest
 from ml.specs import TuneSpec
 
 CONTRACT = pytest.mark.parametrize(("model", "dataset"), list(product(networks, datasets)))

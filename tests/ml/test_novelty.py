@@ -7,17 +7,17 @@ import torch
 from onnx.reference import ReferenceEvaluator
 from PIL import Image, ImageDraw, ImageFont
 
-from ml.calibrating import NOVEL_SHARE, limit
 from ml.datasets import DIGITS, Arrays
-from ml.export import exported
-from ml.glyphs import PLAIN_LETTERS, boxed, centred, glyphs
-from ml.graph import onnx_bytes, with_novelty
+from ml.images.glyphs import PLAIN_LETTERS, boxed, centred, glyphs
+from ml.images.negatives import negatives
 from ml.layers import Flatten, Linear
-from ml.modules import module_of
-from ml.negatives import negatives
-from ml.novelty import Novelty, fit_novelty
-from ml.predict import MAX_BATCH, Predictor
-from ml.train import TrainingData
+from ml.network.modules import module_of
+from ml.network.onnx_graph import onnx_bytes, with_novelty
+from ml.network.torch_export import exported
+from ml.prediction.calibration_fit import NOVEL_SHARE, limit
+from ml.prediction.novelty import Novelty, fit_novelty
+from ml.prediction.predictor import MAX_BATCH, Predictor
+from ml.training.lane import TrainingData
 
 IMAGE = (1, 28, 28)
 LAYERS = [Flatten(), Linear(784, 10)]

@@ -10,12 +10,12 @@ from solo import batches, distance, train_alone
 
 from ml.artifacts import load_checkpoint, save_checkpoint
 from ml.errors import CheckpointError, LanesError
-from ml.packs import Pack
-from ml.process import memory_at_hand
 from ml.records import Checkpoint, Measurement, TrialState
 from ml.specs import TuneSpec
-from ml.train import Lane, TrainingData
-from ml.width import check_memory, heaviest, measured_width, worthwhile
+from ml.training.lane import Lane, TrainingData
+from ml.training.pack import Pack
+from ml.training.process import memory_at_hand
+from ml.tuning.width import check_memory, heaviest, measured_width, worthwhile
 
 CPU = torch.device("cpu")
 
@@ -262,7 +262,7 @@ def test_lanes_that_memory_cannot_hold_are_refused_before_any_training(monkeypat
     """The error says how much they take and what to do; a width that was only measured is cut instead."""
     asked, measured = _spec(lanes=8), _spec()
     params = asked.params({"hidden_size": 4000})
-    monkeypatch.setattr("ml.width.memory_at_hand", lambda device: 400 * 2**20)  # a small machine
+    monkeypatch.setattr("ml.tuning.width.memory_at_hand", lambda device: 400 * 2**20)  # a small machine
 
     with pytest.raises(LanesError, match=r"8 lanes of shallow take up to 0\.\d GiB, and memory holds \d of them; ask"):
         check_memory(asked, params, 8, CPU)
@@ -280,7 +280,7 @@ def test_memory_must_hold_the_widest_that_may_be_drawn(monkeypatch: pytest.Monke
     spec = _spec(model="mlp", search_space=space, lanes=8)
     params = spec.params({"hidden_sizes": [10, 20], "batch_size": 16})
     widest = heaviest(spec, params)
-    monkeypatch.setattr("ml.width.memory_at_hand", lambda device: 2**30)
+    monkeypatch.setattr("ml.tuning.width.memory_at_hand", lambda device: 2**30)
 
     assert (widest.hidden_sizes, widest.batch_size) == ([3000, 3000], 16)  # type: ignore[attr-defined]
     with pytest.raises(LanesError, match=r"8 lanes of mlp take up to 1\.\d GiB, and memory holds 2 of them"):
@@ -296,7 +296,7 @@ def test_memory_at_hand_is_that_of_the_machine() -> None:
 
 def test_memory_at_hand_is_no_more_than_a_containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What its limit leaves, and files that it need not keep; without a limit a container has what the machine has."""
-    monkeypatch.setattr("ml.process.CGROUP", tmp_path)
+    monkeypatch.setattr("ml.training.process.CGROUP", tmp_path)
     (tmp_path / "memory.max").write_text(f"{300 * 2**20}\n")
     (tmp_path / "memory.current").write_text(f"{100 * 2**20}\n")
     (tmp_path / "memory.stat").write_text(f"file {80 * 2**20}\ninactive_file {50 * 2**20}\n")

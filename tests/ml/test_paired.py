@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ml.paired import corrected_t, difference_variance, holm, mcnemar, share_variance
+from ml.statistics.paired import corrected_t, difference_variance, holm, mcnemar, share_variance
 
 
 def enumerated(first: int, second: int) -> tuple[Fraction, Fraction]:

@@ -11,11 +11,11 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import softmax as scipy_softmax
 
 from ml.datasets import Arrays, datasets
-from ml.evaluate import probabilities, scaled
-from ml.graph import onnx_bytes
-from ml.modules import module_of
+from ml.network.evaluate import probabilities, scaled
+from ml.network.modules import module_of
+from ml.network.onnx_graph import onnx_bytes
 from ml.networks import networks
-from ml.predict import Predictor, softmax
+from ml.prediction.predictor import Predictor, softmax
 
 outputs = arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(1, 12)), elements=st.floats(-1e4, 1e4, width=32))
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from ml.errors import UnknownName
+from ml.parameters.space import Float, Grid, Int, List
 from ml.presets import FOLDER, collection, collections, preset, preset_body, preset_names
-from ml.scaling import LEAST_TRIALS, scaled, spread
-from ml.space import Float, Grid, Int, List
+from ml.presets.scaling import LEAST_TRIALS, scaled, spread
 from ml.specs import TuneSpec
 
 LOW = (1e-5, 1e-4, 1e-3, 1e-2)

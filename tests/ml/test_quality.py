@@ -6,12 +6,12 @@ from statistics import mean, stdev
 import numpy as np
 import pytest
 
-from ml.book import MemoryBook
 from ml.datasets import Arrays
-from ml.search import Search
 from ml.specs import TuneSpec
-from ml.train import TrainingData
-from ml.tune import tune
+from ml.training.lane import TrainingData
+from ml.tuning.book import MemoryBook
+from ml.tuning.search import Search
+from ml.tuning.tune import tune
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 

@@ -13,15 +13,15 @@ from solo import CPU, DEVICES, WAYS, Way, batches, distance, train_alone
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 from ml.datasets import Arrays
-from ml.evaluate import Images, evaluate
-from ml.graph import onnx_bytes
-from ml.lanes import Lanes, LaneState
+from ml.kernels.noise import kept, keys_of, places_of
+from ml.kernels.schedules import NUMBERS, share_of
+from ml.lanes.lanes import Lanes, LaneState
 from ml.layers import Conv2d, Dropout, Flatten, Layer, Linear, MaxPool2d, ReLU
+from ml.network.evaluate import Images, evaluate
+from ml.network.onnx_graph import onnx_bytes
 from ml.networks import networks
-from ml.noise import kept, keys_of, places_of
 from ml.optimizers import Adam, Sgd
-from ml.recipes import PLAIN, LaneRecipe
-from ml.schedules import NUMBERS, share_of
+from ml.parameters.recipes import PLAIN, LaneRecipe
 
 IMAGE = (1, 28, 28)
 STEPS = 40

@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 from solo import DEVICES
 
-from ml.book import MemoryBook
 from ml.datasets import Arrays
 from ml.records import Event, Finished, Measured, Measurement, Started
-from ml.replay import Recipe, replay
-from ml.search import Search
 from ml.specs import TuneSpec
-from ml.train import TrainingData
-from ml.tune import tune
+from ml.training.lane import TrainingData
+from ml.training.replay import Recipe, replay
+from ml.tuning.book import MemoryBook
+from ml.tuning.search import Search
+from ml.tuning.tune import tune
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 

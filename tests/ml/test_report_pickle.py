@@ -11,7 +11,7 @@ import torch
 
 from ml.datasets import Arrays
 from ml.errors import DataError
-from ml.report_pickle import read_report_pickle
+from ml.images.report_pickle import read_report_pickle
 
 
 def _write(path: Path, content: Any) -> Path:

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from ml.errors import UnknownName
-from ml.resize import resized, resizes
+from ml.images.resize import resized, resizes
 
 # Far enough from black and white that no overshoot is cut off between Pillow's two directions.
 IMAGES = np.random.default_rng(0).integers(60, 190, (5, 3, 20, 14), np.uint8)

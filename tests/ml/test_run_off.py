@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ml.run_off import Finalist, verdict
+from ml.statistics.run_off import Finalist, verdict
 
 TRAIN, VALIDATION, CUTS = 800, 200, 5
 

@@ -17,8 +17,8 @@ from scipy.stats import kstest
 
 from ml.records import TrialRecord, TrialState
 from ml.samplers import STEPS_PER_EPOCH, Pruner, Sampler, pruners, samplers
-from ml.search import Search
 from ml.specs import TuneSpec
+from ml.tuning.search import Search
 
 # Optuna warns of the argument `group` whenever a TPE sampler is made; ml ignores that, pytest undoes the ignoring.
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")

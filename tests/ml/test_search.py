@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ml.key_study import FOLLOWS
-from ml.keys import key_names, key_of
 from ml.networks import networks
+from ml.parameters.space import SearchSpace
 from ml.records import TrialRecord, TrialState
 from ml.samplers import STEPS_PER_EPOCH, Sampler, pruners, samplers
-from ml.search import Search
-from ml.space import SearchSpace
 from ml.specs import TuneSpec
+from ml.tuning.key_study import FOLLOWS
+from ml.tuning.keys import key_names, key_of
+from ml.tuning.search import Search
 
 # Optuna warns of the argument `group` whenever a TPE sampler is made; ml ignores that, pytest undoes the ignoring.
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from ml.params import Params
-from ml.search import Search
-from ml.space import Dimension, Fixed, Float, Grid, Int, List, SearchSpace, grid_size, grid_values
+from ml.parameters.params import Params
+from ml.parameters.space import Dimension, Fixed, Float, Grid, Int, List, SearchSpace, grid_size, grid_values
 from ml.specs import TuneSpec
+from ml.tuning.search import Search
 
 # Optuna warns of the argument `group` whenever a TPE sampler is made; ml ignores that, pytest undoes the ignoring.
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")

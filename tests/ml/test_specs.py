@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ml.errors import SpecError
-from ml.search import Search
-from ml.space import MAX_GRID
+from ml.parameters.space import MAX_GRID
 from ml.specs import MAX_TRIALS, TrainSpec, TuneSpec
+from ml.tuning.search import Search
 
 # Optuna warns of the argument `group` whenever a TPE sampler is made; ml ignores that, pytest undoes the ignoring.
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")

@@ -16,16 +16,16 @@ from torch.nn import functional
 
 from ml.datasets import Arrays, Stream
 from ml.errors import SpecError
-from ml.evaluate import Images, evaluate, loss_of, probabilities, scaled
-from ml.lanes import LaneState
-from ml.modules import module_of
+from ml.lanes.lanes import LaneState
+from ml.network.evaluate import Images, evaluate, loss_of, probabilities, scaled
+from ml.network.modules import module_of
 from ml.networks import networks
 from ml.optimizers import optimizers
-from ml.packs import Pack
-from ml.params import Params
+from ml.parameters.params import Params
 from ml.records import Measurement, TrialState
 from ml.specs import TuneSpec
-from ml.train import Lane, TrainingData, objective
+from ml.training.lane import Lane, TrainingData, objective
+from ml.training.pack import Pack
 
 SGD = {"optimizer": "sgd", "learning_rate": 0.1}
 

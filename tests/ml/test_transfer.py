@@ -8,23 +8,23 @@ import torch
 from pydantic import ValidationError
 from solo import WAYS, Way, batches, distance, train_alone
 
-from ml.book import MemoryBook
 from ml.datasets import Arrays
 from ml.errors import LanesError
-from ml.evaluate import Images
-from ml.lanes import Lanes, LaneState
+from ml.lanes.lanes import Lanes, LaneState
 from ml.layers import Layer, parameter_count
-from ml.modules import module_of
+from ml.network.evaluate import Images
+from ml.network.modules import module_of
+from ml.network.transfer import fresh
 from ml.networks import networks
 from ml.optimizers import Adam, Sgd
-from ml.packs import Pack
 from ml.records import Checkpoint, Event, Finished, Measured, Started
-from ml.replay import Recipe, replay
-from ml.search import Search
 from ml.specs import InitFrom, TuneSpec
-from ml.train import Lane, TrainingData
-from ml.transfer import fresh
-from ml.tune import tune
+from ml.training.lane import Lane, TrainingData
+from ml.training.pack import Pack
+from ml.training.replay import Recipe, replay
+from ml.tuning.book import MemoryBook
+from ml.tuning.search import Search
+from ml.tuning.tune import tune
 
 IMAGE = (1, 28, 28)
 OPTIMIZERS = (Adam(learning_rate=1e-3, weight_decay=1e-2), Sgd(learning_rate=0.05, momentum=0.9))

@@ -20,14 +20,13 @@ from pydantic import Field
 from sklearn.metrics import accuracy_score, log_loss
 
 from ml.artifacts import load_checkpoint, save_checkpoint
-from ml.book import MemoryBook
-from ml.evaluate import probabilities
-from ml.lane_layer import Form, LaneLayer
-from ml.lane_layers import LANE_LAYERS
+from ml.lanes.layer import Form, LaneLayer
+from ml.lanes.layers import LANE_LAYERS
 from ml.layers import Flatten, Layer, Linear, Shape, ShapeError, from_json
-from ml.modules import module_of
+from ml.network.evaluate import probabilities
+from ml.network.modules import module_of
 from ml.networks import Network, networks
-from ml.params import Params
+from ml.parameters.params import Params
 from ml.records import (
     Checkpoint,
     Event,
@@ -41,11 +40,12 @@ from ml.records import (
     TrialState,
 )
 from ml.samplers import pruners, samplers
-from ml.search import Search
 from ml.seeds import Purpose, derive
 from ml.specs import TrainSpec, TuneSpec
-from ml.train import TrainingData, objective
-from ml.tune import tune
+from ml.training.lane import TrainingData, objective
+from ml.tuning.book import MemoryBook
+from ml.tuning.search import Search
+from ml.tuning.tune import tune
 
 # Optuna warns of the argument `group` whenever a TPE sampler is made; ml ignores that, pytest undoes the ignoring.
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -684,7 +684,7 @@ def test_checkpoints_take_at_most_two_percent_of_the_time(
     """However dear they are and however often they are asked for."""
     spec = _spec(budget={"trials": 4, "epochs": 20})
     book = _Clocked(spec, cost=cost, checkpoint_seconds=0.0)
-    monkeypatch.setattr("ml.tune.monotonic", lambda: book.now)
+    monkeypatch.setattr("ml.tuning.tune.monotonic", lambda: book.now)
     tune(spec, digits_data, book, Search(spec))
 
     assert book.keeps >= 2

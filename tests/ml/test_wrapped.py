@@ -13,20 +13,20 @@ from api.routes.catalog import catalog
 from ml.artifacts import checkpoint_bytes, checkpoint_of
 from ml.datasets import Arrays
 from ml.errors import LanesError, SpecError
-from ml.evaluate import Images, evaluate, probabilities
-from ml.export import exported
-from ml.lanes import Lanes, LaneState
+from ml.lanes.lanes import Lanes, LaneState
 from ml.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU, Shape, Wrapped
-from ml.modules import module_of
+from ml.network.evaluate import Images, evaluate, probabilities
+from ml.network.modules import module_of
+from ml.network.torch_export import exported
 from ml.networks import Network, networks
 from ml.optimizers import Adam, Optimizer, Sgd
-from ml.packs import Pack
-from ml.params import Params
-from ml.predict import Predictor
+from ml.parameters.params import Params
+from ml.prediction.predictor import Predictor
 from ml.records import TrialState
 from ml.specs import TuneSpec
-from ml.train import Lane, TrainingData
-from ml.width import measured_width
+from ml.training.lane import Lane, TrainingData
+from ml.training.pack import Pack
+from ml.tuning.width import measured_width
 
 IMAGE = (1, 28, 28)
 NO_UPLOADS: Any = SimpleNamespace(newest=dict)

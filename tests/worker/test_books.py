@@ -10,12 +10,12 @@ import pytest
 from worker_tools import Work, measurement
 
 from ml.datasets import datasets
-from ml.params import Params
+from ml.parameters.params import Params
 from ml.records import Event, Finished, Measured, Started, Stop, TrialRecord, TrialState
 from ml.samplers import STEPS_PER_EPOCH, pruners
-from ml.search import Search
-from ml.train import TrainingData
-from ml.tune import tune_pack
+from ml.training.lane import TrainingData
+from ml.tuning.search import Search
+from ml.tuning.tune import tune_pack
 from worker.book import JobSearch, LedgerBook
 from worker.errors import LeaseLost
 from worker.leases import Leases
@@ -84,7 +84,7 @@ class Trainer:
         return drawn
 
     def reach(self, trial: TrialRecord, epoch: int) -> bool:
-        """Measure a trial and judge it, as `ml.tune` does; whether it was pruned."""
+        """Measure a trial and judge it, as `ml.tuning.tune` does; whether it was pruned."""
         self.catch_up()
         value = curve(trial)[epoch - 1]
         pruned = bool(self.search.report({trial.number: (epoch * STEPS_PER_EPOCH, value)}))

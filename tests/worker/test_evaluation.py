@@ -14,7 +14,7 @@ from sklearn.metrics import confusion_matrix
 from worker_tools import Work
 
 from ml.datasets import Arrays, SplitName, cut, datasets
-from ml.resize import resized
+from ml.images.resize import resized
 from tests.api.tools import publish
 from worker.datasets import Uploaded
 from worker.errors import Conflict

@@ -11,7 +11,7 @@ from worker_tools import Work, measurement
 from ml.artifacts import Saved, save_checkpoint
 from ml.datasets import datasets
 from ml.layers import flop_count, parameter_count, to_json
-from ml.modules import module_of
+from ml.network.modules import module_of
 from ml.networks import networks
 from ml.records import Checkpoint, Finished, Measured, Started, TrialState
 from worker.publication import Candidate, publish

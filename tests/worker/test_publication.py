@@ -9,15 +9,15 @@ from sqlalchemy import select
 from worker_tools import Work, measurement
 
 from ml.artifacts import save_checkpoint
-from ml.calibration import Calibration, calibration_error
 from ml.datasets import datasets
 from ml.errors import CheckpointError
-from ml.evaluate import evaluate
-from ml.lanes import Lanes, LaneState
+from ml.lanes.lanes import Lanes, LaneState
 from ml.layers import to_json
+from ml.network.evaluate import evaluate
 from ml.networks import networks
 from ml.optimizers import Adam
-from ml.predict import Predictor, softmax
+from ml.prediction.calibration import Calibration, calibration_error
+from ml.prediction.predictor import Predictor, softmax
 from ml.records import Checkpoint, Finished, Measured, Started, TrialState
 from worker.images import novelty_of, training_data
 from worker.images import test_images as images_of_test

@@ -10,12 +10,12 @@ from trained_tools import Training
 from worker_tools import Work
 
 from ml.datasets import cut, datasets, limited
-from ml.packs import Pack as Lanes
 from ml.records import Stop
-from ml.rerun import predicted
 from ml.seeds import Purpose as Seed
 from ml.seeds import derive
-from ml.train import Lane, TrainingData
+from ml.training.lane import Lane, TrainingData
+from ml.training.pack import Pack as Lanes
+from ml.training.retraining import predicted
 from worker.errors import Conflict
 from worker.posted import tune_spec
 from worker.publishing import Publishing

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ml.layers import Flatten, Layer, Linear, Shape, Wrapped
 from ml.networks import network
-from ml.params import Params
+from ml.parameters.params import Params
 
 Fault = Literal["none", "abort", "allocate"]
 

@@ -1,0 +1,1 @@
+"""The inner loops of lanes, compiled by Numba for a CPU."""

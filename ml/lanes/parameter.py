@@ -1,0 +1,90 @@
+"""A trained tensor of all lanes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ml.lanes.coefficients import Hyper
+
+
+@dataclass
+class Parameter:
+    """A trained tensor of all lanes, and what their optimizers remember of it.
+
+    value is [lanes, …], or [rows, columns] of all lanes side by side where `columns` names each lane's share.
+    """
+
+    value: Tensor
+    columns: Tensor | None = None  # int64 [lanes]: how many columns each lane has
+    gradient: Tensor = field(init=False)
+    first: Tensor = field(init=False)  # Adam's mean, or SGD's velocity
+    second: Tensor = field(init=False)  # Adam's mean square
+    average: Tensor = field(init=False)  # of the value over the steps; empty where no lane has one
+
+    def __post_init__(self) -> None:
+        if self.columns is None:
+            self.gradient = torch.zeros_like(self.value)
+        self.average = self.value.new_empty(0)
+        self.first = torch.zeros_like(self.value)
+        self.second = torch.zeros_like(self.value)
+        for derived in ("arrays", "asleep", "ends", "lane_of"):
+            self.__dict__.pop(derived, None)
+
+    @cached_property
+    def arrays(self) -> list[np.ndarray]:
+        """Value, gradient, first and second as arrays [lanes, n] that share memory, on a CPU."""
+        return [t.view(len(t), -1).numpy() for t in (self.value, self.gradient, self.first, self.second)]
+
+    @cached_property
+    def asleep(self) -> np.ndarray:
+        """Rows whose moments are all 0, bool [rows]: those of pixels that were never lit. The kernel keeps it up."""
+        found: np.ndarray = (~(self.first.any(1) | self.second.any(1))).numpy()
+        return found
+
+    @cached_property
+    def ends(self) -> np.ndarray:
+        """Where each lane's columns end, int64 [lanes + 1]."""
+        columns = [] if self.columns is None else self.columns.tolist()
+        return np.cumsum([0, *columns])
+
+    @cached_property
+    def lane_of(self) -> Tensor:
+        """The lane that each column belongs to, int64 [columns]."""
+        widths = np.diff(self.ends)
+        return torch.from_numpy(np.repeat(np.arange(len(widths)), widths)).to(self.value.device)
+
+    def move(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Move all of it to a device and a type."""
+        self.value = self.value.to(device, dtype)
+        self.__post_init__()
+
+    def average_in(self, hyper: Hyper) -> None:
+        """Bring the average nearer to the value, by a share a lane."""
+        *_, fresh = hyper.tensors
+        self.average.lerp_(self.value, self.spread(fresh))
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """For a while, the average stands where the value does."""
+        self.value, self.average = self.average, self.value
+        try:
+            yield
+        finally:
+            self.value, self.average = self.average, self.value
+
+    def spread(self, numbers: Tensor) -> Tensor:
+        """A number a lane, in a shape that broadcasts over value; a number a column where lanes stand side by side."""
+        if self.columns is not None:
+            return numbers.index_select(0, self.lane_of)
+        return numbers.view(-1, *[1] * (self.value.dim() - 1))
+
+    def of_lanes(self, first: int, last: int, tensor: Tensor) -> Tensor:
+        """What belongs to some lanes, of a tensor that is shaped as value is, or as `spread` makes it."""
+        if self.columns is not None:
+            return tensor[..., self.ends[first] : self.ends[last]]
+        return tensor[first:last]

@@ -1,0 +1,1 @@
+"""Answers of a published version: probabilities, calibration and novelty."""

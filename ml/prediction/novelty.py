@@ -1,0 +1,89 @@
+"""How novel an image is: a small network that tells a data set's images from others, part of every published graph.
+
+A network's own outputs say little about that: one layer is the surer, the more light there is.
+"""
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import prod
+
+import numpy as np
+import torch
+
+from ml.datasets import DIGITS
+from ml.images.glyphs import PLAIN_LETTERS, SYMBOLS, glyphs
+from ml.images.negatives import negatives
+from ml.lanes.lanes import Lanes, LaneState
+from ml.layers import Flatten, Layer, Linear, ReLU, Shape
+from ml.network.evaluate import Images
+from ml.optimizers import Adam
+from ml.seeds import Purpose, derive
+
+HIDDEN = (56, 32)  # 46,000 multiply-adds an image of 784 pixels: a sixth of what LeNet-5 takes
+ENOUGH = 5000  # training images; where there are fewer, so are these three, in proportion
+EXAMPLES = 1000  # of each kind of negative
+CHARACTERS, DRAWN_DIGITS = 3000, 900  # where classes are digits
+OWN, DRAWN, OTHERS = 64, 32, 96  # images a step: of the data set, its digits as drawn here, negatives
+PHASES = ((3e-3, 400), (5e-4, 200))  # learning rates, and steps with each
+WEIGHT_DECAY = 3e-4
+EPOCHS = 20  # at most, of a small data set: its training images, seen so often
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """The network: from pixels to the logarithm of the odds that an image is none of the data set."""
+
+    layers: list[Layer]
+    weights: dict[str, np.ndarray]  # by torch's names
+
+
+def fit_novelty(images: np.ndarray, classes: tuple[str, ...], seed: int) -> Novelty:
+    """The network for a data set's training images, uint8 [n, channels, height, width]; the same for the same seed.
+
+    Where the classes are digits, letters and symbols are among what it is told from, and digits that are drawn count
+    as the data set's own.
+    """
+    seed = derive(seed, Purpose.NOVELTY)
+    rng = np.random.default_rng(seed)
+    share = min(1.0, len(images) / ENOUGH)
+    others = [kind(rng, images, round(share * EXAMPLES)) for kind in negatives.values()]
+    drawn = images[:0]
+    if classes == DIGITS and images.shape[2] == images.shape[3]:
+        channels, size = images.shape[1:3]
+        others.append(glyphs(PLAIN_LETTERS + SYMBOLS, rng, round(share * CHARACTERS), size).repeat(channels, 1))
+        drawn = glyphs("".join(DIGITS), rng, round(share * DRAWN_DIGITS), size).repeat(channels, 1)
+    return _one_output(_trained(_layers(images.shape[1:]), [images, drawn, np.concatenate(others)], rng, seed))
+
+
+def _layers(shape: Shape) -> list[Layer]:
+    widths = (prod(shape), *HIDDEN)
+    hidden = [layer for sizes in pairwise(widths) for layer in (Linear(*sizes), ReLU())]
+    return [Flatten(), *hidden, Linear(widths[-1], 2)]
+
+
+def _trained(layers: list[Layer], parts: list[np.ndarray], rng: np.random.Generator, seed: int) -> LaneState:
+    """The network after training on own images, drawn digits and negatives; class 1 is that of the negatives."""
+    sizes = [len(part) for part in parts]
+    data = Images(
+        torch.from_numpy(np.concatenate(parts)), torch.tensor([0, 0, 1]).repeat_interleave(torch.tensor(sizes))
+    )
+    ends = np.cumsum(sizes)
+    places = [place for place in zip(ends - sizes, ends, (OWN, DRAWN, OTHERS), strict=True) if place[0] < place[1]]
+    share = min(1.0, EPOCHS * sizes[0] / (OWN * sum(steps for _, steps in PHASES)))
+    state = LaneState.initial(layers, Adam(), seed)
+    for learning_rate, steps in PHASES:
+        optimizer = Adam(learning_rate=learning_rate, weight_decay=WEIGHT_DECAY)
+        lanes = Lanes([replace(state, optimizer=optimizer)], tuple(data.images.shape[1:]))
+        for _ in range(round(share * steps)):
+            lanes.step(data, np.concatenate([rng.integers(*place) for place in places]))
+        state = lanes.state(0)
+    return state
+
+
+def _one_output(state: LaneState) -> Novelty:
+    """The same with the difference of the two outputs as its only one."""
+    weights = {name: weight.numpy() for name, weight in state.weights.items()}
+    last = len(state.layers) - 1
+    for name in (f"{last}.weight", f"{last}.bias"):
+        weights[name] = weights[name][1:] - weights[name][:1]
+    return Novelty([*state.layers[:-1], Linear(HIDDEN[-1], 1)], weights)

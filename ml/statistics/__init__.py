@@ -1,0 +1,1 @@
+"""Intervals, paired tests and the run-off between the best trials."""

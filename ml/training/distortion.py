@@ -1,0 +1,114 @@
+"""Minibatches distorted by random affine maps and elastic displacements.
+
+What is drawn is named by the stream's seed, the step, the image's place in the batch, and nothing else: a pack that is
+resumed, or a trial that is trained again alone, sees the same images. They stay bytes, as the data set's are, and what
+was dark stays dark, which the kernels of a first layer live on.
+"""
+
+from math import ceil
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ml.datasets import Stream
+from ml.kernels.noise import keys_of, places_of, uniform
+from ml.layers import Shape
+from ml.network.evaluate import Images
+from ml.seeds import Purpose, derive
+from ml.training.augmentation import Augmentation
+
+AFFINE_DRAWS = 6  # two shifts, a rotation, two scales, a shear
+
+
+class Distortion:
+    """An augmentation of images of one shape, drawn from one seed."""
+
+    def __init__(self, augmentation: Augmentation, image: Shape, seed: int, device: torch.device) -> None:
+        self.augmentation, self.device = augmentation, device
+        _, self.height, self.width = image
+        self.seed = np.array([derive(seed, Purpose.AUGMENTATION)], np.uint32)
+        self.places = places_of(np.arange(AFFINE_DRAWS + 2 * self.height * self.width))
+        sides = (self.height, self.width)
+        self.down, self.across = (smoother(n, augmentation.elastic_sigma).to(device) for n in sides)
+        rows, columns = (torch.arange(n) - (n - 1) / 2 for n in (self.height, self.width))
+        x, y = columns.expand(self.height, -1), rows[:, None].expand(-1, self.width)
+        self.centred = torch.stack([x, y, torch.ones_like(x)]).view(3, -1).to(device)
+        reach = torch.tensor([max(1, self.width - 1), max(1, self.height - 1)]).view(2, 1, 1) / 2
+        self.reach = reach.to(device)
+
+    def sources(self, step: int, batch: int) -> Tensor:
+        """Where each pixel comes from: x and y in pixels from the centre, float32 [batch, 2, height, width]."""
+        keys = keys_of(self.seed, np.array([step]), batch)[0]
+        maps = affine_maps(self.augmentation, uniform(keys, self.places[:AFFINE_DRAWS]))
+        flat = maps.view(-1, 3).to(self.device, non_blocking=True)
+        found = torch.mm(flat, self.centred).view(batch, 2, self.height, self.width)
+        if self.augmentation.elastic:
+            found += self.displacement(self._noise(keys).view_as(found))
+        return found
+
+    def _noise(self, keys: np.ndarray) -> Tensor:
+        """What displacements are made of; in memory that a GPU reads by itself, so that nobody waits for the copy."""
+        places = self.places[AFFINE_DRAWS:]
+        drawn = torch.empty(len(keys), len(places), pin_memory=self.device.type == "cuda")
+        uniform(keys, places, drawn.numpy())
+        return drawn.to(self.device, non_blocking=True)
+
+    def displacement(self, noise: Tensor) -> Tensor:
+        """Pixels by which each pixel is displaced: the noise [batch, 2, height, width], smoothed and multiplied."""
+        across = torch.mm(noise.reshape(-1, self.width), self.across).view(noise.shape)
+        return torch.matmul(self.down, across).mul_(self.augmentation.elastic)
+
+    def __call__(self, images: Tensor, step: int) -> Tensor:
+        """The images of a step, uint8 [batch, channels, height, width], distorted; what lies outside is dark."""
+        grid = self.sources(step, len(images)).div_(self.reach)
+        found = functional.grid_sample(images.float(), grid.permute(0, 2, 3, 1), align_corners=True)
+        return found.add_(0.5).to(torch.uint8)
+
+
+def affine_maps(augmentation: Augmentation, draws: np.ndarray) -> Tensor:
+    """The map of each image from a pixel (x, y, 1) to where it comes from, float32 [batch, 2, 3], for draws [batch, 6].
+
+    A rotation times a shear times two scales, and a shift.
+    """
+    x, y, turn, wide, tall, slant = draws.T
+    angle = np.deg2rad(augmentation.rotation) * turn
+    slope = np.tan(np.deg2rad(augmentation.shear) * slant)
+    width, height = 1 + augmentation.scale * wide, 1 + augmentation.scale * tall
+    cos, sin = np.cos(angle), np.sin(angle)
+    maps = np.empty((len(draws), 2, 3), np.float32)
+    maps[:, 0, 0], maps[:, 0, 1] = cos / width, (cos * slope - sin) / height
+    maps[:, 1, 0], maps[:, 1, 1] = sin / width, (sin * slope + cos) / height
+    maps[:, 0, 2], maps[:, 1, 2] = augmentation.shift * x, augmentation.shift * y
+    return torch.from_numpy(maps)
+
+
+def smoother(size: int, sigma: float) -> Tensor:
+    """A matrix that smooths a line of numbers by a Gaussian, float32 [size, size]; beyond the ends there are zeros.
+
+    One product with it took less time than a convolution.
+    """
+    apart = torch.arange(size, dtype=torch.float64)[:, None] - torch.arange(size)
+    far = max(4 * size, ceil(8 * sigma))  # of a wide one more lies beyond the ends
+    reach = torch.arange(-far, far + 1, dtype=torch.float64)
+    whole = torch.exp(-0.5 * (reach / sigma).square()).sum()
+    return (torch.exp(-0.5 * (apart / sigma).square()) / whole).float()
+
+
+class Minibatches:
+    """What a pack trains on, step by step: the stream's images, distorted where it is asked for."""
+
+    def __init__(self, data: Images, stream: Stream, augmentation: Augmentation) -> None:
+        self.data, self.stream = data, stream
+        shape, device = tuple(data.images.shape[1:]), data.images.device
+        self._distort = Distortion(augmentation, shape, stream.seed, device) if augmentation else None
+
+    def at(self, step: int) -> tuple[Images, np.ndarray]:
+        """Images, and which of them are the minibatch of a step, int64 [batch]."""
+        indices = self.stream.batch(step)
+        if self._distort is None:
+            return self.data, indices
+        chosen = torch.from_numpy(indices).to(self.data.images.device, non_blocking=True)
+        images = self._distort(self.data.images.index_select(0, chosen), step)
+        return Images(images, self.data.labels.index_select(0, chosen)), np.arange(len(indices))

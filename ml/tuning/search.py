@@ -1,0 +1,259 @@
+"""The search: Optuna's in-memory study, rebuilt from our records.
+
+Optuna suggests and judges, our records are the truth. A trial has the same number in the study as in the job, whoever
+runs it, and every draw has a seed of its own, so that a study rebuilt from records draws and prunes as the one that
+made them.
+"""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from functools import cached_property
+from pydoc import locate
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.study import StudyDirection
+from optuna.trial import TrialState as OptunaState
+
+from ml.parameters.params import Params
+from ml.parameters.space import suggest
+from ml.records import TrialRecord, TrialState
+from ml.samplers import Sampler
+from ml.seeds import Purpose, derive
+from ml.specs import TuneSpec
+from ml.tuning.key_study import FOLLOWS, study_of_keys
+from ml.tuning.keys import Partition, partition_of
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+# A diverged trial counts as pruned without a value, which samplers take for the worst; a failed or cancelled one says
+# nothing about its parameters.
+STATES = {
+    TrialState.RUNNING: OptunaState.RUNNING,
+    TrialState.COMPLETED: OptunaState.COMPLETE,
+    TrialState.STOPPED_EARLY: OptunaState.COMPLETE,
+    TrialState.PRUNED: OptunaState.PRUNED,
+    TrialState.DIVERGED: OptunaState.PRUNED,
+    TrialState.FAILED: OptunaState.FAIL,
+    TrialState.CANCELLED: OptunaState.FAIL,
+}
+
+# Fields that a job of an earlier release did not have: null, they are no part of a study's name, so that it goes on.
+LATER = ("images", "init_from", "run_off")
+
+
+class Search:
+    """One job's search."""
+
+    def __init__(self, spec: TuneSpec) -> None:
+        self.spec = spec
+        self._distributions = distributions_of(spec)
+        pruner: Any = locate(spec.pruner.optuna_class)
+        self._pruner: optuna.pruners.BasePruner = pruner(**spec.pruner.arguments(spec.budget.epochs))
+        self._records: dict[int, TrialRecord] = {}
+        self._storage = self._new_storage()
+
+    def fits(self, number: int, like: dict[str, Any]) -> bool:
+        """Whether trial `number` can join a pack whose first trial has the suggestion `like`."""
+        return self._partition.fits(number, like)
+
+    def ask(
+        self, number: int, like: dict[str, Any] | None = None, enqueued: dict[str, Any] | None = None
+    ) -> tuple[Params, TrialRecord]:
+        """Draw the hyper-parameters of trial `number`; for a pack, given the key of its first trial's suggestion.
+
+        What somebody enqueued, by flat names, is not drawn.
+        """
+        settled = self._partition.settled(number, like or {}) | (enqueued or {})
+        if like:
+            self._storage.set_trial_system_attr(self._id(number), FOLLOWS, True)
+        self._settle(self._id(number), settled or self._key(number))
+        # A study of its own, because Optuna keeps a list of trials from one `Study.ask` to the next, and we have none.
+        # It has no pruner: beside hyperband's, Optuna may show a sampler only the trials of the same bracket.
+        trial = optuna.Trial(self._study(number, optuna.pruners.NopPruner()), self._id(number))
+        params = self.spec.params(suggest(self.spec.search_space, trial))
+        return params, TrialRecord(number, TrialState.RUNNING, dict(trial.params), self.attrs(number))
+
+    def _key(self, number: int) -> dict[str, Any]:
+        """What decides the key of a pack's first trial; nothing where it may draw all at once."""
+        names = self._partition.names
+        sampler = self._sampler(self.spec.sampler.of_keys(), derive(self.spec.seed, Purpose.KEYS, number))
+        study = study_of_keys(self.trials(), names, self._direction, sampler) if names else None
+        if study is None:
+            return {}
+        trial = study.ask()
+        suggest(self.spec.search_space, trial)
+        return {name: value for name, value in trial.params.items() if name in names}
+
+    def recall(self, record: TrialRecord) -> Params:
+        """The hyper-parameters of a trial that was drawn before."""
+        return self.spec.params(suggest(self.spec.search_space, _Replay(record.suggestion or {})))
+
+    def report(self, reached: Mapping[int, tuple[int, float]]) -> set[int]:
+        """Note the step and the objective of running trials, by number; those that the pruner would end.
+
+        Trials that reach a rung together are judged together: each against all of them. A pruner that met them one by
+        one would let the first go on, and the best of those before, however bad. One that has been ended elsewhere is
+        not judged.
+        """
+        reached = {number: at for number, at in reached.items() if not self._ended(number)}
+        for number, (step, value) in reached.items():
+            self._storage.set_trial_intermediate_value(self._id(number), step, value)
+        trials = [self._storage.get_trial(self._id(number)) for number in reached]
+        if len(trials) > 1:
+            # The pruner notes who is at the rung; what it says is not asked yet. Asked then, halving counts the trial
+            # twice among those at the rung: a third of five is two.
+            for trial in trials:
+                self._prunes(trial)
+        return {trial.number for trial in trials if self._prunes(trial)}
+
+    def _prunes(self, trial: optuna.trial.FrozenTrial) -> bool:
+        return self._pruner.prune(self._study(trial.number, self._pruner), trial)
+
+    def _ended(self, number: int) -> bool:
+        return bool(self._storage.get_trial(self._id(number)).state.is_finished())
+
+    def attrs(self, number: int) -> dict[str, Any]:
+        """What Optuna has noted about a trial."""
+        return dict(self._storage.get_trial(self._id(number)).system_attrs)
+
+    def trials(self) -> list[optuna.trial.FrozenTrial]:
+        """Every trial of the study, by number."""
+        return list(self._storage.get_all_trials(self._storage.get_study_id_from_name(self.name)))
+
+    def apply(self, record: TrialRecord) -> None:
+        """Bring a trial up to what was recorded, here or elsewhere; one that has ended may begin again."""
+        known = self._storage.get_trial(self._id(record.number))
+        told = self._records.get(record.number)
+        if known.state.is_finished() and told is not None and _reached(told) == _reached(record):
+            return
+        lost = known.intermediate_values.keys() - _values(record).keys()
+        begun_or_diverged = record.state in (TrialState.RUNNING, TrialState.DIVERGED)
+        another = known.state.is_finished() or (begun_or_diverged and bool(lost))
+        self._records[record.number] = record
+        if another:  # Optuna forgets nothing, so a study without it is made
+            self._storage = self._new_storage()
+            for recorded in self._records.values():
+                self._write(recorded)
+        else:
+            self._write(record)
+
+    def _write(self, record: TrialRecord) -> None:
+        trial_id = self._id(record.number)
+        self._settle(trial_id, record.suggestion or {})
+        for key, value in record.attrs.items():
+            self._storage.set_trial_system_attr(trial_id, key, value)
+        for step, value in _values(record).items():
+            self._storage.set_trial_intermediate_value(trial_id, step, value)
+        state = STATES[record.state]
+        if state.is_finished():
+            value = record.value if state == OptunaState.COMPLETE else None
+            self._storage.set_trial_state_values(trial_id, state, None if value is None else [value])
+
+    def _settle(self, trial_id: int, suggestion: dict[str, Any]) -> None:
+        """Give a trial these values, by flat names; Optuna draws no name that has one."""
+        known = self._storage.get_trial(trial_id).params
+        for name, value in suggestion.items():
+            if name not in known:
+                distribution = self._distributions[name]
+                self._storage.set_trial_param(trial_id, name, distribution.to_internal_repr(value), distribution)
+
+    def _id(self, number: int) -> int:
+        """The study's id of a trial; those up to it that are not known yet are made, running and without parameters."""
+        study_id = self._storage.get_study_id_from_name(self.name)
+        while self._storage.get_n_trials(study_id) <= number:
+            self._storage.create_new_trial(study_id)
+        return self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
+
+    def _study(self, number: int, pruner: optuna.pruners.BasePruner) -> optuna.Study:
+        """The study as trial `number` sees it, with a sampler whose seed is the trial's own."""
+        sampler = self._sampler(self.spec.sampler, derive(self.spec.seed, Purpose.SAMPLER, number))
+        return optuna.load_study(study_name=self.name, storage=self._storage, sampler=sampler, pruner=pruner)
+
+    def _sampler(self, described: Sampler, seed: int) -> optuna.samplers.BaseSampler:
+        kind: Any = locate(described.optuna_class)
+        sampler: optuna.samplers.BaseSampler = kind(**described.arguments(self.spec.search_space, seed))
+        return sampler
+
+    @cached_property
+    def _partition(self) -> Partition:
+        return partition_of(self.spec)
+
+    @cached_property
+    def name(self) -> str:
+        """The study's name, made from spec and seed: hyperband's bracket is a hash of it.
+
+        Limits on trials and seconds are left out: a job whose budget is raised is the job that was posted with it.
+        """
+        spec = self.spec.model_dump(mode="json", exclude={"budget": {"trials", "seconds"}})
+        for name in LATER:
+            if spec[name] is None:
+                del spec[name]
+        return hashlib.sha256(json.dumps(spec).encode()).hexdigest()
+
+    def _new_storage(self) -> optuna.storages.InMemoryStorage:
+        """An empty study."""
+        storage = optuna.storages.InMemoryStorage()
+        storage.create_new_study([self._direction], self.name)
+        return storage
+
+    @property
+    def _direction(self) -> StudyDirection:
+        return StudyDirection.MAXIMIZE if self.spec.maximize else StudyDirection.MINIMIZE
+
+
+class _Recorder(dict[str, BaseDistribution]):
+    """Stands for a trial, and notes the distribution of every name that a space can suggest."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        self[name] = optuna.distributions.IntDistribution(low, high, log=log, step=step)
+        return high  # the longest list names all its items
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        self[name] = optuna.distributions.FloatDistribution(low, high, log=log, step=step)
+        return high
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        self[name] = optuna.distributions.CategoricalDistribution(choices)
+        return choices[0]
+
+
+def distributions_of(spec: TuneSpec) -> dict[str, BaseDistribution]:
+    """The distribution of every name that a search may draw, as Optuna describes it."""
+    recorder = _Recorder()
+    suggest(spec.search_space, recorder)
+    return recorder
+
+
+class _Replay:
+    """Stands for a trial, and suggests what it suggested before."""
+
+    def __init__(self, suggestion: dict[str, Any]) -> None:
+        self._suggestion = suggestion
+
+    def suggest_int(self, name: str, *_: Any, **__: Any) -> int:
+        return int(self._suggestion[name])
+
+    def suggest_float(self, name: str, *_: Any, **__: Any) -> float:
+        return float(self._suggestion[name])
+
+    def suggest_categorical(self, name: str, *_: Any, **__: Any) -> Any:
+        return self._suggestion[name]
+
+
+def _values(record: TrialRecord) -> dict[int, float]:
+    """What a sampler and a pruner are shown of a trial, by step.
+
+    Of pruned trials TPE takes those for the best that came furthest; so what one reached before it diverged is no part.
+    """
+    return {} if record.state == TrialState.DIVERGED else record.values
+
+
+def _reached(record: TrialRecord) -> tuple[TrialState, float | None, dict[int, float]]:
+    return record.state, record.value, record.values

@@ -1,0 +1,133 @@
+"""How many lanes a pack has: what measures fastest on this machine, fits its memory, and leaves the search its eyes."""
+
+from collections.abc import Callable, Sequence
+from math import prod
+from time import perf_counter
+
+import torch
+
+from ml.datasets import Stream
+from ml.errors import LanesError
+from ml.lanes.lanes import EVALUATION_BATCH, Lanes, LaneState
+from ml.layers import Layer, Shape, parameter_count, shapes, trains_alone
+from ml.parameters.params import Params
+from ml.parameters.space import List
+from ml.specs import TuneSpec
+from ml.training.augmentation import Augmentation
+from ml.training.distortion import Minibatches
+from ml.training.lane import TrainingData
+from ml.training.process import memory_at_hand
+from ml.tuning.keys import key_of
+
+PACKS = 16  # of a job at least, refills apart: trials of one pack share a key and are drawn before any has ended
+GAIN = 0.95  # more lanes must take less than this, a lane, to be worth it
+TRIES = 2  # widths in a row without a gain
+SECONDS = 0.1  # a width is timed for, at most
+TIMING_SHARE = 0.001  # of a job's seconds, for each width; there may be ten
+MEMORY_SHARE = 0.5  # of what is at hand; other trainers take theirs
+
+
+def measured_width(spec: TuneSpec, params: Params, data: TrainingData) -> int:
+    """The width that `spec` asks for, or the narrowest of the fastest for a trial with these parameters."""
+    if spec.lanes is not None:
+        return min(spec.lanes, spec.trial_limit)
+    if trains_alone(spec.layers(params)):
+        return 1
+    most = min(spec.trial_limit, max(2, spec.trial_limit // PACKS), _room(spec, heaviest(spec, params), data.device))
+    widths = [2**k for k in range(max(1, most.bit_length()))]
+    return worthwhile(widths, lambda width: _seconds(spec, params, data, width))
+
+
+def worthwhile(widths: Sequence[int], seconds: Callable[[int], float]) -> int:
+    """The narrowest of the fastest of increasing widths, given what a step of so many lanes takes, a lane.
+
+    No wider ones are tried after two in a row that were no gain: a busy machine may spoil one.
+    """
+    found = {widths[0]: seconds(widths[0]) if widths[1:] else 0.0}
+    spoiled = 0
+    for width in widths[1:]:
+        best = min(found.values())
+        found[width] = seconds(width)
+        spoiled = 0 if found[width] < GAIN * best else spoiled + 1
+        if spoiled == TRIES:
+            break
+    return next(width for width in found if GAIN * found[width] <= min(found.values()))
+
+
+def check_memory(spec: TuneSpec, params: Params, width: int, device: torch.device) -> int:
+    """The lanes of `width` that memory holds, whatever is drawn beside a trial with these hyper-parameters.
+
+    LanesError where the specification asked for more than that.
+    """
+    largest = heaviest(spec, params)
+    room = _room(spec, largest, device)
+    if spec.lanes is not None and width > max(1, room):
+        needed = width * _bytes(spec, largest)
+        raise LanesError(
+            f"{width} lanes of {spec.model} take up to {needed / 2**30:.1f} GiB, and memory holds {room} of them; "
+            "ask for fewer lanes, smaller batches or a smaller network"
+        )
+    return min(width, max(1, room))
+
+
+def heaviest(spec: TuneSpec, params: Params) -> Params:
+    """What takes the most memory of all that may train beside a trial with these hyper-parameters.
+
+    Lanes are as wide as the widest. One dimension after another is set to whichever of its corners weighs most.
+    """
+    key, found = key_of(spec, params), params
+    for name, dimension in spec.search_space.items():
+        for corner in dimension.corners():
+            same_length = isinstance(dimension, List)  # the length of a list is of the key, and any between its ends
+            value = corner[:1] * len(getattr(found, name)) if same_length else corner
+            try:
+                other = spec.params(found.model_dump(exclude_none=True) | {name: value})
+                if key_of(spec, other) == key and _bytes(spec, other) > _bytes(spec, found):
+                    found = other
+            except Exception:  # noqa: S112 - whatever a network raises: a trial that draws this will say it
+                continue
+    return found
+
+
+def bytes_of(layers: list[Layer], image: Shape, batch: int) -> int:
+    """The memory that one lane takes, about: weights, gradients, two moments, and activations forward and backward."""
+    activations = sum(prod(shape) for shape in shapes(layers, image))
+    return 4 * (4 * parameter_count(layers) + 2 * max(batch, EVALUATION_BATCH) * activations)
+
+
+def _room(spec: TuneSpec, params: Params, device: torch.device) -> int:
+    return int(MEMORY_SHARE * memory_at_hand(device) / _bytes(spec, params))
+
+
+def _bytes(spec: TuneSpec, params: Params) -> int:
+    layers = spec.layers(params)
+    average = 0 if params.ema_decay is None else 4 * parameter_count(layers)
+    return bytes_of(layers, spec.image, params.batch_size) + average
+
+
+def _seconds(spec: TuneSpec, params: Params, data: TrainingData, width: int) -> float:
+    """What a step takes, a lane."""
+    layers, optimizer = spec.layers(params), params.of_optimizer()
+    states = [LaneState.initial(layers, optimizer, init_seed=0)] * width
+    lanes = Lanes(states, spec.image, spec.loss, data.device, frozen=spec.frozen(layers))
+    stream = Stream(len(data.train), params.batch_size, 0)
+    minibatches = Minibatches(data.train, stream, Augmentation.of(params))
+
+    def take(step: int) -> None:
+        lanes.step(*minibatches.at(step))
+        lanes.wait()
+
+    for step in range(lanes.warm_steps):
+        take(step)
+    enough = min(SECONDS, TIMING_SHARE * (spec.budget.seconds or float("inf")))
+    return fastest(take, enough) / width
+
+
+def fastest(step: Callable[[int], None], seconds: float) -> float:
+    """What step 0, 1, … takes when nothing else slows it, in seconds: the fastest of as many as fit, at least two."""
+    taken: list[float] = []
+    while sum(taken) < seconds or len(taken) < 2:
+        started = perf_counter()
+        step(len(taken))
+        taken.append(perf_counter() - started)
+    return min(taken)
