@@ -1,6 +1,6 @@
 """A look at images, of people's own data sets too: `python -m worker.looks samples NAME PART COUNT`, or `judgement`.
 
-What the API runs as a child: `ml.images.samples` and `ml.prediction.judgement`, with the names of data sets that were uploaded.
+The API runs it as a child: `ml.images.samples` and `ml.prediction.judgement`, with uploaded data sets too.
 """
 
 import sys

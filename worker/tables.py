@@ -268,8 +268,8 @@ class ModelVersion(SQLModel, table=True):
     checkpoint_id: int = Field(foreign_key="artifact.id")
     onnx_id: int = Field(foreign_key="artifact.id")
     code_version: str
-    # Nullable, because the release before knew neither: ml.prediction.calibration.Calibration as JSON, and the median seconds of
-    # one image's forward pass on one core of the worker that published it.
+    # Nullable, because the release before knew neither: the Calibration of ml.prediction as JSON, and the median
+    # seconds of one image's forward pass on one core of the worker that published it.
     calibration: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
     latency_seconds: float | None = None
     # SHA-256 of the layers that compute an answer; whoever has the same is not measured again on such a machine.

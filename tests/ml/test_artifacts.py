@@ -221,7 +221,7 @@ def test_an_open_file_survives_its_replacement(tmp_path: Path) -> None:
 
 PICKLERS = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 READERS = ("torch.load", "torch.save", "np.load", "np.save", "np.savez")
-REPORT = ML / "report_pickle.py"
+REPORT = ML / "images" / "report_pickle.py"
 
 
 def _imports(tree: ast.AST) -> list[str]:
