@@ -5,8 +5,8 @@ from alembic.util import CommandError
 from sqlalchemy import Connection
 
 from alembic import context
-from worker import tables  # noqa: F401 - fills the metadata
-from worker.db import Database
+from worker.database import tables  # noqa: F401 - fills the metadata
+from worker.database.engine import Database
 from worker.settings import settings
 
 MIGRATION_LOCK = 0x43484946  # any number that nothing else locks

@@ -14,7 +14,7 @@ import orjson
 import structlog
 
 from api.errors import NotAnalysed
-from worker.tables import Job
+from worker.database.tables import Job
 
 SECONDS = 120.0  # from the question to the answer: some 6 seconds of one core, of which trainers have their share
 AT_ONCE = 2  # processes; each takes some 300 MiB

@@ -18,12 +18,12 @@ from ml.datasets import Dataset, SplitName, cut_sizes, datasets, limited
 from ml.networks import networks
 from ml.prediction.calibration import Calibration
 from ml.statistics.intervals import wilson
-from worker.clock import to_datetime
-from worker.datasets import uploaded_version
-from worker.posted import spec_of
-from worker.tables import Artifact, DatasetVersion, Job, ModelVersion, RunOff, TestOpening
-from worker.tables import Dataset as KnownDataset
-from worker.transfer import fresh_of
+from worker.database.clock import to_datetime
+from worker.database.tables import Artifact, DatasetVersion, Job, ModelVersion, RunOff, TestOpening
+from worker.database.tables import Dataset as KnownDataset
+from worker.ledger.job_spec import spec_of
+from worker.ledger.transfer import fresh_of
+from worker.ledger.uploaded_datasets import uploaded_version
 
 NOTHING = "–"
 

@@ -15,9 +15,9 @@ from api.display import check_view, job_table, job_view, rung_table, trial_table
 from api.live import follow as follow_live
 from api.terminal import AsJson, connected, err, fail, out, show, told
 from ml.presets import preset_body, trains
-from worker.db import Database
+from worker.database.engine import Database
+from worker.database.migrations import migrate as migrate_schema
 from worker.local import WORKER, local_services
-from worker.migrations import migrate as migrate_schema
 from worker.settings import Settings
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)

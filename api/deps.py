@@ -12,14 +12,14 @@ from api.looks import Looks
 from api.serving import Roster
 from api.streams import Streams
 from api.uploads import Uploads, refuse_compressed
-from worker.controls import Controls
-from worker.datasets import Uploaded
-from worker.db import Database
-from worker.ledger import Ledger
-from worker.once import Once
-from worker.predicting import Predicting
-from worker.registry import Registry
-from worker.store import Store
+from worker.artifacts.store import Store
+from worker.database.engine import Database
+from worker.ledger.champions import Registry
+from worker.ledger.idempotency import Once
+from worker.ledger.ledger import Ledger
+from worker.ledger.requests import Controls
+from worker.ledger.uploaded_datasets import Uploaded
+from worker.prediction.rows import Predicting
 
 
 def _database(request: Request) -> Database:

@@ -22,10 +22,10 @@ from api.client import Chiffre
 from api.connection import ApiError
 from ml.datasets import datasets
 from ml.errors import DataError
-from worker.db import Database
-from worker.migrations import configuration
+from worker.database.engine import Database
+from worker.database.migrations import configuration
+from worker.database.tables import Pack
 from worker.settings import Settings
-from worker.tables import Pack
 
 PYTHON = (3, 11)
 SCARCE, TOO_LITTLE = 2 << 30, 200 << 20  # bytes free: a long search keeps gigabytes, a job needs some megabytes

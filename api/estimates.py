@@ -9,7 +9,7 @@ from sqlmodel import Session, col
 
 from ml.records import TrialState
 from ml.specs import TrainSpec, TuneSpec
-from worker.tables import Job, Trial
+from worker.database.tables import Job, Trial
 
 RECENT = 20  # jobs that are looked at
 ENOUGH = 2000  # trials of theirs, at most

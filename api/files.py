@@ -6,8 +6,8 @@ from typing import Annotated, Any
 from fastapi import Header, Response
 from fastapi.responses import StreamingResponse
 
-from worker.store import Store
-from worker.tables import Artifact
+from worker.artifacts.store import Store
+from worker.database.tables import Artifact
 
 KnownTag = Annotated[
     str | None, Header(alias="If-None-Match", max_length=2000, description="an ETag; the file is sent unless it is its")

@@ -49,13 +49,13 @@ from api.serving import Roster
 from api.signals import on_ending
 from api.streams import Streams
 from api.uploads import Uploads
-from worker.datasets import Uploaded
-from worker.db import Database
-from worker.janitor import Janitor
-from worker.leases import Leases
+from worker.artifacts.store import store_of
+from worker.database.engine import Database
+from worker.ledger.leases import Leases
+from worker.ledger.uploaded_datasets import Uploaded
 from worker.logs import configure_logging
 from worker.settings import settings
-from worker.store import store_of
+from worker.supervision.janitor import Janitor
 
 SMALL_COLLECTION = 10_000  # new objects between collections of the newest, 700 unless said
 

@@ -7,8 +7,8 @@ from sqlalchemy import select
 from sqlmodel import Session, col
 
 from ml.analysis.pareto import Cost, Point, front
-from worker.registry import versions_of
-from worker.tables import Job, ModelVersion, Trial
+from worker.database.tables import Job, ModelVersion, Trial
+from worker.ledger.champions import versions_of
 
 COSTS: tuple[Cost, ...] = get_args(Cost)
 

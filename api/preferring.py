@@ -12,8 +12,8 @@ from sqlmodel import col
 
 from api.prediction.options import Options
 from api.served import Files, Served
-from worker.db import Database
-from worker.tables import Artifact, Job, ModelVersion
+from worker.database.engine import Database
+from worker.database.tables import Artifact, Job, ModelVersion
 
 Champions = Mapping[tuple[str | None, str], Served]  # by network and data set, as Roster has them
 KEPT = 16  # preferences that are followed, the last that were asked for

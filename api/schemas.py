@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from ml.specs import MAX_TRIALS
-from worker.clock import to_datetime
-from worker.tables import Event, Measurement, Trial
+from worker.database.clock import to_datetime
+from worker.database.tables import Event, Measurement, Trial
 
 
 class Best(BaseModel):

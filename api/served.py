@@ -15,8 +15,8 @@ from ml.datasets import digit_of
 from ml.errors import ChiffreError
 from ml.prediction.calibration import UNCALIBRATED, Calibration
 from ml.prediction.predictor import MAX_BATCH, Predictor
-from worker.store import Store
-from worker.tables import Artifact, ModelVersion
+from worker.artifacts.store import Store
+from worker.database.tables import Artifact, ModelVersion
 
 WARM_UPS = 4  # runs of the largest batch before a version answers
 Files = tuple[ModelVersion, Artifact, Artifact]  # a version, its graph and its checkpoint

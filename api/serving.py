@@ -23,11 +23,11 @@ from api.preferring import Preferences
 from api.served import Files, Served, load
 from ml.datasets import datasets, is_called, version_of
 from ml.errors import ChiffreError, UnknownName
-from worker.db import Database
+from worker.artifacts.store import Store
+from worker.database.engine import Database
+from worker.database.tables import Artifact, Champion, ModelVersion
 from worker.errors import NotFound, StorageAway
-from worker.registry import earlier_champions, limits
-from worker.store import Store
-from worker.tables import Artifact, Champion, ModelVersion
+from worker.ledger.champions import earlier_champions, limits
 
 REFRESH_SECONDS = 1.0  # how long a new champion may wait until it answers
 PATIENCE_SECONDS = 2.0  # how long a request waits for a first version to be loaded

@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 from api.markdown import fence
 from api.versions import file_name
-from worker.tables import Artifact, ModelVersion
+from worker.database.tables import Artifact, ModelVersion
 
 FETCH = """
 curl -fsS "$CHIFFRE_URL/models/{model}/versions/{version}/onnx" -o {graph}

@@ -14,10 +14,10 @@ from sqlmodel import Session, col
 
 from api.schemas import EpochEvent, Happening, JobEvent, MeasurementPublic, TrialEvent
 from ml.errors import ChiffreError
-from worker.clock import to_datetime
-from worker.db import Database
+from worker.database.clock import to_datetime
+from worker.database.engine import Database
+from worker.database.tables import Event, Job, JobState, Measurement, Trial
 from worker.errors import NotFound
-from worker.tables import Event, Job, JobState, Measurement, Trial
 
 LOOK_SECONDS = 0.5  # how long an event may wait until it is sent
 PAGE = 500  # events read at a time

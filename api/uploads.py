@@ -17,9 +17,9 @@ from api.prediction.pixels import of_array, one_image
 from api.problems import MAX_ERRORS, FieldError
 from ml.layers import Shape
 from ml.registry import Registry
+from worker.artifacts.folder import FULL
 from worker.errors import StorageFull
-from worker.image_sets import UNKNOWN, ImageSet, compact, together
-from worker.store import FULL
+from worker.prediction.image_sets import UNKNOWN, ImageSet, compact, together
 
 MAX_LINES = 65_536  # of a JSONL file; as many usable images would not fit into a body
 MAX_ID = 200  # characters

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Self
 from fastapi import Path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from worker.clock import to_datetime
+from worker.database.clock import to_datetime
+from worker.database.tables import Artifact, Champion, ChampionMove, ModelVersion
 from worker.errors import NotFound
-from worker.tables import Artifact, Champion, ChampionMove, ModelVersion
 
 MAX_NUMBER = 2**31 - 1  # of a version: what the database's column holds
 

@@ -29,8 +29,8 @@ from ml.training.process import process_settings, warm_up
 from ml.tuning.book import MemoryBook
 from ml.tuning.search import Search
 from ml.tuning.tune import tune
-from worker.images import test_images
-from worker.publication import Candidate
+from worker.publication.work import Candidate
+from worker.training.training_data import test_images
 
 CASES: dict[str, dict[str, Any]] = {
     "CNN": {"model": "cnn", "params": {"batch_size": 32, "learning_rate": 1e-3}},

@@ -22,13 +22,13 @@ from sqlmodel import col
 from api.client import Chiffre
 from benchmarks.results import RESULTS, taken, write
 from ml.specs import TuneSpec
-from worker.db import Database
-from worker.leases import Leases
-from worker.ledger import Ledger
+from worker.database.engine import Database
+from worker.database.migrations import migrate
+from worker.database.tables import Measurement
+from worker.ledger.leases import Leases
+from worker.ledger.ledger import Ledger
 from worker.local import free_port, local_services
-from worker.migrations import migrate
 from worker.settings import Settings
-from worker.tables import Measurement
 
 # One step an epoch, measured right after it: what is awaited is the first optimizer step and a look at 323 images.
 JOB: dict[str, Any] = {

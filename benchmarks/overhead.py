@@ -24,10 +24,10 @@ from ml.training.process import process_settings, warm_up
 from ml.tuning.book import MemoryBook
 from ml.tuning.search import Search
 from ml.tuning.tune import tune
-from worker.db import Database
-from worker.leases import Claim, Leases
-from worker.ledger import Ledger
-from worker.migrations import migrate
+from worker.database.engine import Database
+from worker.database.migrations import migrate
+from worker.ledger.leases import Claim, Leases
+from worker.ledger.ledger import Ledger
 
 SPEC: dict[str, Any] = {
     "model": "cnn",

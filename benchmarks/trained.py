@@ -21,13 +21,13 @@ from ml.prediction.predictor import Predictor
 from ml.records import Checkpoint, Finished, Measured, Measurement, Started, TrialState
 from ml.specs import TrainSpec
 from ml.training.lane import TrainingData
-from worker.db import Database
-from worker.leases import Claim, Leases
-from worker.ledger import Ledger
-from worker.migrations import migrate
+from worker.artifacts.store import store_of
+from worker.database.engine import Database
+from worker.database.migrations import migrate
+from worker.database.tables import Artifact, ModelVersion
+from worker.ledger.leases import Claim, Leases
+from worker.ledger.ledger import Ledger
 from worker.settings import Settings
-from worker.store import store_of
-from worker.tables import Artifact, ModelVersion
 from worker.trainer import Trainer
 
 DATASET = datasets["mnist"]

@@ -12,10 +12,10 @@ import pytest
 from starlette.testclient import TestClient
 from worker_tools import Work
 
-from worker.db import Database
-from worker.leases import Leases
-from worker.ledger import Ledger
-from worker.migrations import migrate
+from worker.database.engine import Database
+from worker.database.migrations import migrate
+from worker.ledger.leases import Leases
+from worker.ledger.ledger import Ledger
 from worker.settings import settings
 
 BASE_URL = "http://127.0.0.1"

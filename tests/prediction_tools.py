@@ -10,13 +10,13 @@ from sqlmodel import col
 from worker_tools import Work
 
 from ml.records import Stop
-from worker.image_sets import Subset
-from worker.leases import Claim
-from worker.predicting import Predicting, PredictSpec, asked_version
-from worker.prediction import predict
-from worker.store import FolderStore
-from worker.tables import Artifact, Job, ModelVersion, Purpose
-from worker.tables import TestOpening as Opening
+from worker.artifacts.folder import FolderStore
+from worker.database.tables import Artifact, Job, ModelVersion, Purpose
+from worker.database.tables import TestOpening as Opening
+from worker.ledger.leases import Claim
+from worker.prediction.image_sets import Subset
+from worker.prediction.rows import Predicting, PredictSpec, asked_version
+from worker.prediction.work import predict
 
 
 @dataclass

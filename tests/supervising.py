@@ -4,7 +4,7 @@ from collections.abc import Callable
 from threading import Thread
 from time import monotonic, sleep
 
-from worker.supervisor import Supervisor
+from worker.supervision.supervisor import Supervisor
 
 DEADLINE = 60.0  # seconds; a machine that is busy is slow
 

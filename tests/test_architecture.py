@@ -11,7 +11,23 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = ("ml", "worker", "api")  # each may import itself and what stands before it
 HEAVY = ("torch", "optuna", "scipy", "sklearn", "onnx", "plotly", "pandas")
-TORCH_FREE = ("api.main", "worker.tasks", "worker.queue", "worker.bell", "worker.local", "api.cli", "ml.specs")
+TORCH_FREE = (
+    "api.main",
+    "worker.tasks",
+    "worker.queue",
+    "worker.supervision.notify",
+    "worker.local",
+    "api.cli",
+    "ml.specs",
+)
+    "api.main",
+    "worker.tasks",
+    "worker.queue",
+    "worker.supervision.notify",
+    "worker.local",
+    "api.cli",
+    "ml.specs",
+)
 
 
 def modules() -> list[Path]:
@@ -51,7 +67,7 @@ def test_only_the_settings_read_the_environment() -> None:
     """One module decides what the environment means; the client's URL and what children inherit are the exceptions."""
     readers = {str(p.relative_to(ROOT)) for p in modules() if "os.environ" in p.read_text()}
 
-    assert readers == {"api/client.py", "worker/local.py", "worker/trainers.py"}
+    assert readers == {"api/client.py", "worker/local.py", "worker/supervision/trainer_pool.py"}
 
 
 @pytest.mark.long

@@ -15,9 +15,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel
 
 from alembic import command
-from worker import tables
-from worker.db import Database
-from worker.migrations import configuration, migrate
+from worker.database import tables
+from worker.database.engine import Database
+from worker.database.migrations import configuration, migrate
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

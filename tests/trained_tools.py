@@ -6,9 +6,9 @@ from sqlalchemy import select
 from worker_tools import Work
 
 from ml.records import Stop
+from worker.artifacts.store import Store, store_of
+from worker.database.tables import Pack, Purpose, TestOpening
 from worker.settings import settings
-from worker.store import Store, store_of
-from worker.tables import Pack, Purpose, TestOpening
 from worker.trainer import Trainer
 
 

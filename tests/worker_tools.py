@@ -9,11 +9,11 @@ from sqlmodel import col
 from ml.artifacts import Saved
 from ml.records import Finished, Measured, Measurement, Started, TrialRecord, TrialState
 from ml.specs import TuneSpec
-from worker.controls import Controls
-from worker.db import Database
-from worker.leases import Claim, Leases
-from worker.ledger import Ledger
-from worker.tables import Job, Pack, Trial
+from worker.database.engine import Database
+from worker.database.tables import Job, Pack, Trial
+from worker.ledger.leases import Claim, Leases
+from worker.ledger.ledger import Ledger
+from worker.ledger.requests import Controls
 
 FILE = Saved("0" * 64, 1)
 

@@ -10,13 +10,13 @@ import orjson
 
 from ml.analysis.figures import figure
 from ml.analysis.plots import PlotOptions
-from worker.datasets import Uploaded
-from worker.db import Database
+from worker.artifacts.store import store_of
+from worker.database.engine import Database
+from worker.database.tables import Job
+from worker.ledger.uploaded_datasets import Uploaded
 from worker.logs import configure_logging
 from worker.material import Material
 from worker.settings import settings
-from worker.store import store_of
-from worker.tables import Job
 
 
 def made(database: Database, order: dict[str, Any]) -> bytes:

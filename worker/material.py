@@ -11,10 +11,10 @@ from ml.analysis.observations import Observation
 from ml.records import OUT_OF_TIME, TrialRecord, TrialState
 from ml.specs import TuneSpec
 from ml.tuning.search import Search
-from worker.ledger import changes
-from worker.posted import tune_spec
-from worker.registry import versions_of
-from worker.tables import Job, ModelVersion, Trial
+from worker.database.tables import Job, ModelVersion, Trial
+from worker.ledger.champions import versions_of
+from worker.ledger.job_spec import tune_spec
+from worker.ledger.ledger import changes
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-DRIVERS = ("sqlite", "sqlite+pysqlite", "postgres", "postgresql", "postgresql+psycopg")  # those that worker.db opens
+DRIVERS = (
+    "sqlite",
+    "sqlite+pysqlite",
+    "postgres",
+    "postgresql",
+    "postgresql+psycopg",
+)  # the database engine opens these
 
 
 def cores() -> int:
@@ -83,7 +89,7 @@ class Settings(BaseSettings):
 
     @property
     def artifact_store(self) -> str:
-        """Where artifacts lie, as worker.store reads it: a folder or a URL."""
+        """Where artifacts lie, as worker.artifacts.store reads it: a folder or a URL."""
         return self.artifacts or str(self.home / "artifacts")
 
 

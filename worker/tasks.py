@@ -9,16 +9,16 @@ from typing import Any
 import structlog
 from celery.signals import setup_logging, worker_init, worker_shutdown, worker_shutting_down
 
-from worker.datasets import Uploaded
-from worker.db import Database
-from worker.janitor import Janitor
-from worker.leases import Leases
+from worker.artifacts.store import store_of
+from worker.database.engine import Database
+from worker.ledger.leases import Leases
+from worker.ledger.uploaded_datasets import Uploaded
 from worker.logs import configure_logging
 from worker.queue import RING, app
 from worker.settings import settings
-from worker.store import store_of
-from worker.supervisor import Supervisor
-from worker.trainers import Trainers
+from worker.supervision.janitor import Janitor
+from worker.supervision.supervisor import Supervisor
+from worker.supervision.trainer_pool import Trainers
 
 log = structlog.get_logger()
 

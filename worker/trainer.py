@@ -22,25 +22,25 @@ from ml.training.lane import TrainingData
 from ml.training.process import device_of, process_settings, warm_up
 from ml.tuning.search import Search
 from ml.tuning.tune import tune_pack
-from worker.book import JobSearch, LedgerBook
-from worker.datasets import Uploaded
-from worker.db import Database
+from worker.artifacts.store import Store, store_of
+from worker.database.engine import Database
+from worker.database.tables import Job, Purpose
 from worker.errors import LeaseLost, StorageAway, StorageFull
-from worker.images import training_data
-from worker.leases import Claim
-from worker.ledger import Ledger
+from worker.ledger.job_spec import tune_spec
+from worker.ledger.leases import Claim
+from worker.ledger.ledger import Ledger
+from worker.ledger.transfer import initial_weights
+from worker.ledger.uploaded_datasets import Uploaded
 from worker.logs import configure_logging
-from worker.posted import tune_spec
-from worker.predicting import Predicting
-from worker.prediction import predict
-from worker.publication import publish
-from worker.publishing import Publishing
-from worker.rerun import rerun
-from worker.rerunning import Rerunning
+from worker.prediction.rows import Predicting
+from worker.prediction.work import predict
+from worker.publication.rows import Publishing
+from worker.publication.work import publish
+from worker.run_off.rows import Rerunning
+from worker.run_off.work import rerun
 from worker.settings import settings
-from worker.store import Store, store_of
-from worker.tables import Job, Purpose
-from worker.transfer import initial_weights
+from worker.training.ledger_book import JobSearch, LedgerBook
+from worker.training.training_data import training_data
 
 log = structlog.get_logger()
 

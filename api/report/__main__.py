@@ -11,11 +11,11 @@ from api.report.group import group_report
 from api.report.page import page_of
 from api.report.winner import answers_of
 from api.report.wording import Language, Wording
-from worker.datasets import Uploaded
-from worker.db import Database
+from worker.artifacts.store import Store, store_of
+from worker.database.engine import Database
 from worker.errors import StorageAway
+from worker.ledger.uploaded_datasets import Uploaded
 from worker.settings import settings
-from worker.store import Store, store_of
 
 
 def job_report(database: Database, store: Store, job_id: str, wording: Wording) -> str:

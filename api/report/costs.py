@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from api.report.facts import Facts
 from ml.analysis.pareto import Point, front
-from worker.tables import Job, Trial
+from worker.database.tables import Job, Trial
 
 Price = Callable[[Trial], float | None]
 

@@ -9,15 +9,8 @@ from sqlmodel import Session, col
 from ml.analysis.findings import Analysis
 from ml.records import TrialState
 from ml.specs import TrainSpec, TuneSpec
-from worker.db import Database
-from worker.journal import REQUEST
-from worker.material import Material
-from worker.posted import as_tune, spec_of
-from worker.publishing import ANSWERS
-from worker.registry import versions_of
-from worker.retention import standing_order
-from worker.run_off import last_reruns
-from worker.tables import (
+from worker.database.engine import Database
+from worker.database.tables import (
     Artifact,
     Dataset,
     Event,
@@ -29,6 +22,13 @@ from worker.tables import (
     TestOpening,
     Trial,
 )
+from worker.ledger.champions import versions_of
+from worker.ledger.job_spec import as_tune, spec_of
+from worker.ledger.retention import standing_order
+from worker.ledger.run_off_start import last_reruns
+from worker.ledger.transitions import REQUEST
+from worker.material import Material
+from worker.publication.rows import ANSWERS
 
 CURVES = 12  # trials whose learning curves are shown
 

@@ -10,7 +10,7 @@ from api.report.facts import Facts
 from api.report.svg import Axis, Plot
 from api.report.wording import Wording
 from ml.parameters.space import Dimension
-from worker.tables import Trial
+from worker.database.tables import Trial
 
 MAX_POINTS = 2000  # trials in one figure; of more, every second, third, … is shown beside the best
 SMALL = (320, 230)  # pixels of a figure of which several stand side by side

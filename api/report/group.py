@@ -13,10 +13,10 @@ from api.report.winner import answers_of
 from api.report.wording import WIDE, Wording
 from ml.errors import UnknownName
 from ml.presets import collection
-from worker.db import Database
-from worker.groups import find_group, members
-from worker.store import Store
-from worker.tables import JobGroup
+from worker.artifacts.store import Store
+from worker.database.engine import Database
+from worker.database.tables import JobGroup
+from worker.ledger.groups import find_group, members
 
 
 def group_report(database: Database, store: Store, group_id: str, wording: Wording) -> str:

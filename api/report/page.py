@@ -16,7 +16,7 @@ from api.report.winner import Answers
 from api.report.wording import Wording
 from ml.analysis.findings import Analysis
 from ml.statistics.intervals import wilson
-from worker.tables import Trial
+from worker.database.tables import Trial
 
 
 def page_of(facts: Facts, answers: Answers | None, found: Analysis | None, wording: Wording) -> str:

@@ -9,7 +9,7 @@ from api.report.winner import Answers
 from api.report.wording import WIDE, Wording
 from ml.datasets import cut_sizes, datasets, limited
 from ml.prediction.calibration import Calibration
-from worker.tables import ModelVersion, Trial
+from worker.database.tables import ModelVersion, Trial
 
 BEST, LOST = 15, 20  # rows of the tables of the best trials, and of those that came to nothing
 

@@ -15,8 +15,8 @@ from api.report.facts import Facts
 from ml.datasets import Arrays, SplitName, cut, datasets
 from ml.errors import CheckpointError, DataError
 from ml.prediction.calibration import ECE_BINS, UNCALIBRATED, Calibration
-from worker.publishing import ANSWERS
-from worker.store import Store
+from worker.artifacts.store import Store
+from worker.publication.rows import ANSWERS
 
 MISTAKES = 24  # the most confident ones
 LARGEST = 128  # pixels of a side of their pictures

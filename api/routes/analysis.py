@@ -16,8 +16,8 @@ from api.pareto import Pareto, pareto_of
 from api.routes.jobs import JobId
 from ml.analysis.findings import Analysis
 from ml.analysis.plots import PLOTS, PlotName, PlotOptions
+from worker.database.tables import Job
 from worker.errors import Conflict, NotFound
-from worker.tables import Job
 
 router = APIRouter(tags=["analysis"])
 

@@ -9,8 +9,8 @@ from sqlmodel import Session, col
 from api.deps import DatabaseDep, RegistryDep, RosterDep
 from api.paging import Cursor, Limit, Order, link_next, page_of
 from api.versions import ChampionPublic, DatasetName, ModelName, MovePage, MovePublic, Promotion, Rollback, unpublished
-from worker.registry import moves
-from worker.tables import ChampionMove, ModelVersion
+from worker.database.tables import ChampionMove, ModelVersion
+from worker.ledger.champions import moves
 
 router = APIRouter(prefix="/models/{model}/champion", tags=["models"])
 

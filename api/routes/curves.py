@@ -11,8 +11,8 @@ from sqlmodel import Session, col
 
 from api.deps import DatabaseDep
 from api.routes.jobs import JobId
+from worker.database.tables import Job, Measurement, Trial
 from worker.errors import NotFound
-from worker.tables import Job, Measurement, Trial
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 

@@ -13,11 +13,11 @@ from api.errors import Busy
 from api.files import BINARY, File, KnownTag, documented, sent
 from api.uploads import kind_of
 from ml.datasets import NAME, Dataset, cut_sizes, datasets
-from worker.clock import to_datetime
-from worker.datasets import Uploaded
+from worker.database.clock import to_datetime
+from worker.database.tables import Dataset as Known
+from worker.database.tables import DatasetVersion
 from worker.errors import NotFound
-from worker.tables import Dataset as Known
-from worker.tables import DatasetVersion
+from worker.ledger.uploaded_datasets import Uploaded
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 

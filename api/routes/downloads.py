@@ -8,8 +8,8 @@ from api.cards import card_of
 from api.deps import DatabaseDep, StoreDep
 from api.files import BINARY, KnownTag, documented, sent
 from api.versions import ModelName, VersionNumber, file_name
-from worker.registry import find_version
-from worker.tables import Artifact
+from worker.database.tables import Artifact
+from worker.ledger.champions import find_version
 
 router = APIRouter(prefix="/models/{model}/versions/{version}", tags=["models"])
 

@@ -14,11 +14,11 @@ from ml.errors import UnknownName
 from ml.images.resize import resizes
 from ml.networks import networks
 from ml.registry import Registry
-from worker.bell import ring
-from worker.image_sets import Subset
-from worker.once import Once
-from worker.predicting import Predicting, PredictSpec, asked_version, check_other
-from worker.tables import Job
+from worker.database.tables import Job
+from worker.ledger.idempotency import Once
+from worker.prediction.image_sets import Subset
+from worker.prediction.rows import Predicting, PredictSpec, asked_version, check_other
+from worker.supervision.notify import ring
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 

@@ -16,11 +16,11 @@ from ml.errors import Problem, SpecError, UnknownName
 from ml.presets import Collection, collection, collections
 from ml.presets.scaling import scaled
 from ml.specs import TuneSpec
-from worker.bell import ring
-from worker.clock import to_datetime
+from worker.database.clock import to_datetime
+from worker.database.tables import JobGroup, JobState
 from worker.errors import NotFound
-from worker.groups import Groups, Posted, find_group, members, newest_groups
-from worker.tables import JobGroup, JobState
+from worker.ledger.groups import Groups, Posted, find_group, members, newest_groups
+from worker.supervision.notify import ring
 
 router = APIRouter(prefix="/jobs/experiments", tags=["experiments"])
 

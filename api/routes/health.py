@@ -10,8 +10,8 @@ from sqlmodel import col
 
 from api.deps import DatabaseDep, RosterDep
 from api.metrics import exposition
-from worker.bell import broker_answers
-from worker.tables import Job
+from worker.database.tables import Job
+from worker.supervision.notify import broker_answers
 
 router = APIRouter(tags=["health"])
 

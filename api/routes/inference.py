@@ -21,8 +21,8 @@ from api.served import Served
 from ml.datasets import datasets
 from ml.errors import ChiffreError
 from ml.networks import networks
+from worker.database.tables import ModelVersion
 from worker.errors import NotFound
-from worker.tables import ModelVersion
 
 LENGTH = "Inference-Header-Content-Length"
 _SCHEMA = {"$ref": "#/components/schemas/Inference"}

@@ -34,16 +34,16 @@ from ml.networks import networks
 from ml.parameters.params import describe
 from ml.records import TrialState
 from ml.specs import TrainSpec, TuneSpec
-from worker.bell import ring, submit
-from worker.clock import to_datetime
-from worker.controls import Controls
-from worker.db import Database
+from worker.artifacts.store import drop_files
+from worker.database.clock import to_datetime
+from worker.database.engine import Database
+from worker.database.tables import Event, Job, JobState, Measurement, ModelVersion, Pack, Trial
 from worker.errors import NotFound
-from worker.journal import active_seconds
-from worker.posted import spec_of
-from worker.store import drop_files
-from worker.tables import Event, Job, JobState, Measurement, ModelVersion, Pack, Trial
-from worker.transfer import fresh_of, settled
+from worker.ledger.job_spec import spec_of
+from worker.ledger.requests import Controls
+from worker.ledger.transfer import fresh_of, settled
+from worker.ledger.transitions import active_seconds
+from worker.supervision.notify import ring, submit
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 

@@ -17,8 +17,8 @@ from api.versions import (
     VersionPublic,
     unpublished,
 )
-from worker.registry import find_version
-from worker.tables import Artifact, Champion, ModelVersion
+from worker.database.tables import Artifact, Champion, ModelVersion
+from worker.ledger.champions import find_version
 
 router = APIRouter(prefix="/models", tags=["models"])
 

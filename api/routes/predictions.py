@@ -20,13 +20,13 @@ from api.uploads import kind_of, readers
 from ml.datasets import datasets
 from ml.errors import ChiffreError
 from ml.networks import networks
-from worker.bell import ring
+from worker.artifacts.store import Store, drop_files
+from worker.database.tables import Artifact, Job, JobState, ModelVersion
 from worker.errors import NotFound
-from worker.image_sets import Subset
-from worker.once import Once
-from worker.predicting import Predicting, PredictSpec, asked_version, check_images, upload_key
-from worker.store import Store, drop_files
-from worker.tables import Artifact, Job, JobState, ModelVersion
+from worker.ledger.idempotency import Once
+from worker.prediction.image_sets import Subset
+from worker.prediction.rows import Predicting, PredictSpec, asked_version, check_images, upload_key
+from worker.supervision.notify import ring
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 

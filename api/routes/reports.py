@@ -9,10 +9,10 @@ from api.deps import ChildrenDep, DatabaseDep
 from api.report.wording import Language
 from api.routes.experiments import GroupId
 from api.routes.jobs import JobId
-from worker.db import Database
+from worker.database.engine import Database
+from worker.database.tables import Job
 from worker.errors import Conflict, NotFound
-from worker.groups import find_group
-from worker.tables import Job
+from worker.ledger.groups import find_group
 
 router = APIRouter(prefix="/jobs")
 

@@ -8,9 +8,9 @@ from pydantic import BaseModel, Field
 from api.deps import DatabaseDep
 from api.routes.jobs import JobId
 from ml.statistics.run_off_result import Verdict
+from worker.database.tables import Job, Rerun, RunOff
 from worker.errors import NotFound
-from worker.run_off import last_reruns
-from worker.tables import Job, Rerun, RunOff
+from worker.ledger.run_off_start import last_reruns
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
 

@@ -13,11 +13,11 @@ from api.versions import ModelName, VersionNumber
 from ml.datasets import SplitName
 from ml.prediction.calibration import UNCALIBRATED, Calibration
 from ml.prediction.judgement import Bin, Judgement, Order
-from worker.db import Database
-from worker.predicting import check_images
-from worker.registry import find_version
-from worker.store import Store
-from worker.tables import Artifact, Job, ModelVersion
+from worker.artifacts.store import Store
+from worker.database.engine import Database
+from worker.database.tables import Artifact, Job, ModelVersion
+from worker.ledger.champions import find_version
+from worker.prediction.rows import check_images
 
 router = APIRouter(prefix="/models/{model}/versions/{version}", tags=["models"])
 

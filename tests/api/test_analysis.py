@@ -18,7 +18,7 @@ from api.analyses import Analyses
 from api.errors import NotAnalysed
 from ml.records import TrialState
 from tests.api.tools import insert, pointers, problem, publish
-from worker.tables import Job, JobState
+from worker.database.tables import Job, JobState
 
 pytestmark = pytest.mark.xdist_group("analysis")  # one search for all
 

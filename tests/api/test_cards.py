@@ -23,7 +23,7 @@ from worker_tools import Work
 from api import markdown
 from api.cards import Subject, card
 from tests.api.tools import publish
-from worker.tables import Artifact, Dataset, ModelVersion
+from worker.database.tables import Artifact, Dataset, ModelVersion
 
 CALIBRATION = {
     "temperature": 1.25,

@@ -36,10 +36,10 @@ from api.signals import on_ending
 from ml.records import Finished, Measured, TrialState
 from tests.api.conftest import serving
 from tests.api.tools import pointers, problem, publish
-from worker.clock import to_datetime
-from worker.leases import Claim
+from worker.database.clock import to_datetime
+from worker.database.tables import Event, Job, Measurement, Trial
+from worker.ledger.leases import Claim
 from worker.local import free_port
-from worker.tables import Event, Job, Measurement, Trial
 
 ROOT = Path(__file__).parent.parent.parent
 ONCE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # what is asked is no matter of the database

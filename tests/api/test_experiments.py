@@ -13,7 +13,7 @@ from api.cli import app
 from ml.presets import collection
 from ml.presets.scaling import scaled
 from tests.api.tools import pointers, problem
-from worker.tables import GroupMember, Job, JobGroup
+from worker.database.tables import GroupMember, Job, JobGroup
 
 NAMES = [experiment.name for experiment in collection("mnist-report").experiments]
 SMALL = {"collection": "mnist-report", "scale": 0.01, "seed": 3}

@@ -22,8 +22,8 @@ from worker_tools import Work
 from api.cli import app
 from api.client import Chiffre
 from tests.api.tools import listening
-from worker.controls import Controls
-from worker.tables import Job
+from worker.database.tables import Job
+from worker.ledger.requests import Controls
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*experimental:optuna.exceptions.ExperimentalWarning")
 

@@ -11,7 +11,7 @@ from worker_tools import Work
 
 from ml.records import TrialState
 from tests.api.tools import pages, pointers, post, problem, publish
-from worker.tables import Job, JobState
+from worker.database.tables import Job, JobState
 
 
 def ids(items: list[dict[str, Any]]) -> list[str]:

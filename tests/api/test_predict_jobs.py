@@ -27,7 +27,7 @@ from api.routes.predictions import _row
 from ml.canonical.canonical import canonical
 from ml.datasets import datasets
 from tests.api.tools import eventually, pointers, problem, publish
-from worker.tables import Dataset, Job, ModelVersion
+from worker.database.tables import Dataset, Job, ModelVersion
 
 NPY, LINES = {"Content-Type": "application/x-npy"}, {"Content-Type": "application/jsonl"}
 IMAGES = np.random.default_rng(3).integers(0, 256, (1500, 784), np.uint8)

@@ -10,7 +10,7 @@ from worker_tools import Work
 from api.prediction.options import Options
 from api.preferring import Preference, Preferences
 from tests.api.tools import BLANK, eventually, pointers, publish
-from worker.tables import ModelVersion
+from worker.database.tables import ModelVersion
 
 CASES = [(0.9, 0.003), (0.899, 0.001), (0.897, 0.0005), (0.5, 0.0001)]  # accuracy on validation, latency in seconds
 

@@ -32,10 +32,10 @@ from ml.prediction.calibration import Calibration, calibration_error
 from ml.presets import collections
 from ml.records import TrialState
 from tests.api.tools import post, problem
+from worker.artifacts.store import Store
+from worker.database.tables import Job, JobState, StopReason
 from worker.errors import StorageAway
-from worker.publishing import ANSWERS
-from worker.store import Store
-from worker.tables import Job, JobState, StopReason
+from worker.publication.rows import ANSWERS
 
 pytestmark = pytest.mark.xdist_group("report")  # one search for all
 

@@ -12,9 +12,9 @@ from worker_tools import Work
 
 from ml.artifacts import Saved
 from tests.api.tools import BLANK, eventually, problem, publish
+from worker.artifacts.store import Store, store_of
 from worker.errors import StorageAway
 from worker.settings import settings
-from worker.store import Store, store_of
 
 GREY = [128] * 784
 

@@ -9,7 +9,7 @@ from worker_tools import Work
 
 from ml.specs import TrainSpec, TuneSpec
 from tests.api.tools import TUNE, post, problem, send
-from worker.tables import Event, Job, JobState
+from worker.database.tables import Event, Job, JobState
 
 DESIGN = {
     "model": "cnn",

@@ -17,8 +17,8 @@ from worker_tools import Work
 from api.prediction.options import Options
 from api.serving import Roster
 from tests.api.tools import Version, eventually, publish, uvicorn_process
-from worker.registry import Registry
-from worker.store import FolderStore
+from worker.artifacts.folder import FolderStore
+from worker.ledger.champions import Registry
 
 REQUESTS, CONCURRENCY, SWAPS = 10_000, 200, 20
 IMAGES = [[random.Random(n).randrange(256) for _ in range(784)] for n in range(20)]

@@ -22,10 +22,10 @@ from api.doctor import Check, checked
 from api.live import bars, curves
 from ml.records import TrialState
 from tests.api.tools import TUNE
-from worker.db import Database
+from worker.database.engine import Database
+from worker.database.migrations import migrate
 from worker.errors import SchemaError
 from worker.local import free_port
-from worker.migrations import migrate
 from worker.settings import Settings
 
 

@@ -27,9 +27,9 @@ from ml.network.onnx_graph import onnx_bytes
 from ml.networks import networks
 from ml.parameters.params import describe
 from ml.records import Checkpoint, Finished, Measured, Started, TrialState
-from worker.leases import Claim
-from worker.publishing import Published, Publishing
-from worker.tables import Job, Pack, Purpose, Trial
+from worker.database.tables import Job, Pack, Purpose, Trial
+from worker.ledger.leases import Claim
+from worker.publication.rows import Published, Publishing
 
 JSON = {"content-type": "application/json"}
 TUNE = {"model": "perceptron", "dataset": "digits", "budget": {"trials": 2}}
@@ -156,7 +156,7 @@ def publish(
     measured: dict[str, Any] | None = None,
     **fields: Any,
 ) -> Version:
-    """Publish a version with initial weights, by the steps of worker/publication.py less the training.
+    """Publish a version with initial weights, by the steps of worker/publication/work.py less the training.
 
     `graph` takes the place of the ONNX file's content; `spoil` is called with its path before anybody can read it;
     `measured` has what else was found out about it, as `Published` names it.

@@ -28,7 +28,7 @@ from ledger_machine.model import (
 )
 
 from ml.records import Stop, TrialState
-from worker.tables import JobState, Purpose
+from worker.database.tables import JobState, Purpose
 
 
 class Checks(Machine):

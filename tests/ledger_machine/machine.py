@@ -30,14 +30,14 @@ from sqlalchemy import select, update
 from sqlmodel import SQLModel, col
 
 from ml.records import TrialState
-from worker import leases as leases_module
-from worker.controls import Controls
-from worker.db import Database
+from worker.database.engine import Database
+from worker.database.tables import Job, JobState, Pack, Purpose
 from worker.errors import Conflict
-from worker.leases import FIRST_WAIT, LONGEST_WAIT, MAX_DEATHS, Leases
-from worker.ledger import Ledger
-from worker.publishing import Publishing
-from worker.tables import Job, JobState, Pack, Purpose
+from worker.ledger import leases as leases_module
+from worker.ledger.leases import FIRST_WAIT, LONGEST_WAIT, MAX_DEATHS, Leases
+from worker.ledger.ledger import Ledger
+from worker.ledger.requests import Controls
+from worker.publication.rows import Publishing
 
 
 class Machine(RuleBasedStateMachine):

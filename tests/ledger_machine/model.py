@@ -11,11 +11,11 @@ from sqlmodel import SQLModel
 
 from ml.records import TrialRecord, TrialState
 from ml.specs import MAX_TRIALS, TrainSpec, TuneSpec
-from worker.db import Database
-from worker.leases import Claim
-from worker.once import Once
-from worker.publishing import Chosen
-from worker.tables import JobState, Purpose
+from worker.database.engine import Database
+from worker.database.tables import JobState, Purpose
+from worker.ledger.idempotency import Once
+from worker.ledger.leases import Claim
+from worker.publication.rows import Chosen
 
 MOST_JOBS = 2  # at a time that have not ended; few, and with few trials, so that what is done to them meets
 HOPELESS, MAX_LOSSES = 3, 3  # in place of the product's 10 and 5, so that few steps lead there

@@ -35,9 +35,9 @@ from worker_tools import tune_spec
 from ml.errors import SpecError
 from ml.records import TrialState
 from ml.specs import MAX_TRIALS, TrainSpec, TuneSpec
+from worker.database.tables import Job, Purpose
 from worker.errors import Conflict, KeyReused, NotFound
-from worker.once import Once
-from worker.tables import Job, Purpose
+from worker.ledger.idempotency import Once
 
 
 class People(Machine):

@@ -37,10 +37,10 @@ from worker_tools import FILE, measurement
 
 from ml.artifacts import Saved
 from ml.records import Event, Finished, Measured, Started, TrialRecord, TrialState
+from worker.database.tables import Artifact, Job, Pack, Purpose
 from worker.errors import LeaseLost
-from worker.leases import Claim, Leases
-from worker.publishing import Published
-from worker.tables import Artifact, Job, Pack, Purpose
+from worker.ledger.leases import Claim, Leases
+from worker.publication.rows import Published
 
 
 class Workers(Machine):

@@ -16,9 +16,9 @@ from benchmarks.chromium import NoChromium, chromium
 from tests.acceptance.services import chiffre_up
 from tests.api.tools import uvicorn_process
 from tests.page.services import Service
-from worker.db import Database
-from worker.leases import Leases
-from worker.ledger import Ledger
+from worker.database.engine import Database
+from worker.ledger.leases import Leases
+from worker.ledger.ledger import Ledger
 
 expect.set_options(timeout=60_000)  # milliseconds; a busy machine is slow, and nobody waits longer than need be
 

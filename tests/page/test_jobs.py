@@ -13,7 +13,7 @@ from worker_tools import FILE, Work, measurement
 from ml.analysis.plots import PLOTS
 from ml.records import Finished, Measured, TrialState
 from tests.api.tools import insert
-from worker.tables import Job, Measurement
+from worker.database.tables import Job, Measurement
 
 pytestmark = pytest.mark.long
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from worker_tools import Work
 
-from worker.leases import Leases
+from worker.artifacts.store import store_of
+from worker.ledger.leases import Leases
 from worker.settings import settings
-from worker.store import store_of
-from worker.supervisor import Supervisor
-from worker.trainers import Trainers
+from worker.supervision.supervisor import Supervisor
+from worker.supervision.trainer_pool import Trainers
 
 
 @pytest.fixture

@@ -16,12 +16,12 @@ from ml.samplers import STEPS_PER_EPOCH, pruners
 from ml.training.lane import TrainingData
 from ml.tuning.search import Search
 from ml.tuning.tune import tune_pack
-from worker.book import JobSearch, LedgerBook
+from worker.artifacts.folder import FolderStore
+from worker.database.tables import Job
 from worker.errors import LeaseLost
-from worker.leases import Leases
-from worker.posted import tune_spec
-from worker.store import FolderStore
-from worker.tables import Job
+from worker.ledger.job_spec import tune_spec
+from worker.ledger.leases import Leases
+from worker.training.ledger_book import JobSearch, LedgerBook
 
 # Optuna warns of the argument `group` whenever a TPE sampler is made; ml ignores that, pytest undoes the ignoring.
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")

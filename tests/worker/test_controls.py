@@ -13,10 +13,10 @@ from worker_tools import FILE, Work, measurement
 from ml.errors import SpecError
 from ml.records import Finished, Stop, TrialState
 from ml.specs import TuneSpec
+from worker.database.tables import Event, IdempotencyKey, Job, JobState, Measurement, StopReason, Trial
 from worker.errors import Conflict, LeaseLost, NotFound
-from worker.once import Once, forget
-from worker.publishing import Published, Publishing
-from worker.tables import Event, IdempotencyKey, Job, JobState, Measurement, StopReason, Trial
+from worker.ledger.idempotency import Once, forget
+from worker.publication.rows import Published, Publishing
 
 PUBLISHED = Published("winner.onnx", FILE, [1, 28, 28], [str(n) for n in range(10)], 7850, 0.2, 0.88)
 SPACE = {"learning_rate": {"type": "float", "low": 1e-4, "high": 0.1, "log": True}, "batch_size": 32}

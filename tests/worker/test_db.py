@@ -7,9 +7,9 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import OperationalError
 from worker_tools import Work
 
-from worker.clock import now
-from worker.db import Database
-from worker.tables import Job, JobState
+from worker.database.clock import now
+from worker.database.engine import Database
+from worker.database.tables import Job, JobState
 
 
 def test_concurrent_read_modify_writes_lose_nothing(work: Work) -> None:

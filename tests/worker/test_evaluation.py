@@ -16,12 +16,12 @@ from worker_tools import Work
 from ml.datasets import Arrays, SplitName, cut, datasets
 from ml.images.resize import resized
 from tests.api.tools import publish
-from worker.datasets import Uploaded
+from worker.artifacts.folder import FolderStore
+from worker.database.tables import Job
 from worker.errors import Conflict
-from worker.image_sets import Subset
-from worker.predicting import PredictSpec, asked_version, check_other
-from worker.store import FolderStore
-from worker.tables import Job
+from worker.ledger.uploaded_datasets import Uploaded
+from worker.prediction.image_sets import Subset
+from worker.prediction.rows import PredictSpec, asked_version, check_other
 
 
 @pytest.fixture

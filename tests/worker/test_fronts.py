@@ -14,12 +14,12 @@ from ml.layers import flop_count, parameter_count, to_json
 from ml.network.modules import module_of
 from ml.networks import networks
 from ml.records import Checkpoint, Finished, Measured, Started, TrialState
-from worker.publication import Candidate, publish
-from worker.publishing import Publishing
+from worker.artifacts.store import store_of
+from worker.database.tables import Artifact, Champion, Job, JobState, ModelVersion
+from worker.database.tables import TestOpening as Opening
+from worker.publication.rows import Publishing
+from worker.publication.work import Candidate, publish
 from worker.settings import settings
-from worker.store import store_of
-from worker.tables import Artifact, Champion, Job, JobState, ModelVersion
-from worker.tables import TestOpening as Opening
 
 DATASET = datasets["digits"]
 # By number: the value that a trial reaches, and its hidden units. Trial 2 is beaten by 0, and its checkpoint not kept.

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from ml.datasets import cut, datasets
 from ml.errors import CheckpointError
-from worker.image_sets import ImageSet, compact, in_unit, together
+from worker.prediction.image_sets import ImageSet, compact, in_unit, together
 
 BYTES = hnp.arrays(np.uint8, (3, 1, 2, 2))
 FLOATS = hnp.arrays(np.float32, (3, 1, 2, 2), elements=st.floats(0, 1, width=32))

@@ -8,17 +8,17 @@ import pytest
 from sqlalchemy import update
 from worker_tools import FILE, Work
 
-from worker.janitor import Janitor, stray
-from worker.leases import Leases
-from worker.store import FolderStore
-from worker.tables import Pack
+from worker.artifacts.folder import FolderStore
+from worker.database.tables import Pack
+from worker.ledger.leases import Leases
+from worker.supervision.janitor import Janitor, stray
 
 
 @pytest.fixture
 def rung(monkeypatch: pytest.MonkeyPatch) -> Event:
     """Set once somebody rings."""
     event = Event()
-    monkeypatch.setattr("worker.janitor.ring", event.set)
+    monkeypatch.setattr("worker.supervision.janitor.ring", event.set)
     return event
 
 

@@ -11,11 +11,11 @@ from worker_tools import FILE, Work, measurement
 from ml.records import Finished, Stop, TrialState
 from ml.seeds import Purpose as Seed
 from ml.seeds import derive
+from worker.database.tables import Event, Job, JobState, Pack, Purpose, StopReason, Trial
 from worker.errors import LeaseLost
-from worker.journal import clock
-from worker.leases import FIRST_WAIT, MAX_DEATHS, MAX_LOSSES, Claim, Leases
-from worker.settlement import HOPELESS
-from worker.tables import Event, Job, JobState, Pack, Purpose, StopReason, Trial
+from worker.ledger.leases import FIRST_WAIT, MAX_DEATHS, MAX_LOSSES, Claim, Leases
+from worker.ledger.settlement import HOPELESS
+from worker.ledger.transitions import clock
 
 
 def expire(work: Work, claim: Claim) -> None:

@@ -16,9 +16,9 @@ from ml.records import Finished, Measured, Started, TrialState
 from ml.seeds import Purpose as Seed
 from ml.seeds import derive
 from ml.specs import TrainSpec
+from worker.database.tables import Artifact, Dataset, Event, Job, JobState, Measurement, Pack, StopReason, Trial
 from worker.errors import LeaseLost, NotFound
-from worker.posted import tune_spec
-from worker.tables import Artifact, Dataset, Event, Job, JobState, Measurement, Pack, StopReason, Trial
+from worker.ledger.job_spec import tune_spec
 
 
 def test_an_accepted_job_is_queued_with_its_whole_specification(work: Work) -> None:

@@ -30,10 +30,10 @@ from ledger_machine.workers import Workers
 
 from ml.records import TrialState
 from ml.specs import MAX_TRIALS
-from worker import leases as leases_module
-from worker import settlement as settlement_module
-from worker.db import Database
-from worker.tables import Purpose
+from worker.database.engine import Database
+from worker.database.tables import Purpose
+from worker.ledger import leases as leases_module
+from worker.ledger import settlement as settlement_module
 
 QUICK, LONG = 12, 70  # examples on each database, in `make test` and more in `make check`
 STEPS = 50  # of an example

@@ -19,15 +19,16 @@ from ml.artifacts import Saved
 from ml.datasets import cut, datasets
 from ml.records import Stop
 from tests.api.tools import Version, publish
+from worker.artifacts.folder import FolderStore
+from worker.artifacts.store import store_of
+from worker.database.tables import Event, Job, JobState, Pack
 from worker.errors import Conflict, LeaseLost
-from worker.image_sets import ImageSet, Subset
-from worker.leases import MAX_DEATHS, Leases
-from worker.predicting import PredictSpec, asked_version, upload_key
+from worker.ledger.leases import MAX_DEATHS, Leases
+from worker.prediction.image_sets import ImageSet, Subset
+from worker.prediction.rows import PredictSpec, asked_version, upload_key
 from worker.settings import settings
-from worker.store import FolderStore, store_of
-from worker.supervisor import Supervisor
-from worker.tables import Event, Job, JobState, Pack
-from worker.trainers import Trainers
+from worker.supervision.supervisor import Supervisor
+from worker.supervision.trainer_pool import Trainers
 
 TEMPERATURE, LIMIT = 0.5, 0.3
 

@@ -19,13 +19,13 @@ from ml.optimizers import Adam
 from ml.prediction.calibration import Calibration, calibration_error
 from ml.prediction.predictor import Predictor, softmax
 from ml.records import Checkpoint, Finished, Measured, Started, TrialState
-from worker.images import novelty_of, training_data
-from worker.images import test_images as images_of_test
-from worker.publication import Candidate, publish
-from worker.publishing import Publishing
+from worker.artifacts.store import store_of
+from worker.database.tables import Artifact, ModelVersion
+from worker.publication.rows import Publishing
+from worker.publication.work import Candidate, publish
 from worker.settings import settings
-from worker.store import store_of
-from worker.tables import Artifact, ModelVersion
+from worker.training.training_data import novelty_of, training_data
+from worker.training.training_data import test_images as images_of_test
 
 DATASET = datasets["digits"]
 

@@ -8,10 +8,10 @@ from sqlmodel import col
 from worker_tools import FILE, Work
 
 from ml.records import TrialState
+from worker.database.tables import Champion, Job, JobState, ModelVersion, Purpose
+from worker.database.tables import TestOpening as Opening
 from worker.errors import LeaseLost
-from worker.publishing import Published, Publishing
-from worker.tables import Champion, Job, JobState, ModelVersion, Purpose
-from worker.tables import TestOpening as Opening
+from worker.publication.rows import Published, Publishing
 
 PUBLISHED = Published("file.onnx", FILE, [1, 28, 28], list("0123456789"), 7850, 0.4, 0.88)
 

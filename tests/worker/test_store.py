@@ -41,12 +41,14 @@ from s3_tools import (
 from ml.artifacts import Saved
 from ml.datasets import Arrays
 from ml.errors import CheckpointError, UnknownName
-from worker.datasets import Uploaded
-from worker.db import Database
+from worker.artifacts.folder import FolderStore
+from worker.artifacts.keys import PIECE, is_key
+from worker.artifacts.s3 import S3Store
+from worker.artifacts.store import Store, store_of
+from worker.database.engine import Database
 from worker.errors import BadKey, StorageAway, StorageFull
-from worker.s3 import S3Store
+from worker.ledger.uploaded_datasets import Uploaded
 from worker.settings import Settings
-from worker.store import PIECE, FolderStore, Store, is_key, store_of
 
 ROOT = Path(__file__).parents[2]
 CONTENT = bytes(range(256)) * 40
@@ -342,7 +344,7 @@ def test_an_unknown_scheme_names_those_there_are() -> None:
 def test_without_boto3_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """S3 is an extra."""
     monkeypatch.setitem(sys.modules, "boto3", None)
-    monkeypatch.delitem(sys.modules, "worker.s3")
+    monkeypatch.delitem(sys.modules, "worker.artifacts.s3")
 
     with pytest.raises(StorageAway, match=r"pip install 'chiffre\[s3\]'"):
         store_of(Settings(artifacts="s3://bucket"))
@@ -351,7 +353,7 @@ def test_without_boto3_the_error_says_what_to_install(monkeypatch: pytest.Monkey
 def test_boto3_is_not_loaded_for_a_folder() -> None:
     """It costs a third of a second and tens of megabytes, and need not be there."""
     modules = "worker.tasks, worker.queue, worker.local, api.main, api.cli"
-    made = "from worker.store import store_of; from worker.settings import settings; store_of(settings())"
+    made = "from worker.artifacts.store import store_of; from worker.settings import settings; store_of(settings())"
     program = f"import sys, {modules}; {made}; print([m for m in ('boto3', 'botocore', 'torch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
 
@@ -390,7 +392,7 @@ def test_a_file_that_may_not_grow_is_told_and_leaves_nothing(tmp_path: Path) -> 
     """As with a full disk, where a limit of the process is met, in its middle."""
     program = f"""
 from pathlib import Path
-from worker.store import FolderStore
+from worker.artifacts.folder import FolderStore
 FolderStore(Path({str(tmp_path)!r})).write("job/1", bytes(10_000))
 """
     limit: Callable[[], None] = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))  # noqa: E731
@@ -446,7 +448,7 @@ def test_a_writer_that_is_killed_leaves_whole_objects(tmp_path: Path) -> None:
     program = f"""
 import hashlib, itertools, os
 from pathlib import Path
-from worker.store import FolderStore
+from worker.artifacts.folder import FolderStore
 store = FolderStore(Path({str(tmp_path)!r}))
 print("ready", flush=True)
 for number in itertools.count():
@@ -662,7 +664,7 @@ def test_a_write_that_another_attempt_holds_up_waits_for_it(
     bucket: str, faulty: Meddler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A conflict passes; one that does not is storage that is away."""
-    monkeypatch.setattr("worker.s3.CONFLICT_PAUSES", (0.01, 0.02, 0.03))
+    monkeypatch.setattr("worker.artifacts.s3.CONFLICT_PAUSES", (0.01, 0.02, 0.03))
     faulty.faults = [refuse(409, "ConditionalRequestConflict")] * 2
     saved = _store(bucket).write(KEY, CONTENT)
     faulty.always = refuse(409, "ConditionalRequestConflict")

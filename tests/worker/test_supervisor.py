@@ -16,11 +16,11 @@ from worker_tools import Work
 
 from ml.artifacts import load_checkpoint
 from ml.records import Stop, TrialState
-from worker.journal import clock
-from worker.leases import Claim
-from worker.supervisor import WRITE_SECONDS, Supervisor
-from worker.tables import Artifact, Job, JobState, Measurement, ModelVersion, Pack
-from worker.trainers import TrainerProcess, Trainers
+from worker.database.tables import Artifact, Job, JobState, Measurement, ModelVersion, Pack
+from worker.ledger.leases import Claim
+from worker.ledger.transitions import clock
+from worker.supervision.supervisor import WRITE_SECONDS, Supervisor
+from worker.supervision.trainer_pool import TrainerProcess, Trainers
 
 QUICK: dict[str, Any] = {
     "model": "shallow",
@@ -222,7 +222,7 @@ def test_a_trainer_that_does_not_stop_is_killed(
     work: Work, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When a cancelled pack's trainer hears nothing, it is killed and the job ends all the same."""
-    monkeypatch.setattr("worker.supervisor.STOP_SECONDS", 0.5)
+    monkeypatch.setattr("worker.supervision.supervisor.STOP_SECONDS", 0.5)
     job = work.accept(**SLOW, budget=ENDLESS)
     working = in_background(supervisor)
     until(lambda: measured(work) >= 1)
@@ -256,7 +256,7 @@ def test_a_trainer_has_time_to_write_what_was_measured_when_the_seconds_are_spen
     work: Work, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not killed as soon as one that is to end or whose job was cancelled: that would throw its trials away."""
-    monkeypatch.setattr("worker.supervisor.STOP_SECONDS", -1.0)
+    monkeypatch.setattr("worker.supervision.supervisor.STOP_SECONDS", -1.0)
     job = work.accept(**SLOW, budget=ENDLESS)
     working = in_background(supervisor)
     until(lambda: measured(work) >= 1)
@@ -272,7 +272,7 @@ def test_a_trainer_that_writes_when_the_seconds_are_spent_has_less_time_once_the
     work: Work, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever cancels does not wait for what nobody needs any more."""
-    monkeypatch.setattr("worker.supervisor.STOP_SECONDS", 0.5)
+    monkeypatch.setattr("worker.supervision.supervisor.STOP_SECONDS", 0.5)
     told = stops(monkeypatch)
     job = work.accept(**SLOW, budget=ENDLESS)
     working = in_background(supervisor)
@@ -296,7 +296,7 @@ def test_a_worker_that_ends_as_the_seconds_do_leaves_the_trial_to_the_next(
     work: Work, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has seconds itself; whoever takes up the pack writes down what was measured, also in its first moment."""
-    monkeypatch.setattr("worker.supervisor.STOP_SECONDS", 0.5)
+    monkeypatch.setattr("worker.supervision.supervisor.STOP_SECONDS", 0.5)
     monkeypatch.setenv("CHIFFRE_CHECKPOINT_SECONDS", "0")
     supervisor.trainers._all[0].kill()  # the next one has heard of that
     told = stops(monkeypatch)
@@ -313,7 +313,7 @@ def test_a_worker_that_ends_as_the_seconds_do_leaves_the_trial_to_the_next(
     assert not deaf.is_running()
     assert [t.state for t in work.trials()] == [TrialState.RUNNING]
 
-    monkeypatch.setattr("worker.supervisor.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("worker.supervision.supervisor.LOOK_SECONDS", 0.0)
     Supervisor(work.other, supervisor.trainers, supervisor.store, 0.2).work()
 
     assert work.job(job).state == JobState.COMPLETED
@@ -442,7 +442,7 @@ def test_where_no_number_is_set_each_core_has_a_trainer_and_a_gpu_one(
     device: str, number: int, environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the first says of where it trains stands for it: here is no GPU."""
-    monkeypatch.setattr("worker.trainers.cores", lambda: 3)
+    monkeypatch.setattr("worker.supervision.trainer_pool.cores", lambda: 3)
     monkeypatch.setattr(TrainerProcess, "wait_until_ready", lambda _: device)
     trainers = Trainers(None)
     trainers.close()

@@ -14,12 +14,12 @@ from supervising import DEADLINE, in_background, until
 from worker_tools import Work
 
 from ml.records import TrialState
-from worker.leases import Leases
+from worker.artifacts.store import store_of
+from worker.database.tables import Artifact, Event, Job, JobState, Measurement, ModelVersion, Trial
+from worker.ledger.leases import Leases
 from worker.settings import settings
-from worker.store import store_of
-from worker.supervisor import Supervisor
-from worker.tables import Artifact, Event, Job, JobState, Measurement, ModelVersion, Trial
-from worker.trainers import Trainers
+from worker.supervision.supervisor import Supervisor
+from worker.supervision.trainer_pool import Trainers
 
 SPEC: dict[str, Any] = {
     "model": "shallow",

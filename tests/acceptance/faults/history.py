@@ -17,9 +17,9 @@ from sqlmodel import Session, col
 from ml.artifacts import load_checkpoint
 from ml.errors import CheckpointError
 from ml.records import TrialState
-from worker.db import Database
-from worker.posted import tune_spec
-from worker.tables import Artifact, Event, Job, JobState, Measurement, ModelVersion, Pack, StopReason, Trial
+from worker.database.engine import Database
+from worker.database.tables import Artifact, Event, Job, JobState, Measurement, ModelVersion, Pack, StopReason, Trial
+from worker.ledger.job_spec import tune_spec
 
 
 @dataclass(frozen=True)

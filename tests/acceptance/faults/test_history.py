@@ -16,11 +16,11 @@ from worker_tools import Work, measurement
 
 from ml.artifacts import save_checkpoint, write
 from ml.records import Checkpoint, Finished, Measured, TrialState
-from worker.db import Database
-from worker.leases import Claim, Leases, fence
-from worker.ledger import Ledger
-from worker.publishing import Published, Publishing
-from worker.tables import Artifact, Event, Job, Measurement, ModelVersion, Pack, StopReason, Trial
+from worker.database.engine import Database
+from worker.database.tables import Artifact, Event, Job, Measurement, ModelVersion, Pack, StopReason, Trial
+from worker.ledger.leases import Claim, Leases, fence
+from worker.ledger.ledger import Ledger
+from worker.publication.rows import Published, Publishing
 
 GOOD = [Answer("POST /jobs/tune", 202, "1"), Answer("GET /jobs", 503, "2"), Answer("GET /jobs", 404, None)]
 
@@ -464,7 +464,7 @@ def test_without_the_fence_a_stale_writer_is_found(
     assert taken is not None
     work.measure(taken, 0, measurement(2, 0.5))
     if not fenced:
-        monkeypatch.setattr("worker.ledger.fence", _unfenced)
+        monkeypatch.setattr("worker.ledger.ledger.fence", _unfenced)
     refused = _is_refused(work, stale)
     monkeypatch.undo()
     found = check(work.database, tmp_path, [job.id], [])
@@ -492,5 +492,5 @@ def _is_refused(work: Work, claim: Claim) -> bool:
 
 
 def _unfenced(session: Session, claim: Claim) -> Any:
-    """`worker.leases.fence` as if it did not compare lease epochs."""
+    """`worker.ledger.leases.fence` as if it did not compare lease epochs."""
     return fence(session, replace(claim, epoch=session.get_one(Pack, claim.pack_id).lease_epoch))

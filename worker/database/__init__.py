@@ -1,0 +1,1 @@
+"""The database: its engine, its clock, its tables and its migrations."""

@@ -1,0 +1,91 @@
+"""Groups: the experiments of a collection, posted together, each a job of its own.
+
+All of a group's jobs are written in one transaction. From then on nothing but the jobs themselves is needed for the
+work to go on: the group only says which they are.
+"""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlmodel import Session, col
+
+from ml.datasets import datasets
+from ml.specs import TuneSpec
+from worker.database.engine import Database
+from worker.database.tables import GroupMember, Job, JobGroup
+from worker.errors import NotFound
+from worker.ledger.idempotency import Once, remember, remembered
+from worker.ledger.ledger import new_job
+from worker.ledger.transitions import clock
+
+APART = 1e-6  # seconds between the jobs of a group, so that the first experiment is begun first
+
+
+@dataclass(frozen=True)
+class Posted:
+    """What a group is of."""
+
+    collection: str
+    scale: float
+    seed: int
+
+
+class Groups:
+    """What people can ask of groups."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def accept(self, posted: Posted, specs: Mapping[str, TuneSpec], once: Once | None = None) -> JobGroup:
+        """Write a job down for each experiment, in their order, all of them or none; the group.
+
+        The group of before where the request has been answered already; KeyReused where its key was another's.
+        """
+        with self.database.writing() as session:
+            if (before := remembered(session, once)) is not None:
+                return _group_of(session, before.job_id)
+            jobs = [
+                new_job(session, spec, datasets[spec.dataset], APART * place)
+                for place, spec in enumerate(specs.values())
+            ]
+            group = JobGroup(
+                id=secrets.token_hex(6),
+                collection=posted.collection,
+                scale=posted.scale,
+                seed=posted.seed,
+                created_at=clock(session),
+            )
+            session.add(group)
+            session.flush()
+            for place, (name, job) in enumerate(zip(specs, jobs, strict=True)):
+                session.add(GroupMember(group_id=group.id, position=place, experiment=name, job_id=job.id))
+            remember(session, once, jobs[0].id)
+            return group
+
+
+def find_group(session: Session, group_id: str) -> JobGroup:
+    """A group by its id; NotFound where there is none."""
+    group = session.get(JobGroup, group_id)
+    if group is None:
+        raise NotFound("there is no such group; GET /jobs/experiments lists them")
+    return group
+
+
+def newest_groups(session: Session, limit: int) -> list[JobGroup]:
+    """The groups that were posted last, the newest first."""
+    newest = select(JobGroup).order_by(col(JobGroup.created_at).desc(), col(JobGroup.id)).limit(limit)
+    return list(session.scalars(newest))
+
+
+def members(session: Session, group: JobGroup) -> list[tuple[str, Job]]:
+    """Each experiment's name and job, in the order of the collection."""
+    joined = select(GroupMember, Job).join(Job, col(Job.id) == col(GroupMember.job_id))
+    rows = session.execute(joined.where(col(GroupMember.group_id) == group.id).order_by(col(GroupMember.position)))
+    return [(member.experiment, job) for member, job in rows]
+
+
+def _group_of(session: Session, job_id: str) -> JobGroup:
+    member = select(col(GroupMember.group_id)).where(col(GroupMember.job_id) == job_id)
+    return find_group(session, session.execute(member).scalar_one())

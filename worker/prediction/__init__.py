@@ -1,0 +1,1 @@
+"""Predict and evaluate jobs: their rows and their work."""

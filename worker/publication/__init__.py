@@ -1,0 +1,1 @@
+"""A job's winner becomes a version: its rows and its work."""
