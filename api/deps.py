@@ -6,12 +6,12 @@ from typing import IO, Annotated
 
 from fastapi import Depends, Header, Request
 
-from api.analyses import Analyses
-from api.children import Children
-from api.looks import Looks
-from api.serving import Roster
-from api.streams import Streams
-from api.uploads import Uploads, refuse_compressed
+from api.inputs.uploads import Uploads, refuse_compressed
+from api.prediction.roster import Roster
+from api.subprocesses.analyses import Analyses
+from api.subprocesses.children import Children
+from api.subprocesses.image_looks import Looks
+from api.views.streams import Streams
 from worker.artifacts.store import Store
 from worker.database.engine import Database
 from worker.ledger.champions import Registry

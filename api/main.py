@@ -12,43 +12,37 @@ from importlib.metadata import version
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 
-from api.analyses import Analyses
-from api.children import Children
-from api.errors import add_handlers
-from api.looks import Looks
-from api.metrics import end_process
-from api.middleware import BodyLimit, KnownHosts
+from api.http.bypass import PlainFirst
+from api.http.errors import add_handlers
+from api.http.middleware import BodyLimit, KnownHosts
+from api.http.problems import RESPONSES, document_problems
+from api.http.signals import on_ending
+from api.http.slow_readers import Departures, SlowReaders, put_before
+from api.http.slow_senders import SlowSenders
+from api.inputs.uploads import Uploads
 from api.page import add_page
-from api.plain import PlainFirst
 from api.prediction.documentation import document_predict
 from api.prediction.endpoint import MAX_BYTES_AT_ONCE, Predict
-from api.problems import RESPONSES, document_problems
-from api.readers import Departures, SlowReaders, put_before
-from api.routes import (
+from api.prediction.exposition import end_process
+from api.prediction.roster import Roster
+from api.routes import catalog, datasets, health, images
+from api.routes.jobs import (
     analysis,
-    catalog,
-    champions,
     curves,
-    datasets,
-    downloads,
     evaluations,
     events,
     experiments,
-    health,
-    images,
-    inference,
     jobs,
-    models,
     predictions,
     reports,
     run_offs,
-    validation,
+    trials,
 )
-from api.senders import SlowSenders
-from api.serving import Roster
-from api.signals import on_ending
-from api.streams import Streams
-from api.uploads import Uploads
+from api.routes.models import champions, downloads, inference, models, validation
+from api.subprocesses.analyses import Analyses
+from api.subprocesses.children import Children
+from api.subprocesses.image_looks import Looks
+from api.views.streams import Streams
 from worker.artifacts.store import store_of
 from worker.database.engine import Database
 from worker.ledger.leases import Leases
@@ -114,7 +108,7 @@ def create_app() -> FastAPI:
     app.state.asked = Uploads(max(MAX_BYTES_AT_ONCE, config.max_image_bytes))
     app.state.uploaded, app.state.max_dataset_bytes = uploaded, config.max_dataset_bytes
     # Experiments first: their path is none of a job.
-    of_jobs = (experiments, jobs, curves, predictions, evaluations, run_offs, analysis, reports, events)
+    of_jobs = (experiments, jobs, trials, curves, predictions, evaluations, run_offs, analysis, reports, events)
     of_models = (models, champions, downloads, validation, inference)
     for resource in (*of_jobs, *of_models, images, catalog, datasets, health):
         app.include_router(resource.router)

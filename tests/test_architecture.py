@@ -17,15 +17,7 @@ TORCH_FREE = (
     "worker.queue",
     "worker.supervision.notify",
     "worker.local",
-    "api.cli",
-    "ml.specs",
-)
-    "api.main",
-    "worker.tasks",
-    "worker.queue",
-    "worker.supervision.notify",
-    "worker.local",
-    "api.cli",
+    "api.cli.app",
     "ml.specs",
 )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from api.cli import app
+from api.cli.app import app
 from api.main import create_app
 from ml.specs import TrainSpec, TuneSpec
 from worker.settings import Settings

@@ -16,9 +16,9 @@ from time import perf_counter
 import numpy as np
 import structlog
 
-from api.errors import Busy
-from api.prediction.answered import Answered, Batch
-from api.prediction.pixels import as_floats
+from api.http.errors import Busy
+from api.inputs.pixels import as_floats
+from api.prediction.batch_result import Answered, Batch
 from ml.prediction.predictor import MAX_BATCH
 
 MAX_QUEUED = 8192  # images that wait, of all networks together: more is refused rather than kept waiting

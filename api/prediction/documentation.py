@@ -7,9 +7,9 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 
-from api.prediction.options import Options
+from api.http.problems import RESPONSES
+from api.inputs.options import Options
 from api.prediction.tensors import Inference
-from api.problems import RESPONSES
 
 
 class Top(BaseModel):

@@ -12,17 +12,17 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
-from api.errors import BadInput, Busy, answer_to
-from api.meter import was_answered, was_read
-from api.prediction import answers
-from api.prediction.answered import Answered
+from api.http.errors import BadInput, Busy, answer_to
+from api.inputs.bodies import Asked, readers
+from api.inputs.options import Options
+from api.inputs.pixels import Images, as_floats
+from api.prediction import responses
+from api.prediction.batch_result import Answered
 from api.prediction.batcher import Queue
-from api.prediction.bodies import Asked, readers
-from api.prediction.options import Options
-from api.prediction.pixels import Images, as_floats
+from api.prediction.metrics import was_answered, was_read
+from api.prediction.roster import Roster
 from api.prediction.saliency import covered, saliency
-from api.served import Served
-from api.serving import Roster
+from api.prediction.served import Served
 from ml.datasets import Dataset, datasets
 from ml.layers import Shape
 
@@ -95,7 +95,7 @@ class Predict:
             return await self._several(served, images, options)
         answered = await served.batcher.ask(images.pixels)
         extra = {"saliency": await self._saliency(served, images, answered)} if options.explain else {}
-        return answers.single(served, images, answered, options, extra)
+        return responses.single(served, images, answered, options, extra)
 
     async def _read(self, kind: str, body: bytes, options: Options) -> tuple[Served, Images, Options]:
         """Who answers, the images, and the options with what the body itself says."""
@@ -128,9 +128,9 @@ class Predict:
         if options.explain:
             raise BadInput("?explain", "one image at a time can be explained")
         if not len(images.pixels):
-            return answers.unusable(served, images)
+            return responses.unusable(served, images)
         answered = await served.batcher.ask(images.pixels)
-        return answers.several(served, images, answered, options)
+        return responses.several(served, images, answered, options)
 
     async def _saliency(self, served: Served, images: Images, answered: Answered) -> list[list[float]]:
         (image,), (label,) = as_floats(images.pixels), answered.labels

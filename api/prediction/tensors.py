@@ -15,11 +15,11 @@ import numpy as np
 import orjson
 from pydantic import BaseModel, Field, ValidationError
 
-from api.errors import BadInput, invalid
-from api.prediction.answered import Answered
-from api.prediction.bodies import MAX_IMAGES
-from api.prediction.pixels import Images, of_array
-from api.served import Served
+from api.http.errors import BadInput, invalid
+from api.inputs.bodies import MAX_IMAGES
+from api.inputs.pixels import Images, of_array
+from api.prediction.batch_result import Answered
+from api.prediction.served import Served
 from ml.layers import Shape
 
 INPUT = "pixels"

@@ -5,12 +5,12 @@ from typing import cast
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from api.children import AWAY
 from api.report.facts import facts_of
 from api.report.group import group_report
 from api.report.page import page_of
 from api.report.winner import answers_of
 from api.report.wording import Language, Wording
+from api.subprocesses.children import AWAY
 from worker.artifacts.store import Store, store_of
 from worker.database.engine import Database
 from worker.errors import StorageAway

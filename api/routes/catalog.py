@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, TypeAdapter
 
 from api.deps import UploadedDep
-from api.errors import BadInput
+from api.http.errors import BadInput
 from ml.datasets import Dataset, datasets
 from ml.errors import UnknownName
 from ml.layers import (

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from api.archives import MAX_CLASSES, check_classes, read_archive
 from api.deps import ArchiveDep, StoreDep, UploadedDep
-from api.errors import Busy
-from api.files import BINARY, File, KnownTag, documented, sent
-from api.uploads import kind_of
+from api.http.errors import Busy
+from api.http.files import BINARY, File, KnownTag, documented, sent
+from api.inputs.archives import MAX_CLASSES, check_classes, read_archive
+from api.inputs.uploads import kind_of
 from ml.datasets import NAME, Dataset, cut_sizes, datasets
 from worker.database.clock import to_datetime
 from worker.database.tables import Dataset as Known

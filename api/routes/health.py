@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlmodel import col
 
 from api.deps import DatabaseDep, RosterDep
-from api.metrics import exposition
+from api.prediction.exposition import exposition
 from worker.database.tables import Job
 from worker.supervision.notify import broker_answers
 

@@ -11,20 +11,20 @@
 // - It resolves once there is something to read; until then the router shows that it loads. What it throws is shown as
 //   an error, with a button to try again.
 //
-// A view is imported when it is first shown. `rewrite` changes the query without showing the view anew.
+// A view is imported when it is first shown. address.js writes addresses.
 
 import { h, fill, announce, busy, failure } from "./dom.js";
 
 const ROUTES = [
-  ["/jobs", () => import("./jobs.js"), "Jobs"],
-  ["/jobs/new", () => import("./new.js"), "New job"],
-  ["/jobs/:id", () => import("./job.js"), "Job"],
-  ["/jobs/:id/trials/:number", () => import("./trial.js"), "Trial"],
-  ["/models", () => import("./models.js"), "Models"],
-  ["/models/:model", () => import("./models.js"), "Models"],
-  ["/models/:model/:version", () => import("./model.js"), "Version"],
-  ["/try", () => import("./try.js"), "Try it"],
-  ["/reports", () => import("./reports.js"), "Reports"],
+  ["/jobs", () => import("./views/jobs.js"), "Jobs"],
+  ["/jobs/new", () => import("./views/new_job.js"), "New job"],
+  ["/jobs/:id", () => import("./views/job.js"), "Job"],
+  ["/jobs/:id/trials/:number", () => import("./views/trial.js"), "Trial"],
+  ["/models", () => import("./views/models.js"), "Models"],
+  ["/models/:model", () => import("./views/models.js"), "Models"],
+  ["/models/:model/:version", () => import("./views/model.js"), "Version"],
+  ["/try", () => import("./views/try.js"), "Try it"],
+  ["/reports", () => import("./views/reports.js"), "Reports"],
 ];
 
 const NAME = /^\w[\w@.-]*$/; // of a job, a trial, a network or a version
@@ -39,16 +39,6 @@ export function start(main) {
   if (!location.hash || aside()) history.replaceState(null, "", "#/jobs");
   show(main);
 }
-
-/** Change the query of the address; empty values are left out. */
-export function rewrite(query) {
-  const [path] = location.hash.slice(1).split("?");
-  const kept = new URLSearchParams(Object.entries(query).filter(([, value]) => value));
-  history.replaceState(null, "", `#${path}${kept.size ? `?${kept}` : ""}`);
-}
-
-/** The address of a view: its parts are encoded. */
-export const to = (...parts) => `#/${parts.map(encodeURIComponent).join("/")}`;
 
 async function show(main) {
   leaving.abort();

@@ -13,9 +13,9 @@ from searched import reached, searched
 from starlette.testclient import TestClient
 from worker_tools import Work
 
-from api import analyses
-from api.analyses import Analyses
-from api.errors import NotAnalysed
+from api.http.errors import NotAnalysed
+from api.subprocesses import analyses
+from api.subprocesses.analyses import Analyses
 from ml.records import TrialState
 from tests.api.tools import insert, pointers, problem, publish
 from worker.database.tables import Job, JobState

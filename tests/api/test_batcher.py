@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from api.errors import Busy
-from api.prediction.answered import Answered, Batch
+from api.http.errors import Busy
+from api.prediction.batch_result import Answered, Batch
 from api.prediction.batcher import INLINE_SECONDS, Batcher, Queue
 from ml.prediction.predictor import MAX_BATCH
 

@@ -16,10 +16,10 @@ from PIL import ExifTags, Image
 from starlette.testclient import TestClient
 from worker_tools import Work
 
-from api.errors import BadInput
-from api.prediction.bodies import readers
-from api.prediction.options import Options
-from api.prediction.pictures import grey, opened
+from api.http.errors import BadInput
+from api.inputs.bodies import readers
+from api.inputs.options import Options
+from api.inputs.pictures import grey, opened
 from api.prediction.saliency import covered, saliency
 from tests.api.tools import Version, pointers, problem, publish, send
 

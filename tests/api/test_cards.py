@@ -20,8 +20,8 @@ from scipy.stats import binomtest
 from starlette.testclient import TestClient
 from worker_tools import Work
 
-from api import markdown
-from api.cards import Subject, card
+from api.views import markdown
+from api.views.cards import Subject, card
 from tests.api.tools import publish
 from worker.database.tables import Artifact, Dataset, ModelVersion
 

@@ -4,8 +4,8 @@ from threading import BoundedSemaphore
 
 import pytest
 
-from api.children import Children
-from api.errors import Busy
+from api.http.errors import Busy
+from api.subprocesses.children import Children
 
 
 def test_what_a_child_writes_is_returned() -> None:
@@ -29,8 +29,8 @@ def test_a_database_that_is_away_is_no_failure(monkeypatch: pytest.MonkeyPatch) 
 
 def test_who_waits_too_long_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """For a place, or for an answer."""
-    monkeypatch.setattr("api.children.WAIT_SECONDS", 0.01)
-    monkeypatch.setattr("api.children.RUN_SECONDS", 0.01)
+    monkeypatch.setattr("api.subprocesses.children.WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("api.subprocesses.children.RUN_SECONDS", 0.01)
     children = Children()
 
     with pytest.raises(Busy, match="two minutes"):

@@ -22,10 +22,10 @@ from rich.console import Console
 from typer.testing import CliRunner
 from worker_tools import Work
 
-from api.cli import app, err, out
+from api.cli.app import app, err, out
+from api.cli.output.display import result_view
+from api.cli.output.terminal import told
 from api.client import Chiffre
-from api.display import result_view
-from api.terminal import told
 from ml.datasets import datasets
 from ml.records import TrialState
 from tests.api.tools import TUNE, Version, insert, publish

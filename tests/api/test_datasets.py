@@ -18,10 +18,10 @@ from structlog.testing import capture_logs
 from typer.testing import CliRunner
 from worker_tools import Work
 
-from api.archives import read_archive
-from api.cli import app
+from api.cli.app import app
 from api.client import Chiffre
-from api.errors import BadInput
+from api.http.errors import BadInput
+from api.inputs.archives import read_archive
 from api.main import create_app
 from ml.datasets import Arrays
 from tests.api.tools import pointers, problem, publish

@@ -31,8 +31,8 @@ from worker_tools import Work, measurement
 
 from api.client import Chiffre
 from api.connection import ApiError
+from api.http.signals import on_ending
 from api.main import create_app
-from api.signals import on_ending
 from ml.records import Finished, Measured, TrialState
 from tests.api.conftest import serving
 from tests.api.tools import pointers, problem, publish
@@ -55,7 +55,7 @@ Told = dict[str, Any]  # an event: id, event, data
 @pytest.fixture
 def app(environment: Path, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
     """The API on the test's database, with a follower that hurries."""
-    monkeypatch.setattr("api.streams.LOOK_SECONDS", 0.02)
+    monkeypatch.setattr("api.views.streams.LOOK_SECONDS", 0.02)
     return create_app()
 
 
@@ -300,7 +300,7 @@ def test_a_stream_goes_on_after_any_event(
     api: TestClient, work: Work, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
     """However few events are read at a time, nothing is missing and nothing comes twice; after the last is 204."""
-    monkeypatch.setattr("api.streams.PAGE", page)
+    monkeypatch.setattr("api.views.streams.PAGE", page)
     job = failed_job(work)
     whole = recorded(work, job)
 
@@ -336,7 +336,7 @@ def test_events_arrive_as_they_happen(url: str, work: Work) -> None:
 
 def test_nothing_is_missed_while_several_write(url: str, work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     """One stream that is never broken and one that breaks at every event tell the same: all of it, in order."""
-    monkeypatch.setattr("api.streams.PAGE", 3)
+    monkeypatch.setattr("api.views.streams.PAGE", 3)
     job = work.accept(budget={"trials": 3})
     claims = [work.pack(1) for _ in range(3)]
 
@@ -433,7 +433,7 @@ def test_an_unknown_job_is_not_found_before_a_stream_begins(api: TestClient, job
 @ONCE
 def test_one_stream_too_many_is_refused(app: FastAPI, url: str, work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     """503 with the time after which to try again; whoever leaves makes room."""
-    monkeypatch.setattr("api.streams.MAX_STREAMS", 2)
+    monkeypatch.setattr("api.views.streams.MAX_STREAMS", 2)
     job = work.accept()
     with stream(url, job):
         with stream(url, job):
@@ -532,7 +532,7 @@ def test_streams_outlast_a_database_that_is_away(
 ) -> None:
     """The follower notes it and goes on: open streams stay open, and tell later what happened; new ones get 503."""
     name, log = work.database.url.database, Log()
-    monkeypatch.setattr("api.streams.log", log)
+    monkeypatch.setattr("api.views.streams.log", log)
     job = work.accept()
     with stream(url, job) as events, psycopg.connect(postgres.format("postgres"), autocommit=True) as connection:
         next(events)
@@ -552,7 +552,7 @@ def test_a_reading_that_fails_is_tried_again(
 ) -> None:
     """An open stream has no status any more to tell of an error; it waits, and misses nothing."""
     log = Log()
-    monkeypatch.setattr("api.streams.log", log)
+    monkeypatch.setattr("api.views.streams.log", log)
 
     def fail(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
         if len(log) < 2 and "FROM event" in statement:
@@ -580,7 +580,7 @@ def test_a_client_that_does_not_read_is_cut_off(
     loop: str,
 ) -> None:
     """Meanwhile hardly more than an event waits for it here; and what it did not read it can ask for again."""
-    monkeypatch.setattr("api.readers.SEND_SECONDS", 0.5)
+    monkeypatch.setattr("api.http.slow_readers.SEND_SECONDS", 0.5)
     job = long_job(work)
     app = create_app()
     with narrow(app, http, loop) as (server, port), deaf(port, job) as client:
@@ -611,7 +611,7 @@ def test_a_client_that_reads_slowly_is_not_cut_off(
     environment: Path, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may take many times as long as one that takes nothing."""
-    monkeypatch.setattr("api.readers.SEND_SECONDS", 0.5)
+    monkeypatch.setattr("api.http.slow_readers.SEND_SECONDS", 0.5)
     job = long_job(work, 300)
     whole, text = recorded(work, job), b""
     with narrow(create_app(), "httptools", "uvloop") as (_, port), deaf(port, job) as client:

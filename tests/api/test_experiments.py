@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner
 from worker_tools import Work
 
-from api.cli import app
+from api.cli.app import app
 from ml.presets import collection
 from ml.presets.scaling import scaled
 from tests.api.tools import pointers, problem

@@ -19,7 +19,7 @@ from trained_tools import Training
 from typer.testing import CliRunner
 from worker_tools import Work
 
-from api.cli import app
+from api.cli.app import app
 from api.client import Chiffre
 from tests.api.tools import listening
 from worker.database.tables import Job

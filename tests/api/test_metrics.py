@@ -12,9 +12,9 @@ from scipy.special import kl_div
 from starlette.testclient import TestClient
 from worker_tools import Work
 
-from api import meter
-from api.meter import Distribution, registry
-from api.metrics import population_stability
+from api.prediction import metrics
+from api.prediction.exposition import population_stability
+from api.prediction.metrics import Distribution, registry
 from tests.api.tools import eventually, publish, uvicorn_process
 
 BLANK = [0] * 784
@@ -132,7 +132,7 @@ def test_what_cannot_be_counted_keeps_nobody_from_an_answer(
     """Champions are followed all the same, and afterwards what is answered is counted again."""
     publish(work, environment, "shallow", 0.9)
     with monkeypatch.context() as patch:
-        patch.setattr(meter.Meter, "add", lambda *_: [].pop())
+        patch.setattr(metrics.Meter, "add", lambda *_: [].pop())
         assert api.post("/predict", json={"pixels": BLANK}).status_code == 200
         looked(api)
         publish(work, environment, "shallow", 0.95)

@@ -9,8 +9,8 @@ import pytest
 from starlette.testclient import TestClient
 from worker_tools import Work
 
-from api.prediction.options import Options
-from api.serving import Roster
+from api.inputs.options import Options
+from api.prediction.roster import Roster
 from ml.networks import networks
 from tests.api.tools import BLANK, Version, eventually, pointers, problem, publish, send
 

@@ -20,10 +20,10 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner
 from worker_tools import Work
 
-from api import uploads
-from api.cli import app
+from api.cli.app import app
 from api.client import Chiffre
-from api.routes.predictions import _row
+from api.inputs import uploads
+from api.routes.jobs.predictions import _row
 from ml.canonical.canonical import canonical
 from ml.datasets import datasets
 from tests.api.tools import eventually, pointers, problem, publish

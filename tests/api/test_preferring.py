@@ -7,8 +7,8 @@ import pytest
 from starlette.testclient import TestClient
 from worker_tools import Work
 
-from api.prediction.options import Options
-from api.preferring import Preference, Preferences
+from api.inputs.options import Options
+from api.prediction.preferences import Preference, Preferences
 from tests.api.tools import BLANK, eventually, pointers, publish
 from worker.database.tables import ModelVersion
 
@@ -147,7 +147,7 @@ def test_a_preference_that_nobody_asks_for_any_more_is_followed_no_longer(
     monkeypatch.setattr(preferences, "_files", lambda: looks.append("looked") or ({}, {}))
     preferences.ask(Options(prefer="fastest-within:1"))
     preferences.refresh({}, lambda files: None)
-    monkeypatch.setattr("api.preferring.IDLE_SECONDS", -1.0)
+    monkeypatch.setattr("api.prediction.preferences.IDLE_SECONDS", -1.0)
     preferences.refresh({}, lambda files: None)
 
     assert looks == ["looked"]

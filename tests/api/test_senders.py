@@ -23,7 +23,7 @@ def test_a_body_that_stops_in_the_middle_is_not_held_for_ever(
     path: str, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client is told and its connection closed, at once and not when it has been idle for some time."""
-    monkeypatch.setattr("api.senders.SILENT_SECONDS", 0.2)
+    monkeypatch.setattr("api.http.slow_senders.SILENT_SECONDS", 0.2)
     place = urlsplit(url)
     with socket.create_connection((place.hostname, place.port), timeout=30) as client:
         head = f"POST {path} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: application/json\r\n"
@@ -39,7 +39,7 @@ def test_a_body_that_stops_in_the_middle_is_not_held_for_ever(
 @pytest.mark.long
 def test_a_body_that_comes_in_pieces_is_read(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of it may take longer than any piece may."""
-    monkeypatch.setattr("api.senders.SILENT_SECONDS", 3.0)
+    monkeypatch.setattr("api.http.slow_senders.SILENT_SECONDS", 3.0)
     place = urlsplit(url)
     with socket.create_connection((place.hostname, place.port), timeout=30) as client:
         head = f"POST /jobs/tune HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: application/json\r\n"

@@ -72,7 +72,7 @@ def test_while_s3_is_away_the_old_version_answers(
     api: TestClient, work: Work, tmp_path: Path, faulty: Meddler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the new one as soon as it can be read, without anybody's doing."""
-    monkeypatch.setattr("api.serving.AWAY_SECONDS", 0.5)
+    monkeypatch.setattr("api.prediction.roster.AWAY_SECONDS", 0.5)
     publish(work, tmp_path / "local", value=0.9, spoil=lambda path: upload(tmp_path / "local"))
     before = version(api)
     faulty.always = refuse(500, "InternalError")
@@ -117,7 +117,7 @@ def test_nobody_waits_for_storage_that_stalls(
     api: TestClient, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who asks for a network that is being loaded soon hears that there is none; who asks for another, what it is."""
-    monkeypatch.setattr("api.serving.PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("api.prediction.roster.PATIENCE_SECONDS", 0.5)
     publish(work, tmp_path / "local", spoil=lambda path: upload(tmp_path / "local"))
     first = version(api)
     stalled = api.app.state.roster.store = Stalled()  # type: ignore[attr-defined]

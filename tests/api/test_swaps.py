@@ -14,8 +14,8 @@ import pytest
 from starlette.testclient import TestClient
 from worker_tools import Work
 
-from api.prediction.options import Options
-from api.serving import Roster
+from api.inputs.options import Options
+from api.prediction.roster import Roster
 from tests.api.tools import Version, eventually, publish, uvicorn_process
 from worker.artifacts.folder import FolderStore
 from worker.ledger.champions import Registry

@@ -13,13 +13,13 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 from worker_tools import Work
 
-import api.doctor
-from api.braille import plot
-from api.cli import app
+import api.cli.doctor
+from api.cli.app import app
+from api.cli.doctor import Check, checked
+from api.cli.output.braille import plot
+from api.cli.output.live import bars, curves
 from api.client import Chiffre
 from api.connection import ApiError
-from api.doctor import Check, checked
-from api.live import bars, curves
 from ml.records import TrialState
 from tests.api.tools import TUNE
 from worker.database.engine import Database
@@ -140,7 +140,7 @@ def test_follow_with_json_prints_the_events(url: str, finished: dict[str, Any]) 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder for state; torch, which takes seconds, is looked at in one test."""
-    monkeypatch.setattr(api.doctor, "_torch", lambda: Check("PyTorch", "good", "not looked at"))
+    monkeypatch.setattr(api.cli.doctor, "_torch", lambda: Check("PyTorch", "good", "not looked at"))
     return tmp_path
 
 
@@ -162,7 +162,7 @@ def test_an_installation_where_nothing_runs_is_sound(home: Path) -> None:
 
 def test_torch_computes() -> None:
     """It is tried in a process of its own."""
-    assert api.doctor._torch().state == "good"
+    assert api.cli.doctor._torch().state == "good"
 
 
 def test_what_is_wrong_comes_with_what_to_do(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +172,7 @@ def test_what_is_wrong_comes_with_what_to_do(home: Path, monkeypatch: pytest.Mon
         pass
     database.close()
     (home / "empty.db").touch()
-    monkeypatch.setattr(api.doctor, "TOO_LITTLE", 1 << 60)
+    monkeypatch.setattr(api.cli.doctor, "TOO_LITTLE", 1 << 60)
     monkeypatch.setattr("ml.datasets.DATA", home)
     urls = {"database_url": f"sqlite:///{home / 'empty.db'}", "broker_url": f"redis://127.0.0.1:{free_port()}"}
     wrong = {

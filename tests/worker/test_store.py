@@ -352,7 +352,7 @@ def test_without_boto3_the_error_says_what_to_install(monkeypatch: pytest.Monkey
 
 def test_boto3_is_not_loaded_for_a_folder() -> None:
     """It costs a third of a second and tens of megabytes, and need not be there."""
-    modules = "worker.tasks, worker.queue, worker.local, api.main, api.cli"
+    modules = "worker.tasks, worker.queue, worker.local, api.main, api.cli.app"
     made = "from worker.artifacts.store import store_of; from worker.settings import settings; store_of(settings())"
     program = f"import sys, {modules}; {made}; print([m for m in ('boto3', 'botocore', 'torch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)

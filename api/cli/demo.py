@@ -1,0 +1,72 @@
+"""The demonstration: the main job from beginning to end, on services of its own that end with it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from rich.columns import Columns
+from rich.console import Console
+from rich.panel import Panel
+
+from api.cli.output.display import picture
+from api.cli.output.live import follow
+from api.client import Chiffre
+from api.connection import ApiError
+from ml.datasets import cut, datasets
+from worker.local import free_port, local_services
+from worker.settings import Settings
+
+SPEC: dict[str, Any] = {
+    "model": "cnn",
+    "dataset": "mnist",
+    "search_space": {
+        "batch_size": {"type": "int", "low": 32, "high": 96, "log": True},
+        "learning_rate": {"type": "float", "low": 1e-3, "high": 4e-3, "log": True},
+    },
+    "pruner": {"name": "median", "n_startup_trials": 2, "n_warmup_epochs": 1},
+    "budget": {"trials": 6, "seconds": 110, "epochs": 8},
+    "lanes": 3,
+}
+IMAGES = 8
+
+
+def demo(console: Console) -> dict[str, Any]:
+    """Tune the CNN on MNIST, then ask it what some test images show; the published version."""
+    with TemporaryDirectory(prefix="chiffre-demo-") as home:
+        settings = Settings(home=Path(home), database_url=None, broker_url=None, artifacts=None)
+        console.print("Starting the database, a private Valkey, the worker and the API …")
+        with local_services(settings, "127.0.0.1", free_port()) as services, Chiffre(services.url) as client:
+            return _main_job(client, console)
+
+
+def _main_job(client: Chiffre, console: Console) -> dict[str, Any]:
+    console.print(f"[bold]POST {client.url}/jobs/tune[/]")
+    console.print_json(data=SPEC)
+    job = follow(client, client.tune(SPEC)["id"], console)
+    if job["state"] != "completed":
+        raise ApiError(f"the job {job['state']}: {job['error']}")
+    version: dict[str, Any] = client.version("cnn", job["version"]["version"])
+    console.print(f"\n[bold]POST {client.url}/predict[/], test images that no trial has seen:")
+    console.print(Columns(_answers(client), padding=(0, 2)))
+    console.print(f"\nServed: version {version['version']}, trial {version['trial']} of job {version['job_id']}")
+    console.print(f"Test accuracy on {len(_test_images())} images: [bold]{100 * version['test_accuracy']:.2f} %[/]")
+    return version
+
+
+def _answers(client: Chiffre) -> Iterator[Panel]:
+    """Some test images as characters, each with the answer and the truth below."""
+    arrays = datasets["mnist"].load().take(_test_images()[:IMAGES])
+    for image, label in zip(arrays.images, arrays.labels, strict=True):
+        pixels = [float(value) for value in image.ravel()]
+        answer = client.predict(pixels, model="cnn")
+        sure = 100 * max(answer["probabilities"])
+        right = answer["digit"] == label
+        title = f"[{'green' if right else 'red'}]{answer['label']}[/] ({sure:.1f} %), it is {label}"
+        yield Panel(picture(image[0].tolist()), title=title, width=34)
+
+
+def _test_images() -> np.ndarray:
+    mnist = datasets["mnist"]
+    return cut(mnist.size, mnist.official_test, "random", seed=0).test

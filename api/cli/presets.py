@@ -1,0 +1,26 @@
+"""The commands that show presets: the specifications that come with Chiffre."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from api.cli.output.terminal import AsJson, out, told
+from ml.presets import preset_body, preset_names
+
+app = typer.Typer()
+
+
+@app.command()
+def presets(
+    name: Annotated[str | None, typer.Argument(help="a preset, as records/cnn; without it all are listed")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the specifications that come with Chiffre, or show one."""
+    with told():
+        if name is not None:
+            print(json.dumps(preset_body(name), indent=None if as_json else 2))
+        elif as_json:
+            print(json.dumps(preset_names()))
+        else:
+            out.print("\n".join(preset_names()), highlight=False)

@@ -1,0 +1,80 @@
+"""`chiffre replay`: a trial of a job trained again on this machine, held against what was recorded."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from api.cli.remote_datasets import know
+from api.client import Chiffre
+from api.connection import ApiError
+from ml.artifacts import checkpoint_of
+from ml.datasets import datasets
+from ml.records import Measurement
+from ml.specs import TrainSpec, TuneSpec
+from ml.training.lane import TrainingData
+from ml.training.process import process_settings
+from ml.training.replay import Recipe, replay
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One measurement, as it was recorded and as it was found again."""
+
+    epoch: float
+    recorded_loss: float | None
+    found_loss: float | None
+    recorded_accuracy: float | None
+    found_accuracy: float | None
+
+    @property
+    def points(self) -> float | None:
+        """How far the accuracy is from what was recorded, in points; None where either diverged."""
+        if self.recorded_accuracy is None or self.found_accuracy is None:
+            return None
+        return 100 * abs(self.found_accuracy - self.recorded_accuracy)
+
+
+def replay_trial(client: Chiffre, job_id: str, number: int) -> Iterator[Rung]:
+    """Train trial `number` of a job again; ApiError where it was never measured, or by a newer release."""
+    job, trial = client.job(job_id), client.trial(job_id, number)
+    recorded = {round(10 * m["epoch"]): m for m in trial["measurements"]}
+    if not recorded:
+        raise ApiError(
+            f"trial {number} is {trial['state']} and was never measured; there is nothing to hold it against"
+        )
+    know(client, job["dataset"])
+    spec = _spec(job)
+    process_settings()
+    data = TrainingData.load(datasets[spec.dataset], spec.split, spec.seed).first(spec.images)
+    if spec.init_from is not None:
+        content = client.download(spec.init_from.model, spec.init_from.version)
+        data = data.beginning_with(checkpoint_of(content, "the version's checkpoint").weights)
+    for found in replay(spec, _recipe(trial, max(recorded)), data):
+        yield _rung(recorded.get(found.step, {}), found)
+
+
+def _spec(job: dict[str, Any]) -> TuneSpec:
+    """A job's specification as a search; ApiError where this release does not know it."""
+    try:
+        if job["kind"] == "train":
+            return TrainSpec.model_validate(job["spec"]).as_tune()
+        return TuneSpec.model_validate(job["spec"])
+    except ValidationError as error:
+        raise ApiError(f"this release of chiffre does not know the job's specification: {error}") from None
+
+
+def _recipe(trial: dict[str, Any], until: int) -> Recipe:
+    names = ("number", "params", "init_seed", "stream_seed", "start_step")
+    return Recipe(**{name: trial[name] for name in names}, until=until)
+
+
+def _rung(recorded: dict[str, Any], found: Measurement) -> Rung:
+    return Rung(
+        epoch=found.epoch,
+        recorded_loss=recorded.get("val_loss"),
+        found_loss=found.val_loss,
+        recorded_accuracy=recorded.get("val_accuracy"),
+        found_accuracy=found.val_accuracy,
+    )

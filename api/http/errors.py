@@ -1,0 +1,244 @@
+"""Errors as HTTP: which exception becomes which answer, in the dict at the end."""
+
+from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
+from itertools import islice
+from re import fullmatch, sub
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ValidationError
+from sqlalchemy.exc import OperationalError, TimeoutError
+from starlette.exceptions import HTTPException
+
+from api.http.problems import MAX_ERRORS, FieldError, problem
+from ml.errors import CheckpointError, ChiffreError, SpecError, UnknownName
+from worker.errors import Conflict, KeyReused, NotFound, StorageAway, StorageFull
+
+PREFIXES = {"query": "?", "path": "/", "header": "", "cookie": ""}  # of the pointer to a parameter
+
+log = structlog.get_logger()
+
+
+class BadInput(ChiffreError):
+    """An input that cannot be used; `errors` name what of it, and at least one."""
+
+    def __init__(self, pointer: str, detail: str, *more: FieldError) -> None:
+        self.errors = [FieldError(pointer=pointer, detail=detail), *more]
+        super().__init__(detail)
+
+
+class Busy(ChiffreError):
+    """More questions than can be answered just now."""
+
+
+class NotLoaded(ChiffreError):
+    """A version that is published and cannot answer just now."""
+
+
+class NotAnalysed(ChiffreError):
+    """An analysis that takes too long, or that failed."""
+
+
+class TooManyStreams(ChiffreError):
+    """A stream more than this process serves at once."""
+
+
+class NothingMore(ChiffreError):
+    """A stream of which the client has had everything; told to stop, it does not ask again."""
+
+
+def _invalid(errors: list[FieldError]) -> JSONResponse:
+    return problem(422, "the request cannot be used as it is; see errors", errors)
+
+
+def _bad_input(request: Request, error: BadInput) -> JSONResponse:
+    return _invalid(error.errors)
+
+
+def invalid(error: ValidationError, prefix: str) -> BadInput:
+    """What pydantic says of fields whose pointers begin with `prefix`."""
+    first, *more = (
+        FieldError(pointer=_pointer(prefix, e["loc"]), detail=str(e["msg"]).removeprefix("Value error, "))
+        for e in error.errors(include_input=False, include_url=False)
+    )
+    return BadInput(first.pointer, first.detail, *more[: MAX_ERRORS - 1])
+
+
+def refuse_many(fields: Mapping[str, Any], model: type[BaseModel], prefix: str) -> None:
+    """BadInput names the first few fields that a model does not have, where they are many.
+
+    Pydantic describes each, in gigabytes where a body names a million.
+    """
+    unknown = list(islice((name for name in fields if name not in model.model_fields), MAX_ERRORS))
+    if len(unknown) == MAX_ERRORS:
+        first, *more = (FieldError(pointer=_pointer(prefix, [n]), detail="there is no such field") for n in unknown)
+        raise BadInput(first.pointer, first.detail, *more)
+
+
+def _not_found(request: Request, error: Exception) -> JSONResponse:
+    return problem(404, str(error))
+
+
+def _conflict(request: Request, error: Conflict) -> JSONResponse:
+    return problem(409, str(error))
+
+
+def _key_reused(request: Request, error: KeyReused) -> JSONResponse:
+    return _invalid([FieldError(pointer="Idempotency-Key", detail=str(error))])
+
+
+def _spec_error(request: Request, error: SpecError) -> JSONResponse:
+    return _invalid([FieldError(pointer=_body_pointer(p.path), detail=p.detail) for p in error.problems])
+
+
+def _validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    of_body = all(e["loc"][0] == "body" for e in error.errors())
+    if of_body and content_type != "application/json":
+        return problem(415, "the content type is not application/json; send JSON with that content type")
+    return _invalid([_field_error(e, error.body) for e in error.errors()[:MAX_ERRORS]])
+
+
+def _field_error(error: dict[str, Any], body: Any) -> FieldError:
+    where, *path = error["loc"]
+    detail = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "json_invalid":
+        return FieldError(pointer="#", detail=f"not valid JSON: {error.get('ctx', {}).get('error', detail)}")
+    if where == "body":
+        return FieldError(pointer=_body_pointer(_without_tags(path, body)), detail=detail)
+    return FieldError(pointer=PREFIXES[where] + "/".join(map(str, path)), detail=detail)
+
+
+def _without_tags(path: list[str | int], body: Any) -> list[str | int]:
+    """A pydantic location as keys that the body has, and at most one more: where something is missing.
+
+    Pydantic puts the branches of unions into its locations; those are no keys of the body.
+    """
+    kept: list[str | int] = []
+    for position, key in enumerate(path):
+        last = position == len(path) - 1
+        if _holds(body, key):
+            body = body[key]
+        elif not isinstance(body, dict) or not last or _is_tag(key, body):
+            continue
+        kept.append(key)
+    return kept
+
+
+def _holds(body: Any, key: str | int) -> bool:
+    if isinstance(body, list):
+        return isinstance(key, int) and key < len(body)
+    return isinstance(body, dict) and key in body
+
+
+def _is_tag(key: str | int, body: dict[str, Any]) -> bool:
+    return key in (body.get("type"), body.get("name"))
+
+
+def _body_pointer(path: Iterable[str | int]) -> str:
+    keys = list(path)
+    return _pointer("#/", keys) if keys else "#"
+
+
+def _pointer(prefix: str, path: Iterable[str | int]) -> str:
+    texts = [str(key)[:60].encode(errors="replace").decode() for key in path]
+    return prefix + "/".join(text.replace("~", "~0").replace("/", "~1") for text in texts)
+
+
+def _http_error(request: Request, error: HTTPException) -> JSONResponse:
+    detail = error.detail
+    if error.status_code == 404 and detail == "Not Found":
+        detail = "there is nothing at this path; /docs lists what there is"
+    if error.status_code == 413 and detail == HTTPStatus(413).phrase:
+        detail = "the body is larger than CHIFFRE_MAX_BODY_BYTES allows"
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        detail = f"{request.method} is not allowed here; /docs lists what is"
+        headers["Allow"] = ", ".join(_methods(request))
+    return problem(error.status_code, detail, headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """What the document allows at a path. The framework names the methods of one of its routes only."""
+    paths, path = request.app.openapi()["paths"], request.url.path
+    found = [paths[path]] if path in paths else [paths[p] for p in paths if fullmatch(sub(r"{\w+}", "[^/]+", p), path)]
+    return sorted({method.upper() for operations in found for method in operations})
+
+
+def _nothing_more(request: Request, error: NothingMore) -> Response:
+    return Response(status_code=204)
+
+
+def _too_many_streams(request: Request, error: TooManyStreams) -> JSONResponse:
+    return problem(503, str(error), headers={"Retry-After": "5"})
+
+
+def _busy(request: Request, error: Busy) -> JSONResponse:
+    return problem(503, str(error), headers={"Retry-After": "1"})
+
+
+def _not_loaded(request: Request, error: NotLoaded) -> JSONResponse:
+    return problem(503, str(error), headers={"Retry-After": "5"})
+
+
+def _not_analysed(request: Request, error: NotAnalysed) -> JSONResponse:
+    return problem(503, str(error), headers={"Retry-After": "30"})
+
+
+def _database_away(request: Request, error: Exception) -> JSONResponse:
+    log.warning("database away", error=str(error))
+    return problem(503, "the database does not answer; try again shortly", headers={"Retry-After": "2"})
+
+
+def _storage_away(request: Request, error: StorageAway) -> JSONResponse:
+    log.warning("storage away", error=str(error))
+    return problem(503, "the storage of artifacts does not answer; try again shortly", headers={"Retry-After": "5"})
+
+
+def _storage_full(request: Request, error: StorageFull) -> JSONResponse:
+    log.error("no room for what was sent", error=str(error))
+    return problem(507, "there is no room for what was sent; ask whoever runs this service to make some")
+
+
+def _unforeseen(request: Request, error: Exception) -> JSONResponse:
+    log.error("unforeseen error", path=request.url.path, exc_info=error)
+    return problem(500, "an error that nobody foresaw; the API's log says more. Please report it")
+
+
+ANSWERS: dict[type[Exception], Callable[[Request, Any], Response]] = {
+    SpecError: _spec_error,
+    BadInput: _bad_input,
+    UnknownName: _not_found,
+    NotFound: _not_found,
+    Conflict: _conflict,
+    KeyReused: _key_reused,
+    NothingMore: _nothing_more,
+    TooManyStreams: _too_many_streams,
+    Busy: _busy,
+    NotLoaded: _not_loaded,
+    NotAnalysed: _not_analysed,
+    CheckpointError: _not_found,
+    StorageAway: _storage_away,
+    StorageFull: _storage_full,
+    RequestValidationError: _validation_error,
+    HTTPException: _http_error,
+    OperationalError: _database_away,
+    TimeoutError: _database_away,
+    Exception: _unforeseen,
+}
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Let every error of `app` be answered as problem+json."""
+    for kind, answer in ANSWERS.items():
+        app.add_exception_handler(kind, answer)
+
+
+def answer_to(request: Request, error: Exception) -> Response:
+    """The answer for an error, by the nearest of its kinds that has one."""
+    kind = next(kind for kind in type(error).__mro__ if kind in ANSWERS)
+    return ANSWERS[kind](request, error)

@@ -1,0 +1,88 @@
+"""Pages by cursor: a page goes on after the last row of the one before, however many rows were added since."""
+
+import base64
+import binascii
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import orjson
+from fastapi import Query, Request, Response
+from sqlalchemy import ColumnElement, Select, String, and_, or_
+from sqlalchemy.orm import Session
+from sqlmodel import AutoString
+
+from api.http.errors import BadInput
+
+Limit = Annotated[int, Query(ge=1, le=1000, description="rows a page")]
+Cursor = Annotated[str | None, Query(max_length=2000, description="next_cursor of the page before")]
+
+
+@dataclass(frozen=True)
+class Order:
+    """An order of rows: by `key`, rows without one last, and by `tie` among equals. Both are selected with the row."""
+
+    name: str  # as the query names it
+    key: Any  # a column, or an expression of one
+    tie: Any
+    descending: bool
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some rows, and the cursor of the next page, None at the end."""
+
+    rows: list[Any]
+    next_cursor: str | None
+
+
+def page_of(session: Session, statement: Select[Any], order: Order, limit: int, cursor: str | None) -> Page:
+    """`limit` rows of `statement` after `cursor`; BadInput where the cursor is not one of this order."""
+    statement = statement.add_columns(order.key.label("page_key"), order.tie.label("page_tie"))
+    if cursor is not None:
+        statement = statement.where(_after(order, *_decode(cursor, order)))
+    by_key = order.key.desc() if order.descending else order.key.asc()
+    rows = session.execute(statement.order_by(order.key.is_(None), by_key, order.tie).limit(limit + 1)).all()
+    more = len(rows) > limit
+    rows = rows[:limit]
+    following = _encode(order, rows[-1].page_key, rows[-1].page_tie) if more else None
+    return Page([row[0] for row in rows], following)
+
+
+def link_next(request: Request, response: Response, page: Page) -> None:
+    """Name the next page in a header too (RFC 8288)."""
+    if page.next_cursor is not None:
+        following = request.url.include_query_params(cursor=page.next_cursor)
+        response.headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+
+
+def _after(order: Order, key: Any, tie: Any) -> ColumnElement[bool]:
+    if key is None:
+        return and_(order.key.is_(None), order.tie > tie)
+    beyond = order.key < key if order.descending else order.key > key
+    return or_(beyond, and_(order.key == key, order.tie > tie), order.key.is_(None))
+
+
+def _encode(order: Order, key: Any, tie: Any) -> str:
+    return base64.urlsafe_b64encode(orjson.dumps([_sign(order), key, tie])).decode().rstrip("=")
+
+
+def _decode(cursor: str, order: Order) -> tuple[Any, Any]:
+    try:
+        sign, key, tie = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (ValueError, TypeError, binascii.Error):
+        sign = key = tie = None
+    if sign != _sign(order) or not (key is None or _fits(order.key, key)) or not _fits(order.tie, tie):
+        raise BadInput("?cursor", "not a cursor of this list and order; begin without one")
+    return key, tie
+
+
+def _fits(column: Any, value: Any) -> bool:
+    """Whether a value that somebody sent can be compared with a column."""
+    if isinstance(column.type, String | AutoString):
+        return isinstance(value, str) and "\0" not in value
+    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 - 1
+    return whole or isinstance(value, float)
+
+
+def _sign(order: Order) -> str:
+    return f"{'-' if order.descending else ''}{order.name}"

@@ -1,0 +1,1 @@
+"""What requests bring: images, archives and options, read within limits."""

@@ -1,0 +1,85 @@
+"""A version that answers."""
+
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from timeit import repeat
+from typing import Any
+
+import numpy as np
+import orjson
+
+from api.prediction.batch_result import Batch
+from api.prediction.batcher import Batcher, Queue
+from api.prediction.metrics import Meter
+from ml.datasets import digit_of
+from ml.errors import ChiffreError
+from ml.prediction.calibration import UNCALIBRATED, Calibration
+from ml.prediction.predictor import MAX_BATCH, Predictor
+from worker.artifacts.store import Store
+from worker.database.tables import Artifact, ModelVersion
+
+WARM_UPS = 4  # runs of the largest batch before a version answers
+Files = tuple[ModelVersion, Artifact, Artifact]  # a version, its graph and its checkpoint
+
+
+@dataclass(frozen=True)
+class Served:
+    """A version that answers, and whose answer it is."""
+
+    predictor: Predictor
+    calibration: Calibration
+    version: ModelVersion
+    checkpoint_sha256: str
+    batcher: Batcher
+    labels: tuple[str, ...]  # by class
+    digits: tuple[int | None, ...]  # the same as numbers, where they are digits
+    origin: bytes  # the end of an answer: a comma, whose answer it is, and the closing brace
+
+    @property
+    def name(self) -> str:
+        """As the Open Inference Protocol calls the model."""
+        version = self.version
+        return version.model if version.dataset == "mnist" else f"{version.model}.{version.dataset}"
+
+
+def load(
+    version: ModelVersion, onnx: Artifact, checkpoint: Artifact, store: Store, queue: Queue, executor: Executor
+) -> Served:
+    """A version from storage, its hash verified, warmed up and tested; a ChiffreError where it cannot answer."""
+    graph = store.read(onnx.path, onnx.sha256)
+    predictor = Predictor(graph, tuple(version.shape), tuple(version.classes))
+    calibration = Calibration(**version.calibration) if version.calibration else UNCALIBRATED
+
+    def run(pixels: np.ndarray) -> Batch:
+        outputs, novelty = predictor.run(pixels)
+        probabilities = calibration.probabilities(outputs)
+        return Batch(probabilities, calibration.reasons(probabilities, novelty))
+
+    meter = Meter(version.model, version.dataset, version.version, version.classes)
+    _self_test(run(np.zeros((1, *predictor.shape), np.float32)), len(predictor.classes))
+    blank = np.zeros((MAX_BATCH, *predictor.shape), np.float32)
+    # The fastest of a few: one alone may have been interrupted, and would be thought slow for as long as it serves.
+    seconds = min(repeat(lambda: run(blank), number=1, repeat=WARM_UPS)) / MAX_BATCH
+    return Served(
+        predictor,
+        calibration,
+        version,
+        checkpoint.sha256,
+        Batcher(run, seconds, queue, executor, meter.ran),
+        predictor.classes,
+        tuple(map(digit_of, predictor.classes)),
+        _origin(version, checkpoint),
+    )
+
+
+def _self_test(batch: Batch, classes: int) -> None:
+    """Look at a first answer, for a blank image: it must make sense."""
+    found = batch.probabilities
+    if found.shape != (1, classes) or not np.isfinite(found).all():
+        raise ChiffreError(f"the graph answers {found.shape} for {classes} classes, or no numbers; publish it anew")
+
+
+def _origin(version: ModelVersion, checkpoint: Artifact) -> bytes:
+    named = version.model_dump(include={"model", "dataset", "version", "job_id", "trial"})
+    origin: dict[str, Any] = {**named, "checkpoint_sha256": checkpoint.sha256}
+    return b"," + orjson.dumps(origin)[1:]

@@ -1,0 +1,1 @@
+"""Routes of jobs, and of what a job has found."""

@@ -1,0 +1,65 @@
+"""Evaluation: how well a version does on another data set than the one that it was trained on."""
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.deps import OnceDep, PredictingDep
+from api.http.errors import BadInput
+from api.views.jobs import accepted
+from api.views.schemas import JobDetail
+from ml.datasets import SplitName, datasets
+from ml.errors import UnknownName
+from ml.images.resize import resizes
+from ml.networks import networks
+from ml.registry import Registry
+from worker.database.tables import Job
+from worker.ledger.idempotency import Once
+from worker.prediction.image_sets import Subset
+from worker.prediction.rows import Predicting, PredictSpec, asked_version, check_other
+from worker.supervision.notify import ring
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+
+class Evaluation(BaseModel):
+    """Which version is evaluated, and on what."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    model: str = Field(max_length=100, description="a network")
+    version: int = Field(ge=1, le=2**31 - 1, description="of the network")
+    dataset: str = Field(max_length=100, description="another data set than the version was trained on")
+    subset: Subset = Field("test", description="of that data set; to look at its test images is counted")
+    split: SplitName = Field("random", description="random: 72 / 18 / 10 %; official: the publishers' test images")
+    resize: str = Field(
+        "bilinear",
+        description="how images of another size get the network's, by Pillow's filter of this name",
+        json_schema_extra={"enum": list(resizes)},
+    )
+    canonical: bool = Field(False, description="then bring the images to the form of the version's data set")
+
+
+@router.post("/evaluate", status_code=202)
+def evaluate(asked: Evaluation, predicting: PredictingDep, once: OnceDep, response: Response) -> JobDetail:
+    """Evaluate a version on another data set: accuracy, its interval, and the confusion matrix.
+
+    Images are brought to the network's size, and classes are matched by name. What each image shows is a file,
+    `GET /jobs/{job_id}/predictions`, as that of a predict job.
+    """
+    job = _accepted(asked, predicting, once)
+    ring()
+    return accepted(job, predicting.database, response)
+
+
+def _accepted(asked: Evaluation, predicting: Predicting, once: Once | None) -> Job:
+    registries: dict[str, Registry[Any]] = {"model": networks, "dataset": datasets, "resize": resizes}
+    for field, registry in registries.items():
+        if getattr(asked, field) not in registry:
+            raise BadInput(f"#/{field}", str(UnknownName(registry.noun, registry)))
+    version = asked_version(predicting.database, asked.model, asked.version, None)
+    pinned = datasets.pinned(asked.dataset)
+    check_other(predicting.database, version, datasets[pinned], asked.split, asked.subset)
+    spec = PredictSpec(**{**asked.model_dump(), "dataset": pinned})
+    return predicting.accept(version, spec, once=once)[0]

@@ -1,0 +1,171 @@
+"""Experiments: a collection of jobs that comes with Chiffre, posted at once and looked at together."""
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from sqlmodel import Session
+
+from api.deps import DatabaseDep, OnceDep
+from api.views.jobs import summary
+from api.views.schemas import JobPublic
+from ml.errors import Problem, SpecError, UnknownName
+from ml.presets import Collection, collection, collections
+from ml.presets.scaling import scaled
+from ml.specs import TuneSpec
+from worker.database.clock import to_datetime
+from worker.database.tables import JobGroup, JobState
+from worker.errors import NotFound
+from worker.ledger.groups import Groups, Posted, find_group, members, newest_groups
+from worker.supervision.notify import ring
+
+router = APIRouter(prefix="/jobs/experiments", tags=["experiments"])
+
+SHOWN_GROUPS = 20  # the newest
+
+
+class Wanted(BaseModel):
+    """Which experiments to run, and how much of them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    collection: str = Field(max_length=100, description="a collection's name; GET /jobs/experiments lists them")
+    scale: float = Field(1.0, gt=0, le=1, description="share of images, trials and epochs: 0.01 is a check in minutes")
+    seed: int = Field(0, ge=0, lt=2**32, description="of every job")
+    only: list[Annotated[str, Field(max_length=100)]] | None = Field(
+        None, min_length=1, max_length=100, description="experiments by name; without it all of the collection's"
+    )
+
+    def specs(self) -> dict[str, TuneSpec]:
+        """The jobs to submit, by experiment; SpecError where a name is not known."""
+        found = self._collection()
+        known = [experiment.name for experiment in found.experiments]
+        wrong = [place for place, name in enumerate(self.only or []) if name not in known]
+        if wrong:
+            raise SpecError(Problem(("only", place), str(UnknownName("experiment", known))) for place in wrong)
+        chosen = [e for e in found.experiments if self.only is None or e.name in self.only]
+        return {e.name: scaled(e.spec.model_copy(update={"seed": self.seed}), self.scale) for e in chosen}
+
+    def _collection(self) -> Collection:
+        try:
+            return collection(self.collection)
+        except UnknownName as error:
+            raise SpecError([Problem(("collection",), str(error))]) from None
+
+
+class ExperimentPublic(BaseModel):
+    """An experiment, as it can be posted."""
+
+    name: str
+    title: str
+    model: str
+    trials: int = Field(description="at full scale, at most")
+
+
+class CollectionPublic(BaseModel):
+    """A collection of experiments, in the order in which they are submitted."""
+
+    name: str
+    title: str
+    experiments: list[ExperimentPublic]
+
+
+class GroupSummary(BaseModel):
+    """A collection that was posted."""
+
+    id: str
+    collection: str
+    scale: float
+    seed: int
+    created_at: datetime | None
+
+
+class Member(BaseModel):
+    """An experiment of a group, and the job that it is."""
+
+    name: str
+    job: JobPublic
+
+
+class GroupPublic(GroupSummary):
+    """A collection that was posted, and where each of its experiments stands."""
+
+    state: str = Field(description="queued, running, paused, completed, failed or cancelled: of its jobs together")
+    experiments: list[Member]
+
+
+class Overview(BaseModel):
+    """What can be posted, and what was."""
+
+    collections: list[CollectionPublic]
+    groups: list[GroupSummary] = Field(description=f"the newest {SHOWN_GROUPS}, the newest first")
+
+
+def _an_id(group_id: str) -> str:
+    # Postgres would stumble over some texts that can be no id.
+    if not re.fullmatch("[0-9a-f]{1,64}", group_id):
+        raise NotFound("there is no such group; GET /jobs/experiments lists them")
+    return group_id
+
+
+GroupId = Annotated[str, Path(description="a group's id, as POST answered it"), AfterValidator(_an_id)]
+
+
+@router.post("", status_code=202)
+def post_experiments(wanted: Wanted, database: DatabaseDep, once: OnceDep, response: Response) -> GroupPublic:
+    """Submit every experiment of a collection as a job of its own; all of them are accepted, or none."""
+    posted = Posted(wanted.collection, wanted.scale, wanted.seed)
+    group = Groups(database).accept(posted, wanted.specs(), once)
+    ring()
+    response.headers["Location"] = f"/jobs/experiments/{group.id}"
+    response.headers["Retry-After"] = "1"
+    with database.reading() as session:
+        return _group(session, group)
+
+
+@router.get("")
+def list_experiments(database: DatabaseDep) -> Overview:
+    """The collections that can be posted, and the groups that were."""
+    with database.reading() as session:
+        groups = [GroupSummary(**_plain(group)) for group in newest_groups(session, SHOWN_GROUPS)]
+    return Overview(collections=[_collection(found) for found in collections().values()], groups=groups)
+
+
+@router.get("/{group_id}")
+def get_group(group_id: GroupId, database: DatabaseDep) -> GroupPublic:
+    """One group: the state and the best trial of each experiment."""
+    with database.reading() as session:
+        return _group(session, find_group(session, group_id))
+
+
+def _collection(found: Collection) -> CollectionPublic:
+    experiments = [
+        ExperimentPublic(name=e.name, title=e.title, model=e.spec.model, trials=e.spec.trial_limit)
+        for e in found.experiments
+    ]
+    return CollectionPublic(name=found.name, title=found.title, experiments=experiments)
+
+
+def _plain(group: JobGroup) -> dict[str, object]:
+    return {**group.model_dump(exclude={"created_at"}), "created_at": to_datetime(group.created_at)}
+
+
+def _group(session: Session, group: JobGroup) -> GroupPublic:
+    found = members(session, group)
+    experiments = [Member(name=name, job=JobPublic(**summary(session, job))) for name, job in found]
+    return GroupPublic(
+        **_plain(group), state=_state([JobState(job.state) for _, job in found]), experiments=experiments
+    )
+
+
+def _state(states: Sequence[JobState]) -> JobState:
+    """Where jobs stand together: as all of them do where they agree; ended only when all have."""
+    if len(set(states)) == 1:
+        return states[0]
+    if all(state.final for state in states):
+        return JobState.FAILED if JobState.FAILED in states else JobState.CANCELLED
+    left = {state for state in states if not state.final}
+    return JobState.PAUSED if left == {JobState.PAUSED} else JobState.RUNNING

@@ -1,0 +1,124 @@
+"""Jobs: post them, list them, look at one, and ask something of it."""
+
+from typing import Annotated, Any, cast
+
+from fastapi import APIRouter, BackgroundTasks, Query, Request, Response
+from fastapi.responses import JSONResponse
+from sqlalchemy import select
+from sqlmodel import col
+
+from api.deps import ControlsDep, DatabaseDep, LedgerDep, OnceDep, StoreDep
+from api.http.paging import Cursor, Limit, Order, link_next, page_of
+from api.views.estimates import estimate
+from api.views.jobs import JobId, accepted, detail, job_of, summary
+from api.views.schemas import (
+    JobChange,
+    JobDetail,
+    JobPage,
+    JobPublic,
+    Validated,
+)
+from ml.specs import TrainSpec, TuneSpec
+from worker.artifacts.store import drop_files
+from worker.database.engine import Database
+from worker.database.tables import Job, JobState
+from worker.ledger.requests import Controls
+from worker.ledger.transfer import settled
+from worker.supervision.notify import ring, submit
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+
+ValidateOnly = Annotated[bool, Query(description="submit nothing: say what it would be, and how long it may take")]
+VALIDATED: dict[int | str, dict[str, Any]] = {200: {"model": Validated, "description": "with `validate_only`"}}
+
+
+@router.post("/train", status_code=202, responses=VALIDATED)
+def train(
+    spec: TrainSpec, ledger: LedgerDep, once: OnceDep, response: Response, validate_only: ValidateOnly = False
+) -> JobDetail:
+    """Train one network with fixed hyper-parameters."""
+    if validate_only:
+        return _validated(spec, ledger.database)
+    return accepted(submit(ledger, spec, once), ledger.database, response)
+
+
+@router.post("/tune", status_code=202, responses=VALIDATED)
+def tune(
+    spec: TuneSpec, ledger: LedgerDep, once: OnceDep, response: Response, validate_only: ValidateOnly = False
+) -> JobDetail:
+    """Search the hyper-parameters of one network."""
+    if validate_only:
+        return _validated(spec, ledger.database)
+    return accepted(submit(ledger, spec, once), ledger.database, response)
+
+
+@router.get("")
+def list_jobs(
+    request: Request,
+    response: Response,
+    database: DatabaseDep,
+    state: JobState | None = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> JobPage:
+    """List jobs, the newest first."""
+    order = Order("created_at", col(Job.created_at), col(Job.id), descending=True)
+    statement = select(Job) if state is None else select(Job).where(col(Job.state) == state)
+    with database.reading() as session:
+        page = page_of(session, statement, order, limit, cursor)
+        link_next(request, response, page)
+        return JobPage(items=[JobPublic(**summary(session, job)) for job in page.rows], next_cursor=page.next_cursor)
+
+
+@router.get("/{job_id}")
+def get_job(job_id: JobId, database: DatabaseDep) -> JobDetail:
+    """One job: its state, progress, best trial, specification and history."""
+    with database.reading() as session:
+        return detail(session, job_of(session, job_id))
+
+
+@router.post("/{job_id}/cancel", status_code=202)
+def cancel(job_id: JobId, controls: ControlsDep, store: StoreDep, after: BackgroundTasks) -> JobDetail:
+    """End a job; its running trials are cut within seconds. A job that has ended stays as it is."""
+    job, unneeded = controls.cancel(job_id)
+    after.add_task(drop_files, store, unneeded)
+    return _answer(controls, job)
+
+
+@router.post("/{job_id}/pause", status_code=202)
+def pause(job_id: JobId, controls: ControlsDep) -> JobDetail:
+    """Stop work on a job until it is resumed; its trials go on later from where they were."""
+    return _answer(controls, controls.pause(job_id))
+
+
+@router.post("/{job_id}/resume", status_code=202)
+def resume(job_id: JobId, controls: ControlsDep) -> JobDetail:
+    """Let a paused job go on."""
+    job = controls.resume(job_id)
+    ring()
+    return _answer(controls, job)
+
+
+@router.patch("/{job_id}")
+def extend(job_id: JobId, change: JobChange, controls: ControlsDep) -> JobDetail:
+    """Change a job's budget; a completed job whose new budget allows for more goes on."""
+    job = controls.extend(job_id, change.budget.model_dump(exclude_unset=True))
+    ring()
+    return _answer(controls, job)
+
+
+def _validated(spec: TrainSpec | TuneSpec, database: Database) -> JobDetail:
+    with database.reading() as session:
+        found = estimate(session, settled(session, spec))
+    trials = spec.trial_limit if isinstance(spec, TuneSpec) else 1
+    answer = Validated(
+        spec=spec.model_dump(mode="json"), trial_limit=trials, seconds=found.seconds, measured_trials=found.trials
+    )
+    # The declared type is the answer to a job that is submitted; this one goes out as it is.
+    return cast("JobDetail", JSONResponse(answer.model_dump()))
+
+
+def _answer(controls: Controls, job: Job) -> JobDetail:
+    with controls.database.reading() as session:
+        return detail(session, job)

@@ -1,0 +1,58 @@
+"""Reports, of a job or of a group of them: one HTML file that needs nothing else."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+
+from api.deps import ChildrenDep, DatabaseDep
+from api.report.wording import Language
+from api.routes.jobs.experiments import GroupId
+from api.subprocesses.children import Children
+from api.views.jobs import JobId
+from worker.database.engine import Database
+from worker.database.tables import Job
+from worker.errors import Conflict, NotFound
+from worker.ledger.groups import find_group
+
+router = APIRouter(prefix="/jobs")
+
+# A page of its own: it may show what it carries, and nothing else.
+HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:"}
+HTML: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The report", "content": {"text/html": {"schema": {"type": "string"}}}}
+}
+
+
+LanguageQuery = Annotated[Language, Query(description="en or fr")]
+
+
+@router.get("/experiments/{group_id}/report", response_class=Response, responses=HTML, tags=["experiments"])
+def group_report(
+    group_id: GroupId, database: DatabaseDep, children: ChildrenDep, lang: LanguageQuery = "en"
+) -> Response:
+    """All experiments of a group side by side, and then each job's own report, as one HTML file."""
+    with database.reading() as session:
+        find_group(session, group_id)
+    return _report(children, "group", group_id, lang)
+
+
+@router.get("/{job_id}/report", response_class=Response, responses=HTML, tags=["jobs"])
+def report(job_id: JobId, database: DatabaseDep, children: ChildrenDep, lang: LanguageQuery = "en") -> Response:
+    """What a job did and found as one HTML file, from rows and files alone: the same bytes until something changes."""
+    _check_has_trials(database, job_id)
+    return _report(children, "job", job_id, lang)
+
+
+def _report(children: Children, kind: str, id_: str, lang: Language) -> Response:
+    page = children.run("api.report", kind, id_, lang)
+    return Response(page, media_type="text/html; charset=utf-8", headers=HEADERS)
+
+
+def _check_has_trials(database: Database, job_id: str) -> None:
+    """NotFound where there is no such job, Conflict where it is one without trials."""
+    with database.reading() as session:
+        job = session.get(Job, job_id)
+    if job is None:
+        raise NotFound("there is no such job; GET /jobs lists them")
+    if job.predicts:
+        raise Conflict("a predict job has no trials to report on; GET /jobs/{job_id}/predictions has what it answered")

@@ -1,0 +1,1 @@
+"""Routes of networks, their versions and their champions."""

@@ -1,0 +1,197 @@
+"""The Open Inference Protocol, version 2: what clients of Triton, KServe and their like speak."""
+
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Header, Path, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from sqlalchemy import select
+from sqlmodel import col
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from api.deps import AskedDep, DatabaseDep, RosterDep
+from api.http.errors import answer_to
+from api.inputs.options import Options
+from api.prediction.served import Served
+from api.prediction.tensors import INPUT, OUTPUTS, read, write
+from ml.datasets import datasets
+from ml.errors import ChiffreError
+from ml.networks import networks
+from worker.database.tables import ModelVersion
+from worker.errors import NotFound
+
+LENGTH = "Inference-Header-Content-Length"
+_SCHEMA = {"$ref": "#/components/schemas/Inference"}
+INFER = {"requestBody": {"required": True, "content": {"application/json": {"schema": _SCHEMA}}}}
+
+
+class Told(APIRoute):
+    """A route whose problems have a member `error` too, which is what the protocol's clients show."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The route's handler, with errors answered here."""
+        handle = super().get_route_handler()
+
+        async def handled(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except (ChiffreError, RequestValidationError, HTTPException) as error:
+                told = answer_to(request, error)
+                problem = orjson.loads(bytes(told.body))
+                details = "; ".join(f"{each['pointer']}: {each['detail']}" for each in problem["errors"])
+                content = orjson.dumps({**problem, "error": details or problem["detail"]})
+                kept = {name: told.headers[name] for name in ("retry-after", "connection") if name in told.headers}
+                return Response(content, told.status_code, kept, "application/problem+json")
+
+        return handled
+
+
+router = APIRouter(prefix="/v2", tags=["open inference protocol"], route_class=Told)
+
+Name = Annotated[str, Path(max_length=200, description="a network, or network.dataset for one that is not of mnist")]
+Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
+
+
+class Server(BaseModel):
+    """Who answers."""
+
+    name: str = "chiffre"
+    version: str
+    extensions: list[str] = ["binary_tensor_data", "classification"]
+
+
+class Live(BaseModel):
+    """The process answers."""
+
+    live: bool = True
+
+
+class AllReady(BaseModel):
+    """At least one model answers."""
+
+    ready: bool
+
+
+class ModelReady(BaseModel):
+    """Whether a model answers."""
+
+    name: str
+    ready: bool
+
+
+class TensorShape(BaseModel):
+    """An input or an output; -1 is the number of images."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelMetadata(BaseModel):
+    """A model's versions, inputs and outputs."""
+
+    name: str
+    versions: list[str]
+    platform: str = "onnxruntime_onnx"
+    inputs: list[TensorShape]
+    outputs: list[TensorShape]
+
+
+@router.get("")
+def server_metadata(request: Request) -> Server:
+    """Name, version and extensions."""
+    return Server(version=request.app.version)
+
+
+@router.get("/health/live")
+async def server_live() -> Live:  # waits for no thread, as /livez
+    """Whether the process answers."""
+    return Live()
+
+
+@router.get("/health/ready")
+def server_ready(roster: RosterDep, response: Response) -> AllReady:
+    """Whether any model answers: 503 where none does."""
+    ready = roster.answers()
+    response.status_code = 200 if ready else 503
+    return AllReady(ready=ready)
+
+
+@router.get("/models/{name}")
+def model_metadata(name: Name, roster: RosterDep, database: DatabaseDep) -> ModelMetadata:
+    """Versions, inputs and outputs of the champion."""
+    return _metadata(name, roster.find(_options(name)), database)
+
+
+@router.get("/models/{name}/versions/{version}")
+def version_metadata(name: Name, version: Number, roster: RosterDep, database: DatabaseDep) -> ModelMetadata:
+    """The same of any version."""
+    return _metadata(name, roster.find(_options(name, version)), database)
+
+
+@router.get("/models/{name}/ready")
+def model_ready(name: Name, roster: RosterDep) -> ModelReady:
+    """Whether the champion answers."""
+    roster.find(_options(name))
+    return ModelReady(name=name, ready=True)
+
+
+@router.get("/models/{name}/versions/{version}/ready")
+def version_ready(name: Name, version: Number, roster: RosterDep) -> ModelReady:
+    """Whether a version answers."""
+    roster.find(_options(name, version))
+    return ModelReady(name=name, ready=True)
+
+
+Length = Annotated[int | None, Header(alias=LENGTH, ge=0, description="how much of the body is JSON")]
+
+
+@router.post("/models/{name}/infer", openapi_extra=INFER)
+async def infer(name: Name, body: AskedDep, roster: RosterDep, json_bytes: Length = None) -> Response:
+    """Ask the champion."""
+    return await _infer(_options(name), body, roster, json_bytes)
+
+
+@router.post("/models/{name}/versions/{version}/infer", openapi_extra=INFER)
+async def infer_version(
+    name: Name, version: Number, body: AskedDep, roster: RosterDep, json_bytes: Length = None
+) -> Response:
+    """Ask any version."""
+    return await _infer(_options(name, version), body, roster, json_bytes)
+
+
+async def _infer(options: Options, body: bytes, roster: RosterDep, json_bytes: int | None) -> Response:
+    served = await roster.served_for(options)
+    inference, images = await run_in_threadpool(read, body, json_bytes, served.predictor.shape)
+    answered = await served.batcher.ask(images.pixels)
+    content, head = write(inference, served, answered)
+    if head is None:
+        return Response(content, media_type="application/json")
+    return Response(content, headers={LENGTH: str(head)}, media_type="application/octet-stream")
+
+
+def _options(name: str, version: int | None = None) -> Options:
+    """Which champion or version a name stands for; NotFound where it can be none."""
+    model, _, dataset = name.partition(".")
+    dataset = dataset or "mnist"
+    if model not in networks or not datasets.may_be(dataset):
+        raise NotFound(f"there is no such model; the networks are: {', '.join(networks)}, with .dataset if not mnist")
+    return Options(model=model, dataset=dataset, version=version)
+
+
+def _metadata(name: str, served: Served, database: DatabaseDep) -> ModelMetadata:
+    version = served.version
+    with database.reading() as session:
+        of_model = (col(ModelVersion.model) == version.model, col(ModelVersion.dataset) == version.dataset)
+        numbers = select(col(ModelVersion.version)).where(*of_model).order_by(col(ModelVersion.version))
+        versions = [str(number) for number in session.scalars(numbers)]
+    pixels = TensorShape(name=INPUT, datatype="FP32", shape=[-1, *served.predictor.shape])
+    outputs = [
+        TensorShape(name=name, datatype=output.datatype, shape=[-1, *output.shape(served)])
+        for name, output in OUTPUTS.items()
+    ]
+    return ModelMetadata(name=name, versions=versions, inputs=[pixels], outputs=outputs)

@@ -1,0 +1,1 @@
+"""Work for a request that needs a process of its own."""

@@ -1,0 +1,47 @@
+"""Child processes of the API: what takes seconds or imports much is made in one, so that the API stays small."""
+
+import subprocess
+import sys
+from threading import BoundedSemaphore
+
+from api.http.errors import Busy
+
+AT_ONCE = 2
+WAITING = 6  # requests, each of which holds one of the API's threads
+WAIT_SECONDS = 30.0  # for one of them to end
+RUN_SECONDS = 120.0
+OTHERS = "other requests that take as long are being answered; try again in a minute"
+AWAY = 75  # EX_TEMPFAIL of sysexits.h: the database or the storage does not answer; try again later
+
+
+class Children:
+    """At most two at a time, and few that wait."""
+
+    def __init__(self) -> None:
+        self._free = BoundedSemaphore(AT_ONCE)
+        self._places = BoundedSemaphore(AT_ONCE + WAITING)
+
+    def run(self, module: str, *arguments: str, fed: bytes = b"") -> bytes:
+        """What `python -m module …` writes to standard output, fed this; Busy where it cannot be had just now."""
+        if not self._places.acquire(blocking=False):
+            raise Busy(OTHERS)
+        try:
+            return self._run(module, *arguments, fed=fed)
+        finally:
+            self._places.release()
+
+    def _run(self, module: str, *arguments: str, fed: bytes) -> bytes:
+        if not self._free.acquire(timeout=WAIT_SECONDS):
+            raise Busy(OTHERS)
+        try:
+            command = [sys.executable, "-m", module, *arguments]
+            done = subprocess.run(command, input=fed, capture_output=True, timeout=RUN_SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            raise Busy("this took more than two minutes; try again when the machine is less busy") from None
+        finally:
+            self._free.release()
+        if done.returncode == AWAY:
+            raise Busy("the database or the storage of artifacts does not answer; try again in a minute")
+        if done.returncode:
+            raise RuntimeError(f"{module} ended with {done.returncode}: {done.stderr.decode(errors='replace')[-4000:]}")
+        return done.stdout

@@ -1,0 +1,1 @@
+"""What answers show of jobs, trials and versions."""

@@ -1,0 +1,227 @@
+// One trial: its curves, its parameters, its lane, and what can be done with it.
+
+import { get, poll, post } from "../api.js";
+import { objectiveOf } from "../charts/columns.js";
+import { failure, fill, h, refill, s } from "../dom.js";
+import { frame } from "../charts/charts.js";
+import { count, duration, figure, instant, percent, plain } from "../format.js";
+import { extent, padded, scale } from "../charts/scales.js";
+import { badge, titleOf } from "../states.js";
+import { to } from "../address.js";
+
+const EVERY = 2000; // milliseconds between looks at a running trial
+
+export async function show(root, { id, number }, signal) {
+  const [job, trial] = await Promise.all([
+    get(`/jobs/${id}`, { signal }),
+    get(`/jobs/${id}/trials/${number}`, { signal }),
+  ]);
+  document.title = `Trial ${number} of ${titleOf(job)} · Chiffre`;
+  const { elements, update } = viewOf(job, number);
+  fill(root, elements);
+  update(trial);
+  const running = new AbortController();
+  signal.addEventListener("abort", () => running.abort());
+  poll(
+    async () => {
+      const now = await get(`/jobs/${id}/trials/${number}`, { signal });
+      if (now.state !== "running") running.abort();
+      update(now);
+    },
+    EVERY,
+    trial.state === "running" ? running.signal : AbortSignal.abort(),
+  );
+}
+
+/** A view that changes in place, so that focus stays where it is. */
+function viewOf(job, number) {
+  const [state, told, reason, figures] = [h("span"), h("div"), h("div"), h("div")];
+  const [title, actions] = [h("div", { class: "titled" }, h("h1", {}, `Trial ${number}`), state), h("div", { class: "row" })];
+  const [curves, origins, table] = [h("div", { class: "grid wide" }), h("div", { class: "grid" }), h("table")];
+  const act = (path) => async () => {
+    try {
+      await post(`/jobs/${job.id}/trials/${number}/${path}`);
+      location.hash = to("jobs", job.id);
+    } catch (error) {
+      fill(told, failure(error));
+    }
+  };
+  let known = "";
+  const elements = [
+    h("div", { class: "view" }, whereabouts(job, number), h("div", { class: "head" }, title, actions), told, reason),
+    h("section", { class: "card" }, h("h2", {}, "What it reached"), figures),
+    curves,
+    origins,
+    h(
+      "section",
+      { class: "card" },
+      h("h2", {}, "Every epoch"),
+      h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Every epoch" }, table),
+    ),
+  ];
+  return {
+    elements,
+    update(trial) {
+      if (known !== trial.state) {
+        known = trial.state;
+        fill(state, badge(trial.state));
+        refill(actions, actionsOf(trial.state, act));
+      }
+      fill(reason, trial.reason && h("p", { class: "notice" }, trial.reason));
+      fill(figures, facts(reached(job, trial)));
+      fill(
+        curves,
+        curve(trial, ["val_accuracy"], "Accuracy", (v) => percent(v, 1)),
+        curve(trial, ["val_loss", "train_loss"], "Loss", figure),
+      );
+      const drawn = Object.entries(trial.params ?? {}).map(([name, value]) => [name, plain(value)]);
+      fill(origins, card("Hyper-parameters", drawn), card("Where it trained", lane(trial)));
+      fill(table, epochs(trial));
+    },
+  };
+}
+
+const whereabouts = (job, number) =>
+  h(
+    "nav",
+    { "aria-label": "Where you are", class: "small" },
+    h("a", { href: "#/jobs" }, "Jobs"),
+    " / ",
+    h("a", { href: to("jobs", job.id) }, titleOf(job)),
+    ` / trial ${number}`,
+  );
+
+const actionsOf = (state, act) => [
+  state === "running" &&
+    h("button", { type: "button", class: "danger", onclick: act("cancel") }, "Cancel the trial"),
+  state === "failed" && h("button", { type: "button", onclick: act("retry") }, "Try it again"),
+];
+
+const card = (title, rows) => h("section", { class: "card" }, h("h2", {}, title), pairs(title, rows));
+
+const facts = (rows) =>
+  h(
+    "dl",
+    { class: "facts" },
+    rows.map(([term, value]) => h("div", {}, h("dt", {}, term), h("dd", {}, value))),
+  );
+
+const pairs = (title, rows) =>
+  rows.length
+    ? h(
+        "div",
+        { class: "scroll" },
+        h(
+          "table",
+          {},
+          h("caption", { class: "unseen" }, title),
+          h(
+            "tbody",
+            {},
+            rows.map(([name, value]) =>
+              h("tr", {}, h("th", { scope: "row" }, name), h("td", { class: "number wraps" }, value)),
+            ),
+          ),
+        ),
+      )
+    : h("p", { class: "muted" }, "Not drawn yet.");
+
+function reached(job, trial) {
+  const { label, format, read } = objectiveOf(job);
+  return [
+    [label.charAt(0).toUpperCase() + label.slice(1), format(read(trial))],
+    ["Best epoch", figure(trial.best_epoch)],
+    ["Validation loss", figure(trial.val_loss)],
+    ["Training loss", figure(trial.train_loss)],
+    ["Epochs", figure(trial.epochs_run)],
+    ["Time", duration(trial.seconds)],
+  ];
+}
+
+const lane = (trial) => [
+  ["Pack", trial.pack === undefined ? "–" : String(trial.pack)],
+  ["Lane", trial.lane === undefined ? "–" : String(trial.lane)],
+  ["Began at step", figure(trial.start_step)],
+  ["Seed of weights", trial.init_seed === null ? "–" : String(trial.init_seed)],
+  ["Seed of the stream", trial.stream_seed === null ? "–" : String(trial.stream_seed)],
+  ["Weights", figure(trial.weights)],
+  ["FLOPs an image", figure(trial.flops)],
+  ["Began", instant(trial.created_at)],
+  ["Ended", instant(trial.finished_at)],
+];
+
+const [WIDTH, HEIGHT] = [480, 260];
+
+/** A chart of one or two figures by epoch. */
+function curve({ measurements }, names, title, format) {
+  const values = measurements.flatMap((m) => names.map((name) => m[name])).filter((v) => v !== null);
+  const known = extent(values);
+  if (!known)
+    return h(
+      "section",
+      { class: "card" },
+      h("h2", {}, title),
+      h("p", { class: "muted" }, "No epoch has been measured yet."),
+    );
+  const x = scale([0, Math.max(1, measurements.at(-1).epoch)], [58, WIDTH - 12]);
+  const y = scale(padded(known), [HEIGHT - 34, 18]);
+  const chart = frame({
+    title: `${title} by epoch; the table below has the figures`,
+    width: WIDTH,
+    height: HEIGHT,
+    x,
+    y,
+    labelX: "epoch",
+    formatY: format,
+  });
+  names.forEach((name, i) => {
+    const points = measurements.filter((m) => m[name] !== null).map((m) => [x(m.epoch), y(m[name])]);
+    chart.append(s("polyline", { class: `line line-${i + 1}`, points: points.map((p) => p.join()).join(" ") }));
+    chart.append(...points.map(([cx, cy]) => s("circle", { class: `dot-${i + 1}`, cx, cy, r: 3 })));
+  });
+  const key =
+    names.length > 1 &&
+    h(
+      "p",
+      { class: "key small" },
+      h("span", { class: "key-1" }, "validation"),
+      h("span", { class: "key-2" }, "training"),
+    );
+  return h("section", { class: "card" }, h("h2", {}, title), chart, key);
+}
+
+function epochs({ measurements }) {
+  const heads = ["Epoch", "Accuracy", "Validation loss", "Training loss", "Images seen", "Time"];
+  const rows = measurements.map((m) => [
+    figure(m.epoch),
+    percent(m.val_accuracy),
+    figure(m.val_loss),
+    figure(m.train_loss),
+    figure(m.images_seen),
+    duration(m.seconds),
+  ]);
+  return [
+    h("caption", {}, `${count(rows.length, "measurement")} on validation images`),
+    h(
+      "thead",
+      {},
+      h(
+        "tr",
+        {},
+        heads.map((name) => h("th", { scope: "col", class: "number" }, name)),
+      ),
+    ),
+    h(
+      "tbody",
+      {},
+      rows.map(([first, ...others]) =>
+        h(
+          "tr",
+          {},
+          h("th", { scope: "row", class: "number" }, first),
+          others.map((value) => h("td", { class: "number" }, value)),
+        ),
+      ),
+    ),
+  ];
+}

@@ -1,0 +1,125 @@
+// The table of trials: sorted by a click on a heading, filtered, twenty at a time.
+
+import { fill, h, text } from "../dom.js";
+import { count } from "../format.js";
+import { to } from "../address.js";
+import { columnsOf, compare } from "../charts/columns.js";
+
+const PAGE = 20;
+const LONG = 20; // characters
+
+/** The table of a record. `chosen(trial)` says which trials are shown. Beside the element there is `redraw()`. */
+export function trialTable({ record, chosen }) {
+  let order = { name: "number", down: true };
+  let page = 0;
+  let heads = "";
+  const head = h("tr");
+  const body = h("tbody");
+  const caption = h("caption");
+  const [before, after] = [
+    [-1, "Earlier rows"],
+    [1, "Later rows"],
+  ].map(([step, label]) => h("button", { type: "button", onclick: () => ((page += step), redraw()) }, label));
+  const where = h("span", { class: "muted small" });
+  const element = h(
+    "div",
+    {},
+    h(
+      "div",
+      { class: "scroll", tabindex: 0, role: "group", "aria-label": "Trials" },
+      h("table", {}, caption, h("thead", {}, head), body),
+    ),
+    h("div", { class: "row pager" }, before, after, where),
+  );
+
+  function redraw() {
+    const all = [...record.trials.values()];
+    const columns = columnsOf(record.job, all);
+    drawHead(columns);
+    const sorted = sort(all.filter(chosen), columns);
+    const last = Math.max(0, Math.ceil(sorted.length / PAGE) - 1);
+    page = Math.min(Math.max(page, 0), last);
+    const rows = sorted.slice(page * PAGE, (page + 1) * PAGE);
+    drawBody(rows, columns);
+    text(
+      caption,
+      `${count(sorted.length, "trial")}${sorted.length < all.length ? ` of ${all.length}` : ""}, by ${order.name}${order.down ? ", the greatest first" : ""}`,
+    );
+    before.disabled = page === 0;
+    after.disabled = page === last;
+    before.hidden = after.hidden = last === 0;
+    text(where, last ? `rows ${page * PAGE + 1} to ${page * PAGE + rows.length}` : "");
+  }
+
+  function sort(trials, columns) {
+    const column = columns.find(({ name }) => name === order.name) ?? columns[0];
+    return trials.sort((a, b) => compare(column.read(a), column.read(b), order.down) || a.number - b.number);
+  }
+
+  function drawHead(columns) {
+    const names = columns.map(({ name }) => name).join();
+    if (names !== heads) {
+      heads = names;
+      fill(head, columns.map(headOf));
+    }
+    for (const cell of head.children) {
+      const direction = cell.dataset.name !== order.name ? "none" : order.down ? "descending" : "ascending";
+      cell.setAttribute("aria-sort", direction);
+    }
+  }
+
+  function headOf({ name, label, numeric }) {
+    const turn = () => {
+      order = { name, down: order.name === name ? !order.down : Boolean(numeric) };
+      page = 0;
+      redraw();
+    };
+    return h(
+      "th",
+      { scope: "col", class: numeric ? "number" : "", "data-name": name },
+      h("button", { type: "button", class: "sort", onclick: turn }, label),
+    );
+  }
+
+  /** Rows are used again and cells written where they differ, so that focus stays and little is laid out anew. */
+  function drawBody(rows, columns) {
+    while (body.children.length > rows.length) body.lastChild.remove();
+    rows.forEach((trial, at) => {
+      const key = `${trial.number} ${trial.state} ${columns.length}`;
+      let row = body.children[at];
+      if (row?.dataset.key !== key) {
+        const fresh = rowOf(trial, columns);
+        row ? row.replaceWith(fresh) : body.append(fresh);
+        fresh.dataset.key = key;
+        row = fresh;
+      }
+      row.classList.toggle("best", record.job.best?.trial === trial.number);
+      columns.forEach((column, i) => i > 1 && write(row.children[i], column.format(column.read(trial))));
+    });
+  }
+
+  function rowOf(trial, columns) {
+    return h(
+      "tr",
+      {},
+      columns.map(({ name, read, format, numeric }) => {
+        const value = format(read(trial));
+        if (name !== "number")
+          return h("td", { class: numeric ? "number" : "", title: name === "state" ? trial.reason : null }, value);
+        return h(
+          "th",
+          { scope: "row", class: "number" },
+          h("a", { href: to("jobs", record.id, "trials", trial.number) }, value),
+        );
+      }),
+    );
+  }
+
+  return { element, redraw };
+}
+
+/** Write a cell; what is cut off there can be read by pointing at it. */
+function write(cell, value) {
+  text(cell, value);
+  if (value.length > LONG) cell.title = value;
+}
