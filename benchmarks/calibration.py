@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.negatives import fonts_in, kinds
+from benchmarks.images.negatives import fonts_in, kinds
 from benchmarks.results import RESULTS, taken, write
 from ml.datasets import datasets
 from ml.network.evaluate import Images

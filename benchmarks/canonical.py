@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from benchmarks.distortions import DISTORTIONS, pen_strokes
-from benchmarks.fonts import Fonts
+from benchmarks.images.distortions import DISTORTIONS, pen_strokes
+from benchmarks.images.fonts import Fonts
 from benchmarks.results import RESULTS, taken, write
 from ml.artifacts import load_checkpoint
 from ml.canonical.canonical import canonical

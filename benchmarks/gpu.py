@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.programs import Careful, Packed, Report
+from benchmarks.lanes.programs import Careful, Packed, Report
+from benchmarks.lanes.workloads import WORKLOADS, Workload
 from benchmarks.results import RESULTS, taken, write
-from benchmarks.workloads import WORKLOADS, Workload
 from ml.tuning.width import worthwhile
 
 ROUNDS = 5

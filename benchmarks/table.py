@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.results import RESULTS, read
-from benchmarks.searches import SEARCHES
-from benchmarks.study import row
+from benchmarks.study.searches import SEARCHES
+from benchmarks.study.study import row
 
 RATIOS = ("ratio_limit", "ratio_cpu", "ratio_handwritten", "ratio_litserve", "ratio_bentoml")
 

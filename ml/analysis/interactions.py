@@ -89,7 +89,7 @@ def within(column: Column, groups: Groups) -> np.ndarray:
 
     By ranks and by values, as an effect may follow a value or its logarithm; and each also times that mean, as it may
     be steeper at one end. Plain effects of values that are drawn together then look like an interaction about as often
-    as chance alone does, which `tests/ml/test_interactions.py` holds.
+    as chance alone does, which `tests/ml/analysis/test_interactions.py` holds.
     """
     if len(groups.labels) >= len(column.distinct):
         return np.empty((len(column.values), 0))

@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from starlette.testclient import TestClient
-from worker_tools import Work
+from support.worker_tools import Work
 
 from worker.database.engine import Database
 from worker.ledger.leases import Leases

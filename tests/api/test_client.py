@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
-from worker_tools import Work
+from support.worker_tools import Work
 
 from api.client import Chiffre
 from api.connection import ApiError

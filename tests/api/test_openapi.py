@@ -12,7 +12,7 @@ from fastapi.openapi.models import OpenAPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
-from worker_tools import Work
+from support.worker_tools import Work
 
 from tests.api.tools import publish, send
 

@@ -50,7 +50,9 @@ def test_the_documentation_has_its_files_here(shared_api: TestClient, name: str)
     assert len(shared_api.get(f"/docs/files/{name}").content) > 100_000
 
 
-@pytest.mark.parametrize("path", sorted(path for path in FILES.rglob("*") if path.is_file()), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted(path for path in FILES.rglob("*") if path.is_file()), ids=lambda path: path.name
+)
 def test_a_file_names_no_other_host_and_has_nothing_inline(path: Path) -> None:
     """What the policy would refuse is not written."""
     text = path.read_text()

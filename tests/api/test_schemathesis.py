@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from worker_tools import Work
+from support.worker_tools import Work
 
 from tests.api.tools import publish
 

@@ -17,7 +17,7 @@ import httpx2
 import torch
 from httpx2 import Response
 from starlette.testclient import TestClient
-from worker_tools import Work, measurement, tune_spec
+from support.worker_tools import Work, measurement, tune_spec
 
 from ml.artifacts import save_checkpoint, write
 from ml.datasets import datasets

@@ -30,7 +30,7 @@ from ledger_machine.model import (
     pick,
     read,
 )
-from worker_tools import tune_spec
+from support.worker_tools import tune_spec
 
 from ml.errors import SpecError
 from ml.records import TrialState

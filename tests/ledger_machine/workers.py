@@ -33,7 +33,7 @@ from ledger_machine.model import (
     rank,
     read,
 )
-from worker_tools import FILE, measurement
+from support.worker_tools import FILE, measurement
 
 from ml.artifacts import Saved
 from ml.records import Event, Finished, Measured, Started, TrialRecord, TrialState

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from solo import DEVICES
+from support.solo import DEVICES
 
 from ml.datasets import Arrays, datasets
 from ml.training.lane import TrainingData

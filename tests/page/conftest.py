@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
-from worker_tools import Work
+from support.worker_tools import Work
 
 from api.client import Chiffre
 from benchmarks.chromium import NoChromium, chromium

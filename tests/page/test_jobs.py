@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from playwright.sync_api import Page, Route, expect
 from sqlalchemy import insert as insert_into
-from worker_tools import FILE, Work, measurement
+from support.worker_tools import FILE, Work, measurement
 
 from ml.analysis.plots import PLOTS
 from ml.records import Finished, Measured, TrialState

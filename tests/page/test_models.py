@@ -8,7 +8,7 @@ import httpx2
 import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
-from worker_tools import Work
+from support.worker_tools import Work
 
 from api.client import Chiffre
 from ml.datasets import datasets

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
-from worker_tools import Work
+from support.worker_tools import Work
 
 from api.client import Chiffre
 from tests.page.services import Service

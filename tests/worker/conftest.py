@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from worker_tools import Work
+from support.worker_tools import Work
 
 from worker.artifacts.store import store_of
 from worker.ledger.leases import Leases

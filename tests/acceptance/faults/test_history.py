@@ -12,7 +12,7 @@ from acceptance.faults.history import check
 from acceptance.faults.witness import Answer
 from sqlalchemy import delete, insert, select, update
 from sqlmodel import Session, col
-from worker_tools import Work, measurement
+from support.worker_tools import Work, measurement
 
 from ml.artifacts import save_checkpoint, write
 from ml.records import Checkpoint, Finished, Measured, TrialState

@@ -20,7 +20,7 @@ from acceptance.faults.work import instant, quick, steady
 from ml.layers import Layer
 from ml.networks import networks
 
-# One cluster for all; `make test` kills a trainer in tests/worker/test_supervisor.py.
+# One cluster for all; `make test` kills a trainer in tests/worker/supervision/test_supervisor.py.
 pytestmark = [pytest.mark.xdist_group("faults on sqlite"), pytest.mark.long]
 
 DATABASE = "sqlite"

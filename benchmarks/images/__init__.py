@@ -1,0 +1,1 @@
+"""Images that benchmarks make: distorted digits, drawn fonts, and images that are no digits."""

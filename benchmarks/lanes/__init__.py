@@ -1,0 +1,1 @@
+"""A training step in lanes against plain PyTorch: `python -m benchmarks.lanes`."""

@@ -1,0 +1,5 @@
+"""Run the benchmark: `python -m benchmarks.ledger`."""
+
+from benchmarks.ledger.ledger import main
+
+main()

@@ -1,0 +1,1 @@
+"""The accuracy that each network reaches: `python -m benchmarks.records NETWORK`."""

@@ -1,0 +1,5 @@
+"""Run the benchmark: `python -m benchmarks.records`."""
+
+from benchmarks.records.records import main
+
+main()

@@ -1,0 +1,85 @@
+"""One seed of a record: a model of a frozen spec, trained as `POST /jobs/train` of it would."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.records.verdict import packed
+from benchmarks.results import taken
+from ml.artifacts import load_checkpoint, save_checkpoint
+from ml.datasets import Arrays, Cut, cut, datasets
+from ml.network.evaluate import Images, probabilities
+from ml.network.modules import module_of
+from ml.parameters.params import Params
+from ml.records import Checkpoint
+from ml.seeds import Purpose, derive
+from ml.specs import TrainSpec
+from ml.training.lane import Lane, TrainingData
+from ml.training.pack import Pack
+
+CHECKPOINT_SECONDS = 60.0  # between checkpoints, at least: a wide network's epoch on a GPU takes less than its file
+
+
+@dataclass(frozen=True)
+class Seed:
+    """A spec with its seed, and the data set."""
+
+    spec: TrainSpec
+    arrays: Arrays
+    most: int | None  # images to train on, and as many to validate and to test; None: all
+    device: str = "cpu"  # or cuda
+
+    @cached_property
+    def cut(self) -> Cut:
+        """Which images train, validate and test."""
+        whole = cut(len(self.arrays), datasets[self.spec.dataset].official_test, self.spec.split, self.spec.seed)
+        return Cut(*(part[: self.most] for part in (whole.train, whole.validation, whole.test)))
+
+    @property
+    def params(self) -> Params:
+        """All hyper-parameters."""
+        return self.spec.network.params.model_validate(self.spec.params)
+
+    def train(self, place: Path) -> dict[str, Any]:
+        """Its record. At `place` lies meanwhile what it takes to go on; SystemExit where it diverged."""
+        pack, seconds = self._begun(place)
+        saved = monotonic()
+        (lane,) = pack.running
+        for ((_, measured),) in pack.run(lambda: False):
+            seconds += measured.seconds
+            told = (
+                f"seed {self.spec.seed} epoch {measured.epoch:g}: validation {measured.val_accuracy}, {seconds:.0f} s"
+            )
+            print(told, flush=True)
+            if lane.running and monotonic() - saved >= CHECKPOINT_SECONDS:
+                left = pack.checkpoint()
+                save_checkpoint(place, Checkpoint(left.weights, left.card | {"seconds": seconds}))
+                saved = monotonic()
+        if lane.best is None:
+            raise SystemExit(f"seed {self.spec.seed} {lane.state}: {lane.reason}")
+        reached = {"val_accuracy": lane.best.val_accuracy, "epoch": lane.best.epoch, "seconds": seconds}
+        gpu = torch.cuda.get_device_name() if self.device == "cuda" else None
+        return {"seed": self.spec.seed, **reached, **taken(), "gpu": gpu, "said": packed(self._said(lane))}
+
+    def _begun(self, place: Path) -> tuple[Pack, float]:
+        """The pack as it was left, else before its first step, and the seconds that it has trained."""
+        parts = (Images.of(self.arrays.take(part)) for part in (self.cut.train, self.cut.validation))
+        data = TrainingData(*parts).to(self.device)
+        spec, seed = self.spec.as_tune(), self.spec.seed
+        left = load_checkpoint(place) if place.exists() else None
+        if left is not None and left.card["spec"] == spec.model_dump(mode="json"):  # else of a preset that was changed
+            return Pack.resumed(left, data), left.card["seconds"]
+        pack = Pack.of(spec, data, self.params, derive(seed, Purpose.STREAM, 0))
+        pack.join(Lane(0, spec, self.params, derive(seed, Purpose.INIT, 0), pack.stream.seed))
+        return pack, 0.0
+
+    def _said(self, lane: Lane) -> np.ndarray:
+        """What the best epoch's weights say of the test images, uint8 [n]."""
+        module = module_of(self.spec.layers(self.params), 0)
+        module.load_state_dict(lane.best_weights)
+        return probabilities(module, torch.from_numpy(self.arrays.images[self.cut.test])).argmax(1).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""Predictions over HTTP against other servers: `python -m benchmarks.serving`."""

@@ -1,0 +1,5 @@
+"""Run the benchmark: `python -m benchmarks.study`."""
+
+from benchmarks.study.study import main
+
+main()

@@ -1,0 +1,218 @@
+"""The commands that watch: a job drawn live in characters, and the doctor."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from rich.console import Console
+from sqlalchemy import text
+from support.worker_tools import Work
+from typer.testing import CliRunner
+
+import api.cli.doctor
+from api.cli.app import app
+from api.cli.doctor import Check, checked
+from api.cli.output.braille import plot
+from api.cli.output.live import bars, curves
+from api.client import Chiffre
+from api.connection import ApiError
+from ml.records import TrialState
+from tests.api.tools import TUNE
+from worker.database.engine import Database
+from worker.database.migrations import migrate
+from worker.errors import SchemaError
+from worker.local import free_port
+from worker.settings import Settings
+
+
+def run(url: str, *arguments: str) -> Result:
+    """Run the command against an API."""
+    return CliRunner(env={"CHIFFRE_URL": url, "COLUMNS": "160"}).invoke(app, arguments)
+
+
+def drawn(view: Any) -> str:
+    """What a view looks like."""
+    console = Console(width=160)
+    with console.capture() as capture:
+        console.print(view)
+    return capture.get()
+
+
+def lit(rows: list[str]) -> set[tuple[int, int]]:
+    """The dots of a drawing, as (column, row) from the left and the top; by Unicode's own numbering of the dots."""
+    numbering = {1: (0, 0), 2: (0, 1), 3: (0, 2), 4: (1, 0), 5: (1, 1), 6: (1, 2), 7: (0, 3), 8: (1, 3)}
+    found = set()
+    for y, row in enumerate(rows):
+        for x, character in enumerate(row):
+            for dot, (column, below) in numbering.items():
+                if ord(character) - 0x2800 >> (dot - 1) & 1:
+                    found.add((2 * x + column, 4 * y + below))
+    return found
+
+
+def test_a_line_goes_from_its_first_to_its_last_point() -> None:
+    """The diagonal lights the corners, and every column and row between them once or more."""
+    rows, span = plot([[(0, 0.5), (1, 0.9)]], width=10, height=5)
+    dots = lit(rows)
+
+    assert span == (0.5, 0.9)
+    assert {(0, 19), (19, 0)} <= dots
+    assert {x for x, _ in dots} == {y for _, y in dots} == set(range(20))
+
+
+def test_nothing_and_a_level_line_are_drawn_too() -> None:
+    """No points are blank, one value is one row."""
+    level, span = plot([[(1, 0.5), (2, 0.5)]], width=4, height=2)
+
+    assert plot([], width=4, height=2) == ([" " * 4] * 2, None)
+    assert span == (0.5, 0.5)
+    assert lit(level) == {(x, 0) for x in range(8)}
+
+
+def test_the_best_trials_are_bars_and_all_curves_lines() -> None:
+    """Each bar has its trial and figure, the plot its limits, for an accuracy and for a loss."""
+    trials = [{"number": n, "val_accuracy": v, "val_loss": 1 - v} for n, v in ((7, 0.98), (3, 0.95), (5, 0.9))]
+    curve = {"epoch": [1, 2], "val_accuracy": [0.8, 0.9], "val_loss": [0.5, None]}
+    accuracy = drawn(bars(trials, "-val_accuracy"))
+    loss = drawn(bars(trials[::-1], "val_loss"))
+
+    assert all(text in accuracy for text in ("7", "98.00 %", "90.00 %", "best trials by val_accuracy"))
+    assert "0.1" in loss
+    assert all(text in drawn(curves([curve], "-val_accuracy")) for text in ("0.8", "0.9", "val_accuracy by epoch"))
+    assert drawn(curves([], "val_loss")).strip() == ""
+
+
+@pytest.fixture
+def finished(work: Work, url: str) -> dict[str, Any]:
+    """A job whose two trials have ended."""
+    with Chiffre(url) as client:
+        job = client.tune(TUNE)
+        for value in (0.5, 0.75):
+            claim = work.leases.claim()
+            assert claim is not None
+            work.run_trial(claim, value, TrialState.COMPLETED)
+        client.cancel(job["id"])  # nobody publishes here
+        return job
+
+
+def test_follow_shows_a_job_until_it_has_ended(url: str, finished: dict[str, Any]) -> None:
+    """Its state, its trials and their figures; that it was cancelled is status 1 and told."""
+    result = run(url, "follow", finished["id"])
+
+    assert result.exit_code == 1
+    assert "75.00 %" in result.stdout
+    assert f"job {finished['id']} is cancelled" in result.stderr
+
+
+@pytest.mark.parametrize(("status", "said"), [(503, "is cancelled"), (404, "not just now")])
+def test_follow_outlasts_an_api_that_goes_away_between_two_questions(
+    url: str, finished: dict[str, Any], monkeypatch: pytest.MonkeyPatch, status: int, said: str
+) -> None:
+    """A picture is made of several; another answer than that it is away is told."""
+
+    def trials(*_: object, **__: object) -> Iterator[dict[str, Any]]:
+        raise ApiError("not just now", status)
+
+    monkeypatch.setattr(Chiffre, "trials", trials)
+    result = run(url, "follow", finished["id"])
+
+    assert result.exit_code == 1
+    assert said in result.stderr
+
+
+def test_follow_with_json_prints_the_events(url: str, finished: dict[str, Any]) -> None:
+    """One a line, as the API's stream has them."""
+    events = [json.loads(line) for line in run(url, "follow", finished["id"], "--json").stdout.splitlines()]
+    with Chiffre(url) as client:
+        expected = list(client.events(finished["id"]))
+
+    assert events == expected
+    assert events[-1]["data"]["state"] == "cancelled"
+
+
+# --- the doctor
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for state; torch, which takes seconds, is looked at in one test."""
+    monkeypatch.setattr(api.cli.doctor, "_torch", lambda: Check("PyTorch", "good", "not looked at"))
+    return tmp_path
+
+
+def found(home: Path, url: str, **given: str) -> dict[str, Check]:
+    """What the doctor says, by what it looked at."""
+    settings = Settings(home=home, **given)  # type: ignore[arg-type]
+    with Chiffre(url, timeout=5) as client:
+        return {check.name: check for check in checked(settings, client)}
+
+
+def test_an_installation_where_nothing_runs_is_sound(home: Path) -> None:
+    """Nothing is wrong, and the doctor says how to start."""
+    checks = found(home, f"http://127.0.0.1:{free_port()}")
+
+    assert [check.name for check in checks.values() if check.state == "wrong"] == []
+    assert checks["API"].advice == "chiffre up"
+    assert "b411ecfe11a8" in checks["data set mnist"].found
+
+
+def test_torch_computes() -> None:
+    """It is tried in a process of its own."""
+    assert api.cli.doctor._torch().state == "good"
+
+
+def test_what_is_wrong_comes_with_what_to_do(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A schema that is not there, a broker and an API that do not answer, a full disk, a damaged data set."""
+    database = Database(f"sqlite:///{home / 'empty.db'}")
+    with database.writing():
+        pass
+    database.close()
+    (home / "empty.db").touch()
+    monkeypatch.setattr(api.cli.doctor, "TOO_LITTLE", 1 << 60)
+    monkeypatch.setattr("ml.datasets.DATA", home)
+    urls = {"database_url": f"sqlite:///{home / 'empty.db'}", "broker_url": f"redis://127.0.0.1:{free_port()}"}
+    wrong = {
+        name: check.advice
+        for name, check in found(home, "http://127.0.0.1:1", **urls).items()
+        if check.state == "wrong"
+    }
+
+    assert {"database", "broker", "disk", "data set mnist", "data set digits"} <= set(wrong)
+    assert wrong["database"] == "chiffre migrate"
+    assert all(wrong.values())
+
+
+def test_a_database_of_another_release_is_left_to_that(home: Path) -> None:
+    """Its schema cannot be brought up to date: that this one does not know it is said, and by the doctor what helps."""
+    database = Database(f"sqlite:///{home / 'chiffre.db'}")
+    migrate(database)
+    with database.writing() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(SchemaError, match="9999"):
+        migrate(database)
+    database.close()
+    check = found(home, "http://127.0.0.1:1")["database"]
+
+    assert (check.state, check.advice) == ("wrong", "install that release")
+    assert "migration 9999 of another release" in check.found
+
+
+def test_a_service_that_answers_is_seen(url: str, home: Path) -> None:
+    """It is ready, and asked at the address that the commands use."""
+    check = found(home, url)["API"]
+
+    assert check.state == "good"
+    assert url in check.found
+
+
+def test_the_doctor_is_a_command(home: Path) -> None:
+    """As JSON it is a list of checks, and the status tells whether anything is wrong."""
+    result = run(f"http://127.0.0.1:{free_port()}", "doctor", "--json")
+    checks = json.loads(result.stdout)
+
+    assert {tuple(check) for check in checks} == {tuple(asdict(Check("", "good", "")))}
+    assert result.exit_code == any(check["state"] == "wrong" for check in checks)

@@ -1,0 +1,162 @@
+"""Prediction from artifacts that lie in S3, and what goes on answering while they cannot be reached."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event
+from time import monotonic
+
+import pytest
+from starlette.testclient import TestClient
+from support.s3_tools import Meddler, hand_on, meddler, new_bucket, point_at, refuse, s3_server
+from support.worker_tools import Work
+
+from ml.artifacts import Saved
+from tests.api.tools import BLANK, eventually, problem, publish
+from worker.artifacts.store import Store, store_of
+from worker.errors import StorageAway
+from worker.settings import settings
+
+GREY = [128] * 784
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """The URL of an S3 server."""
+    with s3_server() as url:
+        yield url
+
+
+@pytest.fixture
+def faulty(environment: Path, s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Meddler]:
+    """A server that meddles with what goes to S3; the settings name a bucket there."""
+    with meddler(s3) as server:
+        point_at(monkeypatch, server.url)
+        monkeypatch.setenv("CHIFFRE_ARTIFACTS", f"s3://{new_bucket()}/artifacts")
+        settings.cache_clear()
+        yield server
+
+
+@pytest.fixture
+def api(faulty: Meddler) -> Iterator[TestClient]:
+    """The API on the test's database and bucket."""
+    from api.main import create_app
+
+    with TestClient(create_app(), base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
+        yield client
+
+
+def upload(folder: Path) -> Store:
+    """Store in S3 what lies in a folder; the store."""
+    store = store_of(settings())
+    for path in folder.rglob("*.*"):
+        store.write(path.relative_to(folder).as_posix(), path.read_bytes())
+    return store
+
+
+def version(api: TestClient) -> int | None:
+    """Which version answers, None where none does."""
+    found: int | None = api.post("/predict", json={"pixels": BLANK}).json().get("version")
+    return found
+
+
+def test_a_champion_in_s3_answers(api: TestClient, work: Work, tmp_path: Path) -> None:
+    """As one in a folder does, with what torch says."""
+    published = publish(work, tmp_path / "local", spoil=lambda path: upload(tmp_path / "local"))
+    answer = api.post("/predict", json={"pixels": GREY}).json()
+
+    assert answer["probabilities"] == pytest.approx(published.answer(GREY, 255), abs=1e-5)
+    assert answer["checkpoint_sha256"] == published.checkpoint_sha256
+
+
+def test_while_s3_is_away_the_old_version_answers(
+    api: TestClient, work: Work, tmp_path: Path, faulty: Meddler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the new one as soon as it can be read, without anybody's doing."""
+    monkeypatch.setattr("api.prediction.roster.AWAY_SECONDS", 0.5)
+    publish(work, tmp_path / "local", value=0.9, spoil=lambda path: upload(tmp_path / "local"))
+    before = version(api)
+    faulty.always = refuse(500, "InternalError")
+    asked = len(faulty.seen)
+    publish(work, tmp_path / "local", value=0.95, seed=2)
+    tried = eventually(lambda: len(faulty.seen) > asked + 3)
+    meanwhile = version(api)
+    faulty.always = hand_on
+    upload(tmp_path / "local")
+
+    assert (before, meanwhile) == (1, 1)
+    assert tried
+    assert eventually(lambda: version(api) == 2, seconds=15)
+
+
+class Stalled:
+    """A store that does not answer until it is told to."""
+
+    def __init__(self) -> None:
+        self.asked = Event()
+        self.told = Event()
+
+    def write(self, key: str, content: bytes) -> Saved:
+        raise NotImplementedError
+
+    def read(self, key: str, sha256: str) -> bytes:
+        self.asked.set()
+        self.told.wait()
+        raise StorageAway("for the test")
+
+    def pieces(self, key: str, sha256: str) -> Iterator[bytes]:
+        raise NotImplementedError
+
+    def remove(self, key: str) -> None:
+        raise NotImplementedError
+
+    def keys(self, prefix: str = "") -> Iterator[tuple[str, float]]:
+        raise NotImplementedError
+
+
+def test_nobody_waits_for_storage_that_stalls(
+    api: TestClient, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks for a network that is being loaded soon hears that there is none; who asks for another, what it is."""
+    monkeypatch.setattr("api.prediction.roster.PATIENCE_SECONDS", 0.5)
+    publish(work, tmp_path / "local", spoil=lambda path: upload(tmp_path / "local"))
+    first = version(api)
+    stalled = api.app.state.roster.store = Stalled()  # type: ignore[attr-defined]
+    publish(work, tmp_path / "local", "shallow")
+    stalled.asked.wait()
+    before = monotonic()
+    problem(api.post("/predict", json={"pixels": GREY, "model": "shallow"}), 404)
+    waited = monotonic() - before
+    other = version(api)
+    stalled.told.set()
+
+    assert (first, other) == (1, 1)
+    assert 0.5 <= waited < 3
+
+
+def test_a_version_that_did_not_load_is_left_alone_for_a_while(
+    api: TestClient, work: Work, tmp_path: Path, faulty: Meddler
+) -> None:
+    """A damaged object is not fetched every second, nor by whoever asks."""
+    publish(work, tmp_path / "local", spoil=lambda path: (path.write_bytes(b"damaged"), upload(tmp_path / "local")))
+    asked = eventually(lambda: version(api) is None and sum(method == "GET" for method, _ in faulty.seen))
+    for _ in range(5):
+        problem(api.post("/predict", json={"pixels": GREY}), 503)
+    before = monotonic()
+    api.app.state.roster.refresh()  # type: ignore[attr-defined]
+
+    assert asked == 1
+    assert sum(method == "GET" for method, _ in faulty.seen) == 1
+    assert monotonic() - before < 1
+
+
+def test_files_in_s3_are_downloaded(api: TestClient, work: Work, tmp_path: Path, faulty: Meddler) -> None:
+    """As they lie there; while S3 refuses, the client is told to come back."""
+    publish(work, tmp_path / "local", spoil=lambda path: upload(tmp_path / "local"))
+    (graph,) = (tmp_path / "local").rglob("*.onnx")
+    found = api.get("/models/perceptron/versions/1/onnx")
+    faulty.always = refuse(500, "InternalError")
+    refused = api.get("/models/perceptron/versions/1/onnx")
+
+    assert found.content == graph.read_bytes()
+    problem(refused, 503)
+    assert refused.headers["retry-after"]

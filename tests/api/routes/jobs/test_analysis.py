@@ -1,0 +1,314 @@
+"""`/analysis`, `/plots` and `/pareto` over HTTP: made in a process of their own, kept, and never an error of ours."""
+
+import asyncio
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from starlette.testclient import TestClient
+from support.searched import reached, searched
+from support.worker_tools import Work
+
+from api.http.errors import NotAnalysed
+from api.subprocesses import analyses
+from api.subprocesses.analyses import Analyses
+from ml.records import TrialState
+from tests.api.tools import insert, pointers, problem, publish
+from worker.database.tables import Job, JobState
+
+pytestmark = pytest.mark.xdist_group("analysis")  # one search for all
+
+TRIALS = 40
+
+
+def a_search(work: Work, trials: int = TRIALS) -> str:
+    """A job whose trials are on record as if they had run; its id."""
+    search = searched(trials)
+    job = work.ledger.accept(search.spec)
+    rows = []
+    for trial in reached(search, trials):
+        row = asdict(trial)
+        row |= {"created_at": row.pop("began"), "finished_at": row.pop("ended"), "sequence": trial.number + 1}
+        names = {"batch_size", "learning_rate", "optimizer", "hidden_size"}
+        row |= {"suggestion": {name: trial.params[name] for name in names}, "value": trial.val_accuracy}
+        rows.append(row | {"best_epoch": 2.0, "train_loss": trial.val_loss})
+    insert(work, job.id, rows)
+    with work.database.writing() as session:
+        session.get_one(Job, job.id).state = JobState.COMPLETED
+    return job.id
+
+
+@pytest.fixture(scope="module")
+def job(shared_work: Work) -> str:
+    """A job with trials."""
+    return a_search(shared_work)
+
+
+@pytest.fixture(scope="module")
+def found(shared_api: TestClient, job: str) -> dict[str, Any]:
+    """Its analysis."""
+    answer = shared_api.get(f"/jobs/{job}/analysis")
+    assert answer.status_code == 200, answer.text
+    whole: dict[str, Any] = json.loads(answer.text, parse_constant=pytest.fail)
+    return whole
+
+
+def test_the_analysis_agrees_with_the_csv(shared_api: TestClient, job: str, found: dict[str, Any]) -> None:
+    """Whoever reads the CSV with pandas finds the same correlations, counts and means."""
+    lines = shared_api.get(f"/jobs/{job}/trials", headers={"accept": "text/csv"}).text
+    frame = pd.read_csv(pd.io.common.StringIO(lines))
+    ended = frame[frame.state.isin(["completed", "stopped_early"])]
+    names = ["batch_size", "learning_rate", "hidden_size", "val_loss", "val_accuracy", "seconds"]
+    expected = ended[names].corr("spearman")
+    ours = found["correlations"]
+    place = [ours["variables"].index(name) for name in names]
+
+    assert found["trials"] == frame.state.value_counts().to_dict()
+    assert found["used"] == len(ended)
+    for i, one in enumerate(names):
+        for j, other in enumerate(names[:i]):
+            assert ours["spearman"][place[i]][place[j]] == pytest.approx(expected.loc[one, other], abs=1e-12)
+    optimizer = next(effect for effect in found["effects"] if effect["parameter"] == "optimizer")
+    for group in optimizer["groups"]:
+        own = ended[ended.optimizer == group["label"]]
+        assert (group["trials"], group["seconds"]) == (len(own), pytest.approx(own.seconds.mean()))
+
+
+def test_interactions_and_importances_are_told(found: dict[str, Any]) -> None:
+    """The one that was planted comes first, and its parameters matter."""
+    first = next(one for one in found["interactions"] if one["outcome"] == "val_accuracy")
+
+    assert {first["one"], first["other"]} == {"learning_rate", "optimizer"}
+    assert first["p_holm"] < 0.01
+    assert [one["method"] for one in found["importances"]] == ["ped_anova", "fanova"]
+    assert all(sum(one["values"].values()) == pytest.approx(1) for one in found["importances"])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["parallel_coordinate", "timeline"])
+def test_a_plot_is_a_page_of_which_only_our_scripts_run(shared_api: TestClient, job: str, name: str) -> None:
+    """Its policy names plotly's script here and the digest of the one that draws; the figure lies in it as data."""
+    page = shared_api.get(f"/jobs/{job}/plots/{name}")
+    figure = shared_api.get(f"/jobs/{job}/plots/{name}", params={"format": "json"})
+    inside = re.search(r'<script type="application/json" id="figure">(.*?)</script>', page.text, re.DOTALL)
+    policy = page.headers["content-security-policy"]
+
+    assert page.headers["content-type"].startswith("text/html")
+    assert inside is not None
+    assert json.loads(inside[1]) == figure.json()
+    assert "default-src 'none'" in policy
+    assert "unsafe-inline" not in policy.split("script-src")[1].split(";")[0]
+
+
+def test_plotlys_script_comes_from_its_package(shared_api: TestClient) -> None:
+    """Of its very version, and nothing is asked of another host."""
+    answer = shared_api.get("/plotly.min.js")
+
+    assert answer.headers["content-type"].startswith("text/javascript")
+    assert "plotly.js v" in answer.text[:200]
+
+
+@pytest.mark.long
+def test_a_filter_reaches_the_plot(shared_api: TestClient, job: str) -> None:
+    """Parallel coordinates above an accuracy have fewer lines, and above all of them none and a reason."""
+    sizes = [
+        len(shared_api.get(f"/jobs/{job}/plots/parallel_coordinate?format=json&min_accuracy={at}").json()["data"])
+        for at in (0, 0.9, 1)
+    ]
+
+    assert sizes[0] > sizes[1] > sizes[2] == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "pointer"),
+    [
+        ("plots/nonsense", "/name"),
+        ("plots/slice?target=beauty", "?target"),
+        ("plots/slice?min_accuracy=2", "?min_accuracy"),
+        ("plots/slice?min_accuracy=nan", "?min_accuracy"),
+        ("plots/timeline?min_accuracy=0.9", "?min_accuracy"),
+        ("plots/slice?cost=flops", "?cost"),
+        ("plots/slice?format=png", "?format"),
+    ],
+)
+def test_what_a_plot_does_not_have_is_named(shared_api: TestClient, job: str, path: str, pointer: str) -> None:
+    """With the field that is wrong; no process is started for it."""
+    assert pointer in pointers(shared_api.get(f"/jobs/{job}/{path}"))
+
+
+@pytest.mark.parametrize("path", ["analysis", "plots/slice", "pareto"])
+def test_a_job_that_does_not_exist_has_no_analysis(shared_api: TestClient, path: str) -> None:
+    """404 as everywhere."""
+    problem(shared_api.get(f"/jobs/abc123/{path}"), 404)
+
+
+@pytest.mark.parametrize("path", ["analysis", "plots/slice", "pareto"])
+def test_a_predict_job_has_no_trials(
+    shared_api: TestClient, shared_work: Work, shared_artifacts: Path, path: str
+) -> None:
+    """409 says which jobs have."""
+    if not shared_api.get("/models").json()["items"]:
+        publish(shared_work, shared_artifacts)
+    posted = shared_api.post("/jobs/predict", json={"model": "perceptron"}).json()["id"]
+
+    problem(shared_api.get(f"/jobs/{posted}/{path}"), 409)
+
+
+@pytest.mark.long
+def test_a_job_that_has_not_begun_has_an_empty_analysis(shared_api: TestClient, shared_work: Work) -> None:
+    """Counts are zero, coefficients null with reasons, fronts empty, plots say that there is nothing yet."""
+    posted = shared_work.ledger.accept(searched(3).spec).id
+    whole = shared_api.get(f"/jobs/{posted}/analysis")
+    page = shared_api.get(f"/jobs/{posted}/plots/contour")
+    shared_work.controls.cancel(posted)  # or it would stand before what other tests publish
+
+    assert (whole.status_code, page.status_code) == (200, 200)
+    assert (whole.json()["used"], whole.json()["trials"]) == (0, {})
+    assert "no trial has run to its end" in page.text
+    assert shared_api.get(f"/jobs/{posted}/pareto").json() == {
+        "trials": 0,
+        "points": [],
+        "fronts": {"seconds": [], "flops": [], "weights": [], "latency_seconds": []},
+    }
+
+
+@pytest.mark.long
+def test_a_trial_that_ended_without_a_figure_does_no_harm(shared_api: TestClient, shared_work: Work) -> None:
+    """Diverged, failed, cancelled, running and undrawn trials are counted and left out."""
+    posted = a_search(shared_work, 8)
+    states = ("diverged", "failed", "cancelled", "running")
+    params = {"batch_size": 32, "learning_rate": 0.01, "optimizer": "adam", "hidden_size": 64}
+    rows: list[dict[str, Any]] = [
+        {"number": 8 + place, "state": state, "params": params, "suggestion": params, "created_at": 1e9}
+        for place, state in enumerate(states)
+    ]
+    rows.append({"number": 12, "state": "running", "created_at": 1e9})
+    ended = {TrialState.DIVERGED, TrialState.FAILED, TrialState.CANCELLED}
+    for place, row in enumerate(rows):
+        row |= {"sequence": 100 + place, "finished_at": 1e9 + 5 if row["state"] in ended else None}
+    insert(shared_work, posted, rows)
+    whole = shared_api.get(f"/jobs/{posted}/analysis")
+    drawn = shared_api.get(f"/jobs/{posted}/plots/timeline?format=json")
+
+    assert whole.status_code == 200, whole.text
+    assert whole.json()["trials"] == {"completed": 4, "stopped_early": 2, "pruned": 2, **dict.fromkeys(states, 1)}
+    assert whole.json()["used"] == 6
+    assert drawn.json()["data"]
+
+
+def test_pareto_is_the_front_of_each_cost(shared_api: TestClient, job: str) -> None:
+    """Held against the CSV, row by row: nobody is at least as accurate for at most the cost; latency is not known."""
+    lines = shared_api.get(f"/jobs/{job}/trials", headers={"accept": "text/csv"}).text
+    rows = pd.read_csv(pd.io.common.StringIO(lines))
+    found = shared_api.get(f"/jobs/{job}/pareto").json()
+
+    assert found["trials"] == len(rows)
+    for cost in ("seconds", "flops", "weights"):
+        expected = [
+            int(row.number)
+            for row in rows.itertuples()
+            if not (
+                ((rows.val_accuracy >= row.val_accuracy) & (rows[cost] <= getattr(row, cost)))
+                & ((rows.val_accuracy > row.val_accuracy) | (rows[cost] < getattr(row, cost)))
+            ).any()
+        ]
+        assert sorted(found["fronts"][cost]) == expected
+    assert found["fronts"]["latency_seconds"] == []
+    assert {point["trial"] for point in found["points"]} == {n for front in found["fronts"].values() for n in front}
+
+
+# --- the processes
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The orders that processes were started for; what they answer is the order itself, after a moment."""
+    orders: list[bytes] = []
+
+    async def answer(order: bytes) -> bytes:
+        orders.append(order)
+        await asyncio.sleep(0)
+        return order
+
+    monkeypatch.setattr(analyses, "_answer", answer)
+    return orders
+
+
+def a_job(name: str = "abc", sequence: int = 1) -> Job:
+    """A row that nobody has written."""
+    return Job(id=name, sequence=sequence)
+
+
+async def _closing(made: Analyses, *asked: Any) -> list[Any]:
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    await made.close()
+    return list(found)
+
+
+def test_many_who_ask_at_once_share_one_process(counted: list[bytes]) -> None:
+    """And who asks later has what was kept, until the job's counter moves."""
+
+    async def ask() -> None:
+        made = Analyses()
+        answers = await asyncio.gather(*(made.made(a_job()) for _ in range(10)))
+        again = await made.made(a_job())
+        newer = await _closing(made, made.made(a_job(sequence=2)))
+
+        assert [*answers, again, *newer] == [answers[0]] * 12
+
+    asyncio.run(ask())
+
+    assert len(counted) == 2
+
+
+def test_what_is_kept_is_bounded(counted: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An older counter's goes at once, and of too much the oldest."""
+    monkeypatch.setattr(analyses, "KEPT_BYTES", 200)
+
+    async def ask() -> list[int]:
+        made = Analyses()
+        for sequence in range(5):
+            await made.made(a_job(sequence=sequence))
+        folder = made._path("")
+        sizes = [len(list(folder.iterdir()))]
+        for name in "abcdefgh":
+            await made.made(a_job(name))
+        sizes.append(sum(file.stat().st_size for file in folder.iterdir()))
+        await made.close()
+        return [*sizes, folder.exists()]
+
+    files, size, remains = asyncio.run(ask())
+
+    assert files == 1
+    assert 0 < size <= 200
+    assert not remains
+
+
+def test_what_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NotAnalysed, which is a 503, for each who waits; the next may try again."""
+    monkeypatch.setattr(analyses, "SECONDS", 0.05)
+
+    async def ask() -> list[Any]:
+        made = Analyses()
+        return await _closing(made, made.made(a_job()), made.made(a_job()))
+
+    found = asyncio.run(ask())
+
+    assert [type(one) for one in found] == [NotAnalysed] * 2
+
+
+def test_a_process_that_fails_is_told_of_as_503(
+    shared_api: TestClient, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With Retry-After, and nothing of it is kept."""
+    monkeypatch.setattr(analyses.sys, "executable", "/bin/false")
+    answer = shared_api.get(f"/jobs/{job}/plots/rank")
+    monkeypatch.undo()
+
+    assert "failed" in problem(answer, 503)["detail"]
+    assert answer.headers["retry-after"] == "30"
+    assert shared_api.get(f"/jobs/{job}/plots/rank").status_code == 200

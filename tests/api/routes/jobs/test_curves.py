@@ -1,0 +1,41 @@
+"""The curves of a job's trials, held against the trials themselves and the event stream."""
+
+from starlette.testclient import TestClient
+from support.worker_tools import Work, measurement
+
+from tests.api.tools import problem
+
+
+def test_the_curves_are_those_of_the_trials(api: TestClient, work: Work) -> None:
+    """Every trial's every epoch, in order, whatever the order in which they were measured."""
+    job = work.accept(budget={"trials": 3})
+    claim = work.pack(3)
+    for epoch in (1, 2, 3):
+        work.measure(claim, 1, measurement(epoch, 0.5 + epoch / 10, None if epoch == 2 else 0.5))
+        work.measure(claim, 0, measurement(epoch, 0.9 - epoch / 10))
+    found = api.get(f"/jobs/{job.id}/curves").json()
+    trials = [api.get(f"/jobs/{job.id}/trials/{number}").json()["measurements"] for number in (0, 1)]
+
+    assert [curve["number"] for curve in found["curves"]] == [0, 1]
+    for curve, measured in zip(found["curves"], trials, strict=True):
+        for name in ("epoch", "train_loss", "val_loss", "val_accuracy", "seconds"):
+            assert curve[name] == [one[name] for one in measured]
+
+
+def test_the_stream_goes_on_where_the_curves_end(api: TestClient, work: Work) -> None:
+    """After `sequence` it tells what was measured later, and only that."""
+    job = work.accept()
+    claim = work.pack(1)
+    work.measure(claim, 0, measurement(1, 0.5))
+    after = api.get(f"/jobs/{job.id}/curves").json()["sequence"]
+    work.measure(claim, 0, measurement(2, 0.6))
+    work.cancel(job)
+    told = api.get(f"/jobs/{job.id}/events?after={after}").text
+
+    assert '"epoch":2.0' in told
+    assert '"epoch":1.0' not in told
+
+
+def test_a_job_that_is_not_there_has_none(shared_api: TestClient) -> None:
+    """404, and what to do."""
+    assert "GET /jobs" in problem(shared_api.get("/jobs/00/curves"), 404)["detail"]

@@ -1,0 +1,771 @@
+"""A job's events: in order, without gap or repeat, whatever breaks; and what a stream costs."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+from pathlib import Path
+from threading import Condition, Thread, current_thread
+from time import monotonic, sleep
+from typing import Any
+
+import anyio
+import httpx2
+import psycopg
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import PlainTextResponse, Response
+from fastapi.sse import EventSourceResponse
+from sqlalchemy import event as listening
+from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
+from sqlmodel import col
+from starlette.testclient import TestClient
+from support.worker_tools import Work, measurement
+
+from api.client import Chiffre
+from api.connection import ApiError
+from api.http.signals import on_ending
+from api.main import create_app
+from ml.records import Finished, Measured, TrialState
+from tests.api.conftest import serving
+from tests.api.tools import pointers, problem, publish
+from worker.database.clock import to_datetime
+from worker.database.tables import Event, Job, Measurement, Trial
+from worker.ledger.leases import Claim
+from worker.local import free_port
+
+ROOT = Path(__file__).parents[4]
+ONCE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # what is asked is no matter of the database
+FIELDS = {
+    "job": {"state", "detail", "by", "at"},
+    "trial": {"number", "state", "detail", "by", "at"},
+    "epoch": {"number", "epoch", "train_loss", "val_loss", "val_accuracy", "images_seen", "seconds"},
+}
+
+Told = dict[str, Any]  # an event: id, event, data
+
+
+@pytest.fixture
+def app(environment: Path, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
+    """The API on the test's database, with a follower that hurries."""
+    monkeypatch.setattr("api.views.streams.LOOK_SECONDS", 0.02)
+    return create_app()
+
+
+@pytest.fixture
+def url(app: FastAPI) -> Iterator[str]:
+    """Its URL, served by a real uvicorn."""
+    with serving(app) as address:
+        yield address
+
+
+# --- jobs, and what they have to tell
+
+
+def path(job: Job) -> str:
+    """Where a job's events are."""
+    return f"/jobs/{job.id}/events"
+
+
+def ends(work: Work, claim: Claim, *numbers: int, state: TrialState = TrialState.DIVERGED) -> None:
+    """Let trials end without a result, and close their pack."""
+    work.ledger.record(claim, [Finished(number, state, "for the test", None, None, None) for number in numbers], {})
+    work.leases.close(claim)
+
+
+def failed_job(work: Work) -> Job:
+    """A job that has ended: of two trials that diverged one was measured without an accuracy."""
+    job = work.accept()
+    claim = work.pack(2)
+    for step in (1, 2):
+        work.measure(claim, 0, measurement(step, 0.5))
+        work.measure(claim, 1, measurement(step, None, None))
+    ends(work, claim, 0, 1)
+    return job
+
+
+def long_job(work: Work, epochs: int = 1500) -> Job:
+    """A job that goes on, and has more to tell than small buffers hold."""
+    job = work.accept(budget={"trials": 1})
+    work.ledger.record(work.pack(1), [Measured(0, measurement(n, 0.5), {}) for n in range(1, epochs + 1)], {})
+    return job
+
+
+def wordy_job(work: Work) -> Job:
+    """A job that goes on, and has 4 MiB to tell."""
+    job = work.accept(budget={"trials": 17})
+    claim = work.pack(16)
+    reason = "x" * 2**18
+    ended = [Finished(number, TrialState.DIVERGED, reason, None, None, None) for number in range(16)]
+    work.ledger.record(claim, ended, {})
+    return job
+
+
+def recorded(work: Work, job: Job) -> list[Told]:
+    """All that a job has to tell, by its rows."""
+    with work.database.reading() as session:
+        events = session.scalars(select(Event).where(col(Event.job_id) == job.id)).all()
+        rungs = session.execute(
+            select(Trial.number, Measurement)
+            .join(Measurement, col(Measurement.trial_id) == Trial.id)
+            .where(col(Trial.job_id) == job.id)
+        ).all()
+    found = [{"id": e.sequence, "event": "job" if e.trial is None else "trial", "data": transition(e)} for e in events]
+    found += [{"id": rung.sequence, "event": "epoch", "data": epoch(number, rung)} for number, rung in rungs]
+    return sorted(found, key=lambda one: one["id"])
+
+
+def ids(work: Work, job: Job) -> list[int]:
+    """The numbers of all that a job has to tell."""
+    return [one["id"] for one in recorded(work, job)]
+
+
+def transition(row: Event) -> dict[str, Any]:
+    """The data of a transition."""
+    at = to_datetime(row.at)
+    assert at is not None
+    number = {} if row.trial is None else {"number": row.trial}
+    return {**number, "state": row.state, "detail": row.detail, "by": row.by, "at": at.isoformat()[:-6] + "Z"}
+
+
+def epoch(number: int, row: Measurement) -> dict[str, Any]:
+    """The data of a measurement."""
+    plain = {name: getattr(row, name) for name in FIELDS["epoch"] - {"number", "epoch"}}
+    return {"number": number, "epoch": row.step / 10, **plain}
+
+
+# --- clients
+
+
+def told(sent: httpx2.ServerSentEvent) -> Told:
+    """An event as it came; NaN and Infinity would be no JSON."""
+    return {"id": int(sent.id), "event": sent.event, "data": json.loads(sent.data, parse_constant=pytest.fail)}
+
+
+def heard(client: TestClient, job: Job, query: str = "", **headers: str) -> list[Told] | None:
+    """All that a job which has ended tells; None where that is 204."""
+    response = client.get(path(job) + query, headers=headers)
+    if response.status_code == 204:
+        assert response.content == b""
+        return None
+    assert response.status_code == 200, response.text
+    return [told(sent) for sent in httpx2.EventSource(response)]
+
+
+@contextmanager
+def stream(url: str, job: Job, after: int = 0) -> Iterator[Iterator[Told]]:
+    """The events of a job, by a connection of its own."""
+    headers = {"Last-Event-ID": str(after)}
+    with (
+        httpx2.Client(base_url=url, timeout=20, verify=False) as client,
+        client.sse(path(job), headers=headers) as source,
+    ):
+        assert source.response.status_code == 200
+        yield map(told, source)
+
+
+@contextmanager
+def deaf(port: int, job: Job) -> Iterator[socket.socket]:
+    """A client that asks for a job's events and does not read them, with a window that holds little."""
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+        client.settimeout(20)
+        client.connect(("127.0.0.1", port))
+        client.sendall(f"GET {path(job)} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        yield client
+
+
+def rest_of(client: socket.socket) -> bytes:
+    """What comes until the connection ends, however it does."""
+    whole = b""
+    try:
+        while data := client.recv(65_536):
+            whole += data
+    except ConnectionResetError:
+        pass
+    return whole
+
+
+# --- servers
+
+
+@contextmanager
+def narrow(app: FastAPI, http: Any, loop: Any) -> Iterator[tuple[uvicorn.Server, int]]:
+    """A real uvicorn whose connections hold little that was not read yet; and its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1024)
+        config = uvicorn.Config(app, http=http, loop=loop, log_config=None, ws="none", timeout_graceful_shutdown=5)
+        server = uvicorn.Server(config)
+        thread = Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            yield server, listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@contextmanager
+def process(port: int) -> Iterator[subprocess.Popen[str]]:
+    """The API in a process of its own, which has no limit of time for its end; killed if it is still there."""
+    command = [sys.executable, "-m", "uvicorn", "--factory", "api.main:create_app", "--port", str(port)]
+    with subprocess.Popen([*command, "--no-access-log"], cwd=ROOT, stderr=subprocess.PIPE, text=True) as started:
+        assert started.stderr is not None
+        try:
+            assert any("Uvicorn running" in line for line in started.stderr)
+            yield started
+        finally:
+            started.kill()
+
+
+class Queries(list[str]):
+    """What the streams of an API and their follower ask; what else looks there has threads of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._more = Condition()
+
+    def note(self, connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        """Note a statement that is about to be sent."""
+        if current_thread().name.startswith("AnyIO") and statement.startswith("SELECT"):
+            with self._more:
+                self.append(statement)
+                self._more.notify()
+
+    def wait_for(self, count: int) -> bool:
+        """Wait until so many were sent."""
+        with self._more:
+            return self._more.wait_for(lambda: len(self) >= count, 20)
+
+
+@contextmanager
+def queries(app: FastAPI) -> Iterator[Queries]:
+    """What is asked meanwhile."""
+    found, engine = Queries(), app.state.database.engine
+    listening.listen(engine, "before_cursor_execute", found.note)
+    yield found
+    listening.remove(engine, "before_cursor_execute", found.note)
+
+
+def until(look: Callable[[], Any], seconds: float = 20) -> Any:
+    """The first true answer of `look`, or its last; leaves the processor to the server in this process."""
+    deadline = monotonic() + seconds
+    while not (found := look()) and monotonic() < deadline:
+        sleep(0.005)
+    return found
+
+
+class Log(list[str]):
+    """A log that is read by the test."""
+
+    def warning(self, text: str, **_: Any) -> None:
+        """Note a warning."""
+        self.append(text)
+
+
+# --- what is told
+
+
+def test_a_job_that_has_ended_tells_all_of_it_in_order(api: TestClient, work: Work) -> None:
+    """Every transition and every epoch is one event with the fields that it should have; then the stream ends."""
+    job = failed_job(work)
+    found = heard(api, job) or []
+
+    assert found == recorded(work, job)
+    assert all(one["data"].keys() == FIELDS[one["event"]] for one in found)
+    assert {one["event"] for one in found} == FIELDS.keys()
+    assert (found[0]["data"]["state"], found[-1]["data"]["state"]) == ("queued", "failed")
+    assert [one["data"]["val_accuracy"] for one in found if one["event"] == "epoch"] == [0.5, None, 0.5, None]
+
+
+@ONCE
+def test_nobody_on_the_way_keeps_a_stream(api: TestClient, work: Work) -> None:
+    """Its headers tell caches and proxies so."""
+    headers = api.get(path(failed_job(work))).headers
+
+    assert headers["content-type"].startswith("text/event-stream")
+    assert headers["cache-control"] in ("no-cache", "no-store")
+    assert headers["x-accel-buffering"] == "no"
+
+
+@pytest.mark.parametrize("page", [1, 3, 500])
+def test_a_stream_goes_on_after_any_event(
+    api: TestClient, work: Work, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    """However few events are read at a time, nothing is missing and nothing comes twice; after the last is 204."""
+    monkeypatch.setattr("api.views.streams.PAGE", page)
+    job = failed_job(work)
+    whole = recorded(work, job)
+
+    for after in range(whole[-1]["id"] + 2):
+        rest = [one for one in whole if one["id"] > after] or None
+        assert heard(api, job, **{"Last-Event-ID": str(after)}) == rest
+
+
+@ONCE
+def test_the_header_stands_above_the_query(api: TestClient, work: Work) -> None:
+    """A browser that connects again asks the URL of its first request, and says in the header how far it has come."""
+    job = failed_job(work)
+    whole = recorded(work, job)
+
+    assert heard(api, job, "?after=3") == [one for one in whole if one["id"] > 3]
+    assert heard(api, job, "?after=1", **{"Last-Event-ID": "3"}) == [one for one in whole if one["id"] > 3]
+    assert heard(api, job, "?after=3", **{"Last-Event-ID": "0"}) == whole
+
+
+def test_events_arrive_as_they_happen(url: str, work: Work) -> None:
+    """Each that is written while a stream is open comes by itself, and the stream ends with the job."""
+    job = work.accept()
+    with stream(url, job) as events:
+        assert [next(events)] == recorded(work, job)
+        claim = work.pack(2)
+        assert list(islice(events, 3)) == recorded(work, job)[1:]
+        for step in (1, 2, 3):
+            work.measure(claim, 0, measurement(step, 0.5))
+            assert next(events) == recorded(work, job)[-1]
+        ends(work, claim, 0, 1)
+        assert [one["data"]["state"] for one in events] == ["diverged", "diverged", "failed"]
+
+
+def test_nothing_is_missed_while_several_write(url: str, work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One stream that is never broken and one that breaks at every event tell the same: all of it, in order."""
+    monkeypatch.setattr("api.views.streams.PAGE", 3)
+    job = work.accept(budget={"trials": 3})
+    claims = [work.pack(1) for _ in range(3)]
+
+    def run(number: int) -> None:
+        for step in range(1, 9):
+            work.measure(claims[number], number, measurement(step, 0.5))
+        ends(work, claims[number], number)
+
+    writers = [Thread(target=run, args=[number]) for number in range(3)]
+    with stream(url, job) as events:
+        for writer in writers:
+            writer.start()
+        broken: list[Told] = []
+        while not broken or broken[-1]["data"].get("state") != "failed":
+            with stream(url, job, broken[-1]["id"] if broken else 0) as others:
+                broken.append(next(others))
+        for writer in writers:
+            writer.join()
+
+        assert broken == list(events) == recorded(work, job)
+    assert len(broken) == 1 + 1 + 3 + 24 + 3 + 1
+
+
+def test_what_is_committed_while_a_page_is_read_waits_for_the_next(app: FastAPI, url: str, work: Work) -> None:
+    """Transitions are read before epochs; what comes between the two must not let a later epoch overtake it."""
+    job = work.accept()
+    claim = work.pack(2)
+    ended = Finished(0, TrialState.DIVERGED, "for the test", None, None, None)
+    written: list[str] = []
+
+    def write(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if "measurement" in statement and not written:
+            written.append(statement)
+            work.ledger.record(claim, [ended, Measured(1, measurement(1, 0.5), {})], {})
+
+    listening.listen(app.state.database.engine, "before_cursor_execute", write)
+    with stream(url, job) as events:
+        found = list(islice(events, 6))
+
+        assert written
+        assert found == recorded(work, job)
+
+
+def test_a_stream_goes_on_in_another_process(app: FastAPI, work: Work) -> None:
+    """Two APIs on one database tell the same, and what one has begun the other continues."""
+    job = work.accept()
+    claim = work.pack(2)
+    with serving(app) as one, serving(create_app()) as another:
+        with stream(one, job) as events:
+            begun = list(islice(events, 2))
+        with stream(another, job, begun[-1]["id"]) as events, stream(one, job) as others:
+            ends(work, claim, 0, 1)
+
+            assert begun + list(events) == list(others) == recorded(work, job)
+
+
+def test_a_job_that_goes_on_streams_on(app: FastAPI, url: str, work: Work, environment: Path) -> None:
+    """After 204 for a completed job, a raised budget is told to whoever asks again."""
+    job = publish(work, environment).job
+    with stream(url, job) as events:
+        *_, last = events
+    assert last["data"]["state"] == "completed"
+    assert httpx2.get(url + path(job), params={"after": last["id"]}).status_code == 204
+    work.controls.extend(job.id, {"trials": 3})
+
+    with stream(url, job, last["id"]) as events:
+        assert next(events)["data"]["state"] == "queued"
+        work.cancel(job)
+        assert next(events)["data"]["state"] == "cancelled"
+        assert list(events) == []
+
+
+# --- what is refused
+
+
+@ONCE
+@pytest.mark.parametrize("odd", ["x", "", " ", "-1", "1.0", "1_0", "+1", "1e3", "0x1", "9" * 19, "9" * 5000, "\xb2"])
+def test_a_malformed_id_is_refused_before_a_stream_begins(api: TestClient, work: Work, odd: str) -> None:
+    """422 that names the header or the parameter."""
+    job = work.accept()
+
+    header = (b"Last-Event-ID", odd.encode("latin-1"))
+
+    assert "whole number" in pointers(api.get(path(job), headers=[header]))["Last-Event-ID"]
+    assert "whole number" in pointers(api.get(path(job), params={"after": odd}))["?after"]
+
+
+@pytest.mark.parametrize("job_id", ["0123456789ab", "none", "%00", "a" * 65])
+def test_an_unknown_job_is_not_found_before_a_stream_begins(api: TestClient, job_id: str) -> None:
+    """404 as for every other question about it."""
+    assert "GET /jobs lists them" in problem(api.get(f"/jobs/{job_id}/events"), 404)["detail"]
+
+
+@ONCE
+def test_one_stream_too_many_is_refused(app: FastAPI, url: str, work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    """503 with the time after which to try again; whoever leaves makes room."""
+    monkeypatch.setattr("api.views.streams.MAX_STREAMS", 2)
+    job = work.accept()
+    with stream(url, job):
+        with stream(url, job):
+            refused = httpx2.get(url + path(job))
+
+            assert "2 event streams" in problem(refused, 503)["detail"]
+            assert int(refused.headers["retry-after"]) > 0
+        assert until(lambda: app.state.streams.open == 1)
+        with stream(url, job) as events:
+            assert next(events)["id"] == 1
+
+
+@ONCE
+def test_the_document_describes_events(api: TestClient) -> None:
+    """The data of each kind has its schema, and 204 its meaning."""
+    document = api.get("/openapi.json").json()
+    answers = document["paths"]["/jobs/{job_id}/events"]["get"]["responses"]
+    data = answers["200"]["content"]["text/event-stream"]["itemSchema"]["properties"]["data"]
+    names = [kind["$ref"].rpartition("/")[2] for kind in data["contentSchema"]["anyOf"]]
+    schemas = [document["components"]["schemas"][name] for name in names]
+
+    assert names == ["JobEvent", "TrialEvent", "EpochEvent"]
+    assert [schema["properties"].keys() for schema in schemas] == list(FIELDS.values())
+    assert "ended" in answers["204"]["description"]
+
+
+# --- what a stream costs
+
+
+@pytest.mark.parametrize("idle", [1, 50])
+def test_idle_streams_cost_one_query_a_look_however_many(app: FastAPI, url: str, work: Work, idle: int) -> None:
+    """The follower asks for all watched jobs at once, and nobody else asks anything."""
+    jobs = [work.accept() for _ in range(5)]
+    with ExitStack() as open_streams:
+        streams = [open_streams.enter_context(stream(url, jobs[number % 5])) for number in range(idle)]
+        assert {next(events)["id"] for events in streams} == {1}
+        with queries(app) as found:
+            assert found.wait_for(10)
+        assert app.state.streams.open == idle
+
+    assert len(set(found)) == 1
+    assert "job.sequence" in found[0]
+    assert "FROM job" in found[0]
+
+
+@ONCE
+def test_where_nobody_watches_nothing_is_asked(app: FastAPI, url: str, work: Work) -> None:
+    """The follower rests from when the last client went away, whether before its stream ended or after."""
+    job = work.accept()
+    with stream(url, job) as events:
+        next(events)
+        with stream(url, job) as others:
+            next(others)
+        work.cancel(job)
+        list(events)
+    assert until(lambda: app.state.streams.open == 0)
+
+    with queries(app) as before:
+        sleep(0.1)  # a look that had begun
+    with queries(app) as found:
+        sleep(0.3)  # fifteen looks
+    assert len(before) <= 1
+    assert found == []
+
+
+def test_streams_that_have_come_equally_far_share_one_reading(app: FastAPI, url: str, work: Work) -> None:
+    """An event for twenty clients is read once: the job's row, its transitions, its epochs."""
+    job = work.accept()
+    with ExitStack() as open_streams:
+        streams = [open_streams.enter_context(stream(url, job)) for _ in range(20)]
+        assert {next(events)["id"] for events in streams} == {1}
+        with queries(app) as found:
+            work.cancel(job)
+            assert [next(events)["data"]["state"] for events in streams] == ["cancelled"] * 20
+
+    assert len([statement for statement in found if " IN (" not in statement]) == 3
+
+
+@ONCE
+def test_a_stream_with_nothing_to_tell_is_kept_alive(url: str, work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A comment comes now and then, so that nobody on the way takes the connection for a dead one."""
+    monkeypatch.setattr("fastapi.routing._PING_INTERVAL", 0.05)
+    job = work.accept()
+    with httpx2.stream("GET", url + path(job), timeout=20) as response:
+        pings = (line for line in response.iter_lines() if line.startswith(":"))
+
+        assert list(islice(pings, 3)) == [": ping"] * 3
+
+
+# --- what breaks
+
+
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+def test_streams_outlast_a_database_that_is_away(
+    url: str, work: Work, postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The follower notes it and goes on: open streams stay open, and tell later what happened; new ones get 503."""
+    name, log = work.database.url.database, Log()
+    monkeypatch.setattr("api.views.streams.log", log)
+    job = work.accept()
+    with stream(url, job) as events, psycopg.connect(postgres.format("postgres"), autocommit=True) as connection:
+        next(events)
+        connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+        assert until(lambda: len(log) > 2)
+        assert "database" in problem(httpx2.get(url + path(job)), 503)["detail"]
+        connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        work.cancel(job)
+
+        assert [one["data"]["state"] for one in events] == ["cancelled"]
+    assert set(log) == {"could not look for events"}
+
+
+def test_a_reading_that_fails_is_tried_again(
+    app: FastAPI, url: str, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An open stream has no status any more to tell of an error; it waits, and misses nothing."""
+    log = Log()
+    monkeypatch.setattr("api.views.streams.log", log)
+
+    def fail(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if len(log) < 2 and "FROM event" in statement:
+            raise OperationalError(statement, {}, Exception("gone"))
+
+    job = work.accept()
+    with stream(url, job) as events:
+        next(events)
+        listening.listen(app.state.database.engine, "before_cursor_execute", fail)
+        work.cancel(job)
+
+        assert [one["data"]["state"] for one in events] == ["cancelled"]
+    assert log == ["could not read events"] * 2
+
+
+@pytest.mark.long
+@ONCE
+@pytest.mark.parametrize(("http", "loop"), [("httptools", "uvloop"), ("h11", "asyncio")])
+def test_a_client_that_does_not_read_is_cut_off(
+    environment: Path,
+    work: Work,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    http: str,
+    loop: str,
+) -> None:
+    """Meanwhile hardly more than an event waits for it here; and what it did not read it can ask for again."""
+    monkeypatch.setattr("api.http.slow_readers.SEND_SECONDS", 0.5)
+    job = long_job(work)
+    app = create_app()
+    with narrow(app, http, loop) as (server, port), deaf(port, job) as client:
+        began = monotonic()
+        assert until(lambda: app.state.streams.open == 1)
+        (connection,) = server.server_state.connections
+        waiting = []
+        while server.server_state.connections and monotonic() < began + 10:
+            waiting.append(connection.transport.get_write_buffer_size())
+        lasted = monotonic() - began
+        assert until(lambda: app.state.streams.open == 0)
+        text = rest_of(client)
+        read = [int(number) for number in re.findall(rb"\nid: (\d+)\n\n", text)]
+        rest = [number for number in ids(work, job) if number > read[-1]]
+        with stream(f"http://127.0.0.1:{port}", job, read[-1]) as events:
+            assert [next(events)["id"] for _ in rest] == rest
+
+    assert 0.5 < lasted < 5
+    assert max(waiting) < 1000
+    assert not text.endswith(b"0\r\n\r\n")
+    assert read + rest == ids(work, job)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+@pytest.mark.long
+@ONCE
+def test_a_client_that_reads_slowly_is_not_cut_off(
+    environment: Path, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may take many times as long as one that takes nothing."""
+    monkeypatch.setattr("api.http.slow_readers.SEND_SECONDS", 0.5)
+    job = long_job(work, 300)
+    whole, text = recorded(work, job), b""
+    with narrow(create_app(), "httptools", "uvloop") as (_, port), deaf(port, job) as client:
+        while text.count(b"\nid: ") < len(whole):
+            text += client.recv(4096)
+            sleep(0.1)
+
+    assert text.count(b"event: epoch\n") == 300
+
+
+@pytest.mark.long
+@ONCE
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_open_streams_end_with_the_process(environment: Path, work: Work, number: signal.Signals) -> None:
+    """All of them at once and properly: uvicorn by itself would wait for them for ever."""
+    port = free_port()
+    job = work.accept()
+    with process(port) as server, ExitStack() as open_streams:
+        streams = [open_streams.enter_context(stream(f"http://127.0.0.1:{port}", job)) for _ in range(20)]
+        assert {next(events)["id"] for events in streams} == {1}
+        asked = monotonic()
+        server.send_signal(number)
+        server.wait(10)
+
+        assert monotonic() - asked < 2
+        assert [list(events) for events in streams] == [[]] * 20
+
+
+@pytest.mark.long
+@ONCE
+def test_a_client_that_does_not_read_does_not_hold_the_process(environment: Path, work: Work) -> None:
+    """It has a second for what was sent already."""
+    port = free_port()
+    job = wordy_job(work)
+    with process(port) as server, deaf(port, job) as client:
+        client.recv(1)
+        asked = monotonic()
+        server.send_signal(signal.SIGTERM)
+        server.wait(10)
+
+        assert monotonic() - asked < 3
+        assert len(rest_of(client)) < 2**22
+
+
+def test_whoever_heard_signals_before_hears_them_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's handler is called after ours, and put back in its place."""
+    order: list[object] = []
+
+    def servers(number: int, frame: object) -> None:
+        order.append(signal.Signals(number))
+
+    async def told_to_end() -> None:
+        ending = anyio.Event()
+        with on_ending(lambda: order.append("ours"), ending.set), anyio.fail_after(5):
+            signal.raise_signal(signal.SIGTERM)
+            await ending.wait()
+
+    previous = signal.signal(signal.SIGTERM, servers)
+    try:
+        anyio.run(told_to_end)
+        put_back = signal.getsignal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+    assert put_back is servers
+    assert sorted(order, key=str) == sorted([signal.SIGTERM, "ours"], key=str)
+
+
+# --- the client
+
+
+def test_the_client_tells_events_until_the_job_has_ended(url: str, work: Work) -> None:
+    """From the first or after any other, those that are there and those that come."""
+    job = work.accept()
+    with Chiffre(url) as client:
+        events = client.events(job.id)
+        first = next(events)
+        work.cancel(job)
+        whole = [first, *events]
+
+        assert whole == recorded(work, job)
+        assert list(client.events(job.id, after=1)) == whole[1:]
+        assert list(client.events(job.id, after=whole[-1]["id"])) == []
+
+
+@pytest.mark.long
+@ONCE
+def test_the_client_outlasts_an_api_that_is_killed_and_started_again(
+    environment: Path, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It tries again, with longer and longer pauses, and tells every event once."""
+    port = free_port()
+    job = work.accept()
+    pauses: list[float] = []
+    with ExitStack() as running, Chiffre(f"http://127.0.0.1:{port}") as client:
+
+        def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            if len(pauses) == 4:
+                running.enter_context(process(port))
+
+        monkeypatch.setattr("api.client.sleep", pause)
+        with process(port):
+            events = client.events(job.id)
+            begun = [next(events)]
+        claim = work.pack(2)
+        begun += islice(events, 3)
+        ends(work, claim, 0, 1)
+
+        assert begun + list(events) == recorded(work, job)
+    assert pauses == [0.1, 0.2, 0.4, 0.8, 0.1]
+
+
+@ONCE
+def test_the_client_gives_an_api_up_that_does_not_come_back(
+    environment: Path, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says so as it says of an API that was never there."""
+    monkeypatch.setattr("api.client.AWAY_SECONDS", 0.5)
+    port = free_port()
+    job = work.accept()
+    with Chiffre(f"http://127.0.0.1:{port}") as client:
+        with process(port):
+            events = client.events(job.id)
+            next(events)
+        for told in (events, client.events(job.id)):
+            with pytest.raises(ApiError, match="does not answer"):
+                next(told)
+
+
+@ONCE
+def test_a_refusal_is_told_at_once(url: str, work: Work) -> None:
+    """Asking again would be of no use."""
+    with Chiffre(url) as client:
+        for job_id, after, status in (("0123", 0, 404), ("", 0, 404), ("a/b", 0, 404), (work.accept().id, -1, 422)):
+            with pytest.raises(ApiError) as caught:
+                next(client.events(job_id, after))
+
+            assert caught.value.status == status, job_id
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        PlainTextResponse("It works!"),
+        PlainTextResponse("no", 404),
+        EventSourceResponse(iter([b"data: 1\n\n"])),
+        EventSourceResponse(iter([b"id: 1\ndata: {\n\n"])),
+    ],
+    ids=["page", "error", "no id", "no json"],
+)
+def test_events_of_another_service_are_not_taken_for_ours(answer: Response) -> None:
+    """Whatever it answers is an error of ours."""
+    stranger = FastAPI()
+    stranger.add_route("/{rest:path}", lambda request: answer)
+    with serving(stranger) as url, Chiffre(url) as client, pytest.raises(ApiError, match="Chiffre"):
+        next(client.events("0123"))

@@ -1,0 +1,144 @@
+"""The controls over HTTP: what each answers, also where it comes too late, and requests that are sent twice."""
+
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+from support.worker_tools import Work
+
+from ml.records import TrialState
+from tests.api.tools import pointers, post, problem
+
+SPACE = {"learning_rate": {"type": "float", "low": 1e-4, "high": 0.1, "log": True}}
+
+
+def test_a_job_is_paused_and_resumed(api: TestClient) -> None:
+    """Each answers 202 with the job as it is then, however often it is asked."""
+    path = f"/jobs/{post(api)['id']}"
+    paused = [api.post(f"{path}/pause") for _ in range(2)]
+    resumed = [api.post(f"{path}/resume") for _ in range(2)]
+
+    assert [answer.status_code for answer in paused + resumed] == [202] * 4
+    assert [answer.json()["state"] for answer in paused + resumed] == ["paused", "paused", "queued", "queued"]
+    assert [(step["state"], step["by"]) for step in resumed[-1].json()["history"]] == [
+        ("queued", "request"),
+        ("paused", "request"),
+        ("queued", "request"),
+    ]
+
+
+def test_what_cannot_be_done_as_things_stand_is_a_409(api: TestClient) -> None:
+    """The problem says how things stand."""
+    path = f"/jobs/{post(api)['id']}"
+    api.post(f"{path}/cancel")
+    for answer in (
+        api.post(f"{path}/pause"),
+        api.post(f"{path}/resume"),
+        api.patch(path, json={"budget": {"trials": 5}}),
+        api.post(f"{path}/trials", json={"params": {}}),
+    ):
+        assert "the job is cancelled" in problem(answer, 409)["detail"]
+
+
+def test_a_budget_is_raised_by_a_patch(api: TestClient) -> None:
+    """The limits are in the answer; what is left out stays, null takes a limit away."""
+    path = f"/jobs/{post(api, budget={'trials': 2, 'epochs': 3})['id']}"
+    raised = api.patch(path, json={"budget": {"trials": 5, "seconds": 60}}).json()
+    timed = api.patch(path, json={"budget": {"trials": None}}).json()
+
+    assert (raised["trial_limit"], raised["seconds_limit"]) == (5, 60)
+    assert raised["spec"]["budget"] == {"trials": 5, "seconds": 60.0, "epochs": 3}
+    assert (timed["seconds_limit"], timed["spec"]["budget"]["trials"]) == (60, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer"),
+    [
+        ({"budget": {"trials": 0}}, "#/budget/trials"),
+        ({"budget": {"trials": "many"}}, "#/budget/trials"),
+        ({"budget": {"epochs": 3}}, "#/budget/epochs"),
+        ({"state": "completed"}, "#/state"),
+        ({"budget": {"trials": None, "seconds": None}}, "#/budget"),
+    ],
+)
+def test_a_change_that_is_none_is_refused_at_its_field(api: TestClient, change: dict[str, Any], pointer: str) -> None:
+    """422, and nothing changes."""
+    job = post(api)
+
+    assert pointer in pointers(api.patch(f"/jobs/{job['id']}", json=change))
+    assert api.get(f"/jobs/{job['id']}").json()["spec"] == job["spec"]
+
+
+def test_a_configuration_is_enqueued(api: TestClient) -> None:
+    """202 with where the trial is found."""
+    path = f"/jobs/{post(api, search_space=SPACE)['id']}/trials"
+    answer = api.post(path, json={"params": {"learning_rate": 0.01}})
+
+    assert (answer.status_code, answer.headers["location"]) == (202, f"{path}/0")
+    assert api.get(f"{path}/0").json()["number"] == answer.json()["number"] == 0
+
+
+def test_a_configuration_outside_the_space_is_refused_at_its_parameter(api: TestClient) -> None:
+    """The pointer names it."""
+    path = f"/jobs/{post(api, search_space=SPACE)['id']}/trials"
+
+    assert pointers(api.post(path, json={"params": {"learning_rate": 7}})) == {
+        "#/params/learning_rate": "it lies between 0.0001 and 0.1"
+    }
+
+
+def test_a_trial_is_cancelled_and_a_failed_one_tried_again(api: TestClient, work: Work) -> None:
+    """Each answers with the trial."""
+    path = f"/jobs/{post(api, budget={'trials': 3})['id']}/trials"
+    claim = work.pack(2)
+    cancelled = api.post(f"{path}/1/cancel").json()
+    work.run_trial(claim, None, TrialState.FAILED)
+    tried = api.post(f"{path}/0/retry").json()
+    refused = api.post(f"{path}/1/retry")
+
+    assert (cancelled["state"], tried["state"]) == ("cancelled", "running")
+    assert "only a failed one can be tried again" in problem(refused, 409)["detail"]
+    assert problem(api.post(f"{path}/9/retry"), 404)
+
+
+@pytest.mark.parametrize("kind", ["tune", "train"])
+def test_the_same_post_with_the_same_key_is_answered_the_same(api: TestClient, kind: str) -> None:
+    """Status, place and body; one job is there."""
+    headers = {"Idempotency-Key": "7c0fd1"}
+    body = {"model": "perceptron", "dataset": "digits"}
+    first, second = (api.post(f"/jobs/{kind}", json=body, headers=headers) for _ in range(2))
+
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert first.headers["location"] == second.headers["location"]
+    assert first.json() == second.json()
+    assert len(api.get("/jobs").json()["items"]) == 1
+
+
+def test_a_key_that_came_with_another_request_is_refused(api: TestClient) -> None:
+    """Another body, or another path."""
+    headers = {"Idempotency-Key": "7c0fd1"}
+    body = {"model": "perceptron", "dataset": "digits"}
+    api.post("/jobs/tune", json=body, headers=headers)
+    for path, other in (("/jobs/tune", {**body, "seed": 1}), ("/jobs/train", body)):
+        answer = pointers(api.post(path, json=other, headers=headers))
+
+        assert "came with another request" in answer["Idempotency-Key"]
+    assert len(api.get("/jobs").json()["items"]) == 1
+
+
+@pytest.mark.parametrize("key", ["", "two words", "x" * 201])
+def test_a_key_that_is_none_is_refused(api: TestClient, key: str) -> None:
+    """422, and no job."""
+    answer = api.post("/jobs/tune", json={"model": "perceptron"}, headers={"Idempotency-Key": key})
+
+    problem(answer, 422)
+    assert api.get("/jobs").json()["items"] == []
+
+
+def test_an_enqueued_trial_is_answered_the_same_too(api: TestClient) -> None:
+    """One trial is there."""
+    path = f"/jobs/{post(api, search_space=SPACE)['id']}/trials"
+    answers = [api.post(path, json={"params": {}}, headers={"Idempotency-Key": "a"}).json() for _ in range(2)]
+
+    assert answers[0] == answers[1]
+    assert len(api.get(path).json()["items"]) == 1

@@ -1,0 +1,119 @@
+"""`?validate_only=true`: what a job would be, what is wrong with it, and how long it may take."""
+
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+from support.worker_tools import Work
+
+from ml.records import TrialState
+from tests.api.tools import JSON, body, insert, pointers
+
+TUNE = {"model": "shallow", "dataset": "digits", "budget": {"trials": 8, "epochs": 10}}
+BATCH = {"search_space": {"batch_size": {"type": "int", "low": 50, "high": 100}}}
+
+
+def ended(number: int, batch_size: int = 64, epochs: float = 5, seconds: float = 20, **fields: Any) -> dict[str, Any]:
+    """The row of a trial that has ended."""
+    row = {"number": number, "state": TrialState.PRUNED, "params": {"batch_size": batch_size}, "created_at": 1e9}
+    return {**row, "epochs_run": epochs, "seconds": seconds, **fields}
+
+
+def worked(work: Work, active_seconds: float, rows: list[dict[str, Any]], **fields: Any) -> None:
+    """A job of these trials that had work for so long."""
+    job = work.accept(**{**TUNE, **fields})
+    insert(work, job.id, rows)
+    with work.database.writing() as session:
+        session.merge(job).active_seconds = active_seconds
+
+
+def estimate(api: TestClient, kind: str = "tune", **fields: Any) -> tuple[float | None, int]:
+    """The seconds that a job may take, and the number of trials that this was made from."""
+    answer = api.post(f"/jobs/{kind}?validate_only=true", json={**TUNE, **fields})
+    assert answer.status_code == 200, answer.text
+    return answer.json()["seconds"], answer.json()["measured_trials"]
+
+
+@pytest.mark.parametrize("kind", ["tune", "train"])
+def test_it_answers_what_would_be_written_down_and_writes_nothing(api: TestClient, kind: str) -> None:
+    """The specification is the one of the job that is then posted."""
+    spec = {"model": "mlp", "dataset": "digits"}
+    validated = api.post(f"/jobs/{kind}?validate_only=true", json=spec)
+    none = api.get("/jobs").json()["items"]
+    posted = api.post(f"/jobs/{kind}", json=spec).json()
+
+    assert validated.status_code == 200
+    assert none == []
+    assert validated.json()["spec"] == posted["spec"]
+    assert validated.json()["trial_limit"] == posted["trial_limit"]
+
+
+def test_a_key_is_not_used_up(api: TestClient) -> None:
+    """What was validated can be posted under the same Idempotency-Key."""
+    headers = {"Idempotency-Key": "mine"}
+    api.post("/jobs/tune?validate_only=true", json=TUNE, headers=headers)
+    posted = api.post("/jobs/tune", json=TUNE, headers=headers)
+
+    assert posted.status_code == 202
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"budget": {"trials": 0}},
+        {"model": "nobody"},
+        {"search_space": {"lr": 1}},
+        {"init_from": {"model": "mlp", "version": 9}},
+    ],
+)
+def test_errors_are_those_of_the_post(shared_api: TestClient, change: dict[str, Any]) -> None:
+    """The same pointers and the same words."""
+    sent = body({**TUNE, **change})
+    validated = shared_api.post("/jobs/tune?validate_only=true", content=sent, headers=JSON)
+
+    assert pointers(validated, 422) == pointers(shared_api.post("/jobs/tune", content=sent, headers=JSON))
+
+
+def test_nothing_is_estimated_from_nothing(api: TestClient) -> None:
+    """Without an earlier trial there is no figure."""
+    assert estimate(api) == (None, 0)
+
+
+def test_the_estimate_follows_from_what_was_measured(api: TestClient, work: Work) -> None:
+    """Trials × epochs × the share of them that is run × the seconds of one, over the trials at once."""
+    worked(work, 20, [ended(0), ended(1, epochs=10, seconds=20)])
+    # 15 of 20 epochs were run in 40 seconds of trials and 20 of the job: two at once. 8 × 10 × 15/20 × 40/15 / 2.
+    seconds, trials = estimate(api)
+
+    assert trials == 2
+    assert seconds == pytest.approx(80)
+    assert estimate(api, budget={"trials": 8, "epochs": 10, "seconds": 30}) == (30, 2)
+    assert estimate(api, budget={"trials": 1, "epochs": 10}) == (20, 2)
+
+
+@pytest.mark.parametrize(
+    ("rows", "fields"),
+    [
+        ([ended(0, batch_size=3)], {}),
+        ([ended(0)], {"model": "mlp"}),
+        ([ended(0, state=TrialState.RUNNING)], {}),
+        ([ended(0, epochs=0, params=None)], {}),
+    ],
+    ids=["batches much smaller", "another network", "still running", "nothing measured"],
+)
+def test_what_is_unlike_says_nothing(
+    api: TestClient, work: Work, rows: list[dict[str, Any]], fields: dict[str, Any]
+) -> None:
+    """A figure is not made from what does not bear on it."""
+    worked(work, 20, rows, **fields)
+
+    assert estimate(api, **BATCH) == (None, 0)
+    assert estimate(api, "train", budget={"epochs": 10}) == (None, 0)
+
+
+def test_jobs_of_another_number_of_images_say_nothing_of_the_time(api: TestClient, work: Work) -> None:
+    """A tenth of the images takes a tenth of the time."""
+    worked(work, 40, [ended(0), ended(1)], images=120)
+
+    assert estimate(api) == (None, 0)
+    assert estimate(api, images=120)[1] == 2

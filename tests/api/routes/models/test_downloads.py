@@ -1,0 +1,135 @@
+"""The files of a version: as they were written, or not at all."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from safetensors.numpy import load
+from starlette.testclient import TestClient
+from support.worker_tools import Work
+
+from ml.artifacts import Saved
+from tests.api.tools import Version, problem, publish
+from worker.errors import StorageAway
+
+FILES = {"checkpoint": "safetensors", "onnx": "onnx"}
+VERSION = "/models/perceptron/versions/1"
+
+
+@pytest.fixture
+def published(work: Work, environment: Path) -> Version:
+    """Version 1 of the perceptron."""
+    return publish(work, environment)
+
+
+def file_of(folder: Path, version: Version, what: str) -> Path:
+    """Where a file of a version lies."""
+    return next((folder / version.job.id).glob(f"*.{FILES[what]}"))
+
+
+@pytest.mark.parametrize("what", FILES)
+def test_a_file_arrives_as_it_was_written(api: TestClient, published: Version, environment: Path, what: str) -> None:
+    """Byte by byte, under a name that says what it is, with its hash."""
+    response = api.get(f"{VERSION}/{what}")
+    content = file_of(environment, published, what).read_bytes()
+
+    assert response.status_code == 200
+    assert response.content == content
+    assert response.headers["content-type"] == "application/octet-stream"
+    assert response.headers["content-length"] == str(len(content))
+    assert response.headers["content-disposition"] == f'attachment; filename="perceptron-1.{FILES[what]}"'
+    assert response.headers["etag"] == f'"{hashlib.sha256(content).hexdigest()}"'
+    assert response.headers["etag"].strip('"') == api.get(VERSION).json()[f"{what}_sha256"]
+
+
+def test_the_files_are_the_network_that_was_trained(api: TestClient, published: Version) -> None:
+    """The graph answers as torch does, and the weights are its."""
+    session = onnxruntime.InferenceSession(api.get(f"{VERSION}/onnx").content)
+    pixels = np.random.default_rng(0).random((1, 1, 28, 28), np.float32)
+    (outputs,) = session.run(["outputs"], {"pixels": pixels})
+    powers = np.exp(outputs[0] - outputs.max())
+    weights = load(api.get(f"{VERSION}/checkpoint").content)
+    expected = published.module.state_dict()
+
+    assert powers / powers.sum() == pytest.approx(published.answer(pixels.ravel().tolist(), 1), abs=1e-5)
+    assert weights.keys() == expected.keys()
+    assert all(np.array_equal(weights[name], tensor.numpy()) for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize("what", FILES)
+@pytest.mark.usefixtures("published")
+def test_who_has_the_file_is_not_sent_it_again(api: TestClient, what: str) -> None:
+    """If-None-Match with its tag, strong or weak, alone or among others: 304, without a body, with the tag."""
+    tag = api.get(f"{VERSION}/{what}").headers["etag"]
+    known = (tag, f"W/{tag}", f'"other", {tag}', "*")
+    found = [api.get(f"{VERSION}/{what}", headers={"if-none-match": one}) for one in known]
+
+    assert [(response.status_code, response.content) for response in found] == [(304, b"")] * 4
+    assert {response.headers["etag"] for response in found} == {tag}
+
+
+@pytest.mark.usefixtures("published")
+def test_who_has_another_file_is_sent_this_one(api: TestClient) -> None:
+    """As is who sends something that is no tag."""
+    known = ('"0123"', "", "0123", '"', api.get(f"{VERSION}/checkpoint").headers["etag"])
+    found = [api.get(f"{VERSION}/onnx", headers={"if-none-match": one}).status_code for one in known]
+
+    assert found == [200] * 5
+
+
+@pytest.mark.parametrize("what", FILES)
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"damaged"), Path.unlink], ids=["damaged", "missing"])
+def test_a_damaged_file_is_not_sent(
+    api: TestClient, published: Version, environment: Path, what: str, damage: object
+) -> None:
+    """Nothing that is not what was written leaves the API: 404, and the answer says what to do."""
+    damage(file_of(environment, published, what))  # type: ignore[operator]
+    detail = problem(api.get(f"{VERSION}/{what}"), 404)["detail"]
+
+    assert "restore it or train again" in detail
+    assert str(environment) not in detail
+
+
+class Away:
+    """Storage that cannot be reached."""
+
+    def write(self, key: str, content: bytes) -> Saved:
+        raise NotImplementedError
+
+    def read(self, key: str, sha256: str) -> bytes:
+        raise StorageAway("the bucket secret-name cannot be reached")
+
+    def pieces(self, key: str, sha256: str) -> Iterator[bytes]:
+        return iter((self.read(key, sha256),))
+
+    def remove(self, key: str) -> None:
+        raise NotImplementedError
+
+    def keys(self, prefix: str = "") -> Iterator[tuple[str, float]]:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("what", FILES)
+@pytest.mark.usefixtures("published")
+def test_while_storage_is_away_the_client_is_told_to_come_back(api: TestClient, what: str) -> None:
+    """503 with Retry-After; where the storage is stays in the log. Who has the file hears so all the same."""
+    tag = api.get(f"{VERSION}/{what}").headers["etag"]
+    api.app.state.store = Away()  # type: ignore[attr-defined]
+    response = api.get(f"{VERSION}/{what}")
+    known = api.get(f"{VERSION}/{what}", headers={"if-none-match": tag})
+
+    assert "secret-name" not in problem(response, 503)["detail"]
+    assert int(response.headers["retry-after"]) > 0
+    assert known.status_code == 304
+
+
+@pytest.mark.usefixtures("published")
+def test_a_version_that_does_not_exist_has_no_files(api: TestClient) -> None:
+    """404, and the answer says where to look."""
+    paths = ("perceptron/versions/2", "cnn/versions/1", "%00/versions/1")
+    details = [problem(api.get(f"/models/{path}/{what}"), 404)["detail"] for path in paths for what in (*FILES, "card")]
+
+    assert all("GET /models" in detail for detail in details)

@@ -1,0 +1,104 @@
+"""What a version gets wrong, and random images."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from starlette.testclient import TestClient
+from support.worker_tools import Work
+
+from ml.datasets import cut, datasets
+from tests.api.tools import Version, pointers, problem, publish
+
+
+@pytest.fixture
+def published(work: Work, environment: Path) -> Version:
+    """A version with initial weights, of the small data set."""
+    return publish(work, environment, dataset="digits", seed=1)
+
+
+def test_the_confusion_matrix_and_the_mistakes_agree_with_torch(api: TestClient, published: Version) -> None:
+    """Over all validation images of its own job; each mistake with its pixels."""
+    digits = datasets["digits"].load()
+    places = cut(len(digits), None, "random", published.job.spec["seed"]).validation
+    with torch.inference_mode():
+        found = published.module(torch.from_numpy(digits.images[places]).float() / 255).argmax(1).numpy()
+    matrix = np.zeros((10, 10), int)
+    np.add.at(matrix, (digits.labels[places], found), 1)
+    answer = api.get("/models/perceptron/versions/1/validation").json()
+    row, column = np.argwhere(matrix - np.diag(matrix.diagonal()) > 0)[0].tolist()
+    mistakes = api.get(f"/models/perceptron/versions/1/mistakes?actual={row}&predicted={column}").json()
+    wrong = places[(digits.labels[places] == row) & (found == column)]
+
+    assert answer["confusion_matrix"] == matrix.tolist()
+    assert (answer["images"], answer["classes"]) == (len(places), list("0123456789"))
+    assert sum(bin_["images"] for bin_ in answer["bins"]) == len(places)
+    assert mistakes["count"] == len(wrong)
+    assert {item["index"] for item in mistakes["items"]} <= set(wrong.tolist())
+    for item in mistakes["items"]:
+        assert item["pixels"] == digits.images[item["index"]].ravel().tolist()
+        assert (item["actual"], item["predicted"]) == (str(row), str(column))
+
+
+def test_a_version_of_a_job_that_was_held_to_few_images_is_judged_by_those(
+    api: TestClient, work: Work, environment: Path
+) -> None:
+    """400 images, 320 of which trained: the others validate, here as in the job."""
+    publish(work, environment, dataset="digits", seed=1, images=400)
+
+    assert api.get("/models/perceptron/versions/1/validation").json()["images"] == 80
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("query", "pointer"),
+    [
+        ("actual=x&predicted=1", "?actual"),
+        ("actual=1&predicted=%00", "?predicted"),
+        ("actual=1&predicted=1", "?predicted"),
+        ("actual=1", "?predicted"),
+    ],
+)
+def test_what_is_no_pair_of_classes_is_refused(api: TestClient, published: Version, query: str, pointer: str) -> None:
+    """The field is named."""
+    assert pointers(api.get(f"/models/perceptron/versions/1/mistakes?{query}")).keys() == {pointer}
+
+
+@pytest.mark.parametrize("path", ["validation", "mistakes?actual=1&predicted=2"])
+def test_a_version_that_does_not_exist_is_not_found(api: TestClient, path: str) -> None:
+    """The answer says where to look."""
+    assert "GET /models" in problem(api.get(f"/models/perceptron/versions/1/{path}"), 404)["detail"]
+
+
+def test_a_random_image_is_of_the_part_that_was_asked_for(api: TestClient) -> None:
+    """With its label, and none twice in a row."""
+    digits = datasets["digits"].load()
+    images = [api.get("/datasets/digits/images/random?part=validation").json() for _ in range(30)]
+    part = cut(len(digits), None, "random", seed=0).validation
+
+    assert {image["index"] for image in images} <= set(part.tolist())
+    assert len({image["index"] for image in images}) == 30
+    for image in images:
+        assert image["pixels"] == digits.images[image["index"]].ravel().tolist()
+        assert image["label"] == str(digits.labels[image["index"]])
+
+
+@pytest.mark.long
+def test_of_large_images_few_are_kept_and_of_few_parts(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two hundred of them would be a gigabyte; what is not kept is looked at again."""
+    monkeypatch.setattr("api.subprocesses.image_looks.SAMPLED_BYTES", 100)
+    monkeypatch.setattr("api.subprocesses.image_looks.SHELVES", 1)
+    shelves = api.app.state.looks._samples  # type: ignore[attr-defined]
+    for _ in range(2):
+        assert api.get("/datasets/digits/images/random").status_code == 200
+        assert [len(shelf) for shelf in shelves.values()] == [0]
+    api.get("/datasets/digits/images/random?part=train")
+
+    assert list(shelves) == [("digits", "train")]
+
+
+def test_a_data_set_or_part_that_does_not_exist_is_told_of(api: TestClient) -> None:
+    """The answer names those there are."""
+    assert "mnist" in problem(api.get("/datasets/letters/images/random"), 404)["detail"]
+    assert pointers(api.get("/datasets/digits/images/random?part=all")).keys() == {"?part"}

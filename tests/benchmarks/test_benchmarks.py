@@ -1,0 +1,303 @@
+"""The programs that measure: they end in time, say what they promise, and their baselines train as plain torch does."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count, islice
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from benchmarks.lanes.baselines import CarefulBaseline, ReportBaseline, accuracy, batches_of
+from benchmarks.lanes.workloads import WORKLOADS
+from benchmarks.serving.load import WRK, LoadError, load
+from benchmarks.serving.rows import row as row_of_serving
+from benchmarks.serving.rows import verdicts
+from benchmarks.serving.servers import FOLDER
+from benchmarks.study import sides
+from benchmarks.study.searches import SEARCHES
+from benchmarks.study.study import row
+from ml.datasets import datasets
+from ml.network.evaluate import scaled
+from ml.networks import networks
+from ml.optimizers import Adam, Optimizer, Sgd
+from ml.training.lane import TrainingData
+
+ROOT = Path(__file__).parents[2]
+WORKS = [
+    "perceptron, batch 3",
+    "perceptron, batch 100",
+    "shallow 128, batch 3",
+    "shallow 128, batch 32",
+    "shallow 512, SGD, batch 10",
+    "shallow 1685, batch 10",
+    "CNN, batch 3",
+    "CNN, batch 32",
+    "CNN, batch 100",
+]
+
+
+@pytest.fixture(scope="module")
+def digits_data() -> TrainingData:
+    """The small data set, cut for training."""
+    return TrainingData.load(datasets["digits"], "random", 0)
+
+
+def last_line(program: str) -> list[dict]:
+    """The rows that a program's quick form prints last."""
+    command = [sys.executable, "-m", f"benchmarks.{program}", "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])["rows"]
+
+
+@pytest.mark.long
+def test_lanes_are_measured_on_every_workload() -> None:
+    """The quick form ends with a row of finite, positive figures for each."""
+    rows = last_line("lanes")
+
+    assert [row["work"] for row in rows] == WORKS
+    for found in rows:
+        for name in ("ratio_core", "ratio_core_flush", "ratio_a", "ratio_b", "roofline"):
+            assert 0 < found[name] < float("inf"), (found["work"], name)
+
+
+@pytest.mark.long
+def test_searches_are_measured_for_both_networks() -> None:
+    """The quick form ends with a row for each, its ratio a number wherever the product reached the target."""
+    rows = last_line("study")
+
+    assert [row["work"] for row in rows] == ["CNN to 95 %", "shallow to 95 %"]
+    for found in rows:
+        assert (found["ratio_b"] is None) == (found["missed"]["product"] > 0)
+        assert found["ratio_b"] is None or found["ratio_b"] > 0
+
+
+@pytest.mark.long
+def test_trust_is_measured_for_both_networks() -> None:
+    """The quick form ends with a row for the test images of each network and one for every kind of other image."""
+    rows = last_line("calibration")
+    of_tests = [row for row in rows if "ece" in row]
+
+    assert [row["work"] for row in of_tests] == ["CNN, test images", "shallow, test images"]
+    assert all(row["n"] == 7000 and 0 < row["ece"] < 0.1 and row["abstained"] < 0.03 for row in of_tests)
+    assert {row["work"] for row in rows} >= {"CNN, garments", "shallow, garments", "CNN, blocks", "shallow, scribbles"}
+    assert all(0 <= row[name] <= 1 for row in rows if "group" in row for name in ("rejected", "rejected_softmax"))
+
+
+@pytest.mark.long
+def test_what_the_canonicaliser_is_worth_is_measured_for_both_networks() -> None:
+    """The quick form ends with a row for each family of images, a gain over all that are distorted among them."""
+    rows = last_line("canonical")
+    works = [row["work"] for row in rows]
+
+    assert (works[0], works[-1]) == ("untouched", "all distorted")
+    assert {"shifted", "inverted", "photographs", "pen strokes", "fonts"} <= set(works)
+    assert all(rows[-1][network]["gain"] > 10 for network in ("cnn", "shallow"))
+
+
+@pytest.mark.long
+def test_predictions_are_measured_beside_the_limit_and_a_hand_written_endpoint() -> None:
+    """The quick form ends with a row for each concurrency and one for batches, and leaves no server behind."""
+    rows = last_line("serving")
+
+    *singles, batch = rows
+    assert [found["concurrency"] for found in singles] == [64, 16, 1]
+    for found in singles:
+        for name in ("ratio_limit", "ratio_cpu", "ratio_p50", "ratio_handwritten"):
+            assert 0 < found[name] < float("inf"), (found["work"], name)
+        assert found["ratio_litserve"] is None
+    assert 0 < batch["ratio_model"] < float("inf")
+    commands = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+    assert not [command for command in commands if str(FOLDER) in command]
+
+
+def test_ratios_are_of_requests_and_the_faster_end_of_a_rival_counts() -> None:
+    """Twice the limit's time is a ratio of one half, and the goals that it misses are named."""
+    found = row_of_serving(
+        "shallow",
+        64,
+        {
+            "limit": figures(requests=1000, p50=1e-3, cpu=1e-3),
+            "chiffre": figures(requests=500, p50=2e-3, cpu=2e-3),
+            "handwritten": figures(requests=50),
+            "bentoml": figures(requests=10),
+            "bentoml batched": figures(requests=20),
+        },
+        n=3,
+    )
+
+    ratios = ("limit", "cpu", "p50", "handwritten", "litserve", "bentoml")
+    assert [found[f"ratio_{name}"] for name in ratios] == [0.5, 0.5, 2, 10, None, 25]
+    assert [words.partition(" ")[0] for words in verdicts(found) if words.endswith("MISSED")] == ["ratio_limit"]
+
+
+def figures(requests: float, p50: float = 1.0, cpu: float = 1.0) -> dict[str, float]:
+    """What was measured of a server."""
+    return {"requests": requests, "p50": p50, "p99": 2 * p50, "cpu": cpu, "resident": 2**20}
+
+
+@contextmanager
+def answering(status: int) -> Iterator[tuple[str, list[bytes]]]:
+    """A server that answers every request with this status; its address, and the bodies that it got."""
+    got: list[bytes] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            got.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(status)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/predict?top_k=1", got
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("tool", sorted({None, WRK}, key=str))
+def test_the_load_posts_its_bodies_in_turn_and_counts_the_answers(
+    tool: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By wrk, where it is installed, and by the client that stands in for it: as many as arrived, within the time."""
+    monkeypatch.setattr("benchmarks.serving.load.WRK", tool)
+    core = min(os.sched_getaffinity(0))
+    with answering(200) as (url, got):
+        found = load(url, [b"[0]", b"[255]"], "application/json", connections=2, seconds=1, core=core)
+
+    assert set(got) == {b"[0]", b"[255]"}
+    assert 0 <= len(got) - found.requests <= 2
+    assert 0 < found.p50 <= found.p99 <= found.seconds
+
+
+@pytest.mark.parametrize("tool", sorted({None, WRK}, key=str))
+def test_a_refused_request_is_no_figure(tool: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that answers 503 fast is not a fast server."""
+    monkeypatch.setattr("benchmarks.serving.load.WRK", tool)
+    with answering(503) as (url, _), pytest.raises(LoadError, match="failed"):
+        load(url, [b"{}"], "application/json", connections=2, seconds=1, core=min(os.sched_getaffinity(0)))
+
+
+def test_the_whole_study_is_named_by_its_targets() -> None:
+    """The rows of the whole study are those that the quick one only stands for."""
+    assert [search.work for search in SEARCHES.values()] == ["CNN to 98.9 %", "shallow to 98 %"]
+
+
+def test_a_baseline_that_missed_bounds_the_ratio() -> None:
+    """It counts with all of its time, and the row says that this is a bound."""
+    search = SEARCHES["cnn"]
+    common = {"work": search.work, "seed": 0, "how": "", "best": 0.9}
+    runs = [
+        {**common, "side": "product", "seconds": 10.0, "reached": True},
+        {**common, "side": "baseline", "seconds": 50.0, "reached": False},
+    ]
+
+    found = row(search, runs)
+
+    assert found is not None
+    assert (found["ratio_b"], found["at_least"]) == (5.0, True)
+
+
+@pytest.mark.long
+def test_a_baseline_that_is_stopped_goes_on_after_its_last_whole_trial(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ended within its third trial, it trains that one anew, and counts the time before."""
+    few = TrainingData.load(datasets["mnist"], "random", 0).first(240)
+    monkeypatch.setattr(sides, "WORK", tmp_path)
+    monkeypatch.setattr(sides, "TRIALS", 4)
+    monkeypatch.setattr(sides, "TRIED", 0.01)
+    monkeypatch.setattr(sides, "images_of", lambda search, seed: few)
+    looks = count()
+
+    def dying(*given: Any) -> float:
+        if next(looks) == 25:  # ten epochs a trial; the median pruner lets the first five trials be
+            raise KeyboardInterrupt
+        return accuracy(*given)
+
+    monkeypatch.setattr(sides, "accuracy", dying)
+    search = replace(SEARCHES["shallow"], target=1.1)
+    with pytest.raises(KeyboardInterrupt):
+        sides.baseline(search, 0)
+    (journal,) = tmp_path.iterdir()
+    spent = [float(text) for text in re.findall(r'"spent": ?([0-9.]+)', journal.read_text())]
+    outcome = sides.baseline(search, 0)
+
+    assert len(spent) == 2
+    assert outcome.seconds > spent[1] > spent[0]
+    assert outcome.trials == 5  # the one that was cut off among them
+    assert next(looks) == 26 + 20
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("optimizer", [Adam(), Sgd(momentum=0.9)])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_the_careful_baseline_trains_as_plain_torch_does(
+    optimizer: Optimizer, channels_last: bool, digits_data: TrainingData
+) -> None:
+    """Its weights after some steps are those of a loop that is written out here."""
+    network = networks["cnn"]
+    layers = network.layers((1, 28, 28), 10, network.params())
+    pixels, labels = scaled(digits_data.train.images), digits_data.train.labels
+    batches = list(islice(batches_of(len(labels), 8, seed=5), 6))
+    torch.manual_seed(0)
+    plain = nn.Sequential(*(getattr(nn, type(layer).__name__)(**vars(layer)) for layer in layers))
+    kind = torch.optim.Adam if isinstance(optimizer, Adam) else torch.optim.SGD
+    stepped = kind(plain.parameters(), **optimizer.arguments())
+
+    careful = CarefulBaseline(layers, optimizer, pixels, labels, iter(batches), seed=0, channels_last=channels_last)
+    for batch in batches:
+        careful.step()
+        stepped.zero_grad()
+        cross_entropy(plain(pixels[batch]), labels[batch]).backward()
+        stepped.step()
+
+    for weight, expected in zip(careful.model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(weight.contiguous(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_reports_baseline_learns(digits_data: TrainingData) -> None:
+    """Its loss falls from one epoch to the next, and single steps go on into the next epoch."""
+    network = networks["perceptron"]
+    layers = network.layers((1, 28, 28), 10, network.params())
+    loop = ReportBaseline(layers, Adam(), scaled(digits_data.train.images), digits_data.train.labels, 100)
+
+    before, after = loop.epoch(), loop.epoch()
+    for _ in range(2 * len(loop.loader) + 1):
+        loop.step()
+
+    assert after < before
+    assert loop.epoch() < after
+
+
+def test_the_least_of_a_step_is_counted_by_hand() -> None:
+    """Operations and bytes of a perceptron's and of the CNN's step, multiplied out."""
+    perceptron, cnn = WORKLOADS[1], WORKLOADS[-1]
+    first, others = 2 * 6 * 24 * 24 * 25, 2 * (16 * 8 * 8 * 6 * 25 + 256 * 120 + 120 * 84 + 84 * 10)
+
+    assert perceptron.flops == 100 * 2 * (2 * 784 * 10)
+    assert perceptron.traffic == 24 * 7850
+    assert cnn.flops == 100 * (2 * first + 3 * others)
+    assert cnn.traffic == 24 * 44_426

@@ -1,0 +1,149 @@
+"""Correlations, held against pandas and scipy on a table of the same trials."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from support.searched import reached, searched
+
+from ml.analysis.correlations import correlations
+from ml.analysis.findings import Correlations
+from ml.analysis.observations import ENDED, Observation, Observations
+from ml.records import TrialState
+
+
+def table(trials: list[Observation]) -> pd.DataFrame:
+    """The trials that ran to their end as pandas has them."""
+    ended = [trial for trial in trials if trial.state in ENDED]
+    frame = pd.DataFrame([{**trial.params, **dataclasses.asdict(trial)} for trial in ended])
+    return frame.assign(**{"optimizer=sgd": (frame["optimizer"] == "sgd").astype(float)})
+
+
+@pytest.fixture(scope="module")
+def trials() -> list[Observation]:
+    """Forty trials, ten of them pruned."""
+    return reached(searched(40), 40)
+
+
+@pytest.fixture(scope="module")
+def found(trials: list[Observation]) -> Correlations:
+    """Their correlations."""
+    return correlations(Observations.of(searched(40).spec.search_space, trials))
+
+
+def test_coefficients_are_those_of_pandas(trials: list[Observation], found: Correlations) -> None:
+    """Pearson's and Spearman's, of parameters, loss, accuracy and time, without trials that the pruner ended."""
+    names = [name for name in found.variables if name != "epochs_run"]
+    frame = table(trials)[names].astype(float)
+
+    assert names == [
+        "batch_size",
+        "learning_rate",
+        "optimizer=sgd",
+        "hidden_size",
+        "val_loss",
+        "val_accuracy",
+        "seconds",
+    ]
+    assert len(frame) == 30
+    for kind, matrix in (("pearson", found.pearson), ("spearman", found.spearman)):
+        ours = pd.DataFrame(matrix, found.variables, found.variables).loc[names, names].astype(float)
+        expected = frame.corr(kind)
+        off_diagonal = ~np.eye(len(names), dtype=bool)
+        np.testing.assert_allclose(ours.to_numpy()[off_diagonal], expected.to_numpy()[off_diagonal], atol=1e-12)
+
+
+def test_p_values_are_those_of_the_t_distribution(found: Correlations) -> None:
+    """Two-sided, of t = r √((n − 2) / (1 − r²)) with n − 2 degrees of freedom, for both coefficients."""
+    for i, one in enumerate(found.variables):
+        for j in range(i):
+            for r, p in ((found.pearson[i][j], found.pearson_p[i][j]), (found.spearman[i][j], found.spearman_p[i][j])):
+                if r is None or abs(r) > 1 - 1e-9:
+                    continue
+                n = found.n[i][j]
+                t = r * math.sqrt((n - 2) / (1 - r * r))
+
+                assert p == pytest.approx(2 * stats.t.sf(abs(t), n - 2), abs=1e-9), one
+
+
+def test_what_does_not_vary_is_null_with_a_reason(found: Correlations) -> None:
+    """All trials ran two epochs: no coefficient, on no side, and the reason says so."""
+    place = found.variables.index("epochs_run")
+
+    for matrix in (found.pearson, found.pearson_p, found.spearman, found.spearman_p):
+        assert all(row[place] is None for row in matrix)
+        assert matrix[place] == [None] * len(found.variables)
+    reasons = {(gap.one, gap.other): gap.reason for gap in found.reasons}
+    assert reasons["seconds", "epochs_run"] == "epochs_run has one value in all 30 trials"
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_two_trials_have_no_correlation(number: int) -> None:
+    """Two points lie on a line whatever they are."""
+    search = searched(2)
+    found = correlations(Observations.of(search.spec.search_space, reached(search, number)))
+
+    assert all(value is None for row in found.pearson for value in row)
+    assert len(found.reasons) == len(found.variables) * (len(found.variables) + 1) / 2
+
+
+def test_a_list_is_looked_at_as_its_length_and_the_mean_of_its_items() -> None:
+    """So that layers of different number can be compared."""
+    spec = searched(1, {"hidden_size": {"type": "categorical", "choices": [16, 32]}}).spec
+    listed = [[100, 300], [50], [10, 20, 30]]
+    trials = [Observation(number, TrialState.COMPLETED, {"hidden_size": value}) for number, value in enumerate(listed)]
+    columns = Observations.of(spec.search_space, trials).columns
+
+    assert [(column.name, column.values) for column in columns] == [
+        ("hidden_size.length", (2.0, 1.0, 3.0)),
+        ("hidden_size.mean", (200.0, 50.0, 20.0)),
+    ]
+
+
+@pytest.mark.parametrize(("n", "chance"), [(3, 1 / 3), (4, 1 / 12), (5, 1 / 60), (8, 2 / 40320)])
+def test_few_trials_in_perfect_order_may_be_so_by_chance(n: int, chance: float) -> None:
+    """As one of all orders, or the reverse; Student's t would say never."""
+    assert _spearman([float(i) for i in range(n)], [float(i**3) for i in range(n)]) == pytest.approx(chance)
+
+
+def test_the_chance_of_few_trials_with_ties_is_scipys_over_all_orders() -> None:
+    """Every pairing of seven values, two of them alike."""
+    x, y = [1.0, 2.0, 2.0, 4.0, 5.0, 6.0, 7.0], [2.0, 1.0, 4.0, 3.0, 3.0, 7.0, 5.0]
+    exact = stats.permutation_test(
+        (x,),
+        lambda x: abs(stats.spearmanr(x, y).statistic),
+        permutation_type="pairings",
+        n_resamples=np.inf,
+        alternative="greater",
+    )
+
+    assert _spearman(x, y) == pytest.approx(exact.pvalue)
+
+
+def test_a_trial_that_the_jobs_limit_cut_is_left_out() -> None:
+    """It reached less because it was cut, as one that was pruned."""
+    spec = searched(1).spec
+    trials = reached(searched(8), 8)
+    cut = dataclasses.replace(
+        next(one for one in trials if one.whole), state=TrialState.STOPPED_EARLY, out_of_time=True
+    )
+    observed = Observations.of(spec.search_space, [cut if one.number == cut.number else one for one in trials])
+
+    assert [one.number for one in observed.trials] == [
+        one.number for one in trials if one.whole and one.number != cut.number
+    ]
+
+
+def _spearman(x: list[float], y: list[float]) -> float:
+    trials = [
+        Observation(number, TrialState.COMPLETED, {"learning_rate": rate}, val_loss=loss)
+        for number, (rate, loss) in enumerate(zip(x, y, strict=True))
+    ]
+    space = searched(1, {"learning_rate": {"type": "float", "low": 0.01, "high": 10.0}}).spec.search_space
+    found = correlations(Observations.of(space, trials))
+    p = found.spearman_p[0][found.variables.index("val_loss")]
+    assert p is not None
+    return p

@@ -1,0 +1,209 @@
+"""Interactions and groups, held against the textbook's sums over a balanced design, pandas and scikit-learn."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from sklearn.linear_model import LinearRegression
+from support.searched import reached, searched
+
+from ml.analysis.findings import Interaction
+from ml.analysis.groups import effects, grouped
+from ml.analysis.interactions import Test as Anova
+from ml.analysis.interactions import interactions, two_way, within
+from ml.analysis.observations import Column, Observations
+
+
+def design(seed: int, replicates: int, strength: float) -> pd.DataFrame:
+    """A table of two factors of 3 and 4 levels, with an interaction of a certain strength."""
+    draws = np.random.RandomState(seed)
+    rows = [(a, b) for a in range(3) for b in range(4) for _ in range(replicates)]
+    frame = pd.DataFrame(rows, columns=["a", "b"])
+    noise = draws.randn(len(frame))
+    return frame.assign(y=frame.a + 0.5 * frame.b + strength * (frame.a - 1) * (frame.b - 1.5) + 0.3 * noise)
+
+
+def anova(frame: pd.DataFrame) -> Anova:
+    """What is tested says of a table."""
+    found = two_way(frame.a.to_numpy(), frame.b.to_numpy(), frame.y.to_numpy())
+    assert isinstance(found, Anova)
+    return found
+
+
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+def test_a_balanced_design_gives_the_textbooks_sums_of_squares(strength: float) -> None:
+    """Of means by pandas: between the levels of each, between the cells less both, and within the cells."""
+    frame = design(1, 5, strength)
+    grand = frame.y.mean()
+    total = ((frame.y - grand) ** 2).sum()
+    by = {key: ((frame.groupby(key).y.transform("mean") - grand) ** 2).sum() for key in ("a", "b")}
+    cells = ((frame.groupby(["a", "b"]).y.transform("mean") - grand) ** 2).sum()
+    interaction, within = cells - by["a"] - by["b"], total - cells
+    f = (interaction / 6) / (within / 48)
+    found = anova(frame)
+
+    assert (found.share_one, found.share_other, found.share) == pytest.approx(
+        (by["a"] / total, by["b"] / total, interaction / total), abs=1e-12
+    )
+    assert (found.f, found.f_df) == (pytest.approx(f), (6, 48))
+    assert found.p == pytest.approx(stats.f.sf(f, 6, 48))
+    assert (found.p is not None and found.p < 1e-6) == (strength > 0)
+
+
+def test_an_unbalanced_design_is_two_models_of_scikit_learn_apart() -> None:
+    """The interaction is what a model of all cells explains beyond one with both main effects alone."""
+    frame = design(2, 4, 0.5).sample(35, random_state=0)
+    dummies = pd.get_dummies(frame[["a", "b"]].astype(str)).astype(float)
+    cell = pd.get_dummies(frame.a.astype(str) + "/" + frame.b.astype(str)).astype(float)
+    left = [((frame.y - LinearRegression().fit(x, frame.y).predict(x)) ** 2).sum() for x in (dummies, cell)]
+    total = ((frame.y - frame.y.mean()) ** 2).sum()
+    found = anova(frame)
+
+    assert found.share == pytest.approx((left[0] - left[1]) / total)
+    assert found.f_df == (cell.shape[1] - 6, 35 - cell.shape[1])
+
+
+def test_chance_alone_is_rarely_taken_for_an_interaction() -> None:
+    """Of 200 designs without one, about one in twenty has a p-value under 0.05."""
+    p = [anova(design(seed, 3, 0.0)).p or 0.0 for seed in range(200)]
+
+    assert stats.binomtest(sum(value < 0.05 for value in p), len(p), 0.05).pvalue > 0.001
+    assert stats.kstest(p, "uniform").pvalue > 0.001
+
+
+EFFECTS = {"linear": lambda x: x, "quadratic": lambda x: x**2, "exponential": np.exp}
+
+
+def plain_effects(seed: int, together: float, effect: str) -> Anova:
+    """Two numbers that are drawn together, and an outcome to which each adds an effect of its own."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.multivariate_normal([0, 0], [[1, together], [together, 1]], 120)
+    values = EFFECTS[effect](drawn).sum(1) + 0.1 * rng.normal(size=len(drawn))
+    columns = [Column(name, tuple(map(float, own))) for name, own in zip("xy", drawn.T, strict=True)]
+    groups = [grouped(column, 4) for column in columns]
+    beside = np.hstack([within(*pair) for pair in zip(columns, groups, strict=True)])
+    found = two_way(groups[0].of_trial, groups[1].of_trial, values, beside)
+    assert isinstance(found, Anova)
+    return found
+
+
+@pytest.mark.parametrize("together", [0.0, 0.6])
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_plain_effects_of_numbers_drawn_together_are_rarely_taken_for_an_interaction(
+    effect: str, together: float
+) -> None:
+    """Ranges hide what differs between their cells; with that taken off about one in twenty has p under 0.05."""
+    found = [plain_effects(seed, together, effect).p or 0.0 for seed in range(100)]
+
+    assert stats.binomtest(sum(p < 0.05 for p in found), 100, 0.05, alternative="greater").pvalue > 0.001
+
+
+def test_an_interaction_of_numbers_is_found_beside_their_plain_effects() -> None:
+    """The same numbers, and an outcome of their product."""
+    rng = np.random.default_rng(0)
+    drawn = rng.normal(size=(120, 2))
+    columns = [Column(name, tuple(map(float, own))) for name, own in zip("xy", drawn.T, strict=True)]
+    groups = [grouped(column, 4) for column in columns]
+    beside = np.hstack([within(*pair) for pair in zip(columns, groups, strict=True)])
+    values = drawn.sum(1) + drawn.prod(1) + 0.3 * rng.normal(size=len(drawn))
+    found = two_way(groups[0].of_trial, groups[1].of_trial, values, beside)
+
+    assert isinstance(found, Anova)
+    assert (found.p or 0.0) < 1e-6
+
+
+def _of(found: list[Interaction], one: str, other: str, outcome: str) -> Interaction:
+    (wanted,) = [i for i in found if (i.one, i.other, i.outcome) == (one, other, outcome)]
+    return wanted
+
+
+def test_a_planted_interaction_stands_first_where_its_correlation_says_nothing() -> None:
+    """The best learning rate depends on the optimizer: alone it seems to have no effect, and is shown to have one."""
+    search = searched(160)
+    observed = Observations.of(search.spec.search_space, reached(search, 160))
+    found = interactions(observed)
+    accuracy = [one for one in found if one.outcome == "val_accuracy"]
+    first = accuracy[0]
+    means = np.array([[cell.mean for cell in row] for row in first.cells], float)
+    alone = stats.spearmanr(observed.variables["learning_rate"], observed.variables["val_accuracy"])
+
+    assert alone.pvalue > 0.01
+    assert (first.one, first.other, first.other_groups) == ("learning_rate", "optimizer", ["adam", "sgd"])
+    assert first.share is not None
+    assert first.share > 0.5
+    assert first.p_holm is not None
+    assert first.p_holm < 1e-6
+    assert (np.diff(means[:, 0]) > 0).all()
+    assert (np.diff(means[:, 1]) < 0).all()
+    assert (_of(found, "batch_size", "hidden_size", "seconds").p_holm or 1) < 0.05
+
+
+def test_cells_and_groups_are_those_of_pandas() -> None:
+    """A trial stands in one cell; means, deviations and counts by group are those of a groupby."""
+    search = searched(60)
+    observed = Observations.of(search.spec.search_space, reached(search, 60))
+    frame = pd.DataFrame([{**t.params, "accuracy": t.val_accuracy, "time": t.seconds} for t in observed.trials])
+    (effect,) = [one for one in effects(observed) if one.parameter == "hidden_size"]
+    edges = [float(part) for group in effect.groups for part in (group.label.split(" … ") * 2)[:2]]
+    assert edges == sorted(edges)
+    for group in effect.groups:
+        low, high = map(float, (group.label.split(" … ") * 2)[:2])
+        inside = frame[frame.hidden_size.between(low, high)]
+
+        assert group.trials == len(inside)
+        assert (group.val_accuracy, group.val_accuracy_sd) == pytest.approx(
+            (inside.accuracy.mean(), inside.accuracy.std())
+        )
+        assert (group.seconds, group.seconds_sd) == pytest.approx((inside.time.mean(), inside.time.std()))
+    for one in interactions(observed):
+        assert sum(cell.trials for row in one.cells for cell in row) == one.trials == len(frame)
+
+
+def test_trials_with_one_value_are_never_parted() -> None:
+    """Ranges hold about as many trials each, as far as equal values allow."""
+    groups = grouped(Column("x", (1.0,) * 50 + tuple(map(float, range(2, 52)))), 4)
+
+    assert groups.labels[0] == "1"
+    assert np.bincount(groups.of_trial)[0] == 50
+    assert len(groups.labels) == len(np.unique(groups.of_trial)) <= 4
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "y", "reason"),
+    [
+        ([0, 0, 0], [0, 1, 2], [1.0, 2.0, 3.0], "the same value in all trials"),
+        ([0, 0, 1, 1], [0, 1, 0, 1], [1.0, 1.0, 1.0, 1.0], "the outcome is the same"),
+        ([], [], [], "the same value in all trials"),
+    ],
+)
+def test_what_cannot_be_tested_has_a_reason(one: list[int], other: list[int], y: list[float], reason: str) -> None:
+    """Nothing is divided by zero."""
+    found = two_way(np.array(one, int), np.array(other, int), np.array(y))
+
+    assert isinstance(found, str)
+    assert reason in found
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "reason"),
+    [
+        ([0, 0, 1, 1], [0, 1, 0, 1], "chance cannot be estimated"),
+        ([0, 0, 1, 1], [0, 0, 1, 1], "too few of their combinations"),
+    ],
+)
+def test_shares_are_told_where_there_is_no_test(one: list[int], other: list[int], reason: str) -> None:
+    """One trial a combination, or parameters that were never varied apart."""
+    found = two_way(np.array(one), np.array(other), np.array([1.0, 2.0, 3.0, 5.0]))
+
+    assert isinstance(found, Anova)
+    assert found.p is None
+    assert found.reason is not None
+    assert reason in found.reason
+
+
+@pytest.mark.parametrize("values", [[*map(float, range(1, 7)), *[7.0] * 64], [1.0, 2.0, 3.0, 4.0, *[7.0] * 16]])
+def test_a_parameter_most_trials_of_which_lie_at_its_highest_value_has_groups(values: list[float]) -> None:
+    """What lies there is one, what lies below another."""
+    labels = grouped(Column("x", tuple(values)), 4).labels
+
+    assert labels == (f"1 … {values[-1] - 1 if len(values) > 50 else 4:g}", "7")

@@ -1,0 +1,292 @@
+"""The input canonicaliser: what is in form stays, everything else comes into form, and nothing makes it fail."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image, ImageFilter
+from scipy import ndimage
+from sklearn.neighbors import KNeighborsClassifier
+
+from benchmarks.images.distortions import DISTORTIONS, pen_strokes
+from ml.canonical.blobs import Blobs
+from ml.canonical.canonical import InputReport, canonical
+from ml.canonical.frame import MNIST, Form, box_of, form_of
+from ml.canonical.pen import THICKEST, THINNEST, widened, width_of
+from ml.datasets import Arrays, cut
+from ml.images.strokes import draw
+
+GAINS = {"shifted": 0.5, "scaled": 0.3, "inverted": 0.8, "thickened": 0.1, "mixed": 0.5, "photographs": 0.5}
+DISTORTED = [name for name in DISTORTIONS if name != "untouched"]
+
+
+@pytest.fixture(scope="module")
+def validation(mnist: Arrays) -> Arrays:
+    """A thousand of MNIST's validation digits."""
+    return mnist.take(cut(len(mnist), 10_000, "random", 0).validation[:1000])
+
+
+@pytest.fixture(scope="module")
+def sample(validation: Arrays) -> np.ndarray:
+    """Forty of them, uint8 [40, 28, 28]."""
+    return validation.images[:40, 0]
+
+
+def distorted(family: str, digits: np.ndarray) -> list[np.ndarray]:
+    """Digits of a family, always the same."""
+    rng = np.random.default_rng(3)
+    return [DISTORTIONS[family](digit, rng) for digit in digits]
+
+
+def on_canvas(digit: np.ndarray, top: int, left: int, side: int = 100) -> np.ndarray:
+    """A digit on a large black canvas."""
+    canvas = np.zeros((side, side), np.uint8)
+    canvas[top : top + 28, left : left + 28] = digit
+    return canvas
+
+
+def larger(digit: np.ndarray, factor: int) -> np.ndarray:
+    """A digit at several times its size."""
+    side = 28 * factor
+    return np.asarray(Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> float:
+    """The mean difference of two images, as a share of the ink of the first."""
+    return float(np.abs(one.astype(float) - other).sum() / one.sum())
+
+
+def difference_in_place(one: np.ndarray, other: np.ndarray) -> float:
+    """The same, with the second moved by at most a pixel to where it fits best."""
+    steps = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+    return min(difference(one, np.roll(other, step, (0, 1))) for step in steps)
+
+
+def test_mnist_passes_untouched(validation: Arrays) -> None:
+    """Of a thousand digits at least 995 come out byte for byte, and then the report names no change."""
+    found = [canonical(image) for image in validation.images[:, 0]]
+    same = [np.array_equal(f.pixels, image) for f, image in zip(found, validation.images[:, 0], strict=True)]
+
+    assert sum(same) >= 995
+    assert all((f.report.changed == ()) == unchanged for f, unchanged in zip(found, same, strict=True))
+
+
+def test_what_comes_out_is_ones_own(sample: np.ndarray) -> None:
+    """An image that is in form is copied: whoever writes to the answer does not write to the request."""
+    image = sample[0].copy()
+    canonical(image).pixels[:] = 7
+
+    assert np.array_equal(image, sample[0])
+
+
+def test_an_inverted_digit_is_turned_back(validation: Arrays) -> None:
+    """Each is seen to be inverted, and comes out as it was but for 2 % of its ink where nothing else was unusual.
+
+    A digit whose centre of mass lies between two pixels may stand on either.
+    """
+    usual = 0
+    for digit in validation.images[:200, 0]:
+        found = canonical(255 - digit)
+        alone = len(found.report.changed) == 1
+        usual += alone
+
+        assert found.report.inverted
+        assert not alone or difference_in_place(digit, found.pixels) < 0.02
+    assert usual > 60
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("family", [family for family in DISTORTED if family != "mixed"])
+def test_light_and_dark_ink_are_told_apart(family: str, sample: np.ndarray) -> None:
+    """Of every family whose polarity is known all are seen rightly."""
+    found = [canonical(image).report.inverted for image in distorted(family, sample)]
+
+    assert found == [family in ("inverted", "photographs")] * len(sample)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("family", [*DISTORTIONS, "pen strokes"])
+def test_everything_comes_into_form(family: str, sample: np.ndarray) -> None:
+    """White on black, the box's longer side 20 pixels, the centre of mass within half a pixel of the middle one."""
+    rng = np.random.default_rng(4)
+    images = [pen_strokes(i % 10, rng) for i in range(40)] if family == "pen strokes" else distorted(family, sample)
+    for image in images:
+        pixels = canonical(image).pixels
+        left, top, right, bottom = box_of(pixels)
+
+        assert (pixels.shape, pixels.dtype, pixels.max() >= 250) == ((28, 28), np.uint8, True)
+        assert 19 <= max(right - left, bottom - top) <= 20
+        assert np.abs(np.subtract(ndimage.center_of_mass(pixels), 14)).max() <= 0.5 or left == 0 or top == 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("family", [*DISTORTIONS, "pen strokes"])
+def test_what_is_canonical_stays(family: str, sample: np.ndarray) -> None:
+    """The canonical form of a canonical form is itself, and the same image gives the same answer."""
+    rng = np.random.default_rng(5)
+    images = [pen_strokes(i % 10, rng) for i in range(40)] if family == "pen strokes" else distorted(family, sample)
+    for image in images:
+        found = canonical(image)
+        again = canonical(image)
+
+        assert np.array_equal(canonical(found.pixels).pixels, found.pixels)
+        assert (np.array_equal(again.pixels, found.pixels), again.report) == (True, found.report)
+
+
+@given(top=st.integers(0, 72), left=st.integers(0, 72), number=st.integers(0, 39))
+@settings(max_examples=50, deadline=None)
+def test_where_a_digit_stands_does_not_matter(top: int, left: int, number: int, sample: np.ndarray) -> None:
+    """Anywhere on a large canvas it comes out the same, and the report says how far it was moved."""
+    found = canonical(on_canvas(sample[number], top, left))
+    middle = canonical(on_canvas(sample[number], 36, 36))
+
+    assert difference(middle.pixels, found.pixels) < 0.02
+    assert np.subtract(middle.report.shift, found.report.shift) == pytest.approx((left - 36, top - 36), abs=0.3)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("factor", [2, 3, 5, 9, 20])
+def test_how_large_a_digit_is_does_not_matter(factor: int, sample: np.ndarray) -> None:
+    """Enlarged by any factor it comes out alike: its edges are softer, so that it is up to a twentieth smaller."""
+    found = [canonical(larger(digit, factor)) for digit in sample]
+    twice = [canonical(larger(digit, 2)).pixels for digit in sample]
+    differences = [difference_in_place(digit, f.pixels) for digit, f in zip(twice, found, strict=True)]
+
+    assert np.median(differences) < 0.1
+    assert [f.report.scale * factor for f in found] == pytest.approx([1] * len(found), rel=0.06)
+
+
+@pytest.mark.parametrize("pen", [2, 60])
+@pytest.mark.parametrize("label", range(10))
+def test_lines_come_into_mnists_range(label: int, pen: float) -> None:
+    """Drawn with a hair or a brush, a digit's lines come nearer to those of MNIST, and the report tells both widths."""
+    report = canonical(draw(str(label), np.random.default_rng(6), 300, pen)).report
+    before, after = (abs(width - np.clip(width, THINNEST, THICKEST)) for width in report.stroke_width)
+
+    assert after < 0.9 * before
+    assert "lines" in report.changed[-1]
+
+
+@pytest.mark.parametrize("side", [14, 56, 96])
+def test_lines_are_as_wide_in_proportion_whatever_the_form(side: int) -> None:
+    """A pen that is left alone in MNIST's form is left alone in a smaller or larger one."""
+    grey = draw("7", np.random.default_rng(6), 256, 22)
+    of_mnist, of_form = (canonical(grey, form).report for form in (MNIST, form_of((1, side, side))))
+
+    assert not any("lines" in change for change in [*of_mnist.changed, *of_form.changed])
+    assert of_form.stroke_width[1] / form_of((1, side, side)).box == pytest.approx(
+        of_mnist.stroke_width[1] / 20, rel=0.2
+    )
+
+
+@pytest.mark.parametrize("by", [-0.8, 0.7, 2.0])
+def test_widening_is_one_filter_over_a_square(by: float) -> None:
+    """Pillow's, of the size that many small ones make up."""
+    ink = np.pad(np.random.default_rng(0).random((40, 30)).astype(np.float32), 4)
+    reach = round(4 * abs(by) / 2)
+    whole = (ImageFilter.MaxFilter if by > 0 else ImageFilter.MinFilter)(2 * reach + 1)
+    padded = Image.fromarray(np.rint(255 * np.pad(ink, reach)).astype(np.uint8))
+
+    assert np.array_equal(widened(ink, by), np.asarray(padded.filter(whole), np.float32) / 255)
+
+
+@pytest.mark.parametrize("width", [2, 5, 9])
+def test_the_width_of_a_line_is_measured(width: int) -> None:
+    """A long bar's width comes out within a tenth."""
+    bar = np.zeros((400, 30))
+    bar[10:390, 8 : 8 + width] = 1
+
+    assert width_of(bar) == pytest.approx(width, rel=0.1)
+
+
+@given(mask=arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
+def test_blobs_are_scipys(mask: np.ndarray) -> None:
+    """Pixels belong together exactly where scipy says so, and sums over blobs are its sums."""
+    expected, count = ndimage.label(mask, np.ones((3, 3)))
+    values = np.arange(mask.size, dtype=float).reshape(mask.shape)
+    blobs = Blobs.of(mask)
+    labels = np.unique(blobs.label)
+
+    assert len(labels) == count
+    for label in labels:
+        found = blobs.mask(np.arange(len(blobs.label)) == label)
+        assert np.array_equal(found, expected == expected[found][0])
+        assert blobs.ink(values)[label] == pytest.approx(values[found].sum())
+
+
+def test_a_speck_is_left_out_and_a_stroke_is_not(sample: np.ndarray) -> None:
+    """A fleck beside a five goes; its bar, which does not touch it, stays."""
+    five = np.zeros((120, 120), np.uint8)
+    five[40:100, 40:48] = five[40:48, 55:80] = 255
+    flecked = five.copy()
+    flecked[10:13, 100:103] = 255
+    found = canonical(flecked)
+
+    assert (canonical(five).report.specks, found.report.specks) == (0, 1)
+    assert np.array_equal(canonical(five).pixels, found.pixels)
+    assert ndimage.label(found.pixels)[1] == 2
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (1, 1), (0, 0), (0, 5), (1, 5000), (5000, 1), (300, 200)])
+@pytest.mark.parametrize("level", [0, 1, 128, 255])
+def test_an_image_of_one_level_is_blank(shape: tuple[int, int], level: int) -> None:
+    """Black comes out, and the report says that nothing was found."""
+    found = canonical(np.full(shape, level, np.uint8))
+
+    assert not found.pixels.any()
+    assert not found.report.found
+    assert "blank" in found.report.changed[0]
+
+
+@given(
+    image=arrays(np.uint8, st.tuples(st.integers(0, 40), st.integers(0, 40))),
+    form=st.sampled_from([MNIST, Form(8, 8, 6), Form(32, 20, 15)]),
+)
+@settings(max_examples=300, deadline=None)
+def test_no_image_makes_it_fail(image: np.ndarray, form: Form) -> None:
+    """Whatever the bytes, an image in form comes out, its own canonical form; the report's figures are finite."""
+    found = canonical(image, form)
+
+    assert found.pixels.shape == (form.height, form.width)
+    assert np.array_equal(canonical(found.pixels, form).pixels, found.pixels)
+    assert np.isfinite(figures(found.report)).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (2, 3000), (28, 28), (257, 90), (1500, 1100)])
+def test_noise_makes_nothing_fail(shape: tuple[int, int]) -> None:
+    """Noise of any shape, and black noise with one white pixel, come out in form."""
+    rng = np.random.default_rng(7)
+    dark = rng.integers(0, 3, shape, dtype=np.uint8)
+    dark[shape[0] // 2, shape[1] // 2] = 255
+    for image in (rng.integers(0, 256, shape, dtype=np.uint8), dark):
+        found = canonical(image)
+
+        assert found.pixels.shape == (28, 28)
+        assert np.array_equal(canonical(found.pixels).pixels, found.pixels)
+
+
+def figures(report: InputReport) -> list[float]:
+    """All numbers of a report."""
+    alone = [report.background, report.uneven, report.noise, report.lean, report.scale]
+    return [*alone, *report.shift, *report.stroke_width]
+
+
+@pytest.fixture(scope="module")
+def neighbours(mnist: Arrays) -> KNeighborsClassifier:
+    """The nearest of 3,000 training digits."""
+    train = mnist.take(cut(len(mnist), 10_000, "random", 0).train[:3000])
+    return KNeighborsClassifier(3).fit(train.images.reshape(len(train), -1) / 255, train.labels)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("family", DISTORTED)
+def test_it_is_worth_it(family: str, validation: Arrays, neighbours: KNeighborsClassifier) -> None:
+    """Nearest neighbours name four in five of every family with it, and far more than without where it counts."""
+    count = 60
+    images = distorted(family, validation.images[:count, 0])
+    ways = [np.asarray(Image.fromarray(i).resize((28, 28))) for i in images], [canonical(i).pixels for i in images]
+    without, with_it = (neighbours.score(np.reshape(way, (count, -1)) / 255, validation.labels[:count]) for way in ways)
+
+    assert with_it >= 0.8
+    assert with_it - without >= GAINS.get(family, -0.1)

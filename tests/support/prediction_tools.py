@@ -1,0 +1,83 @@
+"""Predict jobs without a process of their own."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+from sqlalchemy import select, update
+from sqlmodel import col
+
+from ml.records import Stop
+from support.worker_tools import Work
+from worker.artifacts.folder import FolderStore
+from worker.database.tables import Artifact, Job, ModelVersion, Purpose
+from worker.database.tables import TestOpening as Opening
+from worker.ledger.leases import Claim
+from worker.prediction.image_sets import Subset
+from worker.prediction.rows import Predicting, PredictSpec, asked_version
+from worker.prediction.work import predict
+
+
+@dataclass
+class Orders:
+    """What a supervisor says."""
+
+    stop: Stop | None = None
+    cut: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A ledger, and the folder of artifacts beside it."""
+
+    work: Work
+    artifacts: Path
+
+    @property
+    def rows(self) -> Predicting:
+        """What predict jobs read and write."""
+        return Predicting(self.work.database)
+
+    def accept(self, subset: Subset = "validation", model: str = "perceptron", dataset: str = "digits") -> Job:
+        """Post a job over part of a data set, for the champion."""
+        version = asked_version(self.work.database, model, None, dataset)
+        spec = PredictSpec(model=model, version=version.version, dataset=dataset, subset=subset)
+        return self.rows.accept(version, spec)[0]
+
+    def claim(self) -> Claim:
+        """Claim the next pack, which must be one that predicts."""
+        claim = self.work.leases.claim()
+        assert claim is not None
+        assert claim.purpose == Purpose.PREDICT
+        return claim
+
+    def run(self, claim: Claim | None = None, orders: Orders | None = None) -> bool:
+        """Do what a trainer does with a pack."""
+        return predict(claim or self.claim(), self.rows, FolderStore(self.artifacts), orders or Orders())
+
+    def answers(self, job_id: str) -> list[dict[str, Any]]:
+        """What a job answered, line by line."""
+        (file,) = self.files(job_id, "predictions")
+        return [orjson.loads(line) for line in (self.artifacts / file.path).read_bytes().splitlines()]
+
+    def files(self, job_id: str, kind: str) -> list[Artifact]:
+        """A job's files of a kind."""
+        with self.work.database.reading() as session:
+            of_job = (col(Artifact.job_id) == job_id, col(Artifact.kind) == kind)
+            return list(session.scalars(select(Artifact).where(*of_job)))
+
+    def openings(self, job_id: str) -> list[Opening]:
+        """How often a job has looked at test images."""
+        with self.work.database.reading() as session:
+            return list(session.scalars(select(Opening).where(col(Opening.job_id) == job_id)))
+
+    def calibrate(self, **calibration: Any) -> None:
+        """Give every version a calibration."""
+        with self.work.database.writing() as session:
+            session.execute(update(ModelVersion).values(calibration=calibration))
+
+    def state(self, job: Job) -> tuple[str, str | None]:
+        """Where a job stands, and why it failed."""
+        row = self.work.job(job)
+        return row.state, row.error

@@ -1,0 +1,65 @@
+"""Jobs that are really trained, without processes of their own."""
+
+from dataclasses import dataclass, field
+
+from sqlalchemy import select
+
+from ml.records import Stop
+from support.worker_tools import Work
+from worker.artifacts.store import Store, store_of
+from worker.database.tables import Pack, Purpose, TestOpening
+from worker.settings import settings
+from worker.trainer import Trainer
+
+
+class Orders:
+    """What a supervisor says."""
+
+    def __init__(self) -> None:
+        self.cut: frozenset[int] = frozenset()
+        self._stop: Stop | None = None
+        self._left = 0  # questions that are answered with None before
+
+    @property
+    def stop(self) -> Stop | None:
+        """Asked before every step."""
+        self._left -= 1
+        return None if self._left >= 0 else self._stop
+
+    @stop.setter
+    def stop(self, stop: Stop | None) -> None:
+        self.stop_after(0, stop)
+
+    def stop_after(self, questions: int, stop: Stop | None) -> None:
+        """Say so once this many questions have been asked."""
+        self._left, self._stop = questions, stop
+
+
+@dataclass
+class Training:
+    """A worker in this process."""
+
+    work: Work
+    store: Store = field(default_factory=lambda: store_of(settings()))
+
+    def __post_init__(self) -> None:
+        self.orders = Orders()
+        self.trainer = Trainer(self.work.database, self.orders, self.store, "cpu", 15)  # type: ignore[arg-type]
+
+    def run(self, until: Purpose | None = None) -> None:
+        """Work on packs until there are none, or none but those with a purpose."""
+        while not self.waits(until) and (claim := self.work.leases.claim()) is not None:
+            answer = self.trainer.work(claim)
+            assert answer.keys() <= {"done", "ended"}, answer
+            if "done" in answer:
+                self.work.leases.close(claim)
+
+    def openings(self) -> list[TestOpening]:
+        """Every look at test images."""
+        with self.work.database.reading() as session:
+            return list(session.scalars(select(TestOpening)))
+
+    def waits(self, purpose: Purpose | None) -> bool:
+        """Whether there is a pack with a purpose."""
+        with self.work.database.reading() as session:
+            return session.scalar(select(Pack).where(Pack.purpose == purpose, Pack.done.is_(False))) is not None

@@ -1,0 +1,130 @@
+"""Whose checkpoints a job keeps."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import col
+from support.worker_tools import FILE, Work, measurement
+
+from ml.records import Finished, Started, TrialState
+from worker.artifacts.folder import FolderStore
+from worker.database.tables import Artifact, Job, ModelVersion
+from worker.ledger.retention import Standing
+from worker.publication.rows import Published, Publishing
+from worker.supervision.janitor import stray
+
+sizes = st.integers(0, 3).map(float)
+standings = st.lists(st.builds(Standing, st.just(0), sizes, sizes, sizes), min_size=1, max_size=8).map(
+    lambda found: [replace(one, number=n) for n, one in enumerate(found)]
+)
+
+
+def end(work: Work, job: Job, value: float, flops: int, weights: int) -> list[str]:
+    """Run one trial of a job to this end; the paths that are not needed any more."""
+    claim = work.leases.claim()
+    assert claim is not None
+    (record,) = work.reserved(claim)
+    started = Started(record.number, {}, {}, {}, 1, 2, 0, flops, weights)
+    finished = Finished(record.number, TrialState.COMPLETED, "", measurement(1, value), value, None)
+    unneeded = work.ledger.record(claim, [started, finished], {record.number: (f"{record.number}", FILE)})
+    work.leases.close(claim)
+    return unneeded
+
+
+def kept(work: Work, job: Job) -> list[int]:
+    """The trials of a job that have a checkpoint."""
+    with work.database.reading() as session:
+        of_job = (col(Artifact.job_id) == job.id, col(Artifact.kind) == "checkpoint")
+        return sorted(session.scalars(select(col(Artifact.trial)).where(*of_job)))
+
+
+def test_the_best_and_the_front_are_kept(work: Work) -> None:
+    """A smaller network that is nearly as good stays beside the best; one that is worse in everything goes."""
+    job = work.accept(budget={"trials": 9})
+    dropped = [
+        end(work, job, 0.95, 100, 100),
+        end(work, job, 0.90, 50, 100),  # fewer FLOPs
+        end(work, job, 0.80, 60, 100),  # worse than the second in everything
+        end(work, job, 0.97, 100, 90),  # better than the first in everything
+        end(work, job, 0.90, 50, 100),  # equal to the second, and later
+    ]
+
+    assert dropped == [[], [], ["2"], ["0"], ["4"]]
+    assert kept(work, job) == [1, 3]
+    assert work.job(job).best_trial == 3
+
+
+def test_what_a_version_names_is_kept(work: Work, tmp_path: Path) -> None:
+    """Its checkpoint and graph stay when a later run beats it in everything, and when the janitor tidies up."""
+    store = FolderStore(tmp_path)
+    job = work.accept(budget={"trials": 1})
+    end(work, job, 0.9, 100, 100)
+    claim = work.leases.claim()
+    assert claim is not None
+    publishing = Publishing(work.database)
+    winner = publishing.winner(claim)
+    graph = f"{job.id}/0.onnx"
+    publishing.publish(claim, winner, Published(graph, FILE, [1, 28, 28], list("0123456789"), 100, 0.4, 0.88))
+    work.controls.extend(job.id, {"trials": 3})
+    unneeded = [end(work, job, 0.95, 50, 50), end(work, job, 0.97, 40, 40)]
+    for key in (graph, f"{job.id}/stray"):
+        store.write(key, b"content")
+        os.utime(tmp_path / key, (1e9, 1e9))
+    with work.database.reading() as session:
+        version = session.scalars(select(ModelVersion)).one()
+        files = [session.get_one(Artifact, file).path for file in (version.checkpoint_id, version.onnx_id)]
+
+    assert unneeded == [[], ["1"]]
+    assert files == ["0", graph]
+    assert stray(work.database, store) == [f"{job.id}/stray"]
+
+
+def test_the_database_itself_keeps_what_a_version_names(work: Work) -> None:
+    """Whoever would delete the row of such a file, and with it the reason to keep it, is refused."""
+    job = work.accept(budget={"trials": 1})
+    end(work, job, 0.9, 100, 100)
+    claim = work.leases.claim()
+    assert claim is not None
+    publishing = Publishing(work.database)
+    published = Published("graph", FILE, [1, 28, 28], list("0123456789"), 100, 0.4, 0.88)
+    publishing.publish(claim, publishing.winner(claim), published)
+
+    for kind in ("checkpoint", "onnx"):
+        with pytest.raises(IntegrityError), work.database.writing() as session:
+            session.execute(delete(Artifact).where(col(Artifact.kind) == kind))
+
+
+def test_where_a_loss_is_judged_the_lower_is_better(work: Work) -> None:
+    """The direction follows the objective."""
+    job = work.accept(budget={"trials": 9}, objective="val_loss")
+    for value in (0.5, 0.4, 0.6):
+        end(work, job, value, 10, 10)
+
+    assert kept(work, job) == [1]
+
+
+@pytest.mark.long
+def test_a_thousand_trials_keep_few_checkpoints(work: Work) -> None:
+    """Of so many sizes and accuracies only a front remains, whatever their order; here of a hundred."""
+    job = work.accept(budget={"trials": 1000})
+    for n in range(100):
+        size = 1 + n * 37 % 100
+        end(work, job, 0.9 + 0.0001 * (size % 10), size, size)
+
+    assert len(kept(work, job)) <= 10
+
+
+@given(standings)
+def test_of_any_trials_some_are_kept_and_each_other_is_beaten_by_one_of_those(found: list[Standing]) -> None:
+    """Beating is an order: to compare with those that are kept is to compare with all."""
+    front = [one for one in found if not any(other.beats(one) for other in found)]
+
+    assert front
+    assert all(one in front or any(other.beats(one) for other in front) for one in found)
+    assert max(one.value for one in found) == max(one.value for one in front)

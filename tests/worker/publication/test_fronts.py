@@ -1,0 +1,167 @@
+"""The trials of a job's front become versions beside the winner."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+from sqlmodel import col
+from support.worker_tools import Work, measurement
+from torch import Tensor
+
+from ml.artifacts import Saved, save_checkpoint
+from ml.datasets import datasets
+from ml.layers import flop_count, parameter_count, to_json
+from ml.network.modules import module_of
+from ml.networks import networks
+from ml.records import Checkpoint, Finished, Measured, Started, TrialState
+from worker.artifacts.store import store_of
+from worker.database.tables import Artifact, Champion, Job, JobState, ModelVersion
+from worker.database.tables import TestOpening as Opening
+from worker.publication.rows import Publishing
+from worker.publication.work import Candidate, publish
+from worker.settings import settings
+
+DATASET = datasets["digits"]
+# By number: the value that a trial reaches, and its hidden units. Trial 2 is beaten by 0, and its checkpoint not kept.
+TRIALS = [(0.9, 64), (0.95, 128), (0.85, 64), (0.8, 16)]
+
+
+def sizes(hidden: int) -> dict[str, int]:
+    """FLOPs and weights of a shallow network."""
+    layers = networks["shallow"].layers(DATASET.shape, 10, networks["shallow"].params(hidden_size=hidden))
+    return {"flops": flop_count(layers, DATASET.shape), "weights": parameter_count(layers)}
+
+
+def run(work: Work, folder: Path, trials: list[tuple[float, int]], recorded: dict[int, int] | None = None) -> str:
+    """Run a job of shallow networks up to its publication, without training; its id.
+
+    `recorded` has the hidden units by which the size of a trial is written down, by number, where these are others.
+    """
+    job = work.accept(model="shallow", budget={"trials": len(trials)}, sampler={"name": "random"}, lanes=1)
+    network = networks["shallow"]
+    for value, hidden in trials:
+        claim = work.leases.claim()
+        assert claim is not None
+        (record,) = work.reserved(claim)
+        params = network.params(hidden_size=hidden)
+        layers = network.layers(DATASET.shape, 10, params)
+        weights = {name: tensor.numpy() for name, tensor in module_of(layers, 0).state_dict().items()}
+        card = {"layers": to_json(layers), "shape": list(DATASET.shape), "classes": list(DATASET.classes)}
+        checkpoint, best = Checkpoint(weights, card), measurement(1, value)
+        path = f"{job.id}/{record.number}.safetensors"
+        saved = {record.number: (path, save_checkpoint(folder / path, checkpoint))}
+        size = sizes((recorded or {}).get(record.number, hidden))
+        started = Started(record.number, params.model_dump(), {}, {}, 1, 2, 0, **size)
+        finished = Finished(record.number, TrialState.COMPLETED, "all epochs", best, value, checkpoint)
+        work.ledger.record(claim, [started, Measured(record.number, best, {}), finished], saved)
+        work.leases.close(claim)
+    return job.id
+
+
+def published(work: Work) -> list[ModelVersion]:
+    """Publish what waits for it; all versions, by number."""
+    claim = work.leases.claim()
+    assert claim is not None
+    publish(claim, Publishing(work.database), store_of(settings()))
+    with work.database.reading() as session:
+        return list(session.scalars(select(ModelVersion).order_by(col(ModelVersion.version))))
+
+
+def test_the_winner_comes_first_and_the_others_without_a_look_at_the_test_images(work: Work, environment: Path) -> None:
+    """Each has a latency of its own and a calibration; one opening is counted, and the winner is champion."""
+    run(work, environment, TRIALS)
+    versions = published(work)
+    with work.database.reading() as session:
+        opening = session.scalars(select(Opening)).one()
+        champion = session.scalars(select(Champion)).one()
+
+    assert [version.trial for version in versions] == [1, 0, 3]
+    assert [version.weights for version in versions] == sorted((version.weights for version in versions), reverse=True)
+    assert [version.test_accuracy is None for version in versions] == [False, True, True]
+    assert all(version.test_loss is None for version in versions[1:])
+    assert all((version.calibration or {})["test_images"] == 0 for version in versions[1:])
+    assert len({version.latency_seconds for version in versions} - {None}) == 3
+    assert opening.version_id == champion.version_id == versions[0].id
+
+
+def test_a_smaller_trial_never_takes_the_place_of_a_better_champion(work: Work, environment: Path) -> None:
+    """By rule the champion of before goes on, whatever a worse job's front holds."""
+    run(work, environment, [(0.97, 32)])
+    first = published(work)
+    run(work, environment, TRIALS)
+    versions = published(work)
+    with work.database.reading() as session:
+        champion = session.scalars(select(Champion)).one()
+
+    assert (len(first), len(versions)) == (1, 4)
+    assert champion.version_id == first[0].id
+
+
+def test_a_run_that_goes_on_publishes_no_trial_twice(work: Work, environment: Path) -> None:
+    """A new winner brings what is new on the front, and leaves what is a version already."""
+    job_id = run(work, environment, TRIALS[:1])
+    published(work)
+    work.controls.extend(job_id, {"trials": 2})
+    claim = work.leases.claim()
+    assert claim is not None
+    (record,) = work.reserved(claim)
+    with work.database.reading() as session:
+        before = session.scalars(select(Artifact).where(col(Artifact.kind) == "checkpoint")).one()
+    best = measurement(1, 0.99)
+    path = f"{job_id}/{record.number}.safetensors"
+    content = (environment / before.path).read_bytes()
+    (environment / path).write_bytes(content)
+    started = Started(record.number, {}, {}, {}, 1, 2, 0, flops=10**9, weights=10**9)
+    finished = Finished(record.number, TrialState.COMPLETED, "all epochs", best, 0.99, None)
+    saved = {record.number: (path, Saved(before.sha256, before.size))}
+    work.ledger.record(claim, [started, Measured(record.number, best, {}), finished], saved)
+    work.leases.close(claim)
+    versions = published(work)
+    with work.database.reading() as session:
+        state = session.get_one(Job, job_id).state
+
+    assert [(version.run, version.trial) for version in versions] == [(1, 0), (2, 1)]
+    assert state == JobState.COMPLETED
+
+
+def test_a_damaged_checkpoint_of_the_front_costs_that_version_alone(work: Work, environment: Path) -> None:
+    """The job completes with its winner and the rest."""
+    job_id = run(work, environment, TRIALS)
+    (environment / f"{job_id}/0.safetensors").write_bytes(b"damaged")
+
+    assert [version.trial for version in published(work)] == [1, 3]
+
+
+def test_an_architecture_is_measured_once(work: Work, environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two trials with the same layers share a latency; one is recorded as smaller, so that both are on the front.
+
+    A later job's version shares it too, and one that another machine published does not.
+    """
+    measured = []
+    latency = Candidate.latency
+
+    def counted(candidate: Candidate, images: Tensor) -> float:
+        measured.append(candidate.weights)
+        return latency(candidate, images)
+
+    monkeypatch.setattr(Candidate, "latency", counted)
+    run(work, environment, [(0.9, 64), (0.8, 64), (0.7, 16)], recorded={1: 32})
+    versions = published(work)
+
+    assert [version.trial for version in versions] == [0, 1, 2]
+    assert versions[0].latency_seconds == versions[1].latency_seconds != versions[2].latency_seconds
+    assert len(measured) == 2
+
+    run(work, environment, [(0.9, 16)])
+    *_, again = published(work)
+
+    assert again.latency_seconds == versions[2].latency_seconds
+    assert len(measured) == 2
+
+    with work.database.writing() as session:
+        for version in session.scalars(select(ModelVersion)):
+            version.environment = {"processor": "another"}
+    run(work, environment, [(0.9, 16)])
+    published(work)
+
+    assert len(measured) == 3

@@ -1,0 +1,287 @@
+"""Run-offs through the ledger, the packs and the trainer."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import select
+from sqlmodel import col
+from support.trained_tools import Training
+from support.worker_tools import Work
+
+from ml.datasets import cut, datasets, limited
+from ml.records import Stop
+from ml.seeds import Purpose as Seed
+from ml.seeds import derive
+from ml.training.lane import Lane, TrainingData
+from ml.training.pack import Pack as Lanes
+from ml.training.retraining import predicted
+from worker.database.tables import Artifact, Job, ModelVersion, Purpose, Rerun, RunOff, Trial
+from worker.database.tables import TestOpening as Opening
+from worker.errors import Conflict
+from worker.ledger.job_spec import tune_spec
+from worker.publication.rows import Publishing
+from worker.run_off.rows import Rerunning
+from worker.run_off.work import decide
+
+SPACE = {
+    "batch_size": {"type": "categorical", "choices": [32, 64]},
+    "learning_rate": {"type": "float", "low": 1e-3, "high": 1e-2, "log": True},
+    "hidden_size": {"type": "int", "low": 8, "high": 32},
+}
+SPEC = {
+    "model": "shallow",
+    "search_space": SPACE,
+    "sampler": {"name": "random"},
+    "pruner": {"name": "none"},
+    "lanes": 2,
+    "budget": {"trials": 4, "epochs": 2},
+    "run_off": {"top": 3, "seeds": 2},
+}
+
+only_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+def reruns(work: Work) -> list[Rerun]:
+    """All trainings of run-offs, by trial and seed."""
+    with work.database.reading() as session:
+        return list(session.scalars(select(Rerun).order_by(col(Rerun.trial), col(Rerun.seed))))
+
+
+def artifacts(work: Work) -> list[Artifact]:
+    """All files on record."""
+    with work.database.reading() as session:
+        return list(session.scalars(select(Artifact)))
+
+
+def labels(work: Work, folder: Path, rerun: Rerun) -> np.ndarray:
+    """What a training predicts for the validation images of its cut."""
+    with work.database.reading() as session:
+        file = session.get_one(Artifact, rerun.predictions_id)
+    return np.frombuffer((folder / file.path).read_bytes(), np.uint8)
+
+
+def decided(work: Work) -> tuple[RunOff, ModelVersion, list[Opening]]:
+    """What was decided, what was published, and who looked at test images."""
+    published = select(ModelVersion).where(col(ModelVersion.test_accuracy).is_not(None))  # not others of the front
+    with work.database.reading() as session:
+        run_off, version = session.scalars(select(RunOff)).one(), session.scalars(published).one()
+        return run_off, version, list(session.scalars(select(Opening)))
+
+
+def searched(work: Work) -> tuple[Job, Training]:
+    """A job whose search has ended, and a worker that has begun nothing of its run-off."""
+    job, training = work.accept(**SPEC), Training(work)
+    training.run(until=Purpose.RUN_OFF)
+    return job, training
+
+
+def test_a_run_off_decides_what_is_published(work: Work, environment: Path) -> None:
+    """Three trials, two cuts, six trainings that no budget counts; test is opened once, by the winner alone."""
+    job, training = searched(work)
+    before = (work.job(job).state, len(reruns(work)), len(training.openings()))
+    training.run()
+    run_off, version, openings = decided(work)
+    ended = work.job(job)
+
+    assert before == ("stopping", 6, 0)
+    assert (ended.state, ended.reserved, ended.best_trial is not None) == ("completed", 4, True)
+    assert {one.state for one in reruns(work)} == {"completed"}
+    assert version.trial == run_off.winner == run_off.verdict["winner"]
+    assert [opening.version_id for opening in openings] == [version.id]
+    assert len({one.cut_seed for one in reruns(work)}) == 2
+
+
+@only_sqlite
+def test_a_training_ends_and_is_judged_at_the_epoch_that_the_search_chose(work: Work, environment: Path) -> None:
+    """Whatever it reaches before: an epoch that its own images had chosen would look better on them than it is."""
+    job, training = work.accept(**SPEC | {"budget": {"trials": 3, "epochs": 6}}), Training(work)
+    training.run(until=Purpose.RUN_OFF)
+    with work.database.writing() as session:
+        for trial in session.scalars(select(Trial).where(col(Trial.job_id) == job.id)):
+            trial.best_epoch = float(2 + trial.number)
+    training.run()
+
+    assert {(one.trial, one.best_epoch, one.epochs_run) for one in reruns(work)} == {
+        (n, n + 2, n + 2) for n in range(3)
+    }
+
+
+@only_sqlite
+def test_what_is_compared_is_what_was_predicted(work: Work, environment: Path) -> None:
+    """The accuracies of the verdict are those of the kept labels, against the data set's own."""
+    _, training = searched(work)
+    training.run()
+    verdict = decided(work)[0].verdict
+    arrays = datasets["digits"].load()
+    for one in verdict["contenders"]:
+        for rerun in (r for r in reruns(work) if r.trial == one["trial"]):
+            truth = arrays.labels[cut(len(arrays), None, "random", rerun.cut_seed).validation]
+            accuracy = float((labels(work, environment, rerun) == truth).mean())
+            assert one["accuracies"][rerun.seed] == pytest.approx(accuracy)
+            assert rerun.val_accuracy == pytest.approx(accuracy)
+
+
+@only_sqlite
+def test_a_run_off_of_a_job_that_is_held_to_few_images_counts_those(work: Work, environment: Path) -> None:
+    """The corrected t-test weighs images to train against images to validate: 320 and 80 of 400."""
+    work.accept(**SPEC, images=400)
+    Training(work).run()
+    verdict = decided(work)[0].verdict
+
+    assert verdict["train_images"] == limited(1294, 323, 400)[0] == 320
+
+
+@only_sqlite
+def test_each_training_is_one_that_can_be_done_alone(work: Work, environment: Path) -> None:
+    """A lane alone on the cut, the seeds and the stream on record predicts the same labels for every image."""
+    job, training = searched(work)
+    training.run()
+    spec, (last, packs) = tune_spec(job), (reruns(work)[-1], {pack.id: pack for pack in work.packs()})
+    trial = work.trials()[last.trial]
+    data = TrainingData.load(datasets["digits"], "random", last.cut_seed)
+    params, stream_seed = spec.params(trial.params or {}), packs[last.pack_id].stream_seed or 0
+    alone = Lanes.of(spec, data, params, stream_seed)
+    until = round(10 * (trial.best_epoch or 0))
+    lane = Lane(trial.number, spec, params, derive(last.cut_seed, Seed.INIT, trial.number), stream_seed, until=until)
+    alone.join(lane)
+    for _ in alone.run(lambda: False):
+        pass
+
+    assert (predicted(lane, data) == labels(work, environment, last)).mean() > 0.995  # sums may round differently
+
+
+@pytest.mark.long
+@only_sqlite
+@pytest.mark.parametrize(("steps", "stop"), [(7, Stop.RELEASED), (60, Stop.CANCELLED)])
+def test_a_pack_that_was_left_goes_on_to_the_same_end(steps: int, stop: Stop, work: Work, environment: Path) -> None:
+    """Given back with a checkpoint or lost without one, a run-off predicts as one that nothing happened to."""
+    job, training = searched(work)
+    training.orders.stop_after(steps, stop)
+    claim = work.leases.claim()
+    assert claim is not None
+    training.trainer.work(claim)
+    kept = [artifact.kind for artifact in artifacts(work) if artifact.kind == "pack"]
+    work.leases.release(claim)
+    training.orders.stop = None
+    training.run()
+    interrupted = [labels(work, environment, one) for one in reruns(work)]
+    other = work.accept(**SPEC)
+    training.run()
+    undisturbed = [labels(work, environment, one) for one in reruns(work) if one.job_id == other.id]
+
+    assert len(kept) == (stop == Stop.RELEASED)
+    assert work.job(job).state == work.job(other).state == "completed"
+    assert len(undisturbed) == 6
+    assert all((a == b).all() for a, b in zip(interrupted, undisturbed, strict=True))
+
+
+@only_sqlite
+@pytest.mark.parametrize("lost", [1, 6])
+def test_trainings_that_kill_their_trainer_are_left_out(lost: int, work: Work, environment: Path) -> None:
+    """The run-off is decided without their trials; without any, the best of the search is published."""
+    job, training = searched(work)
+    for _ in range(2 * lost):
+        if training.waits(Purpose.RUN_OFF):
+            claim = work.leases.claim()
+            assert claim is not None
+            work.leases.died(claim, "killed")
+    training.run()
+    run_off, version, _ = decided(work)
+
+    assert work.job(job).state == "completed"
+    assert run_off.verdict["lost"]
+    assert version.trial == run_off.winner
+    if lost == 6:
+        assert version.trial == work.job(job).best_trial
+
+
+def test_a_run_off_can_be_cancelled(work: Work, environment: Path) -> None:
+    """It is over at once, and its budget cannot be raised before."""
+    job, _ = searched(work)
+    with pytest.raises(Conflict, match="in its run-off; its budget cannot be changed"):
+        work.controls.extend(job.id, {"trials": 9})
+    work.cancel(job)
+
+    assert work.leases.claim() is None
+    assert work.job(job).state == "cancelled"
+
+
+@only_sqlite
+def test_a_run_off_can_be_paused(work: Work, environment: Path) -> None:
+    """It waits, and goes on when it is resumed."""
+    job, training = searched(work)
+    work.controls.pause(job.id)
+    nothing = work.leases.claim()
+    with pytest.raises(Conflict, match="paused"):
+        work.controls.extend(job.id, {"trials": 9})
+    resumed = work.controls.resume(job.id)
+    training.run()
+
+    assert nothing is None
+    assert resumed.state == "stopping"
+    assert work.job(job).state == "completed"
+
+
+@only_sqlite
+def test_a_run_off_that_ends_while_it_is_held_is_decided_afterwards(work: Work, environment: Path) -> None:
+    """Its last training was at work when it was paused; until it is resumed no other trial can be begun."""
+    job, training = searched(work)
+    claims = [claim for _ in range(4) if (claim := work.leases.claim())]
+    work.controls.pause(job.id)
+    for claim in claims:
+        training.trainer.work(claim)
+        work.leases.close(claim)
+    with pytest.raises(Conflict, match="budget cannot be changed"):
+        work.controls.extend(job.id, {"trials": 9})
+    with pytest.raises(Conflict, match="begins no more trials"):
+        work.controls.enqueue(job.id, {})
+    resumed = work.controls.resume(job.id).state
+    training.run()
+
+    assert resumed == "stopping"
+    assert work.job(job).state == "completed"
+    assert decided(work)[0].run == 1
+
+
+@only_sqlite
+def test_a_completed_job_that_goes_on_has_another_run_off(work: Work, environment: Path) -> None:
+    """On other seeds, with another opening of test."""
+    job, training = searched(work)
+    training.run()
+    work.controls.extend(job.id, {"trials": 5})
+    training.run()
+    runs = {(one.run, one.seed): one.cut_seed for one in reruns(work)}
+
+    assert work.job(job).state == "completed"
+    assert len(set(runs.values())) == len(runs) == 4
+    assert len(training.openings()) == 2
+
+
+@only_sqlite
+def test_the_finalists_keep_their_checkpoints(work: Work, environment: Path) -> None:
+    """Whoever wins can be published, also one that others beat in everything."""
+    searched(work)
+    kept = {file.trial for file in artifacts(work) if file.kind == "checkpoint"}
+
+    assert {one.trial for one in reruns(work)} <= kept
+
+
+@only_sqlite
+def test_the_best_is_published_where_the_chosen_trial_has_lost_its_checkpoint(work: Work, environment: Path) -> None:
+    """It was damaged, and training it again came to nothing."""
+    job, training = searched(work)
+    while (claim := work.leases.claim()) is not None and claim.purpose == Purpose.RUN_OFF:
+        training.trainer.work(claim)
+        work.leases.close(claim)
+    assert claim is not None
+    decide(claim, Rerunning(work.database), training.trainer.store)
+    with work.database.writing() as session:
+        chosen = session.scalars(select(RunOff)).one()
+        best = session.get_one(Job, job.id).best_trial
+        chosen.winner = next(n for n in (one.trial for one in session.scalars(select(Rerun))) if n != best)
+        of_chosen = (col(Artifact.trial) == chosen.winner, col(Artifact.kind) == "checkpoint")
+        for file in session.scalars(select(Artifact).where(*of_chosen)):
+            session.delete(file)
+
+    assert Publishing(work.database).winner(claim).trial.number == best

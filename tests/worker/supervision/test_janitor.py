@@ -1,0 +1,100 @@
+"""What every process does beside its work: taking back, ringing, tidying up."""
+
+import os
+from pathlib import Path
+from threading import Event
+
+import pytest
+from sqlalchemy import update
+from support.worker_tools import FILE, Work
+
+from worker.artifacts.folder import FolderStore
+from worker.database.tables import Pack
+from worker.ledger.leases import Leases
+from worker.supervision.janitor import Janitor, stray
+
+
+@pytest.fixture
+def rung(monkeypatch: pytest.MonkeyPatch) -> Event:
+    """Set once somebody rings."""
+    event = Event()
+    monkeypatch.setattr("worker.supervision.janitor.ring", event.set)
+    return event
+
+
+def janitor(work: Work, store: FolderStore | None = None) -> Janitor:
+    """The janitor of a process that owns nothing."""
+    return Janitor(work.database, Leases(work.database, "janitor", 60), store, poll_seconds=0.01)
+
+
+def test_a_lost_pack_is_taken_back_and_rung_for(work: Work, rung: Event) -> None:
+    """Whoever sees it first, without any worker having to claim."""
+    work.accept()
+    work.pack(1)
+    quiet = janitor(work)
+    quiet.look()
+    silent = not rung.is_set()
+    with work.database.writing() as session:
+        session.execute(update(Pack).values(lease_expires_at=1.0))
+    quiet.look()
+
+    assert silent
+    assert rung.is_set()
+    assert [(pack.lease_owner, pack.losses) for pack in work.packs()] == [(None, 1)]
+
+
+def test_a_job_that_waits_is_rung_for_again(work: Work, rung: Event) -> None:
+    """Its first bell may have been lost with the broker."""
+    work.accept()
+    janitor(work).look()
+
+    assert rung.is_set()
+
+
+def test_a_paused_job_is_not_rung_for(work: Work, rung: Event) -> None:
+    """Nobody may work on it."""
+    job = work.accept()
+    work.leases.release(work.pack(1))
+    work.controls.pause(job.id)
+    janitor(work).look()
+
+    assert not rung.is_set()
+
+
+def test_the_thread_outlives_a_database_that_is_away(work: Work, rung: Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It tries again at its next look."""
+    work.accept()
+    failures = iter([RuntimeError("away"), RuntimeError("away")])
+    reap = Leases.reap
+
+    def sometimes(leases: Leases) -> int:
+        for failure in failures:
+            raise failure
+        return reap(leases)
+
+    monkeypatch.setattr(Leases, "reap", sometimes)
+    upkeep = janitor(work)
+    upkeep.start()
+    heard = rung.wait(30)
+    upkeep.close()
+
+    assert heard
+
+
+def test_old_files_that_no_row_names_are_removed_and_nothing_else(work: Work, tmp_path: Path) -> None:
+    """Young ones may yet get their row; what is of no job of this database is no business of ours."""
+    folder = tmp_path / "artifacts"
+    store = FolderStore(folder)
+    job = work.accept()
+    claim = work.pack(1)
+    for key in (f"{job.id}/named", f"{job.id}/stray", f"{job.id}/.half", "0123456789ab/other", "letter"):
+        store.write(key, b"content")
+        os.utime(folder / key, (1e9, 1e9))
+    store.write(f"{job.id}/young", b"content")
+    work.ledger.keep(claim, 1, (f"{job.id}/named", FILE))
+    found = set(stray(work.database, store))
+    janitor(work, store).tidy()
+    left = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+    assert found == {f"{job.id}/stray", f"{job.id}/.half"}
+    assert left == {f"{job.id}/named", f"{job.id}/young", "0123456789ab/other", "letter"}

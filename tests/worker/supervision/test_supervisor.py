@@ -1,0 +1,474 @@
+"""Real training processes, driven and killed."""
+
+import os
+import signal
+from pathlib import Path
+from threading import Thread
+from time import monotonic
+from typing import Any
+
+import psutil
+import pytest
+from sqlalchemy import select, update
+from sqlmodel import col
+from support.supervising import DEADLINE, in_background, until
+from support.worker_tools import Work
+
+from ml.artifacts import load_checkpoint
+from ml.records import Stop, TrialState
+from worker.database.tables import Artifact, Job, JobState, Measurement, ModelVersion, Pack
+from worker.ledger.leases import Claim
+from worker.ledger.transitions import clock
+from worker.supervision.supervisor import WRITE_SECONDS, Supervisor
+from worker.supervision.trainer_pool import TrainerProcess, Trainers
+
+QUICK: dict[str, Any] = {
+    "model": "shallow",
+    "search_space": {"hidden_size": 32, "learning_rate": {"type": "float", "low": 1e-3, "high": 1e-2, "log": True}},
+}
+SLOW = {**QUICK, "search_space": {**QUICK["search_space"], "batch_size": 2}}  # 647 steps an epoch
+ENDLESS = {"trials": 1, "epochs": 1000}
+
+
+def measured(work: Work) -> int:
+    """How many epochs have been written down."""
+    with work.database.reading() as session:
+        return len(session.scalars(select(Measurement)).all())
+
+
+def kill_while_it_trains(work: Work, supervisor: Supervisor) -> None:
+    """Let the supervisor work to its end, and kill the trainer that is at work when two epochs were measured."""
+    borrowed = []
+    borrow = supervisor.trainers.borrow
+
+    def noting() -> TrainerProcess | None:
+        borrowed.append(borrow())
+        return borrowed[-1]
+
+    supervisor.trainers.borrow = noting  # type: ignore[method-assign]
+    working = in_background(supervisor)
+    until(lambda: measured(work) >= 2)
+    at_work = borrowed[-1]
+    assert at_work is not None
+    os.kill(at_work.pid, signal.SIGKILL)
+    working.join()
+
+
+def serve_with_two(supervisor: Supervisor) -> None:
+    """Let two of the supervisor's threads work to the end."""
+    workers = [in_background(supervisor) for _ in range(2)]
+    for worker in workers:
+        worker.join()
+    supervisor.work()
+
+
+def spend(work: Work, job: Job) -> None:
+    """Let a job have used up its seconds."""
+    with work.database.writing() as session:
+        session.execute(update(Job).where(col(Job.id) == job.id).values(seconds_limit=5.0, active_seconds=5.0))
+
+
+def take_over(work: Work) -> list[Claim]:
+    """Let the lease run out and claim the pack, unless its owner renews it or writes at that very instant."""
+    with work.database.writing() as session:
+        session.execute(update(Pack).values(lease_expires_at=1.0))
+    claim = work.other.claim()
+    return [] if claim is None else [claim]
+
+
+def processes(trainers: Trainers) -> list[psutil.Process]:
+    """The training processes."""
+    return [psutil.Process(trainer.pid) for trainer in trainers._all]
+
+
+def deafened(work: Work, supervisor: Supervisor) -> psutil.Process:
+    """The only training process, which hears and does nothing from now on."""
+    (deaf,) = processes(supervisor.trainers)
+    with work.database.writing() as session:
+        clock(session)  # SQLite's write lock is ours now, so the trainer does not fall asleep with it
+        deaf.suspend()
+    return deaf
+
+
+def stops(monkeypatch: pytest.MonkeyPatch) -> list[Stop]:
+    """Why trainers are told to stop, from now on and as they are."""
+    told: list[Stop] = []
+    stop = TrainerProcess.stop
+
+    def noting(trainer: TrainerProcess, reason: Stop) -> None:
+        told.append(reason)
+        stop(trainer, reason)
+
+    monkeypatch.setattr(TrainerProcess, "stop", noting)
+    return told
+
+
+def test_a_job_is_worked_on_until_its_version_is_published(work: Work, supervisor: Supervisor) -> None:
+    """One call of the supervisor takes a job from its first trial to its published, verified checkpoint."""
+    job = work.accept(**QUICK, budget={"trials": 3, "epochs": 2})
+    supervisor.work()
+    with work.database.reading() as session:
+        version = session.scalars(select(ModelVersion)).one()
+        checkpoint = session.get_one(Artifact, version.checkpoint_id)
+    loaded = load_checkpoint(Path(os.environ["CHIFFRE_HOME"]) / "artifacts" / checkpoint.path, checkpoint.sha256)
+    ended = work.job(job)
+
+    assert (ended.state, ended.reserved, ended.error) == (JobState.COMPLETED, 3, None)
+    assert version.trial == ended.best_trial == loaded.card["trial"]
+    assert max(t.value or 0 for t in work.trials()) == version.val_accuracy == loaded.card["val_accuracy"]
+    assert 0.5 < version.test_accuracy <= 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_one_trainer_repeats_a_seeded_job_bit_for_bit(work: Work, supervisor: Supervisor, lanes: int) -> None:
+    """The same specification with as many lanes gives the same trials and the same weights."""
+    budget = {"trials": 4, "epochs": 2}
+    for _ in range(2):
+        work.accept(**QUICK, budget=budget, sampler={"name": "tpe", "n_startup_trials": 2}, lanes=lanes)
+        supervisor.work()
+    with work.database.reading() as session:
+        hashes = session.scalars(select(Artifact.sha256).where(col(Artifact.kind) == "checkpoint")).all()
+    rows = [(t.number, t.state, t.params, t.value, t.val_loss) for t in work.trials()]
+
+    assert rows[0::2] == rows[1::2]
+    assert len(hashes) == 2
+    assert len(set(hashes)) == 1
+
+
+@pytest.mark.long
+def test_another_seed_gives_other_trials(work: Work, supervisor: Supervisor) -> None:
+    """The seed decides what is drawn."""
+    for seed in (0, 1):
+        work.accept(**QUICK, budget={"trials": 1, "epochs": 1}, seed=seed)
+        supervisor.work()
+    first, second = work.trials()
+
+    assert first.params != second.params
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("trainers", [2], indirect=True)
+def test_a_killed_trainer_is_replaced_and_its_trial_runs_again(
+    work: Work, supervisor: Supervisor, trainers: Trainers
+) -> None:
+    """Kill -9 in the middle of a trial costs that trial's time and nothing else."""
+    job = work.accept(**QUICK, budget={"trials": 2, "epochs": 150}, pruner={"name": "none"}, lanes=1)
+    before = {process.pid for process in processes(trainers)}
+    kill_while_it_trains(work, supervisor)
+    numbers = [(t.number, t.state, t.epochs_run) for t in work.trials()]
+
+    assert work.job(job).state == JobState.COMPLETED
+    assert numbers == [(0, TrialState.COMPLETED, 150), (1, TrialState.COMPLETED, 150)]
+    assert sorted(pack.deaths for pack in work.packs()) == [0, 0, 1]  # on a busy machine the first has ended by then
+    assert len(before & {process.pid for process in processes(trainers)}) == 1
+
+
+@pytest.mark.long
+def test_a_trainer_that_died_while_it_was_idle_charges_nobody(work: Work, supervisor: Supervisor) -> None:
+    """The pack that was meant for it goes to the next."""
+    work.accept(**QUICK, budget={"trials": 1, "epochs": 1})
+    (trainer,) = supervisor.trainers._all
+    trainer.wait_until_ready()
+    borrow = supervisor.trainers.borrow
+
+    def dying() -> TrainerProcess | None:
+        borrowed = borrow()
+        if borrowed is trainer:
+            os.kill(trainer.pid, signal.SIGKILL)
+            trainer._process.wait()
+        return borrowed
+
+    supervisor.trainers.borrow = dying  # type: ignore[method-assign]
+    supervisor.work()
+
+    assert [pack.deaths for pack in work.packs()] == [0, 0]
+    assert [trial.state for trial in work.trials()] == [TrialState.COMPLETED]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("trainers", [2], indirect=True)
+def test_the_pack_of_a_killed_trainer_goes_on_in_halves(work: Work, supervisor: Supervisor, trainers: Trainers) -> None:
+    """Kill -9 in the middle of three trials charges none of them: each runs again to its end."""
+    job = work.accept(**QUICK, budget={"trials": 3, "epochs": 60}, lanes=3)
+    kill_while_it_trains(work, supervisor)
+    numbers = [(t.number, t.state, t.epochs_run) for t in work.trials()]
+
+    assert work.job(job).state == JobState.COMPLETED
+    assert numbers == [(n, TrialState.COMPLETED, 60) for n in range(3)]
+    assert [(pack.purpose, pack.lanes, pack.deaths) for pack in work.packs()][:2] == [("train", 1, 0), ("train", 2, 0)]
+
+
+def test_a_cancelled_job_frees_its_trainer_within_ten_seconds(work: Work, supervisor: Supervisor) -> None:
+    """The trial is cut at its next step and the trainer stays warm."""
+    job = work.accept(**SLOW, budget=ENDLESS)
+    working = in_background(supervisor)
+    until(lambda: measured(work) >= 1)
+    before = {process.pid for process in processes(supervisor.trainers)}
+    asked = monotonic()
+    work.cancel(job)
+    working.join(DEADLINE)
+    took = monotonic() - asked
+
+    assert not working.is_alive()
+    assert took < 10
+    assert work.job(job).state == JobState.CANCELLED
+    assert [t.state for t in work.trials()] == [TrialState.CANCELLED]
+    assert {process.pid for process in processes(supervisor.trainers)} == before
+
+
+@pytest.mark.long
+def test_a_trainer_that_does_not_stop_is_killed(
+    work: Work, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a cancelled pack's trainer hears nothing, it is killed and the job ends all the same."""
+    monkeypatch.setattr("worker.supervision.supervisor.STOP_SECONDS", 0.5)
+    job = work.accept(**SLOW, budget=ENDLESS)
+    working = in_background(supervisor)
+    until(lambda: measured(work) >= 1)
+    deaf = deafened(work, supervisor)
+    work.cancel(job)
+    working.join(DEADLINE)
+
+    assert not deaf.is_running()
+    assert work.job(job).state == JobState.CANCELLED
+    assert [t.state for t in work.trials()] == [TrialState.CANCELLED]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_a_job_whose_seconds_are_spent_publishes_what_it_reached(
+    work: Work, supervisor: Supervisor, lanes: int
+) -> None:
+    """Running trials are cut, and the best epochs of those that were measured count."""
+    job = work.accept(**SLOW, budget={"seconds": 3.0, "epochs": 1000}, pruner={"name": "none"}, lanes=lanes)
+    supervisor.work()
+    ended = work.job(job)
+
+    assert (ended.state, ended.stop_reason) == (JobState.COMPLETED, "seconds")
+    assert len(work.trials()) == lanes
+    assert {t.state for t in work.trials()} <= {TrialState.STOPPED_EARLY, TrialState.CANCELLED}
+    assert work.trials()[0].state == TrialState.STOPPED_EARLY
+
+
+@pytest.mark.long
+def test_a_trainer_has_time_to_write_what_was_measured_when_the_seconds_are_spent(
+    work: Work, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not killed as soon as one that is to end or whose job was cancelled: that would throw its trials away."""
+    monkeypatch.setattr("worker.supervision.supervisor.STOP_SECONDS", -1.0)
+    job = work.accept(**SLOW, budget=ENDLESS)
+    working = in_background(supervisor)
+    until(lambda: measured(work) >= 1)
+    spend(work, job)
+    working.join(DEADLINE)
+
+    assert work.job(job).state == JobState.COMPLETED
+    assert [t.state for t in work.trials()] == [TrialState.STOPPED_EARLY]
+
+
+@pytest.mark.long
+def test_a_trainer_that_writes_when_the_seconds_are_spent_has_less_time_once_the_job_is_cancelled(
+    work: Work, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever cancels does not wait for what nobody needs any more."""
+    monkeypatch.setattr("worker.supervision.supervisor.STOP_SECONDS", 0.5)
+    told = stops(monkeypatch)
+    job = work.accept(**SLOW, budget=ENDLESS)
+    working = in_background(supervisor)
+    until(lambda: measured(work) >= 1)
+    deaf = deafened(work, supervisor)
+    spend(work, job)
+    until(lambda: told)
+    asked = monotonic()
+    work.cancel(job)
+    working.join(DEADLINE)
+    took = monotonic() - asked
+
+    assert told == [Stop.SECONDS]
+    assert took < WRITE_SECONDS / 2
+    assert not deaf.is_running()
+    assert work.job(job).state == JobState.CANCELLED
+
+
+@pytest.mark.long
+def test_a_worker_that_ends_as_the_seconds_do_leaves_the_trial_to_the_next(
+    work: Work, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has seconds itself; whoever takes up the pack writes down what was measured, also in its first moment."""
+    monkeypatch.setattr("worker.supervision.supervisor.STOP_SECONDS", 0.5)
+    monkeypatch.setenv("CHIFFRE_CHECKPOINT_SECONDS", "0")
+    supervisor.trainers._all[0].kill()  # the next one has heard of that
+    told = stops(monkeypatch)
+    job = work.accept(**SLOW, budget=ENDLESS)
+    working = in_background(supervisor)
+    until(lambda: any(pack.position > 647 for pack in work.packs()))  # a checkpoint of a later epoch was kept
+    deaf = deafened(work, supervisor)
+    spend(work, job)
+    until(lambda: told)
+    supervisor.drain()
+    working.join(DEADLINE)
+
+    assert told == [Stop.SECONDS]
+    assert not deaf.is_running()
+    assert [t.state for t in work.trials()] == [TrialState.RUNNING]
+
+    monkeypatch.setattr("worker.supervision.supervisor.LOOK_SECONDS", 0.0)
+    Supervisor(work.other, supervisor.trainers, supervisor.store, 0.2).work()
+
+    assert work.job(job).state == JobState.COMPLETED
+    assert [t.state for t in work.trials()] == [TrialState.STOPPED_EARLY]
+
+
+@pytest.mark.long
+def test_a_trainer_whose_lease_was_taken_is_killed(work: Work, supervisor: Supervisor, trainers: Trainers) -> None:
+    """The loser of a lease ends its own trainer and writes nothing more."""
+    work.accept(**SLOW, budget=ENDLESS)
+    working = in_background(supervisor)
+    until(lambda: measured(work) >= 1)
+    taken: list[Claim] = []
+    until(lambda: taken or taken.extend(take_over(work)))
+    working.join(DEADLINE)
+    (trial,) = work.trials()
+
+    assert not working.is_alive()
+    assert trial.state == TrialState.RUNNING
+    assert work.other.renew(taken[0])
+
+
+def test_a_draining_worker_gives_its_trial_to_the_next(work: Work, supervisor: Supervisor) -> None:
+    """A worker that is asked to end does so within seconds, charges nobody, and another may claim at once."""
+    work.accept(**SLOW, budget=ENDLESS)
+    working = in_background(supervisor)
+    until(lambda: measured(work) >= 1)
+    supervisor.drain()
+    working.join(DEADLINE)
+    taken = work.other.claim()
+    with work.database.reading() as session:
+        pack = session.scalars(select(Pack)).one()
+
+    assert not working.is_alive()
+    assert taken is not None
+    assert pack.deaths == 0
+
+
+@pytest.mark.long
+def test_a_worker_that_was_not_rung_finds_work_by_itself(work: Work, supervisor: Supervisor) -> None:
+    """A lost message costs latency, never work."""
+    job = work.accept(**QUICK, budget={"trials": 1, "epochs": 1})
+    polling = Thread(target=supervisor.poll)
+    polling.start()
+    until(lambda: work.job(job).state == JobState.COMPLETED)
+    supervisor.drain()
+    polling.join()
+    supervisor.close()
+
+    assert work.job(job).best_trial == 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("trainers", [2], indirect=True)
+def test_two_trainers_serve_one_job_with_an_exact_budget(work: Work, supervisor: Supervisor) -> None:
+    """Together they begin as many trials as the budget says, each once, and one version is published."""
+    pruner = {"name": "median", "n_startup_trials": 2}
+    job = work.accept(**QUICK, budget={"trials": 8, "epochs": 2}, pruner=pruner, lanes=1)
+    serve_with_two(supervisor)
+    with work.database.reading() as session:
+        versions = session.scalars(select(ModelVersion)).all()
+
+    assert [t.number for t in work.trials()] == list(range(8))
+    assert work.job(job).state == JobState.COMPLETED
+    assert len(versions) == 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("trainers", [2], indirect=True)
+def test_two_trainers_serve_one_job_in_packs(work: Work, supervisor: Supervisor) -> None:
+    """The budget is exact where trials train three at a time too, and each of them is judged."""
+    job = work.accept(**QUICK, budget={"trials": 9, "epochs": 2}, pruner={"name": "none"}, lanes=3)
+    serve_with_two(supervisor)
+    trials, packs = work.trials(), [pack for pack in work.packs() if pack.purpose == "train"]
+    sizes = [sum(trial.pack_id == pack.id for trial in trials) for pack in packs]
+
+    assert (work.job(job).state, work.job(job).lanes) == (JobState.COMPLETED, 3)
+    assert [trial.number for trial in trials] == list(range(9))
+    assert {trial.state for trial in trials} == {TrialState.COMPLETED}
+    assert max(sizes) >= 3
+    assert all((pack.lanes, pack.done) == (3, True) and "Linear" in pack.key for pack in packs)
+
+
+@pytest.mark.long
+def test_a_diverged_trial_is_recorded_and_the_job_goes_on(work: Work, supervisor: Supervisor) -> None:
+    """A learning rate that blows up costs its own trial."""
+    space = {"learning_rate": {"type": "grid", "values": [1e30, 0.01]}, "hidden_size": 32}
+    job = work.accept(model="shallow", search_space=space, sampler={"name": "grid"}, budget={"epochs": 3})
+    supervisor.work()
+    states = {(t.params or {})["learning_rate"]: (t.state, t.value is None) for t in work.trials()}
+
+    assert states == {1e30: (TrialState.DIVERGED, True), 0.01: (TrialState.COMPLETED, False)}
+    assert work.job(job).state == JobState.COMPLETED
+
+
+@pytest.mark.long
+def test_a_job_whose_lanes_memory_cannot_hold_fails_at_once_with_what_to_do(work: Work, supervisor: Supervisor) -> None:
+    """Whatever its first trial draws: before any training, and for one trial, not for as many as it may have."""
+    space = {"hidden_sizes": {"type": "categorical", "choices": [[10, 10], [6000, 6000]]}}
+    job = work.accept(model="mlp", search_space=space, lanes=1024, budget={"trials": 2000, "epochs": 1})
+    supervisor.work()
+    found = work.job(job)
+
+    assert found.state == JobState.FAILED
+    assert "1024 lanes of mlp take up to" in str(found.error)
+    assert "ask for fewer lanes" in str(found.error)
+    assert [trial.state for trial in work.trials()] == [TrialState.FAILED]
+    assert measured(work) == 0
+
+
+def test_a_trainer_given_back_after_the_end_is_not_replaced(environment: Path) -> None:
+    """A thread that comes late, its trainer ended under it, starts no process that nobody would end."""
+    trainers = Trainers(1)
+    trainer = trainers.borrow()
+    assert trainer is not None
+    trainers.close()
+    trainers.give_back(trainer)
+
+    assert not trainer.alive
+    assert trainers.borrow() is None
+    assert trainers._all == [trainer]
+
+
+@pytest.mark.parametrize(("device", "number"), [("cpu", 3), ("cuda", 1)])
+def test_where_no_number_is_set_each_core_has_a_trainer_and_a_gpu_one(
+    device: str, number: int, environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first says of where it trains stands for it: here is no GPU."""
+    monkeypatch.setattr("worker.supervision.trainer_pool.cores", lambda: 3)
+    monkeypatch.setattr(TrainerProcess, "wait_until_ready", lambda _: device)
+    trainers = Trainers(None)
+    trainers.close()
+
+    assert len(trainers._all) == number
+
+
+@pytest.mark.long
+def test_a_trainer_says_where_it_trains(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU where that is asked for."""
+    monkeypatch.setenv("CHIFFRE_DEVICE", "cpu")
+    trainers = Trainers(1)
+    device = trainers._all[0].wait_until_ready()
+    trainers.close()
+
+    assert device == "cpu"
+
+
+@pytest.mark.long
+def test_a_trainer_ends_when_its_worker_does(environment: Path) -> None:
+    """Nothing is left behind by a worker that dies: the trainer's pipe closes with it."""
+    trainers = Trainers(1)
+    (process,) = processes(trainers)
+    trainers._all[0].wait_until_ready()
+    trainers._all[0]._pipe.close()
+    process.wait(DEADLINE)
+    trainers.close()
+
+    assert not process.is_running()
