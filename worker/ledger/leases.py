@@ -22,10 +22,10 @@ from worker.ledger.run_off_start import give_up
 from worker.ledger.settlement import HOPELESS, settle
 from worker.ledger.transitions import (
     DISCARDED,
-    account,
     begin_trial,
     clock,
     lease,
+    lease_change,
     lock_job,
     move_job,
     note_job,
@@ -107,10 +107,8 @@ class Leases:
             if (held := _still_held(session, claim)) is None:
                 return False
             job, pack = held
-            account(session, job)  # a lease that ran out while the machine slept must not count as worked
-            pack.lease_expires_at = clock(session) + self.seconds
-            session.flush()
-            account(session, job)
+            with lease_change(session, job):  # a lease that ran out while the machine slept must not count as worked
+                pack.lease_expires_at = clock(session) + self.seconds
             return True
 
     def orders(self, claim: Claim) -> PackOrders:
@@ -237,11 +235,9 @@ class Leases:
 
     def _ended(self, session: Session, job: Job, pack: Pack, state: TrialState, why: str) -> list[str]:
         """End a pack, and in that state what of it still runs; the paths of files that no row needs any more."""
-        account(session, job)
-        end_running(session, job, pack, state, why, self.owner)
-        unneeded = end_pack(session, pack)
-        session.flush()
-        account(session, job)
+        with lease_change(session, job):
+            end_running(session, job, pack, state, why, self.owner)
+            unneeded = end_pack(session, pack)
         settle(session, job, self.owner)
         return unneeded
 
@@ -282,9 +278,8 @@ class Leases:
         if job.state == JobState.QUEUED:
             job.started_at = job.started_at or clock(session)
             move_job(session, job, JobState.RUNNING, None, self.owner)
-        account(session, job)
-        lease(session, pack, self.owner, self.seconds)
-        account(session, job)
+        with lease_change(session, job):
+            lease(session, pack, self.owner, self.seconds)
         return pack
 
 
@@ -308,10 +303,8 @@ def _still_held(session: Session, claim: Claim) -> tuple[Job, Pack] | None:
 
 def _let_go(session: Session, job: Job, pack: Pack) -> None:
     """Make a pack nobody's."""
-    account(session, job)
-    pack.lease_owner = pack.lease_expires_at = None
-    session.flush()
-    account(session, job)
+    with lease_change(session, job):
+        pack.lease_owner = pack.lease_expires_at = None
 
 
 def _has_others(session: Session, pack: Pack) -> bool:

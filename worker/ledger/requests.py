@@ -22,10 +22,10 @@ from worker.ledger.retention import uploads
 from worker.ledger.settlement import end_job, reopen, settle, spent
 from worker.ledger.transitions import (
     REQUEST,
-    account,
     begin_again,
     begin_trial,
     end_trial,
+    lease_change,
     lock_job,
     move_job,
     note_job,
@@ -50,12 +50,10 @@ class Controls:
             job = lock_job(session, job_id)
             unneeded: list[str] = []
             if not JobState(job.state).final:
-                account(session, job)
-                for pack in _open_packs(session, job):
-                    end_running(session, job, pack, TrialState.CANCELLED, "the job was cancelled", REQUEST)
-                    unneeded += end_pack(session, pack)
-                session.flush()
-                account(session, job)
+                with lease_change(session, job):
+                    for pack in _open_packs(session, job):
+                        end_running(session, job, pack, TrialState.CANCELLED, "the job was cancelled", REQUEST)
+                        unneeded += end_pack(session, pack)
                 unneeded += drop(session, uploads(session, job))
                 job.stop_reason = StopReason.CANCELLED
                 end_job(session, job, JobState.CANCELLED, "cancelled by request", REQUEST)

@@ -5,6 +5,8 @@ ends, so the order of numbers is the order of commits on both databases; a reade
 everything before it. Nobody else changes a state.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 from sqlalchemy import func, select, update
@@ -128,8 +130,17 @@ def _note(session: Session, job: Job, trial: int | None, state: str, detail: str
     return job.sequence
 
 
-def account(session: Session, job: Job) -> None:
-    """Bring the time that a locked job has had a pack leased up to date; called before and after leases change."""
+@contextmanager
+def lease_change(session: Session, job: Job) -> Iterator[None]:
+    """Keep a locked job's active seconds right while leases of its packs begin or end inside the block."""
+    _account(session, job)
+    yield
+    session.flush()
+    _account(session, job)
+
+
+def _account(session: Session, job: Job) -> None:
+    """Bring the seconds that a locked job has had a pack leased up to the present."""
     present, leased_until = clock(session), _leased_until(session, job)
     job.active_seconds = _active_seconds(job, present, leased_until)
     job.active_since = present if leased_until > present else None

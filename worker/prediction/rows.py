@@ -20,7 +20,7 @@ from worker.ledger.packs import drop, end_pack
 from worker.ledger.retention import uploads
 from worker.ledger.settlement import settle
 from worker.ledger.transfer import ancestry
-from worker.ledger.transitions import REQUEST, account, clock, note_job
+from worker.ledger.transitions import REQUEST, clock, lease_change, note_job
 from worker.ledger.uploaded_datasets import know
 from worker.prediction.image_sets import Subset
 
@@ -189,10 +189,8 @@ class PredictionRows:
             owner = pack.lease_owner
             session.add(_artifact(session, job, "predictions", answers))
             job.result = result
-            account(session, job)
-            unneeded = end_pack(session, pack) + drop(session, uploads(session, job))
-            session.flush()
-            account(session, job)
+            with lease_change(session, job):
+                unneeded = end_pack(session, pack) + drop(session, uploads(session, job))
             settle(session, job, owner)
             return unneeded
 

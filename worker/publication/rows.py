@@ -17,7 +17,7 @@ from worker.ledger.packs import end_pack
 from worker.ledger.requests import again
 from worker.ledger.retention import on_front, runner_up
 from worker.ledger.settlement import settle
-from worker.ledger.transitions import DISCARDED, account, clock, move_job, reasons
+from worker.ledger.transitions import DISCARDED, clock, lease_change, move_job, reasons
 
 ANSWERS = "test_outputs"  # the kind of the file that holds a winner's outputs for the test images, float32 [n, classes]
 MAX_FRONT = 8  # trials beside the winner that become versions: to measure one takes a second
@@ -98,10 +98,8 @@ class PublicationRows:
         with self.database.writing() as session:
             job, pack = fence(session, claim)
             owner = pack.lease_owner
-            account(session, job)
-            end_pack(session, pack)
-            session.flush()
-            account(session, job)
+            with lease_change(session, job):
+                end_pack(session, pack)
             if DISCARDED in reasons(session, winner.trial):
                 job.error = why
                 settle(session, job, owner)
@@ -145,10 +143,8 @@ class PublicationRows:
             challenge(session, version)
             for chosen, made in others:
                 self._version(session, chosen, made)
-            account(session, job)
-            end_pack(session, pack)
-            session.flush()
-            account(session, job)
+            with lease_change(session, job):
+                end_pack(session, pack)
             settle(session, job, owner)
 
     def _version(self, session: Session, chosen: Chosen, published: Published) -> ModelVersion:
