@@ -43,7 +43,7 @@ from api.subprocesses.analyses import Analyses
 from api.subprocesses.children import Children
 from api.subprocesses.image_looks import Looks
 from api.views.streams import Streams
-from worker.artifacts.store import store_of
+from worker.artifacts.store import drop_files, store_of
 from worker.database.engine import Database
 from worker.ledger.leases import Leases
 from worker.ledger.uploaded_datasets import Uploaded
@@ -58,8 +58,9 @@ def create_app() -> FastAPI:
     """The application, as the settings describe it."""
     config = settings()
     configure_logging("api")
-    database = Database(config.database)
     store = store_of(config)
+    removals = ThreadPoolExecutor(1, "remove")  # so that no answer waits until the store has removed a file
+    database = Database(config.database, on_unneeded=lambda keys: removals.submit(drop_files, store, keys))
     # What takes long for images: two threads, so that a photograph does not keep the CNN's batches waiting.
     executor = ThreadPoolExecutor(2, "predict")
     roster = Roster(database, store, executor)
@@ -90,6 +91,7 @@ def create_app() -> FastAPI:
         uploaded.end()
         end_process(os.getpid())
         executor.shutdown(wait=False, cancel_futures=True)
+        removals.shutdown(wait=False, cancel_futures=True)  # the worker's janitor removes what is left
         database.close()
 
     app = PlainFirst(

@@ -6,6 +6,7 @@ the pipe does: nothing is left behind by a worker that dies.
 
 import os
 import sys
+from functools import partial
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Thread
@@ -22,7 +23,7 @@ from ml.training.lane import TrainingData
 from ml.training.process import device_of, process_settings, warm_up
 from ml.tuning.search import Search
 from ml.tuning.tune import tune_pack
-from worker.artifacts.store import Store, store_of
+from worker.artifacts.store import Store, drop_files, store_of
 from worker.database.engine import Database
 from worker.database.tables import Job, PackPurpose
 from worker.errors import LeaseLost, StorageAway, StorageFull
@@ -159,7 +160,8 @@ def main() -> None:
     pipe = Connection(int(sys.argv[1]))
     orders = PipedOrders(pipe)
     config = settings()
-    database, store = Database(config.database), store_of(config)
+    store = store_of(config)
+    database = Database(config.database, on_unneeded=partial(drop_files, store))
     Uploaded(database, store, config.dataset_cache).serve()
     try:
         device = device_of(config.device)

@@ -56,6 +56,7 @@ class Machine(RuleBasedStateMachine):
         # Files: all that were written, those that the ledger said nobody needs, and those that it may leave about.
         self.written: set[str] = set()
         self.unneeded: set[str] = set()
+        database.on_unneeded = self.unneeded.update
         self.left: set[str] = set()
         self.ended_as: dict[str, Rows] = {}  # the rows of jobs that were cancelled, as they were then
         self.steps = 0  # since all work was done
@@ -189,9 +190,7 @@ class Machine(RuleBasedStateMachine):
             pack.lost_leases += 1
             pack.let_go()
             if pack.lost_leases >= MAX_LOSSES:
-                files = set(pack.files)
                 self.suspected(pack)
-                self.left |= files if pack.done else set()  # nobody is told: the janitor finds them
             elif pack.lost_leases > 1:
                 self.made_to_wait(pack)
         for pack in lost:

@@ -107,10 +107,9 @@ class People(Machine):
     def cancel(self, which: int) -> None:
         """Somebody cancels a job; one that has ended stays as it is."""
         job = self.job(which)
-        answer, unneeded = self.controls.cancel(job.id)
-        self.unneeded.update(unneeded)
+        answer = self.controls.cancel(job.id)
         if job.state in FINAL:
-            assert (answer.state, unneeded) == (job.state, [])
+            assert answer.state == job.state
             self.unchanged()
             return
         for pack in self.open_packs(job):
@@ -241,10 +240,9 @@ class People(Machine):
             self.refused(NotFound, lambda: self.controls.cancel_trial(job.id, number))
             return
         one = job.trials[number]
-        answer, unneeded = self.controls.cancel_trial(job.id, number)
-        self.unneeded.update(unneeded)
+        answer = self.controls.cancel_trial(job.id, number)
         if one.state != TrialState.RUNNING:
-            assert (answer.state, unneeded) == (one.state, [])
+            assert answer.state == one.state
             self.unchanged()
             return
         one.state = TrialState.CANCELLED

@@ -152,7 +152,10 @@ class Workers(Machine):
 
     def record(self, held: Held, event: Event, trial: ModelTrial) -> None:
         assert trial in held.pack.running
-        assert self.ledger.record(held.claim, [event], {}) == []
+        before = set(self.unneeded)
+        self.ledger.record(held.claim, [event], {})
+
+        assert self.unneeded == before
 
     @precondition(lambda self: self.training())
     @rule(which=ANY, trial=ANY, state=END, value=VALUE, saves=st.booleans(), sizes=SIZES)
@@ -174,8 +177,10 @@ class Workers(Machine):
         late = Finished(one.number, TrialState.COMPLETED, "late", None, 0.99, None)
         events = [Started(one.number, {}, {}, {}, 9, 9, 9), Measured(one.number, measurement(9, 0.99), {}), late]
 
-        assert self.ledger.record(held.claim, events, {one.number: (path, FILE)}) == [path]
-        self.unneeded.add(path)
+        before = set(self.unneeded)
+        self.ledger.record(held.claim, events, {one.number: (path, FILE)})
+
+        assert self.unneeded - before == {path}
         self.unchanged()
 
     def strangers(self, held: Held) -> list[ModelTrial]:
@@ -202,7 +207,7 @@ class Workers(Machine):
             events.append(Finished(trial.number, state, "by the test", best, judged, None))
             if saves and state.judged:
                 saved[trial.number] = (self.file(f"trial-{trial.number}"), FILE)
-        self.unneeded.update(self.ledger.record(held.claim, events, saved))
+        self.ledger.record(held.claim, events, saved)
         for trial in trials:
             trial.state, trial.value = state, judged
             trial.file = saved[trial.number][0] if trial.number in saved else None
@@ -224,12 +229,12 @@ class Workers(Machine):
         """A trainer writes a checkpoint of its pack; the one before stays, those before that go."""
         pack = (held := pick(self.held(PackPurpose.TRAIN), which)).pack
         path = self.file(f"pack-{pack.id}")
-        gone = set(self.ledger.keep(held.claim, 10, (path, FILE)))
+        gone_before = set(self.unneeded)
+        self.ledger.keep(held.claim, 10, (path, FILE))
         before, pack.files, pack.lost_leases, pack.waits = pack.files, [path, *pack.files[:1]], 0, False
         needed = {name for other in self.packs.values() for name in other.files}
 
-        assert gone == set(before) - needed
-        self.unneeded |= gone
+        assert self.unneeded - gone_before == set(before) - needed
 
     @precondition(lambda self: any(held.pack.files for held in self.held(PackPurpose.TRAIN)))
     @rule(which=ANY)
@@ -296,7 +301,7 @@ class Workers(Machine):
     def died(self, which: int) -> None:
         """A trainer dies on its pack."""
         held = pick(self.held(), which)
-        self.unneeded.update(self.leases(held).died(held.claim, "signal SIGKILL"))
+        self.leases(held).died(held.claim, "signal SIGKILL")
         held.pack.let_go()
         held.given_back = True
         self.suspected(held.pack)
@@ -342,7 +347,7 @@ class Workers(Machine):
         self.closed(pick(self.held(PackPurpose.TRAIN), which))
 
     def closed(self, held: Held) -> None:
-        self.unneeded.update(self.leases(held).close(held.claim))
+        self.leases(held).close(held.claim)
         self.end_trials(held.pack, TrialState.CANCELLED)
         held.pack.end()
         self.follow(held.pack.job)
@@ -363,7 +368,7 @@ class Workers(Machine):
         self.follow(job)
 
     def publication(self) -> Published:
-        return Published(self.file("onnx"), FILE, [1, 8, 8], [str(n) for n in range(10)], 650, 0.2, 0.88)
+        return Published((self.file("onnx"), FILE), [1, 8, 8], [str(n) for n in range(10)], 650, 0.2, 0.88)
 
     @precondition(lambda self: self.held(PackPurpose.PUBLISH))
     @rule(which=ANY)
@@ -400,7 +405,9 @@ class Workers(Machine):
         leases, claim = self.owners[0], held.claim
 
         assert leases.renew(claim) is False
-        assert (leases.release(claim, 5.0), leases.hold(claim, "late"), leases.died(claim, "late")) == (None, None, [])
+        leases.release(claim, 5.0)
+        leases.hold(claim, "late")
+        leases.died(claim, "late")
         self.unchanged()
 
     def writes(self, held: Held, number: int) -> dict[str, Callable[[], Any]]:
@@ -423,7 +430,7 @@ class Workers(Machine):
             "open_test": lambda: self.publishing.open_test(claim),
         }
         if (winner := held.winner) is not None:
-            late = Published("late", FILE, [1, 8, 8], ["0"], 1, 0.1, 0.99)
+            late = Published(("late", FILE), [1, 8, 8], ["0"], 1, 0.1, 0.99)
             writes["publish"] = lambda: self.publishing.publish(claim, winner, late)
             writes["discard winner"] = lambda: self.publishing.discard(claim, winner, "late")
         return writes

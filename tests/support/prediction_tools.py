@@ -42,7 +42,7 @@ class Predictions:
         """Post a job over part of a data set, for the champion."""
         version = asked_version(self.work.database, model, None, dataset)
         spec = PredictSpec(model=model, version=version.version, dataset=dataset, subset=subset)
-        return self.rows.accept(version, spec)[0]
+        return self.rows.accept(version, spec)
 
     def claim(self) -> Claim:
         """Claim the next pack, which must be one that predicts."""

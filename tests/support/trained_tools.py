@@ -1,12 +1,13 @@
 """Jobs that are really trained, without processes of their own."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from sqlalchemy import select
 
 from ml.records import Stop
 from support.worker_tools import Work
-from worker.artifacts.store import Store, store_of
+from worker.artifacts.store import Store, drop_files, store_of
 from worker.database.tables import Opening, Pack, PackPurpose
 from worker.settings import settings
 from worker.trainer import Trainer
@@ -44,6 +45,7 @@ class Training:
 
     def __post_init__(self) -> None:
         self.orders = Orders()
+        self.work.database.on_unneeded = partial(drop_files, self.store)
         self.trainer = Trainer(self.work.database, self.orders, self.store, "cpu", 15)  # type: ignore[arg-type]
 
     def run(self, until: PackPurpose | None = None) -> None:

@@ -1,12 +1,13 @@
 """A worker in this process, with real training processes."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from support.worker_tools import Work
 
-from worker.artifacts.store import store_of
+from worker.artifacts.store import drop_files, store_of
 from worker.ledger.leases import Leases
 from worker.settings import settings
 from worker.supervision.supervisor import Supervisor
@@ -24,5 +25,5 @@ def trainers(request: pytest.FixtureRequest, environment: Path) -> Iterator[Trai
 @pytest.fixture
 def supervisor(work: Work, trainers: Trainers) -> Supervisor:
     """A worker whose leases last six seconds."""
-    store = store_of(settings())
-    return Supervisor(Leases(work.database, "tested", 6), trainers, store, poll_seconds=0.2)
+    work.database.on_unneeded = partial(drop_files, store_of(settings()))
+    return Supervisor(Leases(work.database, "tested", 6), trainers, poll_seconds=0.2)

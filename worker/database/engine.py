@@ -1,6 +1,6 @@
 """The database: an engine, and sessions that read or write."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,12 +10,21 @@ from sqlmodel import Session
 
 BUSY_SECONDS = 10  # how long a writer waits for another before it gives up
 IDLE_SECONDS = 5  # how long a transaction may do nothing; ours last milliseconds
+UNNEEDED = "unneeded"  # in a session's info: the keys that `note_unneeded` was given
 
 
 class Database:
     """One database, SQLite or Postgres."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, on_unneeded: Callable[[Sequence[str]], object] | None = None) -> None:
+        """Open a database.
+
+        Args:
+            url: In SQLAlchemy's form.
+            on_unneeded: Removes stored files by key; called after each commit that left files which no row needs. It
+                must not raise, as the transaction has succeeded. Without it those files are left to the janitor.
+        """
+        self.on_unneeded = on_unneeded
         self.url = make_url(url)
         self.engine = _sqlite_engine(self.url) if self.url.get_backend_name() == "sqlite" else _server_engine(self.url)
         self._writer = self.engine.execution_options(writes=True)
@@ -36,13 +45,25 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
-        """A session in one transaction: committed at the end, rolled back by an exception."""
-        with Session(self._writer, expire_on_commit=False) as session, session.begin():
-            yield session
+        """A session in one transaction: committed at the end, rolled back by an exception.
+
+        Files that were noted as unneeded are removed after the commit, and stay after a rollback.
+        """
+        with Session(self._writer, expire_on_commit=False) as session:
+            with session.begin():
+                yield session
+            unneeded = sorted(session.info.get(UNNEEDED, ()))
+        if unneeded and self.on_unneeded is not None:
+            self.on_unneeded(unneeded)
 
     def close(self) -> None:
         """Give all connections back."""
         self.engine.dispose()
+
+
+def note_unneeded(session: Session, keys: Iterable[str]) -> None:
+    """Note stored files that no row needs, by key; they are removed once the session's transaction is committed."""
+    session.info.setdefault(UNNEEDED, set()).update(keys)
 
 
 def one_at_a_time(session: Session, name: str) -> None:

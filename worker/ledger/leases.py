@@ -16,8 +16,8 @@ from worker.database.clock import now
 from worker.database.engine import Database
 from worker.database.tables import PREDICTING, Job, JobState, Pack, PackPurpose, StopReason, Trial
 from worker.errors import LeaseLost
-from worker.ledger.packs import divide, drop, end_pack, end_running, new_pack, prediction_pack, running
-from worker.ledger.retention import uploads
+from worker.ledger.files import delete_uploads
+from worker.ledger.packs import divide, end_pack, end_running, new_pack, prediction_pack, running
 from worker.ledger.run_off_start import give_up
 from worker.ledger.settlement import HOPELESS, settle
 from worker.ledger.transitions import (
@@ -146,43 +146,44 @@ class Leases:
             if JobState(job.state) in (JobState.RUNNING, JobState.STOPPING):
                 move_job(session, job, JobState.PAUSED, why, self.owner)
 
-    def died(self, claim: Claim, how: str) -> list[str]:
-        """Give back a pack on which a trainer died; the paths of files that no row needs any more.
+    def died(self, claim: Claim, how: str) -> None:
+        """Give back a pack on which a trainer died.
 
         Of several trials nobody knows which is to blame: they go on in halves, until the guilty one is alone. A trial
         on which MAX_DEATHS trainers died alone has failed.
         """
         with self.database.writing() as session:
             if (held := _still_held(session, claim)) is None:
-                return []
+                return
             job, pack = held
             _let_go(session, job, pack)
-            return self._suspect(session, job, pack, how)
+            self._suspect(session, job, pack, how)
 
-    def impossible(self, claim: Claim, why: str) -> list[str]:
-        """End a job of which no pack can be begun; the paths of files that no row needs any more.
+    def impossible(self, claim: Claim, why: str) -> None:
+        """End a job of which no pack can be begun.
 
         One that has a trial to publish, or other packs, which may be at work where it is possible, is not ended: its
         pack counts as one on which a trainer died.
         """
         with self.database.writing() as session:
             if (held := _still_held(session, claim)) is None:
-                return []
+                return
             job, pack = held
             if job.best_trial is not None or _has_others(session, pack):
                 _let_go(session, job, pack)
-                return self._suspect(session, job, pack, why)
+                self._suspect(session, job, pack, why)
+                return
             job.error, job.stop_reason = why, StopReason.FAILURES
-            return self._ended(session, job, pack, TrialState.FAILED, why)
+            self._end(session, job, pack, TrialState.FAILED, why)
 
-    def close(self, claim: Claim) -> list[str]:
-        """End a pack whose work is done; the paths of files that no row needs any more.
+    def close(self, claim: Claim) -> None:
+        """End a pack whose work is done.
 
         LeaseLost where another has claimed it. A trial that still runs in it was stopped before it could say so.
         """
         with self.database.writing() as session:
             job, pack = fence(session, claim)
-            return self._ended(session, job, pack, TrialState.CANCELLED, "stopped before it could end by itself")
+            self._end(session, job, pack, TrialState.CANCELLED, "stopped before it could end by itself")
 
     def reap(self) -> int:
         """Take back packs whose lease has run out, here or anywhere; how many there were.
@@ -216,10 +217,9 @@ class Leases:
             pack.not_before = clock(session) + min(LONGEST_WAIT, FIRST_WAIT * 2 ** (pack.lost_leases - 2))
         return True
 
-    def _suspect(self, session: Session, job: Job, pack: Pack, how: str) -> list[str]:
+    def _suspect(self, session: Session, job: Job, pack: Pack, how: str) -> None:
         """Find out which trial of a pack ends whoever works on it."""
         trials = running(session, pack)
-        unneeded: list[str] = []
         pack.lost_leases = 0
         pack.deaths += len(trials) < 2
         if len(trials) > 1:
@@ -230,16 +230,15 @@ class Leases:
             give_up(session, pack, how)
             if (what := WITHOUT_TRIALS.get(PackPurpose(pack.purpose))) is not None:
                 job.error = f"{what}: {how}"
-            unneeded = drop(session, uploads(session, job)) + self._ended(session, job, pack, TrialState.FAILED, how)
-        return unneeded
+            delete_uploads(session, job)
+            self._end(session, job, pack, TrialState.FAILED, how)
 
-    def _ended(self, session: Session, job: Job, pack: Pack, state: TrialState, why: str) -> list[str]:
-        """End a pack, and in that state what of it still runs; the paths of files that no row needs any more."""
+    def _end(self, session: Session, job: Job, pack: Pack, state: TrialState, why: str) -> None:
+        """End a pack, and in that state what of it still runs."""
         with lease_change(session, job):
             end_running(session, job, pack, state, why, self.owner)
-            unneeded = end_pack(session, pack)
+            end_pack(session, pack)
         settle(session, job, self.owner)
-        return unneeded
 
     def _waiting_pack(self, session: Session) -> Pack | None:
         """A pack that was begun and is nobody's, now this owner's."""

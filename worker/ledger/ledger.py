@@ -9,23 +9,22 @@ from typing import Any, cast
 from sqlalchemy import func, select
 from sqlmodel import Session, col
 
-from ml.artifacts import Saved
 from ml.datasets import Dataset, datasets
 from ml.records import Event, Finished, Measured, PackRecord, RungResult, Started, TrialRecord, TrialState
 from ml.specs import TrainSpec, TuneSpec
-from worker.database.engine import Database
+from worker.artifacts.new_files import Stored
+from worker.database.engine import Database, note_unneeded
 from worker.database.tables import Artifact, Job, JobState, Measurement, Trial
+from worker.ledger.files import add_file, delete_files
 from worker.ledger.idempotency import Once, remember, remembered
 from worker.ledger.job_spec import as_tune
 from worker.ledger.leases import Claim, fence
-from worker.ledger.packs import divide, drop, kept, running
+from worker.ledger.packs import divide, kept, running
 from worker.ledger.retention import leads, outdone, worth_keeping
 from worker.ledger.settlement import spent
 from worker.ledger.transfer import resolved
 from worker.ledger.transitions import REQUEST, begin_trial, clock, end_trial, note_job, stamp
 from worker.ledger.uploaded_datasets import know
-
-Checkpointed = tuple[str, Saved]  # a checkpoint's path, and what was written there
 
 
 def new_job(session: Session, spec: TrainSpec | TuneSpec, dataset: Dataset, after: float = 0.0) -> Job:
@@ -127,19 +126,18 @@ class Ledger:
             still = [[trials[n] for n in group if n in trials] for group in groups]  # somebody may have cancelled one
             divide(session, pack, [group for group in still if group])
 
-    def record(self, claim: Claim, events: Sequence[Event], saved: dict[int, Checkpointed]) -> list[str]:
+    def record(self, claim: Claim, events: Sequence[Event], saved: dict[int, Stored]) -> None:
         """Write down what happened to trials of the claimed pack, all of it or nothing.
 
         What is said of a trial that somebody has cancelled is left out. `saved` has the checkpoint of each trial that
-        is worth keeping. Returns the paths of files that no row needs any more. LeaseLost where another has claimed
-        the pack or it was ended.
+        is worth keeping. LeaseLost where another has claimed the pack or it was ended.
         """
         with self.database.writing() as session:
             job, pack = fence(session, claim)
             numbers = {event.number for event in events}
             of_pack = (col(Trial.pack_id) == pack.id, col(Trial.number).in_(numbers))
             trials = {trial.number: trial for trial in session.scalars(select(Trial).where(*of_pack))}
-            unneeded = {path for path, _ in saved.values()}
+            unused = set(saved)
             for event in events:
                 trial = trials.get(event.number)
                 if trial is None or trial.state != TrialState.RUNNING:
@@ -151,10 +149,13 @@ class Ledger:
                         _measure(session, job, trial, event, claim)
                     case Finished():
                         _finish(session, job, trial, event, pack.lease_owner)
-                        if event.number in saved:
-                            unneeded -= _crown(session, job, trial, saved[event.number])
+                        if event.number in unused and trial.value is not None:
+                            _keep(session, job, trial, trial.value, saved[event.number])
+                            unused.remove(event.number)
                 session.flush()
-            return sorted(unneeded | set(drop(session, outdone(session, job)) if saved else []))
+            note_unneeded(session, (saved[number][0] for number in unused))
+            if saved:
+                delete_files(session, outdone(session, job))
 
     def worth_keeping(self, claim: Claim, number: int, value: float) -> bool:
         """Whether a trial's checkpoint would be kept if it ended with this value."""
@@ -162,22 +163,18 @@ class Ledger:
             trial = session.scalars(select(Trial).where(*_of(claim.job_id, number))).one()
             return worth_keeping(session, session.get_one(Job, claim.job_id), trial, value)
 
-    def keep(self, claim: Claim, position: int, saved: Checkpointed) -> list[str]:
-        """Note a checkpoint of the claimed pack; the paths of files that no row needs any more.
+    def keep(self, claim: Claim, position: int, saved: Stored) -> None:
+        """Note a checkpoint of the claimed pack.
 
         The one before stays, for the case that this one is damaged.
         """
-        path, file = saved
         with self.database.writing() as session:
             job, pack = fence(session, claim)
             before = kept(session, pack)
             pack.position, pack.lost_leases, pack.not_before = position, 0, None
             first = session.scalar(select(func.min(Trial.number)).where(col(Trial.pack_id) == pack.id)) or 0
-            artifact = _artifact(session, job, first, "pack", path, file)
-            artifact.pack_id = pack.id
-            session.add(artifact)
-            session.flush()
-            return drop(session, before[1:])
+            add_file(session, job.id, "pack", saved, trial=first, pack_id=pack.id)
+            delete_files(session, before[1:])
 
     def discard(self, claim: Claim, checkpoint: Artifact, why: str) -> None:
         """Forget a checkpoint of the claimed pack that is damaged; the janitor removes its file."""
@@ -258,25 +255,15 @@ def _finish(session: Session, job: Job, trial: Trial, event: Finished, by: str |
     end_trial(session, job, trial, event.state, event.reason, by)
 
 
-def _crown(session: Session, job: Job, trial: Trial, saved: Checkpointed) -> set[str]:
-    """Keep a trial's checkpoint, and let the trial lead its job where it does; what is kept.
+def _keep(session: Session, job: Job, trial: Trial, value: float, saved: Stored) -> None:
+    """Keep a trial's checkpoint, and let the trial lead its job if its value is the best.
 
     Whether it is worth keeping is asked once, when all that ended together are written: `outdone` names those that are
     not. Asked for each lane it reads the whole front each time, while nobody else can write.
     """
-    path, file = saved
-    if trial.value is None:
-        return set()
-    session.add(_artifact(session, job, trial.number, "checkpoint", path, file))
-    if leads(job, trial.number, trial.value):
-        job.best_trial, job.best_value = trial.number, trial.value
-    session.flush()
-    return {path}
-
-
-def _artifact(session: Session, job: Job, trial: int, kind: str, path: str, file: Saved) -> Artifact:
-    at = clock(session)
-    return Artifact(job_id=job.id, trial=trial, kind=kind, path=path, sha256=file.sha256, size=file.size, created_at=at)
+    add_file(session, job.id, "checkpoint", saved, trial=trial.number)
+    if leads(job, trial.number, value):
+        job.best_trial, job.best_value = trial.number, value
 
 
 def _of(job_id: str, number: int) -> tuple[Any, ...]:

@@ -9,6 +9,7 @@ from sqlmodel import Session, col
 from ml.records import TrialState
 from ml.seeds import SeedPurpose, derive
 from worker.database.tables import Artifact, Job, Pack, PackPurpose, Trial
+from worker.ledger.files import delete_files
 from worker.ledger.transitions import end_trial
 
 
@@ -65,24 +66,14 @@ def divide(session: Session, pack: Pack, groups: Sequence[Sequence[Trial]]) -> N
             session.flush()
 
 
-def end_pack(session: Session, pack: Pack) -> list[str]:
-    """Take a pack out of work; the paths of files that no row needs any more."""
+def end_pack(session: Session, pack: Pack) -> None:
+    """Take a pack out of work, and delete its checkpoints."""
     pack.done = True
     pack.lease_owner = pack.lease_expires_at = None
-    return drop(session, kept(session, pack))
+    delete_files(session, kept(session, pack))
 
 
 def end_running(session: Session, job: Job, pack: Pack, state: TrialState, reason: str, by: str | None) -> None:
     """End whatever still runs in a pack."""
     for trial in running(session, pack):
         end_trial(session, job, trial, state, reason, by)
-
-
-def drop(session: Session, artifacts: Sequence[Artifact]) -> list[str]:
-    """Delete rows of artifacts; the paths that no other row names."""
-    paths = {artifact.path for artifact in artifacts}
-    for artifact in artifacts:
-        session.delete(artifact)
-    session.flush()
-    named = set(session.scalars(select(col(Artifact.path)).where(col(Artifact.path).in_(paths)))) if paths else set()
-    return sorted(paths - named)

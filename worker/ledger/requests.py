@@ -15,10 +15,10 @@ from ml.specs import TrainSpec, TuneSpec
 from worker.database.engine import Database
 from worker.database.tables import Job, JobState, Measurement, Pack, PackPurpose, StopReason, Trial
 from worker.errors import Conflict, NotFound
+from worker.ledger.files import delete_uploads
 from worker.ledger.idempotency import Once, remember, remembered
 from worker.ledger.job_spec import as_tune, spec_of
-from worker.ledger.packs import drop, end_pack, end_running, new_pack, running
-from worker.ledger.retention import uploads
+from worker.ledger.packs import end_pack, end_running, new_pack, running
 from worker.ledger.settlement import end_job, reopen, settle, spent
 from worker.ledger.transitions import (
     REQUEST,
@@ -41,23 +41,22 @@ class Controls:
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    def cancel(self, job_id: str) -> tuple[Job, list[str]]:
-        """End a job at once; the job, and the paths of files that no row needs any more.
+    def cancel(self, job_id: str) -> Job:
+        """End a job at once.
 
         One that has ended stays as it is. Nothing more is written of it: workers find their packs ended.
         """
         with self.database.writing() as session:
             job = lock_job(session, job_id)
-            unneeded: list[str] = []
             if not JobState(job.state).final:
                 with lease_change(session, job):
                     for pack in _open_packs(session, job):
                         end_running(session, job, pack, TrialState.CANCELLED, "the job was cancelled", REQUEST)
-                        unneeded += end_pack(session, pack)
-                unneeded += drop(session, uploads(session, job))
+                        end_pack(session, pack)
+                delete_uploads(session, job)
                 job.stop_reason = StopReason.CANCELLED
                 end_job(session, job, JobState.CANCELLED, "cancelled by request", REQUEST)
-            return job, unneeded
+            return job
 
     def pause(self, job_id: str) -> Job:
         """Let nothing be worked on until the job is resumed; Conflict where it is ending or has ended."""
@@ -137,8 +136,8 @@ class Controls:
             again(session, job, trial, "tried again by request", REQUEST)
             return trial
 
-    def cancel_trial(self, job_id: str, number: int) -> tuple[Trial, list[str]]:
-        """End one trial at once; the trial, and the paths of files that no row needs any more.
+    def cancel_trial(self, job_id: str, number: int) -> Trial:
+        """End one trial at once.
 
         One that has ended stays as it is. The worker that trains it leaves it out within seconds.
         """
@@ -146,16 +145,15 @@ class Controls:
             job = lock_job(session, job_id)
             trial = _trial(session, job_id, number)
             if trial.state != TrialState.RUNNING:
-                return trial, []
+                return trial
             end_trial(session, job, trial, TrialState.CANCELLED, "cancelled by request", REQUEST)
             session.flush()
             pack = session.get_one(Pack, trial.pack_id)
-            unneeded: list[str] = []
             if pack.lease_expires_at is None and not running(session, pack):
-                unneeded = end_pack(session, pack)
+                end_pack(session, pack)
                 session.flush()
                 settle(session, job, REQUEST)
-            return trial, unneeded
+            return trial
 
 
 def again(session: Session, job: Job, trial: Trial, why: str, by: str) -> None:

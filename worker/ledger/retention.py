@@ -100,12 +100,6 @@ def on_front(session: Session, job: Job) -> list[int]:
     return [one.number for one in sorted(kept, key=lambda one: (-one.value, one.number)) if one.number in numbers]
 
 
-def uploads(session: Session, job: Job) -> list[Artifact]:
-    """The images that were uploaded for a job: once it has ended nobody needs them."""
-    of_job = (col(Artifact.job_id) == job.id, col(Artifact.kind) == "upload")
-    return list(session.scalars(select(Artifact).where(*of_job)))
-
-
 def _front(session: Session, job: Job) -> list[Standing]:
     """The trials of a job that have a checkpoint."""
     with_checkpoint = select(col(Artifact.trial)).where(*_of(job))

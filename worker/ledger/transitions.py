@@ -14,7 +14,7 @@ from sqlmodel import Session, col
 
 from ml.records import TrialState
 from worker.database.clock import now
-from worker.database.tables import Event, Job, JobState, Pack, Trial
+from worker.database.tables import Event, Job, JobState, Opening, Pack, Trial
 from worker.errors import NotFound
 
 REQUEST = "request"  # who made a transition, where it was somebody who asked over HTTP
@@ -118,6 +118,32 @@ def stamp(job: Job, trial: Trial) -> int:
     job.sequence += 1
     trial.sequence = job.sequence
     return job.sequence
+
+
+def note_opening(session: Session, job: Job, split: str, version_id: int | None = None) -> None:
+    """Note that a locked job is about to look at test images; once for each run of the job.
+
+    Args:
+        session: In the transaction that locks the job.
+        job: Its data set is the one that is opened.
+        split: Decides which images are the test images.
+        version_id: The version that is tested, if it exists already.
+    """
+    if opening_of(session, job) is None:
+        opening = Opening(
+            dataset_sha256=job.dataset_sha256,
+            split=split,
+            job_id=job.id,
+            run=job.run,
+            version_id=version_id,
+            at=clock(session),
+        )
+        session.add(opening)
+
+
+def opening_of(session: Session, job: Job) -> Opening | None:
+    """Return the opening of test images in a job's present run; None if it has not looked at them."""
+    return session.scalar(select(Opening).where(col(Opening.job_id) == job.id, col(Opening.run) == job.run))
 
 
 def _note(session: Session, job: Job, trial: int | None, state: str, detail: str | None, by: str | None) -> int:

@@ -8,23 +8,21 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select
 from sqlmodel import Session, col
 
-from ml.artifacts import Saved
 from ml.datasets import Dataset, SplitName, datasets, is_called, version_of
-from worker.database.engine import Database
-from worker.database.tables import Artifact, Champion, Job, JobState, ModelVersion, Opening
+from worker.artifacts.new_files import Stored
+from worker.database.engine import Database, note_unneeded
+from worker.database.tables import Artifact, Champion, Job, JobState, ModelVersion
 from worker.errors import Conflict, NotFound
 from worker.ledger.champions import find_version
+from worker.ledger.files import add_file, delete_uploads, uploads
 from worker.ledger.idempotency import Once, remember, remembered
 from worker.ledger.leases import Claim, fence
-from worker.ledger.packs import drop, end_pack
-from worker.ledger.retention import uploads
+from worker.ledger.packs import end_pack
 from worker.ledger.settlement import settle
 from worker.ledger.transfer import ancestry
-from worker.ledger.transitions import REQUEST, clock, lease_change, note_job
+from worker.ledger.transitions import REQUEST, clock, lease_change, note_job, note_opening
 from worker.ledger.uploaded_datasets import know
 from worker.prediction.image_sets import Subset
-
-Stored = tuple[str, Saved]  # a file's key in the store, and what was written there
 
 
 class PredictSpec(BaseModel):
@@ -121,14 +119,15 @@ class PredictionRows:
 
     def accept(
         self, version: ModelVersion, spec: PredictSpec, upload: Stored | None = None, once: Once | None = None
-    ) -> tuple[Job, bool]:
-        """Write a new job down, with the images that were stored for it; the job, and whether it is new.
+    ) -> Job:
+        """Write a new job down, with the images that were stored for it.
 
         The job of before where the request has been answered already; KeyReused where its key was another's.
         """
         with self.database.writing() as session:
             if (before := remembered(session, once)) is not None:
-                return session.get_one(Job, before.job_id), False
+                note_unneeded(session, [upload[0]] if upload else [])
+                return session.get_one(Job, before.job_id)
             dataset = datasets[spec.dataset] if spec.evaluates else None
             if dataset is not None:
                 know(session, spec.dataset, dataset)
@@ -147,9 +146,9 @@ class PredictionRows:
             session.add(job)
             note_job(session, job, None, REQUEST)
             if upload is not None:
-                session.add(_artifact(session, job, "upload", upload))
+                add_file(session, job.id, "upload", upload)
             remember(session, once, job.id)
-            return job, True
+            return job
 
     def work(self, claim: Claim) -> PredictionTask:
         """What there is to do for a claimed pack; LeaseLost where another has claimed it or the job was cancelled."""
@@ -167,32 +166,22 @@ class PredictionRows:
         """Write down that the test images are about to be looked at, once a run of a job."""
         with self.database.writing() as session:
             job, _ = fence(session, claim)
-            of_run = (col(Opening.job_id) == job.id, col(Opening.run) == job.run)
-            if session.scalar(select(Opening).where(*of_run)) is None:
-                opening = Opening(
-                    dataset_sha256=job.dataset_sha256,
-                    split=split,
-                    job_id=job.id,
-                    run=job.run,
-                    version_id=version.id,
-                    at=clock(session),
-                )
-                session.add(opening)
+            note_opening(session, job, split, version.id)
 
-    def finish(self, claim: Claim, answers: Stored, result: dict[str, Any]) -> list[str]:
-        """Write down what was found, and end pack and job with it; the paths of files that no row needs any more.
+    def finish(self, claim: Claim, answers: Stored, result: dict[str, Any]) -> None:
+        """Write down what was found, and end pack and job with it.
 
         LeaseLost where another has claimed the pack or the job was cancelled.
         """
         with self.database.writing() as session:
             job, pack = fence(session, claim)
             owner = pack.lease_owner
-            session.add(_artifact(session, job, "predictions", answers))
+            add_file(session, job.id, "predictions", answers)
             job.result = result
             with lease_change(session, job):
-                unneeded = end_pack(session, pack) + drop(session, uploads(session, job))
+                end_pack(session, pack)
+                delete_uploads(session, job)
             settle(session, job, owner)
-            return unneeded
 
     def answers(self, job_id: str) -> tuple[Job, Artifact | None]:
         """A job, and the file of what it answered, None where there is none; NotFound where there is no such job."""
@@ -211,10 +200,3 @@ def _champion(session: Session, model: str, dataset: str) -> ModelVersion:
     if reigning is None:
         raise NotFound(f"no version of {model} trained on {dataset} is published; POST /jobs/tune makes one")
     return session.get_one(ModelVersion, reigning.version_id)
-
-
-def _artifact(session: Session, job: Job, kind: str, stored: Stored) -> Artifact:
-    path, saved = stored
-    session.flush()  # the job that it refers to
-    at = clock(session)
-    return Artifact(job_id=job.id, trial=0, kind=kind, path=path, sha256=saved.sha256, size=saved.size, created_at=at)

@@ -15,8 +15,8 @@ from ml.images.resize import resized
 from ml.prediction.calibration import UNCALIBRATED, Calibration
 from ml.prediction.predictor import Predictor
 from ml.statistics.intervals import wilson
-from worker.artifacts.store import Store, drop_files
-from worker.errors import LeaseLost
+from worker.artifacts.new_files import NewFiles
+from worker.artifacts.store import Store
 from worker.ledger.leases import Claim
 from worker.prediction.image_sets import UNKNOWN, ImageSet, Subset, in_unit
 from worker.prediction.rows import PredictionRows, PredictionTask
@@ -118,13 +118,8 @@ def predict(claim: Claim, predicting: PredictionRows, store: Store, orders: Orde
     content = b"".join(lines[place] + b"\n" for place in sorted(lines))
     # Pack and epoch in the path keep two claims from writing the same file.
     path = f"{claim.job_id}/predictions.{claim.pack_id}.{claim.epoch}.jsonl"
-    saved = store.write(path, content)
-    try:
-        unneeded = predicting.finish(claim, (path, saved), answering.result(images).model_dump())
-    except LeaseLost:
-        drop_files(store, [path])
-        raise
-    drop_files(store, unneeded)
+    with NewFiles(store) as files:
+        predicting.finish(claim, files.write(path, content), answering.result(images).model_dump())
     return True
 
 

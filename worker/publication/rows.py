@@ -8,16 +8,25 @@ from typing import Any, cast
 from sqlalchemy import Select, func, select
 from sqlmodel import Session, col
 
-from ml.artifacts import Saved
+from worker.artifacts.new_files import Stored
 from worker.database.engine import Database, one_at_a_time
-from worker.database.tables import Artifact, Job, JobState, ModelVersion, Opening, RunOff, Trial
+from worker.database.tables import Artifact, Job, JobState, ModelVersion, RunOff, Trial
 from worker.ledger.champions import challenge
+from worker.ledger.files import add_file
 from worker.ledger.leases import Claim, fence
 from worker.ledger.packs import end_pack
 from worker.ledger.requests import again
 from worker.ledger.retention import on_front, runner_up
 from worker.ledger.settlement import settle
-from worker.ledger.transitions import DISCARDED, clock, lease_change, move_job, reasons
+from worker.ledger.transitions import (
+    DISCARDED,
+    clock,
+    lease_change,
+    move_job,
+    note_opening,
+    opening_of,
+    reasons,
+)
 
 ANSWERS = "test_outputs"  # the kind of the file that holds a winner's outputs for the test images, float32 [n, classes]
 MAX_FRONT = 8  # trials beside the winner that become versions: to measure one takes a second
@@ -36,8 +45,7 @@ class Chosen:
 class Published:
     """What publication adds to a trial."""
 
-    onnx_path: str
-    onnx: Saved
+    onnx: Stored
     shape: list[int]
     classes: list[str]
     weights: int
@@ -48,7 +56,7 @@ class Published:
     latency_seconds: float | None = None  # of one image on one core, the median
     environment: dict[str, Any] | None = None  # hardware and versions that it was made on and with
     # The file of what it answered for the test images, so that a report need not open them again.
-    answers: tuple[str, Saved] | None = None
+    answers: Stored | None = None
 
 
 class PublicationRows:
@@ -115,15 +123,7 @@ class PublicationRows:
         """Write down that the test images are about to be looked at, once a run of a job."""
         with self.database.writing() as session:
             job, _ = fence(session, claim)
-            if _opening(session, job) is None:
-                opening = Opening(
-                    dataset_sha256=job.dataset_sha256,
-                    split=job.spec["split"],
-                    job_id=job.id,
-                    run=job.run,
-                    at=clock(session),
-                )
-                session.add(opening)
+            note_opening(session, job, job.spec["split"])
 
     def publish(
         self, claim: Claim, winner: Chosen, published: Published, others: Sequence[tuple[Chosen, Published]] = ()
@@ -137,7 +137,7 @@ class PublicationRows:
             job, pack = fence(session, claim)
             owner = pack.lease_owner
             version = self._version(session, winner, published)
-            opening = _opening(session, job)
+            opening = opening_of(session, job)
             if opening is not None:
                 opening.version_id = version.id
             challenge(session, version)
@@ -149,11 +149,9 @@ class PublicationRows:
 
     def _version(self, session: Session, chosen: Chosen, published: Published) -> ModelVersion:
         job, trial = chosen.job, chosen.trial
-        onnx = _file(session, chosen, "onnx", (published.onnx_path, published.onnx))
-        session.add(onnx)
+        onnx_id = add_file(session, job.id, "onnx", published.onnx, trial=trial.number)
         if published.answers is not None:
-            session.add(_file(session, chosen, ANSWERS, published.answers))
-        session.flush()
+            add_file(session, job.id, ANSWERS, published.answers, trial=trial.number)
         one_at_a_time(session, f"versions of {job.model}")
         newest = session.scalar(select(func.max(ModelVersion.version)).where(col(ModelVersion.model) == job.model))
         version = ModelVersion(
@@ -176,7 +174,7 @@ class PublicationRows:
             test_loss=published.test_loss,
             test_accuracy=published.test_accuracy,
             checkpoint_id=cast("int", chosen.checkpoint.id),
-            onnx_id=cast("int", onnx.id),
+            onnx_id=onnx_id,
             code_version=package_version("chiffre"),
             calibration=published.calibration,
             architecture=published.architecture,
@@ -189,14 +187,6 @@ class PublicationRows:
         return version
 
 
-def _file(session: Session, chosen: Chosen, kind: str, stored: tuple[str, Saved]) -> Artifact:
-    path, saved = stored
-    at, number = clock(session), chosen.trial.number
-    return Artifact(
-        job_id=chosen.job.id, trial=number, kind=kind, path=path, sha256=saved.sha256, size=saved.size, created_at=at
-    )
-
-
 def _chosen(session: Session, job: Job, number: int) -> Chosen:
     """A trial of a job that has a checkpoint."""
     trial = session.scalars(select(Trial).where(col(Trial.job_id) == job.id, col(Trial.number) == number)).one()
@@ -206,10 +196,6 @@ def _chosen(session: Session, job: Job, number: int) -> Chosen:
 def _checkpoint_of(job: Job, number: int) -> Select[Artifact]:
     of_trial = (col(Artifact.job_id) == job.id, col(Artifact.trial) == number, col(Artifact.kind) == "checkpoint")
     return select(Artifact).where(*of_trial)
-
-
-def _opening(session: Session, job: Job) -> Opening | None:
-    return session.scalar(select(Opening).where(col(Opening.job_id) == job.id, col(Opening.run) == job.run))
 
 
 def _objective(spec: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import structlog
 import torch
 
-from ml.artifacts import Saved, checkpoint_of
+from ml.artifacts import checkpoint_of
 from ml.errors import CheckpointError
 from ml.layers import Dropout, Layer, Shape, from_json, parameter_count, to_json, trains_alone
 from ml.network.evaluate import Images, evaluate, probabilities
@@ -27,9 +27,9 @@ from ml.prediction.novelty import Novelty
 from ml.prediction.predictor import Predictor
 from ml.records import Checkpoint
 from ml.specs import TuneSpec
-from worker.artifacts.store import Store, drop_files
+from worker.artifacts.new_files import NewFiles, Stored
+from worker.artifacts.store import Store
 from worker.environment import environment
-from worker.errors import LeaseLost
 from worker.ledger.job_spec import tune_spec
 from worker.ledger.leases import Claim
 from worker.publication.rows import Chosen, PublicationRows, Published
@@ -91,14 +91,16 @@ class Candidate:
 class VersionBuilder:
     """Where the trials of a job are made ready to be versions."""
 
-    def __init__(self, claim: Claim, spec: TuneSpec, store: Store, publishing: PublicationRows) -> None:
+    def __init__(
+        self, claim: Claim, spec: TuneSpec, store: Store, files: NewFiles, publishing: PublicationRows
+    ) -> None:
         self.claim = claim
         self.spec = spec
         self.store = store
+        self.files = files
         self.publishing = publishing
         self.validation = training_data(spec.dataset, spec.split, spec.seed, "cpu").first(spec.images).validation
         self.novelty = novelty_of(spec.dataset, spec.split, spec.seed, spec.images)
-        self.written: list[str] = []  # keys of files
         self._latencies: dict[str, float] = {}  # by architecture
 
     def made(self, chosen: Chosen, checkpoint: Checkpoint) -> tuple[Candidate, Published]:
@@ -107,7 +109,7 @@ class VersionBuilder:
         candidate.check(self.validation.images[:CHECKED])
         calibration = candidate.calibration(self.validation)
         published = Published(
-            *self._kept(chosen, "onnx", candidate.onnx),
+            self._kept(chosen, "onnx", candidate.onnx),
             list(candidate.predictor.shape),
             list(candidate.predictor.classes),
             candidate.weights,
@@ -140,11 +142,9 @@ class VersionBuilder:
             self._latencies[name] = candidate.latency(self.validation.images) if known is None else known
         return self._latencies[name]
 
-    def _kept(self, chosen: Chosen, ending: str, content: bytes) -> tuple[str, Saved]:
+    def _kept(self, chosen: Chosen, ending: str, content: bytes) -> Stored:
         path = f"{self.claim.job_id}/{chosen.trial.number}.{self.claim.pack_id}.{self.claim.epoch}.{ending}"
-        saved = self.store.write(path, content)
-        self.written.append(path)
-        return path, saved
+        return self.files.write(path, content)
 
     def others(self, front: list[Chosen]) -> list[tuple[Chosen, Published]]:
         """The trials of a front, each as far as it is sound."""
@@ -169,16 +169,13 @@ def publish(claim: Claim, publishing: PublicationRows, store: Store) -> None:
     except CheckpointError as error:
         publishing.discard(claim, winner, str(error))
         return
-    bench = VersionBuilder(claim, tune_spec(winner.job), store, publishing)
-    candidate, published = bench.made(winner, checkpoint)
-    others = bench.others(publishing.front(claim, winner))
-    publishing.open_test(claim)
-    published = bench.tested(winner, candidate, published)
-    try:
+    with NewFiles(store) as files:
+        bench = VersionBuilder(claim, tune_spec(winner.job), store, files, publishing)
+        candidate, published = bench.made(winner, checkpoint)
+        others = bench.others(publishing.front(claim, winner))
+        publishing.open_test(claim)
+        published = bench.tested(winner, candidate, published)
         publishing.publish(claim, winner, published, others)
-    except LeaseLost:
-        drop_files(store, bench.written)
-        raise
 
 
 def architecture_of(layers: list[Layer], novelty: list[Layer], shape: Shape) -> str:

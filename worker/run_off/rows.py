@@ -7,15 +7,14 @@ from typing import Any, cast
 from sqlalchemy import select
 from sqlmodel import Session, col
 
-from ml.artifacts import Saved
 from ml.records import RungResult, TrialState
 from ml.statistics.run_off_result import Verdict
-from worker.database.engine import Database
+from worker.artifacts.new_files import Stored
+from worker.database.engine import Database, note_unneeded
 from worker.database.tables import Artifact, Job, Rerun, RunOff, Trial
+from worker.ledger.files import add_file
 from worker.ledger.leases import Claim, fence
 from worker.ledger.transitions import clock, note_job
-
-Stored = tuple[str, Saved]  # a file's key in the store, and what was written there
 
 
 @dataclass(frozen=True)
@@ -55,11 +54,10 @@ class RunOffRows:
             fence(session, claim)
             return _repeats(session, col(Rerun.pack_id) == claim.pack_id)
 
-    def record(self, claim: Claim, reached: Sequence[tuple[int, RungResult]], ended: Sequence[EndedRerun]) -> list[str]:
+    def record(self, claim: Claim, reached: Sequence[tuple[int, RungResult]], ended: Sequence[EndedRerun]) -> None:
         """Write down what trials of the claimed pack reached and how they ended, all of it or nothing.
 
-        What is on record already stands. Returns the paths of files that no row needs. LeaseLost where another has
-        claimed the pack.
+        What is on record already stands. LeaseLost where another has claimed the pack.
         """
         with self.database.writing() as session:
             job, _ = fence(session, claim)
@@ -72,7 +70,7 @@ class RunOffRows:
             for one in ended:
                 if one.trial in going:
                     _end(session, job, going[one.trial], one)
-            return [one.stored[0] for one in ended if one.stored and one.trial not in going]
+            note_unneeded(session, (one.stored[0] for one in ended if one.stored and one.trial not in going))
 
     def all(self, claim: Claim) -> tuple[Job, list[Repeat]]:
         """Everything that the run-off of the claimed pack's run has trained, unless it is decided."""
@@ -110,21 +108,6 @@ def _end(session: Session, job: Job, rerun: Rerun, ended: EndedRerun) -> None:
     if (best := ended.best) is not None:
         rerun.best_epoch, rerun.val_loss, rerun.val_accuracy = best.epoch, best.val_loss, best.val_accuracy
         reached = f"validation accuracy {best.val_accuracy:.4f}" if best.val_accuracy is not None else reached
-    rerun.predictions_id = None if ended.stored is None else _file(session, rerun, ended.stored)
+    if ended.stored is not None:
+        rerun.predictions_id = add_file(session, rerun.job_id, "rerun", ended.stored, trial=rerun.trial)
     note_job(session, job, f"run-off: trial {rerun.trial} on seed {rerun.seed}: {ended.state}, {reached}", None)
-
-
-def _file(session: Session, rerun: Rerun, stored: Stored) -> int:
-    path, saved = stored
-    artifact = Artifact(
-        job_id=rerun.job_id,
-        trial=rerun.trial,
-        kind="rerun",
-        path=path,
-        sha256=saved.sha256,
-        size=saved.size,
-        created_at=clock(session),
-    )
-    session.add(artifact)
-    session.flush()
-    return cast("int", artifact.id)

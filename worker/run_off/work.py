@@ -15,9 +15,9 @@ from ml.statistics.run_off import Finalist, verdict
 from ml.training.lane import Lane, TrainingData
 from ml.training.pack import LanePack
 from ml.training.retraining import Again, Reached, predicted, trained_again
-from worker.artifacts.store import Store, drop_files
+from worker.artifacts.new_files import NewFiles
+from worker.artifacts.store import Store
 from worker.database.tables import Trial
-from worker.errors import LeaseLost
 from worker.ledger.job_spec import tune_spec
 from worker.ledger.leases import Claim
 from worker.run_off.rows import EndedRerun, Repeat, RunOffRows
@@ -76,24 +76,20 @@ class _Keeping:
 
 def _record(book: LedgerBook, rerunning: RunOffRows, reached: Reached, data: TrainingData) -> None:
     """Save what the lanes that ended predict, then write the rows that point to it."""
-    ended = [_ended(book, lane, data) for lane, _ in reached if not lane.running]
     measured = [(lane.number, found) for lane, found in reached if found is not None]
-    try:
-        unneeded = rerunning.record(book.claim, measured, ended)
-    except LeaseLost:
-        drop_files(book.store, [one.stored[0] for one in ended if one.stored])
-        raise
-    drop_files(book.store, unneeded)
+    with NewFiles(book.store) as files:
+        ended = [_ended(book, files, lane, data) for lane, _ in reached if not lane.running]
+        rerunning.record(book.claim, measured, ended)
 
 
-def _ended(book: LedgerBook, lane: Lane, data: TrainingData) -> EndedRerun:
+def _ended(book: LedgerBook, files: NewFiles, lane: Lane, data: TrainingData) -> EndedRerun:
     """How a lane ended, with its predictions in the store where it may be judged."""
     if lane.best is None or not lane.state.judged:
         return EndedRerun(lane.number, lane.state, lane.reason, lane.best, None)
     # Pack and epoch in the path keep two claims from writing the same file.
     path = f"{book.claim.job_id}/reruns/{lane.number}.{book.claim.pack_id}.{book.claim.epoch}.labels"
-    saved = book.store.write(path, predicted(lane, data).tobytes())
-    return EndedRerun(lane.number, lane.state, lane.reason, lane.best, (path, saved))
+    stored = files.write(path, predicted(lane, data).tobytes())
+    return EndedRerun(lane.number, lane.state, lane.reason, lane.best, stored)
 
 
 def decide(claim: Claim, rerunning: RunOffRows, store: Store) -> None:

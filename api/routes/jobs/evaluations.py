@@ -62,4 +62,4 @@ def _accepted(asked: Evaluation, predicting: PredictionRows, once: Once | None) 
     pinned = datasets.pinned(asked.dataset)
     check_other(predicting.database, version, datasets[pinned], asked.split, asked.subset)
     spec = PredictSpec(**{**asked.model_dump(), "dataset": pinned})
-    return predicting.accept(version, spec, once=once)[0]
+    return predicting.accept(version, spec, once=once)

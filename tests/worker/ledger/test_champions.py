@@ -21,7 +21,7 @@ from worker.ledger.leases import Claim, Leases
 from worker.ledger.ledger import Ledger
 from worker.publication.rows import PublicationRows, Published
 
-PUBLISHED = Published("file.onnx", FILE, [1, 28, 28], list("0123456789"), 7850, 0.4, 0.88)
+PUBLISHED = Published(("file.onnx", FILE), [1, 28, 28], list("0123456789"), 7850, 0.4, 0.88)
 
 
 def trained(work: Work, value: float, **fields: Any) -> Claim:

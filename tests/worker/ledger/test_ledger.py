@@ -124,7 +124,9 @@ def test_only_the_leaders_checkpoint_is_kept(work: Work) -> None:
         assert claim is not None
         work.start(claim, number)
         finished = Finished(number, TrialState.COMPLETED, "", measurement(1, value), value, None)
-        unneeded.append(work.ledger.record(claim, [finished], {number: (f"file {number}", FILE)}))
+        with work.unneeded() as gone:
+            work.ledger.record(claim, [finished], {number: (f"file {number}", FILE)})
+        unneeded.append(gone)
         work.leases.close(claim)
     with work.database.reading() as session:
         kept = session.scalars(select(Artifact.path)).all()
@@ -139,7 +141,8 @@ def test_of_trials_that_finish_at_once_the_best_leads(work: Work) -> None:
     claim = work.pack(3)
     values = (0.8, 0.9, 0.7)
     ends = [Finished(n, TrialState.COMPLETED, "", measurement(1, v), v, None) for n, v in enumerate(values)]
-    unneeded = work.ledger.record(claim, ends, {n: (f"file {n}", FILE) for n in range(3)})
+    with work.unneeded() as unneeded:
+        work.ledger.record(claim, ends, {n: (f"file {n}", FILE) for n in range(3)})
     with work.database.reading() as session:
         kept = session.scalars(select(Artifact.path)).all()
 

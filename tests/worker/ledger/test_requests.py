@@ -18,7 +18,7 @@ from worker.errors import Conflict, LeaseLost, NotFound
 from worker.ledger.idempotency import Once, forget
 from worker.publication.rows import PublicationRows, Published
 
-PUBLISHED = Published("winner.onnx", FILE, [1, 28, 28], [str(n) for n in range(10)], 7850, 0.2, 0.88)
+PUBLISHED = Published(("winner.onnx", FILE), [1, 28, 28], [str(n) for n in range(10)], 7850, 0.2, 0.88)
 SPACE = {"learning_rate": {"type": "float", "low": 1e-4, "high": 0.1, "log": True}, "batch_size": 32}
 
 
@@ -381,11 +381,11 @@ def test_a_cancelled_trial_is_left_out_by_its_worker(work: Work) -> None:
     """It has ended at once, its worker is told, and what the trainer still says of it is not written."""
     job = work.accept(budget={"trials": 2})
     claim = work.pack(2)
-    trial, _ = work.controls.cancel_trial(job.id, 1)
+    trial = work.controls.cancel_trial(job.id, 1)
     orders = work.leases.orders(claim)
     work.measure(claim, 1, measurement(1, 0.9))
     work.measure(claim, 0, measurement(1, 0.8))
-    again, _ = work.controls.cancel_trial(job.id, 1)
+    again = work.controls.cancel_trial(job.id, 1)
     rungs = {record.number: record.rungs for record in work.ledger.pack(claim).record.trials}
 
     assert (trial.state, again.sequence) == (TrialState.CANCELLED, trial.sequence)
@@ -410,7 +410,7 @@ def test_a_trial_that_has_ended_stays_as_it_is(work: Work) -> None:
     job = work.accept(budget={"trials": 2})
     work.run_trial(work.pack(1), 0.9)
 
-    assert work.controls.cancel_trial(job.id, 0)[0].state == TrialState.COMPLETED
+    assert work.controls.cancel_trial(job.id, 0).state == TrialState.COMPLETED
 
 
 # --- races

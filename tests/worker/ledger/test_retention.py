@@ -32,7 +32,8 @@ def end(work: Work, job: Job, value: float, flops: int, weights: int) -> list[st
     (record,) = work.reserved(claim)
     started = Started(record.number, {}, {}, {}, 1, 2, 0, flops, weights)
     finished = Finished(record.number, TrialState.COMPLETED, "", measurement(1, value), value, None)
-    unneeded = work.ledger.record(claim, [started, finished], {record.number: (f"{record.number}", FILE)})
+    with work.unneeded() as unneeded:
+        work.ledger.record(claim, [started, finished], {record.number: (f"{record.number}", FILE)})
     work.leases.close(claim)
     return unneeded
 
@@ -70,7 +71,7 @@ def test_what_a_version_names_is_kept(work: Work, tmp_path: Path) -> None:
     publishing = PublicationRows(work.database)
     winner = publishing.winner(claim)
     graph = f"{job.id}/0.onnx"
-    publishing.publish(claim, winner, Published(graph, FILE, [1, 28, 28], list("0123456789"), 100, 0.4, 0.88))
+    publishing.publish(claim, winner, Published((graph, FILE), [1, 28, 28], list("0123456789"), 100, 0.4, 0.88))
     work.controls.extend(job.id, {"trials": 3})
     unneeded = [end(work, job, 0.95, 50, 50), end(work, job, 0.97, 40, 40)]
     for key in (graph, f"{job.id}/stray"):
@@ -92,7 +93,7 @@ def test_the_database_itself_keeps_what_a_version_names(work: Work) -> None:
     claim = work.leases.claim()
     assert claim is not None
     publishing = PublicationRows(work.database)
-    published = Published("graph", FILE, [1, 28, 28], list("0123456789"), 100, 0.4, 0.88)
+    published = Published(("graph", FILE), [1, 28, 28], list("0123456789"), 100, 0.4, 0.88)
     publishing.publish(claim, publishing.winner(claim), published)
 
     for kind in ("checkpoint", "onnx"):

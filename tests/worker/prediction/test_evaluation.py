@@ -35,7 +35,7 @@ def evaluated(predictions: Predictions, trained_on: str, dataset: str, subset: S
     version = asked_version(predictions.work.database, "perceptron", None, trained_on)
     how = {"subset": subset, "split": "random", "resize": "bilinear"}
     spec = PredictSpec(model="perceptron", version=version.version, dataset=dataset, **how)
-    job = predictions.rows.accept(version, spec)[0]
+    job = predictions.rows.accept(version, spec)
     predictions.run()
     return predictions.work.job(job)
 

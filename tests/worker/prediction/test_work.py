@@ -20,13 +20,11 @@ from ml.datasets import data_split, datasets
 from ml.records import Stop
 from tests.api.tools import Version, publish
 from worker.artifacts.folder import FolderStore
-from worker.artifacts.store import store_of
 from worker.database.tables import Event, Job, JobState, Pack
 from worker.errors import Conflict, LeaseLost
 from worker.ledger.leases import MAX_DEATHS, Leases
 from worker.prediction.image_sets import ImageSet, Subset
 from worker.prediction.rows import PredictSpec, asked_version, upload_key
-from worker.settings import settings
 from worker.supervision.supervisor import Supervisor
 from worker.supervision.trainer_pool import Trainers
 
@@ -67,7 +65,7 @@ def upload(predictions: Predictions) -> tuple[Job, Path]:
     key = upload_key(version)
     saved = FolderStore(predictions.artifacts).write(key, images.to_bytes())
     spec = PredictSpec(model="perceptron", version=version.version, dataset="digits")
-    return predictions.rows.accept(version, spec, (key, saved))[0], predictions.artifacts / key
+    return predictions.rows.accept(version, spec, (key, saved)), predictions.artifacts / key
 
 
 def history(work: Work, job: Job) -> list[str]:
@@ -169,7 +167,7 @@ def test_a_trainer_that_is_killed_costs_time_and_nothing_else(
     supervisor.draining.set()  # what is left is another worker's
     working.join(DEADLINE)
     before = predictions.files(job.id, "predictions")
-    Supervisor(Leases(work.database, "another", 6), trainers, store_of(settings()), poll_seconds=0.2).work()
+    Supervisor(Leases(work.database, "another", 6), trainers, poll_seconds=0.2).work()
     (file,) = predictions.files(job.id, "predictions")
 
     assert before == []
@@ -255,9 +253,9 @@ def test_a_job_whose_trainers_die_fails_and_says_why(predictions: Predictions, v
     """After as many deaths as a trial may cause; what was uploaded for it goes."""
     job, file = upload(predictions)
     stored = file.exists()
-    unneeded: list[str] = []
-    for _ in range(MAX_DEATHS):
-        unneeded = predictions.work.leases.died(predictions.claim(), "signal SIGSEGV")
+    with predictions.work.unneeded() as unneeded:
+        for _ in range(MAX_DEATHS):
+            predictions.work.leases.died(predictions.claim(), "signal SIGSEGV")
     state, error = predictions.state(job)
 
     assert stored
@@ -283,7 +281,8 @@ def test_what_was_uploaded_goes_when_it_is_answered(predictions: Predictions, ve
 def test_what_was_uploaded_goes_when_its_job_is_cancelled(predictions: Predictions, version: Version) -> None:
     """Also before anybody has begun it."""
     job, file = upload(predictions)
-    _, unneeded = predictions.work.controls.cancel(job.id)
+    with predictions.work.unneeded() as unneeded:
+        predictions.work.controls.cancel(job.id)
 
     assert unneeded == [str(file.relative_to(predictions.artifacts))]
     assert predictions.files(job.id, "upload") == []

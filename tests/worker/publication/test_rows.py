@@ -12,7 +12,7 @@ from worker.database.tables import Champion, Job, JobState, ModelVersion, Openin
 from worker.errors import LeaseLost
 from worker.publication.rows import PublicationRows, Published
 
-PUBLISHED = Published("file.onnx", FILE, [1, 28, 28], list("0123456789"), 7850, 0.4, 0.88)
+PUBLISHED = Published(("file.onnx", FILE), [1, 28, 28], list("0123456789"), 7850, 0.4, 0.88)
 
 
 def win(work: Work, value: float, **fields: object) -> str:
@@ -42,7 +42,7 @@ def test_a_published_winner_completes_its_job(work: Work) -> None:
     job_id = win(work, 0.9)
     with work.database.reading() as session:
         version = session.scalars(select(ModelVersion)).one()
-    job = work.controls.cancel(job_id)[0]
+    job = work.controls.cancel(job_id)
 
     assert (version.model, version.version, version.job_id, version.trial) == ("perceptron", 1, job_id, 0)
     assert (version.val_accuracy, version.test_accuracy, version.split) == (0.9, 0.88, "random")
@@ -143,7 +143,7 @@ def test_a_damaged_winner_is_trained_again_also_when_the_seconds_are_spent(work:
 def test_publication_ends_pack_and_job_with_it(work: Work) -> None:
     """A worker that dies right after it published leaves nothing to be published again, and nothing to cancel."""
     job_id = win(work, 0.9)
-    cancelled = work.controls.cancel(job_id)[0]
+    cancelled = work.controls.cancel(job_id)
 
     assert work.leases.claim() is None
     assert (cancelled.state, cancelled.error) == (JobState.COMPLETED, None)

@@ -14,7 +14,6 @@ from support.supervising import DEADLINE, in_background, until
 from support.worker_tools import Work
 
 from ml.records import TrialState
-from worker.artifacts.store import store_of
 from worker.database.tables import Artifact, Event, Job, JobState, Measurement, ModelVersion, Trial
 from worker.ledger.leases import Leases
 from worker.settings import settings
@@ -43,7 +42,7 @@ def environment(environment: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 def another(work: Work, trainers: Trainers) -> Supervisor:
     """A worker that comes after one that is gone."""
-    return Supervisor(Leases(work.database, "another", 6), trainers, store_of(settings()), poll_seconds=0.2)
+    return Supervisor(Leases(work.database, "another", 6), trainers, poll_seconds=0.2)
 
 
 def results(work: Work, job: Job) -> list[tuple[Any, ...]]:
