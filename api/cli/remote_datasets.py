@@ -10,7 +10,6 @@ def remote_dataset(client: Chiffre, dataset: str) -> Dataset:
 
     Raises:
         UnknownName: if this release has no such data set and the name has no version.
-
     """
     name, _, version = dataset.partition("@")
     if not version:

@@ -29,7 +29,6 @@ def checked(kind: type[S], body: Any, database: Database) -> S:
     Raises:
         RequestValidationError: if a value has the wrong type or range.
         SpecError: if a value does not fit the network, the data set or the sampler.
-
     """
     try:
         with database.reading() as session:

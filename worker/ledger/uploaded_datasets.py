@@ -65,7 +65,6 @@ class DatasetStore:
 
         Raises:
             UnknownName: if no data set has this name.
-
         """
         if name in datasets:
             return datasets[name]
@@ -134,7 +133,6 @@ def dataset_info(session: Session, name: str) -> DatasetInfo:
 
     Raises:
         UnknownName: if no data set has this name.
-
     """
     return datasets[name] if name in datasets else _info(*_version(session, name))
 
