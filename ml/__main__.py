@@ -59,10 +59,9 @@ def _run(spec: TuneSpec, data: Path | None, out: Path, device: str) -> None:
     if spec.init_from is not None:
         _fail("init_from names a published version; post the job to a service that has it")
     try:
-        dataset = datasets[spec.dataset]
-        arrays = read_report_pickle(data) if data else dataset.load()
+        arrays = read_report_pickle(data) if data else datasets[spec.dataset.name].load()
         book = MemoryBook(spec, _tell)
-        whole = TrainingData.of(arrays, dataset.official_test, spec.split, spec.seed)
+        whole = TrainingData.of(arrays, spec.dataset.official_test, spec.split, spec.seed)
         run_tune(spec, whole.first(spec.images).to(device_of(device)), book, Search(spec))
     except ChiffreError as error:
         _fail(error)

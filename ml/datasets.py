@@ -10,7 +10,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -56,16 +56,26 @@ class Arrays:
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """A data set that can be named in a specification."""
+class DatasetInfo:
+    """The description of a data set that a specification can name, without its images."""
 
-    read: Callable[[], Arrays]
+    name: str  # with the version if it was uploaded: "letters@2"
     shape: Shape  # of one image: channels, height, width
     classes: tuple[str, ...]  # their names, by label
-    size: int  # images
+    size: int  # number of images
     sha256: str  # of the arrays
-    official_test: int | None  # how many images at the end are the publishers' own test set
+    official_test: int | None  # number of images at the end that are the publishers' own test set
     description: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class Dataset(DatasetInfo):
+    """A data set with a way to read its images."""
+
+    read: Callable[[], Arrays] = field(compare=False)
 
     def load(self) -> Arrays:
         """Read and verify; DataError where a file is missing or damaged."""
@@ -80,35 +90,16 @@ class Dataset:
         return arrays
 
 
-class Datasets(Registry[Dataset]):
-    """The data sets that are registered here, and beside them those that `finder` knows, which people have uploaded.
+# Both find a data set by its name, and raise UnknownName if there is none.
+FindInfo = Callable[[str], DatasetInfo]
+FindDataset = Callable[[str], Dataset]
 
-    What is uploaded again under the same name is another version of it, "letters@2"; the name alone is the newest.
-    """
-
-    finder: Callable[[str], tuple[str, Dataset] | None] | None = None  # from a name to that of one version, and it
-
-    def __missing__(self, name: str) -> Dataset:
-        found = self._found(name)
-        return super().__missing__(name) if found is None else found[1]
-
-    def __contains__(self, name: object) -> bool:
-        return super().__contains__(name) or self._found(str(name)) is not None
-
-    def pinned(self, name: str) -> str:
-        """The name of what a name stands for now, and always will; the name itself where there is no such data set."""
-        found = None if super().__contains__(name) else self._found(name)
-        return name if found is None else found[0]
-
-    def may_be(self, name: str) -> bool:
-        """Whether there may be a data set of this name; whether there is one, only `in` tells, which may take long."""
-        return super().__contains__(name) or UPLOADED.fullmatch(name) is not None
-
-    def _found(self, name: str) -> tuple[str, Dataset] | None:
-        return self.finder(name) if self.finder is not None and UPLOADED.fullmatch(name) else None
+datasets: Registry[Dataset] = Registry("data set")  # the built-in ones
 
 
-datasets = Datasets("data set")
+def can_be_dataset(name: str) -> bool:
+    """True if `name` is a built-in data set or has the form of an uploaded one's name, with or without a version."""
+    return name in datasets or UPLOADED.fullmatch(name) is not None
 
 
 def is_called(dataset: str, asked: str) -> bool:
@@ -153,28 +144,29 @@ def _read_digits() -> Arrays:
     return Arrays(read_idx(folder / "images-idx3-ubyte.gz")[:, None], read_idx(folder / "labels-idx1-ubyte.gz"))
 
 
-datasets.register("mnist")(
+for _dataset in (
     Dataset(
-        _read_mnist,
+        "mnist",
         shape=(1, 28, 28),
         classes=DIGITS,
         size=70_000,
         sha256="b411ecfe11a8b3651b6b29845f4205907083bf98aa89aa93ebaeb5eb29c1111e",
         official_test=10_000,
         description="Handwritten digits by Yann LeCun and Corinna Cortes (CC BY-SA 3.0)",
-    )
-)
-datasets.register("digits")(
+        read=_read_mnist,
+    ),
     Dataset(
-        _read_digits,
+        "digits",
         shape=(1, 28, 28),
         classes=DIGITS,
         size=1_797,
         sha256="8ae050148f2831b65f42f72ecdc5e76365aa0ebea5686762e2b586df3ad8a9ab",
         official_test=None,
         description="UCI optical recognition of handwritten digits, 8×8 scaled to 28×28 (CC BY 4.0)",
-    )
-)
+        read=_read_digits,
+    ),
+):
+    datasets.register(_dataset.name)(_dataset)
 
 
 @dataclass(frozen=True)

@@ -7,21 +7,25 @@ set or the sampler it is meant for.
 
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Discriminator,
     Field,
+    PlainSerializer,
     SerializeAsAny,
     Tag,
     ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     field_validator,
     model_validator,
 )
 
-from ml.datasets import SplitName, datasets, limited, split_sizes
+from ml.datasets import DatasetInfo, FindInfo, SplitName, datasets, limited, split_sizes
 from ml.errors import Problem, SpecError, UnknownName
 from ml.layers import Layer, Shape, ShapeError, parameter_count, trains_alone
 from ml.networks import Network, networks
@@ -54,12 +58,27 @@ def _any_of(registry: Registry[Any]) -> Any:
     ]
 
 
+def _dataset_named(value: Any, text: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    """Return the data set that a name stands for; an unknown name stays text, which `Spec` refuses."""
+    if isinstance(value, DatasetInfo):
+        return value
+    name, find = text(value), info.context or datasets.__getitem__
+    try:
+        return find(name)
+    except UnknownName:
+        return name
+
+
 if TYPE_CHECKING:
     AnySampler = Sampler
     AnyPruner = Pruner
+    NamedDataset = DatasetInfo
 else:
     AnySampler = _any_of(samplers)
     AnyPruner = _any_of(pruners)
+    NamedDataset = Annotated[
+        str, Field(max_length=100), WrapValidator(_dataset_named), PlainSerializer(str, return_type=str)
+    ]
 
 Objective = Literal["val_accuracy", "val_loss"]
 Loss = Literal["cross_entropy", "mse"]
@@ -132,7 +151,7 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     model: str = Field(max_length=100, description="a network of the catalog")
-    dataset: str = Field("mnist", max_length=100, description="a data set of the catalog")
+    dataset: NamedDataset = Field("mnist", validate_default=True, description="a data set of the catalog")
     split: SplitName = Field("random", description="random: 72 / 18 / 10 %; official: the publishers' test images")
     images: int | None = Field(
         None, ge=10, le=10_000_000, description="images that train and validate, at most; all test images stay"
@@ -145,11 +164,14 @@ class Spec(BaseModel):
         None, description="a version to begin with: what has the same place and shape keeps its weights"
     )
 
-    @field_validator("dataset")
     @classmethod
-    def _pinned(cls, dataset: str) -> str:
-        """Of an uploaded data set the version of now: another may be uploaded before the job has run."""
-        return datasets.pinned(dataset)
+    def of(cls, body: Any, find: FindInfo = datasets.__getitem__) -> Self:
+        """Return the specification in `body`; `find` looks up the data set that it names.
+
+        The name of an uploaded data set, "letters", becomes that of its newest version, "letters@2": another version
+        may be uploaded before the job has run.
+        """
+        return cls.model_validate(body, from_attributes=True, context=find)
 
     @property
     def network(self) -> Network:
@@ -164,19 +186,17 @@ class Spec(BaseModel):
     @property
     def image(self) -> Shape:
         """The shape of an image: channels, height, width."""
-        return datasets[self.dataset].shape
+        return self.dataset.shape
 
     @property
     def training_images(self) -> int:
         """How many images there are to train on."""
-        dataset = datasets[self.dataset]
-        train, validation, _ = split_sizes(dataset.size, dataset.official_test, self.split)
+        train, validation, _ = split_sizes(self.dataset.size, self.dataset.official_test, self.split)
         return limited(train, validation, self.images)[0]
 
     def layers(self, params: Params) -> list[Layer]:
         """The layers that `params` describe, for this data set."""
-        dataset = datasets[self.dataset]
-        return self.network.layers(dataset.shape, len(dataset.classes), params)
+        return self.network.layers(self.dataset.shape, len(self.dataset.classes), params)
 
     def frozen(self, layers: list[Layer]) -> frozenset[int]:
         """The places of layers that keep the weights that they begin with; ValueError where there are no such."""
@@ -185,14 +205,13 @@ class Spec(BaseModel):
     @model_validator(mode="after")
     def _names_known(self) -> "Spec":
         problems = []
-        for field, registry in (("model", networks), ("dataset", datasets)):
-            try:
-                registry[getattr(self, field)]
-            except UnknownName as error:
-                problems.append(Problem((field,), str(error)))
+        if self.model not in networks:
+            problems.append(Problem(("model",), str(UnknownName(networks.noun, networks))))
+        if not isinstance(self.dataset, DatasetInfo):
+            problems.append(Problem(("dataset",), str(UnknownName(datasets.noun, datasets))))
         if problems:
             raise SpecError(problems)
-        if self.split == "official" and datasets[self.dataset].official_test is None:
+        if self.split == "official" and self.dataset.official_test is None:
             raise SpecError([Problem(("split",), f"{self.dataset} has no official test images; use random")])
         return self
 
@@ -220,11 +239,12 @@ class TuneSpec(Spec):
 
     @model_validator(mode="before")
     @classmethod
-    def _default_space(cls, data: Any) -> Any:
+    def _default_space(cls, data: Any, info: ValidationInfo) -> Any:
         if not isinstance(data, dict) or data.get("search_space") not in (None, {}):
             return data
         try:
-            common = Spec.model_validate({name: value for name, value in data.items() if name in Spec.model_fields})
+            body = {name: value for name, value in data.items() if name in Spec.model_fields}
+            common = Spec.model_validate(body, context=info.context)
         except (ValidationError, SpecError):
             return data  # what is wrong with it is said of the whole
         return {**data, "search_space": common.network.space_for(common.training_images)}
@@ -236,6 +256,10 @@ class TuneSpec(Spec):
             problems = [Problem(("lanes",), f"trials of {self.model} train alone, not as lanes; leave it out")]
         if problems:
             raise SpecError(problems)
+        return self
+
+    def as_tune(self) -> "TuneSpec":
+        """Return this specification, as `TrainSpec.as_tune` does for a training job."""
         return self
 
     @property

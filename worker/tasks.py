@@ -13,7 +13,6 @@ from celery.signals import setup_logging, worker_init, worker_shutdown, worker_s
 from worker.artifacts.store import drop_files, store_of
 from worker.database.engine import Database
 from worker.ledger.leases import Leases
-from worker.ledger.uploaded_datasets import Uploaded
 from worker.logs import configure_logging
 from worker.queue import RING, app
 from worker.settings import settings
@@ -53,7 +52,6 @@ def _begin() -> None:
     owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
     store = store_of(config)
     database = Database(config.database, on_unneeded=partial(drop_files, store))
-    Uploaded(database, store, config.dataset_cache).serve()
     leases = Leases(database, owner, config.lease_seconds)
     _supervisor = Supervisor(leases, Trainers(config.trainers), config.poll_seconds)
     Thread(target=_supervisor.poll, daemon=True).start()

@@ -21,13 +21,14 @@ from api.prediction.batcher import Queue
 from api.prediction.metrics import count
 from api.prediction.preferences import Preferences
 from api.prediction.served import Files, Served, load
-from ml.datasets import datasets, is_called, version_of
+from ml.datasets import is_called, version_of
 from ml.errors import ChiffreError, UnknownName
 from worker.artifacts.store import Store
 from worker.database.engine import Database
 from worker.database.tables import Artifact, Champion, ModelVersion
 from worker.errors import NotFound, StorageAway
 from worker.ledger.champions import earlier_champions, limits
+from worker.ledger.uploaded_datasets import dataset_info
 
 REFRESH_SECONDS = 1.0  # how long a new champion may wait until it answers
 PATIENCE_SECONDS = 2.0  # how long a request waits for a first version to be loaded
@@ -148,8 +149,11 @@ class Roster:
 
     def _nobody(self, options: Options) -> ChiffreError:
         """Why there is no champion: none was published, or it cannot be loaded."""
-        if options.dataset not in datasets:
-            return BadInput("?dataset", str(UnknownName(datasets.noun, datasets)))
+        try:
+            with self.database.reading() as session:
+                dataset_info(session, options.dataset)
+        except UnknownName as error:
+            return BadInput("?dataset", str(error))
         for name, why in self.failing().items():
             model, dataset = name.split("/")
             if is_called(dataset, options.dataset) and options.model in (None, model):

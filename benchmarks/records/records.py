@@ -76,7 +76,7 @@ class Record:
     def seed(self, number: int) -> Seed:
         """One of its models."""
         spec = self.spec(number)
-        return Seed(spec, datasets[spec.dataset].load(), self.scale.images, self.device)
+        return Seed(spec, datasets[spec.dataset.name].load(), self.scale.images, self.device)
 
     def begun(self, found: dict[str, Any] | None, anew: bool) -> dict[str, Any]:
         """The results as far as they are; of an earlier spec what it reached, where `anew`, else SystemExit."""

@@ -54,7 +54,8 @@ def train(network: str, home: Path) -> Trained:
     ledger, leases = Ledger(database), Leases(database, "benchmarks.serving", config.lease_seconds)
     ledger.accept(TrainSpec(model=network, dataset="mnist"))
     _record(ledger, leases, network, Path(config.artifact_store))
-    trainer = Trainer(database, cast("Any", None), store, "cpu", config.checkpoint_seconds)  # nobody gives it orders
+    orders, find = cast("Any", None), datasets.__getitem__  # nobody gives it orders
+    trainer = Trainer(database, orders, store, find, "cpu", config.checkpoint_seconds)
     answer = trainer.work(_claimed(leases))
     if "ended" not in answer:
         raise ChiffreError(f"the network was not published: {answer}")

@@ -11,7 +11,7 @@ from typing import Literal, cast
 import numpy as np
 from pydantic import BaseModel
 
-from ml.datasets import data_split, datasets
+from ml.datasets import Dataset, FindDataset, data_split, datasets
 
 Part = Literal["train", "validation", "test"]
 
@@ -35,12 +35,11 @@ def packed(image: np.ndarray) -> str:
     return b64encode(image.tobytes()).decode()
 
 
-def samples(name: str, part: Part, count: int, rng: np.random.Generator) -> Samples:
+def samples(dataset: Dataset, part: Part, count: int, rng: np.random.Generator) -> Samples:
     """At most `count` images of a part of a data set, as the random split with seed 0 divides it, each once.
 
     DataError where its files are missing or damaged.
     """
-    dataset = datasets[name]
     arrays = dataset.load()
     places = rng.permutation(getattr(data_split(len(arrays), dataset.official_test, "random", seed=0), part))[:count]
     return Samples(
@@ -51,10 +50,10 @@ def samples(name: str, part: Part, count: int, rng: np.random.Generator) -> Samp
     )
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(arguments: Sequence[str], find: FindDataset = datasets.__getitem__) -> None:
     """Write images of the data set and part that the arguments name."""
     name, part, count = arguments
-    found = samples(name, cast("Part", part), int(count), np.random.default_rng())
+    found = samples(find(name), cast("Part", part), int(count), np.random.default_rng())
     sys.stdout.write(found.model_dump_json())
 
 

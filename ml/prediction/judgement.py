@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from pydantic import BaseModel
 
-from ml.datasets import Arrays, SplitName, data_split, datasets
+from ml.datasets import Arrays, Dataset, FindDataset, SplitName, data_split, datasets
 from ml.images.samples import packed
 from ml.prediction.calibration import ECE_BINS, UNCALIBRATED, Calibration
 from ml.prediction.predictor import MAX_BATCH, Predictor
@@ -57,9 +57,8 @@ class Judgement(BaseModel, frozen=True):
     mistakes: list[Mistake]  # at most SHOWN of each pair of classes, the most confident first
 
 
-def judge(order: JudgementOrder, graph: bytes) -> Judgement:
+def judge(order: JudgementOrder, dataset: Dataset, graph: bytes) -> Judgement:
     """Look at the validation images; DataError where the data set is damaged, CheckpointError where the graph is."""
-    dataset = datasets[order.dataset]
     arrays = dataset.load()
     whole = data_split(len(arrays), dataset.official_test, order.split, order.seed)
     places = whole.held_to(order.images).validation
@@ -113,10 +112,11 @@ def worst(actual: np.ndarray, predicted: np.ndarray, confidence: np.ndarray) -> 
             yield place
 
 
-def main() -> None:
+def main(find: FindDataset = datasets.__getitem__) -> None:
     """Judge what standard input holds."""
     line, _, graph = sys.stdin.buffer.read().partition(b"\n")
-    sys.stdout.write(judge(JudgementOrder.model_validate_json(line), graph).model_dump_json())
+    order = JudgementOrder.model_validate_json(line)
+    sys.stdout.write(judge(order, find(order.dataset), graph).model_dump_json())
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from ml.datasets import datasets, split_sizes
+from ml.datasets import split_sizes
 from ml.parameters.space import Dimension, Grid, Value, grid_values
 from ml.specs import TuneSpec
 
@@ -23,7 +23,7 @@ def scaled(spec: TuneSpec, scale: float) -> TuneSpec:
     """
     if scale == 1:
         return spec
-    body = spec.model_dump()
+    body = {**spec.model_dump(), "dataset": spec.dataset}
     epochs = _epochs(spec, scale)
     space = {name: _thinned(spec, name, scale) for name in spec.search_space}
     if isinstance(own := spec.search_space.get("epochs"), Grid):
@@ -41,8 +41,7 @@ def spread(values: Sequence[T], count: int) -> list[T]:
 
 
 def _images(spec: TuneSpec, scale: float) -> int:
-    dataset = datasets[spec.dataset]
-    train, validation, _ = split_sizes(dataset.size, dataset.official_test, spec.split)
+    train, validation, _ = split_sizes(spec.dataset.size, spec.dataset.official_test, spec.split)
     known = min(spec.images or train + validation, train + validation)
     return min(known, max(LEAST_IMAGES, round(scale * known)))
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 
-from ml.datasets import Stream
+from ml.datasets import DatasetInfo, Stream
 from ml.errors import CheckpointError
 from ml.lanes.lanes import Lanes, LaneState
 from ml.layers import Shape
@@ -164,14 +164,20 @@ class LanePack:
         return Checkpoint(weights, {**stream, **progress, "lanes": cards, "spec": self.spec.model_dump(mode="json")})
 
     @classmethod
-    def resumed(cls, checkpoint: Checkpoint, data: TrainingData, numbers: Container[int] | None = None) -> "LanePack":
+    def resumed(
+        cls,
+        checkpoint: Checkpoint,
+        data: TrainingData,
+        numbers: Container[int] | None = None,
+        dataset: DatasetInfo | None = None,
+    ) -> "LanePack":
         """The pack that a checkpoint was made of, or of its lanes those with these trials' numbers.
 
         CheckpointError where something is missing from it.
         """
         try:
             card = checkpoint.card
-            spec = TuneSpec.model_validate(card["spec"])
+            spec = TuneSpec.model_validate(card["spec"] if dataset is None else {**card["spec"], "dataset": dataset})
             stream = Stream(len(data.train), card["batch_size"], card["stream_seed"])
             pack = cls(spec, data, stream, Augmentation(**card.get("augmentation", {})))
             pack.position, pack.since, pack.worked = card["position"], card["since"], card["worked"]

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import cast
 
-from ml.datasets import datasets
 from ml.layers import flop_count, parameter_count, to_json
 from ml.parameters.params import Params
 from ml.records import (
@@ -117,7 +116,7 @@ class _PackRun:
             params = self.search.recall(next(iter(self.begun.values())))
             pack = LanePack.of(self.spec, self.data, params, self.opened.stream_seed)
         else:
-            pack = LanePack.resumed(checkpoint, self.data, trained)
+            pack = LanePack.resumed(checkpoint, self.data, trained, self.spec.dataset)
             self.refills = min(self.refills, checkpoint.card["refills"])
         if not pack.lanes:
             pack.position = pack.since = min(
@@ -357,7 +356,7 @@ def _checkpoint(lane: Lane) -> Checkpoint | None:
     """The best epoch's weights and what is needed to use them; None where the trial cannot win."""
     if lane.best is None or not lane.state.judged:
         return None
-    dataset = datasets[lane.spec.dataset]
+    dataset = lane.spec.dataset
     card = {
         "model": lane.spec.model,
         "shape": list(dataset.shape),

@@ -13,8 +13,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col
 
 from ml.artifacts import Saved, checkpoint_bytes, checkpoint_of, load_checkpoint, write
-from ml.datasets import Arrays, Dataset, datasets
-from ml.errors import CheckpointError
+from ml.datasets import Arrays, Dataset, DatasetInfo, can_be_dataset, datasets
+from ml.errors import CheckpointError, UnknownName
 from ml.records import Checkpoint
 from worker.artifacts.keys import UPLOADED
 from worker.artifacts.store import Store
@@ -26,23 +26,14 @@ from worker.ledger.transitions import clock
 log = structlog.get_logger()
 
 
-class Uploaded:
-    """What people have uploaded."""
+class DatasetStore:
+    """The data sets that people have uploaded, and the built-in ones, with their images."""
 
     def __init__(self, database: Database, store: Store, cache: Path) -> None:
         self.database = database
         self.store = store
         self.cache = cache
         self._found: dict[str, Dataset] = {}  # by name with version
-
-    def serve(self) -> None:
-        """Let specifications of this process name them."""
-        datasets.finder = self.find
-
-    def end(self) -> None:
-        """Let them name what is registered alone again."""
-        if datasets.finder == self.find:
-            datasets.finder = None
 
     def add(
         self, name: str, arrays: Arrays, classes: tuple[str, ...], description: str = ""
@@ -53,7 +44,8 @@ class Uploaded:
         """
         if datasets.get(name) is not None:
             raise Conflict("a data set that Chiffre brings along has this name; choose another")
-        dataset = Dataset(lambda: arrays, arrays.images.shape[1:], classes, len(arrays), arrays.sha256(), None, "")
+        shape = arrays.images.shape[1:]
+        dataset = DatasetInfo(name, shape, classes, len(arrays), arrays.sha256(), None, description)
         # Before its row: whoever finds the row finds the file.
         path = f"{UPLOADED}{dataset.sha256}.safetensors"
         saved = self._keep(path, _bytes_of(arrays))
@@ -63,23 +55,25 @@ class Uploaded:
             for version in versions:
                 if (version.sha256, tuple(version.classes)) == (dataset.sha256, classes):
                     return version, False
-            know(session, name, dataset)
-            added = _row(name, len(versions) + 1, dataset, description, path, saved, clock(session))
+            know(session, dataset)
+            added = _row(dataset, len(versions) + 1, path, saved, clock(session))
             session.add(added)
             return added, True
 
-    def find(self, name: str) -> tuple[str, Dataset] | None:
-        """What a name, with or without a version, stands for: the name with its version, and the data set."""
-        if name in self._found:
-            return name, self._found[name]
-        with self.database.reading() as session:
-            version = uploaded_version(session, name)
-            if version is None:
-                return None
-            known = session.get_one(UsedDataset, version.sha256)
-        pinned = f"{version.name}@{version.version}"
-        self._found[pinned] = self._dataset(version, known)
-        return pinned, self._found[pinned]
+    def find(self, name: str) -> Dataset:
+        """Return the data set of a name; an uploaded one without a version is its newest.
+
+        Raises:
+            UnknownName: if no data set has this name.
+        """
+        if name in datasets:
+            return datasets[name]
+        if name not in self._found:
+            with self.database.reading() as session:
+                found = self._dataset(*_version(session, name))
+            self._found[found.name] = found
+            return found
+        return self._found[name]
 
     def versions(self, name: str | None = None) -> list[tuple[DatasetVersion, UsedDataset]]:
         """Every version, or those of one name, the newest of each name first; NotFound where there is no such name."""
@@ -100,7 +94,8 @@ class Uploaded:
         found: dict[str, Dataset] = {}
         for version, known in self.versions():
             if not any(name.partition("@")[0] == version.name for name in found):
-                found[f"{version.name}@{version.version}"] = self._dataset(version, known)
+                dataset = self._dataset(version, known)
+                found[dataset.name] = dataset
         return found
 
     def _keep(self, path: str, content: bytes) -> Saved:
@@ -117,15 +112,7 @@ class Uploaded:
         return self.store.write(path, content)
 
     def _dataset(self, version: DatasetVersion, known: UsedDataset) -> Dataset:
-        return Dataset(
-            read=partial(self._read, version),
-            shape=tuple(known.shape),
-            classes=tuple(version.classes),
-            size=known.images,
-            sha256=version.sha256,
-            official_test=None,
-            description=version.description,
-        )
+        return Dataset(**vars(_info(version, known)), read=partial(self._read, version))
 
     def _read(self, version: DatasetVersion) -> Arrays:
         """The images: this machine's copy, or else the store's; CheckpointError where that is missing or damaged."""
@@ -141,6 +128,15 @@ class Uploaded:
         return _arrays(checkpoint_of(content, version.path))
 
 
+def dataset_info(session: Session, name: str) -> DatasetInfo:
+    """Return the description of the data set of a name; an uploaded one without a version is its newest.
+
+    Raises:
+        UnknownName: if no data set has this name.
+    """
+    return datasets[name] if name in datasets else _info(*_version(session, name))
+
+
 def uploaded_version(session: Session, dataset: str) -> DatasetVersion | None:
     """The row of a version, "letters@2", or of the newest of "letters"; None where nobody has uploaded it."""
     name, _, number = dataset.partition("@")
@@ -148,12 +144,12 @@ def uploaded_version(session: Session, dataset: str) -> DatasetVersion | None:
     return session.scalar(of_version.order_by(col(DatasetVersion.version).desc()).limit(1))
 
 
-def know(session: Session, name: str, dataset: Dataset) -> None:
+def know(session: Session, dataset: DatasetInfo) -> None:
     """Write a data set down unless it is known; several may do so at once."""
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     row = UsedDataset(
         sha256=dataset.sha256,
-        name=name,
+        name=dataset.name,
         images=dataset.size,
         shape=list(dataset.shape),
         classes=list(dataset.classes),
@@ -161,15 +157,32 @@ def know(session: Session, name: str, dataset: Dataset) -> None:
     session.execute(insert(UsedDataset).values(row.model_dump()).on_conflict_do_nothing())
 
 
-def _row(
-    name: str, version: int, dataset: Dataset, description: str, path: str, saved: Saved, at: float
-) -> DatasetVersion:
+def _version(session: Session, name: str) -> tuple[DatasetVersion, UsedDataset]:
+    version = uploaded_version(session, name) if can_be_dataset(name) else None
+    if version is None:
+        raise UnknownName(datasets.noun, datasets)
+    return version, session.get_one(UsedDataset, version.sha256)
+
+
+def _info(version: DatasetVersion, known: UsedDataset) -> DatasetInfo:
+    return DatasetInfo(
+        name=f"{version.name}@{version.version}",
+        shape=tuple(known.shape),
+        classes=tuple(version.classes),
+        size=known.images,
+        sha256=version.sha256,
+        official_test=None,
+        description=version.description,
+    )
+
+
+def _row(dataset: DatasetInfo, version: int, path: str, saved: Saved, at: float) -> DatasetVersion:
     return DatasetVersion(
-        name=name,
+        name=dataset.name,
         version=version,
         sha256=dataset.sha256,
         classes=list(dataset.classes),
-        description=description,
+        description=dataset.description,
         path=path,
         file_sha256=saved.sha256,
         size=saved.size,

@@ -7,7 +7,7 @@ from typing import cast
 
 import numpy as np
 
-from ml.datasets import Arrays, data_split, datasets
+from ml.datasets import Arrays, FindDataset, data_split
 from ml.errors import CheckpointError
 from ml.records import Stop, step_of
 from ml.specs import TuneSpec
@@ -92,13 +92,14 @@ def _ended(book: LedgerBook, files: NewFiles, lane: Lane, data: TrainingData) ->
     return EndedRerun(lane.number, lane.state, lane.reason, lane.best, stored)
 
 
-def decide(claim: Claim, rerunning: RunOffRows, store: Store) -> None:
+def decide(claim: Claim, rerunning: RunOffRows, store: Store, find: FindDataset) -> None:
     """Decide the run-off of the claimed pack's job, where it has one that is not decided."""
     job, repeats = rerunning.all(claim)
     if not repeats:
         return
-    spec = tune_spec(job)
-    arrays = datasets[spec.dataset].load()
+    with rerunning.database.reading() as session:
+        spec = tune_spec(session, job)
+    arrays = find(spec.dataset.name).load()
     by_trial: dict[int, list[Repeat]] = defaultdict(list)
     for repeat in repeats:
         by_trial[repeat.trial.number].append(repeat)
@@ -128,9 +129,7 @@ def _right(repeat: Repeat, spec: TuneSpec, arrays: Arrays, store: Store) -> np.n
     if repeat.predictions is None:
         raise CheckpointError(f"seed {repeat.rerun.seed} is {repeat.lost}")
     labels = np.frombuffer(store.read(repeat.predictions.path, repeat.predictions.sha256), np.uint8)
-    validation = data_split(
-        len(arrays), datasets[spec.dataset].official_test, spec.split, repeat.rerun.cut_seed
-    ).validation
+    validation = data_split(len(arrays), spec.dataset.official_test, spec.split, repeat.rerun.cut_seed).validation
     right: np.ndarray = (
         labels == arrays.labels[validation[: len(labels)]]
     )  # the first of them, where the job is held to few

@@ -10,10 +10,6 @@ from typing import Any
 
 import structlog
 
-from ml.specs import TrainSpec, TuneSpec
-from worker.database.tables import Job
-from worker.ledger.idempotency import Once
-from worker.ledger.ledger import Ledger
 from worker.settings import settings
 
 RING_EXPIRES = 30  # seconds; idle workers look by themselves long before
@@ -24,13 +20,6 @@ log = structlog.get_logger()
 
 _ringer = ThreadPoolExecutor(1, thread_name_prefix="ring")
 _waiting = BoundedSemaphore(WAITING)
-
-
-def submit(ledger: Ledger, spec: TrainSpec | TuneSpec, once: Once | None = None) -> Job:
-    """Accept a job, then ring for a worker."""
-    job = ledger.accept(spec, once)
-    ring()
-    return job
 
 
 def ring() -> None:

@@ -38,7 +38,7 @@ def graph(module: torch.nn.Module) -> bytes:
 @pytest.fixture(scope="module")
 def judgement(graph: bytes) -> Judgement:
     """What it answers for the validation images of the digits."""
-    return judge(ORDER, graph)
+    return judge(ORDER, datasets["digits"], graph)
 
 
 @pytest.fixture(scope="module")
