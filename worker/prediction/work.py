@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from ml.canonical.canonical import canonical
 from ml.canonical.frame import form_of
-from ml.datasets import FindDataset, digit_of
+from ml.datasets import digit_of
 from ml.images.resize import resized
 from ml.prediction.calibration import UNCALIBRATED, Calibration
 from ml.prediction.predictor import Predictor
@@ -20,7 +20,7 @@ from worker.artifacts.store import Store
 from worker.ledger.leases import Claim
 from worker.prediction.image_sets import UNKNOWN, ImageSet, Subset, in_unit
 from worker.prediction.rows import PredictionRows, PredictionTask
-from worker.training.ledger_book import Orders
+from worker.training.workbench import Workbench
 
 PART = 512  # images between two looks at what the supervisor wants: less than a second's work even for the CNN
 DIGITS = 6  # of a probability, as /predict shows it
@@ -101,38 +101,42 @@ class Answering:
         }
 
 
-def predict(claim: Claim, predicting: PredictionRows, store: Store, orders: Orders, find: FindDataset) -> bool:
-    """Classify the images of the claimed pack's job; False where the pack must end before all of them are.
+def predict(claim: Claim, bench: Workbench) -> bool:
+    """Classify the images of a claimed pack's job, write the answers down and end the job.
 
-    Nothing is kept of what was begun: to do it again takes seconds. LeaseLost where the pack is another's by now.
+    Returns:
+        False if the pack must stop before all images are classified. Nothing is kept then: to do it again takes
+        seconds.
+
+    Raises:
+        LeaseLost: if another worker has claimed the pack or the job was cancelled.
     """
-    work = predicting.work(claim)
-    images = _images(claim, work, predicting, store, find)
-    answering = _answering(work, store)
+    rows = PredictionRows(bench.database)
+    work = rows.work(claim)
+    images = _images(claim, work, rows, bench)
+    answering = _answering(work, bench.store)
     lines = {place: orjson.dumps(answer) for place, answer in _unusable(images).items()}
     for part in images.parts(PART):
-        if orders.stop is not None:
+        if bench.orders.stop is not None:
             return False
         found = answering.answers(_at_size(part, work), work.spec.canonical, images.ids)
         lines |= {place: orjson.dumps(answer) for place, answer in found}
     content = b"".join(lines[place] + b"\n" for place in sorted(lines))
     # Pack and epoch in the path keep two claims from writing the same file.
     path = f"{claim.job_id}/predictions.{claim.pack_id}.{claim.epoch}.jsonl"
-    with NewFiles(store) as files:
-        predicting.finish(claim, files.write(path, content), answering.result(images).model_dump())
+    with NewFiles(bench.store) as files:
+        rows.finish(claim, files.write(path, content), answering.result(images).model_dump())
     return True
 
 
-def _images(
-    claim: Claim, work: PredictionTask, predicting: PredictionRows, store: Store, find: FindDataset
-) -> ImageSet:
+def _images(claim: Claim, work: PredictionTask, rows: PredictionRows, bench: Workbench) -> ImageSet:
     """What the version is given; that test images are opened is written down before."""
     if work.upload is not None:
-        return ImageSet.of_bytes(store.read(work.upload.path, work.upload.sha256), work.upload.path)
+        return ImageSet.of_bytes(bench.store.read(work.upload.path, work.upload.sha256), work.upload.path)
     if work.spec.opens_test:
-        predicting.open_test(claim, work.version, work.split)
+        rows.open_test(claim, work.version, work.split)
     subset = cast("Subset", work.spec.subset)  # a job without an upload names one
-    dataset = find(work.spec.dataset)
+    dataset = bench.find(work.spec.dataset)
     images = ImageSet.of_dataset(dataset, subset, work.split, work.seed, work.images)
     return _renumbered(images, dataset.classes, work.version.classes) if work.spec.evaluates else images
 

@@ -15,7 +15,7 @@ import structlog
 import torch
 
 from ml.artifacts import checkpoint_of
-from ml.datasets import Dataset, FindDataset
+from ml.datasets import Dataset
 from ml.errors import CheckpointError
 from ml.layers import Dropout, Layer, Shape, from_json, parameter_count, to_json, trains_alone
 from ml.network.evaluate import Images, evaluate, probabilities
@@ -34,9 +34,9 @@ from worker.environment import environment
 from worker.ledger.job_spec import tune_spec
 from worker.ledger.leases import Claim
 from worker.publication.rows import Chosen, PublicationRows, Published
-from worker.run_off.rows import RunOffRows
 from worker.run_off.work import decide
 from worker.training.training_data import novelty_of, test_images, training_data
+from worker.training.workbench import Workbench
 
 MAX_GRAPH_ERROR = 1e-5  # difference of probabilities between torch and ONNX Runtime that publication accepts
 CHECKED = 1000  # validation images that it is looked for on
@@ -92,21 +92,12 @@ class Candidate:
 class VersionBuilder:
     """Where the trials of a job are made ready to be versions."""
 
-    def __init__(
-        self,
-        claim: Claim,
-        spec: TuneSpec,
-        dataset: Dataset,
-        store: Store,
-        files: NewFiles,
-        publishing: PublicationRows,
-    ) -> None:
+    def __init__(self, claim: Claim, spec: TuneSpec, dataset: Dataset, files: NewFiles, rows: PublicationRows) -> None:
         self.claim = claim
         self.spec = spec
         self.dataset = dataset
-        self.store = store
         self.files = files
-        self.publishing = publishing
+        self.rows = rows
         self.validation = training_data(dataset, spec.split, spec.seed, "cpu").first(spec.images).validation
         self.novelty = novelty_of(dataset, spec.split, spec.seed, spec.images)
         self._latencies: dict[str, float] = {}  # by architecture
@@ -146,7 +137,7 @@ class VersionBuilder:
         """Measured once an architecture, here or for a version that was published on such a machine before."""
         name = candidate.architecture
         if name not in self._latencies:
-            known = self.publishing.latency(name, environment())
+            known = self.rows.latency(name, environment())
             self._latencies[name] = candidate.latency(self.validation.images) if known is None else known
         return self._latencies[name]
 
@@ -159,33 +150,35 @@ class VersionBuilder:
         found = []
         for chosen in front:
             try:
-                found.append((chosen, self.made(chosen, _read(self.store, chosen))[1]))
+                found.append((chosen, self.made(chosen, _read(self.files.store, chosen))[1]))
             except CheckpointError as error:  # the winner is published all the same
                 log.warning("a trial of the front is no version", trial=chosen.trial.number, error=str(error))
         return found
 
 
-def publish(claim: Claim, publishing: PublicationRows, store: Store, find: FindDataset) -> None:
+def publish(claim: Claim, bench: Workbench) -> bool:
     """Turn the winner of the claimed pack's job into a version; the test images are opened once.
 
     Where its checkpoint is damaged, it is trained again instead. LeaseLost where the pack is another's by now.
     """
-    decide(claim, RunOffRows(publishing.database), store, find)
-    winner = publishing.winner(claim)
+    decide(claim, bench)
+    rows = PublicationRows(bench.database)
+    winner = rows.winner(claim)
     try:
-        checkpoint = _read(store, winner)
+        checkpoint = _read(bench.store, winner)
     except CheckpointError as error:
-        publishing.discard(claim, winner, str(error))
-        return
-    with publishing.database.reading() as session:
+        rows.discard(claim, winner, str(error))
+        return True
+    with bench.database.reading() as session:
         spec = tune_spec(session, winner.job)
-    with NewFiles(store) as files:
-        bench = VersionBuilder(claim, spec, find(spec.dataset.name), store, files, publishing)
-        candidate, published = bench.made(winner, checkpoint)
-        others = bench.others(publishing.front(claim, winner))
-        publishing.open_test(claim)
-        published = bench.tested(winner, candidate, published)
-        publishing.publish(claim, winner, published, others)
+    with NewFiles(bench.store) as files:
+        builder = VersionBuilder(claim, spec, bench.find(spec.dataset.name), files, rows)
+        candidate, published = builder.made(winner, checkpoint)
+        others = builder.others(rows.front(claim, winner))
+        rows.open_test(claim)
+        published = builder.tested(winner, candidate, published)
+        rows.publish(claim, winner, published, others)
+    return True
 
 
 def architecture_of(layers: list[Layer], novelty: list[Layer], shape: Shape) -> str:

@@ -1,13 +1,12 @@
 """The work of a run-off: train the best trials again, and decide."""
 
 from collections import defaultdict
-from collections.abc import Callable
 from time import monotonic
 from typing import cast
 
 import numpy as np
 
-from ml.datasets import Arrays, FindDataset, data_split
+from ml.datasets import Arrays, data_split
 from ml.errors import CheckpointError
 from ml.records import Stop, step_of
 from ml.specs import TuneSpec
@@ -22,25 +21,27 @@ from worker.ledger.job_spec import tune_spec
 from worker.ledger.leases import Claim
 from worker.run_off.rows import EndedRerun, Repeat, RunOffRows
 from worker.training.ledger_book import LedgerBook
+from worker.training.workbench import Workbench
 
 
-def rerun(
-    book: LedgerBook, spec: TuneSpec, rerunning: RunOffRows, data_of: Callable[[TuneSpec, int], TrainingData]
-) -> None:
-    """Train what the claimed pack has to train, from where it was left."""
-    repeats = rerunning.work(book.claim)
+def rerun(claim: Claim, bench: Workbench) -> bool:
+    """Train the finalists of a claimed pack again, on a data split of their own, from where the pack was left."""
+    book, rows = bench.book(claim), RunOffRows(bench.database)
+    spec = book.warm.search.spec
+    repeats = rows.work(claim)
     record = book.open()
     if record is None or all(repeat.rerun.state for repeat in repeats):
-        return
+        return False
     cut_seed = repeats[0].rerun.cut_seed
-    data = data_of(spec, cut_seed)
+    data = bench.data(spec, cut_seed)
     trials = [_again(repeat.trial) for repeat in repeats]
     keeping = _Keeping(book)
     for reached in trained_again(spec, data, record, trials, cut_seed, keeping.interrupted):
         if reached:
-            _record(book, rerunning, reached, data)
+            _record(book, rows, reached, data)
         if not keeping.goes_on():
-            return
+            break
+    return False
 
 
 def _again(trial: Trial) -> Again:
@@ -74,12 +75,12 @@ class _Keeping:
         return monotonic() - self.kept > self.book.checkpoint_seconds
 
 
-def _record(book: LedgerBook, rerunning: RunOffRows, reached: Reached, data: TrainingData) -> None:
+def _record(book: LedgerBook, rows: RunOffRows, reached: Reached, data: TrainingData) -> None:
     """Save what the lanes that ended predict, then write the rows that point to it."""
     measured = [(lane.number, found) for lane, found in reached if found is not None]
     with NewFiles(book.store) as files:
         ended = [_ended(book, files, lane, data) for lane, _ in reached if not lane.running]
-        rerunning.record(book.claim, measured, ended)
+        rows.record(book.claim, measured, ended)
 
 
 def _ended(book: LedgerBook, files: NewFiles, lane: Lane, data: TrainingData) -> EndedRerun:
@@ -92,24 +93,25 @@ def _ended(book: LedgerBook, files: NewFiles, lane: Lane, data: TrainingData) ->
     return EndedRerun(lane.number, lane.state, lane.reason, lane.best, stored)
 
 
-def decide(claim: Claim, rerunning: RunOffRows, store: Store, find: FindDataset) -> None:
+def decide(claim: Claim, bench: Workbench) -> None:
     """Decide the run-off of the claimed pack's job, where it has one that is not decided."""
-    job, repeats = rerunning.all(claim)
+    rows = RunOffRows(bench.database)
+    job, repeats = rows.all(claim)
     if not repeats:
         return
-    with rerunning.database.reading() as session:
+    with bench.database.reading() as session:
         spec = tune_spec(session, job)
-    arrays = find(spec.dataset.name).load()
+    arrays = bench.find(spec.dataset.name).load()
     by_trial: dict[int, list[Repeat]] = defaultdict(list)
     for repeat in repeats:
         by_trial[repeat.trial.number].append(repeat)
     finalists, lost = [], {}
     for number, same in by_trial.items():
         try:
-            finalists.append(_finalist(same, spec, arrays, store))
+            finalists.append(_finalist(same, spec, arrays, bench.store))
         except CheckpointError as error:
             lost[number] = str(error)
-    rerunning.decide(claim, verdict(finalists, spec.training_images, lost))
+    rows.decide(claim, verdict(finalists, spec.training_images, lost))
 
 
 def _finalist(repeats: list[Repeat], spec: TuneSpec, arrays: Arrays, store: Store) -> Finalist:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 from sqlmodel import col
+from support.trained_tools import Training
 from support.worker_tools import Work, measurement
 from torch import Tensor
 
@@ -14,11 +15,8 @@ from ml.layers import flop_count, parameter_count, to_json
 from ml.network.modules import module_of
 from ml.networks import networks
 from ml.records import Checkpoint, Finished, Measured, Started, TrialState
-from worker.artifacts.store import store_of
 from worker.database.tables import Artifact, Champion, Job, JobState, ModelVersion, Opening
-from worker.publication.rows import PublicationRows
 from worker.publication.work import Candidate, publish
-from worker.settings import settings
 
 DATASET = datasets["digits"]
 # By number: the value that a trial reaches, and its hidden units. Trial 2 is beaten by 0, and its checkpoint not kept.
@@ -61,7 +59,7 @@ def published(work: Work) -> list[ModelVersion]:
     """Publish what waits for it; all versions, by number."""
     claim = work.leases.claim()
     assert claim is not None
-    publish(claim, PublicationRows(work.database), store_of(settings()), datasets.__getitem__)
+    publish(claim, Training(work).bench)
     with work.database.reading() as session:
         return list(session.scalars(select(ModelVersion).order_by(col(ModelVersion.version))))
 

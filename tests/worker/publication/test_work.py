@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sqlalchemy import select
+from support.trained_tools import Training
 from support.worker_tools import Work, measurement
 
 from ml.artifacts import save_checkpoint
@@ -19,11 +20,8 @@ from ml.optimizers import Adam
 from ml.prediction.calibration import Calibration, calibration_error
 from ml.prediction.predictor import Predictor, softmax
 from ml.records import Checkpoint, Finished, Measured, Started, TrialState
-from worker.artifacts.store import store_of
 from worker.database.tables import Artifact, ModelVersion
-from worker.publication.rows import PublicationRows
 from worker.publication.work import Candidate, publish
-from worker.settings import settings
 from worker.training.training_data import novelty_of, training_data
 from worker.training.training_data import test_images as images_of_test
 
@@ -67,7 +65,7 @@ def published(work: Work, folder: Path, loss: str, images: int | None = None) ->
     work.leases.close(claim)
     claim = work.leases.claim()
     assert claim is not None
-    publish(claim, PublicationRows(work.database), store_of(settings()), datasets.__getitem__)
+    publish(claim, Training(work).bench)
     with work.database.reading() as session:
         version = session.scalars(select(ModelVersion)).one()
         graph = (folder / session.get_one(Artifact, version.onnx_id).path).read_bytes()
@@ -80,7 +78,7 @@ def published(work: Work, folder: Path, loss: str, images: int | None = None) ->
 def test_a_version_says_how_far_it_can_be_trusted(loss: str, work: Work, environment: Path) -> None:
     """Its calibration is that of the stored graph, its figures those of the test images, and its speed is measured."""
     found = published(work, environment, loss)
-    test = images_of_test("digits", "random")
+    test = images_of_test(DATASET, "random")
     outputs, novelty = found.predictor.run(test.images.numpy() / 255)
     probabilities = found.calibration.probabilities(outputs)
     reasons = found.calibration.reasons(probabilities, novelty)
@@ -118,7 +116,7 @@ def test_the_test_figures_are_torchs(work: Work, environment: Path) -> None:
     """Loss and accuracy on the test images are those of the module that the checkpoint describes."""
     found = published(work, environment, "cross_entropy")
     candidate = Candidate.of(trained("cross_entropy"), novelty_of(DATASET, "random", 0, None))
-    loss, accuracy = evaluate(candidate.module, images_of_test("digits", "random"), "cross_entropy")
+    loss, accuracy = evaluate(candidate.module, images_of_test(DATASET, "random"), "cross_entropy")
 
     assert (found.version.test_loss, found.version.test_accuracy) == (pytest.approx(loss), pytest.approx(accuracy))
 

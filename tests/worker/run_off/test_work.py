@@ -18,7 +18,6 @@ from ml.training.retraining import predicted
 from worker.database.tables import Artifact, Job, ModelVersion, Opening, PackPurpose, Rerun, RunOff, Trial
 from worker.errors import Conflict
 from worker.publication.rows import PublicationRows
-from worker.run_off.rows import RunOffRows
 from worker.run_off.work import decide
 
 SPACE = {
@@ -274,7 +273,7 @@ def test_the_best_is_published_where_the_chosen_trial_has_lost_its_checkpoint(wo
         training.trainer.work(claim)
         work.leases.close(claim)
     assert claim is not None
-    decide(claim, RunOffRows(work.database), training.trainer.store, datasets.__getitem__)
+    decide(claim, training.bench)
     with work.database.writing() as session:
         chosen = session.scalars(select(RunOff)).one()
         best = session.get_one(Job, job.id).best_trial
