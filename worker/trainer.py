@@ -1,7 +1,7 @@
-"""The process that trains: `python -m worker.trainer FD`, with one end of a pipe as its file FD.
+"""The training process: `python -m worker.trainer FD`, with one end of a pipe as its file descriptor FD.
 
-It is told which pack to work on, drives ml, records through the ledger, and answers when the pack is done. It ends when
-the pipe does: nothing is left behind by a worker that dies.
+The worker sends it a pack. It trains with ml, records through the ledger, and answers when the pack is done. It ends
+when the pipe closes, so a worker that dies leaves no process behind.
 """
 
 import os
@@ -37,7 +37,7 @@ log = structlog.get_logger()
 
 
 class PipedOrders:
-    """What the supervisor sends, read by a thread while the main one trains."""
+    """The supervisor's orders, read from the pipe by a thread while the main thread trains."""
 
     def __init__(self, pipe: Connection) -> None:
         self.packs: SimpleQueue[Claim] = SimpleQueue()
@@ -47,7 +47,7 @@ class PipedOrders:
         Thread(target=self._read, daemon=True).start()
 
     def next(self) -> Claim:
-        """The next pack to work on; waits for it."""
+        """Wait for the next pack to work on, and return its claim."""
         return self.packs.get()
 
     def _read(self) -> None:
@@ -118,7 +118,7 @@ def answer_to(error: Exception) -> str | None:
 
 
 def main() -> None:
-    """Answer the worker until its pipe closes."""
+    """Work on the packs that the worker sends, until its pipe closes."""
     configure_logging("trainer")
     process_settings()
     warm_up()
@@ -130,7 +130,7 @@ def main() -> None:
     find = DatasetStore(database, store, config.dataset_cache).find
     try:
         device = device_of(config.device)
-    except LanesError as error:  # of this machine, and no reason to end a job
+    except LanesError as error:  # a fault of this machine, which must not end a job
         log.error("this trainer cannot work", reason=str(error))
         sys.exit(1)
     trainer = Trainer(Workbench(database, store, find, orders, device, config.checkpoint_seconds))

@@ -418,7 +418,7 @@ class Workers(Machine):
         writes: dict[str, Callable[[], Any]] = {
             "pack": lambda: ledger.pack(claim),
             "reserve": lambda: ledger.reserve(claim, lambda _: True),
-            "settle_pack": lambda: ledger.settle_pack(claim, "late", 9),
+            "fix_lanes": lambda: ledger.fix_lanes(claim, "late", 9),
             "part": lambda: ledger.divide(claim, [[number]]),
             "start": lambda: ledger.record(claim, [Started(number, PARAMS, {}, {}, 1, 2, 0)], {}),
             "measure": lambda: ledger.record(claim, [rung], {}),

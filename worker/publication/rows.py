@@ -1,4 +1,4 @@
-"""Publication: a job's winner becomes a version, and the champion where it is better; so do the trials of its front."""
+"""Publication as rows: the winner and other trials of a job's front become versions, the winner perhaps champion."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,8 +28,8 @@ from worker.ledger.transitions import (
     reasons,
 )
 
-ANSWERS = "test_outputs"  # the kind of the file that holds a winner's outputs for the test images, float32 [n, classes]
-MAX_FRONT = 8  # trials beside the winner that become versions: to measure one takes a second
+ANSWERS = "test_outputs"  # the kind of the file with a winner's outputs for the test images, float32 [n, classes]
+MAX_FRONT = 8  # trials besides the winner that become versions: to measure one takes a second
 
 
 @dataclass(frozen=True)
@@ -43,32 +43,32 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Published:
-    """What publication adds to a trial."""
+    """The facts that publication adds to a trial."""
 
     onnx: Stored
     shape: list[int]
     classes: list[str]
     weights: int
     test_loss: float | None = None
-    test_accuracy: float | None = None  # None where the test images were not opened for it
+    test_accuracy: float | None = None  # None if the test images were not opened for it
     calibration: dict[str, Any] | None = None  # ml.prediction.calibration.Calibration as JSON
-    architecture: str | None = None  # SHA-256 of what computes an answer
+    architecture: str | None = None  # SHA-256 of the layers that compute an answer
     latency_seconds: float | None = None  # of one image on one core, the median
-    environment: dict[str, Any] | None = None  # hardware and versions that it was made on and with
-    # The file of what it answered for the test images, so that a report need not open them again.
+    environment: dict[str, Any] | None = None  # hardware and package versions of this worker
+    # Its outputs for the test images, so that a report need not open the images again.
     answers: Stored | None = None
 
 
 class PublicationRows:
-    """What publication reads and writes, for whoever holds the lease."""
+    """The reads and writes of publication, for the holder of the pack's lease."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
 
     def winner(self, claim: Claim) -> Chosen:
-        """The trial that the run-off of the claimed pack's job chose, without one the best.
+        """Return the trial to publish: the winner of the job's run-off, or without a run-off the job's best trial.
 
-        The best too where the chosen one has lost its checkpoint since: it was damaged, and training it again failed.
+        The best trial also replaces a winner that has lost its checkpoint: it was damaged, and retraining failed.
         """
         with self.database.reading() as session:
             job = session.get_one(Job, claim.job_id)
@@ -79,9 +79,9 @@ class PublicationRows:
             return _chosen(session, job, number)
 
     def front(self, claim: Claim, winner: Chosen) -> list[Chosen]:
-        """The other trials of the claimed pack's job that no other beats in objective and size, the best first.
+        """Return the other trials on the front of the claimed pack's job, best first, at most MAX_FRONT.
 
-        Those that are versions already are left out, and of more than MAX_FRONT the worst.
+        Trials that are versions already are left out.
         """
         with self.database.reading() as session:
             job = session.get_one(Job, claim.job_id)
@@ -92,16 +92,16 @@ class PublicationRows:
             return [chosen for chosen in others if chosen.checkpoint.id not in published][:MAX_FRONT]
 
     def latency(self, architecture: str, environment: dict[str, Any]) -> float | None:
-        """What was measured of an architecture on such a machine, for the newest version that has it; None: never."""
+        """Return the latency in seconds of the newest version of an architecture in an environment; None if unknown."""
         known = (col(ModelVersion.architecture) == architecture, col(ModelVersion.latency_seconds).is_not(None))
         with self.database.reading() as session:
             versions = session.scalars(select(ModelVersion).where(*known).order_by(col(ModelVersion.id).desc()))
             return next((one.latency_seconds for one in versions if one.environment == environment), None)
 
     def discard(self, claim: Claim, winner: Chosen, why: str) -> None:
-        """Train the winner again, as its checkpoint is damaged; a second time the job fails instead.
+        """Train the winner again, because its checkpoint is damaged; the second time the job fails instead.
 
-        A limit in seconds does not end that. The file stays until the janitor finds that no row names it.
+        A limit on seconds does not end this training. The file stays until the janitor removes it.
         """
         with self.database.writing() as session:
             job, pack = fence(session, claim)
@@ -120,7 +120,7 @@ class PublicationRows:
             job.best_trial, job.best_value = runner_up(session, job)
 
     def open_test(self, claim: Claim) -> None:
-        """Write down that the test images are about to be looked at, once a run of a job."""
+        """Record that the test images are about to be opened; once for each run of a job."""
         with self.database.writing() as session:
             job, _ = fence(session, claim)
             note_opening(session, job, job.spec["split"])
@@ -130,8 +130,10 @@ class PublicationRows:
     ) -> None:
         """Make the winner a version, and end pack and job with it.
 
-        The others become versions too, and none of them champion by rule: the winner is what the job stands for.
-        LeaseLost where another has claimed the pack or the job was cancelled.
+        The others become versions too, but only the winner can become champion by rule.
+
+        Raises:
+            LeaseLost: if another worker has claimed the pack or the job was cancelled.
         """
         with self.database.writing() as session:
             job, pack = fence(session, claim)
@@ -188,7 +190,7 @@ class PublicationRows:
 
 
 def _chosen(session: Session, job: Job, number: int) -> Chosen:
-    """A trial of a job that has a checkpoint."""
+    """Return a trial of a job with its checkpoint."""
     trial = session.scalars(select(Trial).where(col(Trial.job_id) == job.id, col(Trial.number) == number)).one()
     return Chosen(job, trial, session.scalars(_checkpoint_of(job, number)).one())
 
@@ -199,5 +201,5 @@ def _checkpoint_of(job: Job, number: int) -> Select[Artifact]:
 
 
 def _objective(spec: dict[str, Any]) -> str:
-    """What versions are compared by; a loss is only comparable with the same kind of loss."""
+    """Return the name of the values that versions are compared by; losses of different kinds are not comparable."""
     return f"{spec['objective']}:{spec['loss']}" if spec["objective"] == "val_loss" else str(spec["objective"])

@@ -32,11 +32,11 @@ def rerun(claim: Claim, bench: Workbench) -> bool:
     record = book.open()
     if record is None or all(repeat.rerun.state for repeat in repeats):
         return False
-    cut_seed = repeats[0].rerun.cut_seed
-    data = bench.data(spec, cut_seed)
+    split_seed = repeats[0].rerun.split_seed
+    data = bench.data(spec, split_seed)
     trials = [_again(repeat.trial) for repeat in repeats]
     keeping = _Keeping(book)
-    for reached in trained_again(spec, data, record, trials, cut_seed, keeping.interrupted):
+    for reached in trained_again(spec, data, record, trials, split_seed, keeping.interrupted):
         if reached:
             _record(book, rows, reached, data)
         if not keeping.goes_on():
@@ -131,7 +131,7 @@ def _right(repeat: Repeat, spec: TuneSpec, arrays: Arrays, store: Store) -> np.n
     if repeat.predictions is None:
         raise CheckpointError(f"seed {repeat.rerun.seed} is {repeat.lost}")
     labels = np.frombuffer(store.read(repeat.predictions.path, repeat.predictions.sha256), np.uint8)
-    validation = data_split(len(arrays), spec.dataset.official_test, spec.split, repeat.rerun.cut_seed).validation
+    validation = data_split(len(arrays), spec.dataset.official_test, spec.split, repeat.rerun.split_seed).validation
     right: np.ndarray = (
         labels == arrays.labels[validation[: len(labels)]]
     )  # the first of them, where the job is held to few

@@ -65,7 +65,7 @@ class LedgerBook:
     def width(self, key: Key, measured: Callable[[], int]) -> int:
         """What the job's first pack was found to train best with."""
         lanes = self.ledger.lanes(self.claim.job_id) or measured()
-        return self.ledger.settle_pack(self.claim, str(key), lanes)
+        return self.ledger.fix_lanes(self.claim, str(key), lanes)
 
     def divide(self, groups: Sequence[Sequence[int]]) -> None:
         """Let others claim them."""

@@ -394,7 +394,7 @@ def test_any_process_takes_back_what_was_lost(work: Work) -> None:
     assert reaped == [1, 0]
     assert (pack.lease_owner, pack.lost_leases, pack.lease_epoch > claim.epoch) == (None, 1, True)
     assert told is not None
-    assert (told.detail, told.by) == (f"pack {pack.id} was lost with its worker, one", "two")
+    assert (told.detail, told.by) == (f"pack {pack.id} was lost: its worker one did not renew its lease", "two")
     assert work.job(job).state == JobState.RUNNING
     with pytest.raises(LeaseLost):
         work.measure(claim, 0, measurement(1, 0.9))

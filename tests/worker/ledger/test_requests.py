@@ -105,13 +105,13 @@ def test_a_job_that_is_ending_cannot_be_paused(work: Work) -> None:
     """The answer says how things stand."""
     job = work.accept(budget={"trials": 1})
     work.run_trial(work.pack(1), 0.9)
-    with pytest.raises(Conflict, match="the job is publishing its winner; there is nothing to pause"):
+    with pytest.raises(Conflict, match="the job is publishing its winner and cannot be paused"):
         work.controls.pause(job.id)
     complete(work)
 
     with pytest.raises(Conflict, match="the job is completed"):
         work.controls.pause(job.id)
-    with pytest.raises(Conflict, match="the job is completed; raise its budget"):
+    with pytest.raises(Conflict, match="the job is completed and cannot be resumed; raise its budget"):
         work.controls.resume(job.id)
 
 
@@ -261,7 +261,7 @@ def test_only_limits_can_be_changed_and_only_to_limits(work: Work) -> None:
     tune = work.accept(budget={"trials": 5})
     with pytest.raises(SpecError, match="give trials, seconds or both"):
         work.controls.extend(tune.id, {"trials": None})
-    with pytest.raises(SpecError, match="epochs: cannot be changed; trials and seconds can"):
+    with pytest.raises(SpecError, match="epochs: cannot be changed; only trials and seconds can"):
         work.controls.extend(tune.id, {"epochs": 3})
     work.controls.extend(tune.id, {"trials": None, "seconds": 60.0})
 
@@ -272,11 +272,11 @@ def test_a_job_that_failed_or_was_cancelled_cannot_be_extended(work: Work) -> No
     """Nor one that is publishing."""
     job = work.accept(budget={"trials": 1})
     work.run_trial(work.pack(1), 0.9)
-    with pytest.raises(Conflict, match="publishing its winner; its budget cannot be changed"):
+    with pytest.raises(Conflict, match="publishing its winner, so its budget cannot be changed"):
         work.controls.extend(job.id, {"trials": 2})
     work.cancel(job)
 
-    with pytest.raises(Conflict, match="the job is cancelled; its budget cannot be changed"):
+    with pytest.raises(Conflict, match="the job is cancelled, so its budget cannot be changed"):
         work.controls.extend(job.id, {"trials": 2})
 
 
@@ -368,7 +368,7 @@ def test_only_a_failed_trial_can_be_tried_again(work: Work) -> None:
     job = work.accept(budget={"trials": 2})
     work.run_trial(work.pack(1), 0.9)
 
-    with pytest.raises(Conflict, match="the trial is completed; only a failed one"):
+    with pytest.raises(Conflict, match="the trial is completed; only a failed trial"):
         work.controls.retry(job.id, 0)
     with pytest.raises(NotFound, match="no such trial"):
         work.controls.retry(job.id, 7)

@@ -69,7 +69,7 @@ def test_a_job_without_a_usable_trial_fails_and_says_why(work: Work, state: Tria
     ended = work.job(job)
 
     assert ended.state == JobState.FAILED
-    assert ended.error == f"no trial can be published: 2 {state}. The last one: for the test"
+    assert ended.error == f"no trial can be published: 2 {state}. Reason of the last trial: for the test"
     assert ended.finished_at is not None
 
 

@@ -332,7 +332,7 @@ def test_what_has_no_trials_refuses_what_is_about_them(
 ) -> None:
     """With a reason."""
     job = predictions.accept()
-    with pytest.raises(Conflict, match="no trials and no budget"):
+    with pytest.raises(Conflict, match="no trials or budget"):
         control(predictions.work.controls, job.id)
 
     assert predictions.state(job)[0] == JobState.QUEUED

@@ -182,7 +182,7 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(
         told = session.scalars(select(col(Event.detail)).where(col(Event.job_id) == job.id)).all()
 
     assert results(work, job) == expected
-    assert any("cannot go on from a checkpoint" in (detail or "") for detail in told)
+    assert any("cannot go on from its newest checkpoint" in (detail or "") for detail in told)
 
 
 @pytest.mark.long

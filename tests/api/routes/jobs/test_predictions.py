@@ -510,7 +510,7 @@ def test_a_predict_job_answers_sensibly(
 
 def test_a_job_that_has_completed_cannot_be_resumed(batch: TestClient, done: str) -> None:
     """It says to post another, as there is no budget to raise."""
-    assert "post another" in problem(batch.post(f"/jobs/{done}/resume"), 409)["detail"]
+    assert "post a new job" in problem(batch.post(f"/jobs/{done}/resume"), 409)["detail"]
 
 
 def test_its_events_are_its_transitions(batch: TestClient, done: str) -> None:
