@@ -68,9 +68,15 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def sqlite_url(tmp_path: Path, sqlite_template: Path) -> str:
+def home(tmp_path: Path) -> Path:
+    """The folder of all state."""
+    return tmp_path
+
+
+@pytest.fixture
+def sqlite_url(home: Path, sqlite_template: Path) -> str:
     """The URL of an empty, migrated SQLite database."""
-    path = tmp_path / "chiffre.db"
+    path = home / "chiffre.db"
     shutil.copy(sqlite_template, path)
     return f"sqlite:///{path}"
 
@@ -107,9 +113,9 @@ def work(database: Database) -> Work:
 
 
 @pytest.fixture
-def environment(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def environment(home: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Settings that name the test's own database and folder, and no broker; the folder of artifacts."""
-    monkeypatch.setenv("CHIFFRE_HOME", str(tmp_path))
+    monkeypatch.setenv("CHIFFRE_HOME", str(home))
     monkeypatch.setenv("CHIFFRE_DATABASE_URL", database_url)
     monkeypatch.delenv("CHIFFRE_BROKER_URL", raising=False)
     settings.cache_clear()
