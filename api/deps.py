@@ -14,12 +14,12 @@ from api.subprocesses.image_looks import Looks
 from api.views.streams import Streams
 from worker.artifacts.store import Store
 from worker.database.engine import Database
-from worker.ledger.champions import Registry
+from worker.ledger.champions import Champions
 from worker.ledger.idempotency import Once
 from worker.ledger.ledger import Ledger
 from worker.ledger.requests import Controls
 from worker.ledger.uploaded_datasets import Uploaded
-from worker.prediction.rows import Predicting
+from worker.prediction.rows import PredictionRows
 
 
 def _database(request: Request) -> Database:
@@ -35,8 +35,8 @@ def _controls(database: Annotated[Database, Depends(_database)]) -> Controls:
     return Controls(database)
 
 
-def _registry(database: Annotated[Database, Depends(_database)]) -> Registry:
-    return Registry(database)
+def _registry(database: Annotated[Database, Depends(_database)]) -> Champions:
+    return Champions(database)
 
 
 def _store(request: Request) -> Store:
@@ -104,8 +104,8 @@ def _of_request(request: Request, key: str, body: bytes) -> Once:
     return Once(key, hashlib.sha256(b"\0".join(parts)).hexdigest())
 
 
-def _predicting(database: Annotated[Database, Depends(_database)]) -> Predicting:
-    return Predicting(database)
+def _predicting(database: Annotated[Database, Depends(_database)]) -> PredictionRows:
+    return PredictionRows(database)
 
 
 def _roster(request: Request) -> Roster:
@@ -136,11 +136,11 @@ def _streams(request: Request) -> Streams:
 DatabaseDep = Annotated[Database, Depends(_database)]
 LedgerDep = Annotated[Ledger, Depends(_ledger)]
 ControlsDep = Annotated[Controls, Depends(_controls)]
-RegistryDep = Annotated[Registry, Depends(_registry)]
+RegistryDep = Annotated[Champions, Depends(_registry)]
 StoreDep = Annotated[Store, Depends(_store)]
 OnceDep = Annotated[Once | None, Depends(_once)]
 OnceOfImagesDep = Annotated[Once | None, Depends(_once_of_images)]
-PredictingDep = Annotated[Predicting, Depends(_predicting)]
+PredictingDep = Annotated[PredictionRows, Depends(_predicting)]
 RosterDep = Annotated[Roster, Depends(_roster)]
 ChildrenDep = Annotated[Children, Depends(_children)]
 AnalysesDep = Annotated[Analyses, Depends(_analyses)]

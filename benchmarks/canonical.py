@@ -24,7 +24,7 @@ from benchmarks.images.fonts import Fonts
 from benchmarks.results import RESULTS, taken, write
 from ml.artifacts import load_checkpoint
 from ml.canonical.canonical import canonical
-from ml.datasets import Arrays, cut, datasets
+from ml.datasets import Arrays, data_split, datasets
 from ml.network.onnx_graph import onnx_bytes
 from ml.prediction.predictor import Predictor
 from ml.specs import TrainSpec
@@ -164,7 +164,7 @@ def main() -> None:
     """Measure, print a table, and one JSON object as the last line."""
     quick = "--quick" in sys.argv
     dataset = datasets["mnist"]
-    digits = dataset.load().take(cut(dataset.size, dataset.official_test, "random", 0).test)
+    digits = dataset.load().take(data_split(dataset.size, dataset.official_test, "random", 0).test)
     with TemporaryDirectory() as folder:
         networks = {name: trained(name, Path(folder), 1 if quick else EPOCHS) for name in SPECS}
     print(Fonts())

@@ -19,7 +19,7 @@ from typing import Any
 
 from api.client import Chiffre
 from benchmarks.results import RESULTS, taken, write
-from ml.datasets import cut_sizes, datasets, limited
+from ml.datasets import datasets, limited, split_sizes
 from ml.presets import collection
 from ml.specs import TuneSpec
 
@@ -27,7 +27,7 @@ HOUR = 3600.0
 
 
 @dataclass(frozen=True)
-class Trained:
+class MeasuredTrial:
     """What one measured trial has trained."""
 
     images: int
@@ -55,7 +55,7 @@ def full_images(spec: TuneSpec) -> int:
     return round(spec.trial_limit * epochs * _train_images(spec))
 
 
-def extrapolated(experiment: str, full: TuneSpec, trials: list[Trained]) -> Row:
+def extrapolated(experiment: str, full: TuneSpec, trials: list[MeasuredTrial]) -> Row:
     """The row of an experiment from its measured trials; there must be one."""
     each = mean(trial.seconds / trial.images for trial in trials)
     images, seconds = sum(trial.images for trial in trials), sum(trial.seconds for trial in trials)
@@ -73,12 +73,12 @@ def extrapolated(experiment: str, full: TuneSpec, trials: list[Trained]) -> Row:
     )
 
 
-def measured(client: Chiffre, job_id: str) -> list[Trained]:
+def measured(client: Chiffre, job_id: str) -> list[MeasuredTrial]:
     """The trials of a job that were measured at least once."""
     spec = TuneSpec.model_validate(client.job(job_id)["spec"])
     images = _train_images(spec)
     trials = client.trials(job_id, limit=1000)
-    return [Trained(round(t["epochs_run"] * images), t["seconds"]) for t in trials if t["epochs_run"]]
+    return [MeasuredTrial(round(t["epochs_run"] * images), t["seconds"]) for t in trials if t["epochs_run"]]
 
 
 def _least_share(spec: TuneSpec) -> float:
@@ -90,7 +90,7 @@ def _least_share(spec: TuneSpec) -> float:
 
 def _train_images(spec: TuneSpec) -> int:
     dataset = datasets[spec.dataset]
-    train, validation, _ = cut_sizes(dataset.size, dataset.official_test, spec.split)
+    train, validation, _ = split_sizes(dataset.size, dataset.official_test, spec.split)
     return limited(train, validation, spec.images)[0]
 
 

@@ -22,7 +22,7 @@ ROOM = 8e9  # bytes of the lanes of a width that is tried
 
 
 @dataclass
-class Samples:
+class GpuSamples:
     """Seconds a step and trial, a number a round."""
 
     careful: list[float] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Samples:
     copy: list[float] = field(default_factory=list)  # bytes a second
 
 
-class Programs:
+class GpuPrograms:
     """What is measured, all of it in this process: a GPU that several share is divided by time."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Programs:
             program.warm(1500, SECONDS["warm"])
         return widths
 
-    def round(self, samples: Samples) -> None:
+    def round(self, samples: GpuSamples) -> None:
         """Everything once, one after another."""
         for name in ("careful", "recorded", "report", "solo", "lanes"):
             getattr(samples, name).append(getattr(self, name).measure(SECONDS["measure"]))
@@ -64,9 +64,9 @@ class Programs:
         samples.copy.append(copy)
 
 
-def measure(work: Workload, programs: Programs) -> dict[str, Any]:
+def measure(work: Workload, programs: GpuPrograms) -> dict[str, Any]:
     """A row: the programs made ready for a workload, and timed in turn."""
-    widths, samples = programs.prepare(work), Samples()
+    widths, samples = programs.prepare(work), GpuSamples()
     for _ in range(ROUNDS):
         programs.round(samples)
     found = {name: median(values) for name, values in vars(samples).items()}
@@ -110,7 +110,7 @@ def main() -> None:
         parser.error("torch finds no GPU here")
     gpu = torch.cuda.get_device_name()
     print(f"{gpu}: microseconds a training step and trial, medians of {ROUNDS}; B is plain torch on the same GPU.")
-    programs, rows = Programs(), []
+    programs, rows = GpuPrograms(), []
     show(HEADINGS)
     for work in WORKLOADS:
         rows.append(measure(work, programs))

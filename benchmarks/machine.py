@@ -47,7 +47,7 @@ def waiting(device: str) -> Callable[[], None]:
     return torch.cuda.synchronize if device == "cuda" else lambda: None
 
 
-class Limits:
+class MachineLimits:
     """What this thread's machine, or a GPU, can do at most, measured anew at each call."""
 
     def __init__(self, device: str = "cpu") -> None:

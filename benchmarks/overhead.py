@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.results import RESULTS, taken, write
 from ml.datasets import datasets
-from ml.records import Event, Finished, Measured, Measurement, Started, TrialRecord, TrialState
+from ml.records import Event, Finished, Measured, RungResult, Started, TrialRecord, TrialState
 from ml.specs import TuneSpec
 from ml.training.lane import TrainingData
 from ml.training.process import process_settings, warm_up
@@ -44,7 +44,7 @@ WINDOW = 10  # trials that a figure is the median of
 PACK = 24  # trials: eight lanes, each refilled twice
 
 
-class Recorder:
+class IdleTrainer:
     """A trainer that does everything but train."""
 
     def __init__(self, folder: Path, spec: TuneSpec) -> None:
@@ -90,7 +90,7 @@ def _started(record: TrialRecord, params: dict[str, Any]) -> Started:
 def _rungs(number: int) -> Iterator[list[Event]]:
     """A trial that is pruned at its second rung; its accuracy is made up, as nothing here depends on it."""
     accuracy = 0.9 + (number * 7919 % 1000) / 10_000
-    first, second = (Measurement(step, step * 5040, 0.3, 0.3, accuracy, 1.0) for step in (1, 3))
+    first, second = (RungResult(step, step * 5040, 0.3, 0.3, accuracy, 1.0) for step in (1, 3))
     yield [Measured(number, first, {})]
     yield [Measured(number, second, {}), Finished(number, TrialState.PRUNED, "pruned", second, accuracy, None)]
 
@@ -113,7 +113,9 @@ def main() -> None:
     warm_up()
     trials = 120 if quick else 1000
     with TemporaryDirectory() as folder:
-        recorder = Recorder(Path(folder), TuneSpec.model_validate({**SPEC, "budget": {"trials": trials, "epochs": 10}}))
+        recorder = IdleTrainer(
+            Path(folder), TuneSpec.model_validate({**SPEC, "budget": {"trials": trials, "epochs": 10}})
+        )
         took = [recorder.trial(number) for number in range(trials)]
     training = training_seconds(4, 1) if quick else training_seconds(48, 10)
     rows = []

@@ -19,7 +19,7 @@ import numpy as np
 from ml.errors import DataError
 from ml.layers import Shape
 from ml.registry import Registry
-from ml.seeds import Purpose, derive, permutation
+from ml.seeds import SeedPurpose, derive, permutation
 
 DATA = Path(__file__).parent / "data"
 DIGITS = tuple("0123456789")
@@ -177,20 +177,20 @@ datasets.register("digits")(
 
 
 @dataclass(frozen=True)
-class Cut:
+class DataSplit:
     """Which images train, validate and test: three index arrays, int64."""
 
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
 
-    def held_to(self, images: int | None) -> "Cut":
+    def held_to(self, images: int | None) -> "DataSplit":
         """What a job sees of it that trains and validates on so many images together; None: all."""
         train, validation = limited(len(self.train), len(self.validation), images)
-        return Cut(self.train[:train], self.validation[:validation], self.test)
+        return DataSplit(self.train[:train], self.validation[:validation], self.test)
 
 
-def cut_sizes(size: int, official_test: int | None, split: SplitName) -> tuple[int, int, int]:
+def split_sizes(size: int, official_test: int | None, split: SplitName) -> tuple[int, int, int]:
     """How many of `size` images train, validate and test; ValueError where there is no official test set."""
     if split == "official":
         if official_test is None:
@@ -210,19 +210,19 @@ def limited(train: int, validation: int, images: int | None) -> tuple[int, int]:
     return images - kept, kept
 
 
-def cut(size: int, official_test: int | None, split: SplitName, seed: int) -> Cut:
+def data_split(size: int, official_test: int | None, split: SplitName, seed: int) -> DataSplit:
     """Divide `size` images. The test images depend on nothing but the data set; `seed` moves the rest.
 
     "random" is 72 / 18 / 10 %; "official" leaves the publishers' test set aside and validates on 18 % of the others.
     ValueError where there is none.
     """
-    _, validation, test = cut_sizes(size, official_test, split)
+    _, validation, test = split_sizes(size, official_test, split)
     if split == "official":
         rest, tested = np.split(np.arange(size), [size - test])
     else:
-        tested, rest = np.split(permutation(size, derive(0, Purpose.TEST)), [test])
-    rest = rest[permutation(len(rest), derive(seed, Purpose.CUT))]
-    return Cut(train=rest[validation:], validation=rest[:validation], test=tested)
+        tested, rest = np.split(permutation(size, derive(0, SeedPurpose.TEST)), [test])
+    rest = rest[permutation(len(rest), derive(seed, SeedPurpose.CUT))]
+    return DataSplit(train=rest[validation:], validation=rest[:validation], test=tested)
 
 
 class Stream:
@@ -254,5 +254,5 @@ class Stream:
         if number not in self._passes:
             # Only the passes at hand are kept: 50,400 indices are 0.4 MB.
             self._passes = {n: order for n, order in self._passes.items() if n == number - 1}
-            self._passes[number] = permutation(self.size, derive(self.seed, Purpose.STREAM, number))
+            self._passes[number] = permutation(self.size, derive(self.seed, SeedPurpose.STREAM, number))
         return self._passes[number]

@@ -34,7 +34,7 @@ class Stop(StrEnum):
 
 
 @dataclass(frozen=True)
-class Measurement:
+class RungResult:
     """One lane at one rung. A loss that is not finite is None."""
 
     step: int  # tenths of an epoch since the trial began
@@ -75,7 +75,7 @@ class Measured:
     """A trial has been measured."""
 
     number: int
-    measurement: Measurement
+    measurement: RungResult
     attrs: dict[str, Any]  # what Optuna's sampler and pruner have noted so far
 
 
@@ -86,7 +86,7 @@ class Finished:
     number: int
     state: TrialState
     reason: str  # why it ended, in words
-    best: Measurement | None  # its best measurement, None where there is none
+    best: RungResult | None  # its best measurement, None where there is none
     value: float | None  # the objective of that
     checkpoint: "Checkpoint | None"  # the best epoch's weights, where the trial may win
 
@@ -115,7 +115,7 @@ class TrialRecord:
     enqueued: dict[str, Any] | None = None  # what is settled before it is drawn, by flat names
     reason: str = ""  # why it ended
     start_step: int | None = None  # of its pack's stream; None until it begins
-    rungs: dict[int, Measurement] = field(default_factory=dict)  # by step; of trials of a pack that is opened
+    rungs: dict[int, RungResult] = field(default_factory=dict)  # by step; of trials of a pack that is opened
 
 
 @dataclass

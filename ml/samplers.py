@@ -79,7 +79,7 @@ class Random(Sampler):
 
 
 @samplers.register("grid")
-class Grid(Sampler):
+class GridSampler(Sampler):
     """Every combination of the listed values once, in a shuffled order, one key after the other."""
 
     optuna_class = "optuna.samplers.RandomSampler"  # is asked for nothing: a trial's number settles all its values

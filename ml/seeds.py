@@ -9,7 +9,7 @@ from enum import IntEnum
 import numpy as np
 
 
-class Purpose(IntEnum):
+class SeedPurpose(IntEnum):
     """What a derived seed is for; the numbers are part of every recorded result and never change."""
 
     TEST = 1
@@ -24,7 +24,7 @@ class Purpose(IntEnum):
     RUN_OFF = 20
 
 
-def derive(seed: int, purpose: Purpose, index: int = 0) -> int:
+def derive(seed: int, purpose: SeedPurpose, index: int = 0) -> int:
     """A 32-bit seed, independent of that of any other (seed, purpose, index)."""
     return int(np.random.SeedSequence([seed, purpose, index]).generate_state(1)[0])
 

@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from ml.datasets import SplitName, cut_sizes, datasets, limited
+from ml.datasets import SplitName, datasets, limited, split_sizes
 from ml.errors import Problem, SpecError, UnknownName
 from ml.layers import Layer, Shape, ShapeError, parameter_count, trains_alone
 from ml.networks import Network, networks
@@ -75,7 +75,7 @@ class Budget(BaseModel):
     epochs: int = Field(10, ge=1, le=1000, description="epochs a trial, at most")
 
 
-class RunOff(BaseModel):
+class RunOffSpec(BaseModel):
     """What decides between the best trials of a search: each is trained again, on fresh seeds and cuts.
 
     They are compared by accuracy, whatever the objective.
@@ -170,7 +170,7 @@ class Spec(BaseModel):
     def training_images(self) -> int:
         """How many images there are to train on."""
         dataset = datasets[self.dataset]
-        train, validation, _ = cut_sizes(dataset.size, dataset.official_test, self.split)
+        train, validation, _ = split_sizes(dataset.size, dataset.official_test, self.split)
         return limited(train, validation, self.images)[0]
 
     def layers(self, params: Params) -> list[Layer]:
@@ -214,7 +214,7 @@ class TuneSpec(Spec):
         description="trials that one trainer trains together; by default what measured fastest on its machine",
     )
     budget: Budget = Budget(trials=20)
-    run_off: RunOff | None = Field(
+    run_off: RunOffSpec | None = Field(
         None, description="train the best trials again on fresh seeds and let that decide; none of it is a trial"
     )
 
@@ -248,7 +248,7 @@ class TuneSpec(Spec):
         """All hyper-parameters of a trial, from those that were drawn."""
         return self.network.params.model_validate(drawn)
 
-    def settled(self, params: dict[str, Any]) -> dict[str, Scalar]:
+    def fixed_values(self, params: dict[str, Any]) -> dict[str, Scalar]:
         """What is settled of a trial, by the names that Optuna draws, where it is to have these hyper-parameters.
 
         SpecError where the search could not have drawn them.
@@ -259,7 +259,7 @@ class TuneSpec(Spec):
         problems = []
         for name, value in params.items():
             try:
-                found |= self._dimension(name).settled(value, name)
+                found |= self._dimension(name).fixed_values(value, name)
             except ValueError as error:
                 problems.append(Problem(("params", name), str(error)))
         if not problems and (problem := _fit_problem(self, {**self._batch_drawn(), **params})):

@@ -24,7 +24,7 @@ from ml.tuning.search import Search
 from ml.tuning.tune import tune_pack
 from worker.artifacts.store import Store, store_of
 from worker.database.engine import Database
-from worker.database.tables import Job, Purpose
+from worker.database.tables import Job, PackPurpose
 from worker.errors import LeaseLost, StorageAway, StorageFull
 from worker.ledger.job_spec import tune_spec
 from worker.ledger.leases import Claim
@@ -32,11 +32,11 @@ from worker.ledger.ledger import Ledger
 from worker.ledger.transfer import initial_weights
 from worker.ledger.uploaded_datasets import Uploaded
 from worker.logs import configure_logging
-from worker.prediction.rows import Predicting
+from worker.prediction.rows import PredictionRows
 from worker.prediction.work import predict
-from worker.publication.rows import Publishing
+from worker.publication.rows import PublicationRows
 from worker.publication.work import publish
-from worker.run_off.rows import Rerunning
+from worker.run_off.rows import RunOffRows
 from worker.run_off.work import rerun
 from worker.settings import settings
 from worker.training.ledger_book import JobSearch, LedgerBook
@@ -45,13 +45,13 @@ from worker.training.training_data import training_data
 log = structlog.get_logger()
 
 
-class Orders:
+class PipedOrders:
     """What the supervisor sends, read by a thread while the main one trains."""
 
     def __init__(self, pipe: Connection) -> None:
         self.packs: SimpleQueue[Claim] = SimpleQueue()
         self.stop: Stop | None = None
-        self.cut: frozenset[int] = frozenset()
+        self.cancelled: frozenset[int] = frozenset()
         self._pipe = pipe
         Thread(target=self._read, daemon=True).start()
 
@@ -67,21 +67,21 @@ class Orders:
                 os._exit(0)  # the worker is gone
             if "stop" in order:
                 self.stop = Stop(order["stop"])
-            elif "cut" in order:
-                self.cut = frozenset(order["cut"])
+            elif "cancelled" in order:
+                self.cancelled = frozenset(order["cancelled"])
             else:
-                self.stop, self.cut = None, frozenset()
-                self.packs.put(Claim(order["pack"], order["job"], order["epoch"], Purpose(order["purpose"])))
+                self.stop, self.cancelled = None, frozenset()
+                self.packs.put(Claim(order["pack"], order["job"], order["epoch"], PackPurpose(order["purpose"])))
 
 
 class Trainer:
     """What a training process does with the packs that it is lent."""
 
     def __init__(
-        self, database: Database, orders: Orders, store: Store, device: str, checkpoint_seconds: float
+        self, database: Database, orders: PipedOrders, store: Store, device: str, checkpoint_seconds: float
     ) -> None:
         self.ledger = Ledger(database)
-        self.publishing = Publishing(database)
+        self.publishing = PublicationRows(database)
         self.database = database
         self.orders = orders
         self.store = store
@@ -92,14 +92,16 @@ class Trainer:
     def work(self, claim: Claim) -> dict[str, Any]:
         """Work on a claimed pack; the answer says how it went."""
         try:
-            if claim.purpose == Purpose.PUBLISH:
+            if claim.purpose == PackPurpose.PUBLISH:
                 publish(claim, self.publishing, self.store)
                 return {"ended": claim.pack_id}
-            if claim.purpose == Purpose.PREDICT and predict(claim, Predicting(self.database), self.store, self.orders):
+            if claim.purpose == PackPurpose.PREDICT and predict(
+                claim, PredictionRows(self.database), self.store, self.orders
+            ):
                 return {"ended": claim.pack_id}
-            if claim.purpose == Purpose.TRAIN:
+            if claim.purpose == PackPurpose.TRAIN:
                 self.train(claim)
-            if claim.purpose == Purpose.RUN_OFF:
+            if claim.purpose == PackPurpose.RUN_OFF:
                 self.rerun(claim)
         except LeaseLost:
             return {"lost": claim.pack_id}
@@ -130,7 +132,7 @@ class Trainer:
         """Train the pack's finalists again, on the cut that is theirs."""
         warm = self._search(claim.job_id)
         book = LedgerBook(self.ledger, claim, warm, self.orders, self.store, self.checkpoint_seconds)
-        rerun(book, warm.search.spec, Rerunning(self.database), self._data)
+        rerun(book, warm.search.spec, RunOffRows(self.database), self._data)
 
     def _data(self, spec: TuneSpec, cut_seed: int) -> TrainingData:
         """What trials of a job train and validate on, and begin with."""
@@ -155,7 +157,7 @@ def main() -> None:
     process_settings()
     warm_up()
     pipe = Connection(int(sys.argv[1]))
-    orders = Orders(pipe)
+    orders = PipedOrders(pipe)
     config = settings()
     database, store = Database(config.database), store_of(config)
     Uploaded(database, store, config.dataset_cache).serve()

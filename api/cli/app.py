@@ -19,7 +19,7 @@ from api.cli import reports as cli_reports
 from api.cli import watch as cli_watch
 from api.cli.output.display import check_view, job_table, job_view, rung_table, trial_table
 from api.cli.output.live import follow as follow_live
-from api.cli.output.terminal import AsJson, connected, err, fail, out, show, told
+from api.cli.output.terminal import AsJson, connected, err, fail, out, reporting_errors, show
 from ml.presets import preset_body, trains
 from worker.database.engine import Database
 from worker.database.migrations import migrate as migrate_schema
@@ -51,7 +51,7 @@ def up(
     # SIGINT too: a shell starts background jobs with it ignored.
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
-    with told(), local_services(Settings(home=home), host, port) as services:
+    with reporting_errors(), local_services(Settings(home=home), host, port) as services:
         try:
             print(f"Chiffre is ready at {services.url}", flush=True)
             services.watch()
@@ -62,7 +62,7 @@ def up(
 @app.command()
 def worker() -> None:
     """Run a worker on this machine for the database and broker that the environment names."""
-    with told():
+    with reporting_errors():
         broker = Settings().broker
     if broker is None:
         fail("name the broker with CHIFFRE_BROKER_URL and the database with CHIFFRE_DATABASE_URL; or use `chiffre up`")
@@ -72,7 +72,7 @@ def worker() -> None:
 @app.command()
 def migrate() -> None:
     """Bring the schema of the database that the environment names up to date."""
-    with told():
+    with reporting_errors():
         migrate_schema(Database(Settings().database))
 
 
@@ -87,7 +87,7 @@ def tune(
     """Post a tuning job, or a preset (`chiffre presets` lists them)."""
     if (spec is None) == (preset is None):
         raise typer.BadParameter("give a file or --preset; `chiffre presets` lists those that come with Chiffre")
-    with told():
+    with reporting_errors():
         body = preset_body(preset) if preset is not None else _spec(cast("Path", spec))
     kind = "train" if preset is not None and trains(body) else "tune"
     _check(kind, body, as_json) if check else _post(kind, body, follow, as_json)
@@ -192,7 +192,7 @@ def demo() -> None:
     from api.cli.demo import demo as run
 
     signal.signal(signal.SIGTERM, _interrupt)
-    with told():
+    with reporting_errors():
         run(out)
 
 

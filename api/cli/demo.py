@@ -14,7 +14,7 @@ from api.cli.output.display import picture
 from api.cli.output.live import follow
 from api.client import Chiffre
 from api.connection import ApiError
-from ml.datasets import cut, datasets
+from ml.datasets import data_split, datasets
 from worker.local import free_port, local_services
 from worker.settings import Settings
 
@@ -69,4 +69,4 @@ def _answers(client: Chiffre) -> Iterator[Panel]:
 
 def _test_images() -> np.ndarray:
     mnist = datasets["mnist"]
-    return cut(mnist.size, mnist.official_test, "random", seed=0).test
+    return data_split(mnist.size, mnist.official_test, "random", seed=0).test

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from api.cli.output.terminal import AsJson, out, told
+from api.cli.output.terminal import AsJson, out, reporting_errors
 from ml.presets import preset_body, preset_names
 
 app = typer.Typer()
@@ -17,7 +17,7 @@ def presets(
     as_json: AsJson = False,
 ) -> None:
     """List the specifications that come with Chiffre, or show one."""
-    with told():
+    with reporting_errors():
         if name is not None:
             print(json.dumps(preset_body(name), indent=None if as_json else 2))
         elif as_json:

@@ -11,7 +11,7 @@ from api.client import Chiffre
 from api.connection import ApiError
 from ml.artifacts import checkpoint_of
 from ml.datasets import datasets
-from ml.records import Measurement
+from ml.records import RungResult
 from ml.specs import TrainSpec, TuneSpec
 from ml.training.lane import TrainingData
 from ml.training.process import process_settings
@@ -70,7 +70,7 @@ def _recipe(trial: dict[str, Any], until: int) -> Recipe:
     return Recipe(**{name: trial[name] for name in names}, until=until)
 
 
-def _rung(recorded: dict[str, Any], found: Measurement) -> Rung:
+def _rung(recorded: dict[str, Any], found: RungResult) -> Rung:
     return Rung(
         epoch=found.epoch,
         recorded_loss=recorded.get("val_loss"),

@@ -8,7 +8,7 @@ import typer
 
 from api.cli.output.display import check_table
 from api.cli.output.live import follow as follow_live
-from api.cli.output.terminal import FAILED, AsJson, connected, fail, out, show, told
+from api.cli.output.terminal import FAILED, AsJson, connected, fail, out, reporting_errors, show
 from api.client import Chiffre
 from worker.settings import Settings
 
@@ -37,7 +37,7 @@ def doctor(as_json: AsJson = False) -> None:
     """Check the installation, and say what to do where something is wrong; status 1 where something is."""
     from api.cli.doctor import checked  # looks at everything, so it imports much
 
-    with told():
+    with reporting_errors():
         checks = list(checked(Settings(), Chiffre(timeout=5)))
     show([asdict(check) for check in checks], as_json, lambda: check_table(checks))
     if any(check.state == "wrong" for check in checks):

@@ -18,7 +18,7 @@ Cursor = Annotated[str | None, Query(max_length=2000, description="next_cursor o
 
 
 @dataclass(frozen=True)
-class Order:
+class RowOrder:
     """An order of rows: by `key`, rows without one last, and by `tie` among equals. Both are selected with the row."""
 
     name: str  # as the query names it
@@ -28,14 +28,14 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Page:
+class RowPage:
     """Some rows, and the cursor of the next page, None at the end."""
 
     rows: list[Any]
     next_cursor: str | None
 
 
-def page_of(session: Session, statement: Select[Any], order: Order, limit: int, cursor: str | None) -> Page:
+def page_of(session: Session, statement: Select[Any], order: RowOrder, limit: int, cursor: str | None) -> RowPage:
     """`limit` rows of `statement` after `cursor`; BadInput where the cursor is not one of this order."""
     statement = statement.add_columns(order.key.label("page_key"), order.tie.label("page_tie"))
     if cursor is not None:
@@ -45,28 +45,28 @@ def page_of(session: Session, statement: Select[Any], order: Order, limit: int, 
     more = len(rows) > limit
     rows = rows[:limit]
     following = _encode(order, rows[-1].page_key, rows[-1].page_tie) if more else None
-    return Page([row[0] for row in rows], following)
+    return RowPage([row[0] for row in rows], following)
 
 
-def link_next(request: Request, response: Response, page: Page) -> None:
+def link_next(request: Request, response: Response, page: RowPage) -> None:
     """Name the next page in a header too (RFC 8288)."""
     if page.next_cursor is not None:
         following = request.url.include_query_params(cursor=page.next_cursor)
         response.headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
 
 
-def _after(order: Order, key: Any, tie: Any) -> ColumnElement[bool]:
+def _after(order: RowOrder, key: Any, tie: Any) -> ColumnElement[bool]:
     if key is None:
         return and_(order.key.is_(None), order.tie > tie)
     beyond = order.key < key if order.descending else order.key > key
     return or_(beyond, and_(order.key == key, order.tie > tie), order.key.is_(None))
 
 
-def _encode(order: Order, key: Any, tie: Any) -> str:
+def _encode(order: RowOrder, key: Any, tie: Any) -> str:
     return base64.urlsafe_b64encode(orjson.dumps([_sign(order), key, tie])).decode().rstrip("=")
 
 
-def _decode(cursor: str, order: Order) -> tuple[Any, Any]:
+def _decode(cursor: str, order: RowOrder) -> tuple[Any, Any]:
     try:
         sign, key, tie = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (ValueError, TypeError, binascii.Error):
@@ -84,5 +84,5 @@ def _fits(column: Any, value: Any) -> bool:
     return whole or isinstance(value, float)
 
 
-def _sign(order: Order) -> str:
+def _sign(order: RowOrder) -> str:
     return f"{'-' if order.descending else ''}{order.name}"

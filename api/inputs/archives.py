@@ -18,7 +18,7 @@ import numpy as np
 
 from api.http.errors import BadInput
 from api.inputs.npy import array_of, shaped
-from ml.datasets import Arrays, cut_sizes
+from ml.datasets import Arrays, split_sizes
 
 MAX_MEMBERS = 8
 END, ZIP64_LOCATOR, MAX_DIRECTORY = 22, 20, 1 << 16  # bytes of an archive's last records, and of its list of members
@@ -58,7 +58,7 @@ def read_archive(file: IO[bytes], limit: int, classes: tuple[str, ...] | None = 
         raise BadInput("#/labels", detail)
     if len(images) > MAX_IMAGES:
         raise BadInput("#/images", f"{len(images)} images are more than a data set has; send at most {MAX_IMAGES}")
-    if len(images) < MIN_IMAGES or min(cut_sizes(len(images), None, "random")) < 1:
+    if len(images) < MIN_IMAGES or min(split_sizes(len(images), None, "random")) < 1:
         raise BadInput("#/images", f"{len(images)} images are too few to be divided; send at least {MIN_IMAGES}")
     names = classes or _names(members)
     numbers, names = _by_name(labels.ravel(), names) if labels.dtype.kind == "U" else _by_number(labels.ravel(), names)

@@ -13,7 +13,7 @@ from api.http.errors import BadInput
 from api.inputs.npy import array_of
 from api.inputs.options import Options
 from api.inputs.pictures import at_size, grey, opened
-from api.inputs.pixels import WHITE, Images, as_floats, many_images, of_array, one_image
+from api.inputs.pixels import WHITE, InputImages, as_floats, many_images, of_array, one_image
 from ml.canonical.canonical import Canonical, canonical
 from ml.canonical.frame import form_of
 from ml.layers import Shape
@@ -21,11 +21,11 @@ from ml.registry import Registry
 
 MAX_IMAGES = 1024  # in one body
 
-Open = Callable[[Shape], Images]  # the images, once it is known which shape the network takes
+Open = Callable[[Shape], InputImages]  # the images, once it is known which shape the network takes
 
 
 @dataclass(slots=True)
-class Asked:
+class ReadBody:
     """A body that was read: the options, with what the body itself says, and the images yet to be opened, once."""
 
     options: Options
@@ -33,12 +33,12 @@ class Asked:
     pixels: int = 0  # of a picture: how many are to be decoded
 
 
-Reader = Callable[[bytes, Options], Asked]
+Reader = Callable[[bytes, Options], ReadBody]
 readers: Registry[Reader] = Registry("content type")
 
 
 @readers.register("application/json")
-def read_json(body: bytes, options: Options) -> Asked:
+def read_json(body: bytes, options: Options) -> ReadBody:
     """`pixels`, one image, or `images`, up to MAX_IMAGES of them, and any option."""
     document = _document(body)
     pixels, images = document.pop("pixels", None), document.pop("images", None)
@@ -50,62 +50,62 @@ def read_json(body: bytes, options: Options) -> Asked:
     if images is None:
         if pixels is None:
             raise BadInput("#/pixels", "Field required")
-        return Asked(options, lambda shape: _canonical(one_image(pixels, shape, options.scale, plain), options))
+        return ReadBody(options, lambda shape: _canonical(one_image(pixels, shape, options.scale, plain), options))
     if pixels is not None:
         raise BadInput("#/images", "give either pixels or images")
     if not isinstance(images, list) or not 1 <= len(images) <= MAX_IMAGES:
         raise BadInput("#/images", f"a list of 1 to {MAX_IMAGES} images is needed")
-    return Asked(options, lambda shape: _canonical(many_images(images, shape, options.scale, plain), options))
+    return ReadBody(options, lambda shape: _canonical(many_images(images, shape, options.scale, plain), options))
 
 
 @readers.register("application/octet-stream")
-def read_bytes(body: bytes, options: Options) -> Asked:
+def read_bytes(body: bytes, options: Options) -> ReadBody:
     """One byte a pixel, image after image; a single image is answered by itself, not as a list of one."""
 
-    def images(shape: Shape) -> Images:
+    def images(shape: Shape) -> InputImages:
         features = prod(shape)
         if not body or len(body) % features:
             raise BadInput("#", f"{features} bytes an image are needed, and the body has {len(body)}")
         rows = _few(np.frombuffer(body, np.uint8).reshape(-1, features))
         return _canonical(of_array(rows, shape, options.scale, several=len(rows) > 1), options)
 
-    return Asked(options, images)
+    return ReadBody(options, images)
 
 
 @readers.register("application/x-npy")
-def read_npy(body: bytes, options: Options) -> Asked:
+def read_npy(body: bytes, options: Options) -> ReadBody:
     """An array of numbers in numpy's format: one image, or a list of them along the first axis."""
     array = npy(body)
 
-    def images(shape: Shape) -> Images:
+    def images(shape: Shape) -> InputImages:
         rows, several = rows_of(array, shape)
         return _canonical(of_array(_few(rows), shape, options.scale, several), options)
 
-    return Asked(options, images)
+    return ReadBody(options, images)
 
 
 @readers.register("image/png")
-def read_png(body: bytes, options: Options) -> Asked:
+def read_png(body: bytes, options: Options) -> ReadBody:
     """A picture of any size, brought to the data set's own form unless that is switched off."""
     return _picture(body, "PNG", options)
 
 
 @readers.register("image/jpeg")
-def read_jpeg(body: bytes, options: Options) -> Asked:
+def read_jpeg(body: bytes, options: Options) -> ReadBody:
     """A picture of any size, brought to the data set's own form unless that is switched off."""
     return _picture(body, "JPEG", options)
 
 
-def _picture(body: bytes, form: str, options: Options) -> Asked:
+def _picture(body: bytes, form: str, options: Options) -> ReadBody:
     picture = opened(body, form)
 
-    def images(shape: Shape) -> Images:
+    def images(shape: Shape) -> InputImages:
         if options.canonical is False or shape[0] != 1:
             return of_array(at_size(picture, shape).reshape(1, -1), shape, options.scale or WHITE, several=False)
         found = canonical(grey(picture), form_of(shape))
         return of_array(found.pixels.reshape(1, -1), shape, WHITE, several=False).reported([_told(found)])
 
-    return Asked(options, images, picture.width * picture.height)
+    return ReadBody(options, images, picture.width * picture.height)
 
 
 def _document(body: bytes) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def _few(rows: np.ndarray) -> np.ndarray:
     return rows
 
 
-def _canonical(images: Images, options: Options) -> Images:
+def _canonical(images: InputImages, options: Options) -> InputImages:
     """The images in the data set's own form, where that was asked for."""
     if not options.canonical or not len(images.pixels) or images.pixels.shape[1] != 1:
         return images

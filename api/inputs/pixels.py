@@ -17,7 +17,7 @@ _WHITE = np.float32(WHITE)
 
 
 @dataclass(slots=True)
-class Images:
+class InputImages:
     """Images to classify, of which some may be unusable."""
 
     pixels: np.ndarray  # [n, channels, height, width], those that can be used: float32 in 0..1, or uint8 of 0..255
@@ -31,12 +31,12 @@ class Images:
         """How many were sent."""
         return len(self.pixels) + len(self.errors)
 
-    def reported(self, reports: list[dict[str, Any]], pixels: np.ndarray | None = None) -> "Images":
+    def reported(self, reports: list[dict[str, Any]], pixels: np.ndarray | None = None) -> "InputImages":
         """The same with what was done to each image, and with what came of it."""
         return replace(self, reports=reports, pixels=self.pixels if pixels is None else pixels)
 
 
-def one_image(values: Any, shape: Shape, scale: int | None, plain: bool) -> Images:
+def one_image(values: Any, shape: Shape, scale: int | None, plain: bool) -> InputImages:
     """The image in a JSON list of numbers; BadInput names what is wrong with it.
 
     `plain` promises that no true or false stands in it.
@@ -44,15 +44,15 @@ def one_image(values: Any, shape: Shape, scale: int | None, plain: bool) -> Imag
     found = _bytes(values, prod(shape)) if plain else None
     # Without its zeros and ones something is left: a value exceeds 1. Half a microsecond; numpy's max takes five.
     if found is not None and (scale == WHITE or (scale is None and found.lstrip(b"\0\1"))):
-        return Images(np.frombuffer(found, np.uint8).reshape(1, *shape), [WHITE])
+        return InputImages(np.frombuffer(found, np.uint8).reshape(1, *shape), [WHITE])
     row = np.frombuffer(found, np.uint8) if found is not None else _numbers(values, shape, "#/pixels")
     pixels, scales, errors = in_unit(row[None], scale)
     if errors:
         raise BadInput("#/pixels", errors[0])
-    return Images(pixels.reshape(-1, *shape), scales)
+    return InputImages(pixels.reshape(-1, *shape), scales)
 
 
-def many_images(lists: list[Any], shape: Shape, scale: int | None, plain: bool) -> Images:
+def many_images(lists: list[Any], shape: Shape, scale: int | None, plain: bool) -> InputImages:
     """The images in a JSON list of lists; what is wrong with one is told in its place, up to MAX_ERRORS words on it."""
     rows: list[np.ndarray] = []
     errors: dict[int, str] = {}
@@ -67,7 +67,7 @@ def many_images(lists: list[Any], shape: Shape, scale: int | None, plain: bool) 
     return _several(_stacked(rows, prod(shape)), shape, scale, errors)
 
 
-def of_array(rows: np.ndarray, shape: Shape, scale: int | None, several: bool) -> Images:
+def of_array(rows: np.ndarray, shape: Shape, scale: int | None, several: bool) -> InputImages:
     """The images of uint8 or float64 [n, features]; of several what is wrong with one is told in its place."""
     images = _several(rows, shape, scale, {})
     if images.errors and not several:
@@ -76,7 +76,7 @@ def of_array(rows: np.ndarray, shape: Shape, scale: int | None, several: bool) -
 
 
 def in_unit(rows: np.ndarray, scale: int | None) -> tuple[np.ndarray, list[int], dict[int, str]]:
-    """The good ones of numbers [n, features], as `Images` has them, their scales, and what is wrong with the others."""
+    """Return the usable rows of numbers [n, features] as `InputImages` has them, their scales, and each problem."""
     largest = rows.max(1)
     if rows.dtype == np.uint8 and scale != 1 and (scale or largest.min() > 1):
         return rows, [WHITE] * len(rows), {}
@@ -90,15 +90,15 @@ def in_unit(rows: np.ndarray, scale: int | None) -> tuple[np.ndarray, list[int],
     return scaled, scales[good].tolist(), errors
 
 
-def _several(rows: np.ndarray, shape: Shape, scale: int | None, errors: dict[int, str]) -> Images:
+def _several(rows: np.ndarray, shape: Shape, scale: int | None, errors: dict[int, str]) -> InputImages:
     places = [place for place in range(len(rows) + len(errors)) if place not in errors]
     pixels, scales, unusable = in_unit(rows, scale) if len(rows) else (rows.astype(np.float32), [], {})
     errors = errors | {places[place]: detail for place, detail in unusable.items()}
-    return Images(pixels.reshape(-1, *shape), scales, errors, several=True)
+    return InputImages(pixels.reshape(-1, *shape), scales, errors, several=True)
 
 
 def as_floats(pixels: np.ndarray) -> np.ndarray:
-    """Pixels as `Images` has them as float32 in 0..1; bytes are divided here, all of a batch at once."""
+    """Pixels as `InputImages` has them as float32 in 0..1; bytes are divided here, all of a batch at once."""
     if pixels.dtype != np.uint8:
         return pixels
     divided: np.ndarray = np.divide(pixels, _WHITE, dtype=np.float32)

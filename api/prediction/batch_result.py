@@ -7,7 +7,7 @@ import numpy as np
 DIGITS = 6  # of a probability: float32 holds no more than seven
 
 
-class Batch:
+class BatchResult:
     """Answers for n images; what is shown of them is made once for all questions, and only if it is shown."""
 
     def __init__(self, probabilities: np.ndarray, reasons: list[str | None]) -> None:
@@ -16,9 +16,9 @@ class Batch:
         self.labels: list[int] = probabilities.argmax(1).tolist()  # the most probable class of each image
         self._rounded: list[list[float]] | None = None
 
-    def part(self, rows: np.ndarray) -> "Batch":
+    def part(self, rows: np.ndarray) -> "BatchResult":
         """Some of its images, by their places."""
-        return Batch(self.probabilities[rows], [self.reasons[row] for row in rows.tolist()])
+        return BatchResult(self.probabilities[rows], [self.reasons[row] for row in rows.tolist()])
 
     @property
     def rounded(self) -> list[list[float]]:
@@ -38,7 +38,7 @@ class Batch:
 class Answered:
     """The images of a batch from `start` up to `stop`."""
 
-    batch: Batch
+    batch: BatchResult
     start: int
     stop: int
 

@@ -18,15 +18,15 @@ import structlog
 
 from api.http.errors import Busy
 from api.inputs.pixels import as_floats
-from api.prediction.batch_result import Answered, Batch
+from api.prediction.batch_result import Answered, BatchResult
 from ml.prediction.predictor import MAX_BATCH
 
 MAX_QUEUED = 8192  # images that wait, of all networks together: more is refused rather than kept waiting
 INLINE_SECONDS = 0.002  # longer runs go to a thread, so that the event loop goes on answering
 
-Run = Callable[[np.ndarray], Batch]
+Run = Callable[[np.ndarray], BatchResult]
 # What of a batch is counted, how many images ran, seconds waited, seconds taken, and images that wait now.
-Ran = Callable[[Batch, int, float, float, int], None]
+Ran = Callable[[BatchResult, int, float, float, int], None]
 
 log = structlog.get_logger()
 
@@ -126,7 +126,7 @@ class Batcher:
         bounds = pairwise(accumulate((len(question.pixels) for question in questions), initial=0))
         return [Answered(batch, start, stop) for start, stop in bounds]
 
-    def _tell(self, batch: Batch, questions: list[_Question], waited: float, took: float) -> None:
+    def _tell(self, batch: BatchResult, questions: list[_Question], waited: float, took: float) -> None:
         """Have a batch counted; whatever is wrong with that, its answers are delivered."""
         images = len(batch.labels)
         try:
@@ -155,7 +155,7 @@ class Batcher:
             self._running = False
 
 
-def _counted(batch: Batch, questions: list[_Question]) -> Batch:
+def _counted(batch: BatchResult, questions: list[_Question]) -> BatchResult:
     """What of a batch is counted."""
     if all(question.counted for question in questions):
         return batch

@@ -13,9 +13,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
 from api.http.errors import BadInput, Busy, answer_to
-from api.inputs.bodies import Asked, readers
+from api.inputs.bodies import ReadBody, readers
 from api.inputs.options import Options
-from api.inputs.pixels import Images, as_floats
+from api.inputs.pixels import InputImages, as_floats
 from api.prediction import responses
 from api.prediction.batch_result import Answered
 from api.prediction.batcher import Queue
@@ -97,7 +97,7 @@ class Predict:
         extra = {"saliency": await self._saliency(served, images, answered)} if options.explain else {}
         return responses.single(served, images, answered, options, extra)
 
-    async def _read(self, kind: str, body: bytes, options: Options) -> tuple[Served, Images, Options]:
+    async def _read(self, kind: str, body: bytes, options: Options) -> tuple[Served, InputImages, Options]:
         """Who answers, the images, and the options with what the body itself says."""
         began = perf_counter()
         is_long = kind.startswith("image/") or len(body) > LARGE_BYTES
@@ -116,7 +116,7 @@ class Predict:
         was_read(perf_counter() - began)
         return served, images, options
 
-    async def _opened(self, asked: Asked, shape: Shape) -> Images:
+    async def _opened(self, asked: ReadBody, shape: Shape) -> InputImages:
         """The images of a body, opened in a thread; Busy where too much is to be decoded already."""
         self.pictures.enter(asked.pixels)
         try:
@@ -124,7 +124,7 @@ class Predict:
         finally:
             self.pictures.leave(asked.pixels)
 
-    async def _several(self, served: Served, images: Images, options: Options) -> bytes:
+    async def _several(self, served: Served, images: InputImages, options: Options) -> bytes:
         if options.explain:
             raise BadInput("?explain", "one image at a time can be explained")
         if not len(images.pixels):
@@ -132,7 +132,7 @@ class Predict:
         answered = await served.batcher.ask(images.pixels)
         return responses.several(served, images, answered, options)
 
-    async def _saliency(self, served: Served, images: Images, answered: Answered) -> list[list[float]]:
+    async def _saliency(self, served: Served, images: InputImages, answered: Answered) -> list[list[float]]:
         (image,), (label,) = as_floats(images.pixels), answered.labels
         batches, parts = covered(image), []
         while (batch := await self._in_thread(next, batches, None)) is not None:

@@ -12,7 +12,7 @@ import numpy as np
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from api.prediction.batch_result import Batch
+from api.prediction.batch_result import BatchResult
 
 T = TypeVar("T")
 
@@ -98,7 +98,7 @@ class Meter:
         self._classes = [classes.labels(*own, label) for label in labels]
         self._confidence: Distribution = confidence.labels(*own)
 
-    def ran(self, batch: Batch, images: int, waited: float, took: float, left: int) -> None:
+    def ran(self, batch: BatchResult, images: int, waited: float, took: float, left: int) -> None:
         """A batch of so many images has run, of which `batch` are counted as predictions.
 
         Its first question waited and it took so many seconds, and so many images wait now.

@@ -7,12 +7,12 @@ from typing import Any
 import orjson
 
 from api.inputs.options import Options
-from api.inputs.pixels import Images
+from api.inputs.pixels import InputImages
 from api.prediction.batch_result import Answered
 from api.prediction.served import Served
 
 
-def single(served: Served, images: Images, answered: Answered, options: Options, extra: dict[str, Any]) -> bytes:
+def single(served: Served, images: InputImages, answered: Answered, options: Options, extra: dict[str, Any]) -> bytes:
     """The answer for one image; `extra` is added to it."""
     if options.top_k is None and images.reports is None:
         prediction = _plain(served, images, answered)
@@ -21,7 +21,7 @@ def single(served: Served, images: Images, answered: Answered, options: Options,
     return _with_origin(orjson.dumps(prediction | extra if extra else prediction), served)
 
 
-def several(served: Served, images: Images, answered: Answered, options: Options) -> bytes:
+def several(served: Served, images: InputImages, answered: Answered, options: Options) -> bytes:
     """The answers for a list of images, those that could not be used told in their places."""
     if options.top_k == 1 and images.reports is None:
         predictions = _labels(served, answered)
@@ -30,12 +30,12 @@ def several(served: Served, images: Images, answered: Answered, options: Options
     return _listed(served, images, predictions)
 
 
-def unusable(served: Served, images: Images) -> bytes:
+def unusable(served: Served, images: InputImages) -> bytes:
     """The answer for a list of images of which none could be used."""
     return _listed(served, images, iter(()))
 
 
-def _listed(served: Served, images: Images, predictions: Iterator[dict[str, Any]]) -> bytes:
+def _listed(served: Served, images: InputImages, predictions: Iterator[dict[str, Any]]) -> bytes:
     if images.errors:
         places = range(images.count)
         whole = [{"error": images.errors[i]} if i in images.errors else next(predictions) for i in places]
@@ -44,7 +44,7 @@ def _listed(served: Served, images: Images, predictions: Iterator[dict[str, Any]
     return _with_origin(orjson.dumps({"predictions": whole}), served)
 
 
-def _predictions(served: Served, images: Images, answered: Answered, options: Options) -> Iterator[dict[str, Any]]:
+def _predictions(served: Served, images: InputImages, answered: Answered, options: Options) -> Iterator[dict[str, Any]]:
     shown = _top(served, answered, options.top_k) if options.top_k else _all(answered)
     reports: Iterable[dict[str, Any] | None] = images.reports or repeat(None, len(answered))
     for label, probabilities, scale, report in zip(
@@ -57,7 +57,7 @@ def _predictions(served: Served, images: Images, answered: Answered, options: Op
         yield prediction
 
 
-def _plain(served: Served, images: Images, answered: Answered) -> dict[str, Any]:
+def _plain(served: Served, images: InputImages, answered: Answered) -> dict[str, Any]:
     """The answer for one image of which nothing special was asked, as most are: no generator, no slice."""
     batch, place = answered.batch, answered.start
     label, reason, probabilities = batch.labels[place], batch.reasons[place], batch.rounded[place]

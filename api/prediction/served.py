@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from api.prediction.batch_result import Batch
+from api.prediction.batch_result import BatchResult
 from api.prediction.batcher import Batcher, Queue
 from api.prediction.metrics import Meter
 from ml.datasets import digit_of
@@ -50,10 +50,10 @@ def load(
     predictor = Predictor(graph, tuple(version.shape), tuple(version.classes))
     calibration = Calibration(**version.calibration) if version.calibration else UNCALIBRATED
 
-    def run(pixels: np.ndarray) -> Batch:
+    def run(pixels: np.ndarray) -> BatchResult:
         outputs, novelty = predictor.run(pixels)
         probabilities = calibration.probabilities(outputs)
-        return Batch(probabilities, calibration.reasons(probabilities, novelty))
+        return BatchResult(probabilities, calibration.reasons(probabilities, novelty))
 
     meter = Meter(version.model, version.dataset, version.version, version.classes)
     _self_test(run(np.zeros((1, *predictor.shape), np.float32)), len(predictor.classes))
@@ -72,7 +72,7 @@ def load(
     )
 
 
-def _self_test(batch: Batch, classes: int) -> None:
+def _self_test(batch: BatchResult, classes: int) -> None:
     """Look at a first answer, for a blank image: it must make sense."""
     found = batch.probabilities
     if found.shape != (1, classes) or not np.isfinite(found).all():

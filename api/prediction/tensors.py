@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from api.http.errors import BadInput, invalid
 from api.inputs.bodies import MAX_IMAGES
-from api.inputs.pixels import Images, of_array
+from api.inputs.pixels import InputImages, of_array
 from api.prediction.batch_result import Answered
 from api.prediction.served import Served
 from ml.layers import Shape
@@ -74,7 +74,7 @@ OUTPUTS: dict[str, Output] = {
 }
 
 
-def read(body: bytes, json_bytes: int | None, shape: Shape) -> tuple[Inference, Images]:
+def read(body: bytes, json_bytes: int | None, shape: Shape) -> tuple[Inference, InputImages]:
     """A request and its images; BadInput says what is wrong.
 
     `json_bytes` is how much of the body is JSON, None for all of it; binary tensors follow.

@@ -12,15 +12,15 @@ from ml.specs import TrainSpec, TuneSpec
 from worker.database.engine import Database
 from worker.database.tables import (
     Artifact,
-    Dataset,
     Event,
     Job,
     Measurement,
     ModelVersion,
+    Opening,
     Rerun,
     RunOff,
-    TestOpening,
     Trial,
+    UsedDataset,
 )
 from worker.ledger.champions import versions_of
 from worker.ledger.job_spec import as_tune, spec_of
@@ -39,7 +39,7 @@ class Facts:
 
     job: Job
     posted: TrainSpec | TuneSpec
-    dataset: Dataset
+    dataset: UsedDataset
     trials: list[Trial]  # by number
     material: Material | None  # of its analysis; None where it searches nothing or no trial has a value
     curves: dict[int, list[Measurement]]  # of the best trials, the best first
@@ -98,7 +98,7 @@ def facts_of(database: Database, job_id: str) -> Facts:
         return Facts(
             job=job,
             posted=posted,
-            dataset=session.get_one(Dataset, job.dataset_sha256),
+            dataset=session.get_one(UsedDataset, job.dataset_sha256),
             trials=trials,
             material=Material.of(session, job) if judged and job.kind == "tune" else None,
             curves={trial.number: _measurements(session, trial) for trial in best},
@@ -150,9 +150,9 @@ def _opening(session: Session, version: ModelVersion | None) -> int | None:
     """Which opening of its test images a version's was."""
     if version is None:
         return None
-    of_run: Any = (col(TestOpening.job_id) == version.job_id, col(TestOpening.run) == version.run)
-    own = session.scalar(select(TestOpening).where(*of_run))
+    of_run: Any = (col(Opening.job_id) == version.job_id, col(Opening.run) == version.run)
+    own = session.scalar(select(Opening).where(*of_run))
     if own is None:
         return None
-    same = (col(TestOpening.dataset_sha256) == own.dataset_sha256, col(TestOpening.split) == own.split)
-    return session.scalar(select(func.count()).select_from(TestOpening).where(*same, col(TestOpening.id) <= own.id))
+    same = (col(Opening.dataset_sha256) == own.dataset_sha256, col(Opening.split) == own.split)
+    return session.scalar(select(func.count()).select_from(Opening).where(*same, col(Opening.id) <= own.id))

@@ -7,7 +7,7 @@ from typing import Any
 from api.report.axes import categories, linear, logarithmic, padded, reached
 from api.report.costs import Price, costs, front_of
 from api.report.facts import Facts
-from api.report.svg import Axis, Plot
+from api.report.svg import Axis, SvgPlot
 from api.report.wording import Wording
 from ml.parameters.space import Dimension
 from worker.database.tables import Trial
@@ -21,7 +21,7 @@ MAX_CATEGORIES = 8  # values of a parameter that have a place each; of more the 
 class Figure:
     """A drawing and what is said of it."""
 
-    drawing: Plot
+    drawing: SvgPlot
     caption: str
 
 
@@ -42,7 +42,7 @@ class Figures:
         """What each trial reached, and the best up to it."""
         numbers = [trial.number for trial in self.shown]
         x = linear(self.t, self.t("trial"), -0.5, max(numbers) + 0.5, whole=True)
-        plot = Plot(self.t("Optimization history"), x, self.axis)
+        plot = SvgPlot(self.t("Optimization history"), x, self.axis)
         best_numbers, best_values = self._best_so_far()
         plot.steps([*best_numbers, max(numbers) + 0.5], [*best_values, best_values[-1]], "best")
         self._trials(plot, self.shown, lambda trial: trial.number)
@@ -65,7 +65,7 @@ class Figures:
         flat = [point for points in measured.values() for point in points]
         y, _ = reached(self.t, self.objective, [value for _, value in flat], self.maximize)
         x = linear(self.t, self.t("epochs"), 0, max(epoch for epoch, _ in flat))
-        plot = Plot(self.t("Learning curves"), x, y)
+        plot = SvgPlot(self.t("Learning curves"), x, y)
         for rank, (number, points) in reversed(list(enumerate(measured.items()))):
             if not points:
                 continue
@@ -92,7 +92,7 @@ class Figures:
                 continue
             numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
             x, place = self._numbers(label, values, dimension) if numeric else self._names(label, values)
-            plot = Plot(f"{self.objective}: {label}", x, self.axis, *SMALL)
+            plot = SvgPlot(f"{self.objective}: {label}", x, self.axis, *SMALL)
             self._trials(plot, self.shown, lambda trial, of=of, place=place: place(of(trial)))  # type: ignore[misc]
             yield Figure(plot, label)
 
@@ -117,7 +117,7 @@ class Figures:
         if len({cost(trial) for trial in priced}) < 2:
             return None
         costs = [float(cost(trial) or 0) for trial in priced]
-        plot = Plot(
+        plot = SvgPlot(
             f"{self.objective}: {self.t(name)}",
             logarithmic(self.t, self.t(name), min(costs), max(costs)),
             self.axis,
@@ -127,7 +127,7 @@ class Figures:
         self._trials(plot, priced, lambda trial: float(cost(trial) or 0))
         return Figure(plot, self.t(name))
 
-    def _trials(self, plot: Plot, trials: Sequence[Trial], x: Callable[[Trial], float]) -> None:
+    def _trials(self, plot: SvgPlot, trials: Sequence[Trial], x: Callable[[Trial], float]) -> None:
         """A dot a trial, the winner's last so that it is seen."""
         for kind, chosen in self._kinds(trials):
             names = [self._name(trial) for trial in chosen]

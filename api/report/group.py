@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from api.report.axes import categories, linear, padded
 from api.report.facts import facts_of
 from api.report.figures import Figure
-from api.report.page import Page, rendered
-from api.report.svg import Plot
+from api.report.page import ReportPage, rendered
+from api.report.svg import SvgPlot
 from api.report.tables import Table
 from api.report.winner import answers_of
 from api.report.wording import WIDE, Wording
@@ -27,7 +27,7 @@ def group_report(database: Database, store: Store, group_id: str, wording: Wordi
     pages = []
     for name, job_id in jobs:
         facts = facts_of(database, job_id)
-        pages.append(Page(facts, answers_of(facts, store), facts.analysis(), wording, prefix=f"{name}-"))
+        pages.append(ReportPage(facts, answers_of(facts, store), facts.analysis(), wording, prefix=f"{name}-"))
     return rendered("group.html.j2", group=GroupPage(group, [name for name, _ in jobs], pages, wording), t=wording)
 
 
@@ -38,7 +38,7 @@ class Part:
     number: int  # from 1, as it is called in the figure
     name: str
     title: str
-    page: Page
+    page: ReportPage
 
     @property
     def reached(self) -> float | None:
@@ -49,7 +49,7 @@ class Part:
 class GroupPage:
     """A group in one language."""
 
-    def __init__(self, group: JobGroup, names: Sequence[str], pages: Sequence[Page], wording: Wording) -> None:
+    def __init__(self, group: JobGroup, names: Sequence[str], pages: Sequence[ReportPage], wording: Wording) -> None:
         self.group = group
         self.t = wording
         titles = _titles(group.collection)
@@ -91,7 +91,7 @@ class GroupPage:
         values = [*(reached for _, reached in shown), *(bound for share in shares if share for bound in share.bounds)]
         y = categories(self.t("experiment"), [str(part.number) for part, _ in shown])
         x = linear(self.t, self.t("accuracy"), *padded(values), percent=True)
-        plot = Plot(self.t("The experiments side by side"), x, y, height=80 + 28 * len(shown))
+        plot = SvgPlot(self.t("The experiments side by side"), x, y, height=80 + 28 * len(shown))
         for place, ((part, reached), share) in enumerate(zip(shown, shares, strict=True)):
             if share:
                 plot.line(list(share.bounds), [place, place], "whisker")

@@ -10,7 +10,7 @@ from api.report.facts import Facts
 from api.report.figures import Figures
 from api.report.matters import Matters
 from api.report.run_off import RunOffSection
-from api.report.svg import Plot
+from api.report.svg import SvgPlot
 from api.report.tables import Tables, sizes_of
 from api.report.winner import Answers
 from api.report.wording import Wording
@@ -21,7 +21,7 @@ from worker.database.tables import Trial
 
 def page_of(facts: Facts, answers: Answers | None, found: Analysis | None, wording: Wording) -> str:
     """A job's whole report as HTML."""
-    return rendered("report.html.j2", page=Page(facts, answers, found, wording), t=wording)
+    return rendered("report.html.j2", page=ReportPage(facts, answers, found, wording), t=wording)
 
 
 def rendered(template: str, **named: object) -> str:
@@ -36,7 +36,7 @@ def rendered(template: str, **named: object) -> str:
     return templates.get_template(template).render(named)
 
 
-class Page:
+class ReportPage:
     """One job in one language; the anchors of its sections begin with `prefix`."""
 
     def __init__(
@@ -109,13 +109,13 @@ class Page:
         version = self.facts.version
         return Share.of(version.test_accuracy, sizes_of(self.facts)[2]) if version else None
 
-    def reliability(self) -> Plot | None:
+    def reliability(self) -> SvgPlot | None:
         """Accuracy against confidence; the shorter the distance to the diagonal, the better."""
         if self.answers is None:
             return None
         x = linear(self.t, self.t("confidence"), 0, 1, percent=True)
         y = linear(self.t, self.t("share that is right"), 0, 1, percent=True)
-        plot = Plot(self.t("Reliability"), x, y, width=420, height=320)
+        plot = SvgPlot(self.t("Reliability"), x, y, width=420, height=320)
         for one in self.answers.bins:
             if one.images:
                 name = f"{self.t.number(one.images)} {self.t('images')}: {self.t.percent(one.accuracy)}"

@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from api.report.axes import categories, linear, padded
 from api.report.facts import Facts
-from api.report.svg import Plot
+from api.report.svg import SvgPlot
 from api.report.tables import Table
 from api.report.wording import Wording
 from ml.statistics.run_off_result import Contender, Disagreement, Duel, Verdict
@@ -79,13 +79,13 @@ class RunOffSection:
             for number, why in sorted(self._decided.lost.items())
         ]
 
-    def drawing(self) -> Plot:
+    def drawing(self) -> SvgPlot:
         """Each trial's accuracies, their interval, and what the search showed."""
         shown = self._decided.contenders
         values = [x for one in shown for x in (*one.accuracies, one.low, one.high, one.searched)]
         y = categories(self.t("trial"), [str(one.trial) for one in reversed(shown)])
         x = linear(self.t, self.t("validation accuracy"), *padded(values), percent=True)
-        plot = Plot(self.t("Run-off"), x, y, height=80 + 36 * len(shown))
+        plot = SvgPlot(self.t("Run-off"), x, y, height=80 + 36 * len(shown))
         for place, one in enumerate(reversed(shown)):
             plot.line([one.low, one.high], [place, place], "whisker")
             plot.points(one.accuracies, [place] * len(one.accuracies), "trial")

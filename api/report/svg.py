@@ -31,7 +31,7 @@ class Axis:
 
 
 @dataclass
-class Plot:
+class SvgPlot:
     """A plot that grows by marks."""
 
     title: str

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from api.report.facts import Facts
-from ml.datasets import Arrays, SplitName, cut, datasets
+from ml.datasets import Arrays, SplitName, data_split, datasets
 from ml.errors import CheckpointError, DataError
 from ml.prediction.calibration import ECE_BINS, UNCALIBRATED, Calibration
 from worker.artifacts.store import Store
@@ -23,7 +23,7 @@ LARGEST = 128  # pixels of a side of their pictures
 
 
 @dataclass(frozen=True)
-class Mistake:
+class TestMistake:
     """A test image that was taken for something else."""
 
     truth: str
@@ -33,7 +33,7 @@ class Mistake:
 
 
 @dataclass(frozen=True)
-class Bin:
+class ConfidenceBin:
     """Test images whose confidence lies in one range."""
 
     low: float
@@ -49,8 +49,8 @@ class Answers:
 
     classes: tuple[str, ...]
     confusion: list[list[int]]  # a row a true class, a column a predicted one
-    mistakes: list[Mistake]
-    bins: list[Bin]
+    mistakes: list[TestMistake]
+    bins: list[ConfidenceBin]
 
     @property
     def images(self) -> int:
@@ -111,25 +111,25 @@ def _test_images(facts: Facts) -> Arrays | None:
         return None
     arrays = dataset.load()
     split = cast("SplitName", facts.job.spec["split"])
-    return arrays.take(cut(len(arrays), dataset.official_test, split, seed=0).test)
+    return arrays.take(data_split(len(arrays), dataset.official_test, split, seed=0).test)
 
 
-def _mistakes(found: np.ndarray, confidence: np.ndarray, test: Arrays, classes: tuple[str, ...]) -> list[Mistake]:
+def _mistakes(found: np.ndarray, confidence: np.ndarray, test: Arrays, classes: tuple[str, ...]) -> list[TestMistake]:
     wrong = (found != test.labels).nonzero()[0]
     first = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
     return [
-        Mistake(classes[test.labels[i]], classes[found[i]], float(confidence[i]), picture(test.images[i]))
+        TestMistake(classes[test.labels[i]], classes[found[i]], float(confidence[i]), picture(test.images[i]))
         for i in first
     ]
 
 
-def _bins(confidence: np.ndarray, right: np.ndarray) -> list[Bin]:
+def _bins(confidence: np.ndarray, right: np.ndarray) -> list[ConfidenceBin]:
     """The images by confidence, in bins closed above, as `ml.prediction.calibration.calibration_error` counts them."""
     places = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
     images = np.bincount(places, minlength=ECE_BINS)
     sums = [np.bincount(places, weights, ECE_BINS) / np.maximum(images, 1) for weights in (confidence, right)]
     return [
-        Bin(i / ECE_BINS, (i + 1) / ECE_BINS, int(images[i]), float(sums[0][i]), float(sums[1][i]))
+        ConfidenceBin(i / ECE_BINS, (i + 1) / ECE_BINS, int(images[i]), float(sums[0][i]), float(sums[1][i]))
         for i in range(ECE_BINS)
     ]
 

@@ -12,10 +12,9 @@ from api.http.errors import Busy
 from api.http.files import BINARY, File, KnownTag, documented, sent
 from api.inputs.archives import MAX_CLASSES, check_classes, read_archive
 from api.inputs.uploads import kind_of
-from ml.datasets import NAME, Dataset, cut_sizes, datasets
+from ml.datasets import NAME, Dataset, datasets, split_sizes
 from worker.database.clock import to_datetime
-from worker.database.tables import Dataset as Known
-from worker.database.tables import DatasetVersion
+from worker.database.tables import DatasetVersion, UsedDataset
 from worker.errors import NotFound
 from worker.ledger.uploaded_datasets import Uploaded
 
@@ -125,7 +124,7 @@ def get_data(name: Name, version: Number, uploaded: UploadedDep, store: StoreDep
     return sent(store, File(row.path, row.file_sha256, row.size), f"{name}-{version}.safetensors", known, OCTETS)
 
 
-def _version(name: str, version: int, uploaded: Uploaded) -> tuple[DatasetVersion, Known]:
+def _version(name: str, version: int, uploaded: Uploaded) -> tuple[DatasetVersion, UsedDataset]:
     for row, known in uploaded.versions(_a_name(name)):
         if row.version == version:
             return row, known
@@ -144,13 +143,13 @@ def _brought(name: str, dataset: Dataset) -> DatasetPublic:
     return _with(fields, dataset.size, dataset.shape, dataset.classes, dataset.sha256)
 
 
-def _public(row: DatasetVersion, known: Known) -> DatasetPublic:
+def _public(row: DatasetVersion, known: UsedDataset) -> DatasetPublic:
     pinned = {"version": row.version, "dataset": f"{row.name}@{row.version}", "created_at": to_datetime(row.created_at)}
     fields = {"name": row.name, "description": row.description, **pinned}
     return _with(fields, known.images, known.shape, row.classes, row.sha256)
 
 
 def _with(fields: dict[str, Any], images: int, shape: Any, classes: Any, sha256: str) -> DatasetPublic:
-    train, validation, test = cut_sizes(images, None, "random")
+    train, validation, test = split_sizes(images, None, "random")
     parts = {"train": train, "validation": validation, "test": test}
     return DatasetPublic(**fields, **parts, images=images, shape=list(shape), classes=list(classes), sha256=sha256)

@@ -6,7 +6,7 @@ from math import prod
 from api.subprocesses.children import Children
 from ml.datasets import datasets
 from ml.images.samples import Part, Sample, Samples
-from ml.prediction.judgement import Judgement, Order
+from ml.prediction.judgement import Judgement, JudgementOrder
 
 SAMPLED, SAMPLED_BYTES = 200, 1 << 20  # images that are fetched at once, and what they take; one at least
 SHELVES = 8  # parts of data sets of which such images are kept
@@ -42,7 +42,7 @@ class Looks:
         """The judgement of a graph, where it was asked for before."""
         return self._judgements.get(sha256)
 
-    def judged(self, sha256: str, order: Order, graph: bytes) -> Judgement:
+    def judged(self, sha256: str, order: JudgementOrder, graph: bytes) -> Judgement:
         """The judgement of a graph with this hash; Busy as `Children.run` says."""
         fed = order.model_dump_json().encode() + b"\n" + graph
         found = Judgement.model_validate_json(self._children.run("worker.looks", "judgement", fed=fed))

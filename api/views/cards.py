@@ -14,13 +14,12 @@ from sqlmodel import Session, col
 
 from api.views.markdown import code, table, text
 from api.views.snippets import loading
-from ml.datasets import Dataset, SplitName, cut_sizes, datasets, limited
+from ml.datasets import Dataset, SplitName, datasets, limited, split_sizes
 from ml.networks import networks
 from ml.prediction.calibration import Calibration
 from ml.statistics.intervals import wilson
 from worker.database.clock import to_datetime
-from worker.database.tables import Artifact, DatasetVersion, Job, ModelVersion, RunOff, TestOpening
-from worker.database.tables import Dataset as KnownDataset
+from worker.database.tables import Artifact, DatasetVersion, Job, ModelVersion, Opening, RunOff, UsedDataset
 from worker.ledger.job_spec import spec_of
 from worker.ledger.transfer import fresh_of
 from worker.ledger.uploaded_datasets import uploaded_version
@@ -35,7 +34,7 @@ class Subject:
     version: ModelVersion
     checkpoint: Artifact
     onnx: Artifact
-    dataset: KnownDataset
+    dataset: UsedDataset
     limit: int | None  # of the images that trained and validated
     opening: int | None  # how often the test images of this data set and split had been opened with it
     run_off: bool = False  # whether it won one
@@ -53,7 +52,7 @@ class Subject:
         official_test = self.registered.official_test if self.registered else None
         try:
             split = cast("SplitName", self.version.split)
-            train, validation, test = cut_sizes(self.dataset.images, official_test, split)
+            train, validation, test = split_sizes(self.dataset.images, official_test, split)
         except ValueError:
             return None
         return (*limited(train, validation, self.limit), test)
@@ -62,7 +61,7 @@ class Subject:
 def card_of(session: Session, version: ModelVersion) -> str:
     """A version's card."""
     checkpoint, onnx = (session.get_one(Artifact, found) for found in (version.checkpoint_id, version.onnx_id))
-    dataset = session.get_one(KnownDataset, version.dataset_sha256)
+    dataset = session.get_one(UsedDataset, version.dataset_sha256)
     limit = session.get_one(Job, version.job_id).spec.get("images")
     opening, begun_with = _opening(session, version), _begun_with(session, version)
     decided = session.get(RunOff, (version.job_id, version.run))
@@ -100,12 +99,12 @@ def _begun_with(session: Session, version: ModelVersion) -> str | None:
 
 def _opening(session: Session, version: ModelVersion) -> int | None:
     # A predict job over test images is an opening of its own that names the version too.
-    of_publication = (col(TestOpening.version_id) == version.id, col(TestOpening.job_id) == version.job_id)
-    own = session.scalar(select(TestOpening).where(*of_publication))
+    of_publication = (col(Opening.version_id) == version.id, col(Opening.job_id) == version.job_id)
+    own = session.scalar(select(Opening).where(*of_publication))
     if own is None:
         return None
-    of_images = (col(TestOpening.dataset_sha256) == own.dataset_sha256, col(TestOpening.split) == own.split)
-    return session.scalar(select(func.count()).where(*of_images, col(TestOpening.id) <= own.id))
+    of_images = (col(Opening.dataset_sha256) == own.dataset_sha256, col(Opening.split) == own.split)
+    return session.scalar(select(func.count()).where(*of_images, col(Opening.id) <= own.id))
 
 
 def _title(subject: Subject) -> str:

@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Page:
+class EventPage:
     """Some events of a job."""
 
     events: tuple[ServerSentEvent, ...]
@@ -50,7 +50,7 @@ class Watched:
         self.sequence = 0  # the number that the job's counter has reached, as far as this process knows
         self._woken = anyio.Event()
         self._reading = anyio.Lock()
-        self._read: tuple[int, Page] | None = None  # what was read last, and after which number
+        self._read: tuple[int, EventPage] | None = None  # what was read last, and after which number
 
     def advance(self, sequence: int) -> None:
         """Note where the job's counter stands, and wake the streams if it went on."""
@@ -67,13 +67,13 @@ class Watched:
         """Wait until somebody wakes the streams."""
         await self._woken.wait()
 
-    async def read(self, after: int) -> Page:
+    async def read(self, after: int) -> EventPage:
         """The events after a number, as they are now; NotFound where there is no such job."""
         page = await run_sync(_page, self._database, self._job_id, after)
         self.advance(page.sequence)
         return page
 
-    async def share(self, after: int) -> Page:
+    async def share(self, after: int) -> EventPage:
         """The events after a number; streams that have come equally far share one reading."""
         async with self._reading:
             if self._read is not None:
@@ -114,7 +114,7 @@ class Streams:
             if not self._watched:
                 self._somebody = anyio.Event()
 
-    async def events(self, watched: Watched, page: Page) -> AsyncIterator[ServerSentEvent]:
+    async def events(self, watched: Watched, page: EventPage) -> AsyncIterator[ServerSentEvent]:
         """The events of a page and all that follow, until the job has ended or this process is to stop."""
         while not self.stopping:
             for event in page.events:
@@ -138,7 +138,7 @@ class Streams:
         for watched in self._watched.values():
             watched.wake()
 
-    async def _next(self, watched: Watched, page: Page) -> Page:
+    async def _next(self, watched: Watched, page: EventPage) -> EventPage:
         """The page after this one, once there is something on it; the stream stays while the database is away."""
         while not self.stopping:
             if not page.more and watched.sequence <= page.sequence:
@@ -175,7 +175,7 @@ def _counters(database: Database, job_ids: list[str]) -> dict[str, int]:
         return {row.id: row.sequence for row in rows}
 
 
-def _page(database: Database, job_id: str, after: int) -> Page:
+def _page(database: Database, job_id: str, after: int) -> EventPage:
     """The events of a job after a number of its counter."""
     with database.reading() as session:
         job = session.execute(select(col(Job.sequence), col(Job.state)).where(col(Job.id) == job_id)).one_or_none()
@@ -186,7 +186,7 @@ def _page(database: Database, job_id: str, after: int) -> Page:
     found.sort(key=lambda numbered: numbered[0])
     more = len(found) > PAGE
     events = tuple(_event(sequence, happening) for sequence, happening in found[:PAGE])
-    return Page(events, found[PAGE - 1][0] if more else job.sequence, more, JobState(job.state).final)
+    return EventPage(events, found[PAGE - 1][0] if more else job.sequence, more, JobState(job.state).final)
 
 
 def _transitions(session: Session, job_id: str, after: int, to: int) -> Iterator[tuple[int, Happening]]:

@@ -75,7 +75,7 @@ class Programs:
 
 
 @dataclass
-class Samples:
+class StepSamples:
     """Seconds a step and trial, a number a round."""
 
     careful: list[float] = field(default_factory=list)
@@ -108,7 +108,7 @@ def measure(work: Workload, programs: Programs, pace: Pace) -> dict[str, Any]:
     together(programs.packs, "prepare", work, width)
     together(programs.packs, "warm", pace.warm_steps, pace.warm / 3)
     warmed, channels_last = ready(work, programs, pace)
-    samples = Samples()
+    samples = StepSamples()
     for place in range(ROUNDS):
         if place and monotonic() - started > pace.row:  # a busy machine: fewer rounds rather than a longer run
             break
@@ -135,7 +135,7 @@ def ready(work: Workload, programs: Programs, pace: Pace) -> tuple[int, bool]:
     return warmed, last
 
 
-def row(work: Workload, samples: Samples) -> dict[str, Any]:
+def row(work: Workload, samples: StepSamples) -> dict[str, Any]:
     """The figures of a workload: medians, in seconds a step and trial, and what follows from them."""
     found = {name: median(values) for name, values in vars(samples).items()}
     whole = min(found["careful"], found["threaded"])

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.lanes.baselines import CarefulBaseline, RecordedBaseline, ReportBaseline, batches_of
 from benchmarks.lanes.workloads import IMAGE, Workload
-from benchmarks.machine import Limits, waiting
+from benchmarks.machine import MachineLimits, waiting
 from ml.datasets import Stream, datasets
 from ml.lanes.lanes import Lanes, LaneState
 from ml.network.evaluate import Images, scaled
@@ -104,7 +104,7 @@ class Packed(Program):
     def __init__(self, device: str = "cpu") -> None:
         process_settings()
         super().__init__(device)
-        self._limits: Limits | None = None
+        self._limits: MachineLimits | None = None
 
     def widths(self, work: Workload, widths: Sequence[int], seconds: float, longest: float, room: float) -> Widths:
         """The seconds of a step and lane, by the width of a pack.
@@ -139,7 +139,7 @@ class Packed(Program):
 
     def limits(self) -> tuple[float, float]:
         """Operations and bytes a second, on one thread."""
-        self._limits = self._limits or Limits(self.device)
+        self._limits = self._limits or MachineLimits(self.device)
         return self._limits.gemm(), self._limits.copy()
 
 

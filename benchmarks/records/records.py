@@ -117,7 +117,7 @@ class Record:
         if not found["seeds"]:
             raise SystemExit(f"no seed of {self.name} has ended; run it without --open first")
         one = self.seed(0)
-        return verdict([seed["said"] for seed in found["seeds"]], one.arrays.labels[one.cut.test])
+        return verdict([seed["said"] for seed in found["seeds"]], one.arrays.labels[one.data_split.test])
 
 
 def run(

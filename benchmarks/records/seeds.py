@@ -12,15 +12,15 @@ import torch
 from benchmarks.records.verdict import packed
 from benchmarks.results import taken
 from ml.artifacts import load_checkpoint, save_checkpoint
-from ml.datasets import Arrays, Cut, cut, datasets
+from ml.datasets import Arrays, DataSplit, data_split, datasets
 from ml.network.evaluate import Images, probabilities
 from ml.network.modules import module_of
 from ml.parameters.params import Params
 from ml.records import Checkpoint
-from ml.seeds import Purpose, derive
+from ml.seeds import SeedPurpose, derive
 from ml.specs import TrainSpec
 from ml.training.lane import Lane, TrainingData
-from ml.training.pack import Pack
+from ml.training.pack import LanePack
 
 CHECKPOINT_SECONDS = 60.0  # between checkpoints, at least: a wide network's epoch on a GPU takes less than its file
 
@@ -35,10 +35,10 @@ class Seed:
     device: str = "cpu"  # or cuda
 
     @cached_property
-    def cut(self) -> Cut:
+    def data_split(self) -> DataSplit:
         """Which images train, validate and test."""
-        whole = cut(len(self.arrays), datasets[self.spec.dataset].official_test, self.spec.split, self.spec.seed)
-        return Cut(*(part[: self.most] for part in (whole.train, whole.validation, whole.test)))
+        whole = data_split(len(self.arrays), datasets[self.spec.dataset].official_test, self.spec.split, self.spec.seed)
+        return DataSplit(*(part[: self.most] for part in (whole.train, whole.validation, whole.test)))
 
     @property
     def params(self) -> Params:
@@ -66,20 +66,22 @@ class Seed:
         gpu = torch.cuda.get_device_name() if self.device == "cuda" else None
         return {"seed": self.spec.seed, **reached, **taken(), "gpu": gpu, "said": packed(self._said(lane))}
 
-    def _begun(self, place: Path) -> tuple[Pack, float]:
+    def _begun(self, place: Path) -> tuple[LanePack, float]:
         """The pack as it was left, else before its first step, and the seconds that it has trained."""
-        parts = (Images.of(self.arrays.take(part)) for part in (self.cut.train, self.cut.validation))
+        parts = (Images.of(self.arrays.take(part)) for part in (self.data_split.train, self.data_split.validation))
         data = TrainingData(*parts).to(self.device)
         spec, seed = self.spec.as_tune(), self.spec.seed
         left = load_checkpoint(place) if place.exists() else None
         if left is not None and left.card["spec"] == spec.model_dump(mode="json"):  # else of a preset that was changed
-            return Pack.resumed(left, data), left.card["seconds"]
-        pack = Pack.of(spec, data, self.params, derive(seed, Purpose.STREAM, 0))
-        pack.join(Lane(0, spec, self.params, derive(seed, Purpose.INIT, 0), pack.stream.seed))
+            return LanePack.resumed(left, data), left.card["seconds"]
+        pack = LanePack.of(spec, data, self.params, derive(seed, SeedPurpose.STREAM, 0))
+        pack.join(Lane(0, spec, self.params, derive(seed, SeedPurpose.INIT, 0), pack.stream.seed))
         return pack, 0.0
 
     def _said(self, lane: Lane) -> np.ndarray:
         """What the best epoch's weights say of the test images, uint8 [n]."""
         module = module_of(self.spec.layers(self.params), 0)
         module.load_state_dict(lane.best_weights)
-        return probabilities(module, torch.from_numpy(self.arrays.images[self.cut.test])).argmax(1).astype(np.uint8)
+        return (
+            probabilities(module, torch.from_numpy(self.arrays.images[self.data_split.test])).argmax(1).astype(np.uint8)
+        )

@@ -68,7 +68,7 @@ def _command(url: str, connections: int, seconds: int, options: list[str]) -> li
     return [WRK, "-t1", f"-c{connections}", f"-d{seconds}s", *patient, "-s", str(SCRIPT), url, "--", *options]
 
 
-class Connection(asyncio.Protocol):
+class LoadConnection(asyncio.Protocol):
     """One connection, with one request under way at a time."""
 
     def __init__(self, requests: Sequence[bytes], first: int, until: float) -> None:
@@ -114,7 +114,7 @@ async def drive(url: str, connections: int, seconds: float, bodies: Sequence[byt
     head = f"POST {target} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: {kind}\r\nContent-Length: "
     requests = [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies]
     loop, began = asyncio.get_running_loop(), perf_counter()
-    found = [Connection(requests, first, began + seconds) for first in range(connections)]
+    found = [LoadConnection(requests, first, began + seconds) for first in range(connections)]
     for connection in found:
         await loop.create_connection(lambda connection=connection: connection, place.hostname, place.port)
     await asyncio.gather(*(connection.ended for connection in found))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import orjson
 
-from benchmarks.serving.servers import Contestant, Server
+from benchmarks.serving.servers import Contestant, ContestantServer
 from benchmarks.serving.trained import test_images
 
 IMAGES, BATCH = 64, 1024  # different ones that are asked about in turn; at once as octet-stream
@@ -39,14 +39,14 @@ class Questions:
         """All images as a network takes them, float32 in 0..1."""
         return self.images.astype(np.float32) / 255
 
-    def check(self, server: Server, labels: list[int]) -> None:
+    def check(self, server: ContestantServer, labels: list[int]) -> None:
         """RuntimeError where a server names an image otherwise than by its place in `labels`."""
         with server.awake():
             answers = [orjson.loads(server.ask(body, JSON)) for body in self.bodies(server.contestant)[:CHECKED]]
         found = [int((answer[0] if server.contestant.nested else answer)["label"]) for answer in answers]
         _compare(server.contestant.name, found, labels[:CHECKED])
 
-    def check_batch(self, server: Server, labels: list[int]) -> None:
+    def check_batch(self, server: ContestantServer, labels: list[int]) -> None:
         """The same of all images at once."""
         with server.awake():
             answer = orjson.loads(server.ask(self.octets, OCTETS, "?top_k=1"))

@@ -71,7 +71,7 @@ def _in_folder(application: str) -> Callable[[int], list[str]]:
     return lambda port: [*UVICORN, "--port", str(port), "--app-dir", str(FOLDER), application]
 
 
-class Server:
+class ContestantServer:
     """A contestant's processes."""
 
     def __init__(self, contestant: Contestant, trained: Trained, core: int, log: Path) -> None:
@@ -123,7 +123,7 @@ class Server:
                 process.send_signal(number)
 
     @contextmanager
-    def awake(self) -> Iterator["Server"]:
+    def awake(self) -> Iterator["ContestantServer"]:
         """Let it run meanwhile."""
         self.signal(signal.SIGCONT)
         try:
@@ -148,12 +148,12 @@ class Server:
 @contextmanager
 def serving(
     contestants: list[Contestant], trained: Trained, core: int, body: Callable[[Contestant], bytes], logs: Path
-) -> Iterator[dict[str, Server]]:
+) -> Iterator[dict[str, ContestantServer]]:
     """Servers of all contestants by name, up and frozen; none is left behind."""
     with ExitStack() as stack:
         servers = {}
         for contestant in contestants:
-            server = Server(contestant, trained, core, logs / f"{trained.network}-{contestant.name}.log")
+            server = ContestantServer(contestant, trained, core, logs / f"{trained.network}-{contestant.name}.log")
             stack.callback(server.kill)
             server.wait_until_up(body(contestant), "application/json")
             server.signal(signal.SIGSTOP)

@@ -23,7 +23,16 @@ from benchmarks.serving import environments
 from benchmarks.serving.load import TOOL, Load, load
 from benchmarks.serving.questions import BATCH, JSON, OCTETS, Questions
 from benchmarks.serving.rows import batch_row, row, show
-from benchmarks.serving.servers import Contestant, Server, bentoml, chiffre, hand_written, limit, litserve, serving
+from benchmarks.serving.servers import (
+    Contestant,
+    ContestantServer,
+    bentoml,
+    chiffre,
+    hand_written,
+    limit,
+    litserve,
+    serving,
+)
 from benchmarks.serving.trained import Trained, train
 
 CONCURRENCIES = (64, 16, 1)
@@ -47,7 +56,7 @@ QUICK = Plan(("shallow",), rounds=3, seconds=1, others=False, limit=35)
 
 
 @dataclass(frozen=True)
-class Sample:
+class ServerSample:
     """One measurement of one server."""
 
     load: Load
@@ -59,7 +68,7 @@ class Bench:
     """The servers of one network, and what asks them."""
 
     def __init__(
-        self, trained: Trained, servers: dict[str, Server], questions: Questions, cores: tuple[int, int]
+        self, trained: Trained, servers: dict[str, ContestantServer], questions: Questions, cores: tuple[int, int]
     ) -> None:
         self.trained = trained
         self.servers = servers
@@ -79,12 +88,12 @@ class Bench:
         for server in self.servers.values():
             self.sample(server, CONCURRENCIES[0], seconds)
 
-    def sample(self, server: Server, connections: int, seconds: int) -> Sample:
+    def sample(self, server: ContestantServer, connections: int, seconds: int) -> ServerSample:
         """Measure one server."""
         bodies = self.questions.bodies(server.contestant)
         return self._sample(server, server.url, bodies, JSON, connections, seconds)
 
-    def batch(self, seconds: int) -> Sample:
+    def batch(self, seconds: int) -> ServerSample:
         """Measure Chiffre with all images in each body, one connection."""
         server = self.servers["chiffre"]
         url, octets = f"{server.url}?top_k=1", [self.questions.octets]
@@ -101,12 +110,12 @@ class Bench:
             return answered / (perf_counter() - began)
 
     def _sample(
-        self, server: Server, url: str, bodies: list[bytes], kind: str, connections: int, seconds: int
-    ) -> Sample:
+        self, server: ContestantServer, url: str, bodies: list[bytes], kind: str, connections: int, seconds: int
+    ) -> ServerSample:
         with server.awake():
             before = server.cpu_seconds
             found = load(url, bodies, kind, connections, seconds, self.load_core)
-            return Sample(found, (server.cpu_seconds - before) / found.requests, server.resident)
+            return ServerSample(found, (server.cpu_seconds - before) / found.requests, server.resident)
 
 
 def measure(network: str, plan: Plan, others: list[Contestant], folder: Path) -> Iterator[dict[str, Any]]:
@@ -119,7 +128,7 @@ def measure(network: str, plan: Plan, others: list[Contestant], folder: Path) ->
         bench = _bench(stack, trained, others, folder)
         bench.check()
         bench.warm_up(plan.seconds)
-        samples: dict[tuple[int, str], list[Sample]] = {}
+        samples: dict[tuple[int, str], list[ServerSample]] = {}
         batches, rates = [], []
         while len(rates) < plan.rounds and (not rates or perf_counter() - began < plan.limit):
             for connections in CONCURRENCIES:
@@ -141,7 +150,7 @@ def _bench(stack: ExitStack, trained: Trained, others: list[Contestant], folder:
     def first(contestant: Contestant) -> bytes:
         return questions.bodies(contestant)[0]
 
-    def start(contestants: list[Contestant]) -> dict[str, Server]:
+    def start(contestants: list[Contestant]) -> dict[str, ContestantServer]:
         return stack.enter_context(serving(contestants, trained, cores[0], first, folder))
 
     ours = start([chiffre(trained.home)])
@@ -151,7 +160,7 @@ def _bench(stack: ExitStack, trained: Trained, others: list[Contestant], folder:
     return Bench(trained, {**start([limit(answer)]), **ours, **rest}, questions, cores)
 
 
-def _medians(samples: list[Sample]) -> dict[str, float]:
+def _medians(samples: list[ServerSample]) -> dict[str, float]:
     return {
         "requests": median(sample.load.rate for sample in samples),
         "p50": median(sample.load.p50 for sample in samples),

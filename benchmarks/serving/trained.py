@@ -11,14 +11,14 @@ from torch import nn
 
 from benchmarks.lanes.baselines import CarefulBaseline, batches_of
 from ml.artifacts import save_checkpoint
-from ml.datasets import cut, datasets
+from ml.datasets import data_split, datasets
 from ml.errors import ChiffreError
 from ml.layers import to_json
 from ml.network.evaluate import evaluate, scaled
 from ml.networks import networks
 from ml.optimizers import Adam
 from ml.prediction.predictor import Predictor
-from ml.records import Checkpoint, Finished, Measured, Measurement, Started, TrialState
+from ml.records import Checkpoint, Finished, Measured, RungResult, Started, TrialState
 from ml.specs import TrainSpec
 from ml.training.lane import TrainingData
 from worker.artifacts.store import store_of
@@ -68,7 +68,7 @@ def train(network: str, home: Path) -> Trained:
 
 def test_images(number: int) -> np.ndarray:
     """Images that no network has trained on, uint8 [number, 1, 28, 28]."""
-    tested = cut(DATASET.size, DATASET.official_test, "random", seed=0).test
+    tested = data_split(DATASET.size, DATASET.official_test, "random", seed=0).test
     return DATASET.load().images[tested[:number]]
 
 
@@ -92,7 +92,7 @@ def _record(ledger: Ledger, leases: Leases, network: str, artifacts: Path) -> No
     leases.close(claim)
 
 
-def _learned(network: str) -> tuple[nn.Module, Measurement]:
+def _learned(network: str) -> tuple[nn.Module, RungResult]:
     """A module after its epoch, and how well it does on validation images."""
     data, began = TrainingData.load(DATASET, "random", 0), perf_counter()
     layers = networks[network].layers(DATASET.shape, len(DATASET.classes), networks[network].params())
@@ -102,7 +102,7 @@ def _learned(network: str) -> tuple[nn.Module, Measurement]:
         loop.step()
     loss, accuracy = evaluate(loop.model, data.validation, "cross_entropy")
     seen, took = STEPS * BATCH_SIZE, perf_counter() - began
-    return loop.model, Measurement(10, seen, loss, loss, accuracy, took)
+    return loop.model, RungResult(10, seen, loss, loss, accuracy, took)
 
 
 def _claimed(leases: Leases) -> Claim:

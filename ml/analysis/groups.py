@@ -11,14 +11,14 @@ MOST = 6  # groups in which a parameter is shown
 
 
 @dataclass(frozen=True)
-class Groups:
+class TrialGroups:
     """Which group each trial belongs to."""
 
     labels: tuple[str, ...]
     of_trial: np.ndarray  # int64 [trials]; -1 where a trial has no value
 
 
-def grouped(column: Column, most: int) -> Groups:
+def grouped(column: Column, most: int) -> TrialGroups:
     """A group a value where there are at most so many values, else so many ranges with about as many trials each.
 
     Trials with the same value are never parted, so that there may be fewer ranges.
@@ -27,7 +27,7 @@ def grouped(column: Column, most: int) -> Groups:
     if len(distinct) <= most or not column.numeric:
         place = {value: index for index, value in enumerate(distinct)}
         of_trial = np.array([-1 if value is None else place[value] for value in column.values], np.int64)
-        return Groups(tuple(map(_text, distinct)), of_trial)
+        return TrialGroups(tuple(map(_text, distinct)), of_trial)
     numbers = column.numbers()
     known = np.isfinite(numbers)
     inner = np.unique(np.quantile(numbers[known], np.arange(1, most) / most, method="inverted_cdf"))
@@ -35,7 +35,7 @@ def grouped(column: Column, most: int) -> Groups:
     found = np.where(known, np.searchsorted(inner, numbers), -1)  # up to an edge, the edge included
     used = np.unique(found[known])
     labels = tuple(_range(numbers[found == group]) for group in used)
-    return Groups(labels, np.where(known, np.searchsorted(used, found), -1))
+    return TrialGroups(labels, np.where(known, np.searchsorted(used, found), -1))
 
 
 def effects(observed: Observations) -> list[Effect]:

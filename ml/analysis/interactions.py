@@ -18,7 +18,7 @@ import numpy as np
 from scipy import stats
 
 from ml.analysis.findings import Cell, Interaction
-from ml.analysis.groups import Groups, grouped, mean
+from ml.analysis.groups import TrialGroups, grouped, mean
 from ml.analysis.observations import Column, Observations
 from ml.statistics.paired import holm
 
@@ -84,7 +84,7 @@ def two_way(one: np.ndarray, other: np.ndarray, values: np.ndarray, beside: np.n
     return replace(test, f=f, f_df=df, p=float(stats.f.sf(f, *df)))
 
 
-def within(column: Column, groups: Groups) -> np.ndarray:
+def within(column: Column, groups: TrialGroups) -> np.ndarray:
     """What grouping lost of a column, float64 [n, 0 or 4]: how far each trial's value is from the mean of its group.
 
     By ranks and by values, as an effect may follow a value or its logarithm; and each also times that mean, as it may
@@ -104,7 +104,7 @@ def within(column: Column, groups: Groups) -> np.ndarray:
 
 
 def _interaction(
-    one: tuple[Column, Groups], other: tuple[Column, Groups], outcome: str, values: np.ndarray
+    one: tuple[Column, TrialGroups], other: tuple[Column, TrialGroups], outcome: str, values: np.ndarray
 ) -> Interaction:
     rows, columns = one[1], other[1]
     known = (rows.of_trial >= 0) & (columns.of_trial >= 0) & np.isfinite(values)

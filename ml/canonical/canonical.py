@@ -13,7 +13,7 @@ from PIL import Image
 from ml.canonical.blobs import digit
 from ml.canonical.frame import (
     MNIST,
-    Form,
+    DigitForm,
     box_of,
     centre_of,
     cropped,
@@ -71,7 +71,7 @@ class _Look:
     zoom: float  # pixels of the image for one of the digit's
 
 
-def canonical(grey: np.ndarray, form: Form = MNIST) -> Canonical:
+def canonical(grey: np.ndarray, form: DigitForm = MNIST) -> Canonical:
     """A grey image, uint8 [height, width] of any size, in the form of a data set."""
     if is_in_form(grey, form):
         width = width_of(grey / np.float32(255))
@@ -87,7 +87,7 @@ def canonical(grey: np.ndarray, form: Form = MNIST) -> Canonical:
     return Canonical(placed(pixels, form), report)
 
 
-def _drawn(ink: np.ndarray, form: Form) -> tuple[float, np.ndarray]:
+def _drawn(ink: np.ndarray, form: DigitForm) -> tuple[float, np.ndarray]:
     """The width of the ink's lines, and the ink as bytes in the form's box with lines as wide as they should be."""
     width = width_of(fitted(ink, form.box))
     by = change(width, form.box)
@@ -125,7 +125,9 @@ def _look(grey: np.ndarray, left: int, top: int) -> _Look | None:
     return _Look(ink, found, specks, left + zoom * box[0], top + zoom * box[1], zoom)
 
 
-def _report(grey: np.ndarray, look: _Look, excess: float, stroke_width: tuple[float, float], form: Form) -> InputReport:
+def _report(
+    grey: np.ndarray, look: _Look, excess: float, stroke_width: tuple[float, float], form: DigitForm
+) -> InputReport:
     x, y = centre_of(look.digit)
     # The middle is the form's middle pixel, which lies half a pixel beside that of the frame where its sides are even.
     across, down = ((side // 2 + 0.5) / side for side in (form.width, form.height))

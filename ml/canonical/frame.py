@@ -14,7 +14,7 @@ WHITE = 250  # the lightest pixel of an image that is in form, at least
 
 
 @dataclass(frozen=True)
-class Form:
+class DigitForm:
     """How a data set presents its digits: the ink's box, aspect preserved, the centre of mass in the middle."""
 
     height: int  # pixels
@@ -24,13 +24,13 @@ class Form:
 
 # "normalized to fit in a 20x20 pixel box while preserving their aspect ratio … centered in a 28x28 image by computing
 # the center of mass of the pixels", http://yann.lecun.com/exdb/mnist/
-MNIST = Form(28, 28, 20)
+MNIST = DigitForm(28, 28, 20)
 
 
-def form_of(shape: Shape) -> Form:
+def form_of(shape: Shape) -> DigitForm:
     """The form of images of this shape, (channels, height, width): MNIST's, or else ink that fills the frame."""
     height, width = shape[-2:]
-    return MNIST if (height, width) == (MNIST.height, MNIST.width) else Form(height, width, min(height, width))
+    return MNIST if (height, width) == (MNIST.height, MNIST.width) else DigitForm(height, width, min(height, width))
 
 
 def cropped(ink: np.ndarray) -> np.ndarray:
@@ -86,7 +86,7 @@ def fitted(ink: np.ndarray, side: int) -> np.ndarray:
     return values
 
 
-def drawn(ink: np.ndarray, form: Form) -> np.ndarray:
+def drawn(ink: np.ndarray, form: DigitForm) -> np.ndarray:
     """The ink as bytes that fill the form's box, uint8; the lightest pixel is white."""
     pixels = np.zeros((1, 1), np.uint8)
     for _ in range(3):  # its faintest rim may be lost, then what is left is fitted again
@@ -99,7 +99,7 @@ def drawn(ink: np.ndarray, form: Form) -> np.ndarray:
     return pixels
 
 
-def placed(pixels: np.ndarray, form: Form) -> np.ndarray:
+def placed(pixels: np.ndarray, form: DigitForm) -> np.ndarray:
     """The frame, uint8 [height, width], with the centre of mass on its middle pixel, or as near as the frame allows."""
     height, width = pixels.shape
     x, y = centre_of(pixels)
@@ -110,7 +110,7 @@ def placed(pixels: np.ndarray, form: Form) -> np.ndarray:
     return frame
 
 
-def is_in_form(grey: np.ndarray, form: Form) -> bool:
+def is_in_form(grey: np.ndarray, form: DigitForm) -> bool:
     """Whether an image is as the form has it: on black, white where it is lightest, in its box and in its place."""
     if grey.shape != (form.height, form.width) or grey.max() < WHITE:
         return False

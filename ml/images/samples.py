@@ -11,7 +11,7 @@ from typing import Literal, cast
 import numpy as np
 from pydantic import BaseModel
 
-from ml.datasets import cut, datasets
+from ml.datasets import data_split, datasets
 
 Part = Literal["train", "validation", "test"]
 
@@ -42,7 +42,7 @@ def samples(name: str, part: Part, count: int, rng: np.random.Generator) -> Samp
     """
     dataset = datasets[name]
     arrays = dataset.load()
-    places = rng.permutation(getattr(cut(len(arrays), dataset.official_test, "random", seed=0), part))[:count]
+    places = rng.permutation(getattr(data_split(len(arrays), dataset.official_test, "random", seed=0), part))[:count]
     return Samples(
         items=[
             Sample(index=place, label=dataset.classes[arrays.labels[place]], pixels=packed(arrays.images[place]))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ml.lanes.layer import Form, LaneLayer, Slot, ranges
-from ml.lanes.minibatch import Batch
+from ml.lanes.minibatch import Minibatch
 from ml.lanes.ops import Pooled
 from ml.lanes.parameter import Parameter
 from ml.layers import Conv2d, MaxPool2d
@@ -41,7 +41,7 @@ class Convolution(LaneLayer):
 class ImageConvolution(Convolution):
     """A convolution of the images: one convolution with all lanes' kernels."""
 
-    def forward(self, x: Batch) -> Tensor:
+    def forward(self, x: Minibatch) -> Tensor:
         self.batch = x
         weight, bias = self.parameters
         return self.ops.image_convolution(x, weight.value, bias.value)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import torch
 
-from ml.lanes.minibatch import Batch
+from ml.lanes.minibatch import Minibatch
 
 EAGER = 8  # steps that are taken before one is recorded, which costs as much as dozens; they load the kernels
 
@@ -28,7 +28,7 @@ class Recorder:
         self._taken: Counter[int] = Counter()
         self._recordings: dict[int, Recording] = {}
 
-    def step(self, batch: Batch, learn: Callable[[Batch], None]) -> None:
+    def step(self, batch: Minibatch, learn: Callable[[Minibatch], None]) -> None:
         """Take a step, which is `learn`: it must wait for nothing that the GPU has not done, and bring it nothing."""
         size = len(batch)
         if size in self._recordings:
@@ -43,14 +43,14 @@ class Recorder:
 class Recording:
     """A step on minibatches of one size."""
 
-    def __init__(self, batch: Batch, learn: Callable[[Batch], None]) -> None:
+    def __init__(self, batch: Minibatch, learn: Callable[[Minibatch], None]) -> None:
         """Record it, without taking it."""
         self._images, self._labels = batch.of(batch.images).clone(), batch.of(batch.labels).clone()
         self._graph = torch.cuda.CUDAGraph()
         with _no_garbage_collection(), torch.cuda.graph(self._graph):
-            learn(Batch(self._images, self._labels, None, batch.dtype))
+            learn(Minibatch(self._images, self._labels, None, batch.dtype))
 
-    def replay(self, batch: Batch) -> None:
+    def replay(self, batch: Minibatch) -> None:
         """Take it."""
         batch.of(batch.images, self._images)
         batch.of(batch.labels, self._labels)

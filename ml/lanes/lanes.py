@@ -20,7 +20,7 @@ from ml.lanes.coefficients import Hyper, order_of
 from ml.lanes.cuda_graph import EAGER, Recorder
 from ml.lanes.layer import Slot
 from ml.lanes.layers import lane_layers
-from ml.lanes.minibatch import Batch
+from ml.lanes.minibatch import Minibatch
 from ml.lanes.numba_ops import KernelOps
 from ml.lanes.ops import Ops
 from ml.lanes.torch_ops import TorchOps, targets
@@ -35,7 +35,7 @@ from ml.specs import Loss
 T = TypeVar("T")
 
 EVALUATION_BATCH = 250  # images of every lane at once
-SLOTS: tuple[Slot, ...] = ("value", "first", "second")
+SLOTS: tuple[Slot, ...] = ("value", "exp_avg", "exp_avg_sq")
 AVERAGED: tuple[Slot, ...] = (*SLOTS, "average")
 
 
@@ -46,8 +46,8 @@ class LaneState:
     layers: list[Layer]
     optimizer: Optimizer
     weights: dict[str, Tensor]  # by torch's names, "1.weight", in torch's layout
-    first: dict[str, Tensor]  # Adam's mean or SGD's velocity, named as the weights
-    second: dict[str, Tensor]  # Adam's mean square
+    exp_avg: dict[str, Tensor]  # Adam's mean or SGD's velocity, named as the weights
+    exp_avg_sq: dict[str, Tensor]  # Adam's mean square
     steps: int = 0  # of the optimizer
     recipe: LaneRecipe = PLAIN
     average: dict[str, Tensor] = field(default_factory=dict)  # of the weights over the steps, where the recipe has one
@@ -65,8 +65,8 @@ class LaneState:
         module = module_of(layers, init_seed)
         own, taken = module.state_dict(), carried_over(layers, given or {})
         module.load_state_dict({name: taken.get(name, tensor) for name, tensor in own.items()})
-        first, second = ({name: torch.zeros_like(w) for name, w in module.named_parameters()} for _ in range(2))
-        return cls(layers, optimizer, dict(module.state_dict()), first, second, recipe=recipe)
+        exp_avg, exp_avg_sq = ({name: torch.zeros_like(w) for name, w in module.named_parameters()} for _ in range(2))
+        return cls(layers, optimizer, dict(module.state_dict()), exp_avg, exp_avg_sq, recipe=recipe)
 
     @property
     def kinds(self) -> list[str]:
@@ -132,7 +132,7 @@ class Lanes:
             layer.draw(len(indices))
         with self._noise(indices):
             self.hyper.advance()
-            batch = Batch(data.images, data.labels, indices, self.dtype)
+            batch = Minibatch(data.images, data.labels, indices, self.dtype)
             if self._recorder is None:
                 self._learn(batch)
             else:
@@ -178,7 +178,7 @@ class Lanes:
         right = torch.zeros(len(self), dtype=torch.int64, device=self.device)
         for first in range(0, len(data), EVALUATION_BATCH):
             indices = np.arange(first, min(first + EVALUATION_BATCH, len(data)))
-            outputs = self._judged(Batch(data.images, data.labels, indices, self.dtype))
+            outputs = self._judged(Minibatch(data.images, data.labels, indices, self.dtype))
             labels = data.labels[first : first + len(indices)]
             losses, _ = self._loss(outputs, labels, None)
             total += losses.double() * len(indices)
@@ -188,17 +188,17 @@ class Lanes:
 
     def outputs(self, data: Images, indices: np.ndarray) -> Tensor:
         """Each lane's outputs, [lanes, batch, classes]."""
-        found = self._judged(Batch(data.images, data.labels, indices, self.dtype))
+        found = self._judged(Minibatch(data.images, data.labels, indices, self.dtype))
         return found[torch.tensor(self._in_order(list(range(len(self)))))]
 
     def state(self, lane: int) -> LaneState:
         """What one lane's training has come to, as tensors of its own."""
         place = self.order.index(lane)
         given = self._states[place]
-        value, first, second = (self._taken(place, slot) for slot in SLOTS)
+        value, exp_avg, exp_avg_sq = (self._taken(place, slot) for slot in SLOTS)
         average = self._taken(place, "average") if given.recipe.ema_decay is not None else {}
         steps = int(self.hyper.steps[place])
-        return LaneState(given.layers, given.optimizer, value, first, second, steps, given.recipe, average)
+        return LaneState(given.layers, given.optimizer, value, exp_avg, exp_avg_sq, steps, given.recipe, average)
 
     def states(self) -> list[LaneState]:
         """What every lane's training has come to."""
@@ -208,7 +208,7 @@ class Lanes:
         """Each lane as a plain torch module."""
         return [state.module() for state in self.states()]
 
-    def _learn(self, batch: Batch) -> None:
+    def _learn(self, batch: Minibatch) -> None:
         """What a step does once its coefficients are known."""
         losses, delta = self._loss(self._forward(batch, training=True), batch.of(batch.labels), self.hyper.smoothing)
         self._losses += losses
@@ -228,7 +228,7 @@ class Lanes:
         trained = [i for i, (place, layer) in enumerate(self._layers) if layer.parameters and place not in self._frozen]
         return trained[0]
 
-    def _forward(self, batch: Batch, *, training: bool = False) -> Tensor:
+    def _forward(self, batch: Minibatch, *, training: bool = False) -> Tensor:
         """Outputs [lanes, batch, classes], the lanes in the order in which they stand."""
         x: Any = batch
         for _, layer in self._layers:
@@ -237,7 +237,7 @@ class Lanes:
         outputs: Tensor = x
         return outputs
 
-    def _judged(self, batch: Batch) -> Tensor:
+    def _judged(self, batch: Minibatch) -> Tensor:
         """Outputs with the weights that are judged."""
         with ExitStack() as stack:
             if self._averaging:
@@ -271,7 +271,9 @@ class Lanes:
             layer.draw_from(place, seeds, self.hyper.steps)
         slots = AVERAGED if self._averaging else SLOTS
         for lane, state in enumerate(self._states):
-            for slot, tensors in zip(slots, (state.weights, state.first, state.second, state.judged), strict=False):
+            for slot, tensors in zip(
+                slots, (state.weights, state.exp_avg, state.exp_avg_sq, state.judged), strict=False
+            ):
                 for place, layer in self._layers:
                     layer.put(lane, slot, _of_layer(tensors, f"{place}."))
 

@@ -19,7 +19,7 @@ from ml.lanes.coefficients import Hyper
 from ml.lanes.ops import Ops
 from ml.lanes.parameter import Parameter
 
-Slot = Literal["value", "first", "second", "average"]  # which tensor of a parameter
+Slot = Literal["value", "exp_avg", "exp_avg_sq", "average"]  # which tensor of a parameter
 
 
 @dataclass

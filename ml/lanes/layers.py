@@ -11,7 +11,7 @@ from ml.lanes.convolution import ImageConvolution, LaneConvolution, Pool
 from ml.lanes.dropout import Dropping
 from ml.lanes.layer import Form, LaneLayer, ranges
 from ml.lanes.linear import ImageLinear, LaneLinear
-from ml.lanes.minibatch import Batch
+from ml.lanes.minibatch import Minibatch
 from ml.lanes.ops import Ops
 from ml.lanes.wrapped import WrappedModule
 from ml.layers import Conv2d, Dropout, Flatten, Layer, Linear, MaxPool2d, ReLU, Shape, Wrapped
@@ -24,7 +24,7 @@ class Spread(LaneLayer):
         self.lanes = len(form.places)
         return form
 
-    def forward(self, x: Batch) -> Tensor:
+    def forward(self, x: Minibatch) -> Tensor:
         pixels = x.pixels.permute(0, 2, 3, 1).unsqueeze(3)
         return pixels.expand(-1, -1, -1, self.lanes, -1).contiguous()
 

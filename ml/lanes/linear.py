@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ml.lanes.coefficients import Hyper
 from ml.lanes.layer import Form, LaneLayer, Slot, ranges
-from ml.lanes.minibatch import Batch
+from ml.lanes.minibatch import Minibatch
 from ml.lanes.parameter import Parameter
 from ml.layers import Linear
 
@@ -27,7 +27,7 @@ class ImageLinear(LaneLayer):
         self.parameters = [Parameter(weight, torch.tensor(self.widths))]
         return Form((max(self.widths),), ranges(self.widths))
 
-    def forward(self, x: Batch) -> Tensor:
+    def forward(self, x: Minibatch) -> Tensor:
         self.batch = x
         out = self.ops.image_linear(x, self.parameters[0].value)
         if self.even:

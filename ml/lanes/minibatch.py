@@ -13,7 +13,7 @@ Listed = tuple[np.ndarray, np.ndarray, np.ndarray]  # lists: how long each is, w
 
 
 @dataclass
-class Batch:
+class Minibatch:
     """A minibatch: some images of a data set, or all of them."""
 
     images: Tensor  # uint8 [n, channels, height, width]

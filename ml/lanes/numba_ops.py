@@ -8,7 +8,7 @@ from torch.nn import functional
 from ml.kernels import loops
 from ml.kernels.noise import kept
 from ml.lanes.coefficients import Hyper
-from ml.lanes.minibatch import Batch
+from ml.lanes.minibatch import Minibatch
 from ml.lanes.ops import Pooled
 from ml.lanes.parameter import Parameter
 
@@ -19,17 +19,17 @@ class KernelOps:
     def __init__(self) -> None:
         self._buffers: dict[tuple[str, tuple[int, ...], torch.dtype], Tensor] = {}
 
-    def image_linear(self, batch: Batch, weight: Tensor) -> Tensor:
+    def image_linear(self, batch: Minibatch, weight: Tensor) -> Tensor:
         out = weight.new_empty(len(batch), weight.shape[1])
         loops.wide_forward(weight.numpy(), *batch.lit, out.numpy())
         return out
 
-    def image_linear_update(self, batch: Batch, delta: Tensor, weight: Parameter, hyper: Hyper) -> None:
-        state = (t.numpy() for t in (weight.value, weight.first, weight.second))
+    def image_linear_update(self, batch: Minibatch, delta: Tensor, weight: Parameter, hyper: Hyper) -> None:
+        state = (t.numpy() for t in (weight.value, weight.exp_avg, weight.exp_avg_sq))
         settings = (weight.ends, hyper.bounds, hyper.still, *hyper.rows())
         loops.wide_update(*state, weight.asleep, delta.contiguous().numpy(), *batch.by_pixel, *settings)
 
-    def image_convolution(self, batch: Batch, weight: Tensor, bias: Tensor) -> Tensor:
+    def image_convolution(self, batch: Minibatch, weight: Tensor, bias: Tensor) -> Tensor:
         lanes, outputs, size, _, channels = weight.shape
         runs = weight.flip(2, 3).permute(4, 2, 3, 0, 1).contiguous().view(channels, size, size, -1)
         high, wide = (side - size + 1 for side in batch.images.shape[2:])
@@ -38,7 +38,7 @@ class KernelOps:
         loops.image_convolution(batch.images.numpy(), batch.indices, batch.scale, runs.numpy(), out.numpy(), False)
         return out.view(*out.shape[:3], lanes, outputs)
 
-    def image_convolution_gradients(self, batch: Batch, delta: Tensor, weight: Parameter, bias: Parameter) -> None:
+    def image_convolution_gradients(self, batch: Minibatch, delta: Tensor, weight: Parameter, bias: Parameter) -> None:
         lanes, outputs, size, _, channels = weight.value.shape
         runs = delta.new_zeros(channels, size, size, lanes * outputs)
         flat = delta.reshape(*delta.shape[:3], -1)
@@ -81,7 +81,7 @@ class KernelOps:
         return asked
 
     def rank_update(self, x: Tensor, delta: Tensor, weight: Parameter, hyper: Hyper) -> None:
-        tensors = (x.contiguous(), delta.contiguous(), weight.value, weight.first, weight.second)
+        tensors = (x.contiguous(), delta.contiguous(), weight.value, weight.exp_avg, weight.exp_avg_sq)
         loops.rank_update(*(t.numpy() for t in tensors), *hyper.rows(), hyper.bounds)
 
     def update(self, parameter: Parameter, hyper: Hyper) -> None:

@@ -6,7 +6,7 @@ from typing import Protocol
 from torch import Tensor
 
 from ml.lanes.coefficients import Hyper
-from ml.lanes.minibatch import Batch
+from ml.lanes.minibatch import Minibatch
 from ml.lanes.parameter import Parameter
 
 
@@ -23,16 +23,16 @@ class Pooled:
 class Ops(Protocol):
     """One way of computing. Activations are [batch, height, width, lanes, channels] or [lanes, batch, features]."""
 
-    def image_linear(self, batch: Batch, weight: Tensor) -> Tensor:
+    def image_linear(self, batch: Minibatch, weight: Tensor) -> Tensor:
         """[batch, columns] = pixels × weight [pixels + 1, columns], whose last row is the bias."""
 
-    def image_linear_update(self, batch: Batch, delta: Tensor, weight: Parameter, hyper: Hyper) -> None:
+    def image_linear_update(self, batch: Minibatch, delta: Tensor, weight: Parameter, hyper: Hyper) -> None:
         """One optimizer step of such a weight, from delta [batch, columns]."""
 
-    def image_convolution(self, batch: Batch, weight: Tensor, bias: Tensor) -> Tensor:
+    def image_convolution(self, batch: Minibatch, weight: Tensor, bias: Tensor) -> Tensor:
         """Convolve with weight [lanes, outputs, size, size, channels] and bias [lanes, outputs]."""
 
-    def image_convolution_gradients(self, batch: Batch, delta: Tensor, weight: Parameter, bias: Parameter) -> None:
+    def image_convolution_gradients(self, batch: Minibatch, delta: Tensor, weight: Parameter, bias: Parameter) -> None:
         """Set the gradients of such a weight and bias."""
 
     def convolution(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

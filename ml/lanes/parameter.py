@@ -22,28 +22,28 @@ class Parameter:
     value: Tensor
     columns: Tensor | None = None  # int64 [lanes]: how many columns each lane has
     gradient: Tensor = field(init=False)
-    first: Tensor = field(init=False)  # Adam's mean, or SGD's velocity
-    second: Tensor = field(init=False)  # Adam's mean square
+    exp_avg: Tensor = field(init=False)  # Adam's mean, or SGD's velocity
+    exp_avg_sq: Tensor = field(init=False)  # Adam's mean square
     average: Tensor = field(init=False)  # of the value over the steps; empty where no lane has one
 
     def __post_init__(self) -> None:
         if self.columns is None:
             self.gradient = torch.zeros_like(self.value)
         self.average = self.value.new_empty(0)
-        self.first = torch.zeros_like(self.value)
-        self.second = torch.zeros_like(self.value)
+        self.exp_avg = torch.zeros_like(self.value)
+        self.exp_avg_sq = torch.zeros_like(self.value)
         for derived in ("arrays", "asleep", "ends", "lane_of"):
             self.__dict__.pop(derived, None)
 
     @cached_property
     def arrays(self) -> list[np.ndarray]:
-        """Value, gradient, first and second as arrays [lanes, n] that share memory, on a CPU."""
-        return [t.view(len(t), -1).numpy() for t in (self.value, self.gradient, self.first, self.second)]
+        """Value, gradient, exp_avg and exp_avg_sq as arrays [lanes, n] that share memory, on a CPU."""
+        return [t.view(len(t), -1).numpy() for t in (self.value, self.gradient, self.exp_avg, self.exp_avg_sq)]
 
     @cached_property
     def asleep(self) -> np.ndarray:
         """Rows whose moments are all 0, bool [rows]: those of pixels that were never lit. The kernel keeps it up."""
-        found: np.ndarray = (~(self.first.any(1) | self.second.any(1))).numpy()
+        found: np.ndarray = (~(self.exp_avg.any(1) | self.exp_avg_sq.any(1))).numpy()
         return found
 
     @cached_property

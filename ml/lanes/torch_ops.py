@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from ml.kernels.noise import HIGHEST, WORD, mixed
 from ml.lanes.coefficients import Hyper
-from ml.lanes.minibatch import Batch
+from ml.lanes.minibatch import Minibatch
 from ml.lanes.ops import Pooled
 from ml.lanes.parameter import Parameter
 from ml.optimizers import ADAM_BETAS, ADAM_EPSILON
@@ -17,22 +17,22 @@ aten = torch.ops.aten
 class TorchOps:
     """On any device."""
 
-    def image_linear(self, batch: Batch, weight: Tensor) -> Tensor:
+    def image_linear(self, batch: Minibatch, weight: Tensor) -> Tensor:
         return torch.addmm(weight[-1], batch.pixels.flatten(1), weight[:-1])
 
-    def image_linear_update(self, batch: Batch, delta: Tensor, weight: Parameter, hyper: Hyper) -> None:
+    def image_linear_update(self, batch: Minibatch, delta: Tensor, weight: Parameter, hyper: Hyper) -> None:
         pixels = batch.pixels.flatten(1)
         ones = pixels.new_ones(len(batch), 1)
         weight.gradient = torch.mm(torch.cat([pixels, ones], 1).t(), delta)
         self.update(weight, hyper)
 
-    def image_convolution(self, batch: Batch, weight: Tensor, bias: Tensor) -> Tensor:
+    def image_convolution(self, batch: Minibatch, weight: Tensor, bias: Tensor) -> Tensor:
         size = weight.shape[2]
         high, wide = (side - size + 1 for side in batch.pixels.shape[2:])
         out = torch.addmm(bias.flatten(), _patches(_as_lane(batch), size)[0], weight.flatten(0, 1).flatten(1).t())
         return out.view(len(batch), high, wide, *bias.shape)
 
-    def image_convolution_gradients(self, batch: Batch, delta: Tensor, weight: Parameter, bias: Parameter) -> None:
+    def image_convolution_gradients(self, batch: Minibatch, delta: Tensor, weight: Parameter, bias: Parameter) -> None:
         patches = _patches(_as_lane(batch), weight.value.shape[2])[0]
         weight.gradient.copy_(torch.mm(delta.reshape(len(patches), -1).t(), patches).view_as(weight.value))
         bias.gradient.copy_(delta.sum((0, 1, 2)))
@@ -79,13 +79,13 @@ class TorchOps:
         adam, moving = hyper.bounds.tolist()
         lanes = len(hyper.steps)
         if adam:
-            tensors = (parameter.value, gradient, rates, parameter.first, parameter.second)
+            tensors = (parameter.value, gradient, rates, parameter.exp_avg, parameter.exp_avg_sq)
             roots = parameter.spread(root)
             _adam(*(parameter.of_lanes(0, adam, tensor) for tensor in (*tensors, roots)))
         if adam < moving:
-            first, momenta = parameter.of_lanes(adam, moving, parameter.first), parameter.spread(momentum)
-            first.mul_(parameter.of_lanes(adam, moving, momenta)).add_(parameter.of_lanes(adam, moving, gradient))
-            _descend(*(parameter.of_lanes(adam, moving, t) for t in (parameter.value, parameter.first, rates)))
+            exp_avg, momenta = parameter.of_lanes(adam, moving, parameter.exp_avg), parameter.spread(momentum)
+            exp_avg.mul_(parameter.of_lanes(adam, moving, momenta)).add_(parameter.of_lanes(adam, moving, gradient))
+            _descend(*(parameter.of_lanes(adam, moving, t) for t in (parameter.value, parameter.exp_avg, rates)))
         if moving < lanes:
             _descend(*(parameter.of_lanes(moving, lanes, t) for t in (parameter.value, gradient, rates)))
 
@@ -109,11 +109,11 @@ class TorchOps:
         mask.mul_((1 / (1 - shares)).to(mask).view(-1, 1, 1))
 
 
-def _adam(value: Tensor, gradient: Tensor, rates: Tensor, first: Tensor, second: Tensor, roots: Tensor) -> None:
+def _adam(value: Tensor, gradient: Tensor, rates: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, roots: Tensor) -> None:
     beta1, beta2 = ADAM_BETAS
-    first.lerp_(gradient, 1 - beta1)
-    second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-    value.addcdiv_(first * rates, second.sqrt().mul_(roots).add_(ADAM_EPSILON), value=-1)
+    exp_avg.lerp_(gradient, 1 - beta1)
+    exp_avg_sq.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    value.addcdiv_(exp_avg * rates, exp_avg_sq.sqrt().mul_(roots).add_(ADAM_EPSILON), value=-1)
 
 
 def _descend(value: Tensor, direction: Tensor, rates: Tensor) -> None:
@@ -137,7 +137,7 @@ def _sides(size: int) -> tuple[list[int], list[int], list[int], list[int], bool]
     return [size, size], [size, size], [0, 0], [1, 1], False
 
 
-def _as_lane(batch: Batch) -> Tensor:
+def _as_lane(batch: Minibatch) -> Tensor:
     """The images as the activation of one lane, which all lanes share."""
     return batch.pixels.permute(0, 2, 3, 1).unsqueeze(3)
 

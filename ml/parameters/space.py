@@ -69,7 +69,7 @@ class _Dimension(BaseModel, ABC):
         """Draw a value."""
 
     @abstractmethod
-    def settled(self, value: Any, name: str) -> dict[str, Scalar]:
+    def fixed_values(self, value: Any, name: str) -> dict[str, Scalar]:
         """What would have been drawn, by flat names, had this value been; ValueError where it cannot be."""
 
     def choices_as_text(self) -> list[Scalar] | None:
@@ -93,7 +93,7 @@ class _Range(_Dimension):
     def corners(self) -> list[Any]:
         return [self.low, self.high]
 
-    def settled(self, value: Any, name: str) -> dict[str, Scalar]:
+    def fixed_values(self, value: Any, name: str) -> dict[str, Scalar]:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError("it is a number")  # noqa: TRY004 - a wrong input, not a wrong call
         if not self.low <= value <= self.high:
@@ -118,10 +118,10 @@ class Int(_Range):
             raise ValueError("a range takes a step or log, not both")
         return self
 
-    def settled(self, value: Any, name: str) -> dict[str, Scalar]:
+    def fixed_values(self, value: Any, name: str) -> dict[str, Scalar]:
         if not isinstance(value, int):
             raise ValueError("it is a whole number")  # noqa: TRY004 - a wrong input, not a wrong call
-        return super().settled(value, name)
+        return super().fixed_values(value, name)
 
     def suggest(self, trial: Suggester, name: str) -> int:
         return trial.suggest_int(name, self.low, self.high, step=self.step, log=self.log)
@@ -185,7 +185,7 @@ class _Finite(_Dimension):
         # Optuna stores a categorical choice only if it is a scalar: a list is written as JSON.
         return [json.dumps(v) if isinstance(v, list) else v for v in self._values()]
 
-    def settled(self, value: Any, name: str) -> dict[str, Scalar]:
+    def fixed_values(self, value: Any, name: str) -> dict[str, Scalar]:
         known = list(map(_identity, self._values()))
         if _identity(value) not in known:
             raise ValueError(f"it is one of: {json.dumps(self._values())[:500]}")
@@ -247,12 +247,12 @@ class List(_Dimension):
             *(Contrast(each, [[item] * n for item in items]) for n in lengths),
         ]
 
-    def settled(self, value: Any, name: str) -> dict[str, Scalar]:
+    def fixed_values(self, value: Any, name: str) -> dict[str, Scalar]:
         if not isinstance(value, list):
             raise ValueError("it is a list")  # noqa: TRY004 - a wrong input, not a wrong call
-        found = self.length.settled(len(value), f"{name}.length")
+        found = self.length.fixed_values(len(value), f"{name}.length")
         for i, item in enumerate(value):
-            found |= self.items.settled(item, f"{name}.{i}")
+            found |= self.items.fixed_values(item, f"{name}.{i}")
         return found
 
     def suggest(self, trial: Suggester, name: str) -> list[Any]:
@@ -276,7 +276,7 @@ class Fixed(RootModel[Any]):
     def contrasts(self, name: str) -> list[Contrast]:
         return []
 
-    def settled(self, value: Any, name: str) -> dict[str, Scalar]:
+    def fixed_values(self, value: Any, name: str) -> dict[str, Scalar]:
         if _identity(value) != _identity(self.root):
             raise ValueError(f"it is {json.dumps(self.root)[:500]} in every trial of this job")
         return {}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from pydantic import BaseModel
 
-from ml.datasets import Arrays, SplitName, cut, datasets
+from ml.datasets import Arrays, SplitName, data_split, datasets
 from ml.images.samples import packed
 from ml.prediction.calibration import ECE_BINS, UNCALIBRATED, Calibration
 from ml.prediction.predictor import MAX_BATCH, Predictor
@@ -18,7 +18,7 @@ from ml.prediction.predictor import MAX_BATCH, Predictor
 SHOWN = 24  # mistakes that are kept of each pair of classes, the most confident
 
 
-class Order(BaseModel, frozen=True):
+class JudgementOrder(BaseModel, frozen=True):
     """Which images a network is judged by, and how its outputs are read."""
 
     dataset: str
@@ -57,11 +57,11 @@ class Judgement(BaseModel, frozen=True):
     mistakes: list[Mistake]  # at most SHOWN of each pair of classes, the most confident first
 
 
-def judge(order: Order, graph: bytes) -> Judgement:
+def judge(order: JudgementOrder, graph: bytes) -> Judgement:
     """Look at the validation images; DataError where the data set is damaged, CheckpointError where the graph is."""
     dataset = datasets[order.dataset]
     arrays = dataset.load()
-    whole = cut(len(arrays), dataset.official_test, order.split, order.seed)
+    whole = data_split(len(arrays), dataset.official_test, order.split, order.seed)
     places = whole.held_to(order.images).validation
     found = probabilities(Predictor(graph, dataset.shape, dataset.classes), order.calibration, arrays, places)
     confidence, predicted, actual = found.max(1).astype(np.float64), found.argmax(1), arrays.labels[places]
@@ -116,7 +116,7 @@ def worst(actual: np.ndarray, predicted: np.ndarray, confidence: np.ndarray) -> 
 def main() -> None:
     """Judge what standard input holds."""
     line, _, graph = sys.stdin.buffer.read().partition(b"\n")
-    sys.stdout.write(judge(Order.model_validate_json(line), graph).model_dump_json())
+    sys.stdout.write(judge(JudgementOrder.model_validate_json(line), graph).model_dump_json())
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from ml.lanes.lanes import Lanes, LaneState
 from ml.layers import Flatten, Layer, Linear, ReLU, Shape
 from ml.network.evaluate import Images
 from ml.optimizers import Adam
-from ml.seeds import Purpose, derive
+from ml.seeds import SeedPurpose, derive
 
 HIDDEN = (56, 32)  # 46,000 multiply-adds an image of 784 pixels: a sixth of what LeNet-5 takes
 ENOUGH = 5000  # training images; where there are fewer, so are these three, in proportion
@@ -43,7 +43,7 @@ def fit_novelty(images: np.ndarray, classes: tuple[str, ...], seed: int) -> Nove
     Where the classes are digits, letters and symbols are among what it is told from, and digits that are drawn count
     as the data set's own.
     """
-    seed = derive(seed, Purpose.NOVELTY)
+    seed = derive(seed, SeedPurpose.NOVELTY)
     rng = np.random.default_rng(seed)
     share = min(1.0, len(images) / ENOUGH)
     others = [kind(rng, images, round(share * EXAMPLES)) for kind in negatives.values()]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from ml.datasets import cut_sizes, datasets
+from ml.datasets import datasets, split_sizes
 from ml.parameters.space import Dimension, Grid, Value, grid_values
 from ml.specs import TuneSpec
 
@@ -42,7 +42,7 @@ def spread(values: Sequence[T], count: int) -> list[T]:
 
 def _images(spec: TuneSpec, scale: float) -> int:
     dataset = datasets[spec.dataset]
-    train, validation, _ = cut_sizes(dataset.size, dataset.official_test, spec.split)
+    train, validation, _ = split_sizes(dataset.size, dataset.official_test, spec.split)
     known = min(spec.images or train + validation, train + validation)
     return min(known, max(LEAST_IMAGES, round(scale * known)))
 

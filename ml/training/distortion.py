@@ -16,7 +16,7 @@ from ml.datasets import Stream
 from ml.kernels.noise import keys_of, places_of, uniform
 from ml.layers import Shape
 from ml.network.evaluate import Images
-from ml.seeds import Purpose, derive
+from ml.seeds import SeedPurpose, derive
 from ml.training.augmentation import Augmentation
 
 AFFINE_DRAWS = 6  # two shifts, a rotation, two scales, a shear
@@ -28,7 +28,7 @@ class Distortion:
     def __init__(self, augmentation: Augmentation, image: Shape, seed: int, device: torch.device) -> None:
         self.augmentation, self.device = augmentation, device
         _, self.height, self.width = image
-        self.seed = np.array([derive(seed, Purpose.AUGMENTATION)], np.uint32)
+        self.seed = np.array([derive(seed, SeedPurpose.AUGMENTATION)], np.uint32)
         self.places = places_of(np.arange(AFFINE_DRAWS + 2 * self.height * self.width))
         sides = (self.height, self.width)
         self.down, self.across = (smoother(n, augmentation.elastic_sigma).to(device) for n in sides)

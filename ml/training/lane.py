@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ml.datasets import Arrays, Dataset, SplitName, cut, limited
+from ml.datasets import Arrays, Dataset, SplitName, data_split, limited
 from ml.errors import LanesError
 from ml.lanes.lanes import LaneState
 from ml.network.evaluate import Images
@@ -17,9 +17,9 @@ from ml.network.transfer import fresh, place_of
 from ml.parameters.early_stopping import Patience
 from ml.parameters.params import Params
 from ml.parameters.recipes import LaneRecipe
-from ml.records import Measurement, TrialState
+from ml.records import RungResult, TrialState
 from ml.samplers import STEPS_PER_EPOCH
-from ml.seeds import Purpose, derive
+from ml.seeds import SeedPurpose, derive
 from ml.specs import TuneSpec
 
 
@@ -39,7 +39,7 @@ class TrainingData:
     @classmethod
     def of(cls, arrays: Arrays, official_test: int | None, split: SplitName, seed: int) -> "TrainingData":
         """Cut `arrays`; the test images are left out."""
-        parts = cut(len(arrays), official_test, split, seed)
+        parts = data_split(len(arrays), official_test, split, seed)
         return cls(Images.of(arrays.take(parts.train)), Images.of(arrays.take(parts.validation)))
 
     def to(self, device: str) -> "TrainingData":
@@ -75,13 +75,13 @@ class Lane:
     rung: int = 0  # measured so far
     state: TrialState = TrialState.RUNNING
     reason: str = ""  # why it ended
-    best: Measurement | None = None  # the best so far
+    best: RungResult | None = None  # the best so far
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     loss: float = 0.0  # the sum over steps since it was last measured
     unmeasured: int = 0  # steps since then
     seconds: float = 0.0  # its share of the pack's time since then
     fresh: list[str] = field(default_factory=list)  # weights that are its own where it begins with another's
-    recorded: dict[int, Measurement] = field(default_factory=dict)  # by step, where it is trained again: they stand
+    recorded: dict[int, RungResult] = field(default_factory=dict)  # by step, where it is trained again: they stand
     until: int | None = None  # the step at which it ends and which alone may be its best; None: its last, and any
 
     @cached_property
@@ -106,7 +106,7 @@ class Lane:
             steps,
             self.params.label_smoothing or 0.0,
             self.params.ema_decay,
-            derive(self.init_seed, Purpose.DROPOUT),
+            derive(self.init_seed, SeedPurpose.DROPOUT),
         )
 
     def initial(self, steps: int, given: Mapping[str, Tensor]) -> LaneState:
@@ -130,7 +130,7 @@ class Lane:
         self.loss += loss * steps
         self.seconds += seconds
 
-    def measure(self, val_loss: float, val_accuracy: float, seconds: float) -> Measurement:
+    def measure(self, val_loss: float, val_accuracy: float, seconds: float) -> RungResult:
         """Its next rung, from its validation; the lane ends where it diverged, lost patience, or was trained enough."""
         step = self.rungs[self.rung]
         measured = self.recorded.get(step) or self._measured(step, val_loss, val_accuracy, seconds)
@@ -149,9 +149,9 @@ class Lane:
             self.end(TrialState.STOPPED_EARLY, f"no improvement of the validation loss up to epoch {measured.epoch:g}")
         return measured
 
-    def _measured(self, step: int, val_loss: float, val_accuracy: float, seconds: float) -> Measurement:
+    def _measured(self, step: int, val_loss: float, val_accuracy: float, seconds: float) -> RungResult:
         train_loss = self.loss / self.unmeasured
-        return Measurement(
+        return RungResult(
             step=step,
             images_seen=self.steps * self.params.batch_size,
             train_loss=train_loss if isfinite(train_loss) else None,
@@ -160,7 +160,7 @@ class Lane:
             seconds=self.seconds + seconds,
         )
 
-    def is_best(self, measured: Measurement) -> bool:
+    def is_best(self, measured: RungResult) -> bool:
         """Whether no measurement was better; of equals the first is best."""
         value, best = objective(self.spec, measured), objective(self.spec, self.best)
         if self.until is not None and measured.step < self.until:
@@ -172,7 +172,7 @@ class Lane:
         self.state, self.reason = state, reason
 
 
-def objective(spec: TuneSpec, measured: Measurement | None) -> float | None:
+def objective(spec: TuneSpec, measured: RungResult | None) -> float | None:
     """What `spec` asks to be best, of one measurement; None where there is none."""
     if measured is None or not measured.finite:
         return None

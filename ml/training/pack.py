@@ -13,7 +13,7 @@ from ml.errors import CheckpointError
 from ml.lanes.lanes import Lanes, LaneState
 from ml.layers import Shape
 from ml.parameters.params import Params
-from ml.records import Checkpoint, Measurement
+from ml.records import Checkpoint, RungResult
 from ml.specs import TuneSpec
 from ml.training.augmentation import NONE, Augmentation
 from ml.training.distortion import Minibatches
@@ -21,13 +21,14 @@ from ml.training.lane import Lane, TrainingData
 
 CHECK_EVERY = 100  # steps between looks at the loss; each look costs a few microseconds, a lost epoch seconds
 
-PARTS = ("weights", "first", "second", "average")  # of a lane's state, as a checkpoint names them
+# Tensors of a lane's state, by the names that a checkpoint gives them; checkpoints of earlier releases have these too.
+STORED = {"weights": "weights", "first": "exp_avg", "second": "exp_avg_sq", "average": "average"}
 
-Rungs = list[tuple[Lane, Measurement]]
+Rungs = list[tuple[Lane, RungResult]]
 
 
 @dataclass
-class Pack:
+class LanePack:
     """Lanes that train as one, and how far they are."""
 
     spec: TuneSpec
@@ -42,7 +43,7 @@ class Pack:
     _fused: Lanes | None = None
 
     @classmethod
-    def of(cls, spec: TuneSpec, data: TrainingData, params: Params, stream_seed: int) -> "Pack":
+    def of(cls, spec: TuneSpec, data: TrainingData, params: Params, stream_seed: int) -> "LanePack":
         """A pack without lanes, for trials whose key is that of these hyper-parameters."""
         return cls(spec, data, Stream(len(data.train), params.batch_size, stream_seed), Augmentation.of(params))
 
@@ -149,8 +150,9 @@ class Pack:
         cards = []
         for i, (lane, loss_sum) in enumerate(zip(self.lanes, fused.loss_sums() if fused else [], strict=True)):
             state = cast("Lanes", fused).state(i)
-            for part in PARTS:
-                weights |= {f"{i}/{part}/{name}": tensor.numpy() for name, tensor in getattr(state, part).items()}
+            for stored, attribute in STORED.items():
+                tensors = getattr(state, attribute)
+                weights |= {f"{i}/{stored}/{name}": tensor.numpy() for name, tensor in tensors.items()}
             weights |= {f"{i}/best/{name}": tensor.numpy() for name, tensor in lane.best_weights.items()}
             cards.append(_card(lane, state.steps, loss_sum))
         stream = {
@@ -162,7 +164,7 @@ class Pack:
         return Checkpoint(weights, {**stream, **progress, "lanes": cards, "spec": self.spec.model_dump(mode="json")})
 
     @classmethod
-    def resumed(cls, checkpoint: Checkpoint, data: TrainingData, numbers: Container[int] | None = None) -> "Pack":
+    def resumed(cls, checkpoint: Checkpoint, data: TrainingData, numbers: Container[int] | None = None) -> "LanePack":
         """The pack that a checkpoint was made of, or of its lanes those with these trials' numbers.
 
         CheckpointError where something is missing from it.
@@ -205,16 +207,16 @@ def _card(lane: Lane, steps: int, loss_sum: float) -> dict[str, Any]:
     }
 
 
-def _restored(pack: Pack, card: dict[str, Any], prefix: str, checkpoint: Checkpoint) -> tuple[Lane, LaneState]:
-    """A lane and its tensors, as `Pack.checkpoint` wrote them."""
+def _restored(pack: LanePack, card: dict[str, Any], prefix: str, checkpoint: Checkpoint) -> tuple[Lane, LaneState]:
+    """A lane and its tensors, as `LanePack.checkpoint` wrote them."""
     others = ("params", "best", "patience", "optimizer_steps", "loss_sum")
     counters = {name: value for name, value in card.items() if name not in others}
     lane = Lane(spec=pack.spec, params=pack.spec.params(card["params"]), **counters)
-    lane.best = Measurement(**card["best"]) if card["best"] else None
+    lane.best = RungResult(**card["best"]) if card["best"] else None
     if lane.patience:
         lane.patience.reference, lane.patience.spent = float(card["patience"][0]), card["patience"][1]
 
-    def part(name: str) -> dict[str, torch.Tensor]:
+    def stored(name: str) -> dict[str, torch.Tensor]:
         whole = f"{prefix}{name}/"
         return {
             key.removeprefix(whole): torch.from_numpy(array.copy())
@@ -222,15 +224,15 @@ def _restored(pack: Pack, card: dict[str, Any], prefix: str, checkpoint: Checkpo
             if key.startswith(whole)
         }
 
-    lane.best_weights = part("best")
+    lane.best_weights = stored("best")
     state = LaneState(
         pack.spec.layers(lane.params),
         lane.params.of_optimizer(),
-        part("weights"),
-        part("first"),
-        part("second"),
+        stored("weights"),
+        stored("first"),
+        stored("second"),
         card["optimizer_steps"],
         lane.recipe(pack._steps(lane)),
-        part("average"),
+        stored("average"),
     )
     return lane, state

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ml.records import Measurement
+from ml.records import RungResult
 from ml.specs import TuneSpec
 from ml.training.lane import Lane, TrainingData
-from ml.training.pack import Pack
+from ml.training.pack import LanePack
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Recipe:
     until: int  # the step, in tenths of an epoch, at which it was measured last
 
 
-def replay(spec: TuneSpec, recipe: Recipe, data: TrainingData) -> Iterator[Measurement]:
+def replay(spec: TuneSpec, recipe: Recipe, data: TrainingData) -> Iterator[RungResult]:
     """Train a trial as it was trained, but alone; what it measures, rung by rung."""
     params = spec.params(recipe.params)
-    pack = Pack.of(spec, data, params, recipe.stream_seed)
+    pack = LanePack.of(spec, data, params, recipe.stream_seed)
     pack.position = recipe.start_step
     lane = Lane(recipe.number, spec, params, recipe.init_seed, recipe.stream_seed)
     pack.join(lane)

@@ -8,13 +8,13 @@ import numpy as np
 
 from ml.network.evaluate import probabilities
 from ml.network.modules import module_of
-from ml.records import Measurement, PackRecord, TrialState
-from ml.seeds import Purpose, derive
+from ml.records import PackRecord, RungResult, TrialState
+from ml.seeds import SeedPurpose, derive
 from ml.specs import TuneSpec
 from ml.training.lane import Lane, TrainingData
-from ml.training.pack import Pack
+from ml.training.pack import LanePack
 
-Reached = Sequence[tuple[Lane, Measurement | None]]  # lanes at a rung; None for one that an error ended
+Reached = Sequence[tuple[Lane, RungResult | None]]  # lanes at a rung; None for one that an error ended
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def trained_again(
     record: PackRecord,
     trials: Sequence[Again],
     cut_seed: int,
-    interrupted: Callable[[Pack], bool],
+    interrupted: Callable[[LanePack], bool],
 ) -> Iterator[Reached]:
     """Train trials that share a key; yields the lanes that reached a rung, where they may have ended.
 
@@ -58,12 +58,12 @@ def predicted(lane: Lane, data: TrainingData) -> np.ndarray:
     return labels
 
 
-def _pack(spec: TuneSpec, data: TrainingData, record: PackRecord, trials: Sequence[Again], cut_seed: int) -> Pack:
+def _pack(spec: TuneSpec, data: TrainingData, record: PackRecord, trials: Sequence[Again], cut_seed: int) -> LanePack:
     if record.checkpoint is not None:
-        return Pack.resumed(record.checkpoint, data)
+        return LanePack.resumed(record.checkpoint, data)
     built = [spec.params(trial.params) for trial in trials]
-    pack = Pack.of(spec, data, built[0], record.stream_seed)
+    pack = LanePack.of(spec, data, built[0], record.stream_seed)
     for trial, params in zip(trials, built, strict=True):
-        init_seed = derive(cut_seed, Purpose.INIT, trial.number)
+        init_seed = derive(cut_seed, SeedPurpose.INIT, trial.number)
         pack.join(Lane(trial.number, spec, params, init_seed, record.stream_seed, until=trial.until))
     return pack

@@ -17,7 +17,7 @@ from ml.records import (
     TrialRecord,
     TrialState,
 )
-from ml.seeds import Purpose, derive
+from ml.seeds import SeedPurpose, derive
 from ml.specs import TuneSpec
 from ml.training.lane import objective
 from ml.tuning.keys import Key
@@ -43,7 +43,7 @@ class Book(Protocol):
         `key` is what those of this pack share.
         """
 
-    def part(self, groups: Sequence[Sequence[int]]) -> None:
+    def divide(self, groups: Sequence[Sequence[int]]) -> None:
         """Give running trials of this pack, by number, packs of their own."""
 
     def changes(self) -> Iterable[TrialRecord]:
@@ -58,7 +58,7 @@ class Book(Protocol):
     def should_stop(self) -> Stop | None:
         """Whether the pack must end now; asked before every training step, so it must be cheap."""
 
-    def cut(self) -> Collection[int]:
+    def cancelled(self) -> Collection[int]:
         """The trials, by number, that somebody cancelled; asked as often."""
 
 
@@ -95,7 +95,7 @@ class MemoryBook:
         self._width = self._width or measured()
         return self._width
 
-    def part(self, groups: Sequence[Sequence[int]]) -> None:
+    def divide(self, groups: Sequence[Sequence[int]]) -> None:
         """Open them next."""
         seed = cast("PackRecord", self._opened).stream_seed
         self._parted += [PackRecord(seed, [self.trials[n] for n in group], len(group), parted=True) for group in groups]
@@ -120,13 +120,13 @@ class MemoryBook:
         seconds = self.spec.budget.seconds
         return Stop.SECONDS if seconds is not None and monotonic() - self.began > seconds else None
 
-    def cut(self) -> Collection[int]:
+    def cancelled(self) -> Collection[int]:
         """Nobody cancels a trial here."""
         return ()
 
     def _new_pack(self) -> PackRecord | None:
         first = self.reserve(lambda number: True)
-        return None if first is None else PackRecord(derive(self.spec.seed, Purpose.STREAM, first.number), [first])
+        return None if first is None else PackRecord(derive(self.spec.seed, SeedPurpose.STREAM, first.number), [first])
 
     def _note(self, trial: TrialRecord, event: Event) -> None:
         match event:

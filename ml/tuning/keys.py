@@ -93,7 +93,7 @@ class Partition:
 
     names: tuple[str, ...]  # those that decide the key
 
-    def settled(self, number: int, like: Mapping[str, Any]) -> dict[str, Any]:
+    def fixed(self, number: int, like: Mapping[str, Any]) -> dict[str, Any]:
         """What is settled of trial `number` before it is drawn, in a pack whose first trial drew `like`."""
         return {name: like[name] for name in self.names if name in like}
 
@@ -120,14 +120,14 @@ class GridPartition(Partition):
         order = shuffled[np.argsort(ranks[keys.flat[shuffled]], kind="stable")]
         return cls(tuple(choices), choices, keys, order)
 
-    def settled(self, number: int, like: Mapping[str, Any]) -> dict[str, Any]:
+    def fixed(self, number: int, like: Mapping[str, Any]) -> dict[str, Any]:
         if number >= self.order.size:
             return {}  # beyond its end the grid says nothing
         point = np.unravel_index(self.order[number], self.keys.shape)
         return {name: values[i] for (name, values), i in zip(self.choices.items(), point, strict=True)}
 
     def fits(self, number: int, like: Mapping[str, Any]) -> bool:
-        return number < self.order.size and self._key(self.settled(number, like)) == self._key(like)
+        return number < self.order.size and self._key(self.fixed(number, like)) == self._key(like)
 
     def _key(self, suggestion: Mapping[str, Any]) -> int:
         return int(self.keys[tuple(values.index(suggestion[name]) for name, values in self.choices.items())])

@@ -22,7 +22,7 @@ from ml.parameters.params import Params
 from ml.parameters.space import suggest
 from ml.records import TrialRecord, TrialState
 from ml.samplers import Sampler
-from ml.seeds import Purpose, derive
+from ml.seeds import SeedPurpose, derive
 from ml.specs import TuneSpec
 from ml.tuning.key_study import FOLLOWS, study_of_keys
 from ml.tuning.keys import Partition, partition_of
@@ -68,10 +68,10 @@ class Search:
 
         What somebody enqueued, by flat names, is not drawn.
         """
-        settled = self._partition.settled(number, like or {}) | (enqueued or {})
+        fixed = self._partition.fixed(number, like or {}) | (enqueued or {})
         if like:
             self._storage.set_trial_system_attr(self._id(number), FOLLOWS, True)
-        self._settle(self._id(number), settled or self._key(number))
+        self._fix(self._id(number), fixed or self._key(number))
         # A study of its own, because Optuna keeps a list of trials from one `Study.ask` to the next, and we have none.
         # It has no pruner: beside hyperband's, Optuna may show a sampler only the trials of the same bracket.
         trial = optuna.Trial(self._study(number, optuna.pruners.NopPruner()), self._id(number))
@@ -81,7 +81,7 @@ class Search:
     def _key(self, number: int) -> dict[str, Any]:
         """What decides the key of a pack's first trial; nothing where it may draw all at once."""
         names = self._partition.names
-        sampler = self._sampler(self.spec.sampler.of_keys(), derive(self.spec.seed, Purpose.KEYS, number))
+        sampler = self._sampler(self.spec.sampler.of_keys(), derive(self.spec.seed, SeedPurpose.KEYS, number))
         study = study_of_keys(self.trials(), names, self._direction, sampler) if names else None
         if study is None:
             return {}
@@ -144,7 +144,7 @@ class Search:
 
     def _write(self, record: TrialRecord) -> None:
         trial_id = self._id(record.number)
-        self._settle(trial_id, record.suggestion or {})
+        self._fix(trial_id, record.suggestion or {})
         for key, value in record.attrs.items():
             self._storage.set_trial_system_attr(trial_id, key, value)
         for step, value in _values(record).items():
@@ -154,7 +154,7 @@ class Search:
             value = record.value if state == OptunaState.COMPLETE else None
             self._storage.set_trial_state_values(trial_id, state, None if value is None else [value])
 
-    def _settle(self, trial_id: int, suggestion: dict[str, Any]) -> None:
+    def _fix(self, trial_id: int, suggestion: dict[str, Any]) -> None:
         """Give a trial these values, by flat names; Optuna draws no name that has one."""
         known = self._storage.get_trial(trial_id).params
         for name, value in suggestion.items():
@@ -171,7 +171,7 @@ class Search:
 
     def _study(self, number: int, pruner: optuna.pruners.BasePruner) -> optuna.Study:
         """The study as trial `number` sees it, with a sampler whose seed is the trial's own."""
-        sampler = self._sampler(self.spec.sampler, derive(self.spec.seed, Purpose.SAMPLER, number))
+        sampler = self._sampler(self.spec.sampler, derive(self.spec.seed, SeedPurpose.SAMPLER, number))
         return optuna.load_study(study_name=self.name, storage=self._storage, sampler=sampler, pruner=pruner)
 
     def _sampler(self, described: Sampler, seed: int) -> optuna.samplers.BaseSampler:

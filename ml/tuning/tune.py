@@ -13,17 +13,17 @@ from ml.records import (
     Event,
     Finished,
     Measured,
-    Measurement,
     PackRecord,
+    RungResult,
     Started,
     Stop,
     TrialRecord,
     TrialState,
 )
-from ml.seeds import Purpose, derive
+from ml.seeds import SeedPurpose, derive
 from ml.specs import TuneSpec
 from ml.training.lane import Lane, TrainingData, objective
-from ml.training.pack import Pack, Rungs
+from ml.training.pack import LanePack, Rungs
 from ml.tuning.book import Book
 from ml.tuning.keys import key_of
 from ml.tuning.search import Search
@@ -87,18 +87,18 @@ class _PackRun:
         self._train(pack)
         if self.book.should_stop() is None:
             groups = [*([number] for number in self.apart), [trial.number for trial in self.waiting]]
-            self.book.part([group for group in groups if group])
+            self.book.divide([group for group in groups if group])
 
     def catch_up(self) -> None:
         """Let the search know what this and other trainers have recorded."""
         for record in self.book.changes():
             self.search.apply(record)
 
-    def _fresh(self) -> Pack:
+    def _fresh(self) -> LanePack:
         """The pack with its first trial, and as many beside it as train well together."""
         params, record = self._drawn(self.waiting.pop(0))
         self.like = record.suggestion or {}
-        pack = Pack.of(self.spec, self.data, params, self.opened.stream_seed)
+        pack = LanePack.of(self.spec, self.data, params, self.opened.stream_seed)
         events = self._begin(pack, record, params)
         if pack.running:
             width = self._width(params)
@@ -108,16 +108,16 @@ class _PackRun:
         self.book.record(events)
         return pack
 
-    def _resumed(self) -> Pack:
+    def _resumed(self) -> LanePack:
         """The pack as its last checkpoint has it, or before its first step where there is none."""
         trained = {n for n, trial in self.begun.items() if trial.state.judged or trial.state in _TRAINED}
         running = [trial for trial in self.begun.values() if trial.state == TrialState.RUNNING]
         checkpoint = self.opened.checkpoint
         if checkpoint is None:
             params = self.search.recall(next(iter(self.begun.values())))
-            pack = Pack.of(self.spec, self.data, params, self.opened.stream_seed)
+            pack = LanePack.of(self.spec, self.data, params, self.opened.stream_seed)
         else:
-            pack = Pack.resumed(checkpoint, self.data, trained)
+            pack = LanePack.resumed(checkpoint, self.data, trained)
             self.refills = min(self.refills, checkpoint.card["refills"])
         if not pack.lanes:
             pack.position = pack.since = min(
@@ -134,7 +134,7 @@ class _PackRun:
     def _all_refills(self, width: int) -> int:
         return REFILLS * width if width > 1 and not self.opened.parted else 0
 
-    def _position_of(self, trial: TrialRecord, pack: Pack) -> int:
+    def _position_of(self, trial: TrialRecord, pack: LanePack) -> int:
         """How far the stream had been trained when the last was recorded of a trial."""
         seen = max((measured.images_seen for measured in trial.rungs.values()), default=0)
         return self._began(trial) + seen // pack.stream.batch_size
@@ -156,7 +156,7 @@ class _PackRun:
         except Exception as error:  # whatever a network raises
             raise _NoTime from error
 
-    def _fill(self, pack: Pack, lanes: int) -> list[Event]:
+    def _fill(self, pack: LanePack, lanes: int) -> list[Event]:
         """Let up to so many trials join, drawn given the first one's key; the events of their start."""
         events: list[Event] = []
         for _ in range(lanes):
@@ -179,7 +179,7 @@ class _PackRun:
             return self.search.recall(reserved), reserved
         return self.search.ask(reserved.number, self.like or None, reserved.enqueued)
 
-    def _begin(self, pack: Pack, record: TrialRecord, params: Params) -> list[Event]:
+    def _begin(self, pack: LanePack, record: TrialRecord, params: Params) -> list[Event]:
         """Let a trial join the pack, or set it apart where its layers are of other kinds; that it started."""
         lane = self._lane(pack, record, params)
         flops, weights = self._size(params)
@@ -204,11 +204,11 @@ class _PackRun:
         except Exception:
             return None, None
 
-    def _lane(self, pack: Pack, record: TrialRecord, params: Params) -> Lane:
-        init_seed = derive(self.spec.seed, Purpose.INIT, record.number)
+    def _lane(self, pack: LanePack, record: TrialRecord, params: Params) -> Lane:
+        init_seed = derive(self.spec.seed, SeedPurpose.INIT, record.number)
         return Lane(record.number, self.spec, params, init_seed, pack.stream.seed, recorded=dict(record.rungs))
 
-    def _join(self, pack: Pack, lane: Lane) -> list[Event]:
+    def _join(self, pack: LanePack, lane: Lane) -> list[Event]:
         """Let a lane join; the event of its end where its network cannot be built, which ends no other trial."""
         try:
             if pack.running and key_of(self.spec, lane.params) != key_of(self.spec, pack.running[0].params):
@@ -220,7 +220,7 @@ class _PackRun:
             return [_finished(lane)]
         return []
 
-    def _rejoin(self, pack: Pack) -> bool:
+    def _rejoin(self, pack: LanePack) -> bool:
         """Let join what did so at this position before; whether there was any."""
         here = [t for t in self.begun.values() if self._began(t) == pack.position]
         known = {lane.number for lane in pack.running}
@@ -231,7 +231,7 @@ class _PackRun:
                     self.book.record(ended)
         return bool(here)
 
-    def _train(self, pack: Pack) -> None:
+    def _train(self, pack: LanePack) -> None:
         """Train a pack to its end, whatever ends it."""
         for rungs in self._rungs(pack):
             if rungs:
@@ -248,35 +248,37 @@ class _PackRun:
         else:
             self._end(pack.running)
 
-    def _rungs(self, pack: Pack) -> Iterator[Rungs]:
+    def _rungs(self, pack: LanePack) -> Iterator[Rungs]:
         """What the pack yields; an error of any kind ends it and is kept."""
         try:
             yield from pack.run(self._interrupted(pack))
         except Exception as error:
             self.error = error
 
-    def _interrupted(self, pack: Pack) -> Callable[[], bool]:
+    def _interrupted(self, pack: LanePack) -> Callable[[], bool]:
         book = self.book
 
         def asked() -> bool:
             if book.should_stop() is not None or self._due():
                 return True
-            cut = book.cut()
-            return bool(cut) and any(lane.number in cut for lane in pack.lanes)  # of 128 lanes hardly ever one
+            cancelled = book.cancelled()
+            return bool(cancelled) and any(
+                lane.number in cancelled for lane in pack.lanes
+            )  # of 128 lanes hardly ever one
 
         return asked
 
-    def _cut(self, pack: Pack) -> None:
+    def _cut(self, pack: LanePack) -> None:
         """End the lanes that somebody cancelled, which is on record already."""
         for lane in pack.running:
-            if lane.number in self.book.cut():
+            if lane.number in self.book.cancelled():
                 lane.end(TrialState.CANCELLED, "cancelled")
 
     def _due(self) -> bool:
         """Whether it is time for a checkpoint."""
         return monotonic() - self.saved > max(self.book.checkpoint_seconds, self.cost / CHECKPOINT_SHARE)
 
-    def _keep(self, pack: Pack) -> None:
+    def _keep(self, pack: LanePack) -> None:
         started = monotonic()
         checkpoint = pack.checkpoint()
         self.book.keep(Checkpoint(checkpoint.weights, checkpoint.card | {"refills": self.refills}))
@@ -315,12 +317,12 @@ class _PackRun:
         if events:
             self.book.record(events)
 
-    def _end_as_recorded(self, lane: Lane, measured: Measurement) -> None:
+    def _end_as_recorded(self, lane: Lane, measured: RungResult) -> None:
         trial = self.begun[lane.number]
         if lane.running and trial.state != TrialState.RUNNING and measured.step == max(trial.rungs):
             lane.end(trial.state, trial.reason)
 
-    def _refill(self, pack: Pack, ended: int) -> None:
+    def _refill(self, pack: LanePack, ended: int) -> None:
         """Begin as many trials as have ended, while refills last; again those that were begun here before."""
         if ended and self.refills:
             if not self._rejoin(pack) and pack.position >= self.recorded_to:

@@ -11,10 +11,10 @@ from acceptance.services import chiffre_up, run_command
 from scipy.stats import binomtest
 
 from api.client import Chiffre
-from ml.datasets import cut_sizes
+from ml.datasets import split_sizes
 
 SMALLEST = 1e-6  # every least is above it
-TESTED = cut_sizes(70_000, None, "random")[2]
+TESTED = split_sizes(70_000, None, "random")[2]
 
 
 @pytest.mark.long

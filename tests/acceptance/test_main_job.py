@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.metrics import accuracy_score
 
 from api.client import Chiffre
-from ml.datasets import Arrays, cut, datasets
+from ml.datasets import Arrays, data_split, datasets
 
 pytestmark = pytest.mark.xdist_group("main job")  # one start of the services for all
 
@@ -59,7 +59,7 @@ def test_images(name: str) -> Arrays:
     """The test images of a data set."""
     dataset = datasets[name]
     arrays = dataset.load()
-    return arrays.take(cut(len(arrays), dataset.official_test, "random", seed=0).test)
+    return arrays.take(data_split(len(arrays), dataset.official_test, "random", seed=0).test)
 
 
 test_images.__test__ = False  # type: ignore[attr-defined]

@@ -27,9 +27,9 @@ from ml.network.onnx_graph import onnx_bytes
 from ml.networks import networks
 from ml.parameters.params import describe
 from ml.records import Checkpoint, Finished, Measured, Started, TrialState
-from worker.database.tables import Job, Pack, Purpose, Trial
+from worker.database.tables import Job, Pack, PackPurpose, Trial
 from worker.ledger.leases import Claim
-from worker.publication.rows import Published, Publishing
+from worker.publication.rows import PublicationRows, Published
 
 JSON = {"content-type": "application/json"}
 TUNE = {"model": "perceptron", "dataset": "digits", "budget": {"trials": 2}}
@@ -168,8 +168,8 @@ def publish(
     weights = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
     card = {"layers": to_json(layers), "shape": list(dataset.shape), "classes": list(dataset.classes)}
     sha256 = _win(work, artifacts, job, Checkpoint(weights, card), value)
-    pack = _claimed(work, job, Purpose.PUBLISH)
-    publishing = Publishing(work.database)
+    pack = _claimed(work, job, PackPurpose.PUBLISH)
+    publishing = PublicationRows(work.database)
     winner = publishing.winner(pack)
     path = f"{job.id}/{winner.trial.number}.{pack.epoch}.onnx"
     saved = write(artifacts / path, graph if graph is not None else onnx_bytes(layers, weights, dataset.shape))
@@ -185,7 +185,7 @@ def publish(
 
 def _win(work: Work, artifacts: Path, job: Job, checkpoint: Checkpoint, value: float) -> str:
     """Let the job's only trial reach `value` with these weights; the checkpoint's hash."""
-    claim = _claimed(work, job, Purpose.TRAIN)
+    claim = _claimed(work, job, PackPurpose.TRAIN)
     (record,) = work.reserved(claim)
     params = networks[job.model].params().model_dump()
     best = measurement(1, value, loss=1 - value)
@@ -198,7 +198,7 @@ def _win(work: Work, artifacts: Path, job: Job, checkpoint: Checkpoint, value: f
     return saved.sha256
 
 
-def _claimed(work: Work, job: Job, purpose: Purpose) -> Claim:
+def _claimed(work: Work, job: Job, purpose: PackPurpose) -> Claim:
     claim = work.leases.claim()
     assert claim is not None
     assert (claim.job_id, claim.purpose) == (job.id, purpose)
@@ -208,7 +208,7 @@ def _claimed(work: Work, job: Job, purpose: Purpose) -> Claim:
 def insert(work: Work, job_id: str, rows: list[dict[str, Any]]) -> None:
     """Write trials of a job down as they are given, without running anything."""
     with work.database.writing() as session:
-        pack = Pack(job_id=job_id, purpose=Purpose.TRAIN, key="", lanes=1, done=True)
+        pack = Pack(job_id=job_id, purpose=PackPurpose.TRAIN, key="", lanes=1, done=True)
         session.add(pack)
         session.flush()
         session.add_all(Trial(job_id=job_id, pack_id=pack.id, **row) for row in rows)

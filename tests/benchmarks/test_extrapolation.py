@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.experiments import Trained, extrapolated, full_images
+from benchmarks.experiments import MeasuredTrial, extrapolated, full_images
 from ml.presets import collection
 
 REPORT = {experiment.name: experiment.spec for experiment in collection("mnist-report").experiments}
@@ -15,7 +15,9 @@ def test_a_full_experiment_counts_each_points_own_epochs() -> None:
 
 def test_hours_are_images_times_the_mean_seconds_of_one() -> None:
     """Two trials at 1 and 3 ms an image; early stopping may end each after 3 of 100 epochs."""
-    row = extrapolated("shallow-grid-wide", REPORT["shallow-grid-wide"], [Trained(1000, 1.0), Trained(500, 1.5)])
+    row = extrapolated(
+        "shallow-grid-wide", REPORT["shallow-grid-wide"], [MeasuredTrial(1000, 1.0), MeasuredTrial(500, 1.5)]
+    )
     hours = 18 * 100 * 50_400 * 0.002 / 3600
 
     assert row.hours_at_most == pytest.approx(hours)
@@ -25,6 +27,6 @@ def test_hours_are_images_times_the_mean_seconds_of_one() -> None:
 
 def test_a_limit_in_seconds_is_a_limit_of_the_hours() -> None:
     """The report's three hours for the CNN, however slow an image is."""
-    row = extrapolated("cnn-search", REPORT["cnn-search"], [Trained(10, 100.0)])
+    row = extrapolated("cnn-search", REPORT["cnn-search"], [MeasuredTrial(10, 100.0)])
 
     assert (row.hours_at_least, row.hours_at_most) == (3.0, 3.0)

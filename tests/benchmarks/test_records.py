@@ -59,7 +59,7 @@ def test_a_seed_is_what_a_training_job_trains(tmp_path: Path) -> None:
     assert book.winner is not None
     assert book.winner.best is not None
     assert found["val_accuracy"] == book.winner.best.val_accuracy
-    assert len(unpacked(found["said"])) == len(seed.cut.test)
+    assert len(unpacked(found["said"])) == len(seed.data_split.test)
 
 
 def test_a_seed_that_was_stopped_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from ledger_machine.model import (
 )
 
 from ml.records import Stop, TrialState
-from worker.database.tables import JobState, Purpose
+from worker.database.tables import JobState, PackPurpose
 
 
 class Checks(Machine):
@@ -37,7 +37,7 @@ class Checks(Machine):
     @rule()
     def look(self) -> None:
         """All that only reads tells how things stand."""
-        for held in self.held(Purpose.TRAIN):
+        for held in self.held(PackPurpose.TRAIN):
             self.look_at_pack(held)
         for held in self.claims[-5:]:
             self.look_at_orders(held)
@@ -72,12 +72,12 @@ class Checks(Machine):
             assert orders.stop == Stop.CANCELLED
         elif job.state == PAUSED:
             assert orders.stop == Stop.RELEASED
-        elif pack.purpose == Purpose.TRAIN and job.out_of_time and not pack.makes_good:
+        elif pack.purpose == PackPurpose.TRAIN and job.out_of_time and not pack.makes_good:
             assert orders.stop == Stop.SECONDS
         else:
             cut = {t.number for t in job.trials if t.pack is pack and t.state == TrialState.CANCELLED}
 
-            assert (orders.stop, set(orders.cut)) == (None, cut)
+            assert (orders.stop, set(orders.cancelled)) == (None, cut)
 
     def look_at_changes(self, job: ModelJob) -> None:
         """A search that asks what has changed since it last asked then knows all that there is."""
@@ -157,7 +157,7 @@ class Checks(Machine):
             id_: (row["purpose"], row["done"], row["lease_epoch"], row["lease_owner"], row["lanes"])
             for id_, row in found.items()
         }
-        assert [(pack.leased, pack.losses, pack.deaths) for pack in packs] == [
+        assert [(pack.leased, pack.lost_leases, pack.deaths) for pack in packs] == [
             (row["lease_expires_at"] is not None, row["losses"], row["deaths"])
             for row in (found[pack.id] for pack in packs)
         ]
@@ -166,7 +166,7 @@ class Checks(Machine):
     def check_state(self, job: ModelJob, row: dict[str, Any], rows: Rows) -> None:
         """A job's state says truly what is at work, and none is stuck."""
         at_work = self.open_packs(job)
-        publishing = [pack for pack in at_work if pack.purpose == Purpose.PUBLISH]
+        publishing = [pack for pack in at_work if pack.purpose == PackPurpose.PUBLISH]
         if job.state in FINAL:
             assert at_work == []
             assert all(trial["state"] != TrialState.RUNNING for trial in rows.get("trial", []))

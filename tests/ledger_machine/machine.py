@@ -31,13 +31,13 @@ from sqlmodel import SQLModel, col
 
 from ml.records import TrialState
 from worker.database.engine import Database
-from worker.database.tables import Job, JobState, Pack, Purpose
+from worker.database.tables import Job, JobState, Pack, PackPurpose
 from worker.errors import Conflict
 from worker.ledger import leases as leases_module
 from worker.ledger.leases import FIRST_WAIT, LONGEST_WAIT, MAX_DEATHS, Leases
 from worker.ledger.ledger import Ledger
 from worker.ledger.requests import Controls
-from worker.publication.rows import Publishing
+from worker.publication.rows import PublicationRows
 
 
 class Machine(RuleBasedStateMachine):
@@ -47,7 +47,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         empty(database)
         self.database = database
-        self.ledger, self.controls, self.publishing = Ledger(database), Controls(database), Publishing(database)
+        self.ledger, self.controls, self.publishing = Ledger(database), Controls(database), PublicationRows(database)
         self.owners = [Leases(database, name, FOREVER) for name in ("one", "two", "three")]
         self.jobs: list[ModelJob] = []
         self.packs: dict[int, ModelPack] = {}
@@ -62,7 +62,7 @@ class Machine(RuleBasedStateMachine):
         self.rows = read(database)  # after the last step
         self.earlier = self.rows  # after the step before
 
-    def held(self, purpose: Purpose | None = None) -> list[Held]:
+    def held(self, purpose: PackPurpose | None = None) -> list[Held]:
         """Claims that somebody works on."""
         return [h for h in self.claims if h.good and not h.given_back and purpose in (None, h.claim.purpose)]
 
@@ -85,7 +85,7 @@ class Machine(RuleBasedStateMachine):
 
     def undecided(self, job: ModelJob) -> bool:
         """Whether a job was paused as it published: whether it then takes more work is the product's business."""
-        return job.state == PAUSED and any(pack.purpose == Purpose.PUBLISH for pack in self.open_packs(job))
+        return job.state == PAUSED and any(pack.purpose == PackPurpose.PUBLISH for pack in self.open_packs(job))
 
     def taken_up(self, job: ModelJob, ask: Callable[[], Any]) -> Any:
         """What is answered; None where the job says no and may."""
@@ -119,7 +119,7 @@ class Machine(RuleBasedStateMachine):
         with self.database.reading() as session:
             of_job = (col(Pack.job_id) == job.id, col(Pack.id).not_in(self.packs))
             rows = session.scalars(select(Pack).where(*of_job).order_by(col(Pack.id))).all()
-        new = [ModelPack(p.id or 0, job, Purpose(p.purpose), p.lease_epoch, p.lanes, p.parted) for p in rows]
+        new = [ModelPack(p.id or 0, job, PackPurpose(p.purpose), p.lease_epoch, p.lanes, p.parted) for p in rows]
         self.packs |= {pack.id: pack for pack in new}
         return new
 
@@ -140,7 +140,7 @@ class Machine(RuleBasedStateMachine):
             return
         assert state in (STOPPING, COMPLETED, FAILED)
         job.state = state
-        assert [pack.purpose for pack in self.new_packs(job)] == [Purpose.PUBLISH] * (state == STOPPING)
+        assert [pack.purpose for pack in self.new_packs(job)] == [PackPurpose.PUBLISH] * (state == STOPPING)
 
     def end_trials(self, pack: ModelPack, state: TrialState) -> None:
         for trial in pack.running:
@@ -151,7 +151,7 @@ class Machine(RuleBasedStateMachine):
 
     def suspected(self, pack: ModelPack) -> None:
         """A pack's trials go on in halves; one that is alone again and again has failed."""
-        pack.losses = 0
+        pack.lost_leases = 0
         running = pack.running
         if len(running) > 1:
             self.halved(pack, running)
@@ -160,7 +160,7 @@ class Machine(RuleBasedStateMachine):
         if pack.deaths >= MAX_DEATHS:
             self.end_trials(pack, TrialState.FAILED)
             pack.end()
-            pack.job.unpublishable |= pack.purpose == Purpose.PUBLISH
+            pack.job.unpublishable |= pack.purpose == PackPurpose.PUBLISH
 
     def halved(self, pack: ModelPack, running: list[ModelTrial]) -> None:
         self.new_packs(pack.job)
@@ -186,13 +186,13 @@ class Machine(RuleBasedStateMachine):
         lost = [pack for pack in self.packs.values() if pack.expired]
         for pack in lost:
             pack.epoch += 1
-            pack.losses += 1
+            pack.lost_leases += 1
             pack.let_go()
-            if pack.losses >= MAX_LOSSES:
+            if pack.lost_leases >= MAX_LOSSES:
                 files = set(pack.files)
                 self.suspected(pack)
                 self.left |= files if pack.done else set()  # nobody is told: the janitor finds them
-            elif pack.losses > 1:
+            elif pack.lost_leases > 1:
                 self.made_to_wait(pack)
         for pack in lost:
             if pack.done:

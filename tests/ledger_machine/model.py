@@ -12,7 +12,7 @@ from sqlmodel import SQLModel
 from ml.records import TrialRecord, TrialState
 from ml.specs import MAX_TRIALS, TrainSpec, TuneSpec
 from worker.database.engine import Database
-from worker.database.tables import JobState, Purpose
+from worker.database.tables import JobState, PackPurpose
 from worker.ledger.idempotency import Once
 from worker.ledger.leases import Claim
 from worker.publication.rows import Chosen
@@ -105,7 +105,7 @@ class ModelPack:
 
     id: int
     job: ModelJob
-    purpose: Purpose
+    purpose: PackPurpose
     epoch: int
     lanes: int
     parted: bool = False
@@ -114,7 +114,7 @@ class ModelPack:
     expired: bool = False  # its lease, and nobody has noticed
     waits: bool = False
     done: bool = False
-    losses: int = 0
+    lost_leases: int = 0
     deaths: int = 0
     files: list[str] = field(default_factory=list)  # of its checkpoints, the newest first
 

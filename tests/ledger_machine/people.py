@@ -35,7 +35,7 @@ from support.worker_tools import tune_spec
 from ml.errors import SpecError
 from ml.records import TrialState
 from ml.specs import MAX_TRIALS, TrainSpec, TuneSpec
-from worker.database.tables import Job, Purpose
+from worker.database.tables import Job, PackPurpose
 from worker.errors import Conflict, KeyReused, NotFound
 from worker.ledger.idempotency import Once
 
@@ -60,9 +60,9 @@ class People(Machine):
         self.accept(**posted)
         for state in [*ends, None]:
             held = self.claimed(self.owners[0]) if state or then else None
-            if held is not None and held.claim.purpose == Purpose.TRAIN and state is not None:
+            if held is not None and held.claim.purpose == PackPurpose.TRAIN and state is not None:
                 self.seen_through(held, state)
-            elif held is not None and held.claim.purpose == Purpose.PUBLISH and then:
+            elif held is not None and held.claim.purpose == PackPurpose.PUBLISH and then:
                 (self.published if then == "published" else self.given_back_for_room)(held)
 
     @precondition(lambda self: sum(job.state not in FINAL for job in self.jobs) < MOST_JOBS)

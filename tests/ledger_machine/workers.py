@@ -37,7 +37,7 @@ from support.worker_tools import FILE, measurement
 
 from ml.artifacts import Saved
 from ml.records import Event, Finished, Measured, Started, TrialRecord, TrialState
-from worker.database.tables import Artifact, Job, Pack, Purpose
+from worker.database.tables import Artifact, Job, Pack, PackPurpose
 from worker.errors import LeaseLost
 from worker.ledger.leases import Claim, Leases
 from worker.publication.rows import Published
@@ -66,7 +66,7 @@ class Workers(Machine):
 
         assert (claim.pack_id, claim.job_id, claim.purpose) == (pack.id, pack.job.id, pack.purpose)
         assert claim.epoch == pack.epoch
-        if claim.purpose == Purpose.PUBLISH:
+        if claim.purpose == PackPurpose.PUBLISH:
             held.winner = self.publishing.winner(claim)
         return held
 
@@ -91,7 +91,7 @@ class Workers(Machine):
     def claim(self, owner: int, trials: int, sizes: Sizes) -> None:
         """A worker looks for work, and begins up to so many trials of what it finds."""
         held = self.claimed(self.owners[owner])
-        if held is None or held.claim.purpose == Purpose.PUBLISH or not trials:
+        if held is None or held.claim.purpose == PackPurpose.PUBLISH or not trials:
             return
         while len(held.pack.running) < trials and self.reserved(held):
             pass
@@ -99,11 +99,11 @@ class Workers(Machine):
             if not trial.started:
                 self.record(held, self.started(trial, *sizes), trial)
 
-    @precondition(lambda self: self.held(Purpose.TRAIN))
+    @precondition(lambda self: self.held(PackPurpose.TRAIN))
     @rule(which=ANY, fits=st.booleans())
     def reserve(self, which: int, fits: bool) -> None:
         """A trainer asks for one more trial, which may have to wait for another pack."""
-        self.reserved(pick(self.held(Purpose.TRAIN), which), fits)
+        self.reserved(pick(self.held(PackPurpose.TRAIN), which), fits)
 
     def reserved(self, held: Held, fits: bool = True) -> bool:
         """Reserve a trial; whether there was one."""
@@ -118,11 +118,11 @@ class Workers(Machine):
         job.trials.append(ModelTrial(record.number, held.pack))
         return True
 
-    @precondition(lambda self: self.held(Purpose.TRAIN))
+    @precondition(lambda self: self.held(PackPurpose.TRAIN))
     @rule(which=ANY, lanes=st.integers(1, 3))
     def settle_pack(self, which: int, lanes: int) -> None:
         """A trainer says how many lanes train best; the job's first pack decides."""
-        held = pick(self.held(Purpose.TRAIN), which)
+        held = pick(self.held(PackPurpose.TRAIN), which)
         pack, job = held.pack, held.pack.job
         job.lanes = job.lanes or lanes
         pack.lanes = min(pack.lanes, job.lanes) if pack.parted else job.lanes
@@ -142,7 +142,7 @@ class Workers(Machine):
 
     def training(self) -> list[Held]:
         """Claims with trials that run."""
-        return [held for held in self.held(Purpose.TRAIN) if held.pack.running]
+        return [held for held in self.held(PackPurpose.TRAIN) if held.pack.running]
 
     def started(self, trial: ModelTrial, flops: int | None = None, weights: int | None = None) -> Started:
         """A trial has its parameters."""
@@ -165,11 +165,11 @@ class Workers(Machine):
         if saves and state.judged and known:
             assert worth == (one.file is not None)
 
-    @precondition(lambda self: any(self.strangers(held) for held in self.held(Purpose.TRAIN)))
+    @precondition(lambda self: any(self.strangers(held) for held in self.held(PackPurpose.TRAIN)))
     @rule(which=ANY, trial=ANY)
     def speak_of_others(self, which: int, trial: int) -> None:
         """A trainer speaks of a trial that has ended meanwhile, or has gone to another pack: it is not heard."""
-        held = pick([held for held in self.held(Purpose.TRAIN) if self.strangers(held)], which)
+        held = pick([held for held in self.held(PackPurpose.TRAIN) if self.strangers(held)], which)
         one, path = pick(self.strangers(held), trial), self.file("late")
         late = Finished(one.number, TrialState.COMPLETED, "late", None, 0.99, None)
         events = [Started(one.number, {}, {}, {}, 9, 9, 9), Measured(one.number, measurement(9, 0.99), {}), late]
@@ -218,38 +218,38 @@ class Workers(Machine):
             if beaten and trial is not job.best and trial.number not in published:
                 trial.file = None
 
-    @precondition(lambda self: self.held(Purpose.TRAIN))
+    @precondition(lambda self: self.held(PackPurpose.TRAIN))
     @rule(which=ANY)
     def keep(self, which: int) -> None:
         """A trainer writes a checkpoint of its pack; the one before stays, those before that go."""
-        pack = (held := pick(self.held(Purpose.TRAIN), which)).pack
+        pack = (held := pick(self.held(PackPurpose.TRAIN), which)).pack
         path = self.file(f"pack-{pack.id}")
         gone = set(self.ledger.keep(held.claim, 10, (path, FILE)))
-        before, pack.files, pack.losses, pack.waits = pack.files, [path, *pack.files[:1]], 0, False
+        before, pack.files, pack.lost_leases, pack.waits = pack.files, [path, *pack.files[:1]], 0, False
         needed = {name for other in self.packs.values() for name in other.files}
 
         assert gone == set(before) - needed
         self.unneeded |= gone
 
-    @precondition(lambda self: any(held.pack.files for held in self.held(Purpose.TRAIN)))
+    @precondition(lambda self: any(held.pack.files for held in self.held(PackPurpose.TRAIN)))
     @rule(which=ANY)
     def discard_checkpoint(self, which: int) -> None:
         """A trainer finds the newest checkpoint of its pack damaged; the file stays, to be looked at."""
-        held = pick([held for held in self.held(Purpose.TRAIN) if held.pack.files], which)
+        held = pick([held for held in self.held(PackPurpose.TRAIN) if held.pack.files], which)
         opened = self.ledger.pack(held.claim)
 
         assert [artifact.path for artifact in opened.checkpoints] == held.pack.files
         self.ledger.discard(held.claim, opened.checkpoints[0], "damaged")
         self.left.add(held.pack.files.pop(0))
 
-    @precondition(lambda self: self.held(Purpose.TRAIN))
+    @precondition(lambda self: self.held(PackPurpose.TRAIN))
     @rule(which=ANY, first=st.sets(st.integers(0, 3), min_size=1), second=st.sets(st.integers(0, 3)))
     def part(self, which: int, first: set[int], second: set[int]) -> None:
         """A trainer gives trials packs of their own; those that have ended meanwhile stay."""
-        pack = (held := pick(self.held(Purpose.TRAIN), which)).pack
+        pack = (held := pick(self.held(PackPurpose.TRAIN), which)).pack
         groups = [sorted(group) for group in (first, second - first) if group]
         running = {trial.number: trial for trial in pack.running}
-        self.ledger.part(held.claim, groups)
+        self.ledger.divide(held.claim, groups)
         expected = [numbers for group in groups if (numbers := [n for n in group if n in running])]
         others = self.new_packs(pack.job)
 
@@ -335,11 +335,11 @@ class Workers(Machine):
         assert count == self.reaped()
         self.again_nothing(self.owners[owner].reap)
 
-    @precondition(lambda self: self.held(Purpose.TRAIN))
+    @precondition(lambda self: self.held(PackPurpose.TRAIN))
     @rule(which=ANY)
     def close(self, which: int) -> None:
         """A worker is done with a pack; what still runs in it was stopped before it could say so."""
-        self.closed(pick(self.held(Purpose.TRAIN), which))
+        self.closed(pick(self.held(PackPurpose.TRAIN), which))
 
     def closed(self, held: Held) -> None:
         self.unneeded.update(self.leases(held).close(held.claim))
@@ -347,11 +347,11 @@ class Workers(Machine):
         held.pack.end()
         self.follow(held.pack.job)
 
-    @precondition(lambda self: self.held(Purpose.PUBLISH))
+    @precondition(lambda self: self.held(PackPurpose.PUBLISH))
     @rule(which=ANY)
     def publish(self, which: int) -> None:
         """A winner becomes a version."""
-        self.published(pick(self.held(Purpose.PUBLISH), which))
+        self.published(pick(self.held(PackPurpose.PUBLISH), which))
 
     def published(self, held: Held) -> None:
         job, winner = held.pack.job, held.winner
@@ -365,11 +365,11 @@ class Workers(Machine):
     def publication(self) -> Published:
         return Published(self.file("onnx"), FILE, [1, 8, 8], [str(n) for n in range(10)], 650, 0.2, 0.88)
 
-    @precondition(lambda self: self.held(Purpose.PUBLISH))
+    @precondition(lambda self: self.held(PackPurpose.PUBLISH))
     @rule(which=ANY)
     def discard_winner(self, which: int) -> None:
         """A winner's checkpoint is damaged: it is trained again, and the second time the job has failed."""
-        held = pick(self.held(Purpose.PUBLISH), which)
+        held = pick(self.held(PackPurpose.PUBLISH), which)
         job, winner = held.pack.job, held.winner
         assert winner is not None
         self.publishing.discard(held.claim, winner, "damaged")
@@ -412,7 +412,7 @@ class Workers(Machine):
             "pack": lambda: ledger.pack(claim),
             "reserve": lambda: ledger.reserve(claim, lambda _: True),
             "settle_pack": lambda: ledger.settle_pack(claim, "late", 9),
-            "part": lambda: ledger.part(claim, [[number]]),
+            "part": lambda: ledger.divide(claim, [[number]]),
             "start": lambda: ledger.record(claim, [Started(number, PARAMS, {}, {}, 1, 2, 0)], {}),
             "measure": lambda: ledger.record(claim, [rung], {}),
             "finish": lambda: ledger.record(claim, [end], {number: saved}),

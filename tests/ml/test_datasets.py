@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import ml.datasets
-from ml.datasets import DATA, Arrays, Cut, SplitName, Stream, cut, datasets, digit_of, limited
+from ml.datasets import DATA, Arrays, DataSplit, SplitName, Stream, data_split, datasets, digit_of, limited
 from ml.errors import DataError
 from ml.training.lane import TrainingData
 
@@ -21,8 +21,8 @@ FILES = [f"{name}/{file.name}" for name in datasets for file in sorted((DATA / n
 SEEDS = (0, 1, 2**32 - 1)
 
 
-def _cut(name: str, split: SplitName, seed: int) -> Cut:
-    return cut(datasets[name].size, datasets[name].official_test, split, seed)
+def _cut(name: str, split: SplitName, seed: int) -> DataSplit:
+    return data_split(datasets[name].size, datasets[name].official_test, split, seed)
 
 
 def _sha256(indices: np.ndarray) -> str:

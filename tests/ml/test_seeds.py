@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from ml.seeds import Purpose, derive, permutation
+from ml.seeds import SeedPurpose, derive, permutation
 
 
 def test_derived_seeds_never_change() -> None:
     """The derived seeds are those that recorded results were made with."""
-    found = {purpose.name: (derive(0, purpose), derive(7, purpose, 3)) for purpose in Purpose}
+    found = {purpose.name: (derive(0, purpose), derive(7, purpose, 3)) for purpose in SeedPurpose}
 
     assert found == {
         "TEST": (3964924996, 1916955614),
@@ -25,7 +25,7 @@ def test_derived_seeds_never_change() -> None:
 
 def test_derived_seeds_differ() -> None:
     """No two of (seed, purpose, index) in daily use give the same stream."""
-    found = [derive(seed, purpose, index) for seed in range(5) for purpose in Purpose for index in range(100)]
+    found = [derive(seed, purpose, index) for seed in range(5) for purpose in SeedPurpose for index in range(100)]
 
     assert len(set(found)) == len(found)
 

@@ -11,11 +11,10 @@ from sqlmodel import col
 from ml.records import Stop
 from support.worker_tools import Work
 from worker.artifacts.folder import FolderStore
-from worker.database.tables import Artifact, Job, ModelVersion, Purpose
-from worker.database.tables import TestOpening as Opening
+from worker.database.tables import Artifact, Job, ModelVersion, Opening, PackPurpose
 from worker.ledger.leases import Claim
 from worker.prediction.image_sets import Subset
-from worker.prediction.rows import Predicting, PredictSpec, asked_version
+from worker.prediction.rows import PredictionRows, PredictSpec, asked_version
 from worker.prediction.work import predict
 
 
@@ -24,7 +23,7 @@ class Orders:
     """What a supervisor says."""
 
     stop: Stop | None = None
-    cut: frozenset[int] = frozenset()
+    cancelled: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -35,9 +34,9 @@ class Predictions:
     artifacts: Path
 
     @property
-    def rows(self) -> Predicting:
+    def rows(self) -> PredictionRows:
         """What predict jobs read and write."""
-        return Predicting(self.work.database)
+        return PredictionRows(self.work.database)
 
     def accept(self, subset: Subset = "validation", model: str = "perceptron", dataset: str = "digits") -> Job:
         """Post a job over part of a data set, for the champion."""
@@ -49,7 +48,7 @@ class Predictions:
         """Claim the next pack, which must be one that predicts."""
         claim = self.work.leases.claim()
         assert claim is not None
-        assert claim.purpose == Purpose.PREDICT
+        assert claim.purpose == PackPurpose.PREDICT
         return claim
 
     def run(self, claim: Claim | None = None, orders: Orders | None = None) -> bool:

@@ -7,7 +7,7 @@ from sqlalchemy import select
 from ml.records import Stop
 from support.worker_tools import Work
 from worker.artifacts.store import Store, store_of
-from worker.database.tables import Pack, Purpose, TestOpening
+from worker.database.tables import Opening, Pack, PackPurpose
 from worker.settings import settings
 from worker.trainer import Trainer
 
@@ -16,7 +16,7 @@ class Orders:
     """What a supervisor says."""
 
     def __init__(self) -> None:
-        self.cut: frozenset[int] = frozenset()
+        self.cancelled: frozenset[int] = frozenset()
         self._stop: Stop | None = None
         self._left = 0  # questions that are answered with None before
 
@@ -46,7 +46,7 @@ class Training:
         self.orders = Orders()
         self.trainer = Trainer(self.work.database, self.orders, self.store, "cpu", 15)  # type: ignore[arg-type]
 
-    def run(self, until: Purpose | None = None) -> None:
+    def run(self, until: PackPurpose | None = None) -> None:
         """Work on packs until there are none, or none but those with a purpose."""
         while not self.waits(until) and (claim := self.work.leases.claim()) is not None:
             answer = self.trainer.work(claim)
@@ -54,12 +54,12 @@ class Training:
             if "done" in answer:
                 self.work.leases.close(claim)
 
-    def openings(self) -> list[TestOpening]:
+    def openings(self) -> list[Opening]:
         """Every look at test images."""
         with self.work.database.reading() as session:
-            return list(session.scalars(select(TestOpening)))
+            return list(session.scalars(select(Opening)))
 
-    def waits(self, purpose: Purpose | None) -> bool:
+    def waits(self, purpose: PackPurpose | None) -> bool:
         """Whether there is a pack with a purpose."""
         with self.work.database.reading() as session:
             return session.scalar(select(Pack).where(Pack.purpose == purpose, Pack.done.is_(False))) is not None

@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlmodel import col
 
 from ml.artifacts import Saved
-from ml.records import Finished, Measured, Measurement, Started, TrialRecord, TrialState
+from ml.records import Finished, Measured, RungResult, Started, TrialRecord, TrialState
 from ml.specs import TuneSpec
 from worker.database.engine import Database
 from worker.database.tables import Job, Pack, Trial
@@ -23,9 +23,9 @@ def tune_spec(**fields: Any) -> TuneSpec:
     return TuneSpec.model_validate({"model": "perceptron", "dataset": "digits", "budget": {"trials": 2}, **fields})
 
 
-def measurement(epoch: int, accuracy: float | None, loss: float | None = 0.5) -> Measurement:
+def measurement(epoch: int, accuracy: float | None, loss: float | None = 0.5) -> RungResult:
     """One epoch."""
-    return Measurement(epoch * 10, epoch * 100, loss, loss, accuracy, 0.25)
+    return RungResult(epoch * 10, epoch * 100, loss, loss, accuracy, 0.25)
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Work:
         params = {"batch_size": 32, "learning_rate": 0.01, "optimizer": "adam"}
         self.ledger.record(claim, [Started(number, params, {"learning_rate": 0.01}, {}, 1, 2, 0)], {})
 
-    def measure(self, claim: Claim, number: int, measured: Measurement, **attrs: Any) -> None:
+    def measure(self, claim: Claim, number: int, measured: RungResult, **attrs: Any) -> None:
         """Record a rung of a trial."""
         self.ledger.record(claim, [Measured(number, measured, attrs)], {})
 

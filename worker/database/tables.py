@@ -45,7 +45,7 @@ class StopReason(StrEnum):
     FAILURES = "failures"
 
 
-class Purpose(StrEnum):
+class PackPurpose(StrEnum):
     """What a pack is for."""
 
     TRAIN = "train"  # its trials are trained
@@ -54,8 +54,10 @@ class Purpose(StrEnum):
     PREDICT = "predict"  # a version answers for many images
 
 
-class Dataset(SQLModel, table=True):
+class UsedDataset(SQLModel, table=True):
     """A data set that some job was accepted for."""
+
+    __tablename__ = "dataset"
 
     sha256: str = Field(primary_key=True)
     name: str
@@ -128,7 +130,7 @@ class Pack(SQLModel, table=True):
     position: int = 0  # steps taken of the stream
     done: bool = Field(default=False, index=True)
     deaths: int = 0  # trainers that died on it while its trial was alone
-    losses: int = Field(default=0, sa_column=Column(Integer, nullable=False, server_default="0"))
+    lost_leases: int = Field(default=0, sa_column=Column("losses", Integer, nullable=False, server_default="0"))
     not_before: float | None = None  # when it may be claimed again after a loss
     # Made of another's trials: no more join.
     parted: bool = Field(default=False, sa_column=Column(Boolean, nullable=False, server_default=false()))
@@ -303,9 +305,10 @@ class ChampionMove(SQLModel, table=True):
     at: float
 
 
-class TestOpening(SQLModel, table=True):
+class Opening(SQLModel, table=True):
     """One look at the test images."""
 
+    __tablename__ = "testopening"
     __table_args__ = (UniqueConstraint("job_id", "run"),)
 
     id: int | None = Field(default=None, primary_key=True)

@@ -32,7 +32,7 @@ class By(StrEnum):
     ROLLBACK = "rollback"
 
 
-class Registry:
+class Champions:
     """What people can ask of champions."""
 
     def __init__(self, database: Database) -> None:

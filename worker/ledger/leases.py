@@ -14,9 +14,9 @@ from sqlmodel import Session, col
 from ml.records import Stop, TrialState
 from worker.database.clock import now
 from worker.database.engine import Database
-from worker.database.tables import PREDICTING, Job, JobState, Pack, Purpose, StopReason, Trial
+from worker.database.tables import PREDICTING, Job, JobState, Pack, PackPurpose, StopReason, Trial
 from worker.errors import LeaseLost
-from worker.ledger.packs import drop, end_pack, end_running, new_pack, part, prediction_pack, running
+from worker.ledger.packs import divide, drop, end_pack, end_running, new_pack, prediction_pack, running
 from worker.ledger.retention import uploads
 from worker.ledger.run_off_start import give_up
 from worker.ledger.settlement import HOPELESS, settle
@@ -37,8 +37,8 @@ MAX_DEATHS = 2  # trainers that may die on a trial alone before it counts as fai
 MAX_LOSSES = 5  # leases of a pack that may run out in a row before its trials are suspected
 # What could not be done, where the work of a pack that has no trials fails; the job fails with it.
 WITHOUT_TRIALS = {
-    Purpose.PUBLISH: "the winner could not be published",
-    Purpose.PREDICT: "the images could not be classified",
+    PackPurpose.PUBLISH: "the winner could not be published",
+    PackPurpose.PREDICT: "the images could not be classified",
 }
 FIRST_WAIT, LONGEST_WAIT = 5.0, 300.0  # seconds until a pack that was lost again may be claimed; doubled each time
 
@@ -50,15 +50,15 @@ class Claim:
     pack_id: int
     job_id: str
     epoch: int
-    purpose: Purpose
+    purpose: PackPurpose
 
 
 @dataclass(frozen=True)
-class Orders:
+class PackOrders:
     """What a worker is to do about a pack that it holds."""
 
     stop: Stop | None = None
-    cut: Collection[int] = ()  # trials, by number, that somebody cancelled
+    cancelled: Collection[int] = ()  # trials, by number, that somebody cancelled
 
 
 def fence(session: Session, claim: Claim) -> tuple[Job, Pack]:
@@ -91,7 +91,7 @@ class Leases:
             with self.database.writing() as session:
                 pack = look(session)
                 if pack is not None:
-                    return Claim(cast("int", pack.id), pack.job_id, pack.lease_epoch, Purpose(pack.purpose))
+                    return Claim(cast("int", pack.id), pack.job_id, pack.lease_epoch, PackPurpose(pack.purpose))
         return None
 
     def work_waits(self) -> bool:
@@ -113,18 +113,18 @@ class Leases:
             account(session, job)
             return True
 
-    def orders(self, claim: Claim) -> Orders:
+    def orders(self, claim: Claim) -> PackOrders:
         """Whether the claimed pack must end now, and why; which of its trials are to be left out."""
         with self.database.reading() as session:
             job, pack = session.get_one(Job, claim.job_id), session.get_one(Pack, claim.pack_id)
             if pack.done or pack.lease_epoch != claim.epoch:
-                return Orders(Stop.CANCELLED)
+                return PackOrders(Stop.CANCELLED)
             if job.state == JobState.PAUSED:
-                return Orders(Stop.RELEASED)
-            if claim.purpose == Purpose.TRAIN and out_of_time(session, job) and not _makes_good(session, pack):
-                return Orders(Stop.SECONDS)
+                return PackOrders(Stop.RELEASED)
+            if claim.purpose == PackPurpose.TRAIN and out_of_time(session, job) and not _makes_good(session, pack):
+                return PackOrders(Stop.SECONDS)
             cancelled = (col(Trial.pack_id) == pack.id, col(Trial.state) == TrialState.CANCELLED)
-            return Orders(None, set(session.scalars(select(col(Trial.number)).where(*cancelled))))
+            return PackOrders(None, set(session.scalars(select(col(Trial.number)).where(*cancelled))))
 
     def release(self, claim: Claim, wait: float = 0.0) -> None:
         """Give a pack back unfinished, for any worker to take up after so many seconds.
@@ -209,28 +209,28 @@ class Leases:
             return False
         lost = f"pack {pack.id} was lost with its worker, {pack.lease_owner}"
         pack.lease_epoch += 1
-        pack.losses += 1
+        pack.lost_leases += 1
         _let_go(session, job, pack)
         note_job(session, job, lost, self.owner)  # before it may end
-        if pack.losses >= MAX_LOSSES:
-            self._suspect(session, job, pack, f"{lost}, {pack.losses} times in a row")
-        elif pack.losses > 1:
-            pack.not_before = clock(session) + min(LONGEST_WAIT, FIRST_WAIT * 2 ** (pack.losses - 2))
+        if pack.lost_leases >= MAX_LOSSES:
+            self._suspect(session, job, pack, f"{lost}, {pack.lost_leases} times in a row")
+        elif pack.lost_leases > 1:
+            pack.not_before = clock(session) + min(LONGEST_WAIT, FIRST_WAIT * 2 ** (pack.lost_leases - 2))
         return True
 
     def _suspect(self, session: Session, job: Job, pack: Pack, how: str) -> list[str]:
         """Find out which trial of a pack ends whoever works on it."""
         trials = running(session, pack)
         unneeded: list[str] = []
-        pack.losses = 0
+        pack.lost_leases = 0
         pack.deaths += len(trials) < 2
         if len(trials) > 1:
             moved = trials[len(trials) // 2 :]
             pack.lanes, pack.parted = len(trials) - len(moved), True
-            part(session, pack, [moved])
+            divide(session, pack, [moved])
         elif pack.deaths >= MAX_DEATHS:
             give_up(session, pack, how)
-            if (what := WITHOUT_TRIALS.get(Purpose(pack.purpose))) is not None:
+            if (what := WITHOUT_TRIALS.get(PackPurpose(pack.purpose))) is not None:
                 job.error = f"{what}: {how}"
             unneeded = drop(session, uploads(session, job)) + self._ended(session, job, pack, TrialState.FAILED, how)
         return unneeded

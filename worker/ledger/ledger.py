@@ -11,18 +11,17 @@ from sqlmodel import Session, col
 
 from ml.artifacts import Saved
 from ml.datasets import Dataset, datasets
-from ml.records import Event, Finished, Measured, PackRecord, Started, TrialRecord, TrialState
-from ml.records import Measurement as Recorded
+from ml.records import Event, Finished, Measured, PackRecord, RungResult, Started, TrialRecord, TrialState
 from ml.specs import TrainSpec, TuneSpec
 from worker.database.engine import Database
 from worker.database.tables import Artifact, Job, JobState, Measurement, Trial
 from worker.ledger.idempotency import Once, remember, remembered
 from worker.ledger.job_spec import as_tune
 from worker.ledger.leases import Claim, fence
-from worker.ledger.packs import drop, kept, part, running
+from worker.ledger.packs import divide, drop, kept, running
 from worker.ledger.retention import leads, outdone, worth_keeping
 from worker.ledger.settlement import spent
-from worker.ledger.transfer import settled
+from worker.ledger.transfer import resolved
 from worker.ledger.transitions import REQUEST, begin_trial, clock, end_trial, note_job, stamp
 from worker.ledger.uploaded_datasets import know
 
@@ -32,7 +31,7 @@ Checkpointed = tuple[str, Saved]  # a checkpoint's path, and what was written th
 def new_job(session: Session, spec: TrainSpec | TuneSpec, dataset: Dataset, after: float = 0.0) -> Job:
     """Write a new job down, as if it had come so many seconds later: of jobs that come together, which is first."""
     know(session, spec.dataset, dataset)
-    tune, spec = as_tune(spec), settled(session, spec)
+    tune, spec = as_tune(spec), resolved(session, spec)
     job = Job(
         id=secrets.token_hex(6),
         kind="train" if isinstance(spec, TrainSpec) else "tune",
@@ -52,7 +51,7 @@ def new_job(session: Session, spec: TrainSpec | TuneSpec, dataset: Dataset, afte
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedPack:
     """A claimed pack, and the checkpoints that it can go on from, the newest first."""
 
     record: PackRecord
@@ -78,7 +77,7 @@ class Ledger:
             remember(session, once, job.id)
             return job
 
-    def pack(self, claim: Claim) -> Opened:
+    def pack(self, claim: Claim) -> OpenedPack:
         """A claimed pack as it was left; LeaseLost where another has claimed it."""
         with self.database.writing() as session:
             _, pack = fence(session, claim)
@@ -92,7 +91,7 @@ class Ledger:
                 lanes=pack.lanes,
                 parted=pack.parted,
             )
-            return Opened(record, kept(session, pack))
+            return OpenedPack(record, kept(session, pack))
 
     def reserve(self, claim: Claim, fits: Callable[[int], bool]) -> TrialRecord | None:
         """One more trial for a claimed pack; None where the job begins no more, or `fits` refuses the next number."""
@@ -120,13 +119,13 @@ class Ledger:
             pack.key = key
             return pack.lanes
 
-    def part(self, claim: Claim, groups: Sequence[Sequence[int]]) -> None:
+    def divide(self, claim: Claim, groups: Sequence[Sequence[int]]) -> None:
         """Give running trials of the claimed pack, by number, packs of their own."""
         with self.database.writing() as session:
             _, pack = fence(session, claim)
             trials = {trial.number: trial for trial in running(session, pack)}
             still = [[trials[n] for n in group if n in trials] for group in groups]  # somebody may have cancelled one
-            part(session, pack, [group for group in still if group])
+            divide(session, pack, [group for group in still if group])
 
     def record(self, claim: Claim, events: Sequence[Event], saved: dict[int, Checkpointed]) -> list[str]:
         """Write down what happened to trials of the claimed pack, all of it or nothing.
@@ -172,7 +171,7 @@ class Ledger:
         with self.database.writing() as session:
             job, pack = fence(session, claim)
             before = kept(session, pack)
-            pack.position, pack.losses, pack.not_before = position, 0, None
+            pack.position, pack.lost_leases, pack.not_before = position, 0, None
             first = session.scalar(select(func.min(Trial.number)).where(col(Trial.pack_id) == pack.id)) or 0
             artifact = _artifact(session, job, first, "pack", path, file)
             artifact.pack_id = pack.id
@@ -219,15 +218,15 @@ def _record(trial: Trial, **more: Any) -> TrialRecord:
     )
 
 
-def _rungs(session: Session, pack_id: int) -> dict[int, dict[int, Recorded]]:
+def _rungs(session: Session, pack_id: int) -> dict[int, dict[int, RungResult]]:
     """What was measured of a pack's trials, by trial id and step."""
     rows = session.scalars(
         select(Measurement).join(Trial, col(Trial.id) == Measurement.trial_id).where(col(Trial.pack_id) == pack_id)
     )
-    names = {field.name for field in fields(Recorded)}
-    found: dict[int, dict[int, Recorded]] = defaultdict(dict)
+    names = {field.name for field in fields(RungResult)}
+    found: dict[int, dict[int, RungResult]] = defaultdict(dict)
     for row in rows:
-        found[row.trial_id][row.step] = Recorded(**row.model_dump(include=names))
+        found[row.trial_id][row.step] = RungResult(**row.model_dump(include=names))
     return found
 
 

@@ -7,16 +7,15 @@ from sqlalchemy import select
 from sqlmodel import Session, col
 
 from ml.records import TrialState
-from ml.seeds import Purpose as Seed
-from ml.seeds import derive
-from worker.database.tables import Artifact, Job, Pack, Purpose, Trial
+from ml.seeds import SeedPurpose, derive
+from worker.database.tables import Artifact, Job, Pack, PackPurpose, Trial
 from worker.ledger.transitions import end_trial
 
 
 def new_pack(session: Session, job: Job, first: int) -> Pack:
     """A pack to train in, whose stream is that of its first trial."""
-    stream_seed = derive(int(job.spec["seed"]), Seed.STREAM, first)
-    pack = Pack(job_id=job.id, purpose=Purpose.TRAIN, key="", lanes=1, stream_seed=stream_seed)
+    stream_seed = derive(int(job.spec["seed"]), SeedPurpose.STREAM, first)
+    pack = Pack(job_id=job.id, purpose=PackPurpose.TRAIN, key="", lanes=1, stream_seed=stream_seed)
     session.add(pack)
     session.flush()
     return pack
@@ -24,7 +23,7 @@ def new_pack(session: Session, job: Job, first: int) -> Pack:
 
 def prediction_pack(session: Session, job: Job) -> Pack:
     """The pack of a job that classifies images, made when it is claimed: a release that knows none begins none."""
-    pack = Pack(job_id=job.id, purpose=Purpose.PREDICT, key="", lanes=0)
+    pack = Pack(job_id=job.id, purpose=PackPurpose.PREDICT, key="", lanes=0)
     session.add(pack)
     session.flush()
     return pack
@@ -42,7 +41,7 @@ def kept(session: Session, pack: Pack) -> list[Artifact]:
     return list(session.scalars(select(Artifact).where(*of_pack).order_by(col(Artifact.id).desc())))
 
 
-def part(session: Session, pack: Pack, groups: Sequence[Sequence[Trial]]) -> None:
+def divide(session: Session, pack: Pack, groups: Sequence[Sequence[Trial]]) -> None:
     """Move trials of a pack to packs of their own, which go on from the same stream and checkpoints."""
     checkpoints = kept(session, pack)
     for trials in groups:

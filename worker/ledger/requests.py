@@ -13,7 +13,7 @@ from ml.errors import Problem, SpecError
 from ml.records import TrialState
 from ml.specs import TrainSpec, TuneSpec
 from worker.database.engine import Database
-from worker.database.tables import Job, JobState, Measurement, Pack, Purpose, StopReason, Trial
+from worker.database.tables import Job, JobState, Measurement, Pack, PackPurpose, StopReason, Trial
 from worker.errors import Conflict, NotFound
 from worker.ledger.idempotency import Once, remember, remembered
 from worker.ledger.job_spec import as_tune, spec_of
@@ -117,7 +117,7 @@ class Controls:
                 return _trial(session, before.job_id, cast("int", before.trial))
             job = _locked_with_trials(session, job_id)
             _check_begins(session, job)
-            suggestion = _searched(job).settled(params)
+            suggestion = _searched(job).fixed_values(params)
             trial = begin_trial(session, job, new_pack(session, job, job.reserved), REQUEST)
             trial.enqueued = suggestion
             remember(session, once, job.id, trial.number)
@@ -196,7 +196,7 @@ def _publishes(job: Job) -> bool:
 
 def _runs_off(session: Session, job: Job) -> bool:
     """Whether the best are being trained again, which may take hours."""
-    running_off = any(pack.purpose == Purpose.RUN_OFF for pack in _open_packs(session, job))
+    running_off = any(pack.purpose == PackPurpose.RUN_OFF for pack in _open_packs(session, job))
     return job.state == JobState.STOPPING and running_off
 
 

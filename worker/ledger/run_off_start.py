@@ -7,11 +7,10 @@ from sqlalchemy import func, select
 from sqlmodel import Session, col
 
 from ml.records import TrialState
-from ml.seeds import Purpose as Seed
-from ml.seeds import derive
+from ml.seeds import SeedPurpose, derive
 from ml.specs import TuneSpec
 from ml.tuning.keys import key_of
-from worker.database.tables import Job, Pack, Purpose, Rerun, Trial
+from worker.database.tables import Job, Pack, PackPurpose, Rerun, Trial
 from worker.ledger.retention import finalists
 
 MAX_SEEDS = 1000  # of one run; the next run of a job has others
@@ -29,7 +28,7 @@ def begin_run_off(session: Session, job: Job) -> int:
     groups = _groups(session, job, spec, numbers)
     seeds = spec.run_off.seeds if spec.run_off else 0
     for seed in range(seeds):
-        cut_seed = derive(spec.seed, Seed.RUN_OFF, job.run * MAX_SEEDS + seed)
+        cut_seed = derive(spec.seed, SeedPurpose.RUN_OFF, job.run * MAX_SEEDS + seed)
         for key, together in groups:
             _add_pack(session, job, key, together, seed, cut_seed)
     return seeds * len(numbers)
@@ -65,8 +64,8 @@ def _groups(session: Session, job: Job, spec: TuneSpec, numbers: list[int]) -> l
 
 
 def _add_pack(session: Session, job: Job, key: str, numbers: list[int], seed: int, cut_seed: int) -> None:
-    stream_seed = derive(cut_seed, Seed.STREAM, numbers[0])
-    pack = Pack(job_id=job.id, purpose=Purpose.RUN_OFF, key=key, lanes=len(numbers), stream_seed=stream_seed)
+    stream_seed = derive(cut_seed, SeedPurpose.STREAM, numbers[0])
+    pack = Pack(job_id=job.id, purpose=PackPurpose.RUN_OFF, key=key, lanes=len(numbers), stream_seed=stream_seed)
     session.add(pack)
     session.flush()
     for trial in numbers:

@@ -4,7 +4,7 @@ from sqlalchemy import and_, func, or_, select
 from sqlmodel import Session, col
 
 from ml.records import TrialState
-from worker.database.tables import Job, JobState, ModelVersion, Pack, Purpose, StopReason, Trial
+from worker.database.tables import Job, JobState, ModelVersion, Pack, PackPurpose, StopReason, Trial
 from worker.ledger.run_off_start import begin_run_off
 from worker.ledger.transitions import clock, move_job, out_of_time
 
@@ -30,7 +30,7 @@ def settle(session: Session, job: Job, by: str | None) -> None:
         _end_search(session, job, f"no more trials ({reason}); {trainings} trainings decide between the best", by)
     else:
         _end_search(session, job, f"no more trials ({reason}); publishing trial {job.best_trial}", by)
-        session.add(Pack(job_id=job.id, purpose=Purpose.PUBLISH, key="", lanes=0))
+        session.add(Pack(job_id=job.id, purpose=PackPurpose.PUBLISH, key="", lanes=0))
 
 
 def _end_search(session: Session, job: Job, detail: str, by: str | None) -> None:

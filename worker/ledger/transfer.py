@@ -21,7 +21,7 @@ from worker.ledger.champions import find_version
 from worker.ledger.job_spec import spec_of
 
 
-def settled(session: Session, spec: TrainSpec | TuneSpec) -> TrainSpec | TuneSpec:
+def resolved(session: Session, spec: TrainSpec | TuneSpec) -> TrainSpec | TuneSpec:
     """A specification with the SHA-256 of the weights that it begins with; SpecError where it cannot begin with them.
 
     What is frozen must have the version's shapes in every trial, so that the lanes of a pack freeze the same.

@@ -19,8 +19,7 @@ from ml.records import Checkpoint
 from worker.artifacts.keys import UPLOADED
 from worker.artifacts.store import Store
 from worker.database.engine import Database, one_at_a_time
-from worker.database.tables import Dataset as Known
-from worker.database.tables import DatasetVersion
+from worker.database.tables import DatasetVersion, UsedDataset
 from worker.errors import BadKey, Conflict, NotFound
 from worker.ledger.transitions import clock
 
@@ -77,14 +76,16 @@ class Uploaded:
             version = uploaded_version(session, name)
             if version is None:
                 return None
-            known = session.get_one(Known, version.sha256)
+            known = session.get_one(UsedDataset, version.sha256)
         pinned = f"{version.name}@{version.version}"
         self._found[pinned] = self._dataset(version, known)
         return pinned, self._found[pinned]
 
-    def versions(self, name: str | None = None) -> list[tuple[DatasetVersion, Known]]:
+    def versions(self, name: str | None = None) -> list[tuple[DatasetVersion, UsedDataset]]:
         """Every version, or those of one name, the newest of each name first; NotFound where there is no such name."""
-        statement = select(DatasetVersion, Known).join(Known, col(Known.sha256) == col(DatasetVersion.sha256))
+        statement = select(DatasetVersion, UsedDataset).join(
+            UsedDataset, col(UsedDataset.sha256) == col(DatasetVersion.sha256)
+        )
         if name is not None:
             statement = statement.where(col(DatasetVersion.name) == name)
         ordered = statement.order_by(col(DatasetVersion.name), col(DatasetVersion.version).desc())
@@ -115,7 +116,7 @@ class Uploaded:
         self.store.remove(path)
         return self.store.write(path, content)
 
-    def _dataset(self, version: DatasetVersion, known: Known) -> Dataset:
+    def _dataset(self, version: DatasetVersion, known: UsedDataset) -> Dataset:
         return Dataset(
             read=partial(self._read, version),
             shape=tuple(known.shape),
@@ -150,14 +151,14 @@ def uploaded_version(session: Session, dataset: str) -> DatasetVersion | None:
 def know(session: Session, name: str, dataset: Dataset) -> None:
     """Write a data set down unless it is known; several may do so at once."""
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    row = Known(
+    row = UsedDataset(
         sha256=dataset.sha256,
         name=name,
         images=dataset.size,
         shape=list(dataset.shape),
         classes=list(dataset.classes),
     )
-    session.execute(insert(Known).values(row.model_dump()).on_conflict_do_nothing())
+    session.execute(insert(UsedDataset).values(row.model_dump()).on_conflict_do_nothing())
 
 
 def _row(

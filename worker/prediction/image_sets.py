@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ml.artifacts import checkpoint_bytes, checkpoint_of
-from ml.datasets import SplitName, cut, datasets
+from ml.datasets import SplitName, data_split, datasets
 from ml.records import Checkpoint
 
 Subset = Literal["validation", "test", "train", "all"]
@@ -52,7 +52,7 @@ class ImageSet:
         if subset == "all":
             places = np.arange(len(arrays))
         else:
-            whole = cut(len(arrays), dataset.official_test, split, seed)
+            whole = data_split(len(arrays), dataset.official_test, split, seed)
             places = np.sort(getattr(whole.held_to(images), subset))
         found = arrays.take(places)
         return cls(found.images, places, found.labels.astype(np.int64))

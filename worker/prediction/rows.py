@@ -11,7 +11,7 @@ from sqlmodel import Session, col
 from ml.artifacts import Saved
 from ml.datasets import Dataset, SplitName, datasets, is_called, version_of
 from worker.database.engine import Database
-from worker.database.tables import Artifact, Champion, Job, JobState, ModelVersion, TestOpening
+from worker.database.tables import Artifact, Champion, Job, JobState, ModelVersion, Opening
 from worker.errors import Conflict, NotFound
 from worker.ledger.champions import find_version
 from worker.ledger.idempotency import Once, remember, remembered
@@ -53,7 +53,7 @@ class PredictSpec(BaseModel):
 
 
 @dataclass(frozen=True)
-class Prediction:
+class PredictionTask:
     """The work of a claimed pack that predicts."""
 
     spec: PredictSpec
@@ -113,7 +113,7 @@ def upload_key(version: ModelVersion) -> str:
     return f"{version.job_id}/uploads/{secrets.token_hex(8)}.safetensors"
 
 
-class Predicting:
+class PredictionRows:
     """What predict jobs read and write: whoever accepts them, and whoever holds the lease."""
 
     def __init__(self, database: Database) -> None:
@@ -151,7 +151,7 @@ class Predicting:
             remember(session, once, job.id)
             return job, True
 
-    def work(self, claim: Claim) -> Prediction:
+    def work(self, claim: Claim) -> PredictionTask:
         """What there is to do for a claimed pack; LeaseLost where another has claimed it or the job was cancelled."""
         with self.database.writing() as session:
             job, _ = fence(session, claim)
@@ -161,15 +161,15 @@ class Predicting:
             trained = session.get_one(Job, version.job_id).spec
             seed, images = (0, None) if spec.evaluates else (int(trained["seed"]), trained.get("images"))
             split = spec.split or cast("SplitName", version.split)
-            return Prediction(spec, version, graph, split, seed, images, next(iter(uploads(session, job)), None))
+            return PredictionTask(spec, version, graph, split, seed, images, next(iter(uploads(session, job)), None))
 
     def open_test(self, claim: Claim, version: ModelVersion, split: SplitName) -> None:
         """Write down that the test images are about to be looked at, once a run of a job."""
         with self.database.writing() as session:
             job, _ = fence(session, claim)
-            of_run = (col(TestOpening.job_id) == job.id, col(TestOpening.run) == job.run)
-            if session.scalar(select(TestOpening).where(*of_run)) is None:
-                opening = TestOpening(
+            of_run = (col(Opening.job_id) == job.id, col(Opening.run) == job.run)
+            if session.scalar(select(Opening).where(*of_run)) is None:
+                opening = Opening(
                     dataset_sha256=job.dataset_sha256,
                     split=split,
                     job_id=job.id,

@@ -19,7 +19,7 @@ from worker.artifacts.store import Store, drop_files
 from worker.errors import LeaseLost
 from worker.ledger.leases import Claim
 from worker.prediction.image_sets import UNKNOWN, ImageSet, Subset, in_unit
-from worker.prediction.rows import Predicting, Prediction
+from worker.prediction.rows import PredictionRows, PredictionTask
 from worker.training.ledger_book import Orders
 
 PART = 512  # images between two looks at what the supervisor wants: less than a second's work even for the CNN
@@ -101,7 +101,7 @@ class Answering:
         }
 
 
-def predict(claim: Claim, predicting: Predicting, store: Store, orders: Orders) -> bool:
+def predict(claim: Claim, predicting: PredictionRows, store: Store, orders: Orders) -> bool:
     """Classify the images of the claimed pack's job; False where the pack must end before all of them are.
 
     Nothing is kept of what was begun: to do it again takes seconds. LeaseLost where the pack is another's by now.
@@ -128,7 +128,7 @@ def predict(claim: Claim, predicting: Predicting, store: Store, orders: Orders) 
     return True
 
 
-def _images(claim: Claim, work: Prediction, predicting: Predicting, store: Store) -> ImageSet:
+def _images(claim: Claim, work: PredictionTask, predicting: PredictionRows, store: Store) -> ImageSet:
     """What the version is given; that test images are opened is written down before."""
     if work.upload is not None:
         return ImageSet.of_bytes(store.read(work.upload.path, work.upload.sha256), work.upload.path)
@@ -139,13 +139,13 @@ def _images(claim: Claim, work: Prediction, predicting: Predicting, store: Store
     return _renumbered(images, work) if work.spec.evaluates else images
 
 
-def _renumbered(images: ImageSet, work: Prediction) -> ImageSet:
+def _renumbered(images: ImageSet, work: PredictionTask) -> ImageSet:
     """Images of another data set, and their labels by the version's numbers."""
     numbers = np.array([work.version.classes.index(name) for name in datasets[work.spec.dataset].classes])
     return replace(images, labels=numbers[images.labels])
 
 
-def _at_size(part: ImageSet, work: Prediction) -> ImageSet:
+def _at_size(part: ImageSet, work: PredictionTask) -> ImageSet:
     """Images of another data set at the version's size: some at a time, as all of them may be larger than memory."""
     if not work.spec.evaluates:
         return part
@@ -153,7 +153,7 @@ def _at_size(part: ImageSet, work: Prediction) -> ImageSet:
     return replace(part, pixels=resized(part.pixels, height, width, cast("str", work.spec.resize)))
 
 
-def _answering(work: Prediction, store: Store) -> Answering:
+def _answering(work: PredictionTask, store: Store) -> Answering:
     version = work.version
     graph = store.read(work.graph.path, work.graph.sha256)
     predictor = Predictor(graph, tuple(version.shape), tuple(version.classes))

@@ -10,7 +10,7 @@ from sqlmodel import Session, col
 
 from ml.artifacts import Saved
 from worker.database.engine import Database, one_at_a_time
-from worker.database.tables import Artifact, Job, JobState, ModelVersion, RunOff, TestOpening, Trial
+from worker.database.tables import Artifact, Job, JobState, ModelVersion, Opening, RunOff, Trial
 from worker.ledger.champions import challenge
 from worker.ledger.leases import Claim, fence
 from worker.ledger.packs import end_pack
@@ -51,7 +51,7 @@ class Published:
     answers: tuple[str, Saved] | None = None
 
 
-class Publishing:
+class PublicationRows:
     """What publication reads and writes, for whoever holds the lease."""
 
     def __init__(self, database: Database) -> None:
@@ -118,7 +118,7 @@ class Publishing:
         with self.database.writing() as session:
             job, _ = fence(session, claim)
             if _opening(session, job) is None:
-                opening = TestOpening(
+                opening = Opening(
                     dataset_sha256=job.dataset_sha256,
                     split=job.spec["split"],
                     job_id=job.id,
@@ -212,8 +212,8 @@ def _checkpoint_of(job: Job, number: int) -> Select[Artifact]:
     return select(Artifact).where(*of_trial)
 
 
-def _opening(session: Session, job: Job) -> TestOpening | None:
-    return session.scalar(select(TestOpening).where(col(TestOpening.job_id) == job.id, col(TestOpening.run) == job.run))
+def _opening(session: Session, job: Job) -> Opening | None:
+    return session.scalar(select(Opening).where(col(Opening.job_id) == job.id, col(Opening.run) == job.run))
 
 
 def _objective(spec: dict[str, Any]) -> str:

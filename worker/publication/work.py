@@ -32,8 +32,8 @@ from worker.environment import environment
 from worker.errors import LeaseLost
 from worker.ledger.job_spec import tune_spec
 from worker.ledger.leases import Claim
-from worker.publication.rows import Chosen, Published, Publishing
-from worker.run_off.rows import Rerunning
+from worker.publication.rows import Chosen, PublicationRows, Published
+from worker.run_off.rows import RunOffRows
 from worker.run_off.work import decide
 from worker.training.training_data import novelty_of, test_images, training_data
 
@@ -88,10 +88,10 @@ class Candidate:
         return min(median(_seconds(self.predictor, pixels) for _ in range(TIMED_RUNS)) for _ in range(ROUNDS))
 
 
-class Bench:
+class VersionBuilder:
     """Where the trials of a job are made ready to be versions."""
 
-    def __init__(self, claim: Claim, spec: TuneSpec, store: Store, publishing: Publishing) -> None:
+    def __init__(self, claim: Claim, spec: TuneSpec, store: Store, publishing: PublicationRows) -> None:
         self.claim = claim
         self.spec = spec
         self.store = store
@@ -157,19 +157,19 @@ class Bench:
         return found
 
 
-def publish(claim: Claim, publishing: Publishing, store: Store) -> None:
+def publish(claim: Claim, publishing: PublicationRows, store: Store) -> None:
     """Turn the winner of the claimed pack's job into a version; the test images are opened once.
 
     Where its checkpoint is damaged, it is trained again instead. LeaseLost where the pack is another's by now.
     """
-    decide(claim, Rerunning(publishing.database), store)
+    decide(claim, RunOffRows(publishing.database), store)
     winner = publishing.winner(claim)
     try:
         checkpoint = _read(store, winner)
     except CheckpointError as error:
         publishing.discard(claim, winner, str(error))
         return
-    bench = Bench(claim, tune_spec(winner.job), store, publishing)
+    bench = VersionBuilder(claim, tune_spec(winner.job), store, publishing)
     candidate, published = bench.made(winner, checkpoint)
     others = bench.others(publishing.front(claim, winner))
     publishing.open_test(claim)

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlmodel import Session, col
 
 from ml.artifacts import Saved
-from ml.records import Measurement, TrialState
+from ml.records import RungResult, TrialState
 from ml.statistics.run_off_result import Verdict
 from worker.database.engine import Database
 from worker.database.tables import Artifact, Job, Rerun, RunOff, Trial
@@ -33,17 +33,17 @@ class Repeat:
 
 
 @dataclass(frozen=True)
-class Ended:
+class EndedRerun:
     """How a trial's training in a run-off ended, and the file of what it predicts."""
 
     trial: int  # number
     state: TrialState
     reason: str
-    best: Measurement | None
+    best: RungResult | None
     stored: Stored | None
 
 
-class Rerunning:
+class RunOffRows:
     """What run-offs read and write, for whoever holds the lease."""
 
     def __init__(self, database: Database) -> None:
@@ -55,7 +55,7 @@ class Rerunning:
             fence(session, claim)
             return _repeats(session, col(Rerun.pack_id) == claim.pack_id)
 
-    def record(self, claim: Claim, reached: Sequence[tuple[int, Measurement]], ended: Sequence[Ended]) -> list[str]:
+    def record(self, claim: Claim, reached: Sequence[tuple[int, RungResult]], ended: Sequence[EndedRerun]) -> list[str]:
         """Write down what trials of the claimed pack reached and how they ended, all of it or nothing.
 
         What is on record already stands. Returns the paths of files that no row needs. LeaseLost where another has
@@ -104,7 +104,7 @@ def _repeats(session: Session, which: Any) -> list[Repeat]:
     return [Repeat(*row) for row in rows]
 
 
-def _end(session: Session, job: Job, rerun: Rerun, ended: Ended) -> None:
+def _end(session: Session, job: Job, rerun: Rerun, ended: EndedRerun) -> None:
     rerun.state, rerun.reason = ended.state, ended.reason
     reached = ended.reason
     if (best := ended.best) is not None:

@@ -7,25 +7,25 @@ from typing import cast
 
 import numpy as np
 
-from ml.datasets import Arrays, cut, datasets
+from ml.datasets import Arrays, data_split, datasets
 from ml.errors import CheckpointError
 from ml.records import Stop
 from ml.specs import TuneSpec
 from ml.statistics.run_off import Finalist, verdict
 from ml.training.lane import Lane, TrainingData
-from ml.training.pack import Pack
+from ml.training.pack import LanePack
 from ml.training.retraining import Again, Reached, predicted, trained_again
 from worker.artifacts.store import Store, drop_files
 from worker.database.tables import Trial
 from worker.errors import LeaseLost
 from worker.ledger.job_spec import tune_spec
 from worker.ledger.leases import Claim
-from worker.run_off.rows import Ended, Repeat, Rerunning
+from worker.run_off.rows import EndedRerun, Repeat, RunOffRows
 from worker.training.ledger_book import LedgerBook
 
 
 def rerun(
-    book: LedgerBook, spec: TuneSpec, rerunning: Rerunning, data_of: Callable[[TuneSpec, int], TrainingData]
+    book: LedgerBook, spec: TuneSpec, rerunning: RunOffRows, data_of: Callable[[TuneSpec, int], TrainingData]
 ) -> None:
     """Train what the claimed pack has to train, from where it was left."""
     repeats = rerunning.work(book.claim)
@@ -54,10 +54,10 @@ class _Keeping:
 
     def __init__(self, book: LedgerBook) -> None:
         self.book = book
-        self.pack: Pack | None = None
+        self.pack: LanePack | None = None
         self.kept = monotonic()
 
-    def interrupted(self, pack: Pack) -> bool:
+    def interrupted(self, pack: LanePack) -> bool:
         """Whether training must pause before its next step."""
         self.pack = pack
         return self.book.should_stop() is not None or self._due()
@@ -74,7 +74,7 @@ class _Keeping:
         return monotonic() - self.kept > self.book.checkpoint_seconds
 
 
-def _record(book: LedgerBook, rerunning: Rerunning, reached: Reached, data: TrainingData) -> None:
+def _record(book: LedgerBook, rerunning: RunOffRows, reached: Reached, data: TrainingData) -> None:
     """Save what the lanes that ended predict, then write the rows that point to it."""
     ended = [_ended(book, lane, data) for lane, _ in reached if not lane.running]
     measured = [(lane.number, found) for lane, found in reached if found is not None]
@@ -86,17 +86,17 @@ def _record(book: LedgerBook, rerunning: Rerunning, reached: Reached, data: Trai
     drop_files(book.store, unneeded)
 
 
-def _ended(book: LedgerBook, lane: Lane, data: TrainingData) -> Ended:
+def _ended(book: LedgerBook, lane: Lane, data: TrainingData) -> EndedRerun:
     """How a lane ended, with its predictions in the store where it may be judged."""
     if lane.best is None or not lane.state.judged:
-        return Ended(lane.number, lane.state, lane.reason, lane.best, None)
+        return EndedRerun(lane.number, lane.state, lane.reason, lane.best, None)
     # Pack and epoch in the path keep two claims from writing the same file.
     path = f"{book.claim.job_id}/reruns/{lane.number}.{book.claim.pack_id}.{book.claim.epoch}.labels"
     saved = book.store.write(path, predicted(lane, data).tobytes())
-    return Ended(lane.number, lane.state, lane.reason, lane.best, (path, saved))
+    return EndedRerun(lane.number, lane.state, lane.reason, lane.best, (path, saved))
 
 
-def decide(claim: Claim, rerunning: Rerunning, store: Store) -> None:
+def decide(claim: Claim, rerunning: RunOffRows, store: Store) -> None:
     """Decide the run-off of the claimed pack's job, where it has one that is not decided."""
     job, repeats = rerunning.all(claim)
     if not repeats:
@@ -132,7 +132,9 @@ def _right(repeat: Repeat, spec: TuneSpec, arrays: Arrays, store: Store) -> np.n
     if repeat.predictions is None:
         raise CheckpointError(f"seed {repeat.rerun.seed} is {repeat.lost}")
     labels = np.frombuffer(store.read(repeat.predictions.path, repeat.predictions.sha256), np.uint8)
-    validation = cut(len(arrays), datasets[spec.dataset].official_test, spec.split, repeat.rerun.cut_seed).validation
+    validation = data_split(
+        len(arrays), datasets[spec.dataset].official_test, spec.split, repeat.rerun.cut_seed
+    ).validation
     right: np.ndarray = (
         labels == arrays.labels[validation[: len(labels)]]
     )  # the first of them, where the job is held to few

@@ -11,7 +11,7 @@ import structlog
 from ml.records import Stop
 from worker.artifacts.store import Store, drop_files
 from worker.errors import LeaseLost
-from worker.ledger.leases import Claim, Leases, Orders
+from worker.ledger.leases import Claim, Leases, PackOrders
 from worker.supervision.notify import ring
 from worker.supervision.trainer_pool import TrainerDied, TrainerProcess, Trainers
 
@@ -121,7 +121,7 @@ class Watch:
         self.renewed = monotonic()  # when the last renewal that succeeded was sent
         self.reason: Stop | None = None  # why the trainer was told to stop
         self.deadline = inf  # when it must have stopped
-        self.cut: Collection[int] = ()  # the trials that it was told to leave out
+        self.cancelled: Collection[int] = ()  # the trials that it was told to leave out
 
     def until_answered(self) -> dict[str, Any]:
         """Wait for the trainer's answer, and kill it where the lease is lost or it does not stop."""
@@ -141,10 +141,10 @@ class Watch:
         """Tell the trainer what it is to do."""
         if self.reason not in (None, Stop.SECONDS):
             return
-        orders = Orders(Stop.RELEASED) if self.draining.is_set() else self._orders()
-        if orders.cut != self.cut and orders.cut:
-            self.trainer.cut(orders.cut)
-            self.cut = orders.cut
+        orders = PackOrders(Stop.RELEASED) if self.draining.is_set() else self._orders()
+        if orders.cancelled != self.cancelled and orders.cancelled:
+            self.trainer.cancel(orders.cancelled)
+            self.cancelled = orders.cancelled
         if orders.stop not in (None, self.reason):
             self._stop(orders.stop)
 
@@ -171,9 +171,9 @@ class Watch:
             return age < self.leases.seconds * 2 / 3
         return True
 
-    def _orders(self) -> Orders:
+    def _orders(self) -> PackOrders:
         try:
             return self.leases.orders(self.claim)
         except Exception as error:  # the database is away; the lease decides how long that may last
             log.warning("could not look at a job", job=self.claim.job_id, error=str(error))
-            return Orders(None, self.cut)
+            return PackOrders(None, self.cancelled)

@@ -70,9 +70,9 @@ class TrainerProcess:
         """Ask for the pack to be ended at the next step."""
         self._send({"stop": reason})
 
-    def cut(self, numbers: Collection[int]) -> None:
+    def cancel(self, numbers: Collection[int]) -> None:
         """Ask for these trials to be left out from the next step on."""
-        self._send({"cut": sorted(numbers)})
+        self._send({"cancelled": sorted(numbers)})
 
     def answer(self, timeout: float) -> dict[str, Any] | None:
         """How the pack went, None while it is being worked on; TrainerDied where the process ended."""

@@ -24,7 +24,7 @@ class Orders(Protocol):
     """What whoever holds the claim wants of its pack, as it may change at any time."""
 
     stop: Stop | None
-    cut: frozenset[int]
+    cancelled: frozenset[int]
 
 
 @dataclass
@@ -66,10 +66,10 @@ class LedgerBook:
         lanes = self.ledger.lanes(self.claim.job_id) or measured()
         return self.ledger.settle_pack(self.claim, str(key), lanes)
 
-    def part(self, groups: Sequence[Sequence[int]]) -> None:
+    def divide(self, groups: Sequence[Sequence[int]]) -> None:
         """Let others claim them."""
         if groups:
-            self.ledger.part(self.claim, groups)
+            self.ledger.divide(self.claim, groups)
 
     def changes(self) -> Iterable[TrialRecord]:
         """What any trainer changed in this job since this process last asked."""
@@ -115,9 +115,9 @@ class LedgerBook:
         """What the supervisor said."""
         return self.orders.stop
 
-    def cut(self) -> Collection[int]:
+    def cancelled(self) -> Collection[int]:
         """What the supervisor said."""
-        return self.orders.cut
+        return self.orders.cancelled
 
     def _newest_whole(self, checkpoints: Iterable[Artifact]) -> Checkpoint | None:
         """The first of a pack's checkpoints that is what was written; damaged ones are forgotten."""

@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 
-from ml.datasets import SplitName, cut, datasets
+from ml.datasets import SplitName, data_split, datasets
 from ml.network.evaluate import Images
 from ml.prediction.novelty import Novelty, fit_novelty
 from ml.training.lane import TrainingData
@@ -22,7 +22,7 @@ def test_images(dataset: str, split: SplitName) -> Images:
     """The test images: for publication alone, which writes down that it opens them."""
     registered = datasets[dataset]
     arrays = registered.load()
-    return Images.of(arrays.take(cut(len(arrays), registered.official_test, split, seed=0).test))
+    return Images.of(arrays.take(data_split(len(arrays), registered.official_test, split, seed=0).test))
 
 
 # By hash too: a database that was made anew may give an old name to other images.

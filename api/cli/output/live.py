@@ -24,7 +24,7 @@ CURVES = 40  # of so many trials, the newest, are lines drawn
 WIDTH, HEIGHT = 48, 8  # characters of the drawing
 
 
-class Curves:
+class RecentCurves:
     """The curves of a job's newest trials, fetched anew in at most a tenth of the time: a long job has a megabyte."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Curves:
 def follow(client: Chiffre, job_id: str, console: Console) -> dict[str, Any]:
     """Show a job live until it has ended; the job as it ended."""
     job: dict[str, Any] = {}
-    seen = Curves()
+    seen = RecentCurves()
     with Live(console=console, refresh_per_second=4, transient=False) as live:
         for job in client.follow(job_id):
             try:
@@ -54,7 +54,7 @@ def follow(client: Chiffre, job_id: str, console: Console) -> dict[str, Any]:
     return job
 
 
-def _view(client: Chiffre, job: dict[str, Any], seen: Curves) -> RenderableType:
+def _view(client: Chiffre, job: dict[str, Any], seen: RecentCurves) -> RenderableType:
     newest = list(islice(client.trials(job["id"], order_by="-number", limit=SHOWN_TRIALS), SHOWN_TRIALS))
     column = _column(job)
     best = islice(client.trials(job["id"], order_by=column, limit=BARS), BARS)

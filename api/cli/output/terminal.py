@@ -33,12 +33,12 @@ def show(data: Any, as_json: bool, table: Any) -> None:
 @contextmanager
 def connected() -> Iterator[Chiffre]:
     """A client of the API that the environment names; what goes wrong ends the command in words."""
-    with told(), Chiffre() as client:
+    with reporting_errors(), Chiffre() as client:
         yield client
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def reporting_errors() -> Iterator[None]:
     """Say what went wrong in words, and end with a status that tells it to a script.
 
     What pydantic refuses here is a setting.

@@ -60,7 +60,7 @@ JAVASCRIPT: dict[int | str, dict[str, Any]] = {
 }
 
 
-class Asked(PlotOptions):
+class PlotRequest(PlotOptions):
     """What a plot shows, and as what."""
 
     format: Literal["html", "json"] = Field("html", description="a page, or the figure as plotly's JSON")
@@ -87,7 +87,7 @@ async def analyse(job: Searched, analyses: AnalysesDep) -> Response:
 async def plot(
     job: Searched,
     name: PlotName,
-    asked: Annotated[Asked, Query()],
+    asked: Annotated[PlotRequest, Query()],
     analyses: AnalysesDep,
 ) -> Response:
     """One plot of a job's trials, drawn by Optuna where it has such a one."""

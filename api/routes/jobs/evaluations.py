@@ -17,7 +17,7 @@ from ml.registry import Registry
 from worker.database.tables import Job
 from worker.ledger.idempotency import Once
 from worker.prediction.image_sets import Subset
-from worker.prediction.rows import Predicting, PredictSpec, asked_version, check_other
+from worker.prediction.rows import PredictionRows, PredictSpec, asked_version, check_other
 from worker.supervision.notify import ring
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
@@ -53,7 +53,7 @@ def evaluate(asked: Evaluation, predicting: PredictingDep, once: OnceDep, respon
     return accepted(job, predicting.database, response)
 
 
-def _accepted(asked: Evaluation, predicting: Predicting, once: Once | None) -> Job:
+def _accepted(asked: Evaluation, predicting: PredictionRows, once: Once | None) -> Job:
     registries: dict[str, Registry[Any]] = {"model": networks, "dataset": datasets, "resize": resizes}
     for field, registry in registries.items():
         if getattr(asked, field) not in registry:

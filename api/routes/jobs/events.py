@@ -13,7 +13,7 @@ from api.deps import StreamsDep
 from api.http.errors import NothingMore
 from api.views.jobs import JobId
 from api.views.schemas import Happening
-from api.views.streams import Page, Watched
+from api.views.streams import EventPage, Watched
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -36,25 +36,27 @@ LastEventId = Annotated[
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedStream:
     """A stream whose first page is known, so that errors can still be answered."""
 
     watched: Watched
-    page: Page
+    page: EventPage
 
 
 async def _opened(
     job_id: JobId, streams: StreamsDep, after: After = 0, last_event_id: LastEventId = None
-) -> AsyncIterator[Opened]:
+) -> AsyncIterator[OpenedStream]:
     with streams.watching(job_id) as watched:
         page = await watched.read(after if last_event_id is None else last_event_id)
         if page.last and not page.events:
             raise NothingMore
-        yield Opened(watched, page)
+        yield OpenedStream(watched, page)
 
 
 @router.get("/{job_id}/events", response_class=EventSourceResponse, responses=ENDED)
-async def stream_events(opened: Annotated[Opened, Depends(_opened)], streams: StreamsDep) -> AsyncIterator[Happening]:
+async def stream_events(
+    opened: Annotated[OpenedStream, Depends(_opened)], streams: StreamsDep
+) -> AsyncIterator[Happening]:
     """What happened to a job and its trials, and what happens until it ends, as server-sent events.
 
     Their names are `job`, `trial` and `epoch`; their ids are the job's own counter, so that a stream which broke goes

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlmodel import col
 
 from api.deps import ControlsDep, DatabaseDep, LedgerDep, OnceDep, StoreDep
-from api.http.paging import Cursor, Limit, Order, link_next, page_of
+from api.http.paging import Cursor, Limit, RowOrder, link_next, page_of
 from api.views.estimates import estimate
 from api.views.jobs import JobId, accepted, detail, job_of, summary
 from api.views.schemas import (
@@ -23,7 +23,7 @@ from worker.artifacts.store import drop_files
 from worker.database.engine import Database
 from worker.database.tables import Job, JobState
 from worker.ledger.requests import Controls
-from worker.ledger.transfer import settled
+from worker.ledger.transfer import resolved
 from worker.supervision.notify import ring, submit
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
@@ -63,7 +63,7 @@ def list_jobs(
     cursor: Cursor = None,
 ) -> JobPage:
     """List jobs, the newest first."""
-    order = Order("created_at", col(Job.created_at), col(Job.id), descending=True)
+    order = RowOrder("created_at", col(Job.created_at), col(Job.id), descending=True)
     statement = select(Job) if state is None else select(Job).where(col(Job.state) == state)
     with database.reading() as session:
         page = page_of(session, statement, order, limit, cursor)
@@ -110,7 +110,7 @@ def extend(job_id: JobId, change: JobChange, controls: ControlsDep) -> JobDetail
 
 def _validated(spec: TrainSpec | TuneSpec, database: Database) -> JobDetail:
     with database.reading() as session:
-        found = estimate(session, settled(session, spec))
+        found = estimate(session, resolved(session, spec))
     trials = spec.trial_limit if isinstance(spec, TuneSpec) else 1
     answer = Validated(
         spec=spec.model_dump(mode="json"), trial_limit=trials, seconds=found.seconds, measured_trials=found.trials

@@ -25,7 +25,7 @@ from worker.database.tables import Artifact, Job, JobState, ModelVersion
 from worker.errors import NotFound
 from worker.ledger.idempotency import Once
 from worker.prediction.image_sets import Subset
-from worker.prediction.rows import Predicting, PredictSpec, asked_version, check_images, upload_key
+from worker.prediction.rows import PredictionRows, PredictSpec, asked_version, check_images, upload_key
 from worker.supervision.notify import ring
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
@@ -125,14 +125,16 @@ def predictions(
     return answer
 
 
-def _of_dataset(asked: OfDataset, predicting: Predicting, once: Once | None) -> Job:
+def _of_dataset(asked: OfDataset, predicting: PredictionRows, once: Once | None) -> Job:
     version = asked_version(predicting.database, asked.model, asked.version, asked.dataset)
     check_images(version)
     spec = _spec(version, canonical=asked.canonical, subset=asked.subset)
     return predicting.accept(version, spec, once=once)[0]
 
 
-def _of_images(asked: OfImages, kind: str, body: bytes, predicting: Predicting, store: Store, once: Once | None) -> Job:
+def _of_images(
+    asked: OfImages, kind: str, body: bytes, predicting: PredictionRows, store: Store, once: Once | None
+) -> Job:
     if asked.model is None:
         raise BadInput("?model", "name the network that is to classify them")
     version = asked_version(predicting.database, asked.model, asked.version, asked.dataset)

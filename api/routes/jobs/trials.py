@@ -12,7 +12,7 @@ from sqlmodel import col
 
 from api.deps import ControlsDep, DatabaseDep, OnceDep, StoreDep
 from api.http.errors import BadInput
-from api.http.paging import Cursor, Limit, Order, link_next, page_of
+from api.http.paging import Cursor, Limit, RowOrder, link_next, page_of
 from api.views.jobs import JobId, TrialNumber, job_of
 from api.views.schemas import Enqueued, MeasurementPublic, TrialDetail, TrialPage, TrialPublic
 from ml.networks import networks
@@ -123,7 +123,7 @@ def _trials(job: Job, state: TrialState | None) -> Any:
     return statement if state is None else statement.where(col(Trial.state) == state)
 
 
-def _order(job: Job, order_by: str) -> Order:
+def _order(job: Job, order_by: str) -> RowOrder:
     """The order that a query names; BadInput where there is no such column."""
     name = order_by.removeprefix("-")
     key: Any
@@ -136,7 +136,7 @@ def _order(job: Job, order_by: str) -> Order:
             raise BadInput("?order_by", f"no such column; choose one of: {', '.join([*SORTABLE, *kinds])}")
         value = col(Trial.params)[name]
         key = value.as_string() if kinds[name] == "string" else value.as_float()
-    return Order(name, key, col(Trial.number), descending=order_by.startswith("-"))
+    return RowOrder(name, key, col(Trial.number), descending=order_by.startswith("-"))
 
 
 def _kind(parameter: dict[str, Any]) -> str | None:
@@ -151,12 +151,12 @@ def _wants_csv(request: Request) -> bool:
     return "text/csv" in request.headers.get("accept", "")
 
 
-def _csv_response(database: Database, job: Job, state: TrialState | None, order: Order) -> Response:
+def _csv_response(database: Database, job: Job, state: TrialState | None, order: RowOrder) -> Response:
     headers = {"Content-Disposition": f'attachment; filename="{job.id}-trials.csv"'}
     return StreamingResponse(_csv(database, job, state, order), media_type="text/csv; charset=utf-8", headers=headers)
 
 
-def _csv(database: Database, job: Job, state: TrialState | None, order: Order) -> Iterator[str]:
+def _csv(database: Database, job: Job, state: TrialState | None, order: RowOrder) -> Iterator[str]:
     """Every trial as a row: number, state, each hyper-parameter, then what it reached and the time it took."""
     params = list(networks[job.model].params.model_fields)
     yield _csv_row(["number", "state", *params, *CSV_COLUMNS])

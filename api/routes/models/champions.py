@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlmodel import Session, col
 
 from api.deps import DatabaseDep, RegistryDep, RosterDep
-from api.http.paging import Cursor, Limit, Order, link_next, page_of
+from api.http.paging import Cursor, Limit, RowOrder, link_next, page_of
 from api.views.versions import (
     ChampionPublic,
     DatasetName,
@@ -51,7 +51,7 @@ def list_moves(
     cursor: Cursor = None,
 ) -> MovePage:
     """List the moves of a network's champions, the newest first: from which version to which, by whom and why."""
-    order = Order("id", col(ChampionMove.id), col(ChampionMove.id), descending=True)
+    order = RowOrder("id", col(ChampionMove.id), col(ChampionMove.id), descending=True)
     with database.reading() as session:
         numbers = _numbers(session, model)
         page = page_of(session, moves(model, dataset), order, limit, cursor)

@@ -12,7 +12,7 @@ from api.subprocesses.image_looks import Looks
 from api.views.versions import ModelName, VersionNumber
 from ml.datasets import SplitName
 from ml.prediction.calibration import UNCALIBRATED, Calibration
-from ml.prediction.judgement import Bin, Judgement, Order
+from ml.prediction.judgement import Bin, Judgement, JudgementOrder
 from worker.artifacts.store import Store
 from worker.database.engine import Database
 from worker.database.tables import Artifact, Job, ModelVersion
@@ -100,7 +100,7 @@ def _judged(model: str, version: int, database: Database, store: Store, looks: L
         return found, known
     check_images(found)
     calibration = Calibration(**found.calibration) if found.calibration else UNCALIBRATED
-    order = Order(
+    order = JudgementOrder(
         dataset=found.dataset,
         split=cast("SplitName", found.split),
         seed=int(spec["seed"]),

@@ -20,7 +20,7 @@ from worker.database.engine import Database
 from worker.database.tables import Artifact, Event, Job, Measurement, ModelVersion, Pack, StopReason, Trial
 from worker.ledger.leases import Claim, Leases, fence
 from worker.ledger.ledger import Ledger
-from worker.publication.rows import Published, Publishing
+from worker.publication.rows import PublicationRows, Published
 
 GOOD = [Answer("POST /jobs/tune", 202, "1"), Answer("GET /jobs", 503, "2"), Answer("GET /jobs", 404, None)]
 
@@ -76,7 +76,7 @@ def _end(work: Work, claim: Claim, number: int, epoch: int, accuracy: float, fol
 
 def _publish(work: Work, folder: Path) -> None:
     """Make the winner a version."""
-    publishing = Publishing(work.database)
+    publishing = PublicationRows(work.database)
     claim = work.leases.claim()
     assert claim is not None
     path = f"{claim.job_id}/winner.onnx"

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from api.cli.app import app, err, out
 from api.cli.output.display import result_view
-from api.cli.output.terminal import told
+from api.cli.output.terminal import reporting_errors
 from api.client import Chiffre
 from ml.datasets import datasets
 from ml.records import TrialState
@@ -163,10 +163,10 @@ def test_a_job_is_checked_and_not_posted(run: Run, client: Chiffre, tmp_path: Pa
     """What it would be, in words and as JSON; there is no job afterwards."""
     path = tmp_path / "spec.json"
     path.write_text('{"model": "shallow", "dataset": "digits"}')
-    told = fine(run(kind, path, "--check"))
+    reporting_errors = fine(run(kind, path, "--check"))
     found = said(run(kind, path, "--check", "--json"))
 
-    assert "It would be accepted" in told
+    assert "It would be accepted" in reporting_errors
     assert found["spec"]["dataset"] == "digits"
     assert client.jobs() == []
 
@@ -351,9 +351,9 @@ COMMANDS = ["promote shallow 9", "rollback shallow", "rollback cnn", "card cnn 1
 @pytest.mark.parametrize("command", COMMANDS)
 def test_what_cannot_be_done_to_a_version_is_told(run: Run, version: Version, tmp_path: Path, command: str) -> None:
     """In the API's words; no file is left behind."""
-    told = refusal(run(*command.replace("FILE", str(tmp_path / "file")).split()))
+    reporting_errors = refusal(run(*command.replace("FILE", str(tmp_path / "file")).split()))
 
-    assert "/models" in told
+    assert "/models" in reporting_errors
     assert not (tmp_path / "file").exists()
 
 
@@ -380,15 +380,15 @@ def test_a_picture_of_dark_ink_is_brought_to_the_data_sets_form(
     large = Image.fromarray(255 - digit).resize((280, 280), Image.Resampling.BICUBIC)
     large.save(tmp_path / f"digit.{form}")
     asked = ["predict", tmp_path / f"digit.{form}", "--model", "shallow", "--version", 1]
-    *drawn, told = fine(run(*asked)).splitlines()
+    *drawn, reporting_errors = fine(run(*asked)).splitlines()
     answer = said(run(*asked, "--json"))
     fed = np.array(answer["input_report"]["pixels"])
 
     assert np.corrcoef(fed.ravel(), digit.ravel())[0, 1] > 0.8
     assert [len(line) for line in drawn] == [28] * 14
     assert drawn[0].isspace()
-    assert f"shallow version 1, job {version.job.id}" in told
-    assert ("abstains: " in told) == answer["abstained"]
+    assert f"shallow version 1, job {version.job.id}" in reporting_errors
+    assert ("abstains: " in reporting_errors) == answer["abstained"]
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "LA", "I;16"])
@@ -420,10 +420,10 @@ def test_an_api_that_is_down_is_told(spec: Path, picture: Path, command: str, as
     """Every command says which address does not answer and what starts the API, with a status of its own."""
     url = f"http://127.0.0.1:{free_port()}"
     words = command.replace("SPEC", str(spec)).replace("PICTURE", str(picture)).split()
-    told = refusal(runner(url)(*words, *(["--json"] if as_json else [])), status=3)
+    reporting_errors = refusal(runner(url)(*words, *(["--json"] if as_json else [])), status=3)
 
-    assert url in told
-    assert "chiffre up" in told
+    assert url in reporting_errors
+    assert "chiffre up" in reporting_errors
 
 
 SPECS = {
@@ -475,10 +475,10 @@ def test_a_refused_spec_is_told_field_by_field(run: Run, tmp_path: Path) -> None
     """The pointers and what is allowed are printed."""
     path = tmp_path / "spec.json"
     path.write_text('{"model": "resnet", "seed": -1, "dataset": "mnist"}')
-    told = refusal(run("tune", path, "--json"))
+    reporting_errors = refusal(run("tune", path, "--json"))
 
-    assert "#/seed" in told
-    assert "greater than or equal to 0" in told
+    assert "#/seed" in reporting_errors
+    assert "greater than or equal to 0" in reporting_errors
 
 
 @pytest.mark.parametrize("content", NOT_IMAGES.values(), ids=NOT_IMAGES)
@@ -486,9 +486,9 @@ def test_a_file_that_is_no_image_is_told(run: Run, tmp_path: Path, content: byte
     """By its path where it is no picture at all, else by what the API says of it."""
     path = tmp_path / "digit.png"
     path.write_bytes(content)
-    told = refusal(run("predict", path))
+    reporting_errors = refusal(run("predict", path))
 
-    assert f"{path} cannot be read as an image" in told or "not a PNG that can be read" in told
+    assert f"{path} cannot be read as an image" in reporting_errors or "not a PNG that can be read" in reporting_errors
 
 
 def test_an_enormous_image_is_told(run: Run, tmp_path: Path) -> None:
@@ -517,10 +517,10 @@ def test_a_bad_filter_is_told(run: Run, client: Chiffre) -> None:
 
 def test_a_worker_without_a_broker_is_told_what_to_set() -> None:
     """The sentence names both variables and the command that needs neither."""
-    told = refusal(runner("")("worker"))
+    reporting_errors = refusal(runner("")("worker"))
 
     for text in ("CHIFFRE_BROKER_URL", "CHIFFRE_DATABASE_URL", "chiffre up"):
-        assert text in told
+        assert text in reporting_errors
 
 
 def test_a_setting_that_cannot_be_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -584,7 +584,7 @@ def test_a_setting_that_is_wrong_as_a_whole_is_told(capsys: pytest.CaptureFixtur
         def _never(self) -> Self:
             raise ValueError("they do not go together")
 
-    with pytest.raises(typer.Exit), told():
+    with pytest.raises(typer.Exit), reporting_errors():
         Together()
 
     assert capsys.readouterr().err == "chiffre: the environment: they do not go together\n"
@@ -601,11 +601,11 @@ def test_a_specification_of_a_newer_service_cannot_be_replayed(
     newer = client.job(job_id)
     newer["spec"]["novelty"] = True
     monkeypatch.setattr(Chiffre, "job", lambda self, job_id: newer)
-    told = refusal(run("replay", job_id, 0))
+    reporting_errors = refusal(run("replay", job_id, 0))
 
-    assert "this release of chiffre does not know the job's specification" in told
-    assert "novelty" in told
-    assert "CHIFFRE_" not in told
+    assert "this release of chiffre does not know the job's specification" in reporting_errors
+    assert "novelty" in reporting_errors
+    assert "CHIFFRE_" not in reporting_errors
 
 
 @pytest.mark.parametrize(

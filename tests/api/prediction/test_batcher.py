@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from api.http.errors import Busy
-from api.prediction.batch_result import Answered, Batch
+from api.prediction.batch_result import Answered, BatchResult
 from api.prediction.batcher import INLINE_SECONDS, Batcher, Queue
 from ml.prediction.predictor import MAX_BATCH
 
@@ -21,12 +21,12 @@ class Network:
     def __init__(self) -> None:
         self.ran: list[int] = []
 
-    def __call__(self, pixels: np.ndarray) -> Batch:
+    def __call__(self, pixels: np.ndarray) -> BatchResult:
         labels = np.rint(pixels[:, 0, 0, 0] * 255).astype(int)
         if POISON in labels:
             raise ValueError("poison")
         self.ran.append(len(pixels))
-        return Batch(np.eye(256, dtype=np.float32)[labels], [None] * len(pixels))
+        return BatchResult(np.eye(256, dtype=np.float32)[labels], [None] * len(pixels))
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from api.inputs.options import Options
 from api.prediction.roster import Roster
 from tests.api.tools import Version, eventually, publish, uvicorn_process
 from worker.artifacts.folder import FolderStore
-from worker.ledger.champions import Registry
+from worker.ledger.champions import Champions
 
 REQUESTS, CONCURRENCY, SWAPS = 10_000, 200, 20
 IMAGES = [[random.Random(n).randrange(256) for _ in range(784)] for n in range(20)]
@@ -124,7 +124,7 @@ def test_after_a_restart_the_champion_before_a_damaged_one_goes_on(work: Work, e
     for value, seed, spoil in ((0.7, 1, Path.exists), (0.8, 2, Path.unlink)):
         publish(work, environment, "shallow", value, seed=seed, spoil=spoil)
     publish(work, environment, "shallow", 0.85, seed=3)
-    Registry(work.database).rollback("shallow", "mnist")
+    Champions(work.database).rollback("shallow", "mnist")
     publish(work, environment, "shallow", 0.9, seed=4, spoil=Path.unlink)
     with ThreadPoolExecutor() as pool:
         roster = Roster(work.database, FolderStore(environment), pool)

@@ -27,7 +27,7 @@ from api.report.page import page_of
 from api.report.svg import linear_ticks, log_ticks
 from api.report.winner import answered, answers_of, picture
 from api.report.wording import FRENCH, Wording
-from ml.datasets import cut, datasets
+from ml.datasets import data_split, datasets
 from ml.prediction.calibration import Calibration, calibration_error
 from ml.presets import collections
 from ml.records import TrialState
@@ -193,7 +193,7 @@ def test_the_front_of_latency_is_that_of_the_versions(
 def test_the_confusion_matrix_is_that_of_the_published_graph(reports: dict[str, str], shared_api: TestClient) -> None:
     """scikit-learn's matrix of what the served model answers for the test images."""
     test = datasets["digits"].load()
-    test = test.take(cut(len(test), None, "random", 0).test)
+    test = test.take(data_split(len(test), None, "random", 0).test)
     answers = shared_api.post(
         "/predict?model=shallow&dataset=digits&canonical=false",
         json={"images": [image.ravel().tolist() for image in test.images], "scale": 255},

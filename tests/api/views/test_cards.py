@@ -23,7 +23,7 @@ from support.worker_tools import Work
 from api.views import markdown
 from api.views.cards import Subject, card
 from tests.api.tools import publish
-from worker.database.tables import Artifact, Dataset, ModelVersion
+from worker.database.tables import Artifact, ModelVersion, UsedDataset
 
 CALIBRATION = {
     "temperature": 1.25,
@@ -226,7 +226,7 @@ def version(**fields: Any) -> ModelVersion:
 def subject(**fields: Any) -> Subject:
     """A version of a data set that this release does not have."""
     file = Artifact(job_id="0123456789ab", trial=0, kind="onnx", path="x", sha256="cd" * 32, size=1000, created_at=1e9)
-    dataset = Dataset(sha256="ab" * 32, name="mnist", images=100, shape=[1, 28, 28], classes=["a", "b"])
+    dataset = UsedDataset(sha256="ab" * 32, name="mnist", images=100, shape=[1, 28, 28], classes=["a", "b"])
     return Subject(version(**fields), file, file, dataset, None, None)
 
 

@@ -12,9 +12,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from benchmarks.images.distortions import DISTORTIONS, pen_strokes
 from ml.canonical.blobs import Blobs
 from ml.canonical.canonical import InputReport, canonical
-from ml.canonical.frame import MNIST, Form, box_of, form_of
+from ml.canonical.frame import MNIST, DigitForm, box_of, form_of
 from ml.canonical.pen import THICKEST, THINNEST, widened, width_of
-from ml.datasets import Arrays, cut
+from ml.datasets import Arrays, data_split
 from ml.images.strokes import draw
 
 GAINS = {"shifted": 0.5, "scaled": 0.3, "inverted": 0.8, "thickened": 0.1, "mixed": 0.5, "photographs": 0.5}
@@ -24,7 +24,7 @@ DISTORTED = [name for name in DISTORTIONS if name != "untouched"]
 @pytest.fixture(scope="module")
 def validation(mnist: Arrays) -> Arrays:
     """A thousand of MNIST's validation digits."""
-    return mnist.take(cut(len(mnist), 10_000, "random", 0).validation[:1000])
+    return mnist.take(data_split(len(mnist), 10_000, "random", 0).validation[:1000])
 
 
 @pytest.fixture(scope="module")
@@ -241,10 +241,10 @@ def test_an_image_of_one_level_is_blank(shape: tuple[int, int], level: int) -> N
 
 @given(
     image=arrays(np.uint8, st.tuples(st.integers(0, 40), st.integers(0, 40))),
-    form=st.sampled_from([MNIST, Form(8, 8, 6), Form(32, 20, 15)]),
+    form=st.sampled_from([MNIST, DigitForm(8, 8, 6), DigitForm(32, 20, 15)]),
 )
 @settings(max_examples=300, deadline=None)
-def test_no_image_makes_it_fail(image: np.ndarray, form: Form) -> None:
+def test_no_image_makes_it_fail(image: np.ndarray, form: DigitForm) -> None:
     """Whatever the bytes, an image in form comes out, its own canonical form; the report's figures are finite."""
     found = canonical(image, form)
 
@@ -275,7 +275,7 @@ def figures(report: InputReport) -> list[float]:
 @pytest.fixture(scope="module")
 def neighbours(mnist: Arrays) -> KNeighborsClassifier:
     """The nearest of 3,000 training digits."""
-    train = mnist.take(cut(len(mnist), 10_000, "random", 0).train[:3000])
+    train = mnist.take(data_split(len(mnist), 10_000, "random", 0).train[:3000])
     return KNeighborsClassifier(3).fit(train.images.reshape(len(train), -1) / 255, train.labels)
 
 

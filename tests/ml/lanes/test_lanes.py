@@ -245,7 +245,7 @@ def test_padding_stays_out_of_everything(model: str, images: Images) -> None:
     last = lanes._layers[-1][1].parameters[0]
     narrow = [min(len(places), last.value.shape[1] - 1) for places in lanes._layers[-1][1].places]
 
-    assert all((last.value[k, n:-1] == 0).all() and (last.first[k, n:-1] == 0).all() for k, n in enumerate(narrow))
+    assert all((last.value[k, n:-1] == 0).all() and (last.exp_avg[k, n:-1] == 0).all() for k, n in enumerate(narrow))
     assert min(narrow) < max(narrow)
 
 
@@ -282,7 +282,7 @@ def test_lanes_that_are_taken_apart_and_put_together_go_on_bit_for_bit(model: st
     for one, other in zip(whole, rest, strict=True):
         assert one.steps == other.steps == 20
         assert all(torch.equal(tensor, other.weights[name]) for name, tensor in one.weights.items())
-        assert all(torch.equal(tensor, other.second[name]) for name, tensor in one.second.items())
+        assert all(torch.equal(tensor, other.exp_avg_sq[name]) for name, tensor in one.exp_avg_sq.items())
 
 
 @pytest.mark.parametrize("model", networks)
@@ -401,7 +401,7 @@ class Doubled(Layer):
 def test_a_kind_of_layer_without_lanes_is_refused() -> None:
     """The error says where to add them."""
     plain = LaneState.initial([Flatten(), Linear(784, 10)], Adam(), 0)
-    state = LaneState([*plain.layers, Doubled()], Adam(), plain.weights, plain.first, plain.second)
+    state = LaneState([*plain.layers, Doubled()], Adam(), plain.weights, plain.exp_avg, plain.exp_avg_sq)
 
     with pytest.raises(LanesError, match="Doubled does not train yet: derive it from Wrapped, or write its LaneLayer"):
         Lanes([state], IMAGE)

@@ -25,7 +25,7 @@ from ml.prediction.predictor import Predictor
 from ml.records import TrialState
 from ml.specs import TuneSpec
 from ml.training.lane import Lane, TrainingData
-from ml.training.pack import Pack
+from ml.training.pack import LanePack
 from ml.tuning.width import measured_width
 
 IMAGE = (1, 28, 28)
@@ -140,8 +140,8 @@ def test_random_numbers_are_the_steps_own(model: str, digits_data: TrainingData)
     spec = _spec(model)
     params = spec.params({"batch_size": 32})
 
-    def pack() -> Pack:
-        begun = Pack.of(spec, digits_data, params, stream_seed=3)
+    def pack() -> LanePack:
+        begun = LanePack.of(spec, digits_data, params, stream_seed=3)
         begun.join(Lane(0, spec, params, init_seed=1, stream_seed=3))
         return begun
 
@@ -150,7 +150,7 @@ def test_random_numbers_are_the_steps_own(model: str, digits_data: TrainingData)
     torch.manual_seed(99)  # what others draw makes no difference
     next(iter(cut.run(lambda: cut.position >= 17)))
     kept = checkpoint_of(checkpoint_bytes(cut.checkpoint()), "pack")  # as the store has it
-    *_, [(resumed, again)] = Pack.resumed(kept, digits_data).run(lambda: False)
+    *_, [(resumed, again)] = LanePack.resumed(kept, digits_data).run(lambda: False)
 
     assert uninterrupted.state == resumed.state == TrialState.COMPLETED
     assert replace(measured, seconds=0) == replace(again, seconds=0)

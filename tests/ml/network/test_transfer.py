@@ -20,7 +20,7 @@ from ml.optimizers import Adam, Sgd
 from ml.records import Checkpoint, Event, Finished, Measured, Started
 from ml.specs import InitFrom, TuneSpec
 from ml.training.lane import Lane, TrainingData
-from ml.training.pack import Pack
+from ml.training.pack import LanePack
 from ml.training.replay import Recipe, replay
 from ml.tuning.book import MemoryBook
 from ml.tuning.search import Search
@@ -149,19 +149,19 @@ def test_a_pack_of_such_trials_goes_on_bit_equal_where_it_was_left(digits_data: 
     spec, data = spec_of(), digits_data.beginning_with(weights_of("shallow"))
     recipe = {"batch_size": 16, "learning_rate": 1e-3}
 
-    def ended(pack: Pack) -> dict[str, torch.Tensor]:
+    def ended(pack: LanePack) -> dict[str, torch.Tensor]:
         (lane,) = {id(lane): lane for rungs in pack.run(lambda: False) for lane, _ in rungs}.values()
         return lane.best_weights
 
-    def begun() -> Pack:
-        pack = Pack.of(spec, data, spec.params({"batch_size": 16}), stream_seed=5)
+    def begun() -> LanePack:
+        pack = LanePack.of(spec, data, spec.params({"batch_size": 16}), stream_seed=5)
         pack.join(Lane(0, spec, spec.params(recipe), 1, 5))
         return pack
 
     lost = begun()
     next(iter(lost.run(lambda: lost.position >= 30)))
     left: Checkpoint = lost.checkpoint()
-    whole, resumed = ended(begun()), ended(Pack.resumed(left, data))
+    whole, resumed = ended(begun()), ended(LanePack.resumed(left, data))
 
     assert left.card["position"] == 30
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -171,6 +171,6 @@ def test_a_pack_of_such_trials_goes_on_bit_equal_where_it_was_left(digits_data: 
 def test_without_the_version_no_trial_begins(digits_data: TrainingData) -> None:
     """Rather than from its seed, as if nobody had asked."""
     spec = spec_of()
-    pack = Pack.of(spec, digits_data, spec.params({"batch_size": 16}), stream_seed=5)
+    pack = LanePack.of(spec, digits_data, spec.params({"batch_size": 16}), stream_seed=5)
     with pytest.raises(LanesError, match="not at hand"):
         pack.join(Lane(0, spec, spec.params({"batch_size": 16}), 1, 5))

@@ -10,15 +10,15 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix
 
-from ml.datasets import cut, datasets
+from ml.datasets import data_split, datasets
 from ml.images.samples import Samples
 from ml.network.modules import module_of
 from ml.network.onnx_graph import onnx_bytes
 from ml.networks import networks
 from ml.prediction.calibration import Calibration, calibration_error
-from ml.prediction.judgement import SHOWN, Judgement, Order, judge
+from ml.prediction.judgement import SHOWN, Judgement, JudgementOrder, judge
 
-ORDER = Order(dataset="digits", split="random", seed=3, calibration=Calibration(temperature=0.5))
+ORDER = JudgementOrder(dataset="digits", split="random", seed=3, calibration=Calibration(temperature=0.5))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def judgement(graph: bytes) -> Judgement:
 def expected(module: torch.nn.Module) -> tuple[np.ndarray, np.ndarray]:
     """Torch's calibrated probabilities for the same images, and their labels."""
     digits = datasets["digits"].load()
-    images = digits.take(cut(len(digits), None, "random", ORDER.seed).validation)
+    images = digits.take(data_split(len(digits), None, "random", ORDER.seed).validation)
     with torch.inference_mode():
         outputs = module(torch.from_numpy(images.images).float() / 255)
     return (outputs / 0.5).softmax(1).numpy(), images.labels
@@ -103,7 +103,9 @@ def test_samples_are_of_the_part_that_was_asked_for() -> None:
     found = Samples.model_validate(json.loads(done.stdout)).items
     digits = datasets["digits"].load()
 
-    assert sorted(sample.index for sample in found) == sorted(cut(len(digits), None, "random", seed=0).test.tolist())
+    assert sorted(sample.index for sample in found) == sorted(
+        data_split(len(digits), None, "random", seed=0).test.tolist()
+    )
     for sample in found[:20]:
         assert sample.label == str(digits.labels[sample.index])
         assert b64decode(sample.pixels) == digits.images[sample.index].tobytes()

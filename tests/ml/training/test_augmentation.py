@@ -18,7 +18,7 @@ from ml.specs import TuneSpec
 from ml.training.augmentation import Augmentation
 from ml.training.distortion import Distortion, Minibatches, affine_maps
 from ml.training.lane import Lane, TrainingData
-from ml.training.pack import Pack
+from ml.training.pack import LanePack
 from ml.training.replay import Recipe, replay
 from ml.tuning.book import MemoryBook
 from ml.tuning.keys import key_names, key_of
@@ -118,14 +118,14 @@ def _lane(spec: TuneSpec, number: int, **params: Any) -> Lane:
     return Lane(number, spec, spec.params(DISTORTED | params), init_seed=100 + number, stream_seed=5)
 
 
-def _pack(data: TrainingData, *lanes: Lane) -> Pack:
-    pack = Pack.of(lanes[0].spec, data, lanes[0].params, stream_seed=5)
+def _pack(data: TrainingData, *lanes: Lane) -> LanePack:
+    pack = LanePack.of(lanes[0].spec, data, lanes[0].params, stream_seed=5)
     for lane in lanes:
         pack.join(lane)
     return pack
 
 
-def _finish(pack: Pack) -> None:
+def _finish(pack: LanePack) -> None:
     for _ in pack.run(lambda: False):
         pass
 
@@ -140,7 +140,7 @@ def test_a_pack_that_goes_on_from_its_checkpoint_is_bit_equal(model: str, digits
     left = iter(range(37))
     next(cut.run(lambda: next(left, None) is None))
     content = checkpoint_bytes(cut.checkpoint())
-    resumed = Pack.resumed(checkpoint_of(content, "pack"), digits_data)
+    resumed = LanePack.resumed(checkpoint_of(content, "pack"), digits_data)
     _finish(resumed)
 
     for one, again in zip(whole.lanes, resumed.lanes, strict=True):

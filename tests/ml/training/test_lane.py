@@ -22,10 +22,10 @@ from ml.network.modules import module_of
 from ml.networks import networks
 from ml.optimizers import optimizers
 from ml.parameters.params import Params
-from ml.records import Measurement, TrialState
+from ml.records import RungResult, TrialState
 from ml.specs import TuneSpec
 from ml.training.lane import Lane, TrainingData, objective
-from ml.training.pack import Pack
+from ml.training.pack import LanePack
 
 SGD = {"optimizer": "sgd", "learning_rate": 0.1}
 
@@ -61,8 +61,8 @@ class _Solo:
     start_step: int = 0
     weights: dict[str, torch.Tensor] = field(default_factory=dict)  # at the last rung
 
-    def run(self, cut_now: Callable[[], bool] = _never) -> Iterator[Measurement]:
-        pack = Pack.of(self.lane.spec, self.data, self.lane.params, self.lane.stream_seed)
+    def run(self, cut_now: Callable[[], bool] = _never) -> Iterator[RungResult]:
+        pack = LanePack.of(self.lane.spec, self.data, self.lane.params, self.lane.stream_seed)
         pack.position = self.start_step
         pack.join(self.lane)
         for rungs in pack.run(cut_now):
@@ -74,7 +74,7 @@ class _Solo:
             yield measured
 
 
-def _fit(lane: Lane, data: TrainingData, cut_now: Callable[[], bool] = _never) -> Iterator[Measurement]:
+def _fit(lane: Lane, data: TrainingData, cut_now: Callable[[], bool] = _never) -> Iterator[RungResult]:
     """Train a lane alone; what was measured."""
     return _Solo(lane, data).run(cut_now)
 
@@ -257,7 +257,7 @@ def test_steps_count_tenths_of_an_epoch_and_images_what_was_seen(digits_data: Tr
 
 def test_no_loss_is_made_up(digits_data: TrainingData) -> None:
     """A batch larger than the training images is refused, or every epoch reports the loss of images it trained on."""
-    measured: list[Measurement] = []
+    measured: list[RungResult] = []
     try:
         lane = _lane({"batch_size": 2048}, epochs=4, search_space={"batch_size": 2048})
     except SpecError:
@@ -364,14 +364,14 @@ def test_a_diverged_trial_is_recorded_with_null(loss: str, digits_data: Training
 def test_a_diverged_trial_keeps_what_was_finite_before(digits_data: TrainingData) -> None:
     """Where training blows up in a later epoch the earlier ones stay measured, and the best of them is known."""
     whole = _lane(SGD, epochs=4)
-    pack = Pack.of(whole.spec, digits_data, whole.params, stream_seed=6)
+    pack = LanePack.of(whole.spec, digits_data, whole.params, stream_seed=6)
     pack.join(whole)
     rungs = pack.run(_never)
     begun = [next(rungs), next(rungs)]
     checkpoint = pack.checkpoint()
     for name, array in checkpoint.weights.items():
         array *= 1e15 if name.startswith("0/weights/") else 1
-    resumed = Pack.resumed(checkpoint, digits_data)
+    resumed = LanePack.resumed(checkpoint, digits_data)
     (lane,) = resumed.lanes
     measured = [m for found in [*begun, *resumed.run(_never)] for _, m in found]
 
@@ -498,7 +498,7 @@ def test_a_measurement_that_is_not_finite_has_no_objective(
     train_loss: float | None, val_loss: float | None, accuracy: float | None, loss: float | None
 ) -> None:
     """Only a measurement whose losses are both numbers can be best at anything."""
-    measured = Measurement(10, 100, train_loss, val_loss, 0.9, 1.0)
+    measured = RungResult(10, 100, train_loss, val_loss, 0.9, 1.0)
     specs = [TuneSpec.model_validate({"model": "cnn", "objective": name}) for name in ("val_accuracy", "val_loss")]
 
     assert [objective(spec, measured) for spec in specs] == [accuracy, loss]

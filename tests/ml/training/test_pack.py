@@ -10,10 +10,10 @@ from support.solo import batches, distance, train_alone
 
 from ml.artifacts import load_checkpoint, save_checkpoint
 from ml.errors import CheckpointError, LanesError
-from ml.records import Checkpoint, Measurement, TrialState
+from ml.records import Checkpoint, RungResult, TrialState
 from ml.specs import TuneSpec
 from ml.training.lane import Lane, TrainingData
-from ml.training.pack import Pack
+from ml.training.pack import LanePack
 from ml.training.process import memory_at_hand
 from ml.tuning.width import check_memory, heaviest, measured_width, worthwhile
 
@@ -32,18 +32,18 @@ def _lane(spec: TuneSpec, number: int, **params: Any) -> Lane:
     return Lane(number, spec, chosen, init_seed=100 + number, stream_seed=5)
 
 
-def _pack(spec: TuneSpec, data: TrainingData, *lanes: Lane) -> Pack:
-    pack = Pack.of(spec, data, lanes[0].params, stream_seed=5)
+def _pack(spec: TuneSpec, data: TrainingData, *lanes: Lane) -> LanePack:
+    pack = LanePack.of(spec, data, lanes[0].params, stream_seed=5)
     for lane in lanes:
         pack.join(lane)
     return pack
 
 
-def _run(pack: Pack) -> list[tuple[int, Measurement]]:
+def _run(pack: LanePack) -> list[tuple[int, RungResult]]:
     return [(lane.number, measured) for rungs in pack.run(lambda: False) for lane, measured in rungs]
 
 
-def _timeless(measured: Measurement) -> tuple[Any, ...]:
+def _timeless(measured: RungResult) -> tuple[Any, ...]:
     return measured.step, measured.images_seen, measured.train_loss, measured.val_loss, measured.val_accuracy
 
 
@@ -63,7 +63,7 @@ def test_lanes_are_measured_at_their_rungs(digits_data: TrainingData) -> None:
 def test_two_rungs_on_one_step_are_measured_once(digits_data: TrainingData) -> None:
     """At a batch as large as half the data set there are fewer steps than rungs."""
     spec = _spec(pruner={"name": "hyperband", "min_epochs": 0.1})
-    pack = Pack.of(spec, digits_data, spec.params({"batch_size": 600}), stream_seed=5)
+    pack = LanePack.of(spec, digits_data, spec.params({"batch_size": 600}), stream_seed=5)
     pack.join(_lane(spec, 0, batch_size=600))
     measured = [m for _, m in _run(pack)]
 
@@ -129,7 +129,7 @@ def test_a_lane_that_diverges_ends_at_once_and_the_others_go_on(digits_data: Tra
     """Its loss is null, and nobody waits for its rung."""
     spec = _spec(budget={"trials": 8, "epochs": 3})
     wild, calm = _lane(spec, 0, learning_rate=3e38, optimizer="sgd", batch_size=4), _lane(spec, 1, batch_size=4)
-    pack = Pack.of(spec, digits_data, calm.params, stream_seed=5)
+    pack = LanePack.of(spec, digits_data, calm.params, stream_seed=5)
     pack.join(wild)
     pack.join(calm)
     measured = _run(pack)
@@ -166,7 +166,7 @@ def test_a_resumed_pack_is_bit_equal(model: str, digits_data: TrainingData, tmp_
     expected = _run(whole)
     first = next(iter(lost.run(lambda: False)))
     save_checkpoint(tmp_path / "pack.safetensors", lost.checkpoint())
-    resumed = Pack.resumed(load_checkpoint(tmp_path / "pack.safetensors"), digits_data)
+    resumed = LanePack.resumed(load_checkpoint(tmp_path / "pack.safetensors"), digits_data)
     rest = _run(resumed)
 
     assert [_timeless(m) for _, m in first] == [_timeless(m) for _, m in expected[:3]]
@@ -183,7 +183,7 @@ def test_a_pack_can_be_lost_between_two_rungs(digits_data: TrainingData) -> None
     expected = _run(whole)
     asked = iter(range(1000))
     interrupted = next(iter(lost.run(lambda: next(asked) == 30)))
-    rest = _run(Pack.resumed(lost.checkpoint(), digits_data))
+    rest = _run(LanePack.resumed(lost.checkpoint(), digits_data))
 
     assert (lost.position, interrupted) == (30, [])
     assert [(n, _timeless(m)) for n, m in rest] == [(n, _timeless(m)) for n, m in expected]
@@ -204,7 +204,7 @@ def test_some_lanes_of_a_checkpoint_can_go_on_without_the_others(digits_data: Tr
     spec = _spec()
     whole, lost = (_pack(spec, digits_data, *(_lane(spec, n) for n in range(3))) for _ in range(2))
     next(iter(lost.run(lambda: False)))
-    part = Pack.resumed(lost.checkpoint(), digits_data, {0, 2})
+    part = LanePack.resumed(lost.checkpoint(), digits_data, {0, 2})
     gone_on = [lane.number for lane in part.lanes]
     rest = dict(_run(part))
     expected = {n: m for n, m in _run(whole) if m.step == 20}
@@ -218,7 +218,7 @@ def test_some_lanes_of_a_checkpoint_can_go_on_without_the_others(digits_data: Tr
 def test_what_was_recorded_stands_where_a_pack_is_trained_again(digits_data: TrainingData) -> None:
     """A rung that is on record is not measured anew, so that nothing is ever recorded twice with two values."""
     spec = _spec()
-    recorded = dict.fromkeys([10], Measurement(10, 1296, 0.5, 0.25, 0.999, 1.0))
+    recorded = dict.fromkeys([10], RungResult(10, 1296, 0.5, 0.25, 0.999, 1.0))
     lane = _lane(spec, 0)
     lane.recorded = recorded
     measured = _run(_pack(spec, digits_data, lane))
@@ -236,7 +236,7 @@ def test_a_checkpoint_that_lacks_something_is_refused(digits_data: TrainingData)
     card = {name: value for name, value in checkpoint.card.items() if name != "position"}
 
     with pytest.raises(CheckpointError, match="lacks 'position'; run its trials again"):
-        Pack.resumed(Checkpoint(checkpoint.weights, card), digits_data)
+        LanePack.resumed(Checkpoint(checkpoint.weights, card), digits_data)
 
 
 # --- width

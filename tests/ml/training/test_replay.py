@@ -6,7 +6,7 @@ import pytest
 from support.solo import DEVICES
 
 from ml.datasets import Arrays
-from ml.records import Event, Finished, Measured, Measurement, Started
+from ml.records import Event, Finished, Measured, RungResult, Started
 from ml.specs import TuneSpec
 from ml.training.lane import TrainingData
 from ml.training.replay import Recipe, replay
@@ -26,12 +26,12 @@ def mnist_data(mnist: Arrays, request: pytest.FixtureRequest) -> TrainingData:
     return TrainingData(whole.train.first(640), whole.validation.first(2000)).to(request.param)
 
 
-def _recorded(spec: TuneSpec, data: TrainingData) -> tuple[dict[int, Started], dict[int, list[Measurement]]]:
+def _recorded(spec: TuneSpec, data: TrainingData) -> tuple[dict[int, Started], dict[int, list[RungResult]]]:
     """Run a job; how each trial started, and what it measured."""
     events: list[Event] = []
     tune(spec, data, MemoryBook(spec, events.append), Search(spec))
     starts = {event.number: event for event in events if isinstance(event, Started)}
-    measured: dict[int, list[Measurement]] = {number: [] for number in starts}
+    measured: dict[int, list[RungResult]] = {number: [] for number in starts}
     for event in events:
         if isinstance(event, Measured):
             measured[event.number].append(event.measurement)

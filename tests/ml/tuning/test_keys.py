@@ -284,7 +284,7 @@ def test_the_points_of_a_large_grid_are_all_different() -> None:
     values = {"batch_size": range(1, 41), "learning_rate": [i / 1000 for i in range(1, 101)]}
     spec = _grid({name: {"type": "grid", "values": list(found)} for name, found in values.items()})
     partition = partition_of(spec)
-    points = [tuple(partition.settled(number, {}).values()) for number in range(4000)]
+    points = [tuple(partition.fixed(number, {}).values()) for number in range(4000)]
 
     assert sorted(points) == sorted(product(*values.values()))
     assert len(list(groupby(batch for batch, _ in points))) == 40

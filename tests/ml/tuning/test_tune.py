@@ -32,15 +32,15 @@ from ml.records import (
     Event,
     Finished,
     Measured,
-    Measurement,
     PackRecord,
+    RungResult,
     Started,
     Stop,
     TrialRecord,
     TrialState,
 )
 from ml.samplers import pruners, samplers
-from ml.seeds import Purpose, derive
+from ml.seeds import SeedPurpose, derive
 from ml.specs import TrainSpec, TuneSpec
 from ml.training.lane import TrainingData, objective
 from ml.tuning.book import MemoryBook
@@ -93,9 +93,9 @@ def _started(events: list[Event]) -> list[Started]:
     return [event for event in events if isinstance(event, Started)]
 
 
-def _curves(events: list[Event]) -> dict[int, list[Measurement]]:
+def _curves(events: list[Event]) -> dict[int, list[RungResult]]:
     """Return the measurements of each trial."""
-    found: dict[int, list[Measurement]] = defaultdict(list)
+    found: dict[int, list[RungResult]] = defaultdict(list)
     for event in events:
         if isinstance(event, Measured):
             found[event.number].append(event.measurement)
@@ -146,8 +146,8 @@ def test_a_start_says_all_that_a_run_depends_on(digits_data: TrainingData) -> No
     used = {name for name, value in Params() if value is not None}  # null is a recipe that is not used
 
     assert all(set(start.params) == used for start in starts)
-    assert [start.init_seed for start in starts] == [derive(12, Purpose.INIT, n) for n in range(4)]
-    assert [start.stream_seed for start in starts] == [derive(12, Purpose.STREAM, n) for n in range(4)]
+    assert [start.init_seed for start in starts] == [derive(12, SeedPurpose.INIT, n) for n in range(4)]
+    assert [start.stream_seed for start in starts] == [derive(12, SeedPurpose.STREAM, n) for n in range(4)]
     assert [start.start_step for start in starts] == [0] * 4
 
 
@@ -156,8 +156,8 @@ def test_trials_of_a_pack_share_its_first_trials_stream(digits_data: TrainingDat
     _, events = _run(_spec(seed=12, lanes=2), digits_data)  # an epoch is 21 steps, two are 41
     starts = _started(events)
 
-    assert [start.init_seed for start in starts] == [derive(12, Purpose.INIT, n) for n in range(4)]
-    assert [start.stream_seed for start in starts] == [derive(12, Purpose.STREAM, 0)] * 4
+    assert [start.init_seed for start in starts] == [derive(12, SeedPurpose.INIT, n) for n in range(4)]
+    assert [start.stream_seed for start in starts] == [derive(12, SeedPurpose.STREAM, 0)] * 4
     assert [start.start_step for start in starts] == [0, 0, 41, 41]
 
 
@@ -440,7 +440,7 @@ def test_the_winner_is_the_best_judged_trial(endings: list[tuple[TrialState, flo
     judged = {}
     for number, (state, loss, accuracy) in enumerate(endings):
         book.reserve(lambda number: True)
-        best = Measurement(10, 1, 0.5, loss, accuracy, 1.0)
+        best = RungResult(10, 1, 0.5, loss, accuracy, 1.0)
         event = Finished(number, state, "", best, objective(spec, best), Checkpoint({}, {}) if state.judged else None)
         book.record([event])
         if state.judged:
@@ -561,9 +561,9 @@ class _Lost(MemoryBook):
             arrays = {name: array.copy() for name, array in checkpoint.weights.items()}
             self.kept = Checkpoint(arrays, json.loads(json.dumps(checkpoint.card)))
 
-    def part(self, groups: Sequence[Sequence[int]]) -> None:
+    def divide(self, groups: Sequence[Sequence[int]]) -> None:
         with self._call():
-            super().part(groups)
+            super().divide(groups)
             self.pack = [number for number in self.pack if not any(number in group for group in groups)]
 
     def take_up(self) -> None:
@@ -651,7 +651,7 @@ def test_a_trial_that_is_cancelled_leaves_its_pack_at_the_next_step(digits_data:
     spec = _spec(seed=3, lanes=2, budget={"trials": 2, "epochs": 2})
     events: list[Event] = []
     book = _Lost(spec, events.append)
-    book.cut = lambda: {1} if any(isinstance(event, Measured) for event in events) else ()  # type: ignore[method-assign]
+    book.cancelled = lambda: {1} if any(isinstance(event, Measured) for event in events) else ()  # type: ignore[method-assign]
     tune(spec, digits_data, book, Search(spec))
 
     assert [m.step for m in _curves(events)[0]] == [10, 20]
@@ -700,7 +700,7 @@ def test_a_book_tells_each_change_once(digits_data: TrainingData) -> None:
     trial = book.reserve(lambda number: True)
     assert trial is not None
 
-    book.record([Measured(trial.number, Measurement(10, 64, 0.5, 0.4, 0.9, 1.0), {"rung": 1})])
+    book.record([Measured(trial.number, RungResult(10, 64, 0.5, 0.4, 0.9, 1.0), {"rung": 1})])
     told = [[(t.number, t.values, t.attrs) for t in book.changes()] for _ in range(2)]
 
     assert told == [[(0, {10: 0.9}, {"rung": 1})], []]

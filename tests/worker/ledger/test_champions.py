@@ -14,12 +14,12 @@ from sqlmodel import col
 from support.worker_tools import FILE, Work
 
 from worker.database.engine import Database
-from worker.database.tables import Champion, ChampionMove, ModelVersion, Purpose
+from worker.database.tables import Champion, ChampionMove, ModelVersion, PackPurpose
 from worker.errors import Conflict, NotFound
-from worker.ledger.champions import Registry, _apart, moves
+from worker.ledger.champions import Champions, _apart, moves
 from worker.ledger.leases import Claim, Leases
 from worker.ledger.ledger import Ledger
-from worker.publication.rows import Published, Publishing
+from worker.publication.rows import PublicationRows, Published
 
 PUBLISHED = Published("file.onnx", FILE, [1, 28, 28], list("0123456789"), 7850, 0.4, 0.88)
 
@@ -32,13 +32,13 @@ def trained(work: Work, value: float, **fields: Any) -> Claim:
     work.run_trial(claim, value)
     claim = work.leases.claim()
     assert claim is not None
-    assert claim.purpose == Purpose.PUBLISH
+    assert claim.purpose == PackPurpose.PUBLISH
     return claim
 
 
 def publish(work: Work, claim: Claim) -> None:
     """Make a job's winner a version."""
-    publishing = Publishing(work.database)
+    publishing = PublicationRows(work.database)
     publishing.publish(claim, publishing.winner(claim), PUBLISHED)
 
 
@@ -79,9 +79,9 @@ def is_chain(work: Work) -> bool:
 
 
 @pytest.fixture
-def registry(work: Work) -> Registry:
+def registry(work: Work) -> Champions:
     """The registry of the test's database."""
-    return Registry(work.database)
+    return Champions(work.database)
 
 
 # --- by rule
@@ -144,7 +144,7 @@ def test_what_saw_all_images_takes_the_place_of_what_saw_a_part_and_never_the_ot
     assert champion(work) == 3
 
 
-def test_a_worse_version_is_promoted_by_hand(work: Work, registry: Registry) -> None:
+def test_a_worse_version_is_promoted_by_hand(work: Work, registry: Champions) -> None:
     """With the reason that was given."""
     win(work, 0.9, 0.8)
     moved, version = registry.promote("perceptron", None, 2, "half the size")
@@ -154,7 +154,7 @@ def test_a_worse_version_is_promoted_by_hand(work: Work, registry: Registry) -> 
     assert moved.moved_at == log(work)[-1].at
 
 
-def test_to_promote_what_answers_already_changes_nothing(work: Work, registry: Registry) -> None:
+def test_to_promote_what_answers_already_changes_nothing(work: Work, registry: Champions) -> None:
     """No row, and the instant of the last move stays."""
     win(work, 0.9, 0.8)
     first, _ = registry.promote("perceptron", "digits", 2, "once")
@@ -164,7 +164,7 @@ def test_to_promote_what_answers_already_changes_nothing(work: Work, registry: R
     assert again.moved_at == first.moved_at
 
 
-def test_by_hand_a_version_of_another_split_and_objective_may_answer(work: Work, registry: Registry) -> None:
+def test_by_hand_a_version_of_another_split_and_objective_may_answer(work: Work, registry: Champions) -> None:
     """A person may know what no number says; from then on the rule compares with what was chosen."""
     win(work, 0.9, dataset="mnist")
     win(work, 0.5, dataset="mnist", split="official", objective="val_loss")
@@ -176,7 +176,7 @@ def test_by_hand_a_version_of_another_split_and_objective_may_answer(work: Work,
     assert (unmoved, champion(work, "mnist")) == (2, 4)
 
 
-def test_no_version_answers_for_another_data_set_than_its_own(work: Work, registry: Registry) -> None:
+def test_no_version_answers_for_another_data_set_than_its_own(work: Work, registry: Champions) -> None:
     """Its champion and the other's stay, and the refusal names the data set of the version."""
     win(work, 0.9)
     win(work, 0.9, dataset="mnist")
@@ -188,7 +188,7 @@ def test_no_version_answers_for_another_data_set_than_its_own(work: Work, regist
 
 @pytest.mark.parametrize(("model", "version"), [("perceptron", 2), ("cnn", 1)])
 def test_a_version_that_does_not_exist_is_not_promoted(
-    work: Work, registry: Registry, model: str, version: int
+    work: Work, registry: Champions, model: str, version: int
 ) -> None:
     """Neither one of this network nor one of a network without any."""
     win(work, 0.9)
@@ -200,7 +200,7 @@ def test_a_version_that_does_not_exist_is_not_promoted(
 # --- back
 
 
-def test_rollbacks_walk_back_through_the_moves_and_never_between_two(work: Work, registry: Registry) -> None:
+def test_rollbacks_walk_back_through_the_moves_and_never_between_two(work: Work, registry: Champions) -> None:
     """Each undoes one more move, up to the first version; then there is nothing left, and nothing is noted."""
     win(work, 0.7, 0.8, 0.9)
     back = [registry.rollback("perceptron", "digits")[1].version for _ in range(2)]
@@ -213,7 +213,7 @@ def test_rollbacks_walk_back_through_the_moves_and_never_between_two(work: Work,
     assert is_chain(work)
 
 
-def test_a_move_after_a_rollback_is_undone_first_and_then_those_before_it(work: Work, registry: Registry) -> None:
+def test_a_move_after_a_rollback_is_undone_first_and_then_those_before_it(work: Work, registry: Champions) -> None:
     """What a rollback has undone stays undone: 1, 2, 3, back to 2, on to 1 by hand, back to 2, back to 1."""
     win(work, 0.7, 0.8, 0.9)
     registry.rollback("perceptron", None)
@@ -234,7 +234,7 @@ actions = st.lists(st.integers(0, 5), max_size=30)  # a version to promote; 0 ro
 def test_any_moves_and_rollbacks_are_those_of_a_stack(work_of_five: Callable[[], Work], asked: list[int]) -> None:
     """An independent model, a stack of the versions that answered, says the same after every step."""
     work = work_of_five()
-    registry, stack = Registry(work.database), [1]
+    registry, stack = Champions(work.database), [1]
     for version in asked:
         if version == 0 and len(stack) == 1:
             with pytest.raises(Conflict):
@@ -271,7 +271,7 @@ def work_of_five(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory
     database.close()
 
 
-def test_each_data_set_has_a_way_back_of_its_own(work: Work, registry: Registry) -> None:
+def test_each_data_set_has_a_way_back_of_its_own(work: Work, registry: Champions) -> None:
     """Where a network has champions for several, a rollback must say which."""
     win(work, 0.7, 0.8)
     win(work, 0.7, 0.8, dataset="mnist")
@@ -284,7 +284,7 @@ def test_each_data_set_has_a_way_back_of_its_own(work: Work, registry: Registry)
 
 @pytest.mark.parametrize(("model", "dataset"), [("cnn", None), ("cnn", "digits"), ("perceptron", "mnist")])
 def test_without_a_champion_there_is_nothing_to_roll_back(
-    work: Work, registry: Registry, model: str, dataset: str | None
+    work: Work, registry: Champions, model: str, dataset: str | None
 ) -> None:
     """The refusal says where the champions are listed."""
     win(work, 0.9)
@@ -302,7 +302,7 @@ def forget(work: Work) -> None:
         session.execute(delete(ChampionMove))
 
 
-def test_the_first_move_on_record_names_the_champion_of_before(work: Work, registry: Registry) -> None:
+def test_the_first_move_on_record_names_the_champion_of_before(work: Work, registry: Champions) -> None:
     """So that it can be undone as well, by rule or by hand."""
     win(work, 0.8)
     forget(work)
@@ -313,7 +313,7 @@ def test_the_first_move_on_record_names_the_champion_of_before(work: Work, regis
     assert back == 1
 
 
-def test_a_champion_without_a_move_on_record_cannot_be_rolled_back(work: Work, registry: Registry) -> None:
+def test_a_champion_without_a_move_on_record_cannot_be_rolled_back(work: Work, registry: Champions) -> None:
     """Nobody knows what was before it."""
     win(work, 0.8, 0.9)
     forget(work)
@@ -326,7 +326,7 @@ def test_a_champion_without_a_move_on_record_cannot_be_rolled_back(work: Work, r
 # --- at once
 
 
-def test_publications_promotions_and_rollbacks_at_once_leave_one_chain(work: Work, registry: Registry) -> None:
+def test_publications_promotions_and_rollbacks_at_once_leave_one_chain(work: Work, registry: Champions) -> None:
     """Eight winners are published, two versions promoted and moves undone by eight threads; every step is on record."""
     win(work, 0.5, 0.4)
     claims = [trained(work, 0.6 + n / 100) for n in (3, 0, 7, 1, 6, 2, 5, 4)]

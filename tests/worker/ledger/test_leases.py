@@ -9,9 +9,8 @@ from sqlmodel import col
 from support.worker_tools import FILE, Work, measurement
 
 from ml.records import Finished, Stop, TrialState
-from ml.seeds import Purpose as Seed
-from ml.seeds import derive
-from worker.database.tables import Event, Job, JobState, Pack, Purpose, StopReason, Trial
+from ml.seeds import SeedPurpose, derive
+from worker.database.tables import Event, Job, JobState, Pack, PackPurpose, StopReason, Trial
 from worker.errors import LeaseLost
 from worker.ledger.leases import FIRST_WAIT, MAX_DEATHS, MAX_LOSSES, Claim, Leases
 from worker.ledger.settlement import HOPELESS
@@ -47,7 +46,7 @@ def test_a_claim_begins_a_trial_and_moves_the_job_to_running(work: Work) -> None
     claim = work.leases.claim()
     assert claim is not None
 
-    assert claim.purpose == Purpose.TRAIN
+    assert claim.purpose == PackPurpose.TRAIN
     assert [record.number for record in work.reserved(claim)] == [0]
     assert work.job(job).state == JobState.RUNNING
 
@@ -292,7 +291,7 @@ def guilty_pack(work: Work) -> Claim:
 def serve(work: Work, guilty: int) -> list[list[int]]:
     """Work on all packs: trainers die on the guilty trial, the others complete; what they died on, in order."""
     died: list[list[int]] = []
-    while (claim := work.leases.claim()) and claim.purpose == Purpose.TRAIN:
+    while (claim := work.leases.claim()) and claim.purpose == PackPurpose.TRAIN:
         numbers = [record.number for record in work.reserved(claim)]
         if guilty in numbers:
             died.append(numbers)
@@ -314,7 +313,7 @@ def test_a_pack_on_which_a_trainer_died_goes_on_in_halves(work: Work) -> None:
 
     assert halves == [[0, 1], [2, 3]]
     assert [(pack.key, pack.lanes, pack.deaths) for pack in packs] == [("batch 32", 2, 0)] * 2
-    assert [pack.stream_seed for pack in packs] == [derive(7, Seed.STREAM, 0)] * 2
+    assert [pack.stream_seed for pack in packs] == [derive(7, SeedPurpose.STREAM, 0)] * 2
     assert [pack.parted for pack in packs] == [True, True]
     assert {trial.state for trial in work.trials()} == {TrialState.RUNNING}
     assert work.job(job).failures == 0
@@ -393,7 +392,7 @@ def test_any_process_takes_back_what_was_lost(work: Work) -> None:
         told = session.scalars(select(Event).order_by(col(Event.sequence).desc())).first()
 
     assert reaped == [1, 0]
-    assert (pack.lease_owner, pack.losses, pack.lease_epoch > claim.epoch) == (None, 1, True)
+    assert (pack.lease_owner, pack.lost_leases, pack.lease_epoch > claim.epoch) == (None, 1, True)
     assert told is not None
     assert (told.detail, told.by) == (f"pack {pack.id} was lost with its worker, one", "two")
     assert work.job(job).state == JobState.RUNNING
@@ -417,7 +416,7 @@ def test_a_pack_that_is_lost_again_and_again_waits_longer_each_time(work: Work) 
     work.ledger.keep(claim, 10, ("a", FILE))
 
     assert waits == pytest.approx([0, FIRST_WAIT, 2 * FIRST_WAIT], abs=1)
-    assert work.packs()[0].losses == 0
+    assert work.packs()[0].lost_leases == 0
 
 
 def test_a_pack_that_waits_is_not_claimed(work: Work) -> None:

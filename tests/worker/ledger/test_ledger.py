@@ -13,10 +13,9 @@ from sqlmodel import col
 from support.worker_tools import FILE, Work, measurement
 
 from ml.records import Finished, Measured, Started, TrialState
-from ml.seeds import Purpose as Seed
-from ml.seeds import derive
+from ml.seeds import SeedPurpose, derive
 from ml.specs import TrainSpec
-from worker.database.tables import Artifact, Dataset, Event, Job, JobState, Measurement, Pack, StopReason, Trial
+from worker.database.tables import Artifact, Event, Job, JobState, Measurement, Pack, StopReason, Trial, UsedDataset
 from worker.errors import LeaseLost, NotFound
 from worker.ledger.job_spec import tune_spec
 
@@ -35,7 +34,7 @@ def test_the_data_set_is_fixed_by_its_hash_when_a_job_is_accepted(work: Work) ->
     """The job names the bytes, not only the name."""
     job = work.accept()
     with work.database.reading() as session:
-        dataset = session.get_one(Dataset, job.dataset_sha256)
+        dataset = session.get_one(UsedDataset, job.dataset_sha256)
 
     assert (dataset.name, dataset.images, dataset.shape) == ("digits", 1797, [1, 28, 28])
 
@@ -80,7 +79,7 @@ def test_a_pack_is_opened_as_it_was_left(work: Work) -> None:
     assert (first.start_step, first.suggestion, first.attrs) == (0, {"learning_rate": 0.01}, {"note": 1})
     assert first.rungs == {10: measurement(1, 0.8)}
     assert second.rungs == {}
-    assert opened.stream_seed == derive(0, Seed.STREAM, 0)
+    assert opened.stream_seed == derive(0, SeedPurpose.STREAM, 0)
 
 
 def test_a_rung_is_recorded_once(work: Work) -> None:

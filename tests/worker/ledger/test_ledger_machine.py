@@ -31,7 +31,7 @@ from ledger_machine.workers import Workers
 from ml.records import TrialState
 from ml.specs import MAX_TRIALS
 from worker.database.engine import Database
-from worker.database.tables import Purpose
+from worker.database.tables import PackPurpose
 from worker.ledger import leases as leases_module
 from worker.ledger import settlement as settlement_module
 
@@ -46,7 +46,7 @@ class LedgerMachine(Workers, People, Checks):
     def work(self, owner: int, fills: bool, state: TrialState, value: float, sizes: Sizes) -> None:
         """A worker claims a pack and, where it is to be trained, sees it through, with as many trials as there are."""
         held = self.claimed(self.owners[owner])
-        if held is not None and held.claim.purpose == Purpose.TRAIN:
+        if held is not None and held.claim.purpose == PackPurpose.TRAIN:
             while fills and held.pack.job.limit < MAX_TRIALS and self.reserved(held):
                 pass
             self.seen_through(held, state, value, sizes)
@@ -58,7 +58,7 @@ class LedgerMachine(Workers, People, Checks):
         value: float = 0.5,
         sizes: Sizes = (1, 1),
     ) -> None:
-        if held.claim.purpose == Purpose.PUBLISH:
+        if held.claim.purpose == PackPurpose.PUBLISH:
             self.published(held)
             return
         self.finished(held, held.pack.running, state, value, True, sizes)

@@ -16,7 +16,7 @@ from ml.specs import TuneSpec
 from worker.database.tables import Event, IdempotencyKey, Job, JobState, Measurement, StopReason, Trial
 from worker.errors import Conflict, LeaseLost, NotFound
 from worker.ledger.idempotency import Once, forget
-from worker.publication.rows import Published, Publishing
+from worker.publication.rows import PublicationRows, Published
 
 PUBLISHED = Published("winner.onnx", FILE, [1, 28, 28], [str(n) for n in range(10)], 7850, 0.2, 0.88)
 SPACE = {"learning_rate": {"type": "float", "low": 1e-4, "high": 0.1, "log": True}, "batch_size": 32}
@@ -26,7 +26,7 @@ def complete(work: Work) -> None:
     """Work on whatever there is until nothing is left: every trial completes, winners are published."""
     while claim := work.leases.claim():
         if claim.purpose == "publish":
-            publishing = Publishing(work.database)
+            publishing = PublicationRows(work.database)
             publishing.publish(claim, publishing.winner(claim), PUBLISHED)
             continue
         for record in work.reserved(claim):
@@ -389,7 +389,7 @@ def test_a_cancelled_trial_is_left_out_by_its_worker(work: Work) -> None:
     rungs = {record.number: record.rungs for record in work.ledger.pack(claim).record.trials}
 
     assert (trial.state, again.sequence) == (TrialState.CANCELLED, trial.sequence)
-    assert (orders.stop, set(orders.cut)) == (None, {1})
+    assert (orders.stop, set(orders.cancelled)) == (None, {1})
     assert rungs == {0: {10: measurement(1, 0.8)}, 1: {}}
 
 

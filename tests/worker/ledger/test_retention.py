@@ -16,7 +16,7 @@ from ml.records import Finished, Started, TrialState
 from worker.artifacts.folder import FolderStore
 from worker.database.tables import Artifact, Job, ModelVersion
 from worker.ledger.retention import Standing
-from worker.publication.rows import Published, Publishing
+from worker.publication.rows import PublicationRows, Published
 from worker.supervision.janitor import stray
 
 sizes = st.integers(0, 3).map(float)
@@ -67,7 +67,7 @@ def test_what_a_version_names_is_kept(work: Work, tmp_path: Path) -> None:
     end(work, job, 0.9, 100, 100)
     claim = work.leases.claim()
     assert claim is not None
-    publishing = Publishing(work.database)
+    publishing = PublicationRows(work.database)
     winner = publishing.winner(claim)
     graph = f"{job.id}/0.onnx"
     publishing.publish(claim, winner, Published(graph, FILE, [1, 28, 28], list("0123456789"), 100, 0.4, 0.88))
@@ -91,7 +91,7 @@ def test_the_database_itself_keeps_what_a_version_names(work: Work) -> None:
     end(work, job, 0.9, 100, 100)
     claim = work.leases.claim()
     assert claim is not None
-    publishing = Publishing(work.database)
+    publishing = PublicationRows(work.database)
     published = Published("graph", FILE, [1, 28, 28], list("0123456789"), 100, 0.4, 0.88)
     publishing.publish(claim, publishing.winner(claim), published)
 

@@ -5,7 +5,7 @@ from sqlalchemy import update
 from support.worker_tools import Work
 
 from ml.records import TrialState
-from worker.database.tables import Job, JobState, Purpose, StopReason
+from worker.database.tables import Job, JobState, PackPurpose, StopReason
 from worker.ledger.leases import MAX_DEATHS
 from worker.ledger.settlement import HOPELESS
 
@@ -14,7 +14,7 @@ def exhaust(work: Work, value: float | None, state: TrialState = TrialState.COMP
     """Run every trial that can be claimed; how many."""
     count = 0
     while (claim := work.leases.claim()) is not None:
-        if claim.purpose == Purpose.PUBLISH:
+        if claim.purpose == PackPurpose.PUBLISH:
             work.leases.release(claim)
             return count
         work.run_trial(claim, value, state)
@@ -32,7 +32,7 @@ def test_a_job_whose_trials_are_spent_waits_for_publication(work: Work) -> None:
     assert count == 3
     assert (stopping.state, stopping.stop_reason) == (JobState.STOPPING, StopReason.TRIALS)
     assert claim is not None
-    assert claim.purpose == Purpose.PUBLISH
+    assert claim.purpose == PackPurpose.PUBLISH
 
 
 def test_a_grid_ends_when_every_point_was_tried(work: Work) -> None:

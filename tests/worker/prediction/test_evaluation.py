@@ -13,7 +13,7 @@ from sklearn.metrics import confusion_matrix
 from support.prediction_tools import Predictions
 from support.worker_tools import Work
 
-from ml.datasets import Arrays, SplitName, cut, datasets
+from ml.datasets import Arrays, SplitName, data_split, datasets
 from ml.images.resize import resized
 from tests.api.tools import publish
 from worker.artifacts.folder import FolderStore
@@ -48,7 +48,7 @@ def test_a_version_is_evaluated_on_the_test_images_of_another_data_set(
     version = publish(predictions.work, predictions.artifacts, dataset=trained_on)
     job = evaluated(predictions, trained_on, dataset)
     arrays = datasets[dataset].load()
-    test = arrays.take(np.sort(cut(len(arrays), None, "random", 0).test))
+    test = arrays.take(np.sort(data_split(len(arrays), None, "random", 0).test))
     with torch.inference_mode():
         found = version.module(torch.from_numpy(test.images).float() / 255).argmax(1).numpy()
     right = int((found == test.labels).sum())

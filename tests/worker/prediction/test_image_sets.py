@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ml.datasets import cut, datasets
+from ml.datasets import data_split, datasets
 from ml.errors import CheckpointError
 from worker.prediction.image_sets import ImageSet, compact, in_unit, together
 
@@ -60,7 +60,7 @@ def test_parts_are_the_whole(size: int) -> None:
 
 def test_part_of_a_data_set_is_what_a_job_saw_of_it() -> None:
     """Where it was held to few images, the first of each part of its cut; of the test images all."""
-    whole = cut(datasets["digits"].size, None, "random", 7)
+    whole = data_split(datasets["digits"].size, None, "random", 7)
     found = {
         subset: ImageSet.of_dataset("digits", subset, "random", 7, 400) for subset in ("train", "validation", "test")
     }

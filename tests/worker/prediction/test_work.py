@@ -16,7 +16,7 @@ from support.supervising import DEADLINE, in_background, until
 from support.worker_tools import Work
 
 from ml.artifacts import Saved
-from ml.datasets import cut, datasets
+from ml.datasets import data_split, datasets
 from ml.records import Stop
 from tests.api.tools import Version, publish
 from worker.artifacts.folder import FolderStore
@@ -88,7 +88,7 @@ def test_accuracy_and_confusion_are_those_of_scikit_learn_on_torchs_answers(
     job = predictions.accept(subset)
     predictions.run()
     size = datasets["digits"].size
-    parts = {"all": np.arange(size)} | vars(cut(size, None, "random", version.job.spec["seed"]))
+    parts = {"all": np.arange(size)} | vars(data_split(size, None, "random", version.job.spec["seed"]))
     places = np.sort(parts[subset])
     labels, confidences = expected(version, places)
     row = predictions.work.job(job)

@@ -15,9 +15,8 @@ from ml.network.modules import module_of
 from ml.networks import networks
 from ml.records import Checkpoint, Finished, Measured, Started, TrialState
 from worker.artifacts.store import store_of
-from worker.database.tables import Artifact, Champion, Job, JobState, ModelVersion
-from worker.database.tables import TestOpening as Opening
-from worker.publication.rows import Publishing
+from worker.database.tables import Artifact, Champion, Job, JobState, ModelVersion, Opening
+from worker.publication.rows import PublicationRows
 from worker.publication.work import Candidate, publish
 from worker.settings import settings
 
@@ -62,7 +61,7 @@ def published(work: Work) -> list[ModelVersion]:
     """Publish what waits for it; all versions, by number."""
     claim = work.leases.claim()
     assert claim is not None
-    publish(claim, Publishing(work.database), store_of(settings()))
+    publish(claim, PublicationRows(work.database), store_of(settings()))
     with work.database.reading() as session:
         return list(session.scalars(select(ModelVersion).order_by(col(ModelVersion.version))))
 

@@ -8,10 +8,9 @@ from sqlmodel import col
 from support.worker_tools import FILE, Work
 
 from ml.records import TrialState
-from worker.database.tables import Champion, Job, JobState, ModelVersion, Purpose
-from worker.database.tables import TestOpening as Opening
+from worker.database.tables import Champion, Job, JobState, ModelVersion, Opening, PackPurpose
 from worker.errors import LeaseLost
-from worker.publication.rows import Published, Publishing
+from worker.publication.rows import PublicationRows, Published
 
 PUBLISHED = Published("file.onnx", FILE, [1, 28, 28], list("0123456789"), 7850, 0.4, 0.88)
 
@@ -22,10 +21,10 @@ def win(work: Work, value: float, **fields: object) -> str:
     claim = work.leases.claim()
     assert claim is not None
     work.run_trial(claim, value)
-    publishing = Publishing(work.database)
+    publishing = PublicationRows(work.database)
     claim = work.leases.claim()
     assert claim is not None
-    assert claim.purpose == Purpose.PUBLISH
+    assert claim.purpose == PackPurpose.PUBLISH
     publishing.open_test(claim)
     publishing.publish(claim, publishing.winner(claim), PUBLISHED)
     return job.id
@@ -56,7 +55,7 @@ def test_the_test_images_are_opened_once_a_run_of_a_job(work: Work) -> None:
     claim = work.leases.claim()
     assert claim is not None
     work.run_trial(claim, 0.9)
-    publishing = Publishing(work.database)
+    publishing = PublicationRows(work.database)
     claim = work.leases.claim()
     assert claim is not None
     publishing.open_test(claim)
@@ -106,7 +105,7 @@ def test_a_cancelled_jobs_winner_is_not_published(work: Work) -> None:
     claim = work.leases.claim()
     assert claim is not None
     work.run_trial(claim, 0.9)
-    publishing = Publishing(work.database)
+    publishing = PublicationRows(work.database)
     claim = work.leases.claim()
     assert claim is not None
     winner = publishing.winner(claim)
@@ -127,7 +126,7 @@ def test_a_damaged_winner_is_trained_again_also_when_the_seconds_are_spent(work:
     work.run_trial(work.pack(1), 0.9)
     with work.database.writing() as session:
         session.get_one(Job, job.id).active_seconds = 100
-    publishing = Publishing(work.database)
+    publishing = PublicationRows(work.database)
     claim = work.leases.claim()
     assert claim is not None
     publishing.discard(claim, publishing.winner(claim), "damaged")
@@ -136,7 +135,7 @@ def test_a_damaged_winner_is_trained_again_also_when_the_seconds_are_spent(work:
     orders = work.leases.orders(claim)
     work.run_trial(claim, 0.9)
 
-    assert (claim.purpose, orders.stop) == (Purpose.TRAIN, None)
+    assert (claim.purpose, orders.stop) == (PackPurpose.TRAIN, None)
     assert work.job(job).state == JobState.STOPPING
     assert [trial.state for trial in work.trials()] == [TrialState.COMPLETED]
 
@@ -152,7 +151,7 @@ def test_publication_ends_pack_and_job_with_it(work: Work) -> None:
 
 def test_winners_that_are_published_at_once_get_versions_of_their_own(work: Work) -> None:
     """Four jobs of one network end at the same instant: four versions, and the best is champion."""
-    publishing = Publishing(work.database)
+    publishing = PublicationRows(work.database)
     for _ in range(4):
         work.accept(budget={"trials": 1})
     training = [claim for _ in range(4) if (claim := work.leases.claim())]
@@ -175,7 +174,7 @@ def test_a_worker_that_lost_its_lease_publishes_nothing(work: Work) -> None:
     claim = work.leases.claim()
     assert claim is not None
     work.run_trial(claim, 0.9)
-    publishing = Publishing(work.database)
+    publishing = PublicationRows(work.database)
     claim = work.leases.claim()
     assert claim is not None
     winner = publishing.winner(claim)

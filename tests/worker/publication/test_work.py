@@ -21,7 +21,7 @@ from ml.prediction.predictor import Predictor, softmax
 from ml.records import Checkpoint, Finished, Measured, Started, TrialState
 from worker.artifacts.store import store_of
 from worker.database.tables import Artifact, ModelVersion
-from worker.publication.rows import Publishing
+from worker.publication.rows import PublicationRows
 from worker.publication.work import Candidate, publish
 from worker.settings import settings
 from worker.training.training_data import novelty_of, training_data
@@ -67,7 +67,7 @@ def published(work: Work, folder: Path, loss: str, images: int | None = None) ->
     work.leases.close(claim)
     claim = work.leases.claim()
     assert claim is not None
-    publish(claim, Publishing(work.database), store_of(settings()))
+    publish(claim, PublicationRows(work.database), store_of(settings()))
     with work.database.reading() as session:
         version = session.scalars(select(ModelVersion)).one()
         graph = (folder / session.get_one(Artifact, version.onnx_id).path).read_bytes()

@@ -9,19 +9,17 @@ from sqlmodel import col
 from support.trained_tools import Training
 from support.worker_tools import Work
 
-from ml.datasets import cut, datasets, limited
+from ml.datasets import data_split, datasets, limited
 from ml.records import Stop
-from ml.seeds import Purpose as Seed
-from ml.seeds import derive
+from ml.seeds import SeedPurpose, derive
 from ml.training.lane import Lane, TrainingData
-from ml.training.pack import Pack as Lanes
+from ml.training.pack import LanePack
 from ml.training.retraining import predicted
-from worker.database.tables import Artifact, Job, ModelVersion, Purpose, Rerun, RunOff, Trial
-from worker.database.tables import TestOpening as Opening
+from worker.database.tables import Artifact, Job, ModelVersion, Opening, PackPurpose, Rerun, RunOff, Trial
 from worker.errors import Conflict
 from worker.ledger.job_spec import tune_spec
-from worker.publication.rows import Publishing
-from worker.run_off.rows import Rerunning
+from worker.publication.rows import PublicationRows
+from worker.run_off.rows import RunOffRows
 from worker.run_off.work import decide
 
 SPACE = {
@@ -72,7 +70,7 @@ def decided(work: Work) -> tuple[RunOff, ModelVersion, list[Opening]]:
 def searched(work: Work) -> tuple[Job, Training]:
     """A job whose search has ended, and a worker that has begun nothing of its run-off."""
     job, training = work.accept(**SPEC), Training(work)
-    training.run(until=Purpose.RUN_OFF)
+    training.run(until=PackPurpose.RUN_OFF)
     return job, training
 
 
@@ -96,7 +94,7 @@ def test_a_run_off_decides_what_is_published(work: Work, environment: Path) -> N
 def test_a_training_ends_and_is_judged_at_the_epoch_that_the_search_chose(work: Work, environment: Path) -> None:
     """Whatever it reaches before: an epoch that its own images had chosen would look better on them than it is."""
     job, training = work.accept(**SPEC | {"budget": {"trials": 3, "epochs": 6}}), Training(work)
-    training.run(until=Purpose.RUN_OFF)
+    training.run(until=PackPurpose.RUN_OFF)
     with work.database.writing() as session:
         for trial in session.scalars(select(Trial).where(col(Trial.job_id) == job.id)):
             trial.best_epoch = float(2 + trial.number)
@@ -116,7 +114,7 @@ def test_what_is_compared_is_what_was_predicted(work: Work, environment: Path) -
     arrays = datasets["digits"].load()
     for one in verdict["contenders"]:
         for rerun in (r for r in reruns(work) if r.trial == one["trial"]):
-            truth = arrays.labels[cut(len(arrays), None, "random", rerun.cut_seed).validation]
+            truth = arrays.labels[data_split(len(arrays), None, "random", rerun.cut_seed).validation]
             accuracy = float((labels(work, environment, rerun) == truth).mean())
             assert one["accuracies"][rerun.seed] == pytest.approx(accuracy)
             assert rerun.val_accuracy == pytest.approx(accuracy)
@@ -141,9 +139,11 @@ def test_each_training_is_one_that_can_be_done_alone(work: Work, environment: Pa
     trial = work.trials()[last.trial]
     data = TrainingData.load(datasets["digits"], "random", last.cut_seed)
     params, stream_seed = spec.params(trial.params or {}), packs[last.pack_id].stream_seed or 0
-    alone = Lanes.of(spec, data, params, stream_seed)
+    alone = LanePack.of(spec, data, params, stream_seed)
     until = round(10 * (trial.best_epoch or 0))
-    lane = Lane(trial.number, spec, params, derive(last.cut_seed, Seed.INIT, trial.number), stream_seed, until=until)
+    lane = Lane(
+        trial.number, spec, params, derive(last.cut_seed, SeedPurpose.INIT, trial.number), stream_seed, until=until
+    )
     alone.join(lane)
     for _ in alone.run(lambda: False):
         pass
@@ -182,7 +182,7 @@ def test_trainings_that_kill_their_trainer_are_left_out(lost: int, work: Work, e
     """The run-off is decided without their trials; without any, the best of the search is published."""
     job, training = searched(work)
     for _ in range(2 * lost):
-        if training.waits(Purpose.RUN_OFF):
+        if training.waits(PackPurpose.RUN_OFF):
             claim = work.leases.claim()
             assert claim is not None
             work.leases.died(claim, "killed")
@@ -271,11 +271,11 @@ def test_the_finalists_keep_their_checkpoints(work: Work, environment: Path) -> 
 def test_the_best_is_published_where_the_chosen_trial_has_lost_its_checkpoint(work: Work, environment: Path) -> None:
     """It was damaged, and training it again came to nothing."""
     job, training = searched(work)
-    while (claim := work.leases.claim()) is not None and claim.purpose == Purpose.RUN_OFF:
+    while (claim := work.leases.claim()) is not None and claim.purpose == PackPurpose.RUN_OFF:
         training.trainer.work(claim)
         work.leases.close(claim)
     assert claim is not None
-    decide(claim, Rerunning(work.database), training.trainer.store)
+    decide(claim, RunOffRows(work.database), training.trainer.store)
     with work.database.writing() as session:
         chosen = session.scalars(select(RunOff)).one()
         best = session.get_one(Job, job.id).best_trial
@@ -284,4 +284,4 @@ def test_the_best_is_published_where_the_chosen_trial_has_lost_its_checkpoint(wo
         for file in session.scalars(select(Artifact).where(*of_chosen)):
             session.delete(file)
 
-    assert Publishing(work.database).winner(claim).trial.number == best
+    assert PublicationRows(work.database).winner(claim).trial.number == best

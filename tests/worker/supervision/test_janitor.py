@@ -40,7 +40,7 @@ def test_a_lost_pack_is_taken_back_and_rung_for(work: Work, rung: Event) -> None
 
     assert silent
     assert rung.is_set()
-    assert [(pack.lease_owner, pack.losses) for pack in work.packs()] == [(None, 1)]
+    assert [(pack.lease_owner, pack.lost_leases) for pack in work.packs()] == [(None, 1)]
 
 
 def test_a_job_that_waits_is_rung_for_again(work: Work, rung: Event) -> None:

@@ -41,7 +41,7 @@ class Quiet:
     """A supervisor that never says stop."""
 
     stop: Stop | None = None
-    cut: frozenset[int] = frozenset()
+    cancelled: frozenset[int] = frozenset()
 
 
 @dataclass

@@ -27,7 +27,7 @@ from api.routes.jobs.predictions import _row
 from ml.canonical.canonical import canonical
 from ml.datasets import datasets
 from tests.api.tools import eventually, pointers, problem, publish
-from worker.database.tables import Dataset, Job, ModelVersion
+from worker.database.tables import Job, ModelVersion, UsedDataset
 
 NPY, LINES = {"Content-Type": "application/x-npy"}, {"Content-Type": "application/jsonl"}
 IMAGES = np.random.default_rng(3).integers(0, 256, (1500, 784), np.uint8)
@@ -408,7 +408,9 @@ def test_without_a_version_there_is_no_job(batch: TestClient, sent: dict[str, An
 def test_a_data_set_that_has_changed_is_not_divided_as_before(batch: TestClient, predictions: Predictions) -> None:
     """Its validation images would be others: 409; images that are sent are classified all the same."""
     with predictions.work.database.writing() as session:
-        session.add(Dataset(sha256="1" * 64, name="digits", images=1, shape=[1, 28, 28], classes=list("0123456789")))
+        session.add(
+            UsedDataset(sha256="1" * 64, name="digits", images=1, shape=[1, 28, 28], classes=list("0123456789"))
+        )
         session.flush()
         session.execute(update(ModelVersion).where(col(ModelVersion.version) == 2).values(dataset_sha256="1" * 64))
     refused = batch.post(ROUTE, json={"model": "perceptron", "version": 2})

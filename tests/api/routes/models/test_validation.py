@@ -8,7 +8,7 @@ import torch
 from starlette.testclient import TestClient
 from support.worker_tools import Work
 
-from ml.datasets import cut, datasets
+from ml.datasets import data_split, datasets
 from tests.api.tools import Version, pointers, problem, publish
 
 
@@ -21,7 +21,7 @@ def published(work: Work, environment: Path) -> Version:
 def test_the_confusion_matrix_and_the_mistakes_agree_with_torch(api: TestClient, published: Version) -> None:
     """Over all validation images of its own job; each mistake with its pixels."""
     digits = datasets["digits"].load()
-    places = cut(len(digits), None, "random", published.job.spec["seed"]).validation
+    places = data_split(len(digits), None, "random", published.job.spec["seed"]).validation
     with torch.inference_mode():
         found = published.module(torch.from_numpy(digits.images[places]).float() / 255).argmax(1).numpy()
     matrix = np.zeros((10, 10), int)
@@ -75,7 +75,7 @@ def test_a_random_image_is_of_the_part_that_was_asked_for(api: TestClient) -> No
     """With its label, and none twice in a row."""
     digits = datasets["digits"].load()
     images = [api.get("/datasets/digits/images/random?part=validation").json() for _ in range(30)]
-    part = cut(len(digits), None, "random", seed=0).validation
+    part = data_split(len(digits), None, "random", seed=0).validation
 
     assert {image["index"] for image in images} <= set(part.tolist())
     assert len({image["index"] for image in images}) == 30
