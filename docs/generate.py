@@ -328,6 +328,7 @@ def states() -> Iterator[str]:
     """Yield the page of the states of jobs and trials."""
     from ml.records import TrialState
     from worker.database.tables import JobState, StopReason
+    from worker.ledger.transitions import JOB_MOVES
 
     yield "# Job and trial states"
     yield (
@@ -337,6 +338,8 @@ def states() -> Iterator[str]:
     )
     yield "## Jobs"
     yield states_of(JobState)
+    moves = [(code(before.value), ", ".join(sorted(code(after.value) for after in JOB_MOVES[before]))) for before in JOB_MOVES]
+    yield table(["from", "to"], moves)
     yield "## Trials"
     yield states_of(TrialState)
     yield "## Stop reasons"
