@@ -10,7 +10,7 @@ from anyio import to_thread
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
@@ -67,20 +67,21 @@ class HelpFiles(PageFiles):
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory, DOCS_POLICY)
+        self.folder = directory
         self.html = True  # a folder is answered with its index.html
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         """Answer for one file; a plain page says how to build the documentation if it is not built."""
-        if not self._built():
+        if not (self.folder / "index.html").is_file():
             return self._absent(path)
         response = await super().get_response(path, scope)
-        if isinstance(response, FileResponse) and response.media_type == "text/html":
-            content = await to_thread.run_sync(Path(response.path).read_bytes)
-            response.headers["Content-Security-Policy"] = help_policy(content)
+        if response.status_code == 404:  # the theme's own page for it expects to be at the root of a host
+            raise HTTPException(404)
+        page = self.folder / path
+        page = page / "index.html" if page.is_dir() else page
+        if page.suffix == ".html":  # of a 304 too: a browser replaces the policy that it kept
+            response.headers["Content-Security-Policy"] = help_policy(await to_thread.run_sync(page.read_bytes))
         return response
-
-    def _built(self) -> bool:
-        return self.directory is not None and (Path(self.directory) / "index.html").is_file()
 
     def _absent(self, path: str) -> Response:
         if path != ".":
@@ -112,7 +113,7 @@ def add_page(app: FastAPI) -> None:
     async def documentation(request: Request) -> Response:
         return await docs.get_response("docs.html", request.scope)
 
-    @app.get("/help", include_in_schema=False)
+    @app.api_route("/help", methods=["GET", "HEAD"], include_in_schema=False)
     async def help_index() -> Response:
         return RedirectResponse("/help/")
 

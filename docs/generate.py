@@ -162,11 +162,11 @@ def specifications() -> Iterator[str]:
         yield fields(schema, "")
         nested = schema.get("$defs", {})
         for name, one in nested.items():
-            if name not in shown and "properties" in one:
+            if name not in shown:
                 shown.add(name)
                 yield f"### {name} {{ #{name.lower()} }}"
                 yield str(one.get("description", ""))
-                yield fields(one, "")
+                yield fields(one, "") if "properties" in one else f"{kind(one).capitalize()} value."
 
 
 def search_space() -> Iterator[str]:
