@@ -1,4 +1,4 @@
-"""The web page at `/`, the documentation at `/help`, and `/docs`: files under a strict policy that ask no other host."""
+"""The page at `/`, the documentation at `/help`, and `/docs`: files under a strict policy that ask no other host."""
 
 import re
 from base64 import b64encode
@@ -39,7 +39,7 @@ NO_HELP = """<!doctype html>
 <title>Chiffre help</title>
 <h1>The documentation is not built</h1>
 <p>Run <code>make docs</code> in Chiffre's checkout, then reload this page.
-<p>The same text stands in the folder <code>docs</code> of the checkout. <a href="/docs">/docs</a> describes every request.
+<p>The same text is in the folder <code>docs</code> of the checkout. <a href="/docs">/docs</a> describes every request.
 """
 
 
@@ -82,6 +82,9 @@ class HelpFiles(PageFiles):
         if page.suffix == ".html":  # of a 304 too: a browser replaces the policy that it kept
             response.headers["Content-Security-Policy"] = help_policy(await to_thread.run_sync(page.read_bytes))
         return response
+
+    async def check_config(self) -> None:
+        """Allow a folder that does not exist: it may be built while the API runs."""
 
     def _absent(self, path: str) -> Response:
         if path != ".":

@@ -175,9 +175,9 @@ def search_space() -> Iterator[str]:
 
     yield "# Search-space grammar"
     yield (
-        "`search_space` is an object from the name of a hyper-parameter to a dimension. A dimension is an object with a "
-        "`type`, or a plain value, which stays fixed in every trial. A parameter that is not named keeps its default. "
-        "Without a search space the network's own is searched ([catalog](catalog.md)). "
+        "`search_space` is an object from the name of a hyper-parameter to a dimension. A dimension is an object with "
+        "a `type`, or a plain value, which stays fixed in every trial. A parameter that is not named keeps its "
+        "default. Without a search space the network's own is searched ([catalog](catalog.md)). "
         f"A list of choices holds at most {space.MAX_CHOICES:,} values; a grid has at most {space.MAX_GRID:,} points."
     )
     for dimension in (space.Int, space.Float, space.Categorical, space.List, space.Grid):
@@ -224,7 +224,14 @@ def catalog() -> Iterator[str]:
     yield "## Data sets"
     yield "These come with Chiffre; [others can be added](../how-to/data-sets.md)."
     rows = [
-        (code(n), d.description, f"{d.size:,}", "×".join(map(str, d.shape)), len(d.classes), "yes" if d.official_test else "no")
+        (
+            code(n),
+            d.description,
+            f"{d.size:,}",
+            "×".join(map(str, d.shape)),
+            len(d.classes),
+            "yes" if d.official_test else "no",
+        )
         for n, d in datasets.items()
     ]
     yield table(["data set", "description", "images", "channels × height × width", "classes", "official split"], rows)
@@ -338,7 +345,10 @@ def states() -> Iterator[str]:
     )
     yield "## Jobs"
     yield states_of(JobState)
-    moves = [(code(before.value), ", ".join(sorted(code(after.value) for after in JOB_MOVES[before]))) for before in JOB_MOVES]
+    moves = [
+        (code(before.value), ", ".join(sorted(code(after.value) for after in JOB_MOVES[before])))
+        for before in JOB_MOVES
+    ]
     yield table(["from", "to"], moves)
     yield "## Trials"
     yield states_of(TrialState)
