@@ -9,7 +9,7 @@ WORKDIR /app
 # that leaves the requirements alone (a linter's rule, the version) does not install anything again.
 FROM base AS requirements
 COPY pyproject.toml ./
-# With the extra for S3, 35 MB: where artifacts lie is then for the environment to say, not for whoever builds.
+# With the extra for S3, 35 MB: the environment then decides the place of artifacts, not the build.
 RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb')); \
     extra = project['project']['optional-dependencies']['s3']; \
     print(*project['project']['dependencies'], *extra, sep='\n', file=open('run.txt', 'w')); \

@@ -126,7 +126,7 @@ def add_page(app: FastAPI) -> None:
 
 
 def _swagger_ui() -> Path:
-    """Where the installed package that carries Swagger UI has it; it is not imported."""
+    """Return the folder of Swagger UI in the installed package that carries it, which is not imported."""
     found = find_spec("fastapi_offline")
     if found is None or found.origin is None:
         raise ModuleNotFoundError("Swagger UI is not installed; pip install fastapi-offline, which brings it")

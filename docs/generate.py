@@ -270,7 +270,7 @@ def settings() -> Iterator[str]:
         default = computed.get(name) or f"`{setting(field.default)}`"
         rows.append((f"`CHIFFRE_{name.upper()}`", default, field.description or ""))
     yield table(["variable", "default", "meaning"], rows)
-    yield "`CHIFFRE_URL` tells the client commands where the API is; each of them takes `--json`."
+    yield "`CHIFFRE_URL` is the API's address for the client commands; each of them takes `--json`."
 
 
 def setting(default: Any) -> str:

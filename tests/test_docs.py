@@ -360,7 +360,7 @@ def test_the_walk_through_calls_methods_of_the_client() -> None:
 
 
 def test_every_relative_link_leads_to_a_file() -> None:
-    """Where Markdown is read as it is, too; what is generated exists once the documentation is built."""
+    """In plain Markdown too; generated pages exist once the documentation is built."""
     for name, text in TEXTS.items():
         for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)):
             path = urlsplit(link).path
