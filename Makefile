@@ -34,9 +34,10 @@ CHAOS_SEED ?= 1000
 chaos: setup-dev ## an hour of faults, seed after seed
 	PYTHONPATH=tests $(BIN)/python -m acceptance.faults.chaos --seconds $(CHAOS_SECONDS) --seed $(CHAOS_SEED)
 
-lint: setup-dev ## ruff and a strict type checker
+lint: setup-dev ## ruff, the order of layers and folders, and a strict type checker
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 
 format: setup-dev ## let ruff put the code in form

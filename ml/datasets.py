@@ -18,6 +18,7 @@ import numpy as np
 
 from ml.errors import DataError
 from ml.layers import Shape
+from ml.records import STEPS_PER_EPOCH
 from ml.registry import Registry
 from ml.seeds import SeedPurpose, derive, permutation
 
@@ -248,7 +249,7 @@ class Stream:
 
     def steps(self, tenths: int) -> int:
         """The steps after which this many tenths of the data set's worth of images have been seen."""
-        return -(-tenths * self.size // (10 * self.batch_size))
+        return -(-tenths * self.size // (STEPS_PER_EPOCH * self.batch_size))
 
     def _pass(self, number: int) -> np.ndarray:
         if number not in self._passes:

@@ -22,7 +22,19 @@ class TrialState(StrEnum):
         return self in (TrialState.COMPLETED, TrialState.PRUNED, TrialState.STOPPED_EARLY)
 
 
+STEPS_PER_EPOCH = 10  # a step of a rung is a tenth of an epoch
+
 OUT_OF_TIME = "the job's seconds were spent"  # why a trial stopped early that the job's limit cut
+
+
+def epochs_of(step: int) -> float:
+    """Return the epochs that a step stands for."""
+    return step / STEPS_PER_EPOCH
+
+
+def step_of(epochs: float) -> int:
+    """Return the step, in tenths of an epoch, that is nearest to a number of epochs."""
+    return round(epochs * STEPS_PER_EPOCH)
 
 
 class Stop(StrEnum):
@@ -47,7 +59,7 @@ class RungResult:
     @property
     def epoch(self) -> float:
         """Epochs since the trial began."""
-        return self.step / 10
+        return epochs_of(self.step)
 
     @property
     def finite(self) -> bool:

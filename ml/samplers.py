@@ -10,10 +10,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ml.parameters.space import SearchSpace
+from ml.records import STEPS_PER_EPOCH, epochs_of, step_of
 from ml.registry import Registry
 
 STARTUP_KEYS = 5  # drawn at random, of the sixteen packs or more that a job has
-STEPS_PER_EPOCH = 10  # a pruner's resource is the measurement's step: tenths of an epoch
 
 
 class Sampler(BaseModel, ABC):
@@ -91,13 +91,9 @@ class GridSampler(Sampler):
         return {"seed": seed}
 
 
-def _steps(epochs: float) -> int:
-    return round(epochs * STEPS_PER_EPOCH)
-
-
 def _tenths(epochs: float) -> float:
     """`epochs` as the nearest tenth; ValueError where that is another number."""
-    nearest = _steps(epochs) / STEPS_PER_EPOCH
+    nearest = epochs_of(step_of(epochs))
     if abs(epochs - nearest) > 1e-9:
         raise ValueError("give a multiple of 0.1: trials are measured at tenths of an epoch")
     return nearest
@@ -188,14 +184,14 @@ class SuccessiveHalving(Pruner):
 
     def arguments(self, epochs: int) -> dict[str, Any]:
         return {
-            "min_resource": _steps(self.min_epochs),
+            "min_resource": step_of(self.min_epochs),
             "reduction_factor": self.reduction_factor,
             "min_early_stopping_rate": self.min_early_stopping_rate,
             "bootstrap_count": 0,
         }
 
     def early_rungs(self) -> list[int]:
-        first = _steps(self.min_epochs) * self.reduction_factor**self.min_early_stopping_rate
+        first = step_of(self.min_epochs) * self.reduction_factor**self.min_early_stopping_rate
         return _early_rungs(first, self.reduction_factor)
 
 
@@ -212,7 +208,7 @@ class Hyperband(Pruner):
     def arguments(self, epochs: int) -> dict[str, Any]:
         smallest = min(self.min_epochs, epochs)
         return {
-            "min_resource": _steps(smallest),
+            "min_resource": step_of(smallest),
             "max_resource": epochs * STEPS_PER_EPOCH,
             "reduction_factor": self.reduction_factor,
             "bootstrap_count": 0,
@@ -220,4 +216,4 @@ class Hyperband(Pruner):
 
     def early_rungs(self) -> list[int]:
         # Bracket b has the rungs min_epochs · reduction_factor^(b + k): those of the first bracket are those of all.
-        return _early_rungs(_steps(self.min_epochs), self.reduction_factor)
+        return _early_rungs(step_of(self.min_epochs), self.reduction_factor)

@@ -24,6 +24,7 @@ from api.cli.remote_datasets import know
 from api.client import Chiffre
 from api.connection import ApiError
 from ml.artifacts import write
+from ml.records import step_of
 from ml.specs import TuneSpec
 from ml.tuning.search import STATES, distributions_of
 
@@ -134,7 +135,7 @@ def _frozen(trial: Trial, spec: TuneSpec) -> FrozenTrial:
     known = distributions_of(spec)
     drawn = trial["suggestion"] or {}
     state = STATES[trial["state"]]
-    values = {round(10 * m["epoch"]): m[spec.objective] for m in trial["measurements"]}
+    values = {step_of(m["epoch"]): m[spec.objective] for m in trial["measurements"]}
     complete = state == optuna.trial.TrialState.COMPLETE
     return FrozenTrial(
         number=trial["number"],

@@ -11,7 +11,7 @@ from api.client import Chiffre
 from api.connection import ApiError
 from ml.artifacts import checkpoint_of
 from ml.datasets import datasets
-from ml.records import RungResult
+from ml.records import RungResult, step_of
 from ml.specs import TrainSpec, TuneSpec
 from ml.training.lane import TrainingData
 from ml.training.process import process_settings
@@ -39,7 +39,7 @@ class Rung:
 def replay_trial(client: Chiffre, job_id: str, number: int) -> Iterator[Rung]:
     """Train trial `number` of a job again; ApiError where it was never measured, or by a newer release."""
     job, trial = client.job(job_id), client.trial(job_id, number)
-    recorded = {round(10 * m["epoch"]): m for m in trial["measurements"]}
+    recorded = {step_of(m["epoch"]): m for m in trial["measurements"]}
     if not recorded:
         raise ApiError(
             f"trial {number} is {trial['state']} and was never measured; there is nothing to hold it against"

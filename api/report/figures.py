@@ -10,6 +10,7 @@ from api.report.facts import Facts
 from api.report.svg import Axis, SvgPlot
 from api.report.wording import Wording
 from ml.parameters.space import Dimension
+from ml.records import epochs_of
 from worker.database.tables import Trial
 
 MAX_POINTS = 2000  # trials in one figure; of more, every second, third, … is shown beside the best
@@ -57,7 +58,7 @@ class Figures:
     def curves(self) -> Figure | None:
         """The objective of the best trials over their epochs; None where none was measured twice."""
         measured = {
-            number: [(m.step / 10, value) for m in rows if (value := self._measured(m)) is not None]
+            number: [(epochs_of(m.step), value) for m in rows if (value := self._measured(m)) is not None]
             for number, rows in self.facts.curves.items()
         }
         if not any(len(points) > 1 for points in measured.values()):

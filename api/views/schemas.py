@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ml.records import epochs_of
 from ml.specs import MAX_TRIALS
 from worker.database.clock import to_datetime
 from worker.database.tables import Event, Measurement, Trial
@@ -118,7 +119,7 @@ class MeasurementPublic(BaseModel):
     @classmethod
     def of(cls, row: Measurement) -> Self:
         """The answer for a row."""
-        return cls(epoch=row.step / 10, **row.model_dump(include=set(cls.model_fields) - {"epoch"}))
+        return cls(epoch=epochs_of(row.step), **row.model_dump(include=set(cls.model_fields) - {"epoch"}))
 
 
 class JobEvent(Transition):

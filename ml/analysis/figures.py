@@ -19,6 +19,7 @@ from ml.analysis.interactions import interactions
 from ml.analysis.observations import Observation, Observations
 from ml.analysis.plots import PLOTS, PlotOptions
 from ml.analysis.studies import finished, of_trials, study_of, whole
+from ml.records import epochs_of
 from ml.registry import Registry
 from ml.tuning.search import Search
 
@@ -62,7 +63,7 @@ def _curves(study: optuna.Study, options: PlotOptions) -> go.Figure:
         raise NothingToShow("no trial was measured yet")
     figure = drawn.plot_intermediate_values(of_trials(study, shown))
     for trace, trial in zip(figure.data, shown, strict=True):
-        trace.name, trace.x = f"Trial{trial.number}", [step / 10 for step in sorted(trial.intermediate_values)]
+        trace.name, trace.x = f"Trial{trial.number}", [epochs_of(step) for step in sorted(trial.intermediate_values)]
     return figure.update_layout(xaxis_title="Epoch")
 
 

@@ -17,8 +17,7 @@ from ml.network.transfer import fresh, place_of
 from ml.parameters.early_stopping import Patience
 from ml.parameters.params import Params
 from ml.parameters.recipes import LaneRecipe
-from ml.records import RungResult, TrialState
-from ml.samplers import STEPS_PER_EPOCH
+from ml.records import STEPS_PER_EPOCH, RungResult, TrialState
 from ml.seeds import SeedPurpose, derive
 from ml.specs import TuneSpec
 

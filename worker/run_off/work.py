@@ -9,7 +9,7 @@ import numpy as np
 
 from ml.datasets import Arrays, data_split, datasets
 from ml.errors import CheckpointError
-from ml.records import Stop
+from ml.records import Stop, step_of
 from ml.specs import TuneSpec
 from ml.statistics.run_off import Finalist, verdict
 from ml.training.lane import Lane, TrainingData
@@ -45,7 +45,7 @@ def rerun(
 
 def _again(trial: Trial) -> Again:
     """A trial up to the epoch that was its best in the search: these images choose none, so that they can judge it."""
-    until = None if trial.best_epoch is None else round(10 * trial.best_epoch)
+    until = None if trial.best_epoch is None else step_of(trial.best_epoch)
     return Again(trial.number, trial.params or {}, until)
 
 

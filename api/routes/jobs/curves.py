@@ -11,6 +11,7 @@ from sqlmodel import Session, col
 
 from api.deps import DatabaseDep
 from api.views.jobs import JobId
+from ml.records import epochs_of
 from worker.database.tables import Job, Measurement, Trial
 from worker.errors import NotFound
 
@@ -62,4 +63,4 @@ def _curves(session: Session, job_id: str) -> list[dict[str, Any]]:
 
 def _curve(number: int, rows: list[Any]) -> dict[str, Any]:
     _, steps, *columns = zip(*rows, strict=True)
-    return {"number": number, "epoch": [step / 10 for step in steps], **dict(zip(FIGURES, columns, strict=True))}
+    return {"number": number, "epoch": [epochs_of(step) for step in steps], **dict(zip(FIGURES, columns, strict=True))}

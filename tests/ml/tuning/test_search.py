@@ -11,8 +11,8 @@ import pytest
 
 from ml.networks import networks
 from ml.parameters.space import SearchSpace
-from ml.records import TrialRecord, TrialState
-from ml.samplers import STEPS_PER_EPOCH, Sampler, pruners, samplers
+from ml.records import STEPS_PER_EPOCH, TrialRecord, TrialState
+from ml.samplers import Sampler, pruners, samplers
 from ml.specs import TuneSpec
 from ml.tuning.key_study import FOLLOWS
 from ml.tuning.keys import key_names, key_of

@@ -11,8 +11,8 @@ from support.worker_tools import Work, measurement
 
 from ml.datasets import datasets
 from ml.parameters.params import Params
-from ml.records import Event, Finished, Measured, Started, Stop, TrialRecord, TrialState
-from ml.samplers import STEPS_PER_EPOCH, pruners
+from ml.records import STEPS_PER_EPOCH, Event, Finished, Measured, Started, Stop, TrialRecord, TrialState
+from ml.samplers import pruners
 from ml.training.lane import TrainingData
 from ml.tuning.search import Search
 from ml.tuning.tune import tune_pack
