@@ -337,6 +337,19 @@ def test_every_path_that_a_text_names_exists() -> None:
         assert (ROOT / path).exists() or path.rstrip("/") in GENERATED, path
 
 
+@pytest.mark.parametrize("layer", ["ml", "worker", "api"])
+def test_the_design_lists_every_folder_in_the_order_of_imports(layer: str) -> None:
+    """From the bottom up, as import-linter enforces it."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (ordered,) = [contract["layers"] for contract in contracts if contract.get("containers") == [layer]]
+    heights = {name: height for height, names in enumerate(reversed(ordered)) for name in names.split(" | ")}
+    section = TEXTS["docs/architecture.md"].split(f"### `{layer}`, from the bottom up")[1].split("\n### ")[0]
+    places = re.findall(rf"`{layer}/(\w+)(?:/|\.py)`", "\n".join(row[0] for row in rows(section, "place")))
+
+    assert sorted(places) == sorted(heights)
+    assert [heights[name] for name in places] == sorted(heights.values())
+
+
 @pytest.mark.parametrize("path", ["ml/networks.py", "ml/datasets.py", "ml/samplers.py", "api/routes/", "ml/layers.py"])
 def test_the_places_that_a_newcomer_edits_are_named(path: str) -> None:
     """In the contributor's page and in the design."""
