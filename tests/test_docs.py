@@ -246,6 +246,7 @@ def test_every_make_target_exists() -> None:
     known = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
     assert {"demo", "test", "check", "lint", "up", "format", "docs", "chaos"} <= targets <= known
+    subprocess.run(["make", "-n", *sorted(targets)], cwd=ROOT, check=True, capture_output=True)
 
 
 def chiffre_commands() -> dict[str, Any]:
