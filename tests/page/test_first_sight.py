@@ -7,7 +7,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.page.services import Service
 
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("page")]
+pytestmark = pytest.mark.long
 
 PAGES = ("jobs", "jobs/new", "jobs/{job}", "models", "models/shallow", "models/cnn/1", "try", "reports")
 TIMES = 3  # the quickest counts: a busy machine is slow for reasons of its own

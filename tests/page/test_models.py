@@ -15,7 +15,7 @@ from ml.datasets import datasets
 from tests.api.tools import publish
 from tests.page.services import Service
 
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("page")]
+pytestmark = pytest.mark.long
 
 IDLE = tuple[str, Work]
 

@@ -10,7 +10,7 @@ from support.worker_tools import Work
 from api.client import Chiffre
 from tests.page.services import Service
 
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("page")]
+pytestmark = pytest.mark.long
 
 PAPER = 688  # pixels: A4 within the margins of the report's style, at 96 to the inch
 

@@ -13,7 +13,7 @@ from ml.datasets import datasets
 from tests.page.hands import draw, drop, fed, paste, photograph, touch, write
 from tests.page.services import Service
 
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("page")]
+pytestmark = pytest.mark.long
 
 NETWORKS = ("perceptron", "shallow", "mlp", "cnn")
 PHOTOGRAPHED = 7000  # an image of the data set: far from the first, so that nobody has tuned by it

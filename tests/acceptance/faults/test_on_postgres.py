@@ -11,8 +11,6 @@ from acceptance.faults.waiting import until
 from acceptance.faults.witness import Witness
 from acceptance.faults.work import moment, quick, steady
 
-pytestmark = pytest.mark.xdist_group("faults on postgres")  # one cluster for all
-
 DATABASE = "postgres"
 SEEDS = range(2)  # `make chaos` draws more
 GRACE = 20.0  # seconds beyond a lease in which another worker's trainer has started, on a busy machine

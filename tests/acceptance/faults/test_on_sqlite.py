@@ -22,7 +22,7 @@ from ml.layers import Layer
 from ml.networks import networks
 
 # One cluster for all; `make test` kills a trainer in tests/worker/supervision/test_supervisor.py.
-pytestmark = [pytest.mark.xdist_group("faults on sqlite"), pytest.mark.long]
+pytestmark = pytest.mark.long
 
 DATABASE = "sqlite"
 SEEDS = range(2)  # `make chaos` draws more
