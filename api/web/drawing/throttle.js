@@ -1,40 +1,40 @@
-// When to ask while somebody draws: often enough to feel alive, never more than the service keeps up with.
+// Limit the rate of requests while the reader draws: often enough to feel live, and no more than the service can answer.
 
-const PACE = 80; // milliseconds between two questions, at least
-const PATIENCE = 600; // after which a question that is not answered is given up for a newer one
-const SETTLED = 250; // after the last change: what takes longer is asked for too
+const INTERVAL = 80; // milliseconds between two requests, at least
+const TIMEOUT = 600; // milliseconds after which a request without a response is replaced by a newer one
+const IDLE = 250; // milliseconds after the last change until the slower explanation is requested too
 
 /**
- * A function to call at every change. It calls `ask(explain, signal)`, which resolves once all is answered; the signal
- * is aborted when a newer question takes its place, or with `signal`.
+ * Return a function to call at every change. It calls `send(explain, signal)`, which resolves when all responses are there.
+ * That signal is aborted when a newer request replaces this one, or with `signal`.
  */
-export function asker(ask, signal) {
-  let round = new AbortController();
-  let [running, began, next, settled] = [0, -Infinity, null, null];
+export function throttled(send, signal) {
+  let current = new AbortController();
+  let [running, began, next, idle] = [0, -Infinity, null, null];
 
   const begin = async (explain) => {
-    round.abort();
-    round = new AbortController();
+    current.abort();
+    current = new AbortController();
     began = performance.now();
     running += 1;
     try {
-      await ask(explain, AbortSignal.any([signal, round.signal]));
+      await send(explain, AbortSignal.any([signal, current.signal]));
     } finally {
       running -= 1;
     }
   };
-  const look = () => {
-    const since = performance.now() - began;
+  const sendNext = () => {
+    const elapsed = performance.now() - began;
     if (signal.aborted) return;
-    if (running && since < PATIENCE) next = setTimeout(look, 20);
+    if (running && elapsed < TIMEOUT) next = setTimeout(sendNext, 20);
     else begin(false);
   };
 
   return () => {
     if (signal.aborted) return;
     clearTimeout(next);
-    clearTimeout(settled);
-    next = setTimeout(look, Math.max(0, began + PACE - performance.now()));
-    settled = setTimeout(() => signal.aborted || (clearTimeout(next), begin(true)), SETTLED);
+    clearTimeout(idle);
+    next = setTimeout(sendNext, Math.max(0, began + INTERVAL - performance.now()));
+    idle = setTimeout(() => signal.aborted || (clearTimeout(next), begin(true)), IDLE);
   };
 }
