@@ -76,7 +76,7 @@ function drawImportances({ importances, used }) {
 /** Create a table whose cells are tinted by their coefficient. */
 function drawCorrelation({ correlations: { variables, pearson, n } }) {
   if (!pearson.flat().some((value) => value !== null))
-    return h("p", { class: "muted" }, "Too few completed trials.");
+    return h("p", { class: "muted" }, "Too few trials ran to the end.");
   return h(
     "div",
     { class: "scroll", tabindex: 0, role: "group", "aria-label": "Correlations" },
@@ -86,7 +86,7 @@ function drawCorrelation({ correlations: { variables, pearson, n } }) {
       h(
         "caption",
         {},
-        "Pearson’s r over trials that were not pruned. 1: both rise together; 0: no linear relation; −1: one falls as the other rises.",
+        "Pearson’s r over trials that ran to the end. 1: both rise together; 0: no linear relation; −1: one falls as the other rises.",
       ),
       h(
         "thead",

@@ -95,7 +95,7 @@ function line(context, axes, trial, share, thin, colours) {
   context.globalAlpha = 1;
 }
 
-function drawAxis(context, axis, i, n, { muted, ink, edge, surface }) {
+function drawAxis(context, axis, i, n, { muted, ink, surface }) {
   context.fillStyle = context.strokeStyle = muted;
   context.lineWidth = 1;
   context.beginPath();

@@ -162,7 +162,8 @@ const objective = ({ objective, best }) =>
 function statusOf(job) {
   if (job.error) return job.error;
   if (isInference(job)) return job.stop_reason ? readable(job.stop_reason) : "";
-  const limit = job.trial_limit >= 100000 ? "" : ` of ${job.trial_limit.toLocaleString("en")}`;
+  const done = endedTrials(job);
+  const trials = job.trial_limit >= 100000 ? count(done, "trial") : `${figure(done)} of ${count(job.trial_limit, "trial")}`;
   const pruned = job.trials.pruned ? `, ${job.trials.pruned.toLocaleString("en")} pruned` : "";
   const running = job.trials.running ? `, ${job.trials.running} running` : "";
   return job.kind === "train"
@@ -171,5 +172,5 @@ function statusOf(job) {
       : job.state === "completed"
         ? "trained"
         : readable(job.state)
-    : `${count(endedTrials(job), "trial")}${limit}${pruned}${running}`;
+    : `${trials}${pruned}${running}`;
 }

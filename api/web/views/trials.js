@@ -43,7 +43,7 @@ export function trialTable({ store, matches }) {
     drawBody(rows, columns);
     setText(
       caption,
-      `${count(sorted.length, "trial")}${sorted.length < all.length ? ` of ${figure(all.length)}` : ""}, ${orderOf(columns)}`,
+      `${sorted.length < all.length ? `${figure(sorted.length)} of ` : ""}${count(all.length, "trial")}, ${orderOf(columns)}`,
     );
     before.disabled = page === 0;
     after.disabled = page === last;
