@@ -114,7 +114,7 @@ def test_the_card_is_shown_as_text_and_tables(page: Page, trained: Service) -> N
     markdown = httpx2.get(f"{trained.url}/models/cnn/versions/1/card").text
     written = re.findall("^#+ (.*)$", re.sub("```.*?```", "", markdown, flags=re.DOTALL), re.MULTILINE)
 
-    assert headings == [re.sub(r"\\(.)", r"\1", heading) for heading in written]
+    assert headings == [re.sub(r"\\(.)|`", r"\1", heading) for heading in written]
     assert headings[0] == "cnn, version 1"
     assert len(headings) > 4
     expect(card).to_contain_text(version["checkpoint_sha256"])
