@@ -45,6 +45,11 @@ export function secondsLeft(job, epochs = 0) {
   return isOver(job) || job.state === "queued" || !used ? null : (job.active_seconds * (1 - used)) / used;
 }
 
+const STOP_REASONS = { trials: "trial limit", seconds: "time limit" };
+
+/** Return why a job has stopped, or "" if it has not. */
+export const stopReason = ({ stop_reason: reason }) => (reason ? (STOP_REASONS[reason] ?? readable(reason)) : "");
+
 /** Return the title of a job: "Tune shallow on digits". */
 export function titleOf(job) {
   const verb = { tune: "Tune", train: "Train", predict: "Predict with", evaluate: "Evaluate" }[job.kind] ?? readable(job.kind);

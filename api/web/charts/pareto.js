@@ -35,7 +35,7 @@ export function pareto({ store, matches, open, signal }) {
     const [least, most] = extent(trials.map((trial) => trial.seconds));
     const x = scale([least * 0.9, most * 1.1], across, most / least > 10);
     const y = scale(padded(usefulRange(trials.map(objective.read), objective.high)), up);
-    axes(context, x, y, colours, { labelX: "seconds of training", labelY: objective.label, formatY: objective.axis });
+    axes(context, x, y, colours, { labelX: "training time (s)", labelY: objective.label, formatY: objective.axis });
     const clamp = (at) => Math.min(up[0], Math.max(up[1], at));
     places = trials.map((trial) => ({ trial, x: x(trial.seconds), y: clamp(y(objective.read(trial))) }));
     for (const place of places) dot(context, place, colours);
@@ -45,7 +45,7 @@ export function pareto({ store, matches, open, signal }) {
       best.map((trial) => places.find((place) => place.trial === trial)),
       colours,
     );
-    summary = `${count(best.length, "trial")} of ${figure(trials.length)} on the Pareto front: no other trial is both better and faster.`;
+    summary = `${figure(best.length)} of ${count(trials.length, "trial")} on the Pareto front: no other trial is both better and faster.`;
   }
 
   /** Highlight the trial under the pointer and describe it in the caption. */

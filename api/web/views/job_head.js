@@ -5,7 +5,7 @@ import { objectiveOf } from "../charts/columns.js";
 import { announce, fill, h, refill, setText } from "../dom.js";
 import { duration, figure, readable } from "../format.js";
 import { to } from "../address.js";
-import { badge, endedTrials, isOver, progressOf, secondsLeft, titleOf } from "../states.js";
+import { badge, endedTrials, isOver, progressOf, secondsLeft, stopReason, titleOf } from "../states.js";
 
 /** Return the head of a job: its element, `update()`, `stream(state)` for the states of follow(), and `failed(error)`. */
 export function headOf(store, redraw) {
@@ -98,6 +98,6 @@ function factsOf(job, epochs) {
         `${job.version.model} ${job.version.version}`,
       ),
     ],
-    job.stop_reason && ["Stop reason", readable(job.stop_reason)],
+    job.stop_reason && ["Stop reason", stopReason(job)],
   ].filter(Boolean);
 }

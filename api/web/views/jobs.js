@@ -5,7 +5,7 @@ import { buttons, jobAddress } from "./actions.js";
 import { empty, failure, fill, h, refill, setText, timeAgo } from "../dom.js";
 import { count, duration, percent, figure, readable } from "../format.js";
 import { setQuery } from "../address.js";
-import { badge, isInference, endedTrials, isOver, progressOf, secondsLeft, titleOf } from "../states.js";
+import { badge, isInference, endedTrials, isOver, progressOf, secondsLeft, stopReason, titleOf } from "../states.js";
 
 const STATES = ["queued", "running", "paused", "stopping", "completed", "failed", "cancelled"];
 const PAGE = 25;
@@ -161,7 +161,7 @@ const objective = ({ objective, best }) =>
 
 function statusOf(job) {
   if (job.error) return job.error;
-  if (isInference(job)) return job.stop_reason ? readable(job.stop_reason) : "";
+  if (isInference(job)) return stopReason(job);
   const done = endedTrials(job);
   const trials = job.trial_limit >= 100000 ? count(done, "trial") : `${figure(done)} of ${count(job.trial_limit, "trial")}`;
   const pruned = job.trials.pruned ? `, ${job.trials.pruned.toLocaleString("en")} pruned` : "";
