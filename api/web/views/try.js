@@ -19,7 +19,7 @@ export async function show(root, params, signal) {
   fill(root,
     h("div", { class: "head" }, h("h1", {}, "Try it"), bench.datasets()),
     !bench.published.length && noModel(dataset),
-    h("div", { class: "bench" }, bench.sheet(), h("div", { class: "verdicts" }, bench.panels.map((panel) => panel.element))));
+    h("div", { class: "bench" }, bench.drawingCard(), h("div", { class: "verdicts" }, bench.panels.map((panel) => panel.element))));
   bench.listen();
 }
 
@@ -41,7 +41,7 @@ class Bench {
     this.changed = throttled((explain, request) => this.#predict(explain, request), signal);
     this.pad = new Pad(() => this.#setInput(this.drawing));
     this.drawing = this.#newDrawing();
-    this.fed = digit(black(this.shape), "Network input: empty", this.shape);
+    this.preview = digit(black(this.shape), "Network input: empty", this.shape);
     this.report = h("p", { class: "small muted" }, "Drawings and pictures are centred and scaled like the images of the data set.");
     this.message = h("p", { class: "hint", role: "status" }, HINT);
     this.alert = h("div");
@@ -55,7 +55,7 @@ class Bench {
   }
 
   /** Create the drawing box with its buttons, and the network input below it. */
-  sheet() {
+  drawingCard() {
     const file = h("input", { type: "file", id: "try-file", class: "unseen", accept: "image/*", onchange: () => this.#openPicture(file.files[0]).then(() => (file.value = "")) });
     const button = (label, onclick) => h("button", { type: "button", onclick }, label);
     return h("section", { class: "card sheet", "aria-label": "Image" },
@@ -63,7 +63,7 @@ class Bench {
       h("div", { class: "row" }, button("Clear", () => this.#clear()), button("Random test image", () => this.#random()), file, h("label", { class: "button", for: file.id }, "Open picture …")),
       this.message,
       this.alert,
-      h("div", { class: "fed" }, this.fed, h("div", {}, h("h2", {}, "Network input"), this.report)));
+      h("div", { class: "fed" }, this.preview, h("div", {}, h("h2", {}, "Network input"), this.report)));
   }
 
   /** Listen for pictures that are pasted or dropped anywhere on the page. */
@@ -103,8 +103,8 @@ class Bench {
     this.pad.clear();
     this.changed(); // cancels the request for the image before
     for (const panel of this.published) panel.clear();
-    paint(this.fed, black(this.shape), this.shape);
-    this.fed.setAttribute("aria-label", "Network input: empty");
+    paint(this.preview, black(this.shape), this.shape);
+    this.preview.setAttribute("aria-label", "Network input: empty");
     setText(this.message, HINT);
     fill(this.alert);
   }
@@ -173,8 +173,8 @@ class Bench {
 
   #showInput(pixels, report) {
     const [, height, width] = this.shape;
-    paint(this.fed, pixels ?? black(this.shape), this.shape);
-    this.fed.setAttribute("aria-label", pixels ? `Network input, ${width} by ${height} pixels` : "Network input: no preview");
+    paint(this.preview, pixels ?? black(this.shape), this.shape);
+    this.preview.setAttribute("aria-label", pixels ? `Network input, ${width} by ${height} pixels` : "Network input: no preview");
     setText(this.report, pixels ? describeChanges(report) : "The picture is resized to the size of the data set's images. There is no preview.");
   }
 }
