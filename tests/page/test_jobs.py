@@ -62,13 +62,14 @@ def cells(page: Page, name: str) -> list[str]:
     return page.locator(f"tbody tr > :nth-child({heads.index(name) + 1})").all_inner_texts()
 
 
-# `handled` counts the responses with the list of all jobs that the page has read and dealt with.
+# An attribute of <html> counts the lists of all jobs that the page has read and dealt with.
 COUNT_HANDLED = """() => {
     const read = Response.prototype.json;
-    window.handled = 0;
+    const { dataset } = document.documentElement;
+    dataset.handled = 0;
     Response.prototype.json = async function () {
         const value = await read.call(this);
-        if (this.url.endsWith("/jobs?limit=25")) setTimeout(() => (window.handled += 1));
+        if (this.url.endsWith("/jobs?limit=25")) setTimeout(() => dataset.handled++);
         return value;
     };
 }"""
@@ -314,7 +315,7 @@ def test_an_answer_that_comes_late_takes_the_place_of_no_other(page: Page, idle:
     page.evaluate(COUNT_HANDLED)
     for route in late:
         route.continue_()
-    page.wait_for_function("(late) => handled >= late", arg=len(late))
+    expect(page.locator("html")).to_have_attribute("data-handled", str(len(late)))
 
     assert row.count() == 0
     idle[1].cancel(job)
