@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from starlette.testclient import TestClient
 from support.scheduling import pytest_collection_modifyitems, pytest_xdist_make_scheduler
+from support.twins import databases_of
 from support.worker_tools import Work
 
 from worker.database.engine import Database
@@ -94,9 +95,16 @@ def postgres_url(postgres_of_module: str) -> Iterator[str]:
         connection.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that needs a database on each kind that says something about its claim."""
+    chosen = any("database_url" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "database_url" in metafunc.fixturenames and not chosen:
+        metafunc.parametrize("database_url", databases_of(metafunc.definition.nodeid), indirect=True)
+
+
+@pytest.fixture
 def database_url(request: pytest.FixtureRequest) -> str:
-    """The URL of an empty, migrated database, once of each kind."""
+    """The URL of an empty, migrated database."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
 

@@ -8,6 +8,8 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from support.twins import mark_twins
+
 TOGETHER = ("tests/page/",)  # folders whose modules share one start of the services
 FIRST = ("tests/acceptance/", "tests/page/")  # what takes longest, so that no process is left alone with it
 
@@ -26,7 +28,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByModul
     return ByModule(config, log)
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)  # before -m looks at marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run first what takes longest."""
+    """Leave most twins on Postgres to `make check`, and run first what takes longest."""
+    mark_twins(items)
     items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
