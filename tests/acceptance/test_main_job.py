@@ -17,8 +17,6 @@ from sklearn.metrics import accuracy_score
 from api.client import Chiffre
 from ml.datasets import Arrays, data_split, datasets
 
-pytestmark = pytest.mark.xdist_group("main job")  # one start of the services for all
-
 SPEC = {
     "model": "shallow",
     "dataset": "mnist",
