@@ -1,4 +1,4 @@
-"""Whose checkpoints a job keeps."""
+"""The checkpoints that a job keeps."""
 
 import os
 from dataclasses import replace
@@ -26,7 +26,7 @@ standings = st.lists(st.builds(Standing, st.just(0), sizes, sizes, sizes), min_s
 
 
 def end(work: Work, job: Job, value: float, flops: int, weights: int) -> list[str]:
-    """Run one trial of a job to this end; the paths that are not needed any more."""
+    """Run one trial of a job to this end; return the keys of files that are removed."""
     claim = work.leases.claim()
     assert claim is not None
     (record,) = work.reserved(claim)
@@ -39,14 +39,14 @@ def end(work: Work, job: Job, value: float, flops: int, weights: int) -> list[st
 
 
 def kept(work: Work, job: Job) -> list[int]:
-    """The trials of a job that have a checkpoint."""
+    """Return the numbers of a job's trials that have a checkpoint."""
     with work.database.reading() as session:
         of_job = (col(Artifact.job_id) == job.id, col(Artifact.kind) == "checkpoint")
         return sorted(session.scalars(select(col(Artifact.trial)).where(*of_job)))
 
 
 def test_the_best_and_the_front_are_kept(work: Work) -> None:
-    """A smaller network that is nearly as good stays beside the best; one that is worse in everything goes."""
+    """A smaller network that is nearly as good is kept with the best; one that is worse in everything is not."""
     job = work.accept(budget={"trials": 9})
     dropped = [
         end(work, job, 0.95, 100, 100),
@@ -87,7 +87,7 @@ def test_what_a_version_names_is_kept(work: Work, tmp_path: Path) -> None:
 
 
 def test_the_database_itself_keeps_what_a_version_names(work: Work) -> None:
-    """Whoever would delete the row of such a file, and with it the reason to keep it, is refused."""
+    """The row of such a file cannot be deleted."""
     job = work.accept(budget={"trials": 1})
     end(work, job, 0.9, 100, 100)
     claim = work.leases.claim()
@@ -102,7 +102,7 @@ def test_the_database_itself_keeps_what_a_version_names(work: Work) -> None:
 
 
 def test_where_a_loss_is_judged_the_lower_is_better(work: Work) -> None:
-    """The direction follows the objective."""
+    """The objective decides if higher or lower is better."""
     job = work.accept(budget={"trials": 9}, objective="val_loss")
     for value in (0.5, 0.4, 0.6):
         end(work, job, value, 10, 10)
@@ -112,7 +112,7 @@ def test_where_a_loss_is_judged_the_lower_is_better(work: Work) -> None:
 
 @pytest.mark.long
 def test_a_thousand_trials_keep_few_checkpoints(work: Work) -> None:
-    """Of so many sizes and accuracies only a front remains, whatever their order; here of a hundred."""
+    """Only a front remains of a thousand sizes and accuracies in random order; here it has at most a hundred."""
     job = work.accept(budget={"trials": 1000})
     for n in range(100):
         size = 1 + n * 37 % 100
@@ -123,7 +123,7 @@ def test_a_thousand_trials_keep_few_checkpoints(work: Work) -> None:
 
 @given(standings)
 def test_of_any_trials_some_are_kept_and_each_other_is_beaten_by_one_of_those(found: list[Standing]) -> None:
-    """Beating is an order: to compare with those that are kept is to compare with all."""
+    """`beats` is an order, so comparing with the kept trials is the same as comparing with all."""
     front = [one for one in found if not any(other.beats(one) for other in found)]
 
     assert front
