@@ -110,7 +110,7 @@ def versions_of(session: Session, job_id: str) -> dict[tuple[int, float | None],
     return {(version.trial, version.value): version for version in session.scalars(of_job)}
 
 
-def limits(session: Session, versions: Iterable[ModelVersion]) -> dict[int | None, int | None]:
+def image_limits(session: Session, versions: Iterable[ModelVersion]) -> dict[int | None, int | None]:
     """Return the `images` limit of each version's job, by the version's id; None if it used all images."""
     ids = [version.id for version in versions]
     query = select(col(ModelVersion.id), col(Job.spec)).join(Job, col(Job.id) == ModelVersion.job_id)
@@ -147,7 +147,7 @@ def challenge(session: Session, version: ModelVersion) -> None:
         _move(session, None, version, By.RULE, "the first version for this data set")
         return
     reigning = session.get_one(ModelVersion, champion.version_id)
-    images = limits(session, (version, reigning))
+    images = image_limits(session, (version, reigning))
     if images[version.id] != images[reigning.id]:
         if images[version.id] is None and reigning.dataset_sha256 == version.dataset_sha256:
             _move(
@@ -155,7 +155,7 @@ def challenge(session: Session, version: ModelVersion) -> None:
             )
         return
     if _comparable(version, reigning) and _better(version, reigning):
-        new, old = _apart(version.value, reigning.value)
+        new, old = _distinct_texts(version.value, reigning.value)
         _move(session, champion, version, By.RULE, f"{new} beats {old} on {version.objective}")
 
 
@@ -220,7 +220,7 @@ def _better(one: ModelVersion, other: ModelVersion) -> bool:
     return one.value > other.value if one.objective == "val_accuracy" else one.value < other.value
 
 
-def _apart(one: float, other: float) -> tuple[str, str]:
+def _distinct_texts(one: float, other: float) -> tuple[str, str]:
     """Return two different values as texts with just enough decimals to tell them apart."""
     for digits in range(FIRST_DIGITS, ALL_DIGITS):
         texts = (f"{one:.{digits}f}", f"{other:.{digits}f}")

@@ -19,7 +19,7 @@ from worker.ledger.idempotency import Once, remember, remembered
 from worker.ledger.ledger import new_job
 from worker.ledger.transitions import clock
 
-APART = 1e-6  # seconds between the jobs of a group, so that workers begin its experiments in order
+SPACING = 1e-6  # seconds between the jobs of a group, so that workers begin its experiments in order
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Groups:
         with self.database.writing() as session:
             if (before := remembered(session, once)) is not None:
                 return _group_of(session, before.job_id)
-            jobs = [new_job(session, spec, APART * place) for place, spec in enumerate(specs.values())]
+            jobs = [new_job(session, spec, SPACING * place) for place, spec in enumerate(specs.values())]
             group = JobGroup(
                 id=secrets.token_hex(6),
                 collection=posted.collection,

@@ -17,8 +17,8 @@ from worker.database.tables import Artifact, Job, JobState, Measurement, Trial
 from worker.ledger.files import add_file, delete_files
 from worker.ledger.idempotency import Once, remember, remembered
 from worker.ledger.leases import Claim, fence
-from worker.ledger.packs import divide, kept, running
-from worker.ledger.retention import leads, outdone, worth_keeping
+from worker.ledger.packs import divide, pack_checkpoints, running
+from worker.ledger.retention import beaten_checkpoints, leads, worth_keeping
 from worker.ledger.settlement import spent
 from worker.ledger.transfer import resolved
 from worker.ledger.transitions import REQUEST, begin_trial, clock, end_trial, note_job, stamp
@@ -101,7 +101,7 @@ class Ledger:
                 lanes=pack.lanes,
                 parted=pack.parted,
             )
-            return OpenedPack(record, kept(session, pack))
+            return OpenedPack(record, pack_checkpoints(session, pack))
 
     def reserve(self, claim: Claim, fits: Callable[[int], bool]) -> TrialRecord | None:
         """Begin one more trial in a claimed pack.
@@ -179,7 +179,7 @@ class Ledger:
                 session.flush()
             note_unneeded(session, (saved[number][0] for number in unused))
             if saved:
-                delete_files(session, outdone(session, job))
+                delete_files(session, beaten_checkpoints(session, job))
 
     def worth_keeping(self, claim: Claim, number: int, value: float) -> bool:
         """Return whether a trial's checkpoint would be kept if the trial ended with this value."""
@@ -199,7 +199,7 @@ class Ledger:
         """
         with self.database.writing() as session:
             job, pack = fence(session, claim)
-            before = kept(session, pack)
+            before = pack_checkpoints(session, pack)
             pack.position, pack.lost_leases, pack.not_before = position, 0, None
             first = session.scalar(select(func.min(Trial.number)).where(col(Trial.pack_id) == pack.id)) or 0
             add_file(session, job.id, "pack", saved, trial=first, pack_id=pack.id)
@@ -287,8 +287,8 @@ def _finish(session: Session, job: Job, trial: Trial, event: Finished, by: str |
 def _keep(session: Session, job: Job, trial: Trial, value: float, saved: Stored) -> None:
     """Add a trial's checkpoint, and make the trial the job's best if its value is.
 
-    `outdone` finds the checkpoints to delete once for all trials that ended together. To ask for each trial would read
-    the whole front each time, while no other transaction can write.
+    `beaten_checkpoints` then finds the checkpoints to delete, once for all trials that ended together. To ask for each
+    trial would read the whole front each time, while no other transaction can write.
     """
     add_file(session, job.id, "checkpoint", saved, trial=trial.number)
     if leads(job, trial.number, value):

@@ -39,7 +39,7 @@ def running(session: Session, pack: Pack) -> list[Trial]:
     return list(session.scalars(select(Trial).where(*of_pack).order_by(col(Trial.number))))
 
 
-def kept(session: Session, pack: Pack) -> list[Artifact]:
+def pack_checkpoints(session: Session, pack: Pack) -> list[Artifact]:
     """Return the checkpoints that a pack can go on from, the newest first."""
     of_pack = (col(Artifact.pack_id) == pack.id, col(Artifact.kind) == "pack")
     return list(session.scalars(select(Artifact).where(*of_pack).order_by(col(Artifact.id).desc())))
@@ -47,7 +47,7 @@ def kept(session: Session, pack: Pack) -> list[Artifact]:
 
 def divide(session: Session, pack: Pack, groups: Sequence[Sequence[Trial]]) -> None:
     """Move each group of a pack's trials to a new pack, which goes on from the same stream and checkpoints."""
-    checkpoints = kept(session, pack)
+    checkpoints = pack_checkpoints(session, pack)
     for trials in groups:
         other = Pack(
             job_id=pack.job_id,
@@ -73,7 +73,7 @@ def end_pack(session: Session, pack: Pack) -> None:
     """Take a pack out of work, and delete its checkpoints."""
     pack.done = True
     pack.lease_owner = pack.lease_expires_at = None
-    delete_files(session, kept(session, pack))
+    delete_files(session, pack_checkpoints(session, pack))
 
 
 def end_running(session: Session, job: Job, pack: Pack, state: TrialState, reason: str, by: str | None) -> None:

@@ -69,7 +69,7 @@ class Controls:
             if job.state in (JobState.QUEUED, JobState.RUNNING) or _runs_off(session, job):
                 move_job(session, job, JobState.PAUSED, "paused by request", REQUEST)
             elif job.state != JobState.PAUSED:
-                raise Conflict(f"the job is {_where(session, job)} and cannot be paused")
+                raise Conflict(f"the job is {_state_text(session, job)} and cannot be paused")
             return job
 
     def resume(self, job_id: str) -> Job:
@@ -82,7 +82,7 @@ class Controls:
             job = lock_job(session, job_id)
             if JobState(job.state).final:
                 further = "raise its budget instead" if _can_reopen(job) else "post a new job"
-                raise Conflict(f"the job is {_where(session, job)} and cannot be resumed; {further}")
+                raise Conflict(f"the job is {_state_text(session, job)} and cannot be resumed; {further}")
             if job.state == JobState.PAUSED:
                 move_job(session, job, _before_pause(job), "resumed by request", REQUEST)
                 settle(session, job, REQUEST)
@@ -102,7 +102,7 @@ class Controls:
         with self.database.writing() as session:
             job = _locked_with_trials(session, job_id)
             if job.state not in (*GOING, JobState.COMPLETED) or _publishes(job):
-                raise Conflict(f"the job is {_where(session, job)}, so its budget cannot be changed")
+                raise Conflict(f"the job is {_state_text(session, job)}, so its budget cannot be changed")
             spec = _with_budget(spec_of(session, job), budget)
             limits = _limits(spec)
             if limits == (job.trial_limit, job.seconds_limit) and spec.budget.model_dump() == job.spec["budget"]:
@@ -152,10 +152,10 @@ class Controls:
             if trial.state != TrialState.FAILED:
                 raise Conflict(f"the trial is {trial.state}; only a failed trial can run again")
             if job.state in (JobState.STOPPING, JobState.CANCELLED) or _publishes(job):
-                raise Conflict(f"the job is {_where(session, job)}, so none of its trials can run again")
+                raise Conflict(f"the job is {_state_text(session, job)}, so none of its trials can run again")
             if out_of_time(session, job):
                 raise Conflict("the job's seconds are spent; PATCH /jobs/{job_id} gives it more, then try again")
-            again(session, job, trial, "retried by request", REQUEST)
+            run_again(session, job, trial, "retried by request", REQUEST)
             return trial
 
     def cancel_trial(self, job_id: str, number: int) -> Trial:
@@ -178,7 +178,7 @@ class Controls:
             return trial
 
 
-def again(session: Session, job: Job, trial: Trial, why: str, by: str) -> None:
+def run_again(session: Session, job: Job, trial: Trial, why: str, by: str) -> None:
     """Run an ended trial of a locked job again from its start; a job that has ended runs again for it."""
     session.execute(delete(Measurement).where(col(Measurement.trial_id) == trial.id))
     trial.attrs, trial.start_step = {}, None
@@ -227,7 +227,7 @@ def _runs_off(session: Session, job: Job) -> bool:
     return job.state == JobState.STOPPING and running_off
 
 
-def _where(session: Session, job: Job) -> str:
+def _state_text(session: Session, job: Job) -> str:
     """Return the job's state as a sentence about it ends: "completed", or "publishing its winner"."""
     if job.state != JobState.STOPPING:
         return str(job.state)
@@ -236,9 +236,8 @@ def _where(session: Session, job: Job) -> str:
 
 def _check_begins(session: Session, job: Job) -> None:
     if job.state not in GOING or _publishes(job):
-        raise Conflict(
-            f"the job is {_where(session, job)} and begins no more trials; only a completed job can get a new budget"
-        )
+        further = "raise its budget first" if _can_reopen(job) else "post a new job"
+        raise Conflict(f"the job is {_state_text(session, job)} and begins no more trials; {further}")
     reason = spent(session, job)
     if reason is not None:
         raise Conflict(f"the job's budget is spent ({reason}); raise it first")

@@ -62,7 +62,7 @@ def worth_keeping(session: Session, job: Job, trial: Trial, value: float) -> boo
     return not any(other.beats(own) for other in front)
 
 
-def outdone(session: Session, job: Job) -> list[Artifact]:
+def beaten_checkpoints(session: Session, job: Job) -> list[Artifact]:
     """Return the checkpoints of a job that need not be kept."""
     front = _front(session, job)
     beaten = {one.number for one in front if any(other.beats(one) for other in front)} - {

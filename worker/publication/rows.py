@@ -15,7 +15,7 @@ from worker.ledger.champions import challenge
 from worker.ledger.files import add_file
 from worker.ledger.leases import Claim, fence
 from worker.ledger.packs import end_pack
-from worker.ledger.requests import again
+from worker.ledger.requests import run_again
 from worker.ledger.retention import on_front, runner_up
 from worker.ledger.settlement import settle
 from worker.ledger.transitions import (
@@ -116,7 +116,7 @@ class PublicationRows:
             session.flush()
             job.stop_reason = None
             move_job(session, job, JobState.RUNNING, why, owner)
-            again(session, job, session.get_one(Trial, winner.trial.id), DISCARDED, owner or "")
+            run_again(session, job, session.get_one(Trial, winner.trial.id), DISCARDED, owner or "")
             job.best_trial, job.best_value = runner_up(session, job)
 
     def open_test(self, claim: Claim) -> None:

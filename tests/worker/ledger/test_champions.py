@@ -16,7 +16,7 @@ from support.worker_tools import FILE, Work
 from worker.database.engine import Database
 from worker.database.tables import Champion, ChampionMove, ModelVersion, PackPurpose
 from worker.errors import Conflict, NotFound
-from worker.ledger.champions import Champions, _apart, moves
+from worker.ledger.champions import Champions, _distinct_texts, moves
 from worker.ledger.leases import Claim, Leases
 from worker.ledger.ledger import Ledger
 from worker.publication.rows import PublicationRows, Published
@@ -115,7 +115,7 @@ def test_an_equal_version_does_not_move_the_champion(work: Work) -> None:
 @settings(deadline=None)
 def test_a_reason_never_shows_two_different_values_alike(one: float, other: float) -> None:
     """A difference of the last bit shows in the reason."""
-    first, second = _apart(one, other)
+    first, second = _distinct_texts(one, other)
 
     assert (first == second) == (one == other)
     assert (float(first), float(second)) == pytest.approx((one, other), abs=5e-5)
