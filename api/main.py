@@ -102,6 +102,7 @@ def create_app() -> FastAPI:
         redoc_url=None,
     )
     app.state.database, app.state.store, app.state.roster, app.state.streams = database, store, roster, streams
+    app.state.removals = removals
     children = Children()
     app.state.children, app.state.analyses, app.state.looks = children, analyses, Looks(children)
     app.state.uploads, app.state.archives = Uploads(config.max_image_bytes), Uploads(config.max_dataset_bytes)

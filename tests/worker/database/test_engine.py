@@ -8,7 +8,7 @@ from sqlalchemy.exc import OperationalError
 from support.worker_tools import Work
 
 from worker.database.clock import now
-from worker.database.engine import Database
+from worker.database.engine import Database, note_unneeded
 from worker.database.tables import Job, JobState
 
 
@@ -41,6 +41,34 @@ def test_an_exception_rolls_the_transaction_back(work: Work) -> None:
         fail()
 
     assert work.job(job).failures == 0
+
+
+def test_unneeded_files_are_removed_after_the_commit(work: Work) -> None:
+    """They are given to the store in one call, when the rows of the transaction are visible to others."""
+    job, seen = work.accept(), []
+    work.database.on_unneeded = lambda keys: seen.append((keys, work.job(job).failures))
+    with work.database.writing() as session:
+        note_unneeded(session, ["b"])
+        note_unneeded(session, ["a", "b"])
+        session.get_one(Job, job.id).failures = 5
+    with work.database.writing() as session:
+        session.get_one(Job, job.id).failures = 6
+
+    assert seen == [(["a", "b"], 5)]
+
+
+def test_a_rolled_back_transaction_removes_no_file(work: Work) -> None:
+    """Its rows still name the files."""
+
+    def fail() -> None:
+        with work.database.writing() as session:
+            note_unneeded(session, ["a"])
+            raise RuntimeError("half way")
+
+    with work.unneeded() as unneeded, pytest.raises(RuntimeError, match="half way"):
+        fail()
+
+    assert unneeded == []
 
 
 def test_the_clock_is_the_databases_in_seconds_since_1970(database: Database) -> None:
