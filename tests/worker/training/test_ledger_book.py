@@ -205,7 +205,7 @@ def test_a_pack_after_a_death_trains_its_own_trials_only(work: Work, tmp_path: P
     fields = FIELDS | {"budget": {"trials": 50, "epochs": 1}, "pruner": {"name": "none"}, "lanes": 2}
     job = work.accept(**fields)
     claim = work.pack(2)
-    work.ledger.settle_pack(claim, "batch 32, Flatten-Linear", 2)
+    work.ledger.fix_lanes(claim, "batch 32, Flatten-Linear", 2)
     work.leases.died(claim, "signal SIGKILL")
     trainer = Trainer.of(work, work.leases, job, tmp_path)
     tune_pack(work.spec(job), data, trainer.book, trainer.search)
