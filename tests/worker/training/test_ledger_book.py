@@ -1,6 +1,7 @@
 """Two trainers, each with its book and its search, on one job: through the ledger they know what one would know."""
 
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ml.training.lane import TrainingData
 from ml.tuning.search import Search
 from ml.tuning.tune import tune_pack
 from worker.artifacts.folder import FolderStore
+from worker.artifacts.store import drop_files
 from worker.database.tables import Job
 from worker.errors import LeaseLost
 from worker.ledger.leases import Leases
@@ -54,7 +56,9 @@ class Trainer:
         """A trainer that has claimed a pack of the job."""
         claim = leases.claim()
         assert claim is not None
-        return cls(LedgerBook(work.ledger, claim, JobSearch(Search(work.spec(job))), Quiet(), FolderStore(folder), inf))
+        store = FolderStore(folder)
+        work.database.on_unneeded = partial(drop_files, store)
+        return cls(LedgerBook(work.ledger, claim, JobSearch(Search(work.spec(job))), Quiet(), store, inf))
 
     @property
     def search(self) -> Search:
