@@ -74,12 +74,12 @@ class MemoryBook:
     checkpoint_seconds: float = inf
     _width: int | None = None
     _changed: list[TrialRecord] = field(default_factory=list)
-    _parted: list[PackRecord] = field(default_factory=list)
+    _divided: list[PackRecord] = field(default_factory=list)
     _opened: PackRecord | None = None
 
     def open(self) -> PackRecord | None:
         """A pack of trials that could not stay where they were, else a new one while the budget lasts."""
-        self._opened = self._parted.pop(0) if self._parted else self._new_pack()
+        self._opened = self._divided.pop(0) if self._divided else self._new_pack()
         return self._opened
 
     def reserve(self, fits: Callable[[int], bool]) -> TrialRecord | None:
@@ -98,7 +98,9 @@ class MemoryBook:
     def divide(self, groups: Sequence[Sequence[int]]) -> None:
         """Open them next."""
         seed = cast("PackRecord", self._opened).stream_seed
-        self._parted += [PackRecord(seed, [self.trials[n] for n in group], len(group), parted=True) for group in groups]
+        self._divided += [
+            PackRecord(seed, [self.trials[n] for n in group], len(group), parted=True) for group in groups
+        ]
 
     def changes(self) -> list[TrialRecord]:
         """What `record` changed since the last call."""

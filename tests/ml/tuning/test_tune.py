@@ -570,7 +570,7 @@ class _Lost(MemoryBook):
         """Let the pack that was lost be opened again, by a trainer that knows nothing of it."""
         if self._opened is not None:
             trials = [replace(self.trials[n], rungs=dict(self.trials[n].rungs)) for n in self.pack]
-            self._parted.insert(0, replace(self._opened, trials=trials, lanes=self._width or 1, checkpoint=self.kept))
+            self._divided.insert(0, replace(self._opened, trials=trials, lanes=self._width or 1, checkpoint=self.kept))
         self._changed = list(self.trials.values())
 
     @contextmanager
@@ -684,7 +684,7 @@ def test_checkpoints_take_at_most_two_percent_of_the_time(
     """However dear they are and however often they are asked for."""
     spec = _spec(budget={"trials": 4, "epochs": 20})
     book = _Clocked(spec, cost=cost, checkpoint_seconds=0.0)
-    monkeypatch.setattr("ml.tuning.tune.monotonic", lambda: book.now)
+    monkeypatch.setattr("ml.training.checkpointing.monotonic", lambda: book.now)
     tune(spec, digits_data, book, Search(spec))
 
     assert book.keeps >= 2
