@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Callable
-from time import monotonic
 from typing import cast
 
 import numpy as np
@@ -12,6 +11,7 @@ from ml.errors import CheckpointError
 from ml.records import Stop, step_of
 from ml.specs import TuneSpec
 from ml.statistics.run_off import Finalist, verdict
+from ml.training.checkpointing import CheckpointRule
 from ml.training.lane import Lane, TrainingData
 from ml.training.pack import LanePack
 from ml.training.retraining import Again, Reached, predicted, trained_again
@@ -35,11 +35,11 @@ def rerun(
     cut_seed = repeats[0].rerun.cut_seed
     data = data_of(spec, cut_seed)
     trials = [_again(repeat.trial) for repeat in repeats]
-    keeping = _Keeping(book)
-    for reached in trained_again(spec, data, record, trials, cut_seed, keeping.interrupted):
+    keeper = _PackKeeper(book)
+    for reached in trained_again(spec, data, record, trials, cut_seed, keeper.interrupted):
         if reached:
             _record(book, rerunning, reached, data)
-        if not keeping.goes_on():
+        if not keeper.goes_on():
             return
 
 
@@ -49,29 +49,26 @@ def _again(trial: Trial) -> Again:
     return Again(trial.number, trial.params or {}, until)
 
 
-class _Keeping:
-    """When a pack is kept, and when it must end."""
+class _PackKeeper:
+    """Checkpoint the pack of a run-off when that is due, and say if it goes on."""
 
     def __init__(self, book: LedgerBook) -> None:
         self.book = book
         self.pack: LanePack | None = None
-        self.kept = monotonic()
+        self.checkpoints = CheckpointRule(book.checkpoint_seconds)
 
     def interrupted(self, pack: LanePack) -> bool:
-        """Whether training must pause before its next step."""
+        """Return whether training must pause before its next step."""
         self.pack = pack
-        return self.book.should_stop() is not None or self._due()
+        return self.book.should_stop() is not None or self.checkpoints.due
 
     def goes_on(self) -> bool:
-        """Keep the pack where that is due or it goes on elsewhere; whether it goes on here."""
+        """Checkpoint the pack if that is due or it was released; return whether it goes on here."""
         stop = self.book.should_stop()
-        if self.pack is not None and (stop == Stop.RELEASED or (stop is None and self._due())):
-            self.book.keep(self.pack.checkpoint())
-            self.kept = monotonic()
+        if self.pack is not None and (stop == Stop.RELEASED or (stop is None and self.checkpoints.due)):
+            with self.checkpoints.timed():
+                self.book.keep(self.pack.checkpoint())
         return stop is None
-
-    def _due(self) -> bool:
-        return monotonic() - self.kept > self.book.checkpoint_seconds
 
 
 def _record(book: LedgerBook, rerunning: RunOffRows, reached: Reached, data: TrainingData) -> None:

@@ -1,12 +1,13 @@
 """Run-offs through the ledger, the packs and the trainer."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sqlalchemy import select
 from sqlmodel import col
-from support.trained_tools import Training
+from support.trained_tools import Orders, Training
 from support.worker_tools import Work
 
 from ml.datasets import data_split, datasets, limited
@@ -21,6 +22,7 @@ from worker.ledger.job_spec import tune_spec
 from worker.publication.rows import PublicationRows
 from worker.run_off.rows import RunOffRows
 from worker.run_off.work import decide
+from worker.training.ledger_book import LedgerBook
 
 SPACE = {
     "batch_size": {"type": "categorical", "choices": [32, 64]},
@@ -174,6 +176,45 @@ def test_a_pack_that_was_left_goes_on_to_the_same_end(steps: int, stop: Stop, wo
     assert work.job(job).state == work.job(other).state == "completed"
     assert len(undisturbed) == 6
     assert all((a == b).all() for a, b in zip(interrupted, undisturbed, strict=True))
+
+
+@only_sqlite
+@pytest.mark.parametrize("cost", [0.001, 0.05])
+def test_checkpoints_take_at_most_two_percent_of_a_run_offs_time(
+    cost: float, work: Work, environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock by which a step takes 10 ms, they may be made at any time, and the first of a pack is made at once."""
+    job, training = work.accept(**SPEC | {"budget": {"trials": 4, "epochs": 10}}), Training(work)
+    training.run(until=PackPurpose.RUN_OFF)
+    clock = _Clocked(training.orders)
+    monkeypatch.setattr("ml.training.checkpointing.monotonic", lambda: clock.now)
+    monkeypatch.setattr(LedgerBook, "keep", lambda book, checkpoint: clock.keep(cost))
+    training.trainer.orders, training.trainer.checkpoint_seconds = clock, 0.0  # type: ignore[assignment]
+    packs = sum(pack.purpose == PackPurpose.RUN_OFF for pack in work.packs())
+    training.run()
+
+    assert work.job(job).state == "completed"
+    assert clock.keeps > packs
+    assert (clock.keeps - packs) * cost <= 0.02 * clock.now
+
+
+@dataclass
+class _Clocked:
+    """Orders on a clock of their own: each question, one before every step, takes 10 ms."""
+
+    orders: Orders
+    now: float = 0.0
+    keeps: int = 0
+    cancelled: frozenset[int] = frozenset()
+
+    @property
+    def stop(self) -> Stop | None:
+        self.now += 0.01
+        return self.orders.stop
+
+    def keep(self, cost: float) -> None:
+        self.now += cost
+        self.keeps += 1
 
 
 @only_sqlite
