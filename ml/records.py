@@ -80,6 +80,7 @@ class Started:
     start_step: int
     flops: int | None = None  # of one image's forward pass
     weights: int | None = None  # how many
+    lane: int = 0  # the position in its pack that the trial's lane takes
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,7 @@ class TrialRecord:
     reason: str = ""  # why it ended
     start_step: int | None = None  # of its pack's stream; None until it begins
     rungs: dict[int, RungResult] = field(default_factory=dict)  # by step; of trials of a pack that is opened
+    lane: int = 0  # its position in its pack, once it has begun
 
 
 @dataclass

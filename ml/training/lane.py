@@ -70,6 +70,7 @@ class Lane:
     init_seed: int
     stream_seed: int
     start_step: int = 0
+    slot: int = 0  # its position in the pack
     steps: int = 0  # taken
     rung: int = 0  # measured so far
     state: TrialState = TrialState.RUNNING

@@ -1,5 +1,6 @@
 """Admission: how trials are drawn for a pack, join it, and take the place of lanes that ended."""
 
+from itertools import count
 from typing import Any
 
 from ml.layers import flop_count, parameter_count
@@ -89,20 +90,9 @@ class Admission:
     def begin(self, drawn: Drawn) -> list[Event]:
         """Let a drawn trial join the pack; return the events of its start and, if it cannot be built, of its end."""
         params, record = drawn
-        lane = self._lane(params, record)
-        flops, weights = self._size(params)
-        started = Started(
-            number=lane.number,
-            params=params.model_dump(exclude_none=True),
-            suggestion=record.suggestion or {},
-            attrs=record.attrs,
-            init_seed=lane.init_seed,
-            stream_seed=lane.stream_seed,
-            start_step=self.pack.position,
-            flops=flops,
-            weights=weights,
-        )
-        return [started, *self._join(lane)]
+        lane = self._lane(params, record, self._free_slot())
+        ended = self._join(lane)
+        return [self._started(lane, record), *ended]
 
     def fill(self, lanes: int) -> list[Event]:
         """Let up to `lanes` trials join, drawn given the first one's key; return the events of their start."""
@@ -131,7 +121,7 @@ class Admission:
         known = {lane.number for lane in self.pack.running}
         for trial in here:
             if trial.number not in known and (trial.state == TrialState.RUNNING or trial.rungs):
-                ended = self._join(self._lane(self.context.search.recall(trial), trial))
+                ended = self._join(self._lane(self.context.search.recall(trial), trial, trial.lane))
                 if ended:
                     self.context.book.record(ended)
         return bool(here)
@@ -147,10 +137,30 @@ class Admission:
         groups = [*([number] for number in self.separate), self.source.waiting]
         return [group for group in groups if group]
 
-    def _lane(self, params: Params, record: TrialRecord) -> Lane:
-        spec = self.context.spec
+    def _lane(self, params: Params, record: TrialRecord, slot: int) -> Lane:
+        spec, stream_seed = self.context.spec, self.pack.stream.seed
         init_seed = derive(spec.seed, SeedPurpose.INIT, record.number)
-        return Lane(record.number, spec, params, init_seed, self.pack.stream.seed, recorded=dict(record.rungs))
+        return Lane(record.number, spec, params, init_seed, stream_seed, slot=slot, recorded=dict(record.rungs))
+
+    def _free_slot(self) -> int:
+        """Return the lowest position in the pack that no running lane holds."""
+        taken = {lane.slot for lane in self.pack.running}
+        return next(slot for slot in count() if slot not in taken)
+
+    def _started(self, lane: Lane, record: TrialRecord) -> Started:
+        flops, weights = self._size(lane.params)
+        return Started(
+            number=lane.number,
+            params=lane.params.model_dump(exclude_none=True),
+            suggestion=record.suggestion or {},
+            attrs=record.attrs,
+            init_seed=lane.init_seed,
+            stream_seed=lane.stream_seed,
+            start_step=self.pack.position,
+            flops=flops,
+            weights=weights,
+            lane=lane.slot,
+        )
 
     def _size(self, params: Params) -> tuple[int | None, int | None]:
         """Return the FLOPs of one image and the number of weights; None if the network cannot be built."""
@@ -169,6 +179,7 @@ class Admission:
             if self._fits(lane):
                 self.pack.join(lane)
             else:
+                lane.slot = 0  # in the pack that it is given
                 self.separate.append(lane.number)
         except Exception as error:  # whatever a network raises
             end_failed(lane, error)

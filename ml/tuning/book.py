@@ -97,6 +97,9 @@ class MemoryBook:
 
     def divide(self, groups: Sequence[Sequence[int]]) -> None:
         """Open them next."""
+        for group in groups:
+            for lane, number in enumerate(group):
+                self.trials[number].lane = lane
         seed = cast("PackRecord", self._opened).stream_seed
         self._divided += [
             PackRecord(seed, [self.trials[n] for n in group], len(group), parted=True) for group in groups
@@ -134,7 +137,7 @@ class MemoryBook:
         match event:
             case Started():
                 trial.suggestion, trial.attrs, trial.values = event.suggestion, event.attrs, {}
-                trial.start_step, trial.rungs = event.start_step, {}
+                trial.start_step, trial.lane, trial.rungs = event.start_step, event.lane, {}
             case Measured():
                 value = objective(self.spec, event.measurement)
                 trial.attrs = event.attrs

@@ -51,9 +51,10 @@ class History:
         return max((_recorded_to(trial, batch_size) for trial in self.trials.values()), default=0)
 
     def hand_records_to(self, pack: LanePack) -> None:
-        """Give each lane of a resumed pack its recorded measurements, so that they are not measured anew."""
+        """Give each lane of a resumed pack its position, and its measurements, so that they are not taken anew."""
         for lane in pack.lanes:
-            lane.recorded = dict(self.trials[lane.number].rungs)
+            trial = self.trials[lane.number]
+            lane.slot, lane.recorded = trial.lane, dict(trial.rungs)
 
     def end_as_recorded(self, lane: Lane, measured: RungResult) -> None:
         """End a lane at its last recorded measurement if its trial had ended there."""

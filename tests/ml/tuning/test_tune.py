@@ -161,6 +161,70 @@ def test_trials_of_a_pack_share_its_first_trials_stream(digits_data: TrainingDat
     assert [start.start_step for start in starts] == [0, 0, 41, 41]
 
 
+def _lowest_free(events: list[Event]) -> dict[int, int]:
+    """Return each trial's position in its pack: the lowest that no running trial holds when it starts."""
+    held: dict[int, int] = {}
+    found: dict[int, int] = {}
+    for event in events:
+        if isinstance(event, Started):
+            found[event.number] = held[event.number] = min(set(range(len(held) + 1)) - set(held.values()))
+        elif isinstance(event, Finished):
+            del held[event.number]
+    return found
+
+
+EPOCHS_DIFFER = {"epochs": {"type": "grid", "values": [1, 2, 3, 4, 5, 6]}, "batch_size": 256}
+
+
+def test_a_trial_takes_the_lowest_free_lane(digits_data: TrainingData) -> None:
+    """Trials that begin together have lanes 0, 1, 2; one that joins later has the lane of one that ended."""
+    _, events = _run(_grid([], search_space=EPOCHS_DIFFER, lanes=3, budget={"epochs": 6}), digits_data)
+    lanes = {start.number: start.lane for start in _started(events)}
+
+    assert list(lanes.values())[:3] == [0, 1, 2]
+    assert lanes == _lowest_free(events)
+    assert sorted(list(lanes.values())[3:]) != [0, 0, 0]
+
+
+@pytest.mark.parametrize("after", [5, 12, 20])
+def test_lanes_outlast_a_pack_that_is_resumed(after: int, digits_data: TrainingData) -> None:
+    """A pack that is released and opened again gives the trials that join it the lanes they would have had."""
+    spec = _grid([], search_space=EPOCHS_DIFFER, lanes=3, budget={"epochs": 6})
+    expected = {start.number: start.lane for start in _started(_run(spec, digits_data)[1])}
+    events: list[Event] = []
+    book = _Lost(spec, events.append)
+    asked = count()
+    book.should_stop = lambda: Stop.RELEASED if next(asked) > after else None  # type: ignore[method-assign]
+    tune(spec, digits_data, book, Search(spec))
+    begun = len(_started(events))
+    del book.should_stop
+    book.take_up()
+    tune(spec, digits_data, book, Search(spec))
+
+    assert begun < 6
+    assert {start.number: start.lane for start in _started(events)} == expected
+
+
+def test_a_trial_that_is_set_apart_has_the_first_lane_of_its_own_pack(
+    monkeypatch: pytest.MonkeyPatch, digits_data: TrainingData
+) -> None:
+    """A trial whose layers turn out to be of other kinds trains alone; the next trial takes lane 1."""
+
+    def uneven(channels: int, height: int, width: int, classes: int, params: Params) -> list[Layer]:
+        inputs = channels * height * width
+        hidden = [Linear(inputs, 4)] if 0.2 < params.weight_decay < 0.8 else []  # no corner of the space shows it
+        return [Flatten(), *hidden, Linear(4 if hidden else inputs, classes)]
+
+    monkeypatch.setitem(networks, "uneven", Network(uneven, Params, {}, "For a test."))
+    space = {"weight_decay": {"type": "grid", "values": [0.0, 0.5, 0.9]}, "batch_size": 64}
+    book, events = _run(_grid([], model="uneven", search_space=space, lanes=3), digits_data)
+    lanes = {start.params["weight_decay"]: start.lane for start in _started(events)}
+
+    assert _states(book) == [TrialState.COMPLETED] * 3
+    assert sorted(lanes.values()) == [0, 0, 1]
+    assert lanes[0.5] == 0
+
+
 def test_everything_recorded_is_finite_or_null(digits_data: TrainingData) -> None:
     """All events, those of a diverged trial among them, are JSON without NaN; weights apart."""
     wild = {"learning_rate": {"type": "grid", "values": [0.01, 10.0]}, "optimizer": "sgd", "hidden_sizes": [256, 128]}

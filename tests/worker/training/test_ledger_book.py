@@ -196,6 +196,7 @@ def test_a_pack_trained_through_the_ledger_is_recorded_as_a_pack(
     assert trained
     assert {trial.number: trial.state for trial in work.trials()} == dict.fromkeys(range(5), TrialState.COMPLETED)
     assert {trial.pack_id for trial in work.trials()} == {pack.id}
+    assert [trial.lane for trial in work.trials()] == [0, 1, 0, 1, 0]
     assert (pack.lanes, pack.key) == (2, "batch 32, Flatten-Linear")
     best = f"{work.job(job).best_trial}.{pack.id}.1.safetensors"
     assert [file.name for file in tmp_path.rglob("*.safetensors")] == [best]
