@@ -90,7 +90,7 @@ class Admission:
     def begin(self, drawn: Drawn) -> list[Event]:
         """Let a drawn trial join the pack; return the events of its start and, if it cannot be built, of its end."""
         params, record = drawn
-        lane = self._lane(params, record, self._free_slot())
+        lane = self._lane(params, record, self._free_place())
         ended = self._join(lane)
         return [self._started(lane, record), *ended]
 
@@ -137,15 +137,15 @@ class Admission:
         groups = [*([number] for number in self.separate), self.source.waiting]
         return [group for group in groups if group]
 
-    def _lane(self, params: Params, record: TrialRecord, slot: int) -> Lane:
+    def _lane(self, params: Params, record: TrialRecord, place: int) -> Lane:
         spec, stream_seed = self.context.spec, self.pack.stream.seed
         init_seed = derive(spec.seed, SeedPurpose.INIT, record.number)
-        return Lane(record.number, spec, params, init_seed, stream_seed, slot=slot, recorded=dict(record.rungs))
+        return Lane(record.number, spec, params, init_seed, stream_seed, place=place, recorded=dict(record.rungs))
 
-    def _free_slot(self) -> int:
+    def _free_place(self) -> int:
         """Return the lowest position in the pack that no running lane holds."""
-        taken = {lane.slot for lane in self.pack.running}
-        return next(slot for slot in count() if slot not in taken)
+        taken = {lane.place for lane in self.pack.running}
+        return next(place for place in count() if place not in taken)
 
     def _started(self, lane: Lane, record: TrialRecord) -> Started:
         flops, weights = self._size(lane.params)
@@ -159,7 +159,7 @@ class Admission:
             start_step=self.pack.position,
             flops=flops,
             weights=weights,
-            lane=lane.slot,
+            lane=lane.place,
         )
 
     def _size(self, params: Params) -> tuple[int | None, int | None]:
@@ -179,7 +179,7 @@ class Admission:
             if self._fits(lane):
                 self.pack.join(lane)
             else:
-                lane.slot = 0  # in the pack that it is given
+                lane.place = 0  # in the pack that it is given
                 self.separate.append(lane.number)
         except Exception as error:  # whatever a network raises
             end_failed(lane, error)

@@ -54,7 +54,7 @@ class History:
         """Give each lane of a resumed pack its position, and its measurements, so that they are not taken anew."""
         for lane in pack.lanes:
             trial = self.trials[lane.number]
-            lane.slot, lane.recorded = trial.lane, dict(trial.rungs)
+            lane.place, lane.recorded = trial.lane, dict(trial.rungs)
 
     def end_as_recorded(self, lane: Lane, measured: RungResult) -> None:
         """End a lane at its last recorded measurement if its trial had ended there."""

@@ -1,4 +1,4 @@
-"""The work of a run-off: train the best trials again, and decide."""
+"""The work of a run-off: train the best trials again, then choose the winner."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from ml.statistics.run_off import Finalist, verdict
 from ml.training.checkpointing import CheckpointRule
 from ml.training.lane import Lane, TrainingData
 from ml.training.pack import LanePack
-from ml.training.retraining import Again, Reached, predicted, trained_again
+from ml.training.retraining import Reached, Retraining, predicted, retrain
 from worker.artifacts.store import Store, drop_files
 from worker.database.tables import Trial
 from worker.errors import LeaseLost
@@ -24,29 +24,30 @@ from worker.run_off.rows import EndedRerun, Repeat, RunOffRows
 from worker.training.ledger_book import LedgerBook
 
 
-def rerun(
-    book: LedgerBook, spec: TuneSpec, rerunning: RunOffRows, data_of: Callable[[TuneSpec, int], TrainingData]
-) -> None:
-    """Train what the claimed pack has to train, from where it was left."""
-    repeats = rerunning.work(book.claim)
+def rerun(book: LedgerBook, spec: TuneSpec, rows: RunOffRows, data_of: Callable[[TuneSpec, int], TrainingData]) -> None:
+    """Train the trials of the claimed pack again, from its last checkpoint if there is one."""
+    repeats = rows.work(book.claim)
     record = book.open()
     if record is None or all(repeat.rerun.state for repeat in repeats):
         return
-    cut_seed = repeats[0].rerun.cut_seed
-    data = data_of(spec, cut_seed)
-    trials = [_again(repeat.trial) for repeat in repeats]
+    split_seed = repeats[0].rerun.cut_seed
+    data = data_of(spec, split_seed)
+    trials = [_retraining(repeat.trial) for repeat in repeats]
     keeper = _PackKeeper(book)
-    for reached in trained_again(spec, data, record, trials, cut_seed, keeper.interrupted):
+    for reached in retrain(spec, data, record, trials, split_seed, keeper.interrupted):
         if reached:
-            _record(book, rerunning, reached, data)
+            _record(book, rows, reached, data)
         if not keeper.goes_on():
             return
 
 
-def _again(trial: Trial) -> Again:
-    """A trial up to the epoch that was its best in the search: these images choose none, so that they can judge it."""
+def _retraining(trial: Trial) -> Retraining:
+    """Return a trial to be trained up to the epoch that was its best in the search.
+
+    The new validation images must not choose the epoch, because they judge the trial.
+    """
     until = None if trial.best_epoch is None else step_of(trial.best_epoch)
-    return Again(trial.number, trial.params or {}, until)
+    return Retraining(trial.number, trial.params or {}, until)
 
 
 class _PackKeeper:
@@ -71,12 +72,12 @@ class _PackKeeper:
         return stop is None
 
 
-def _record(book: LedgerBook, rerunning: RunOffRows, reached: Reached, data: TrainingData) -> None:
-    """Save what the lanes that ended predict, then write the rows that point to it."""
+def _record(book: LedgerBook, rows: RunOffRows, reached: Reached, data: TrainingData) -> None:
+    """Save the predictions of lanes that ended, then write the rows that point to them."""
     ended = [_ended(book, lane, data) for lane, _ in reached if not lane.running]
     measured = [(lane.number, found) for lane, found in reached if found is not None]
     try:
-        unneeded = rerunning.record(book.claim, measured, ended)
+        unneeded = rows.record(book.claim, measured, ended)
     except LeaseLost:
         drop_files(book.store, [one.stored[0] for one in ended if one.stored])
         raise
@@ -84,18 +85,18 @@ def _record(book: LedgerBook, rerunning: RunOffRows, reached: Reached, data: Tra
 
 
 def _ended(book: LedgerBook, lane: Lane, data: TrainingData) -> EndedRerun:
-    """How a lane ended, with its predictions in the store where it may be judged."""
+    """Return how a lane ended; save its predictions if it may be judged."""
     if lane.best is None or not lane.state.judged:
         return EndedRerun(lane.number, lane.state, lane.reason, lane.best, None)
-    # Pack and epoch in the path keep two claims from writing the same file.
+    # With pack and epoch in the path, two claims never write the same file.
     path = f"{book.claim.job_id}/reruns/{lane.number}.{book.claim.pack_id}.{book.claim.epoch}.labels"
     saved = book.store.write(path, predicted(lane, data).tobytes())
     return EndedRerun(lane.number, lane.state, lane.reason, lane.best, (path, saved))
 
 
-def decide(claim: Claim, rerunning: RunOffRows, store: Store) -> None:
-    """Decide the run-off of the claimed pack's job, where it has one that is not decided."""
-    job, repeats = rerunning.all(claim)
+def decide(claim: Claim, rows: RunOffRows, store: Store) -> None:
+    """Decide the run-off of the claimed pack's job, if it has one that is not decided."""
+    job, repeats = rows.all(claim)
     if not repeats:
         return
     spec = tune_spec(job)
@@ -109,11 +110,15 @@ def decide(claim: Claim, rerunning: RunOffRows, store: Store) -> None:
             finalists.append(_finalist(same, spec, arrays, store))
         except CheckpointError as error:
             lost[number] = str(error)
-    rerunning.decide(claim, verdict(finalists, spec.training_images, lost))
+    rows.decide(claim, verdict(finalists, spec.training_images, lost))
 
 
 def _finalist(repeats: list[Repeat], spec: TuneSpec, arrays: Arrays, store: Store) -> Finalist:
-    """A trial with all that it was right in; CheckpointError where one training of it came to nothing."""
+    """Return a trial with the images that each of its trainings classified correctly.
+
+    Raises:
+        CheckpointError: if one of its trainings left no predictions.
+    """
     trial = repeats[0].trial
     return Finalist(
         trial.number,
@@ -125,14 +130,12 @@ def _finalist(repeats: list[Repeat], spec: TuneSpec, arrays: Arrays, store: Stor
 
 
 def _right(repeat: Repeat, spec: TuneSpec, arrays: Arrays, store: Store) -> np.ndarray:
-    """Which validation images of its cut a training told right, bool [n]."""
+    """Return which validation images of its split a training classified correctly, bool [n]."""
     if repeat.predictions is None:
         raise CheckpointError(f"seed {repeat.rerun.seed} is {repeat.lost}")
     labels = np.frombuffer(store.read(repeat.predictions.path, repeat.predictions.sha256), np.uint8)
-    validation = data_split(
-        len(arrays), datasets[spec.dataset].official_test, spec.split, repeat.rerun.cut_seed
-    ).validation
-    right: np.ndarray = (
-        labels == arrays.labels[validation[: len(labels)]]
-    )  # the first of them, where the job is held to few
+    official_test = datasets[spec.dataset].official_test
+    validation = data_split(len(arrays), official_test, spec.split, repeat.rerun.cut_seed).validation
+    used = validation[: len(labels)]  # a job that is limited to a number of images uses the first ones
+    right: np.ndarray = labels == arrays.labels[used]
     return right
