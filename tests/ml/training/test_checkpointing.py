@@ -1,4 +1,4 @@
-"""The rule for checkpoints, on a made-up clock."""
+"""The rule for checkpoints, with a made-up clock."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from ml.training.checkpointing import CHECKPOINT_SHARE, CheckpointRule
 
 
 class _Clock:
-    """A clock that moves only if it is told to."""
+    """A clock that moves only if a test moves it."""
 
     def __init__(self) -> None:
         self.now = 1000.0

@@ -1,4 +1,4 @@
-"""Packs against one trial at a time: a search that trains eight together finds what a search of one finds."""
+"""The quality of packs: a search with eight trials at a time finds what a search with one at a time finds."""
 
 from math import sqrt
 from statistics import mean, stdev
@@ -20,7 +20,7 @@ STUDENT_T = 2.262  # 97.5 % of Student's t with nine degrees of freedom
 
 
 def _best(lanes: int, seed: int, data: TrainingData) -> float:
-    """The best validation accuracy of 200 trials in which batch size and learning rate go together."""
+    """Return the best validation accuracy of 200 trials in which batch size and learning rate depend on each other."""
     space = {
         "batch_size": {"type": "int", "low": 8, "high": 100},
         "learning_rate": {"type": "float", "low": 1e-5, "high": 1e-1, "log": True},
@@ -40,7 +40,7 @@ def _best(lanes: int, seed: int, data: TrainingData) -> float:
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_packs_search_as_well_as_one_trial_at_a_time(mnist: Arrays) -> None:
-    """Over ten seeds the best of 200 trials in packs of eight is no worse than the interval of one-at-a-time TPE."""
+    """Over ten seeds, the best of 200 trials in packs of eight is not below the interval of one-at-a-time TPE."""
     data = TrainingData.of(mnist.take(np.arange(4000)), None, "random", 0)
     alone, together = ([_best(lanes, seed, data) for seed in SEEDS] for lanes in (1, 8))
     lower = mean(alone) - STUDENT_T * stdev(alone) / sqrt(len(SEEDS))

@@ -43,26 +43,26 @@ only_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 def reruns(work: Work) -> list[Rerun]:
-    """All trainings of run-offs, by trial and seed."""
+    """Return all trainings of run-offs, by trial and seed."""
     with work.database.reading() as session:
         return list(session.scalars(select(Rerun).order_by(col(Rerun.trial), col(Rerun.seed))))
 
 
 def artifacts(work: Work) -> list[Artifact]:
-    """All files on record."""
+    """Return all recorded files."""
     with work.database.reading() as session:
         return list(session.scalars(select(Artifact)))
 
 
 def labels(work: Work, folder: Path, rerun: Rerun) -> np.ndarray:
-    """What a training predicts for the validation images of its cut."""
+    """Return a training's predictions for the validation images of its split."""
     with work.database.reading() as session:
         file = session.get_one(Artifact, rerun.predictions_id)
     return np.frombuffer((folder / file.path).read_bytes(), np.uint8)
 
 
 def decided(work: Work) -> tuple[RunOff, ModelVersion, list[Opening]]:
-    """What was decided, what was published, and who looked at test images."""
+    """Return the decision, the published version, and the openings of the test set."""
     published = select(ModelVersion).where(col(ModelVersion.test_accuracy).is_not(None))  # not others of the front
     with work.database.reading() as session:
         run_off, version = session.scalars(select(RunOff)).one(), session.scalars(published).one()
@@ -70,14 +70,14 @@ def decided(work: Work) -> tuple[RunOff, ModelVersion, list[Opening]]:
 
 
 def searched(work: Work) -> tuple[Job, Training]:
-    """A job whose search has ended, and a worker that has begun nothing of its run-off."""
+    """Return a job whose search has ended, and a worker that has not begun its run-off."""
     job, training = work.accept(**SPEC), Training(work)
     training.run(until=PackPurpose.RUN_OFF)
     return job, training
 
 
 def test_a_run_off_decides_what_is_published(work: Work, environment: Path) -> None:
-    """Three trials, two cuts, six trainings that no budget counts; test is opened once, by the winner alone."""
+    """Three trials and two splits are six trainings, which no budget counts; only the winner opens the test set."""
     job, training = searched(work)
     before = (work.job(job).state, len(reruns(work)), len(training.openings()))
     training.run()
@@ -94,7 +94,7 @@ def test_a_run_off_decides_what_is_published(work: Work, environment: Path) -> N
 
 @only_sqlite
 def test_a_training_ends_and_is_judged_at_the_epoch_that_the_search_chose(work: Work, environment: Path) -> None:
-    """Whatever it reaches before: an epoch that its own images had chosen would look better on them than it is."""
+    """Earlier measurements do not count: an epoch chosen on the training's own images would look too good on them."""
     job, training = work.accept(**SPEC | {"budget": {"trials": 3, "epochs": 6}}), Training(work)
     training.run(until=PackPurpose.RUN_OFF)
     with work.database.writing() as session:
@@ -109,7 +109,7 @@ def test_a_training_ends_and_is_judged_at_the_epoch_that_the_search_chose(work: 
 
 @only_sqlite
 def test_what_is_compared_is_what_was_predicted(work: Work, environment: Path) -> None:
-    """The accuracies of the verdict are those of the kept labels, against the data set's own."""
+    """The accuracies of the verdict are those of the kept predictions against the data set's labels."""
     _, training = searched(work)
     training.run()
     verdict = decided(work)[0].verdict
@@ -124,7 +124,7 @@ def test_what_is_compared_is_what_was_predicted(work: Work, environment: Path) -
 
 @only_sqlite
 def test_a_run_off_of_a_job_that_is_held_to_few_images_counts_those(work: Work, environment: Path) -> None:
-    """The corrected t-test weighs images to train against images to validate: 320 and 80 of 400."""
+    """The corrected t-test weighs training images against validation images: 320 and 80 of 400."""
     work.accept(**SPEC, images=400)
     Training(work).run()
     verdict = decided(work)[0].verdict
@@ -134,7 +134,7 @@ def test_a_run_off_of_a_job_that_is_held_to_few_images_counts_those(work: Work, 
 
 @only_sqlite
 def test_each_training_is_one_that_can_be_done_alone(work: Work, environment: Path) -> None:
-    """A lane alone on the cut, the seeds and the stream on record predicts the same labels for every image."""
+    """A lane alone, with the recorded split, seeds and stream, predicts the same labels for every image."""
     job, training = searched(work)
     training.run()
     spec, (last, packs) = tune_spec(job), (reruns(work)[-1], {pack.id: pack for pack in work.packs()})
@@ -157,7 +157,7 @@ def test_each_training_is_one_that_can_be_done_alone(work: Work, environment: Pa
 @only_sqlite
 @pytest.mark.parametrize(("steps", "stop"), [(7, Stop.RELEASED), (60, Stop.CANCELLED)])
 def test_a_pack_that_was_left_goes_on_to_the_same_end(steps: int, stop: Stop, work: Work, environment: Path) -> None:
-    """Given back with a checkpoint or lost without one, a run-off predicts as one that nothing happened to."""
+    """Released with a checkpoint or lost without one, a run-off predicts as an undisturbed one."""
     job, training = searched(work)
     training.orders.stop_after(steps, stop)
     claim = work.leases.claim()
@@ -183,7 +183,7 @@ def test_a_pack_that_was_left_goes_on_to_the_same_end(steps: int, stop: Stop, wo
 def test_checkpoints_take_at_most_two_percent_of_a_run_offs_time(
     cost: float, work: Work, environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a clock by which a step takes 10 ms, they may be made at any time, and the first of a pack is made at once."""
+    """On a clock on which a step takes 10 ms, checkpoints may be made at any time, and the first of a pack at once."""
     job, training = work.accept(**SPEC | {"budget": {"trials": 4, "epochs": 10}}), Training(work)
     training.run(until=PackPurpose.RUN_OFF)
     clock = _Clocked(training.orders)
@@ -200,7 +200,7 @@ def test_checkpoints_take_at_most_two_percent_of_a_run_offs_time(
 
 @dataclass
 class _Clocked:
-    """Orders on a clock of their own: each question, one before every step, takes 10 ms."""
+    """Orders with their own clock: each question, one before every step, takes 10 ms."""
 
     orders: Orders
     now: float = 0.0
@@ -220,7 +220,7 @@ class _Clocked:
 @only_sqlite
 @pytest.mark.parametrize("lost", [1, 6])
 def test_trainings_that_kill_their_trainer_are_left_out(lost: int, work: Work, environment: Path) -> None:
-    """The run-off is decided without their trials; without any, the best of the search is published."""
+    """The run-off is decided without their trials; if none is left, the best of the search is published."""
     job, training = searched(work)
     for _ in range(2 * lost):
         if training.waits(PackPurpose.RUN_OFF):
@@ -238,7 +238,7 @@ def test_trainings_that_kill_their_trainer_are_left_out(lost: int, work: Work, e
 
 
 def test_a_run_off_can_be_cancelled(work: Work, environment: Path) -> None:
-    """It is over at once, and its budget cannot be raised before."""
+    """It ends at once, and its budget cannot be raised before."""
     job, _ = searched(work)
     with pytest.raises(Conflict, match="in its run-off; its budget cannot be changed"):
         work.controls.extend(job.id, {"trials": 9})
@@ -250,7 +250,7 @@ def test_a_run_off_can_be_cancelled(work: Work, environment: Path) -> None:
 
 @only_sqlite
 def test_a_run_off_can_be_paused(work: Work, environment: Path) -> None:
-    """It waits, and goes on when it is resumed."""
+    """It waits, and goes on after it is resumed."""
     job, training = searched(work)
     work.controls.pause(job.id)
     nothing = work.leases.claim()
@@ -266,7 +266,7 @@ def test_a_run_off_can_be_paused(work: Work, environment: Path) -> None:
 
 @only_sqlite
 def test_a_run_off_that_ends_while_it_is_held_is_decided_afterwards(work: Work, environment: Path) -> None:
-    """Its last training was at work when it was paused; until it is resumed no other trial can be begun."""
+    """Its last training was running when it was paused; until it is resumed, no other trial can begin."""
     job, training = searched(work)
     claims = [claim for _ in range(4) if (claim := work.leases.claim())]
     work.controls.pause(job.id)
@@ -287,7 +287,7 @@ def test_a_run_off_that_ends_while_it_is_held_is_decided_afterwards(work: Work, 
 
 @only_sqlite
 def test_a_completed_job_that_goes_on_has_another_run_off(work: Work, environment: Path) -> None:
-    """On other seeds, with another opening of test."""
+    """The next run-off has other seeds and another opening of the test set."""
     job, training = searched(work)
     training.run()
     work.controls.extend(job.id, {"trials": 5})
@@ -301,7 +301,7 @@ def test_a_completed_job_that_goes_on_has_another_run_off(work: Work, environmen
 
 @only_sqlite
 def test_the_finalists_keep_their_checkpoints(work: Work, environment: Path) -> None:
-    """Whoever wins can be published, also one that others beat in everything."""
+    """Any winner can be published, even one that others beat in every respect."""
     searched(work)
     kept = {file.trial for file in artifacts(work) if file.kind == "checkpoint"}
 
@@ -310,7 +310,7 @@ def test_the_finalists_keep_their_checkpoints(work: Work, environment: Path) -> 
 
 @only_sqlite
 def test_the_best_is_published_where_the_chosen_trial_has_lost_its_checkpoint(work: Work, environment: Path) -> None:
-    """It was damaged, and training it again came to nothing."""
+    """The checkpoint was damaged, and training the trial again failed."""
     job, training = searched(work)
     while (claim := work.leases.claim()) is not None and claim.purpose == PackPurpose.RUN_OFF:
         training.trainer.work(claim)
