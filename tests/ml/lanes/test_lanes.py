@@ -375,7 +375,7 @@ def test_lanes_of_other_kinds_of_layers_are_refused(other: list[Layer]) -> None:
     """The error names both, before any training."""
     states = [LaneState.initial(layers, Adam(), 0) for layers in ([Flatten(), Linear(784, 10)], other)]
 
-    with pytest.raises(LanesError, match=r"same kinds of layers: Flatten-Linear and .*Linear; train them in packs"):
+    with pytest.raises(LanesError, match=r"same kinds of layers: Flatten-Linear and .*Linear; train them in separate packs"):
         Lanes(states, IMAGE)
 
 

@@ -172,5 +172,5 @@ def test_without_the_version_no_trial_begins(digits_data: TrainingData) -> None:
     """A trial fails instead of beginning with random weights."""
     spec = spec_of()
     pack = LanePack.of(spec, digits_data, spec.params({"batch_size": 16}), stream_seed=5)
-    with pytest.raises(LanesError, match="not at hand"):
+    with pytest.raises(LanesError, match="is not available"):
         pack.join(Lane(0, spec, spec.params({"batch_size": 16}), 1, 5))
