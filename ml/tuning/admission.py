@@ -181,7 +181,7 @@ class Admission:
             else:
                 lane.place = 0  # in the pack that it is given
                 self.separate.append(lane.number)
-        except Exception as error:  # whatever a network raises
+        except Exception as error:  # any error of a network
             end_failed(lane, error)
             return [finished(lane)]
         return []

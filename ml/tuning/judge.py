@@ -18,7 +18,7 @@ class Judge:
     def judge(self, rungs: Rungs) -> None:
         """Record new measurements and end the lanes that the pruner would end.
 
-        Measurements that are on record already are not recorded again; their lanes end where they ended before.
+        Measurements that are on record already are not recorded again; their lanes end at the recorded ends.
         """
         new = [(lane, measured) for lane, measured in rungs if measured.step not in lane.recorded]
         for lane, measured in rungs:

@@ -1,4 +1,4 @@
-"""The opening of a pack: a fresh one with its first trials, or one that goes on from where it was left."""
+"""The opening of a pack: a fresh one with its first trials, or a resumed one at its last checkpoint."""
 
 from ml.parameters.params import Params
 from ml.records import PackRecord
@@ -76,7 +76,7 @@ def _width(context: TuningContext, params: Params) -> int:
     def measured() -> int:
         try:
             return measured_width(context.spec, params, context.data)
-        except Exception as error:  # whatever a network raises
+        except Exception as error:  # any error of a network
             raise _Untimed from error
 
     try:

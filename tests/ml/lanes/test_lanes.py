@@ -287,7 +287,7 @@ def test_lanes_that_are_taken_apart_and_put_together_go_on_bit_for_bit(model: st
 
 @pytest.mark.parametrize("model", networks)
 def test_evaluation_is_that_of_the_plain_modules(model: str, images: Images) -> None:
-    """This holds for loss and accuracy, over a number of images that no batch size divides."""
+    """Loss and accuracy agree, over a number of images that no batch size divides."""
     some = Images(images.images[:777], images.labels[:777])
     lanes = Lanes(_lanes_of(model, WIDTHS[model], OPTIMIZERS), IMAGE)
     for indices in batches(len(images), 8, 40):
@@ -375,7 +375,9 @@ def test_lanes_of_other_kinds_of_layers_are_refused(other: list[Layer]) -> None:
     """The error names both, before any training."""
     states = [LaneState.initial(layers, Adam(), 0) for layers in ([Flatten(), Linear(784, 10)], other)]
 
-    with pytest.raises(LanesError, match=r"same kinds of layers: Flatten-Linear and .*Linear; train them in separate packs"):
+    with pytest.raises(
+        LanesError, match=r"same kinds of layers: Flatten-Linear and .*Linear; train them in separate packs"
+    ):
         Lanes(states, IMAGE)
 
 

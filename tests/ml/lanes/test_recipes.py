@@ -122,7 +122,7 @@ def test_every_lane_follows_its_own_recipe(name: str, loss: str, way: Way, image
 
 @pytest.mark.parametrize("batch_size", [3, 40])
 def test_a_wide_layer_follows_its_recipe_too(batch_size: int, images: Images) -> None:
-    """This holds for gradients that are computed row by row inside the optimizer, and for others."""
+    """Layers follow it with gradients that are computed row by row inside the optimizer, and with others."""
     layers = [Flatten(), Linear(784, 40), ReLU(), Dropout(0.4), Linear(40, 300), ReLU(), Dropout(0.4), Linear(300, 10)]
     states = [LaneState.initial(layers, OPTIMIZERS[k], k, RECIPES[k]) for k in range(4)]
     steps = batches(len(images), batch_size, 30)

@@ -145,7 +145,7 @@ def test_every_trial_of_a_job_that_begins_with_a_version_can_be_replayed_alone(d
 
 
 def test_a_pack_of_such_trials_goes_on_bit_equal_where_it_was_left(digits_data: TrainingData) -> None:
-    """This includes frozen and fresh weights."""
+    """Frozen and fresh weights included."""
     spec, data = spec_of(), digits_data.beginning_with(weights_of("shallow"))
     recipe = {"batch_size": 16, "learning_rate": 1e-3}
 

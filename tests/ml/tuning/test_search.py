@@ -129,7 +129,7 @@ def test_a_rebuilt_search_draws_and_prunes_as_the_one_that_went_on(sampler: str,
 @pytest.mark.long
 @EVERY_PAIR
 def test_a_rebuilt_search_draws_packs_as_the_one_that_went_on(sampler: str, pruner: str) -> None:
-    """This also holds if trials are drawn four at a time, three of them given the key of the first."""
+    """The same holds if trials are drawn four at a time, three of them given the key of the first."""
     spec = _spec(sampler, pruner, seed=9)
     lived, rebuilt = (_play(spec, rebuild, pack=4) for rebuild in (False, True))
 

@@ -745,7 +745,7 @@ class _Clocked(MemoryBook):
 def test_checkpoints_take_at_most_two_percent_of_the_time(
     cost: float, digits_data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """This holds for any cost of a checkpoint, even if no least time between two is asked for."""
+    """The share holds for any cost of a checkpoint, even if no least time between two is asked for."""
     spec = _spec(budget={"trials": 4, "epochs": 20})
     book = _Clocked(spec, cost=cost, checkpoint_seconds=0.0)
     monkeypatch.setattr("ml.training.checkpointing.monotonic", lambda: book.now)
