@@ -121,7 +121,7 @@ def test_a_home_in_use_is_refused(tmp_path: Path) -> None:
     with chiffre_up(tmp_path / "home"):
         message = refused("--home", str(tmp_path / "home"), "--port", str(free_port()))
 
-    assert "in use by another `chiffre up`; stop that or name another --home" in message
+    assert "in use by another `chiffre up`; stop it or choose another folder with --home" in message
 
 
 def test_a_taken_port_is_refused(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_taken_port_is_refused(tmp_path: Path) -> None:
         message = refused("--home", str(tmp_path / "home"), "--port", str(port))
 
     assert f"cannot listen on 127.0.0.1:{port}" in message
-    assert "choose another with --port" in message
+    assert "choose another port with --port" in message
 
 
 def test_a_long_log_makes_way_for_another(tmp_path: Path) -> None:

@@ -313,7 +313,7 @@ def test_a_worker_that_ends_as_the_seconds_do_leaves_the_trial_to_the_next(
     assert not deaf.is_running()
     assert [t.state for t in work.trials()] == [TrialState.RUNNING]
 
-    monkeypatch.setattr("worker.supervision.supervisor.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("worker.supervision.supervisor.CHECK_SECONDS", 0.0)
     Supervisor(work.other, supervisor.trainers, supervisor.store, 0.2).work()
 
     assert work.job(job).state == JobState.COMPLETED
