@@ -25,15 +25,15 @@ COPY . .
 RUN pip install --no-deps --no-build-isolation --prefix=/package .
 
 FROM base
-# A fixed id, so that the volume still belongs to this user after a rebuild. The user has no shell and no home.
+# A fixed number, so that the volume still belongs to this user after a rebuild. It has no shell and no home of its own.
 RUN groupadd --gid 10001 chiffre \
  && useradd --uid 10001 --gid chiffre --no-create-home --home-dir /tmp --shell /usr/sbin/nologin chiffre \
  && install -d -o chiffre -g chiffre -m 750 /var/lib/chiffre /var/lib/chiffre/artifacts /var/lib/chiffre/cache
 
-# Layers that change rarely come first. torch is by far the largest, so it has a separate layer. Without TORCH_INDEX
-# pip installs the build of PyPI, which brings gigabytes of CUDA. With
+# The layers go from what changes least to what changes most. torch is by far the largest, hence alone: without
+# TORCH_INDEX it is PyPI's build, which brings gigabytes of CUDA. With
 #   TORCH_INDEX=https://download.pytorch.org/whl/cpu
-# pip prefers 2.13.0+cpu, about 200 MB, as the newer version. It looks for no other package on that index.
+# pip prefers 2.13.0+cpu, about 200 MB, as a newer 2.13.0. No other package is looked for on that index.
 ARG TORCH_INDEX=""
 COPY constraints.txt ./
 RUN pip install ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -c constraints.txt torch==2.13.0

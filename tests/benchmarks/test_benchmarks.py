@@ -23,12 +23,11 @@ from torch.nn.functional import cross_entropy
 from benchmarks.lanes.baselines import CarefulBaseline, ReportBaseline, accuracy, batches_of
 from benchmarks.lanes.workloads import WORKLOADS
 from benchmarks.serving.load import WRK, LoadError, load
-from benchmarks.serving.rows import row as row_of_serving
-from benchmarks.serving.rows import verdicts
+from benchmarks.serving.rows import single_row, verdicts
 from benchmarks.serving.servers import FOLDER
 from benchmarks.study import sides
 from benchmarks.study.searches import SEARCHES
-from benchmarks.study.study import row
+from benchmarks.study.study import search_row
 from ml.datasets import datasets
 from ml.network.evaluate import scaled
 from ml.networks import networks
@@ -126,7 +125,7 @@ def test_predictions_are_measured_beside_the_limit_and_a_hand_written_endpoint()
 
 def test_ratios_are_of_requests_and_the_faster_end_of_a_rival_counts() -> None:
     """Twice the limit's time is a ratio of one half, and the goals that it misses are named."""
-    found = row_of_serving(
+    found = single_row(
         "shallow",
         64,
         {
@@ -214,7 +213,7 @@ def test_a_baseline_that_missed_bounds_the_ratio() -> None:
         {**common, "side": "baseline", "seconds": 50.0, "reached": False},
     ]
 
-    found = row(search, runs)
+    found = search_row(search, runs)
 
     assert found is not None
     assert (found["ratio_b"], found["at_least"]) == (5.0, True)

@@ -134,7 +134,7 @@ def test_a_preset_that_was_changed_is_trained_anew_where_that_is_said(
     results: dict[str, Any] = {}
     out, changed = tmp_path / "records.json", Record("perceptron", "random", Scale(2, 3, 300))
     before = run(Record("perceptron", "random", SMALL), results, out, tmp_path)
-    with pytest.raises(SystemExit, match=r"perceptron.json is not what was trained; --anew"):
+    with pytest.raises(SystemExit, match=r"perceptron.json has changed since it was trained; use --anew"):
         run(changed, results, out, tmp_path)
     after = run(changed, results, out, tmp_path, anew=True)
     run(changed, results, out, tmp_path, anew=True)

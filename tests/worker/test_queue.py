@@ -120,7 +120,7 @@ def test_without_a_broker_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_celery_is_set_up_so_that_no_job_hangs_on_a_message() -> None:
-    """Messages are acknowledged early, never prefetched and JSON only; there are no results, and sockets have timeouts."""
+    """Messages are JSON, acknowledged early and never prefetched; there are no results, and sockets have timeouts."""
     conf = queue.app.conf
 
     assert (conf.task_acks_late, conf.worker_disable_prefetch, conf.result_backend) == (False, True, None)
