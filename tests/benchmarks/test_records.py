@@ -146,7 +146,7 @@ def test_a_changed_preset_is_trained_again_only_with_anew(tmp_path: Path, monkey
 
 @pytest.mark.long
 def test_seeds_that_train_at_once_are_those_that_train_in_turn(tmp_path: Path) -> None:
-    """They are stored in the order of their numbers, whichever ends first."""
+    """They are stored in the order of their numbers, not in the order in which they end."""
     in_turn, at_once = dict[str, Any](), dict[str, Any]()
     run(Record("perceptron", "random", SMALL), in_turn, None, tmp_path)
     run(Record("perceptron", "random", SMALL, processes=2), at_once, None, tmp_path)

@@ -450,17 +450,17 @@ import hashlib, itertools, os
 from pathlib import Path
 from worker.artifacts.folder import FolderStore
 store = FolderStore(Path({str(tmp_path)!r}))
-print("ready", flush=True)
 for number in itertools.count():
     content = os.urandom(4_000_000)
     store.write(f"job/{{number}}.{{hashlib.sha256(content).hexdigest()}}", content)
+    print(number, flush=True)
 """
     store = FolderStore(tmp_path)
-    for seconds in (0.15, 0.22, 0.31):
+    for seconds in (0.0, 0.07, 0.16):
         writer = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=ROOT)
         assert writer.stdout is not None
-        writer.stdout.readline()
-        sleep(seconds)
+        writer.stdout.readline()  # the first object is complete
+        sleep(seconds)  # so that the kill comes at different moments of a later write
         writer.kill()
         writer.wait()
         writer.stdout.close()
