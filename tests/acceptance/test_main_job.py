@@ -17,8 +17,6 @@ from sklearn.metrics import accuracy_score
 from api.client import Chiffre
 from ml.datasets import Arrays, data_split, datasets
 
-pytestmark = pytest.mark.xdist_group("main job")  # so that the services start only once
-
 SPEC = {
     "model": "shallow",
     "dataset": "mnist",

@@ -85,6 +85,15 @@ def test_searches_are_measured_for_both_networks() -> None:
 
 
 @pytest.mark.long
+def test_packs_are_compared_with_one_trial_at_a_time() -> None:
+    """The quick form ends with a row of two seeds, in which both sides have found something."""
+    (found,) = last_line("packs")
+
+    assert found["n"] == 2
+    assert all(0.3 < found[name] < 1 for name in ("median_alone", "median_together"))
+
+
+@pytest.mark.long
 def test_trust_is_measured_for_both_networks() -> None:
     """The quick form ends with a row for the test images of each network and one for every kind of other image."""
     rows = last_line("calibration")
