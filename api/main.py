@@ -22,7 +22,7 @@ from api.http.slow_senders import SlowSenders
 from api.inputs.uploads import Uploads
 from api.page import add_page
 from api.prediction.documentation import document_predict
-from api.prediction.endpoint import MAX_BYTES_AT_ONCE, Predict
+from api.prediction.endpoint import MAX_BODY_BYTES, Predict
 from api.prediction.exposition import end_process
 from api.prediction.roster import Roster
 from api.routes import catalog, datasets, health, images
@@ -105,7 +105,7 @@ def create_app() -> FastAPI:
     children = Children()
     app.state.children, app.state.analyses, app.state.looks = children, analyses, Looks(children)
     app.state.uploads, app.state.archives = Uploads(config.max_image_bytes), Uploads(config.max_dataset_bytes)
-    app.state.asked = Uploads(max(MAX_BYTES_AT_ONCE, config.max_image_bytes))
+    app.state.asked = Uploads(max(MAX_BODY_BYTES, config.max_image_bytes))
     app.state.uploaded, app.state.max_dataset_bytes = uploaded, config.max_dataset_bytes
     # Experiments first: their path is none of a job.
     of_jobs = (experiments, jobs, trials, curves, predictions, evaluations, run_offs, analysis, reports, events)

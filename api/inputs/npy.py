@@ -28,6 +28,12 @@ def array_of(content: bytes, kinds: str, pointer: str = "#") -> np.ndarray:
     return shaped(content, file.tell(), shape, dtype, "F" if fortran else "C", pointer)
 
 
+def numbers_of(content: bytes) -> np.ndarray:
+    """Return the numbers of an npy file: uint8 unchanged, other types as float64."""
+    array = array_of(content, "uif")
+    return array if array.dtype == np.uint8 else array.astype(np.float64)
+
+
 def shaped(content: bytes, begin: int, shape: tuple[int, ...], dtype: np.dtype, order: str, pointer: str) -> np.ndarray:
     """What a file holds from a byte on as an array that shares its memory; BadInput where the length is another."""
     length = len(content) - begin

@@ -13,7 +13,7 @@ from api.http.problems import MAX_ERRORS, FieldError
 from ml.layers import Shape
 
 WHITE = 255
-_WHITE = np.float32(WHITE)
+MAX_IMAGES = 1024  # in one body
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class InputImages:
         return replace(self, reports=reports, pixels=self.pixels if pixels is None else pixels)
 
 
-def one_image(values: Any, shape: Shape, scale: int | None, plain: bool) -> InputImages:
+def one_image(values: Any, scale: int | None, plain: bool, shape: Shape) -> InputImages:
     """The image in a JSON list of numbers; BadInput names what is wrong with it.
 
     `plain` promises that no true or false stands in it.
@@ -52,7 +52,7 @@ def one_image(values: Any, shape: Shape, scale: int | None, plain: bool) -> Inpu
     return InputImages(pixels.reshape(-1, *shape), scales)
 
 
-def many_images(lists: list[Any], shape: Shape, scale: int | None, plain: bool) -> InputImages:
+def many_images(lists: list[Any], scale: int | None, plain: bool, shape: Shape) -> InputImages:
     """The images in a JSON list of lists; what is wrong with one is told in its place, up to MAX_ERRORS words on it."""
     rows: list[np.ndarray] = []
     errors: dict[int, str] = {}
@@ -65,6 +65,38 @@ def many_images(lists: list[Any], shape: Shape, scale: int | None, plain: bool) 
         except BadInput as error:
             errors[place] = _in_words(error)
     return _several(_stacked(rows, prod(shape)), shape, scale, errors)
+
+
+def byte_images(body: bytes, scale: int | None, shape: Shape) -> InputImages:
+    """Return the images of a body with one byte a pixel; of a single image no list is made.
+
+    Raises:
+        BadInput: if the body holds no whole number of images, or too many.
+    """
+    features = prod(shape)
+    if not body or len(body) % features:
+        raise BadInput("#", f"{features} bytes an image are needed, and the body has {len(body)}")
+    rows = _few(np.frombuffer(body, np.uint8).reshape(-1, features))
+    return of_array(rows, shape, scale, several=len(rows) > 1)
+
+
+def array_images(array: np.ndarray, scale: int | None, shape: Shape) -> InputImages:
+    """Return the images of an array, uint8 or float64: one of the shape, or many along the first axis."""
+    rows, several = rows_of(array, shape)
+    return of_array(_few(rows), shape, scale, several)
+
+
+def rows_of(array: np.ndarray, shape: Shape) -> tuple[np.ndarray, bool]:
+    """Return an array as [n, features], and whether it is a list of images.
+
+    Raises:
+        BadInput: if the array does not fit the shape.
+    """
+    several = array.ndim > 1 and array.shape not in (shape, shape[1:])
+    rows = array.reshape(len(array), -1) if several and len(array) else array.reshape(1, -1)
+    if rows.shape[1] != prod(shape):
+        raise BadInput("#", f"an array of {prod(shape)} numbers an image is needed, not {list(array.shape)}")
+    return rows, several
 
 
 def of_array(rows: np.ndarray, shape: Shape, scale: int | None, several: bool) -> InputImages:
@@ -90,19 +122,17 @@ def in_unit(rows: np.ndarray, scale: int | None) -> tuple[np.ndarray, list[int],
     return scaled, scales[good].tolist(), errors
 
 
+def _few(rows: np.ndarray) -> np.ndarray:
+    if len(rows) > MAX_IMAGES:
+        raise BadInput("#", f"at most {MAX_IMAGES} images at once, not {len(rows)}")
+    return rows
+
+
 def _several(rows: np.ndarray, shape: Shape, scale: int | None, errors: dict[int, str]) -> InputImages:
     places = [place for place in range(len(rows) + len(errors)) if place not in errors]
     pixels, scales, unusable = in_unit(rows, scale) if len(rows) else (rows.astype(np.float32), [], {})
     errors = errors | {places[place]: detail for place, detail in unusable.items()}
     return InputImages(pixels.reshape(-1, *shape), scales, errors, several=True)
-
-
-def as_floats(pixels: np.ndarray) -> np.ndarray:
-    """Pixels as `InputImages` has them as float32 in 0..1; bytes are divided here, all of a batch at once."""
-    if pixels.dtype != np.uint8:
-        return pixels
-    divided: np.ndarray = np.divide(pixels, _WHITE, dtype=np.float32)
-    return divided
 
 
 def _bytes(values: Any, features: int) -> bytearray | None:

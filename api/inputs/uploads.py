@@ -13,8 +13,8 @@ from starlette.requests import Request
 
 from api.http.errors import BadInput, Busy
 from api.http.problems import MAX_ERRORS, FieldError
-from api.inputs.bodies import npy, rows_of
-from api.inputs.pixels import of_array, one_image
+from api.inputs.npy import numbers_of
+from api.inputs.pixels import of_array, one_image, rows_of
 from ml.layers import Shape
 from ml.registry import Registry
 from worker.artifacts.folder import FULL
@@ -107,7 +107,7 @@ def kind_of(request: Request, known: set[str]) -> str:
 @readers.register("application/x-npy")
 def read_npy(body: bytes, shape: Shape, classes: tuple[str, ...]) -> ImageSet:
     """An array of numbers in numpy's format: images along the first axis."""
-    rows, _ = rows_of(npy(body), shape)
+    rows, _ = rows_of(numbers_of(body), shape)
     errors: dict[int, str] = {}
     pixels = []
     for first in range(0, len(rows), PART):
@@ -153,7 +153,7 @@ class _Lines:
                 self.ids[place] = _id(fields["id"])
             label = _label(fields["label"], self.known) if fields.get("label") is not None else UNKNOWN
             plain = b"u" not in line and b"f" not in line  # neither true nor false, which Python takes for 1 and 0
-            pixels = one_image(fields.get("pixels"), self.shape, None, plain).pixels
+            pixels = one_image(fields.get("pixels"), None, plain, self.shape).pixels
         except BadInput as error:
             first = error.errors[0]
             self.errors[place] = f"{first.pointer}: {first.detail}"

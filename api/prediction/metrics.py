@@ -117,12 +117,12 @@ class Meter:
         self._confidence.observe_all(np.concatenate([each.probabilities for each in ran]).max(1))
 
 
-def was_read(seconds: float) -> None:
+def count_read(seconds: float) -> None:
     """A body has been read as images."""
     _reads.append(seconds)
 
 
-def was_answered(status: int) -> None:
+def count_request(status: int) -> None:
     """A request to /predict has been answered."""
     _statuses.append(status)
 

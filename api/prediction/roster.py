@@ -17,9 +17,9 @@ from sqlmodel import Session, col
 
 from api.http.errors import BadInput, NotLoaded
 from api.inputs.options import Options
-from api.prediction.batcher import Queue
 from api.prediction.metrics import count
 from api.prediction.preferences import Preferences
+from api.prediction.queue_limit import QueueLimit
 from api.prediction.served import Files, Served, load
 from ml.datasets import datasets, is_called, version_of
 from ml.errors import ChiffreError, UnknownName
@@ -46,7 +46,7 @@ class Roster:
         self.database = database
         self.store = store
         self.executor = executor  # where long batches run
-        self.queue = Queue()
+        self.queue = QueueLimit()
         # By network and data set; by None and data set the best of all networks.
         self.served: MappingProxyType[tuple[str | None, str], Served] = MappingProxyType({})
         self.preferences = Preferences(database)

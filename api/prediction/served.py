@@ -9,8 +9,9 @@ import numpy as np
 import orjson
 
 from api.prediction.batch_result import BatchResult
-from api.prediction.batcher import Batcher, Queue
+from api.prediction.batcher import Batcher
 from api.prediction.metrics import Meter
+from api.prediction.queue_limit import QueueLimit
 from ml.datasets import digit_of
 from ml.errors import ChiffreError
 from ml.prediction.calibration import UNCALIBRATED, Calibration
@@ -43,7 +44,7 @@ class Served:
 
 
 def load(
-    version: ModelVersion, onnx: Artifact, checkpoint: Artifact, store: Store, queue: Queue, executor: Executor
+    version: ModelVersion, onnx: Artifact, checkpoint: Artifact, store: Store, queue: QueueLimit, executor: Executor
 ) -> Served:
     """A version from storage, its hash verified, warmed up and tested; a ChiffreError where it cannot answer."""
     graph = store.read(onnx.path, onnx.sha256)

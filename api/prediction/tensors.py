@@ -16,9 +16,8 @@ import orjson
 from pydantic import BaseModel, Field, ValidationError
 
 from api.http.errors import BadInput, invalid
-from api.inputs.bodies import MAX_IMAGES
-from api.inputs.pixels import InputImages, of_array
-from api.prediction.batch_result import Answered
+from api.inputs.pixels import MAX_IMAGES, InputImages, of_array
+from api.prediction.batch_result import BatchSlice
 from api.prediction.served import Served
 from ml.layers import Shape
 
@@ -61,15 +60,15 @@ class Output:
 
     datatype: str
     shape: Callable[[Served], list[int]]
-    values: Callable[[Served, Answered], np.ndarray]
+    values: Callable[[Served, BatchSlice], np.ndarray]
 
 
 OUTPUTS: dict[str, Output] = {
-    "probabilities": Output("FP32", lambda served: [len(served.labels)], lambda served, answered: answered.raw),
-    "label": Output("BYTES", lambda served: [], lambda served, answered: _labels(served, answered)),
-    "confidence": Output("FP32", lambda served: [], lambda served, answered: answered.raw.max(1)),
+    "probabilities": Output("FP32", lambda served: [len(served.labels)], lambda served, predicted: predicted.raw),
+    "label": Output("BYTES", lambda served: [], lambda served, predicted: _labels(served, predicted)),
+    "confidence": Output("FP32", lambda served: [], lambda served, predicted: predicted.raw.max(1)),
     "abstained": Output(
-        "BOOL", lambda served: [], lambda served, answered: np.array([why is not None for why in answered.reasons])
+        "BOOL", lambda served: [], lambda served, predicted: np.array([why is not None for why in predicted.reasons])
     ),
 }
 
@@ -95,12 +94,12 @@ def read(body: bytes, json_bytes: int | None, shape: Shape) -> tuple[Inference, 
     return inference, images
 
 
-def write(inference: Inference, served: Served, answered: Answered) -> tuple[bytes, int | None]:
+def write(inference: Inference, served: Served, predicted: BatchSlice) -> tuple[bytes, int | None]:
     """The answer, and how much of it is JSON where binary tensors follow."""
     outputs, tails = [], []
     binary_by_default = bool(inference.parameters.get("binary_data_output"))
     for wanted in inference.outputs or [RequestedOutput(name=name) for name in OUTPUTS]:
-        datatype, values = _values(wanted, served, answered)
+        datatype, values = _values(wanted, served, predicted)
         output: dict[str, Any] = {"name": wanted.name, "datatype": datatype, "shape": list(values.shape)}
         if wanted.parameters.get(BINARY, binary_by_default):
             tails.append(_packed(values))
@@ -156,20 +155,20 @@ def _leaves(values: list[Any], depth: int) -> Iterable[Any]:
     return values if depth == 1 else _leaves(list(chain.from_iterable(values)), depth - 1)
 
 
-def _values(wanted: RequestedOutput, served: Served, answered: Answered) -> tuple[str, np.ndarray]:
+def _values(wanted: RequestedOutput, served: Served, predicted: BatchSlice) -> tuple[str, np.ndarray]:
     if wanted.name not in OUTPUTS:
         raise BadInput("#/outputs", f"the outputs are: {', '.join(OUTPUTS)}")
     count = wanted.parameters.get("classification")
     if count is None:
         output = OUTPUTS[wanted.name]
-        return output.datatype, output.values(served, answered)
+        return output.datatype, output.values(served, predicted)
     if wanted.name != "probabilities" or type(count) is not int or count < 1:
         raise BadInput("#/outputs", "classification is a number of classes, and goes with probabilities")
-    return "BYTES", np.array([_classes(row, served, count) for row in answered.raw.tolist()], object)
+    return "BYTES", np.array([_classes(row, served, count) for row in predicted.raw.tolist()], object)
 
 
-def _labels(served: Served, answered: Answered) -> np.ndarray:
-    return np.array([served.labels[label] for label in answered.labels], object)
+def _labels(served: Served, predicted: BatchSlice) -> np.ndarray:
+    return np.array([served.labels[label] for label in predicted.labels], object)
 
 
 def _classes(row: list[float], served: Served, count: int) -> list[str]:

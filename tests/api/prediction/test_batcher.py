@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from api.http.errors import Busy
-from api.prediction.batch_result import Answered, BatchResult
-from api.prediction.batcher import INLINE_SECONDS, Batcher, Queue
+from api.prediction.batch_result import BatchResult, BatchSlice
+from api.prediction.batcher import INLINE_SECONDS, Batcher
+from api.prediction.queue_limit import QueueLimit
 from ml.prediction.predictor import MAX_BATCH
 
 POISON = 13  # a pixel that the network below does not bear
@@ -36,23 +37,23 @@ def executor() -> Iterator[ThreadPoolExecutor]:
         yield executor
 
 
-Questioning = Callable[[Batcher], Awaitable[list[Answered | BaseException]]]
+Questioning = Callable[[Batcher], Awaitable[list[BatchSlice | BaseException]]]
 
 
 def answers(
     network: Network, executor: ThreadPoolExecutor, questioning: Questioning, seconds: float = 0.0, limit: int = 1000
-) -> list[Answered | BaseException]:
+) -> list[BatchSlice | BaseException]:
     """What the questions are answered, where an image takes so many seconds and so many images may wait."""
 
-    async def ask() -> list[Answered | BaseException]:
-        return await questioning(Batcher(network, seconds, Queue(limit), executor, lambda *_: None))
+    async def ask() -> list[BatchSlice | BaseException]:
+        return await questioning(Batcher(network, seconds, QueueLimit(limit), executor, lambda *_: None))
 
     return asyncio.run(ask())
 
 
-def labels(found: list[Answered | BaseException]) -> list[list[int] | str]:
+def labels(found: list[BatchSlice | BaseException]) -> list[list[int] | str]:
     """The labels of each answer, the words of each error."""
-    return [answer.labels if isinstance(answer, Answered) else str(answer) for answer in found]
+    return [answer.labels if isinstance(answer, BatchSlice) else str(answer) for answer in found]
 
 
 def image(*first: int) -> np.ndarray:
@@ -62,11 +63,11 @@ def image(*first: int) -> np.ndarray:
     return pixels
 
 
-async def in_turns(batcher: Batcher, questions: list[np.ndarray], turns: int = 1) -> list[Answered | BaseException]:
+async def in_turns(batcher: Batcher, questions: list[np.ndarray], turns: int = 1) -> list[BatchSlice | BaseException]:
     """Ask one question after another, so many turns of the event loop apart."""
     asked = []
     for pixels in questions:
-        asked.append(batcher.ask(pixels))
+        asked.append(batcher.predict(pixels))
         for _ in range(turns):
             await asyncio.sleep(0)
     return await asyncio.gather(*asked, return_exceptions=True)
@@ -114,9 +115,9 @@ def test_only_what_is_counted_is_told_of(executor: ThreadPoolExecutor) -> None:
     """Of a batch in which both kinds of question ran the rows of the one, beside how many images ran."""
     told: list[tuple[list[int], int]] = []
 
-    async def ask() -> list[Answered]:
-        batcher = Batcher(Network(), 0.0, Queue(), executor, lambda batch, n, *_: told.append((batch.labels, n)))
-        asked = [batcher.ask(image(1, 2)), batcher.ask(image(3, 4), counted=False), batcher.ask(image(5))]
+    async def ask() -> list[BatchSlice]:
+        batcher = Batcher(Network(), 0.0, QueueLimit(), executor, lambda batch, n, *_: told.append((batch.labels, n)))
+        asked = [batcher.predict(image(1, 2)), batcher.predict(image(3, 4), counted=False), batcher.predict(image(5))]
         return await asyncio.gather(*asked)
 
     assert [answer.labels for answer in asyncio.run(ask())] == [[1, 2], [3, 4], [5]]
@@ -128,8 +129,8 @@ def test_answers_are_delivered_though_they_cannot_be_counted(executor: ThreadPoo
     """The next question is answered too."""
 
     async def ask() -> list[list[int]]:
-        batcher = Batcher(Network(), seconds, Queue(), executor, lambda *_: [].pop())
-        return [(await asyncio.wait_for(batcher.ask(image(n)), 10)).labels for n in (1, 2)]
+        batcher = Batcher(Network(), seconds, QueueLimit(), executor, lambda *_: [].pop())
+        return [(await asyncio.wait_for(batcher.predict(image(n)), 10)).labels for n in (1, 2)]
 
     assert asyncio.run(ask()) == [[1], [2]]
 
@@ -137,10 +138,10 @@ def test_answers_are_delivered_though_they_cannot_be_counted(executor: ThreadPoo
 def test_more_than_may_wait_is_refused_at_once(executor: ThreadPoolExecutor) -> None:
     """Those that wait are answered, and then there is room again."""
 
-    async def crowd(batcher: Batcher) -> list[Answered | BaseException]:
-        first = batcher.ask(image(1, 2))
+    async def crowd(batcher: Batcher) -> list[BatchSlice | BaseException]:
+        first = batcher.predict(image(1, 2))
         with pytest.raises(Busy):
-            batcher.ask(image(3))
+            batcher.predict(image(3))
         await first
         return await in_turns(batcher, [image(4, 5)])
 
