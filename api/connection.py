@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from re import sub
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -9,6 +10,18 @@ import httpx2
 
 from ml.errors import ChiffreError
 
+# The API's texts name routes. The first pattern that fits one becomes the command that does the same.
+COMMANDS = (
+    (r"GET /jobs/experiments\b", "`chiffre experiments`"),
+    (r"GET /jobs/(\w+)/trials\b", r"`chiffre trials \1`"),
+    (r"GET /jobs(?![/?\w])", "`chiffre jobs`"),
+    (r"GET /models(/\w+)?(?![/?\w])", "`chiffre models`"),
+    (r"GET /datasets(/\w+)?(?![/?\w])", "`chiffre datasets`"),
+    (r"POST /jobs/tune\b", "`chiffre tune`"),
+    (r"POST /jobs/predict\b", "`chiffre predict-all`"),
+    (r"PATCH /jobs/(\w+)", r"`chiffre extend \1`"),
+    (r"PUT /models/(\w+)/champion\b", r"`chiffre promote \1`"),
+)
 SILENCE_SECONDS = 45  # a stream that is silent for three of its pings is broken
 
 
@@ -143,4 +156,11 @@ def _text(problem: Any) -> str:
     lines = [str(problem.get("detail") or problem.get("title"))]
     errors = [error for error in problem.get("errors") or [] if isinstance(error, dict)]
     lines += [f"  {error['pointer']}: {error['detail']}" for error in errors if {"pointer", "detail"} <= error.keys()]
-    return "\n".join(lines)
+    return with_commands("\n".join(lines))
+
+
+def with_commands(text: str) -> str:
+    """Return a text with commands in place of the routes that it names."""
+    for route, command in COMMANDS:
+        text = sub(route, command, text)
+    return text

@@ -16,9 +16,22 @@ from starlette.exceptions import HTTPException
 
 from api.http.problems import MAX_ERRORS, FieldError, problem
 from ml.errors import CheckpointError, ChiffreError, SpecError, UnknownName
-from worker.errors import Conflict, KeyReused, NotFound, StorageAway, StorageFull
+from worker.errors import Conflict, Fact, KeyReused, NotFound, Refused, StorageAway, StorageFull
 
 PREFIXES = {"query": "?", "path": "/", "header": "", "cookie": ""}  # of the pointer to a parameter
+
+WAYS_OUT = {
+    Fact.NO_JOB: "GET /jobs lists them",
+    Fact.NO_TRIAL: "GET /jobs/{job_id}/trials lists them",
+    Fact.NO_GROUP: "GET /jobs/experiments lists them",
+    Fact.NO_VERSION: "GET /models lists networks and versions",
+    Fact.NO_CHAMPION: "GET /models lists the champions",
+    Fact.NO_DATASET: "GET /datasets lists those there are",
+    Fact.NOTHING_PUBLISHED: "POST /jobs/tune makes one",
+    Fact.NOTHING_TO_UNDO: "PUT /models/{model}/champion promotes another version",
+    Fact.OWN_IMAGES: "POST /jobs/predict classifies those that were left out of training",
+    Fact.OUT_OF_TIME: "PATCH /jobs/{job_id} allows it more, then try again",
+}
 
 log = structlog.get_logger()
 
@@ -80,11 +93,18 @@ def refuse_many(fields: Mapping[str, Any], model: type[BaseModel], prefix: str) 
 
 
 def _not_found(request: Request, error: Exception) -> JSONResponse:
-    return problem(404, str(error))
+    return problem(404, _with_way_out(error))
 
 
 def _conflict(request: Request, error: Conflict) -> JSONResponse:
-    return problem(409, str(error))
+    return problem(409, _with_way_out(error))
+
+
+def _with_way_out(error: Exception) -> str:
+    """Return an error's text, and the route that helps with its fact."""
+    if not isinstance(error, Refused) or error.fact is None:
+        return str(error)
+    return f"{error}; {WAYS_OUT[error.fact].format_map(error.names)}"
 
 
 def _key_reused(request: Request, error: KeyReused) -> JSONResponse:

@@ -26,7 +26,7 @@ from ml.errors import ChiffreError, UnknownName
 from worker.artifacts.store import Store
 from worker.database.engine import Database
 from worker.database.tables import Artifact, Champion, ModelVersion
-from worker.errors import NotFound, StorageAway
+from worker.errors import Fact, NotFound, StorageAway
 from worker.ledger.champions import earlier_champions, limits
 
 REFRESH_SECONDS = 1.0  # how long a new champion may wait until it answers
@@ -155,7 +155,7 @@ class Roster:
             if is_called(dataset, options.dataset) and options.model in (None, model):
                 return NotLoaded(f"the champion of {model} on {dataset} cannot be loaded just now; {why}")
         whose = options.model or "any network"
-        return NotFound(f"no version of {whose} trained on {options.dataset} is published; POST /jobs/tune makes one")
+        return NotFound(f"no version of {whose} trained on {options.dataset} is published", Fact.NOTHING_PUBLISHED)
 
     def _champions(self) -> list[Files]:
         with self.database.reading() as session:

@@ -1,5 +1,6 @@
 """The client, against a real uvicorn."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,10 +14,12 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from support.worker_tools import Work
 
 from api.client import Chiffre
-from api.connection import ApiError
+from api.connection import ApiError, with_commands
+from api.http.errors import WAYS_OUT
 from ml.records import TrialState
 from tests.api.conftest import serving
 from tests.api.tools import BLANK, TUNE, insert, publish
+from worker.errors import Fact
 from worker.local import free_port
 
 
@@ -206,12 +209,21 @@ def test_a_refusal_is_told_in_words(client: Chiffre) -> None:
 
 
 def test_what_is_not_there_is_not_found(client: Chiffre) -> None:
-    """404 with the API's own sentence."""
+    """404, and the command that lists what there is instead of the route."""
     for ask in (lambda: client.job("none"), lambda: client.cancel("none"), lambda: list(client.trials("none"))):
-        with pytest.raises(ApiError, match="GET /jobs lists them") as caught:
+        with pytest.raises(ApiError, match="`chiffre jobs` lists them") as caught:
             ask()
 
         assert caught.value.status == 404
+
+
+@pytest.mark.parametrize("fact", Fact)
+def test_a_way_out_names_a_command_instead_of_a_route(fact: Fact) -> None:
+    """The API knows a route for every fact about a refused request, and the client a command for every such route."""
+    way_out = WAYS_OUT[fact].format(job_id="4f2a", model="cnn")
+
+    assert re.match("[A-Z]+ /", way_out)
+    assert re.match("`chiffre [a-z-]+( 4f2a| cnn)?` ", with_commands(way_out))
 
 
 def test_versions_are_shown_promoted_and_rolled_back(client: Chiffre, work: Work, environment: Path) -> None:
@@ -235,7 +247,7 @@ def test_files_of_a_version_are_downloaded_as_they_lie_in_storage(
     """The checkpoint by default; what does not exist is an error with its status."""
     job_id = publish(work, environment).job.id
     lying = {path.suffix: path.read_bytes() for path in (environment / job_id).iterdir()}
-    with pytest.raises(ApiError, match="GET /models") as caught:
+    with pytest.raises(ApiError, match="`chiffre models` lists") as caught:
         client.download("perceptron", 2)
 
     assert client.download("perceptron", 1) == lying[".safetensors"]

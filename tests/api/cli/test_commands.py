@@ -502,8 +502,8 @@ def test_an_enormous_image_is_told(run: Run, tmp_path: Path) -> None:
 def test_what_is_not_there_is_told(run: Run, picture: Path) -> None:
     """Jobs, trials and versions that do not exist."""
     for words in (["job", "none"], ["trials", "none"], ["cancel", "none"]):
-        assert "GET /jobs lists them" in refusal(run(*words))
-    assert "POST /jobs/tune" in refusal(run("predict", picture))
+        assert "`chiffre jobs` lists them" in refusal(run(*words))
+    assert "`chiffre tune` makes one" in refusal(run("predict", picture))
     assert "choose one of" in refusal(run("predict", picture, "--model", "resnet"))
 
 
