@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
-from itertools import islice
 from re import fullmatch, sub
 from typing import Any
 
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
 
+from api.http.field_errors import field_error, plain_words, pointer_to, unknown_fields
 from api.http.problems import MAX_ERRORS, FieldError, problem
 from ml.errors import CheckpointError, ChiffreError, SpecError, UnknownName
 from worker.errors import Conflict, Fact, KeyReused, NotFound, Refused, StorageAway, StorageFull
@@ -65,30 +65,31 @@ class NothingMore(ChiffreError):
 
 
 def _invalid(errors: list[FieldError]) -> JSONResponse:
-    return problem(422, "the request cannot be used as it is; see errors", errors)
+    return problem(422, "The request is invalid; see errors.", errors)
 
 
 def _bad_input(request: Request, error: BadInput) -> JSONResponse:
     return _invalid(error.errors)
 
 
-def invalid(error: ValidationError, prefix: str) -> BadInput:
-    """What pydantic says of fields whose pointers begin with `prefix`."""
-    first, *more = (
-        FieldError(pointer=_pointer(prefix, e["loc"]), detail=str(e["msg"]).removeprefix("Value error, "))
-        for e in error.errors(include_input=False, include_url=False)
-    )
-    return BadInput(first.pointer, first.detail, *more[: MAX_ERRORS - 1])
+def invalid(error: ValidationError, prefix: str, model: type[BaseModel] | None = None) -> BadInput:
+    """Return pydantic's errors of a model as ours; their pointers begin with `prefix`."""
+    found = error.errors(include_input=False, include_url=False)[:MAX_ERRORS]
+    first, *more = (field_error(each, pointer_to(prefix, each["loc"]), model) for each in found)
+    return BadInput(first.pointer, first.detail, *more)
 
 
 def refuse_many(fields: Mapping[str, Any], model: type[BaseModel], prefix: str) -> None:
-    """BadInput names the first few fields that a model does not have, where they are many.
+    """Refuse input with many fields that a model does not have.
 
-    Pydantic describes each, in gigabytes where a body names a million.
+    Pydantic would describe each of them, in gigabytes if a body names a million.
+
+    Raises:
+        BadInput: for the first MAX_ERRORS of them; fewer are left to pydantic.
     """
-    unknown = list(islice((name for name in fields if name not in model.model_fields), MAX_ERRORS))
+    unknown = unknown_fields(fields, model, prefix)
     if len(unknown) == MAX_ERRORS:
-        first, *more = (FieldError(pointer=_pointer(prefix, [n]), detail="there is no such field") for n in unknown)
+        first, *more = unknown
         raise BadInput(first.pointer, first.detail, *more)
 
 
@@ -112,25 +113,28 @@ def _key_reused(request: Request, error: KeyReused) -> JSONResponse:
 
 
 def _spec_error(request: Request, error: SpecError) -> JSONResponse:
-    return _invalid([FieldError(pointer=_body_pointer(p.path), detail=p.detail) for p in error.problems])
+    found = [FieldError(pointer=_body_pointer(p.path), detail=plain_words(p.detail)) for p in error.problems]
+    return _invalid(found)
 
 
 def _validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     of_body = all(e["loc"][0] == "body" for e in error.errors())
     if of_body and content_type != "application/json":
-        return problem(415, "the content type is not application/json; send JSON with that content type")
-    return _invalid([_field_error(e, error.body) for e in error.errors()[:MAX_ERRORS]])
+        return problem(415, "unsupported Content-Type; send JSON as application/json")
+    body_field = getattr(request.scope.get("route"), "body_field", None)
+    model = None if body_field is None else body_field.field_info.annotation
+    return _invalid([_field_error(each, error.body, model) for each in error.errors()[:MAX_ERRORS]])
 
 
-def _field_error(error: dict[str, Any], body: Any) -> FieldError:
+def _field_error(error: dict[str, Any], body: Any, model: Any) -> FieldError:
     where, *path = error["loc"]
-    detail = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "json_invalid":
-        return FieldError(pointer="#", detail=f"not valid JSON: {error.get('ctx', {}).get('error', detail)}")
+        detail = f"not valid JSON at character {int(path[0]) + 1}; check the quotes, commas and brackets there"
+        return FieldError(pointer="#", detail=detail)
     if where == "body":
-        return FieldError(pointer=_body_pointer(_without_tags(path, body)), detail=detail)
-    return FieldError(pointer=PREFIXES[where] + "/".join(map(str, path)), detail=detail)
+        return field_error({**error, "loc": path}, _body_pointer(_without_tags(path, body)), model)
+    return field_error(error, PREFIXES[where] + "/".join(map(str, path)))
 
 
 def _without_tags(path: list[str | int], body: Any) -> list[str | int]:
@@ -161,12 +165,7 @@ def _is_tag(key: str | int, body: dict[str, Any]) -> bool:
 
 def _body_pointer(path: Iterable[str | int]) -> str:
     keys = list(path)
-    return _pointer("#/", keys) if keys else "#"
-
-
-def _pointer(prefix: str, path: Iterable[str | int]) -> str:
-    texts = [str(key)[:60].encode(errors="replace").decode() for key in path]
-    return prefix + "/".join(text.replace("~", "~0").replace("/", "~1") for text in texts)
+    return pointer_to("#/", keys) if keys else "#"
 
 
 def _http_error(request: Request, error: HTTPException) -> JSONResponse:

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from api.http.errors import BadInput
+from api.http.field_errors import not_json
 from api.inputs.canonical_form import in_canonical_form, picture_image
 from api.inputs.npy import numbers_of
 from api.inputs.options import Options
@@ -48,7 +49,7 @@ def read_json(body: bytes, options: Options) -> ParsedBody:
     plain = b"u" not in body and b"f" not in body
     if images is None:
         if pixels is None:
-            raise BadInput("#/pixels", "Field required")
+            raise BadInput("#/pixels", "missing; give pixels, one image, or images, a list of them")
         return _parsed(options, partial(one_image, pixels, options.scale, plain))
     if pixels is not None:
         raise BadInput("#/images", "give either pixels or images")
@@ -106,6 +107,6 @@ def _lenient(body: bytes) -> Any:
     try:
         return json.loads(body)
     except json.JSONDecodeError as error:
-        raise BadInput("#", f"not valid JSON: {error.msg}") from None
+        raise BadInput("#", not_json(error)) from None
     except (ValueError, RecursionError):
-        raise BadInput("#", "not valid JSON: no text in UTF-8, a number too long, or nested too deeply") from None
+        raise BadInput("#", "not valid JSON: not UTF-8, a number too long, or nested too deeply") from None

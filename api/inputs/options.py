@@ -87,7 +87,7 @@ def _checked(fields: dict[str, Any], prefix: str) -> Options:
     try:
         options = Options.model_validate(fields)
     except ValidationError as error:
-        raise invalid(error, prefix) from None
+        raise invalid(error, prefix, Options) from None
     if options.model is not None and options.model not in networks:
         raise BadInput(f"{prefix}model", f"there is no such network; choose one of: {', '.join(networks)}")
     if not datasets.may_be(options.dataset):

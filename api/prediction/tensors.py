@@ -16,6 +16,7 @@ import orjson
 from pydantic import BaseModel, Field, ValidationError
 
 from api.http.errors import BadInput, invalid
+from api.http.field_errors import not_json
 from api.inputs.pixels import MAX_IMAGES, InputImages, of_array
 from api.prediction.batch_result import BatchSlice
 from api.prediction.served import Served
@@ -82,9 +83,9 @@ def read(body: bytes, json_bytes: int | None, shape: Shape) -> tuple[Inference, 
     try:
         inference = Inference.model_validate(orjson.loads(head))
     except orjson.JSONDecodeError as error:
-        raise BadInput("#", f"not valid JSON: {error.msg}") from None
+        raise BadInput("#", not_json(error)) from None
     except ValidationError as error:
-        raise invalid(error, "#/") from None
+        raise invalid(error, "#/", Inference) from None
     (tensor,) = inference.inputs
     rows = _rows(tensor, rest, shape)
     images = of_array(rows, shape, None, several=True)

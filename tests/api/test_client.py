@@ -204,7 +204,7 @@ def test_a_refusal_is_told_in_words(client: Chiffre) -> None:
         client.tune({"model": "cnn", "seed": -1, "budget": {"trials": 0}})
 
     assert caught.value.status == 422
-    assert "#/seed: Input should be greater than or equal to 0" in str(caught.value)
+    assert "#/seed: too small; give 0 or more" in str(caught.value)
     assert "#/budget/trials" in str(caught.value)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -54,8 +55,13 @@ def post(client: TestClient, kind: str = "tune", **fields: Any) -> dict[str, Any
     return answer
 
 
+RAW = re.compile(
+    "Input should|should have at|should match|not permitted|Field required|Value error|Expecting|[Uu]nable to|a valid "
+)
+
+
 def problem(response: Response, status: int) -> dict[str, Any]:
-    """The problem that an answer describes; every error must be one of this shape."""
+    """The problem that an answer describes; every error must be of this shape and in our words."""
     assert response.status_code == status, response.text[:500]
     assert response.headers["content-type"] == "application/problem+json"
     found: dict[str, Any] = response.json()
@@ -65,6 +71,7 @@ def problem(response: Response, status: int) -> dict[str, Any]:
     assert found["detail"]
     assert len(found["errors"]) <= 20
     assert all(error.keys() == {"pointer", "detail"} and error["detail"] for error in found["errors"])
+    assert not [error for error in found["errors"] if RAW.search(error["detail"])]
     return found
 
 

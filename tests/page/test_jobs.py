@@ -116,7 +116,7 @@ def test_an_error_stands_at_the_field_that_caused_it(page: Page, idle: IDLE) -> 
     trials = page.get_by_label("Trials", exact=True)
     trials.fill("0")
     expect(trials).to_have_attribute("aria-invalid", "true")
-    expect(trials).to_have_accessible_description(re.compile("greater than or equal to 1"))
+    expect(trials).to_have_accessible_description(re.compile("give 1 or more"))
     page.get_by_label("batch_size, low").fill("300")
     expect(page.get_by_label("batch_size", exact=True)).to_have_accessible_description(re.compile("swap them"))
     trials.fill("5")

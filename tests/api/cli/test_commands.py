@@ -478,7 +478,7 @@ def test_a_refused_spec_is_told_field_by_field(run: Run, tmp_path: Path) -> None
     reporting_errors = refusal(run("tune", path, "--json"))
 
     assert "#/seed" in reporting_errors
-    assert "greater than or equal to 0" in reporting_errors
+    assert "give 0 or more" in reporting_errors
 
 
 @pytest.mark.parametrize("content", NOT_IMAGES.values(), ids=NOT_IMAGES)
