@@ -1,4 +1,4 @@
-"""Errors as HTTP: which exception becomes which answer, in the dict at the end."""
+"""Errors as HTTP answers: the dict at the end says which exception becomes which answer."""
 
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
@@ -19,6 +19,7 @@ from ml.errors import CheckpointError, ChiffreError, SpecError, UnknownName
 from worker.errors import Conflict, Fact, KeyReused, NotFound, Refused, StorageAway, StorageFull
 
 PREFIXES = {"query": "?", "path": "/", "header": "", "cookie": ""}  # of the pointer to a parameter
+# By fact: the route that helps with it. Braces take the names that the error carries.
 
 WAYS_OUT = {
     Fact.NO_JOB: "GET /jobs lists them",
@@ -37,31 +38,36 @@ log = structlog.get_logger()
 
 
 class BadInput(ChiffreError):
-    """An input that cannot be used; `errors` name what of it, and at least one."""
+    """Invalid input; `errors` name at least one field of it and what is wrong there."""
 
     def __init__(self, pointer: str, detail: str, *more: FieldError) -> None:
         self.errors = [FieldError(pointer=pointer, detail=detail), *more]
         super().__init__(detail)
 
+    def in_one_line(self) -> str:
+        """Return the first error and its place, for an image of a list or a line of a file."""
+        first = self.errors[0]
+        return f"{first.pointer}: {first.detail}"
+
 
 class Busy(ChiffreError):
-    """More questions than can be answered just now."""
+    """More requests than this process can answer now."""
 
 
 class NotLoaded(ChiffreError):
-    """A version that is published and cannot answer just now."""
+    """A published version that cannot be loaded now."""
 
 
 class NotAnalysed(ChiffreError):
-    """An analysis that takes too long, or that failed."""
+    """An analysis that took too long or failed."""
 
 
 class TooManyStreams(ChiffreError):
-    """A stream more than this process serves at once."""
+    """One stream more than this process serves at once."""
 
 
 class NothingMore(ChiffreError):
-    """A stream of which the client has had everything; told to stop, it does not ask again."""
+    """A stream whose end the client has received already; the answer 204 stops it from connecting again."""
 
 
 def _invalid(errors: list[FieldError]) -> JSONResponse:
@@ -138,9 +144,9 @@ def _field_error(error: dict[str, Any], body: Any, model: Any) -> FieldError:
 
 
 def _without_tags(path: list[str | int], body: Any) -> list[str | int]:
-    """A pydantic location as keys that the body has, and at most one more: where something is missing.
+    """Return a pydantic location as keys of the body, and at most one more for a missing field.
 
-    Pydantic puts the branches of unions into its locations; those are no keys of the body.
+    Pydantic puts the tags of unions into its locations, and those are no keys of the body.
     """
     kept: list[str | int] = []
     for position, key in enumerate(path):
@@ -171,18 +177,18 @@ def _body_pointer(path: Iterable[str | int]) -> str:
 def _http_error(request: Request, error: HTTPException) -> JSONResponse:
     detail = error.detail
     if error.status_code == 404 and detail == "Not Found":
-        detail = "there is nothing at this path; /docs lists what there is"
+        detail = "unknown path; /docs lists all paths"
     if error.status_code == 413 and detail == HTTPStatus(413).phrase:
-        detail = "the body is larger than CHIFFRE_MAX_BODY_BYTES allows"
+        detail = "the body is larger than the limit of CHIFFRE_MAX_BODY_BYTES"
     headers = dict(error.headers or {})
     if error.status_code == 405:
-        detail = f"{request.method} is not allowed here; /docs lists what is"
+        detail = f"{request.method} is not allowed here; /docs lists the methods of each path"
         headers["Allow"] = ", ".join(_methods(request))
     return problem(error.status_code, detail, headers=headers)
 
 
 def _methods(request: Request) -> list[str]:
-    """What the document allows at a path. The framework names the methods of one of its routes only."""
+    """Return the methods that the OpenAPI document has for a path; the framework names those of one route only."""
     paths, path = request.app.openapi()["paths"], request.url.path
     found = [paths[path]] if path in paths else [paths[p] for p in paths if fullmatch(sub(r"{\w+}", "[^/]+", p), path)]
     return sorted({method.upper() for operations in found for method in operations})
@@ -209,23 +215,23 @@ def _not_analysed(request: Request, error: NotAnalysed) -> JSONResponse:
 
 
 def _database_away(request: Request, error: Exception) -> JSONResponse:
-    log.warning("database away", error=str(error))
+    log.warning("the database does not answer", error=str(error))
     return problem(503, "the database does not answer; try again shortly", headers={"Retry-After": "2"})
 
 
 def _storage_away(request: Request, error: StorageAway) -> JSONResponse:
-    log.warning("storage away", error=str(error))
+    log.warning("the storage does not answer", error=str(error))
     return problem(503, "the storage of artifacts does not answer; try again shortly", headers={"Retry-After": "5"})
 
 
 def _storage_full(request: Request, error: StorageFull) -> JSONResponse:
-    log.error("no room for what was sent", error=str(error))
-    return problem(507, "there is no room for what was sent; ask whoever runs this service to make some")
+    log.error("no room for an upload", error=str(error))
+    return problem(507, "no room for the upload; ask the operator of this service to free some")
 
 
-def _unforeseen(request: Request, error: Exception) -> JSONResponse:
-    log.error("unforeseen error", path=request.url.path, exc_info=error)
-    return problem(500, "an error that nobody foresaw; the API's log says more. Please report it")
+def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    log.error("unexpected error", path=request.url.path, exc_info=error)
+    return problem(500, "Unexpected error; the API's log has the details. Please report it.")
 
 
 ANSWERS: dict[type[Exception], Callable[[Request, Any], Response]] = {
@@ -247,17 +253,17 @@ ANSWERS: dict[type[Exception], Callable[[Request, Any], Response]] = {
     HTTPException: _http_error,
     OperationalError: _database_away,
     TimeoutError: _database_away,
-    Exception: _unforeseen,
+    Exception: _unexpected,
 }
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Let every error of `app` be answered as problem+json."""
+    """Answer every error of `app` as problem+json."""
     for kind, answer in ANSWERS.items():
         app.add_exception_handler(kind, answer)
 
 
 def answer_to(request: Request, error: Exception) -> Response:
-    """The answer for an error, by the nearest of its kinds that has one."""
+    """Return the answer for an error, by the nearest of its base classes that has one."""
     kind = next(kind for kind in type(error).__mro__ if kind in ANSWERS)
     return ANSWERS[kind](request, error)

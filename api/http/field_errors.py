@@ -1,4 +1,4 @@
-"""What is wrong with each field of a request, in plain words instead of pydantic's.
+"""Errors of single fields of a request, in plain words instead of pydantic's.
 
 Pydantic's texts reach this module in two ways: as its own errors, and inside sentences of `ml`, which validates
 hyper-parameters itself. One table serves both, so it matches texts. No text repeats the value that was sent.
@@ -143,12 +143,12 @@ def unknown_fields(fields: Iterable[str], model: type[BaseModel], prefix: str) -
 
 
 def unknown_field(known: Iterable[str]) -> str:
-    """Return what is wrong with a field that a model does not have."""
+    """Return the text for a field that a model does not have."""
     return f"unknown field; known fields are {', '.join(known)}"
 
 
 def not_json(error: json.JSONDecodeError) -> str:
-    """Return what is wrong with a body that cannot be parsed."""
+    """Return the text for a body that cannot be parsed."""
     return f"not valid JSON at character {error.pos + 1}; check the quotes, commas and brackets there"
 
 

@@ -52,9 +52,9 @@ def read_json(body: bytes, options: Options) -> ParsedBody:
             raise BadInput("#/pixels", "missing; give pixels, one image, or images, a list of them")
         return _parsed(options, partial(one_image, pixels, options.scale, plain))
     if pixels is not None:
-        raise BadInput("#/images", "give either pixels or images")
+        raise BadInput("#/images", "not allowed with pixels; leave one of the two out")
     if not isinstance(images, list) or not 1 <= len(images) <= MAX_IMAGES:
-        raise BadInput("#/images", f"a list of 1 to {MAX_IMAGES} images is needed")
+        raise BadInput("#/images", f"not a list of images; give 1 to {MAX_IMAGES:,} of them")
     return _parsed(options, partial(many_images, images, options.scale, plain))
 
 
@@ -98,7 +98,7 @@ def _document(body: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         document = _lenient(body)
     if not isinstance(document, dict):
-        raise BadInput("#", 'an object is needed, such as {"pixels": [784 numbers]}')
+        raise BadInput("#", 'wrong type; give an object such as {"pixels": [784 numbers]}')
     return document
 
 
@@ -109,4 +109,4 @@ def _lenient(body: bytes) -> Any:
     except json.JSONDecodeError as error:
         raise BadInput("#", not_json(error)) from None
     except (ValueError, RecursionError):
-        raise BadInput("#", "not valid JSON: not UTF-8, a number too long, or nested too deeply") from None
+        raise BadInput("#", "not valid JSON; use UTF-8, shorter numbers and less nesting") from None

@@ -86,7 +86,7 @@ class Predict:
             self._bytes += len(chunk)
             if held[0] > self.limit:
                 raise HTTPException(
-                    413, f"the body is larger than {self.limit} bytes, the limit of CHIFFRE_MAX_IMAGE_BYTES"
+                    413, f"the body is larger than {self.limit:,} bytes, the limit of CHIFFRE_MAX_IMAGE_BYTES"
                 )
             if self._bytes > self.total_limit:
                 raise Busy("too many large bodies at once; try again shortly")
@@ -115,7 +115,7 @@ class Predict:
         if dataset is None:  # only the version of a model, or of an uploaded data set, knows the shape
             served = await self.roster.served_for(options)
             images = await self._images(parsed, served.predictor.shape, is_long)
-        else:  # images first: what is wrong with them is reported even while no version can answer
+        else:  # images first, so that their errors are reported even while no version is loaded
             images = await self._images(parsed, dataset.shape, is_long)
             del parsed  # and with it all that a picture was decoded to
             served = await self.roster.served_for(options)

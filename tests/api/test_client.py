@@ -281,7 +281,7 @@ def test_a_file_that_changed_on_its_way_is_refused(forger: str, stranger: str) -
         client.download("perceptron", 1)
     with Chiffre(stranger) as client:
         for ask in (client.card, client.download):
-            with pytest.raises(ApiError, match="not as Chiffre does"):
+            with pytest.raises(ApiError, match="names a Chiffre API"):
                 ask("perceptron", 1)
 
 
@@ -341,7 +341,7 @@ def test_a_url_that_is_none_is_an_error_of_ours(url: str) -> None:
 def test_another_service_is_not_taken_for_chiffre(stranger: str) -> None:
     """An answer that is no JSON is told with its status."""
     with Chiffre(stranger) as client:
-        with pytest.raises(ApiError, match="answered 200, and not as Chiffre does"):
+        with pytest.raises(ApiError, match="answered 200 without Chiffre's JSON"):
             client.jobs()
         with pytest.raises(ApiError, match="answered 502"):
             client.tune(TUNE)

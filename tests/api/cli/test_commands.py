@@ -488,7 +488,7 @@ def test_a_file_that_is_no_image_is_told(run: Run, tmp_path: Path, content: byte
     path.write_bytes(content)
     reporting_errors = refusal(run("predict", path))
 
-    assert f"{path} cannot be read as an image" in reporting_errors or "not a PNG that can be read" in reporting_errors
+    assert f"{path} cannot be read as an image" in reporting_errors or "not a readable PNG" in reporting_errors
 
 
 def test_an_enormous_image_is_told(run: Run, tmp_path: Path) -> None:
@@ -504,7 +504,7 @@ def test_what_is_not_there_is_told(run: Run, picture: Path) -> None:
     for words in (["job", "none"], ["trials", "none"], ["cancel", "none"]):
         assert "`chiffre jobs` lists them" in refusal(run(*words))
     assert "`chiffre tune` makes one" in refusal(run("predict", picture))
-    assert "choose one of" in refusal(run("predict", picture, "--model", "resnet"))
+    assert "use one of" in refusal(run("predict", picture, "--model", "resnet"))
 
 
 def test_a_bad_filter_is_told(run: Run, client: Chiffre) -> None:

@@ -145,7 +145,7 @@ def test_a_preference_that_nobody_asks_for_any_more_is_followed_no_longer(
     preferences = Preferences(work.database)
     looks: list[str] = []
     monkeypatch.setattr(preferences, "_files", lambda: looks.append("looked") or ({}, {}))
-    preferences.ask(Options(prefer="fastest-within:1"))
+    preferences.follow(Options(prefer="fastest-within:1"))
     preferences.refresh({}, lambda files: None)
     monkeypatch.setattr("api.prediction.preferences.IDLE_SECONDS", -1.0)
     preferences.refresh({}, lambda files: None)
