@@ -13,14 +13,14 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
 
-from api.http.field_errors import field_error, plain_words, pointer_to, unknown_fields
+from api.http.field_errors import field_error, not_json, plain_words, pointer_to, unknown_fields
 from api.http.problems import MAX_ERRORS, FieldError, problem
 from ml.errors import CheckpointError, ChiffreError, SpecError, UnknownName
 from worker.errors import Conflict, Fact, KeyReused, NotFound, Refused, StorageAway, StorageFull
 
 PREFIXES = {"query": "?", "path": "/", "header": "", "cookie": ""}  # of the pointer to a parameter
-# By fact: the route that helps with it. Braces take the names that the error carries.
 
+# By fact: the route that helps with it. Braces take the names that the error carries.
 WAYS_OUT = {
     Fact.NO_JOB: "GET /jobs lists them",
     Fact.NO_TRIAL: "GET /jobs/{job_id}/trials lists them",
@@ -136,8 +136,7 @@ def _validation_error(request: Request, error: RequestValidationError) -> JSONRe
 def _field_error(error: dict[str, Any], body: Any, model: Any) -> FieldError:
     where, *path = error["loc"]
     if error["type"] == "json_invalid":
-        detail = f"not valid JSON at character {int(path[0]) + 1}; check the quotes, commas and brackets there"
-        return FieldError(pointer="#", detail=detail)
+        return FieldError(pointer="#", detail=not_json(int(path[0])))
     if where == "body":
         return field_error({**error, "loc": path}, _body_pointer(_without_tags(path, body)), model)
     return field_error(error, PREFIXES[where] + "/".join(map(str, path)))

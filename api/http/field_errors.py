@@ -4,7 +4,6 @@ Pydantic's texts reach this module in two ways: as its own errors, and inside se
 hyper-parameters itself. One table serves both, so it matches texts. No text repeats the value that was sent.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from re import Match, compile
@@ -147,9 +146,9 @@ def unknown_field(known: Iterable[str]) -> str:
     return f"unknown field; known fields are {', '.join(known)}"
 
 
-def not_json(error: json.JSONDecodeError) -> str:
-    """Return the text for a body that cannot be parsed."""
-    return f"not valid JSON at character {error.pos + 1}; check the quotes, commas and brackets there"
+def not_json(position: int) -> str:
+    """Return the text for a body that is no JSON from a position on, counted from 0."""
+    return f"not valid JSON at character {position + 1}; check the quotes, commas and brackets there"
 
 
 def known_fields(kind: Any, path: Sequence[str | int]) -> list[str]:

@@ -107,6 +107,6 @@ def _lenient(body: bytes) -> Any:
     try:
         return json.loads(body)
     except json.JSONDecodeError as error:
-        raise BadInput("#", not_json(error)) from None
+        raise BadInput("#", not_json(error.pos)) from None
     except (ValueError, RecursionError):
         raise BadInput("#", "not valid JSON; use UTF-8, shorter numbers and less nesting") from None

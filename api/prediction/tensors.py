@@ -89,7 +89,7 @@ def read(body: bytes, json_bytes: int | None, shape: Shape) -> tuple[Inference, 
     try:
         inference = Inference.model_validate(orjson.loads(head))
     except orjson.JSONDecodeError as error:
-        raise BadInput("#", not_json(error)) from None
+        raise BadInput("#", not_json(error.pos)) from None
     except ValidationError as error:
         raise invalid(error, "#/", Inference) from None
     (tensor,) = inference.inputs

@@ -166,7 +166,7 @@ def _document(body: bytes, query: OfImages) -> OfDataset:
             refuse_many(document, OfDataset, "#/")
         return _checked(OfDataset.model_validate(document, strict=True), "#/")
     except orjson.JSONDecodeError as error:
-        raise BadInput("#", not_json(error)) from None
+        raise BadInput("#", not_json(error.pos)) from None
     except ValidationError as error:
         raise invalid(error, "#/") from None
 

@@ -157,7 +157,7 @@ PIXELS: list[tuple[Any, str, str]] = [
     ([[0] * 28] * 27 + [[0] * 27], "#/pixels/27", "28 numbers are needed, not 27"),
     ([[0] * 28] * 27 + [0], "#/pixels", "784 numbers are needed, not 28"),
     ([[0]] * 784, "#/pixels/0", "number"),
-    (None, "#/pixels", "required"),
+    (None, "#/pixels", "missing"),
     ("0" * 784, "#/pixels", "list"),
     (0, "#/pixels", "list"),
     ({"0": 0}, "#/pixels", "list"),
