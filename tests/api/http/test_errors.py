@@ -1,4 +1,4 @@
-"""Bad input: each is refused with a problem that names the field, says what is allowed, and echoes nothing."""
+"""Bad input: a problem names the field, says what is allowed there, and echoes nothing."""
 
 import json
 from collections.abc import Iterator
@@ -200,7 +200,7 @@ PARAMS: list[Case] = [
 
 
 def refused() -> Iterator[Any]:
-    """Every bad job as (kind, body, pointer, words)."""
+    """Yield every bad job as (kind, body, pointer, words)."""
     for kind in ("tune", "train"):
         for wrong, pointer, words in [*NAMES, *NUMBERS]:
             yield pytest.param(kind, {"model": "mlp", **wrong}, pointer, words, id=f"{kind} {str(wrong)[:50]}")
@@ -214,7 +214,7 @@ def refused() -> Iterator[Any]:
 def test_a_bad_job_is_refused_by_the_name_of_its_field(
     shared_api: TestClient, kind: str, wrong: Any, pointer: str, words: str
 ) -> None:
-    """422, a pointer to the field, and what is allowed there; nothing of the input's values comes back."""
+    """The answer is 422 with a pointer to the field and the allowed values; it repeats no value of the input."""
     response = send(shared_api, f"/jobs/{kind}", wrong)
     found = pointers(response)
 
@@ -247,7 +247,7 @@ def test_a_problem_is_told_in_our_words(shared_api: TestClient, pointer: str) ->
 
 
 def test_all_problems_are_told_at_once(shared_api: TestClient) -> None:
-    """Whoever made three mistakes learns of three."""
+    """A request with three mistakes gets three errors."""
     found = pointers(send(shared_api, "/jobs/tune", {**TUNE, "seed": -1, "loss": "hinge", "budget": {"trials": 0}}))
 
     assert found.keys() == {"#/seed", "#/loss", "#/budget/trials"}
@@ -259,7 +259,7 @@ def test_all_problems_are_told_at_once(shared_api: TestClient) -> None:
 @pytest.mark.parametrize("path", ["/jobs/tune", "/jobs/train", "/predict"])
 @pytest.mark.parametrize("text", ["[]", "null", "3", '"tune"', "true", "NaN", "[{}]"])
 def test_a_body_that_is_no_object_is_refused(shared_api: TestClient, path: str, text: str) -> None:
-    """The pointer is the whole body."""
+    """The pointer names the whole body."""
     assert "#" in pointers(shared_api.post(path, content=text, headers=JSON))
 
 
@@ -268,7 +268,7 @@ def test_a_body_that_is_no_object_is_refused(shared_api: TestClient, path: str, 
     "text", ["{", "", " ", "{'model': 'cnn'}", '{"model": "cnn",}', "model=cnn", "\0", "{}{}", '{"model": "cnn']
 )
 def test_a_body_that_is_no_json_is_refused(shared_api: TestClient, path: str, text: str) -> None:
-    """The pointer is the whole body."""
+    """The pointer names the whole body."""
     assert "#" in pointers(shared_api.post(path, content=text, headers=JSON))
 
 
@@ -349,7 +349,7 @@ def test_odd_text_is_refused_wherever_it_stands(api: TestClient) -> None:
     "kind", [None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "x" * 999]
 )
 def test_a_body_of_another_type_is_refused(shared_api: TestClient, path: str, kind: str | None) -> None:
-    """415, and what to send; a form of another site cannot post a job."""
+    """The answer is 415 with the type to send; so no form of another site can post a job."""
     response = shared_api.post(path, content=json.dumps(TUNE), headers={"content-type": kind} if kind else {})
 
     assert "application/json" in problem(response, 415)["detail"]
@@ -357,13 +357,13 @@ def test_a_body_of_another_type_is_refused(shared_api: TestClient, path: str, ki
 
 @pytest.mark.parametrize("path", ["/jobs/tune", "/jobs/train", "/predict"])
 def test_a_body_of_30_megabytes_is_refused(shared_api: TestClient, path: str) -> None:
-    """413 with the usual shape."""
+    """The answer is 413 in the usual form."""
     problem(shared_api.post(path, content=b"x" * 30_000_000, headers=JSON), 413)
 
 
 @pytest.mark.parametrize("path", ["/jobs/tune", "/jobs/train", "/predict"])
 def test_a_body_of_unknown_length_is_refused_when_it_is_too_long(shared_api: TestClient, path: str) -> None:
-    """Without a Content-Length the bytes that came are counted."""
+    """Without a Content-Length, the bytes that arrive are counted."""
     response = shared_api.post(path, content=(b"x" * 1_000_000 for _ in range(30)), headers=JSON)
 
     assert "content-length" not in response.request.headers
@@ -385,7 +385,7 @@ def test_a_real_server_outlives_an_endless_body(url: str) -> None:
 
 
 def test_a_body_of_unknown_length_is_taken_when_it_is_short(shared_api: TestClient) -> None:
-    """A job that is sent in pieces is a job."""
+    """A job may be sent in pieces."""
     pieces = (piece for piece in (b'{"model": ', b'"cnn"}'))
 
     assert shared_api.post("/jobs/tune", content=pieces, headers=JSON).status_code == 202
@@ -403,7 +403,7 @@ IDS = ["none", "000000000000", "%00", "%20", "%2E%2E", "a%0Ab", "%F0%9F%98%80", 
     ids=["job", "trials", "trial", "cancel"],
 )
 def test_an_id_that_is_no_jobs_is_not_found(api: TestClient, method: str, path: str) -> None:
-    """404 on every route of a job, on both databases, whatever the id holds."""
+    """Every route of a job answers 404 on both databases, for any text as the id."""
     answers = {job_id: api.request(method, f"/jobs/{job_id}{path}") for job_id in IDS}
 
     assert {job_id: answer.status_code for job_id, answer in answers.items()} == dict.fromkeys(IDS, 404)
@@ -413,7 +413,7 @@ def test_an_id_that_is_no_jobs_is_not_found(api: TestClient, method: str, path: 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", ""), ("GET", "/trials"), ("POST", "/cancel")])
 def test_an_id_that_is_too_long_is_no_matter_of_content_types(shared_api: TestClient, method: str, path: str) -> None:
-    """A path that cannot be is refused as that, with or without a body."""
+    """An impossible path is refused as such, with or without a body."""
     response = shared_api.request(method, f"/jobs/{'x' * 3000}{path}")
 
     assert response.status_code in (404, 422)
@@ -421,7 +421,7 @@ def test_an_id_that_is_too_long_is_no_matter_of_content_types(shared_api: TestCl
 
 
 def test_a_model_that_is_none_is_not_found(api: TestClient) -> None:
-    """404 on both databases, whatever the name holds, and briefly."""
+    """The answer is a short 404 on both databases, for any text as the name."""
     names = ["none", "%00", "%20", "x" * 3000, "%F0%9F%98%80"]
     answers = {name: api.get(f"/models/{name}") for name in names}
 
@@ -431,7 +431,7 @@ def test_a_model_that_is_none_is_not_found(api: TestClient) -> None:
 
 @pytest.mark.parametrize("path", ["/nothing", "/jobs/a/b/c", "/job", "/static/../etc/passwd", "/%00", "/x" * 2000])
 def test_a_path_that_is_none_is_not_found(shared_api: TestClient, path: str) -> None:
-    """404 and where to look, briefly."""
+    """The answer is a short 404 that says where all paths are listed."""
     response = shared_api.get(path)
 
     assert "/docs" in problem(response, 404)["detail"]
@@ -453,7 +453,7 @@ def test_a_path_that_is_none_is_not_found(shared_api: TestClient, path: str) -> 
     ],
 )
 def test_a_method_that_is_not_allowed_is_refused(shared_api: TestClient, method: str, path: str, allowed: str) -> None:
-    """405 with the methods that are."""
+    """The answer is 405 with the allowed methods."""
     response = shared_api.request(method, path)
 
     problem(response, 405)
@@ -498,7 +498,7 @@ QUERIES = [
 def test_a_bad_query_is_refused_by_its_name(
     shared_api: TestClient, path: str, name: str, value: str, words: str
 ) -> None:
-    """422, the parameter's name, and what is allowed."""
+    """The answer is 422 with the parameter's name and the allowed values."""
     target = f"/jobs/{post(shared_api)['id']}/trials" if path == "/trials" else path
     response = shared_api.get(target, params={name: value})
     found = pointers(response)

@@ -75,7 +75,7 @@ CONTEXT = {  # for every text's blanks
 
 
 def nodes(schema: Any) -> Iterator[dict[str, Any]]:
-    """Every core schema inside another."""
+    """Yield every core schema inside another."""
     if isinstance(schema, dict):
         if isinstance(schema.get("type"), str):
             yield schema
@@ -88,7 +88,7 @@ def nodes(schema: Any) -> Iterator[dict[str, Any]]:
 
 
 def errors_of(node: dict[str, Any]) -> Iterator[str]:
-    """The types of error that one core schema produces."""
+    """Yield the types of error that one core schema produces."""
     kind = node["type"]
     yield from TYPES[kind]
     yield from (error for limit, error in LIMITS.items() if limit in node)
@@ -102,7 +102,7 @@ def errors_of(node: dict[str, Any]) -> Iterator[str]:
 
 
 def accepted(client: TestClient) -> Iterator[Any]:
-    """The type of every body and parameter of the API, and of what it validates itself."""
+    """Yield the type of every body and parameter, and of the models that the API validates itself."""
     for context in iter_route_contexts(client.app.routes):  # type: ignore[attr-defined]
         if isinstance(context.original_route, APIRoute):
             dependant = context.original_route.dependant
@@ -112,7 +112,7 @@ def accepted(client: TestClient) -> Iterator[Any]:
 
 
 def test_every_error_that_our_schemas_can_produce_has_plain_words(shared_api: TestClient) -> None:
-    """Read off the schemas themselves, so that a new kind of limit or of type cannot be forgotten."""
+    """The errors are read off the schemas, so that a new kind of limit or type cannot be forgotten."""
     produced = {
         error
         for kind in accepted(shared_api)
@@ -126,7 +126,7 @@ def test_every_error_that_our_schemas_can_produce_has_plain_words(shared_api: Te
 
 @pytest.mark.parametrize("kind", [kind for kind in PLAIN_WORDS if kind != "json_invalid"])
 def test_a_text_of_pydantic_is_replaced_as_a_whole(kind: str) -> None:
-    """As its error, and inside a sentence; the pattern of the table fits what this pydantic says."""
+    """It is replaced alone and inside a sentence; the table fits the installed pydantic."""
     text = PydanticKnownError(kind, CONTEXT).message()  # type: ignore[arg-type]
     ours = field_error({"type": kind, "msg": text, "loc": ()}, "#").detail
 
@@ -186,12 +186,12 @@ class Outer(BaseModel, extra="forbid"):
     ],
 )
 def test_the_known_fields_are_those_of_the_model_at_the_place(path: tuple[str | int, ...], known: list[str]) -> None:
-    """Through optional fields, lists, dicts and tagged unions; none where there is no model."""
+    """They are found through optional fields, lists, dicts and tagged unions; without a model there are none."""
     assert known_fields(Outer, path) == known
 
 
 def test_unknown_fields_are_named_with_the_known_ones_and_without_values() -> None:
-    """At most twenty of them, however many there are."""
+    """At most twenty are named, however many there are."""
     found = unknown_fields({f"x{n}": "secret" for n in range(50)}, Inner, "#/")
 
     assert len(found) == 20
