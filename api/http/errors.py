@@ -18,7 +18,7 @@ from api.http.problems import MAX_ERRORS, FieldError, problem
 from ml.errors import CheckpointError, ChiffreError, SpecError, UnknownName
 from worker.errors import Conflict, Fact, KeyReused, NotFound, Refused, StorageAway, StorageFull
 
-PREFIXES = {"query": "?", "path": "/", "header": "", "cookie": ""}  # of the pointer to a parameter
+POINTER_PREFIXES = {"query": "?", "path": "/", "header": "", "cookie": ""}  # of the pointer to a parameter
 
 # By fact: the route that helps with it. Braces take the names that the error carries.
 WAYS_OUT = {
@@ -139,7 +139,7 @@ def _field_error(error: dict[str, Any], body: Any, model: Any) -> FieldError:
         return FieldError(pointer="#", detail=not_json(int(path[0])))
     if where == "body":
         return field_error({**error, "loc": path}, _body_pointer(_without_tags(path, body)), model)
-    return field_error(error, PREFIXES[where] + "/".join(map(str, path)))
+    return field_error(error, POINTER_PREFIXES[where] + "/".join(map(str, path)))
 
 
 def _without_tags(path: list[str | int], body: Any) -> list[str | int]:
