@@ -16,7 +16,7 @@ from ml.artifacts import Saved, checkpoint_bytes, checkpoint_of, load_checkpoint
 from ml.datasets import Arrays, Dataset, datasets
 from ml.errors import CheckpointError
 from ml.records import Checkpoint
-from worker.artifacts.keys import UPLOADED
+from worker.artifacts.keys import DATASET_PREFIX
 from worker.artifacts.store import Store
 from worker.database.engine import Database, one_at_a_time
 from worker.database.tables import DatasetVersion, UsedDataset
@@ -55,7 +55,7 @@ class Uploaded:
             raise Conflict("a data set that Chiffre brings along has this name; choose another")
         dataset = Dataset(lambda: arrays, arrays.images.shape[1:], classes, len(arrays), arrays.sha256(), None, "")
         # Before its row: whoever finds the row finds the file.
-        path = f"{UPLOADED}{dataset.sha256}.safetensors"
+        path = f"{DATASET_PREFIX}{dataset.sha256}.safetensors"
         saved = self._keep(path, _bytes_of(arrays))
         with self.database.writing() as session:
             one_at_a_time(session, f"versions of data set {name}")

@@ -18,7 +18,7 @@ from worker.database.tables import Job
 from worker.ledger.idempotency import Once
 from worker.prediction.image_sets import Subset
 from worker.prediction.rows import PredictionRows, PredictSpec, asked_version, check_other
-from worker.supervision.notify import ring
+from worker.supervision.notify import wake_worker
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -49,7 +49,7 @@ def evaluate(asked: Evaluation, predicting: PredictingDep, once: OnceDep, respon
     `GET /jobs/{job_id}/predictions`, as that of a predict job.
     """
     job = _accepted(asked, predicting, once)
-    ring()
+    wake_worker()
     return accepted(job, predicting.database, response)
 
 

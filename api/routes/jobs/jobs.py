@@ -24,7 +24,7 @@ from worker.database.engine import Database
 from worker.database.tables import Job, JobState
 from worker.ledger.requests import Controls
 from worker.ledger.transfer import resolved
-from worker.supervision.notify import ring, submit
+from worker.supervision.notify import submit, wake_worker
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -96,7 +96,7 @@ def pause(job_id: JobId, controls: ControlsDep) -> JobDetail:
 def resume(job_id: JobId, controls: ControlsDep) -> JobDetail:
     """Let a paused job go on."""
     job = controls.resume(job_id)
-    ring()
+    wake_worker()
     return _answer(controls, job)
 
 
@@ -104,7 +104,7 @@ def resume(job_id: JobId, controls: ControlsDep) -> JobDetail:
 def extend(job_id: JobId, change: JobChange, controls: ControlsDep) -> JobDetail:
     """Change a job's budget; a completed job whose new budget allows for more goes on."""
     job = controls.extend(job_id, change.budget.model_dump(exclude_unset=True))
-    ring()
+    wake_worker()
     return _answer(controls, job)
 
 

@@ -27,7 +27,7 @@ from worker.errors import NotFound
 from worker.ledger.idempotency import Once
 from worker.prediction.image_sets import Subset
 from worker.prediction.rows import PredictionRows, PredictSpec, asked_version, check_images, upload_key
-from worker.supervision.notify import ring
+from worker.supervision.notify import wake_worker
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -103,7 +103,7 @@ def predict(
         job = _of_dataset(_document(body, whose), predicting, once)
     else:
         job = _of_images(_checked(whose, "?"), kind, body, predicting, store, once)
-    ring()
+    wake_worker()
     return accepted(job, predicting.database, response)
 
 

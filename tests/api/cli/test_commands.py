@@ -617,7 +617,7 @@ def test_a_database_that_nobody_can_open_is_told_in_a_sentence(run: Run, command
     result = run(command, env={"CHIFFRE_DATABASE_URL": address})
 
     assert result.exit_code == 1
-    assert result.stderr.startswith("chiffre: CHIFFRE_DATABASE_URL: is no URL of a database that can be used")
+    assert result.stderr.startswith("chiffre: CHIFFRE_DATABASE_URL: not a supported database URL")
     assert address not in result.stderr
 
 

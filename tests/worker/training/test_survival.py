@@ -1,5 +1,6 @@
 """What is lost with a trainer, a worker, a file or the room for it: nothing but time."""
 
+import json
 import os
 import resource
 import signal
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 from sqlmodel import col
+from support.gate import gate
 from support.supervising import DEADLINE, in_background, until
 from support.worker_tools import Work
 
@@ -74,31 +76,38 @@ def kept(work: Work, job: Job) -> list[Artifact]:
         return list(session.scalars(select(Artifact).where(*of_job).order_by(col(Artifact.id).desc())))
 
 
+_undisturbed: dict[str, list[tuple[Any, ...]]] = {}  # by the job's specification: it is the same on both databases
+
+
 def undisturbed(work: Work, supervisor: Supervisor, **fields: Any) -> list[tuple[Any, ...]]:
-    """What the job finds when nothing happens to it."""
-    job = work.accept(**SPEC | fields)
-    supervisor.work()
-    return results(work, job)
+    """What the job finds when nothing happens to it; found out once for all tests."""
+    known = json.dumps(SPEC | fields, sort_keys=True)
+    if known not in _undisturbed:
+        job = work.accept(**SPEC | fields)
+        supervisor.work()
+        _undisturbed[known] = results(work, job)
+    return _undisturbed[known]
 
 
-def drain(work: Work, supervisor: Supervisor, job: Job) -> None:
+def drain(work: Work, supervisor: Supervisor, job: Job, home: Path) -> None:
     """Let a worker begin the job, and end in order after it was kept."""
-    working = in_background(supervisor)
-    until(lambda: kept(work, job) and rungs(work, job) >= 4)
-    supervisor.drain()
-    working.join(DEADLINE)
+    with gate(home, 4):
+        working = in_background(supervisor)
+        until(lambda: kept(work, job) and rungs(work, job) >= 4)
+        supervisor.drain()
+        working.join(DEADLINE)
     assert not working.is_alive()
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("lanes", [1, 3])
 def test_a_drained_pack_ends_bit_equal_on_another_worker(
-    work: Work, supervisor: Supervisor, trainers: Trainers, lanes: int
+    work: Work, supervisor: Supervisor, trainers: Trainers, home: Path, lanes: int
 ) -> None:
     """The worker that ends keeps the pack at its last step; the next goes on from there."""
     expected = undisturbed(work, supervisor, lanes=lanes)
     job = work.accept(**SPEC, lanes=lanes)
-    drain(work, supervisor, job)
+    drain(work, supervisor, job, home)
     position = max(pack.position for pack in work.packs() if pack.job_id == job.id)
     another(work, trainers).work()
 
@@ -108,14 +117,15 @@ def test_a_drained_pack_ends_bit_equal_on_another_worker(
 
 
 @pytest.mark.long
-def test_a_paused_job_ends_bit_equal(work: Work, supervisor: Supervisor) -> None:
+def test_a_paused_job_ends_bit_equal(work: Work, supervisor: Supervisor, home: Path) -> None:
     """Its trainer is free within seconds and stays warm; resumed, the job ends as if it had never been paused."""
     expected = undisturbed(work, supervisor, lanes=3)
     job = work.accept(**SPEC, lanes=3)
-    working = in_background(supervisor)
-    until(lambda: rungs(work, job) >= 4)
-    work.controls.pause(job.id)
-    working.join(DEADLINE)
+    with gate(home, 4):
+        working = in_background(supervisor)
+        until(lambda: rungs(work, job) >= 4)
+        work.controls.pause(job.id)
+        working.join(DEADLINE)
     recorded = rungs(work, job)
     (pid,) = (trainer.pid for trainer in supervisor.trainers._all)
     work.controls.resume(job.id)
@@ -129,15 +139,16 @@ def test_a_paused_job_ends_bit_equal(work: Work, supervisor: Supervisor) -> None
 
 @pytest.mark.long
 def test_a_trial_whose_trainer_was_killed_ends_bit_equal(
-    work: Work, supervisor: Supervisor, trainers: Trainers
+    work: Work, supervisor: Supervisor, trainers: Trainers, home: Path
 ) -> None:
     """Kill -9 in the middle of a trial: it goes on from its last checkpoint, and nothing is recorded twice."""
-    one = {**SPEC, "budget": {"trials": 1, "epochs": 60}, "lanes": 1}
+    one = {**SPEC, "budget": {"trials": 1, "epochs": 16}, "lanes": 1}
     expected = undisturbed(work, supervisor, **one)
     job = work.accept(**one)
-    working = in_background(supervisor)
-    until(lambda: kept(work, job) and rungs(work, job) >= 4)
-    os.kill(trainers._all[0].pid, signal.SIGKILL)
+    with gate(home, 8):
+        working = in_background(supervisor)
+        until(lambda: kept(work, job) and rungs(work, job) >= 8)
+        os.kill(trainers._all[0].pid, signal.SIGKILL)
     working.join(DEADLINE)
     another(work, trainers).work()
 
@@ -168,6 +179,7 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(
     work: Work,
     supervisor: Supervisor,
     trainers: Trainers,
+    home: Path,
     environment: Path,
     damage: Callable[[Path], None],
     all_of_them: bool,
@@ -175,7 +187,7 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(
     """The pack goes on from the one before, or from its start; the history says why."""
     expected = undisturbed(work, supervisor, lanes=3)
     job = work.accept(**SPEC, lanes=3)
-    drain(work, supervisor, job)
+    drain(work, supervisor, job, home)
     for artifact in kept(work, job)[: None if all_of_them else 1]:
         damage(environment / artifact.path)
     another(work, trainers).work()
