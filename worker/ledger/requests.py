@@ -14,7 +14,7 @@ from ml.records import TrialState
 from ml.specs import TrainSpec, TuneSpec
 from worker.database.engine import Database
 from worker.database.tables import Job, JobState, Measurement, Pack, PackPurpose, StopReason, Trial
-from worker.errors import Conflict, NotFound
+from worker.errors import Conflict, Fact, NotFound
 from worker.ledger.idempotency import Once, remember, remembered
 from worker.ledger.job_spec import as_tune, spec_of
 from worker.ledger.packs import drop, end_pack, end_running, new_pack, running
@@ -135,7 +135,7 @@ class Controls:
             if job.state in (JobState.STOPPING, JobState.CANCELLED) or _publishes(job):
                 raise Conflict(f"the job is {_where(session, job)}; no trial of it can run again")
             if out_of_time(session, job):
-                raise Conflict("the job's seconds are spent; PATCH /jobs/{job_id} gives it more, then try again")
+                raise Conflict("the job's seconds are spent", Fact.OUT_OF_TIME, job_id=job_id)
             again(session, job, trial, "tried again by request", REQUEST)
             return trial
 
@@ -223,7 +223,7 @@ def _trial(session: Session, job_id: str, number: int) -> Trial:
         .execution_options(populate_existing=True)
     )
     if trial is None:
-        raise NotFound(f"the job has no such trial; GET /jobs/{job_id}/trials lists them")
+        raise NotFound("the job has no such trial", Fact.NO_TRIAL, job_id=job_id)
     return trial
 
 

@@ -20,7 +20,7 @@ from worker.artifacts.keys import DATASET_PREFIX
 from worker.artifacts.store import Store
 from worker.database.engine import Database, one_at_a_time
 from worker.database.tables import DatasetVersion, UsedDataset
-from worker.errors import BadKey, Conflict, NotFound
+from worker.errors import BadKey, Conflict, Fact, NotFound
 from worker.ledger.transitions import clock
 
 log = structlog.get_logger()
@@ -92,7 +92,7 @@ class Uploaded:
         with self.database.reading() as session:
             found = [(version, known) for version, known in session.execute(ordered)]
         if name is not None and not found:
-            raise NotFound("nobody has uploaded a data set of this name; GET /datasets lists those there are")
+            raise NotFound("no data set of this name was uploaded", Fact.NO_DATASET)
         return found
 
     def newest(self) -> dict[str, Dataset]:

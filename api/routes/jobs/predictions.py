@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from api.deps import ImagesDep, OnceOfImagesDep, PredictingDep, StoreDep
 from api.http.errors import BadInput, invalid, refuse_many
+from api.http.field_errors import not_json
 from api.http.files import TEXT, KnownTag, documented, names, sent
 from api.inputs.uploads import kind_of, readers
 from api.views.jobs import JobId, accepted
@@ -165,7 +166,7 @@ def _document(body: bytes, query: OfImages) -> OfDataset:
             refuse_many(document, OfDataset, "#/")
         return _checked(OfDataset.model_validate(document, strict=True), "#/")
     except orjson.JSONDecodeError as error:
-        raise BadInput("#", f"not valid JSON: {error.msg}") from None
+        raise BadInput("#", not_json(error.pos)) from None
     except ValidationError as error:
         raise invalid(error, "#/") from None
 
