@@ -93,8 +93,8 @@ def refuse_many(fields: Mapping[str, Any], model: type[BaseModel], prefix: str) 
     Raises:
         BadInput: for the first MAX_ERRORS of them; fewer are left to pydantic.
     """
-    unknown = unknown_fields(fields, model, prefix)
-    if len(unknown) == MAX_ERRORS:
+    known = model.model_fields
+    if len(fields) >= MAX_ERRORS and len(unknown := unknown_fields(fields, known, prefix)) == MAX_ERRORS:
         first, *more = unknown
         raise BadInput(first.pointer, first.detail, *more)
 

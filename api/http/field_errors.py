@@ -4,7 +4,7 @@ Pydantic's texts reach this module in two ways: as its own errors, and inside se
 hyper-parameters itself. One table serves both, so it matches texts. No text repeats the value that was sent.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from re import Match, compile
 from types import NoneType
@@ -134,10 +134,10 @@ def field_error(error: Mapping[str, Any], pointer: str, model: Any = None) -> Fi
     return FieldError(pointer=pointer, detail=detail)
 
 
-def unknown_fields(fields: Iterable[str], model: type[BaseModel], prefix: str) -> list[FieldError]:
-    """Return an error for each of the first few fields that a model does not have."""
-    unknown = islice((name for name in fields if name not in model.model_fields), MAX_ERRORS)
-    detail = unknown_field(model.model_fields)
+def unknown_fields(fields: Iterable[str], known: Collection[str], prefix: str) -> list[FieldError]:
+    """Return an error for each of the first MAX_ERRORS fields that are not known."""
+    unknown = islice((name for name in fields if name not in known), MAX_ERRORS)
+    detail = unknown_field(known)
     return [FieldError(pointer=pointer_to(prefix, [name]), detail=detail) for name in unknown]
 
 

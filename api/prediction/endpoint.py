@@ -114,22 +114,22 @@ class Predict:
         dataset = None if options.version is not None else datasets.get(options.dataset)
         if dataset is None:  # only the version of a model, or of an uploaded data set, knows the shape
             served = await self.roster.served_for(options)
-            images = await self._images(parsed, served.predictor.shape, is_long)
+            shape = served.predictor.shape
+            images = await self._decoded(parsed, shape) if is_long else parsed.images(shape)
         else:  # images first, so that their errors are reported even while no version is loaded
-            images = await self._images(parsed, dataset.shape, is_long)
+            shape = dataset.shape
+            images = await self._decoded(parsed, shape) if is_long else parsed.images(shape)
             del parsed  # and with it all that a picture was decoded to
             served = await self.roster.served_for(options)
         count_read(perf_counter() - began)
         return served, images, options
 
-    async def _images(self, parsed: ParsedBody, shape: Shape, is_long: bool) -> InputImages:
-        """Read the images of a body, in a thread if that takes long.
+    async def _decoded(self, parsed: ParsedBody, shape: Shape) -> InputImages:
+        """Read the images of a body in a thread.
 
         Raises:
             Busy: if too many pixels of pictures are to be decoded already.
         """
-        if not is_long:
-            return parsed.images(shape)
         self.pictures.enter(parsed.pixels)
         try:
             return await self._in_thread(parsed.images, shape)

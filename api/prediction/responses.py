@@ -28,20 +28,16 @@ def response(
         options: what the request asked for.
         saliency: of a single image, if it is to be explained.
     """
-    answer = (
-        _several(served, images, predicted, options) if images.several else _one(served, images, predicted, options)
-    )
+    if images.several:
+        answer = _several(served, images, predicted, options)
+    elif options.top_k is None and images.reports is None:
+        answer = _plain(served, images, predicted)
+    else:
+        (answer,) = _predictions(served, images, predicted, options)
     if saliency is not None:
         answer["saliency"] = saliency
     # All answers of a version end with the same origin: its bytes are made once, and replace the closing brace.
     return orjson.dumps(answer)[:-1] + served.origin
-
-
-def _one(served: Served, images: InputImages, predicted: BatchSlice, options: Options) -> dict[str, Any]:
-    if options.top_k is None and images.reports is None:
-        return _plain(served, images, predicted)
-    (prediction,) = _predictions(served, images, predicted, options)
-    return prediction
 
 
 def _several(served: Served, images: InputImages, predicted: BatchSlice, options: Options) -> dict[str, Any]:

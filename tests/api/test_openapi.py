@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 from support.worker_tools import Work
 
-from tests.api.tools import publish, send
+from tests.api.tools import RAW, publish, send
 
 ROUTES = [
     ("post", "/jobs/experiments"),
@@ -281,7 +281,7 @@ def mutated(draw: st.DrawFn, valid: dict[str, Any]) -> dict[str, Any]:
 
 
 def holds(api: TestClient, path: str, sent: Any) -> None:
-    """Check that an answer is a success or a problem, always JSON, and never a server error."""
+    """Check that an answer is a success or a problem in our words, always JSON, and never a server error."""
     response = send(api, path, sent)
     kind = response.headers["content-type"]
 
@@ -289,7 +289,7 @@ def holds(api: TestClient, path: str, sent: Any) -> None:
     assert isinstance(json.loads(response.content), dict)
     assert kind == ("application/json" if response.is_success else "application/problem+json")
     assert response.status_code in (200, 202, 400, 404, 422)
-    assert response.is_success or len(response.content) < 10_000
+    assert response.is_success or (len(response.content) < 10_000 and not RAW.search(response.text))
 
 
 @pytest.fixture(scope="module")

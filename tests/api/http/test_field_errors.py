@@ -192,7 +192,7 @@ def test_the_known_fields_are_those_of_the_model_at_the_place(path: tuple[str | 
 
 def test_unknown_fields_are_named_with_the_known_ones_and_without_values() -> None:
     """At most twenty are named, however many there are."""
-    found = unknown_fields({f"x{n}": "secret" for n in range(50)}, Inner, "#/")
+    found = unknown_fields({f"x{n}": "secret" for n in range(50)}, Inner.model_fields, "#/")
 
     assert len(found) == 20
     assert (found[0].pointer, found[0].detail) == ("#/x0", "unknown field; known fields are depth")
