@@ -145,7 +145,7 @@ def measure(seeds: int, epochs: int, each: int, fonts: list[Path]) -> tuple[list
     """All runs, and the seconds of a core that each fit of a novelty took."""
     process_settings()
     warm_up()
-    test, dataset = test_images("mnist", "random"), datasets["mnist"]
+    test, dataset = test_images(datasets["mnist"], "random"), datasets["mnist"]
     images, runs, seconds = others(test, fonts, each), list[Run](), []
     for seed in range(seeds):
         data = TrainingData.load(dataset, "random", seed)

@@ -80,7 +80,7 @@ def published(work: Work, folder: Path, loss: str, images: int | None = None) ->
 def test_a_version_says_how_far_it_can_be_trusted(loss: str, work: Work, environment: Path) -> None:
     """Its calibration is that of the stored graph, its figures those of the test images, and its speed is measured."""
     found = published(work, environment, loss)
-    test = images_of_test("digits", "random")
+    test = images_of_test(DATASET, "random")
     outputs, novelty = found.predictor.run(test.images.numpy() / 255)
     probabilities = found.calibration.probabilities(outputs)
     reasons = found.calibration.reasons(probabilities, novelty)
@@ -118,7 +118,7 @@ def test_the_test_figures_are_torchs(work: Work, environment: Path) -> None:
     """Loss and accuracy on the test images are those of the module that the checkpoint describes."""
     found = published(work, environment, "cross_entropy")
     candidate = Candidate.of(trained("cross_entropy"), novelty_of(DATASET, "random", 0, None))
-    loss, accuracy = evaluate(candidate.module, images_of_test("digits", "random"), "cross_entropy")
+    loss, accuracy = evaluate(candidate.module, images_of_test(DATASET, "random"), "cross_entropy")
 
     assert (found.version.test_loss, found.version.test_accuracy) == (pytest.approx(loss), pytest.approx(accuracy))
 
