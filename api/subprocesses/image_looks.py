@@ -5,7 +5,7 @@ from math import prod
 
 from api.subprocesses.children import Children
 from ml.datasets import DatasetInfo
-from ml.images.samples import Part, Sample, Samples
+from ml.images.samples import Sample, Samples, SubsetName
 from ml.prediction.judgement import Judgement, JudgementOrder
 
 SAMPLED, SAMPLED_BYTES = 200, 1 << 20  # images that are fetched at once, and what they take; one at least
@@ -21,10 +21,10 @@ class Looks:
 
     def __init__(self, children: Children) -> None:
         self._children = children
-        self._samples: OrderedDict[tuple[str, Part], deque[Sample]] = OrderedDict()
+        self._samples: OrderedDict[tuple[str, SubsetName], deque[Sample]] = OrderedDict()
         self._judgements: OrderedDict[str, Judgement] = OrderedDict()  # by the hash of the graph
 
-    def random(self, dataset: DatasetInfo, part: Part) -> Sample:
+    def random(self, dataset: DatasetInfo, part: SubsetName) -> Sample:
         """A random image, none twice before all that were fetched have been shown; Busy as `Children.run` says."""
         waiting = self._samples.setdefault((dataset.name, part), deque())
         if len(self._samples) > SHELVES:

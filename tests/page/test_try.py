@@ -213,7 +213,7 @@ def test_a_scribble_is_abstained_from_with_a_reason(sheet: Page) -> None:
     draw(sheet, [(x, y) for x in (0.1, 0.3, 0.5, 0.7, 0.9) for y in (0.1, 0.9)])
 
     expect(sheet.locator(".abstains .verdict-note").first).to_contain_text(
-        "abstains the image does not look like those that the network was trained on"
+        "abstains the image does not look like the training images"
     )
 
 

@@ -128,12 +128,12 @@ def test_a_trial_that_the_jobs_limit_cut_is_left_out() -> None:
     spec = searched(1).spec
     trials = reached(searched(8), 8)
     cut = dataclasses.replace(
-        next(one for one in trials if one.whole), state=TrialState.STOPPED_EARLY, out_of_time=True
+        next(one for one in trials if one.ran_to_end), state=TrialState.STOPPED_EARLY, out_of_time=True
     )
     observed = Observations.of(spec.search_space, [cut if one.number == cut.number else one for one in trials])
 
     assert [one.number for one in observed.trials] == [
-        one.number for one in trials if one.whole and one.number != cut.number
+        one.number for one in trials if one.ran_to_end and one.number != cut.number
     ]
 
 

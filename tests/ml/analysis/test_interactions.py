@@ -9,8 +9,7 @@ from support.searched import reached, searched
 
 from ml.analysis.findings import Interaction
 from ml.analysis.groups import effects, grouped
-from ml.analysis.interactions import Test as Anova
-from ml.analysis.interactions import interactions, two_way, within
+from ml.analysis.interactions import AnovaResult, interactions, two_way, within
 from ml.analysis.observations import Column, Observations
 
 
@@ -23,10 +22,10 @@ def design(seed: int, replicates: int, strength: float) -> pd.DataFrame:
     return frame.assign(y=frame.a + 0.5 * frame.b + strength * (frame.a - 1) * (frame.b - 1.5) + 0.3 * noise)
 
 
-def anova(frame: pd.DataFrame) -> Anova:
+def anova(frame: pd.DataFrame) -> AnovaResult:
     """What is tested says of a table."""
     found = two_way(frame.a.to_numpy(), frame.b.to_numpy(), frame.y.to_numpy())
-    assert isinstance(found, Anova)
+    assert isinstance(found, AnovaResult)
     return found
 
 
@@ -74,7 +73,7 @@ def test_chance_alone_is_rarely_taken_for_an_interaction() -> None:
 EFFECTS = {"linear": lambda x: x, "quadratic": lambda x: x**2, "exponential": np.exp}
 
 
-def plain_effects(seed: int, together: float, effect: str) -> Anova:
+def plain_effects(seed: int, together: float, effect: str) -> AnovaResult:
     """Two numbers that are drawn together, and an outcome to which each adds an effect of its own."""
     rng = np.random.default_rng(seed)
     drawn = rng.multivariate_normal([0, 0], [[1, together], [together, 1]], 120)
@@ -83,7 +82,7 @@ def plain_effects(seed: int, together: float, effect: str) -> Anova:
     groups = [grouped(column, 4) for column in columns]
     beside = np.hstack([within(*pair) for pair in zip(columns, groups, strict=True)])
     found = two_way(groups[0].of_trial, groups[1].of_trial, values, beside)
-    assert isinstance(found, Anova)
+    assert isinstance(found, AnovaResult)
     return found
 
 
@@ -108,7 +107,7 @@ def test_an_interaction_of_numbers_is_found_beside_their_plain_effects() -> None
     values = drawn.sum(1) + drawn.prod(1) + 0.3 * rng.normal(size=len(drawn))
     found = two_way(groups[0].of_trial, groups[1].of_trial, values, beside)
 
-    assert isinstance(found, Anova)
+    assert isinstance(found, AnovaResult)
     assert (found.p or 0.0) < 1e-6
 
 
@@ -195,7 +194,7 @@ def test_shares_are_told_where_there_is_no_test(one: list[int], other: list[int]
     """One trial a combination, or parameters that were never varied apart."""
     found = two_way(np.array(one), np.array(other), np.array([1.0, 2.0, 3.0, 5.0]))
 
-    assert isinstance(found, Anova)
+    assert isinstance(found, AnovaResult)
     assert found.p is None
     assert found.reason is not None
     assert reason in found.reason

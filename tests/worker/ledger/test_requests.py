@@ -299,9 +299,9 @@ def test_an_enqueued_configuration_is_the_next_trial(work: Work) -> None:
 @pytest.mark.parametrize(
     ("params", "words"),
     [
-        ({"learning_rate": 5.0}, "it lies between 0.0001 and 0.1"),
-        ({"learning_rate": "fast"}, "it is a number"),
-        ({"batch_size": 64}, "it is 32 in every trial"),
+        ({"learning_rate": 5.0}, "out of range; give a value from 0.0001 to 0.1"),
+        ({"learning_rate": "fast"}, "not a number; give one"),
+        ({"batch_size": 64}, "fixed in this job; give 32 or leave it out"),
         ({"lr": 0.1}, "not searched by this job; choose from: learning_rate, batch_size"),
     ],
 )
