@@ -21,5 +21,5 @@ def test_the_interval_is_scipys(n: int, share: float, confidence: float) -> None
 @pytest.mark.parametrize(("hits", "n"), [(0, 0), (2, 1), (-1, 5)])
 def test_what_is_no_share_is_refused(hits: int, n: int) -> None:
     """None of none, more than all, less than none."""
-    with pytest.raises(ValueError, match="no share"):
+    with pytest.raises(ValueError, match="is not a share"):
         wilson(hits, n)
