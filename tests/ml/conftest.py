@@ -1,4 +1,4 @@
-"""What the tests of the science share: one thread, and the data sets in memory."""
+"""Fixtures of the science: one thread, and the data sets in memory."""
 
 from collections.abc import Iterator
 
@@ -13,14 +13,14 @@ from ml.training.process import process_settings
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
-    """Train as a trainer does: on one thread, so that sums are added in one order."""
+    """Train on one thread, as a trainer does, so that sums are added in one order."""
     process_settings()
     torch.set_flush_denormal(False)
 
 
 @pytest.fixture(autouse=True)
 def _denormals() -> Iterator[None]:
-    """Undo what a test that ran a whole training process has set for this one; Hypothesis draws denormals."""
+    """Undo a setting of a test that ran a whole training process; Hypothesis draws denormals."""
     yield
     torch.set_flush_denormal(False)
 
@@ -39,5 +39,5 @@ def digits() -> Arrays:
 
 @pytest.fixture(scope="session", params=[way.device for way in DEVICES])
 def digits_data(digits: Arrays, request: pytest.FixtureRequest) -> TrainingData:
-    """The small data set, cut for training, on each device: 1,294 images to train on and 323 to validate."""
+    """The small data set, split for training, on each device: 1,294 training and 323 validation images."""
     return TrainingData.of(digits, None, "random", 0).to(request.param)

@@ -1,4 +1,4 @@
-"""TrainSpec and TuneSpec: what they accept can be trained, and what they refuse is named."""
+"""TrainSpec and TuneSpec: accepted specifications can be trained, and refusals name the field."""
 
 import json
 from typing import Any
