@@ -167,7 +167,7 @@ def test_the_corners_of_choices_are_all() -> None:
     assert dimensions.validate_python({"type": "categorical", "choices": ["adam", "sgd"]}).corners() == ["adam", "sgd"]
 
 
-# --- whatever is accepted can be drawn and trained
+# --- accepted spaces can be drawn from and trained
 
 
 @st.composite

@@ -16,7 +16,7 @@ LOW = (1e-5, 1e-4, 1e-3, 1e-2)
 HIGH = (0.01, 0.05, 0.1)
 WIDTHS = (250, 350, 500, 600)
 LISTS = [[width] * layers for layers in (1, 5, 10, 20) for width in WIDTHS]
-GRIDS: dict[str, dict[str, Any]] = {  # as the report prints them, with 600 where it prints 6000
+GRIDS: dict[str, dict[str, Any]] = {  # as the report prints them, except 600 in place of its 6000
     "perceptron": {},
     "shallow-grid": {
         "batch_size": (3, 5, 10),
