@@ -6,19 +6,21 @@ from typing import IO, Annotated
 
 from fastapi import Depends, Header, Request
 
+from api.inputs.specs import TrainBody, TuneBody, checked
 from api.inputs.uploads import BodyBudget, refuse_compressed
 from api.prediction.roster import Roster
 from api.subprocesses.analyses import Analyses
 from api.subprocesses.children import Children
 from api.subprocesses.image_looks import Looks
 from api.views.streams import Streams
+from ml.specs import TrainSpec, TuneSpec
 from worker.artifacts.store import Store
 from worker.database.engine import Database
 from worker.ledger.champions import Champions
 from worker.ledger.idempotency import Once
 from worker.ledger.ledger import Ledger
 from worker.ledger.requests import Controls
-from worker.ledger.uploaded_datasets import Uploaded
+from worker.ledger.uploaded_datasets import DatasetStore
 from worker.prediction.rows import PredictionRows
 
 
@@ -86,13 +88,13 @@ async def _archive(request: Request) -> AsyncIterator[IO[bytes]]:
         yield file
 
 
-def _uploaded(request: Request) -> Uploaded:
-    uploaded: Uploaded = request.app.state.uploaded
+def _uploaded(request: Request) -> DatasetStore:
+    uploaded: DatasetStore = request.app.state.uploaded
     return uploaded
 
 
 ArchiveDep = Annotated[IO[bytes], Depends(_archive)]
-UploadedDep = Annotated[Uploaded, Depends(_uploaded)]
+UploadedDep = Annotated[DatasetStore, Depends(_uploaded)]
 
 
 async def _once_with_images(request: Request, body: ImagesDep, idempotency_key: IdempotencyKey = None) -> Once | None:
@@ -134,6 +136,14 @@ def _streams(request: Request) -> Streams:
     return streams
 
 
+def _train_spec(spec: TrainBody, database: Annotated[Database, Depends(_database)]) -> TrainSpec:
+    return checked(TrainSpec, spec, database)
+
+
+def _tune_spec(spec: TuneBody, database: Annotated[Database, Depends(_database)]) -> TuneSpec:
+    return checked(TuneSpec, spec, database)
+
+
 DatabaseDep = Annotated[Database, Depends(_database)]
 LedgerDep = Annotated[Ledger, Depends(_ledger)]
 ControlsDep = Annotated[Controls, Depends(_controls)]
@@ -147,3 +157,5 @@ ChildrenDep = Annotated[Children, Depends(_children)]
 AnalysesDep = Annotated[Analyses, Depends(_analyses)]
 LooksDep = Annotated[Looks, Depends(_looks)]
 StreamsDep = Annotated[Streams, Depends(_streams)]
+TrainSpecDep = Annotated[TrainSpec, Depends(_train_spec)]
+TuneSpecDep = Annotated[TuneSpec, Depends(_tune_spec)]

@@ -46,7 +46,7 @@ from api.views.streams import Streams
 from worker.artifacts.store import store_of
 from worker.database.engine import Database
 from worker.ledger.leases import Leases
-from worker.ledger.uploaded_datasets import Uploaded
+from worker.ledger.uploaded_datasets import DatasetStore
 from worker.logs import configure_logging
 from worker.settings import settings
 from worker.supervision.janitor import Janitor
@@ -65,7 +65,7 @@ def create_app() -> FastAPI:
     roster = Roster(database, store, executor)
     owner = f"api {socket.gethostname()}:{os.getpid()}"
     janitor = Janitor(database, Leases(database, owner, config.lease_seconds), None, config.poll_seconds)
-    uploaded = Uploaded(database, store, config.dataset_cache)
+    uploaded = DatasetStore(database, store, config.dataset_cache)
     streams, readers = Streams(database), SlowReaders()
     analyses = Analyses()
 
@@ -78,7 +78,6 @@ def create_app() -> FastAPI:
         gc.collect()
         gc.freeze()
         gc.set_threshold(SMALL_COLLECTION)
-        uploaded.serve()
         roster.start()
         janitor.start()
         with on_ending(streams.stop, readers.hurry):
@@ -87,7 +86,6 @@ def create_app() -> FastAPI:
         await analyses.close()
         janitor.close()
         roster.close()
-        uploaded.end()
         end_process(os.getpid())
         executor.shutdown(wait=False, cancel_futures=True)
         database.close()

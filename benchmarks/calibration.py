@@ -145,7 +145,7 @@ def measure(seeds: int, epochs: int, each: int, fonts: list[Path]) -> tuple[list
     """Return all runs, and the CPU seconds of each fit of the novelty detector."""
     process_settings()
     warm_up()
-    test, dataset = test_images("mnist", "random"), datasets["mnist"]
+    test, dataset = test_images(datasets["mnist"], "random"), datasets["mnist"]
     images, runs, seconds = others(test, fonts, each), list[Run](), []
     for seed in range(seeds):
         data = TrainingData.load(dataset, "random", seed)

@@ -89,7 +89,7 @@ def _least_share(spec: TuneSpec) -> float:
 
 
 def _train_images(spec: TuneSpec) -> int:
-    dataset = datasets[spec.dataset]
+    dataset = datasets[spec.dataset.name]
     train, validation, _ = split_sizes(dataset.size, dataset.official_test, spec.split)
     return limited(train, validation, spec.images)[0]
 

@@ -98,7 +98,7 @@ def _rungs(number: int) -> Iterator[list[Event]]:
 def training_seconds(trials: int, epochs: int) -> float:
     """Return the mean seconds of one core per trial, over the first trials of this job."""
     spec = TuneSpec.model_validate({**SPEC, "budget": {"trials": trials, "epochs": epochs}})
-    data = TrainingData.load(datasets[spec.dataset], spec.split, spec.seed)
+    data = TrainingData.load(datasets[spec.dataset.name], spec.split, spec.seed)
     started = perf_counter()
     tune(spec, data, MemoryBook(spec), Search(spec))
     return (perf_counter() - started) / trials

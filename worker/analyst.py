@@ -10,10 +10,8 @@ import orjson
 
 from ml.analysis.figures import figure
 from ml.analysis.plots import PlotOptions
-from worker.artifacts.store import store_of
 from worker.database.engine import Database
 from worker.database.tables import Job
-from worker.ledger.uploaded_datasets import Uploaded
 from worker.logs import configure_logging
 from worker.material import Material
 from worker.settings import settings
@@ -37,11 +35,7 @@ def answer_of(database: Database, order: dict[str, Any]) -> bytes:
 def main() -> None:
     """Answer the order on standard input."""
     configure_logging("analyst")
-    config = settings()
-    database = Database(config.database)
-    Uploaded(
-        database, store_of(config), config.dataset_cache
-    ).serve()  # the job's specification may name an uploaded data set
+    database = Database(settings().database)
     sys.stdout.buffer.write(answer_of(database, orjson.loads(sys.stdin.buffer.read())))
     database.close()
 

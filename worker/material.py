@@ -34,7 +34,7 @@ class Material:
         rows = session.scalars(select(Trial).where(col(Trial.job_id) == job.id).order_by(col(Trial.number)))
         versions = versions_of(session, job.id)
         observed = [_observation(row, versions.get((row.number, row.value))) for row in rows if row.params is not None]
-        return cls(tune_spec(job), changes(session, job.id, 0)[0], observed)
+        return cls(tune_spec(session, job), changes(session, job.id, 0)[0], observed)
 
     def search(self) -> Search:
         """Rebuild the search of the job."""

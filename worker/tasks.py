@@ -12,7 +12,6 @@ from celery.signals import setup_logging, worker_init, worker_shutdown, worker_s
 from worker.artifacts.store import store_of
 from worker.database.engine import Database
 from worker.ledger.leases import Leases
-from worker.ledger.uploaded_datasets import Uploaded
 from worker.logs import configure_logging
 from worker.queue import WAKE, app
 from worker.settings import settings
@@ -51,7 +50,6 @@ def _begin() -> None:
     config = settings()
     owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
     database, store = Database(config.database), store_of(config)
-    Uploaded(database, store, config.dataset_cache).serve()
     leases = Leases(database, owner, config.lease_seconds)
     _supervisor = Supervisor(leases, Trainers(config.trainers), store, config.poll_seconds)
     Thread(target=_supervisor.poll, daemon=True).start()

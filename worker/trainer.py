@@ -15,6 +15,7 @@ import orjson
 import structlog
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, TimeoutError
 
+from ml.datasets import FindDataset
 from ml.errors import ChiffreError, LanesError
 from ml.records import Stop
 from ml.specs import TuneSpec
@@ -30,7 +31,7 @@ from worker.ledger.job_spec import tune_spec
 from worker.ledger.leases import Claim
 from worker.ledger.ledger import Ledger
 from worker.ledger.transfer import initial_weights
-from worker.ledger.uploaded_datasets import Uploaded
+from worker.ledger.uploaded_datasets import DatasetStore
 from worker.logs import configure_logging
 from worker.prediction.rows import PredictionRows
 from worker.prediction.work import predict
@@ -78,13 +79,20 @@ class Trainer:
     """What a training process does with the packs that it is lent."""
 
     def __init__(
-        self, database: Database, orders: PipedOrders, store: Store, device: str, checkpoint_seconds: float
+        self,
+        database: Database,
+        orders: PipedOrders,
+        store: Store,
+        find: FindDataset,
+        device: str,
+        checkpoint_seconds: float,
     ) -> None:
         self.ledger = Ledger(database)
         self.publishing = PublicationRows(database)
         self.database = database
         self.orders = orders
         self.store = store
+        self.find = find
         self.device = device
         self.checkpoint_seconds = checkpoint_seconds
         self._searches: dict[str, JobSearch] = {}
@@ -93,10 +101,10 @@ class Trainer:
         """Work on a claimed pack; the answer says how it went."""
         try:
             if claim.purpose == PackPurpose.PUBLISH:
-                publish(claim, self.publishing, self.store)
+                publish(claim, self.publishing, self.store, self.find)
                 return {"ended": claim.pack_id}
             if claim.purpose == PackPurpose.PREDICT and predict(
-                claim, PredictionRows(self.database), self.store, self.orders
+                claim, PredictionRows(self.database), self.store, self.orders, self.find
             ):
                 return {"ended": claim.pack_id}
             if claim.purpose == PackPurpose.TRAIN:
@@ -136,7 +144,8 @@ class Trainer:
 
     def _data(self, spec: TuneSpec, cut_seed: int) -> TrainingData:
         """What trials of a job train and validate on, and begin with."""
-        data = training_data(spec.dataset, spec.split, cut_seed, self.device).first(spec.images)
+        dataset = self.find(spec.dataset.name)
+        data = training_data(dataset, spec.split, cut_seed, self.device).first(spec.images)
         if spec.init_from is None:
             return data
         return data.beginning_with(initial_weights(self.database, self.store, spec.init_from))
@@ -144,10 +153,10 @@ class Trainer:
     def _search(self, job_id: str) -> JobSearch:
         if job_id not in self._searches:
             with self.database.reading() as session:
-                job = session.get_one(Job, job_id)
+                spec = tune_spec(session, session.get_one(Job, job_id))
             # Of other jobs only the last few are kept: 5,000 trials rebuild in under a second.
             self._searches = dict(list(self._searches.items())[-7:])
-            self._searches[job_id] = JobSearch(Search(tune_spec(job)))
+            self._searches[job_id] = JobSearch(Search(spec))
         return self._searches[job_id]
 
 
@@ -160,13 +169,13 @@ def main() -> None:
     orders = PipedOrders(pipe)
     config = settings()
     database, store = Database(config.database), store_of(config)
-    Uploaded(database, store, config.dataset_cache).serve()
+    find = DatasetStore(database, store, config.dataset_cache).find
     try:
         device = device_of(config.device)
     except LanesError as error:  # of this machine, and no reason to end a job
         log.error("this trainer cannot work", reason=str(error))
         sys.exit(1)
-    trainer = Trainer(database, orders, store, device, config.checkpoint_seconds)
+    trainer = Trainer(database, orders, store, find, device, config.checkpoint_seconds)
     pipe.send_bytes(orjson.dumps({"ready": device}))
     while True:
         pipe.send_bytes(orjson.dumps(trainer.work(orders.next())))

@@ -1,15 +1,19 @@
-"""Data sets that a service has and this process does not, so that a specification may name them here too."""
+"""The data sets of a service, looked up from another machine."""
 
 from api.client import Chiffre
 from ml.artifacts import checkpoint_of
 from ml.datasets import Arrays, Dataset, datasets
 
 
-def know(client: Chiffre, dataset: str) -> None:
-    """Let a specification name a data set of the service's; its images are fetched when they are read."""
+def remote_dataset(client: Chiffre, dataset: str) -> Dataset:
+    """Return a data set that the service has; the images of an uploaded one are fetched when they are read.
+
+    Raises:
+        UnknownName: if this release has no such data set and the name has no version.
+    """
     name, _, version = dataset.partition("@")
-    if not version or dataset in datasets:
-        return
+    if not version:
+        return datasets[name]
     found = client.dataset(name, int(version))
 
     def read() -> Arrays:
@@ -17,4 +21,4 @@ def know(client: Chiffre, dataset: str) -> None:
         return Arrays(arrays["images"], arrays["labels"])
 
     shape, classes = tuple(found["shape"]), tuple(found["classes"])
-    datasets.register(dataset)(Dataset(read, shape, classes, found["images"], found["sha256"], None, ""))
+    return Dataset(dataset, shape, classes, found["images"], found["sha256"], None, "", read)

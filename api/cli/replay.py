@@ -6,11 +6,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from api.cli.remote_datasets import know
+from api.cli.remote_datasets import remote_dataset
 from api.client import Chiffre
 from api.connection import ApiError
 from ml.artifacts import checkpoint_of
-from ml.datasets import datasets
+from ml.datasets import Dataset
 from ml.records import RungResult, step_of
 from ml.specs import TrainSpec, TuneSpec
 from ml.training.lane import TrainingData
@@ -44,10 +44,10 @@ def replay_trial(client: Chiffre, job_id: str, number: int) -> Iterator[Rung]:
         raise ApiError(
             f"trial {number} is {trial['state']} and was never measured; there is nothing to hold it against"
         )
-    know(client, job["dataset"])
-    spec = _spec(job)
+    dataset = remote_dataset(client, job["dataset"])
+    spec = _spec(job, dataset)
     process_settings()
-    data = TrainingData.load(datasets[spec.dataset], spec.split, spec.seed).first(spec.images)
+    data = TrainingData.load(dataset, spec.split, spec.seed).first(spec.images)
     if spec.init_from is not None:
         content = client.download(spec.init_from.model, spec.init_from.version)
         data = data.beginning_with(checkpoint_of(content, "the version's checkpoint").weights)
@@ -55,12 +55,11 @@ def replay_trial(client: Chiffre, job_id: str, number: int) -> Iterator[Rung]:
         yield _rung(recorded.get(found.step, {}), found)
 
 
-def _spec(job: dict[str, Any]) -> TuneSpec:
+def _spec(job: dict[str, Any], dataset: Dataset) -> TuneSpec:
     """A job's specification as a search; ApiError where this release does not know it."""
     try:
-        if job["kind"] == "train":
-            return TrainSpec.model_validate(job["spec"]).as_tune()
-        return TuneSpec.model_validate(job["spec"])
+        kind = TrainSpec if job["kind"] == "train" else TuneSpec
+        return kind.model_validate({**job["spec"], "dataset": dataset}).as_tune()
     except ValidationError as error:
         raise ApiError(f"this release of chiffre does not know the job's specification: {error}") from None
 

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from api.http.errors import BadInput, invalid, refuse_many
-from ml.datasets import datasets
+from ml.datasets import can_be_dataset, datasets
 from ml.networks import networks
 
 MAX_CLASSES = 1000
@@ -105,7 +105,7 @@ def _checked(fields: dict[str, Any], prefix: str) -> Options:
         raise invalid(error, prefix, Options) from None
     if options.model is not None and options.model not in networks:
         raise BadInput(f"{prefix}model", f"unknown network; use one of {', '.join(networks)}")
-    if not datasets.may_be(options.dataset):
+    if not can_be_dataset(options.dataset):
         raise BadInput(f"{prefix}dataset", f"unknown data set; use one of {', '.join(datasets)}")
     if options.version is not None and options.model is None:
         raise BadInput(f"{prefix}version", "each network numbers its own versions; give model too")

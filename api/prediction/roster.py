@@ -21,13 +21,14 @@ from api.prediction.metrics import count
 from api.prediction.preferences import Preferences
 from api.prediction.queue_limit import QueueLimit
 from api.prediction.served import Files, Served, load
-from ml.datasets import datasets, is_called, version_of
+from ml.datasets import is_called, version_of
 from ml.errors import ChiffreError, UnknownName
 from worker.artifacts.store import Store
 from worker.database.engine import Database
 from worker.database.tables import Artifact, Champion, ModelVersion
 from worker.errors import Fact, NotFound, StorageAway
 from worker.ledger.champions import earlier_champions, limits
+from worker.ledger.uploaded_datasets import dataset_info
 
 REFRESH_SECONDS = 1.0  # the longest time from promotion until a champion is loaded
 PATIENCE_SECONDS = 2.0  # the longest that a request waits for a first version to be loaded
@@ -158,8 +159,11 @@ class Roster:
 
     def _no_champion(self, options: Options) -> ChiffreError:
         """Return why a request has no champion: none was published, or it failed to load."""
-        if options.dataset not in datasets:
-            return BadInput("?dataset", str(UnknownName(datasets.noun, datasets)))
+        try:
+            with self.database.reading() as session:
+                dataset_info(session, options.dataset)
+        except UnknownName as error:
+            return BadInput("?dataset", str(error))
         for name, why in self.failing().items():
             model, dataset = name.split("/")
             if is_called(dataset, options.dataset) and options.model in (None, model):

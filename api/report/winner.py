@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from api.report.facts import Facts
-from ml.datasets import Arrays, SplitName, data_split, datasets
+from ml.datasets import Arrays, FindDataset, SplitName, data_split
 from ml.errors import CheckpointError, DataError
 from ml.prediction.calibration import ECE_BINS, UNCALIBRATED, Calibration
 from worker.artifacts.store import Store
@@ -73,14 +73,14 @@ class Answers:
         return self.confusion[label][label] / total if total else None
 
 
-def answers_of(facts: Facts, store: Store) -> Answers | None:
+def answers_of(facts: Facts, store: Store, find: FindDataset) -> Answers | None:
     """What the winner answered; None where it was not kept, or its images are not here."""
     file, version = facts.files.get(ANSWERS), facts.version
     if file is None or version is None:
         return None
     try:
         outputs = np.load(BytesIO(store.read(file.path, file.sha256)), allow_pickle=False)
-        test = _test_images(facts)
+        test = _test_images(facts, find)
     except (CheckpointError, DataError):  # storage that is away for a while is no reason for another report
         return None
     if test is None:
@@ -104,9 +104,9 @@ def answered(outputs: np.ndarray, test: Arrays, classes: tuple[str, ...], calibr
     )
 
 
-def _test_images(facts: Facts) -> Arrays | None:
+def _test_images(facts: Facts, find: FindDataset) -> Arrays | None:
     """The test images of a job; None where this data set has become another."""
-    dataset = datasets[facts.job.dataset]
+    dataset = find(facts.job.dataset)
     if dataset.sha256 != facts.job.dataset_sha256:
         return None
     arrays = dataset.load()

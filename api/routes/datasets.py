@@ -12,11 +12,11 @@ from api.http.errors import Busy
 from api.http.files import BINARY, File, KnownTag, documented, sent
 from api.inputs.archives import MAX_CLASSES, check_classes, read_archive
 from api.inputs.uploads import kind_of
-from ml.datasets import NAME, Dataset, datasets, split_sizes
+from ml.datasets import NAME, Dataset, can_be_dataset, datasets, split_sizes
 from worker.database.clock import to_datetime
 from worker.database.tables import DatasetVersion, UsedDataset
 from worker.errors import NotFound
-from worker.ledger.uploaded_datasets import Uploaded
+from worker.ledger.uploaded_datasets import DatasetStore
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
@@ -124,7 +124,7 @@ def get_data(name: Name, version: Number, uploaded: UploadedDep, store: StoreDep
     return sent(store, File(row.path, row.file_sha256, row.size), f"{name}-{version}.safetensors", known, OCTETS)
 
 
-def _version(name: str, version: int, uploaded: Uploaded) -> tuple[DatasetVersion, UsedDataset]:
+def _version(name: str, version: int, uploaded: DatasetStore) -> tuple[DatasetVersion, UsedDataset]:
     for row, known in uploaded.versions(_a_name(name)):
         if row.version == version:
             return row, known
@@ -133,8 +133,8 @@ def _version(name: str, version: int, uploaded: Uploaded) -> tuple[DatasetVersio
 
 def _a_name(name: str) -> str:
     # Postgres would stumble over some texts that can be no name.
-    if not datasets.may_be(name) or "@" in name:
-        raise NotFound("nobody has uploaded a data set of this name; GET /datasets lists those there are")
+    if not can_be_dataset(name) or "@" in name:
+        raise NotFound("no data set of this name was uploaded; GET /datasets lists the data sets")
     return name
 
 

@@ -6,10 +6,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 
-from api.deps import LooksDep
-from ml.datasets import datasets
-from ml.errors import UnknownName
-from ml.images.samples import Part
+from api.deps import LooksDep, UploadedDep
+from ml.images.samples import SubsetName
 
 router = APIRouter(prefix="/datasets", tags=["images"])
 
@@ -18,7 +16,7 @@ class ImagePublic(BaseModel):
     """One image and what it shows."""
 
     dataset: str
-    part: Part
+    part: SubsetName
     index: int = Field(description="its number in the data set")
     label: str
     shape: list[int] = Field(description="channels, height, width")
@@ -29,18 +27,17 @@ class ImagePublic(BaseModel):
 def random_image(
     name: Annotated[str, Path(max_length=100, description="a data set")],
     looks: LooksDep,
-    part: Annotated[Part, Query(description="of the data set, as the random split divides it")] = "test",
+    uploaded: UploadedDep,
+    part: Annotated[SubsetName, Query(description="of the data set, as the random split divides it")] = "test",
 ) -> ImagePublic:
     """Show a random image with its label; nothing is measured with it, so no opening of test images is counted."""
-    if name not in datasets:
-        raise UnknownName(datasets.noun, datasets)
-    name = datasets.pinned(name)
-    found = looks.random(name, part)
+    dataset = uploaded.find(name)
+    found = looks.random(dataset, part)
     return ImagePublic(
-        dataset=name,
+        dataset=dataset.name,
         part=part,
         index=found.index,
         label=found.label,
-        shape=list(datasets[name].shape),
+        shape=list(dataset.shape),
         pixels=list(b64decode(found.pixels)),
     )

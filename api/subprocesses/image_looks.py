@@ -4,8 +4,8 @@ from collections import OrderedDict, deque
 from math import prod
 
 from api.subprocesses.children import Children
-from ml.datasets import datasets
-from ml.images.samples import Part, Sample, Samples
+from ml.datasets import DatasetInfo
+from ml.images.samples import Sample, Samples, SubsetName
 from ml.prediction.judgement import Judgement, JudgementOrder
 
 SAMPLED, SAMPLED_BYTES = 200, 1 << 20  # images that are fetched at once, and what they take; one at least
@@ -21,19 +21,19 @@ class Looks:
 
     def __init__(self, children: Children) -> None:
         self._children = children
-        self._samples: OrderedDict[tuple[str, Part], deque[Sample]] = OrderedDict()
+        self._samples: OrderedDict[tuple[str, SubsetName], deque[Sample]] = OrderedDict()
         self._judgements: OrderedDict[str, Judgement] = OrderedDict()  # by the hash of the graph
 
-    def random(self, dataset: str, part: Part) -> Sample:
+    def random(self, dataset: DatasetInfo, part: SubsetName) -> Sample:
         """A random image, none twice before all that were fetched have been shown; Busy as `Children.run` says."""
-        waiting = self._samples.setdefault((dataset, part), deque())
+        waiting = self._samples.setdefault((dataset.name, part), deque())
         if len(self._samples) > SHELVES:
             self._samples.popitem(last=False)
         try:
             return waiting.popleft()
         except IndexError:
-            count = max(1, min(SAMPLED, SAMPLED_BYTES // prod(datasets[dataset].shape)))
-            content = self._children.run("worker.image_looks", "samples", dataset, part, str(count))
+            count = max(1, min(SAMPLED, SAMPLED_BYTES // prod(dataset.shape)))
+            content = self._children.run("worker.image_looks", "samples", dataset.name, part, str(count))
             first, *others = Samples.model_validate_json(content).items
             waiting.extend(others)
             return first

@@ -83,7 +83,7 @@ class Record:
     def seed(self, number: int) -> Seed:
         """Return one of its models."""
         spec = self.spec(number)
-        return Seed(spec, datasets[spec.dataset].load(), self.scale.images, self.device)
+        return Seed(spec, datasets[spec.dataset.name].load(), self.scale.images, self.device)
 
     def started(self, found: dict[str, Any] | None, anew: bool) -> dict[str, Any]:
         """Return the results so far.

@@ -12,7 +12,7 @@ import torch
 from benchmarks.records.verdict import packed
 from benchmarks.results import taken
 from ml.artifacts import load_checkpoint, save_checkpoint
-from ml.datasets import Arrays, DataSplit, data_split, datasets
+from ml.datasets import Arrays, DataSplit, data_split
 from ml.network.evaluate import Images, probabilities
 from ml.network.modules import module_of
 from ml.parameters.params import Params
@@ -39,7 +39,7 @@ class Seed:
     @cached_property
     def data_split(self) -> DataSplit:
         """The split into training, validation and test images."""
-        whole = data_split(len(self.arrays), datasets[self.spec.dataset].official_test, self.spec.split, self.spec.seed)
+        whole = data_split(len(self.arrays), self.spec.dataset.official_test, self.spec.split, self.spec.seed)
         return DataSplit(*(indices[: self.most] for indices in (whole.train, whole.validation, whole.test)))
 
     @property

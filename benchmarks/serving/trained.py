@@ -58,7 +58,8 @@ def train(network: str, home: Path) -> Trained:
     ledger, leases = Ledger(database), Leases(database, "benchmarks.serving", config.lease_seconds)
     ledger.accept(TrainSpec(model=network, dataset="mnist"))
     _record(ledger, leases, network, Path(config.artifact_store))
-    trainer = Trainer(database, cast("Any", None), store, "cpu", config.checkpoint_seconds)  # it gets no orders here
+    orders, find = cast("Any", None), datasets.__getitem__  # it gets no orders here
+    trainer = Trainer(database, orders, store, find, "cpu", config.checkpoint_seconds)
     answer = trainer.work(_claimed(leases))
     if "ended" not in answer:
         raise ChiffreError(f"the network was not published: {answer}")

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 
-from ml.datasets import Stream
+from ml.datasets import DatasetInfo, Stream
 from ml.errors import CheckpointError
 from ml.lanes.lanes import Lanes, LaneState
 from ml.layers import Shape
@@ -171,20 +171,27 @@ class LanePack:
         return Checkpoint(weights, {**stream, **progress, "lanes": cards, "spec": self.spec.model_dump(mode="json")})
 
     @classmethod
-    def resumed(cls, checkpoint: Checkpoint, data: TrainingData, numbers: Container[int] | None = None) -> "LanePack":
+    def resumed(
+        cls,
+        checkpoint: Checkpoint,
+        data: TrainingData,
+        numbers: Container[int] | None = None,
+        dataset: DatasetInfo | None = None,
+    ) -> "LanePack":
         """Return the pack of a checkpoint.
 
         Args:
             checkpoint: made by `checkpoint`.
             data: to train on.
             numbers: of the trials whose lanes are resumed; None for all.
+            dataset: of the specification; None for a built-in one, found by its name.
 
         Raises:
             CheckpointError: if the checkpoint lacks something.
         """
         try:
             card = checkpoint.card
-            spec = TuneSpec.model_validate(card["spec"])
+            spec = TuneSpec.model_validate(card["spec"] if dataset is None else {**card["spec"], "dataset": dataset})
             stream = Stream(len(data.train), card["batch_size"], card["stream_seed"])
             pack = cls(spec, data, stream, Augmentation(**card.get("augmentation", {})))
             pack.position, pack.since, pack.worked = card["position"], card["since"], card["worked"]

@@ -73,7 +73,7 @@ def _pack(
     spec: TuneSpec, data: TrainingData, record: PackRecord, trials: Sequence[Retraining], split_seed: int
 ) -> LanePack:
     if record.checkpoint is not None:
-        return LanePack.resumed(record.checkpoint, data)
+        return LanePack.resumed(record.checkpoint, data, dataset=spec.dataset)
     built = [spec.params(trial.params) for trial in trials]
     pack = LanePack.of(spec, data, built[0], record.stream_seed)
     for trial, params in zip(trials, built, strict=True):

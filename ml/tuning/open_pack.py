@@ -52,7 +52,7 @@ def _resumed(context: TuningContext, opened: PackRecord, source: TrialSource, hi
         params = context.search.recall(next(iter(history.trials.values())))
         pack = LanePack.of(context.spec, context.data, params, opened.stream_seed)
     else:
-        pack = LanePack.resumed(opened.checkpoint, context.data, history.trained)
+        pack = LanePack.resumed(opened.checkpoint, context.data, history.trained, context.spec.dataset)
         refills = min(refills, opened.checkpoint.card["refills"])
     if not pack.lanes:
         pack.position = pack.since = history.next_start(pack.position)

@@ -1,6 +1,5 @@
 """The end of a trial: its reason, its event, and the checkpoint of its best epoch."""
 
-from ml.datasets import datasets
 from ml.layers import to_json
 from ml.records import OUT_OF_TIME, Checkpoint, Finished, Stop, TrialState
 from ml.training.lane import Lane, objective
@@ -36,7 +35,7 @@ def _checkpoint(lane: Lane) -> Checkpoint | None:
     """Return the best epoch's weights and what is needed to use them; None if the trial cannot win."""
     if lane.best is None or not lane.state.judged:
         return None
-    dataset = datasets[lane.spec.dataset]
+    dataset = lane.spec.dataset
     card = {
         "model": lane.spec.model,
         "shape": list(dataset.shape),

@@ -18,10 +18,9 @@ import httpx2
 import torch
 from httpx2 import Response
 from starlette.testclient import TestClient
-from support.worker_tools import Work, measurement, tune_spec
+from support.worker_tools import Work, measurement
 
 from ml.artifacts import save_checkpoint, write
-from ml.datasets import datasets
 from ml.layers import parameter_count, to_json
 from ml.network.modules import module_of
 from ml.network.onnx_graph import onnx_bytes
@@ -168,8 +167,8 @@ def publish(
     `graph` replaces the content of the ONNX file. `spoil` is called with the file's path before any process can read
     it. `measured` has further fields of `Published`.
     """
-    job = work.ledger.accept(tune_spec(**{"model": model, "dataset": "mnist", "budget": {"trials": 1}, **fields}))
-    dataset = datasets[job.dataset]
+    job = work.accept(**{"model": model, "dataset": "mnist", "budget": {"trials": 1}, **fields})
+    dataset = work.spec(job).dataset
     layers = networks[model].layers(dataset.shape, len(dataset.classes), networks[model].params())
     module = module_of(layers, seed)
     weights = {name: tensor.numpy() for name, tensor in module.state_dict().items()}

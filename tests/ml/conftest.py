@@ -13,7 +13,7 @@ from ml.training.process import process_settings
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
-    """Train as a trainer does: on one thread, so that sums are added in one order."""
+    """Train on one thread, as a trainer does, so that sums are added in one order."""
     process_settings()
     torch.set_flush_denormal(False)
 

@@ -13,6 +13,7 @@ from support.worker_tools import Work
 from worker.artifacts.folder import FolderStore
 from worker.database.tables import Artifact, Job, ModelVersion, Opening, PackPurpose
 from worker.ledger.leases import Claim
+from worker.ledger.uploaded_datasets import DatasetStore
 from worker.prediction.image_sets import Subset
 from worker.prediction.rows import PredictionRows, PredictSpec, asked_version
 from worker.prediction.work import predict
@@ -53,7 +54,9 @@ class Predictions:
 
     def run(self, claim: Claim | None = None, orders: Orders | None = None) -> bool:
         """Do what a trainer does with a pack."""
-        return predict(claim or self.claim(), self.rows, FolderStore(self.artifacts), orders or Orders())
+        store = FolderStore(self.artifacts)
+        find = DatasetStore(self.work.database, store, self.artifacts.parent / "cache").find
+        return predict(claim or self.claim(), self.rows, store, orders or Orders(), find)
 
     def answers(self, job_id: str) -> list[dict[str, Any]]:
         """What a job answered, line by line."""

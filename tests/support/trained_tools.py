@@ -8,6 +8,7 @@ from ml.records import Stop
 from support.worker_tools import Work
 from worker.artifacts.store import Store, store_of
 from worker.database.tables import Opening, Pack, PackPurpose
+from worker.ledger.uploaded_datasets import DatasetStore
 from worker.settings import settings
 from worker.trainer import Trainer
 
@@ -44,7 +45,8 @@ class Training:
 
     def __post_init__(self) -> None:
         self.orders = Orders()
-        self.trainer = Trainer(self.work.database, self.orders, self.store, "cpu", 15)  # type: ignore[arg-type]
+        find = DatasetStore(self.work.database, self.store, settings().dataset_cache).find
+        self.trainer = Trainer(self.work.database, self.orders, self.store, find, "cpu", 15)  # type: ignore[arg-type]
 
     def run(self, until: PackPurpose | None = None) -> None:
         """Work on packs until there are none, or none but those with a purpose."""

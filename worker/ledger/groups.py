@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlmodel import Session, col
 
-from ml.datasets import datasets
 from ml.specs import TuneSpec
 from worker.database.engine import Database
 from worker.database.tables import GroupMember, Job, JobGroup
@@ -46,10 +45,7 @@ class Groups:
         with self.database.writing() as session:
             if (before := remembered(session, once)) is not None:
                 return _group_of(session, before.job_id)
-            jobs = [
-                new_job(session, spec, datasets[spec.dataset], APART * place)
-                for place, spec in enumerate(specs.values())
-            ]
+            jobs = [new_job(session, spec, APART * place) for place, spec in enumerate(specs.values())]
             group = JobGroup(
                 id=secrets.token_hex(6),
                 collection=posted.collection,

@@ -10,13 +10,11 @@ from sqlalchemy import func, select
 from sqlmodel import Session, col
 
 from ml.artifacts import Saved
-from ml.datasets import Dataset, datasets
 from ml.records import Event, Finished, Measured, PackRecord, RungResult, Started, TrialRecord, TrialState
 from ml.specs import TrainSpec, TuneSpec
 from worker.database.engine import Database
 from worker.database.tables import Artifact, Job, JobState, Measurement, Trial
 from worker.ledger.idempotency import Once, remember, remembered
-from worker.ledger.job_spec import as_tune
 from worker.ledger.leases import Claim, fence
 from worker.ledger.packs import divide, drop, kept, running
 from worker.ledger.retention import leads, outdone, worth_keeping
@@ -28,18 +26,18 @@ from worker.ledger.uploaded_datasets import know
 Checkpointed = tuple[str, Saved]  # a checkpoint's path, and what was written there
 
 
-def new_job(session: Session, spec: TrainSpec | TuneSpec, dataset: Dataset, after: float = 0.0) -> Job:
+def new_job(session: Session, spec: TrainSpec | TuneSpec, after: float = 0.0) -> Job:
     """Write a new job down, as if it had come so many seconds later: of jobs that come together, which is first."""
-    know(session, spec.dataset, dataset)
-    tune, spec = as_tune(spec), resolved(session, spec)
+    know(session, spec.dataset)
+    tune, spec = spec.as_tune(), resolved(session, spec)
     job = Job(
         id=secrets.token_hex(6),
         kind="train" if isinstance(spec, TrainSpec) else "tune",
         spec=spec.model_dump(mode="json"),
         state=JobState.QUEUED,
         model=spec.model,
-        dataset=spec.dataset,
-        dataset_sha256=dataset.sha256,
+        dataset=spec.dataset.name,
+        dataset_sha256=spec.dataset.sha256,
         maximize=spec.maximize,
         trial_limit=tune.trial_limit,
         seconds_limit=tune.budget.seconds,
@@ -69,11 +67,10 @@ class Ledger:
 
         The job of before where the request has been answered already; KeyReused where its key was another's.
         """
-        dataset = datasets[spec.dataset]
         with self.database.writing() as session:
             if (before := remembered(session, once)) is not None:
                 return session.get_one(Job, before.job_id)
-            job = new_job(session, spec, dataset)
+            job = new_job(session, spec)
             remember(session, once, job.id)
             return job
 

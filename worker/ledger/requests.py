@@ -16,7 +16,7 @@ from worker.database.engine import Database
 from worker.database.tables import Job, JobState, Measurement, Pack, PackPurpose, StopReason, Trial
 from worker.errors import Conflict, Fact, NotFound
 from worker.ledger.idempotency import Once, remember, remembered
-from worker.ledger.job_spec import as_tune, spec_of
+from worker.ledger.job_spec import spec_of
 from worker.ledger.packs import drop, end_pack, end_running, new_pack, running
 from worker.ledger.retention import uploads
 from worker.ledger.settlement import end_job, reopen, settle, spent
@@ -92,7 +92,7 @@ class Controls:
             job = _locked_with_trials(session, job_id)
             if job.state not in (*GOING, JobState.COMPLETED) or _publishes(job):
                 raise Conflict(f"the job is {_where(session, job)}; its budget cannot be changed")
-            spec = _with_budget(job, budget)
+            spec = _with_budget(spec_of(session, job), budget)
             limits = _limits(spec)
             if limits == (job.trial_limit, job.seconds_limit) and spec.budget.model_dump() == job.spec["budget"]:
                 return job
@@ -117,7 +117,7 @@ class Controls:
                 return _trial(session, before.job_id, cast("int", before.trial))
             job = _locked_with_trials(session, job_id)
             _check_begins(session, job)
-            suggestion = _searched(job).fixed_values(params)
+            suggestion = _searched(spec_of(session, job)).fixed_values(params)
             trial = begin_trial(session, job, new_pack(session, job, job.reserved), REQUEST)
             trial.enqueued = suggestion
             remember(session, once, job.id, trial.number)
@@ -227,21 +227,21 @@ def _trial(session: Session, job_id: str, number: int) -> Trial:
     return trial
 
 
-def _searched(job: Job) -> TuneSpec:
+def _searched(spec: TrainSpec | TuneSpec) -> TuneSpec:
     """The search that a job asks for; Conflict where it asks for none."""
-    spec = spec_of(job)
     if isinstance(spec, TrainSpec):
         raise Conflict("a training job has one trial; post a tuning job to try others")
     return spec
 
 
-def _with_budget(job: Job, limits: dict[str, Any]) -> TrainSpec | TuneSpec:
+def _with_budget(spec: TrainSpec | TuneSpec, limits: dict[str, Any]) -> TrainSpec | TuneSpec:
     """The specification with some limits changed; SpecError where they are none."""
-    known = {"seconds"} if job.kind == "train" else {"trials", "seconds"}
+    known = {"seconds"} if isinstance(spec, TrainSpec) else {"trials", "seconds"}
     unknown = sorted(set(limits) - known)
     if unknown:
         raise SpecError([Problem(("budget", name), f"cannot be changed; {_names(known)} can") for name in unknown])
-    return type(spec_of(job)).model_validate({**job.spec, "budget": {**job.spec["budget"], **limits}})
+    body = {**spec.model_dump(), "dataset": spec.dataset, "budget": {**spec.budget.model_dump(), **limits}}
+    return type(spec).model_validate(body)
 
 
 def _names(names: set[str]) -> str:
@@ -249,7 +249,7 @@ def _names(names: set[str]) -> str:
 
 
 def _limits(spec: TrainSpec | TuneSpec) -> tuple[int, float | None]:
-    tune = as_tune(spec)
+    tune = spec.as_tune()
     return tune.trial_limit, tune.budget.seconds
 
 

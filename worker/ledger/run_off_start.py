@@ -11,6 +11,7 @@ from ml.seeds import SeedPurpose, derive
 from ml.specs import TuneSpec
 from ml.tuning.keys import key_of
 from worker.database.tables import Job, Pack, PackPurpose, Rerun, Trial
+from worker.ledger.job_spec import tune_spec
 from worker.ledger.retention import finalists
 
 MAX_SEEDS = 1000  # of one run; the next run of a job has others
@@ -24,7 +25,7 @@ def begin_run_off(session: Session, job: Job) -> int:
     numbers = finalists(session, job)
     if len(numbers) < 2 or _begun(session, job):
         return 0
-    spec = TuneSpec.model_validate(job.spec)
+    spec = tune_spec(session, job)
     groups = _groups(session, job, spec, numbers)
     seeds = spec.run_off.seeds if spec.run_off else 0
     for seed in range(seeds):

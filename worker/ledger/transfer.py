@@ -7,7 +7,6 @@ from sqlalchemy import select
 from sqlmodel import Session, col
 
 from ml.artifacts import checkpoint_of
-from ml.datasets import datasets
 from ml.errors import CheckpointError, Problem, SpecError, UnknownName
 from ml.layers import Layer, Shape
 from ml.network.transfer import fresh, place_of, weight_shapes
@@ -83,9 +82,8 @@ def _check(spec: TrainSpec | TuneSpec, asked: InitFrom, given: dict[str, Shape])
 
 def _check_unseen(session: Session, spec: TrainSpec | TuneSpec, version: ModelVersion) -> None:
     """SpecError where the version, or one that it began with, was trained on images that are to judge this job."""
-    sha256 = datasets[spec.dataset].sha256
     for ancestor, trained in ancestry(session, version):
-        if ancestor.dataset_sha256 != sha256:
+        if ancestor.dataset_sha256 != spec.dataset.sha256:
             continue
         if (trained.split, trained.seed) != (spec.split, spec.seed):
             same = f'give "split": "{trained.split}" and "seed": {trained.seed}, as it had'
@@ -99,7 +97,7 @@ def _check_unseen(session: Session, spec: TrainSpec | TuneSpec, version: ModelVe
 def ancestry(session: Session, version: ModelVersion) -> Iterator[tuple[ModelVersion, TrainSpec | TuneSpec]]:
     """A version and those that it began with, each with what its job asked for."""
     while True:
-        spec = spec_of(session.get_one(Job, version.job_id))
+        spec = spec_of(session, session.get_one(Job, version.job_id))
         yield version, spec
         if spec.init_from is None:
             return

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ml.artifacts import checkpoint_bytes, checkpoint_of
-from ml.datasets import SplitName, data_split, datasets
+from ml.datasets import Dataset, SplitName, data_split
 from ml.records import Checkpoint
 
 Subset = Literal["validation", "test", "train", "all"]
@@ -41,13 +41,12 @@ class ImageSet:
 
     @classmethod
     def of_dataset(
-        cls, name: str, subset: Subset, split: SplitName, seed: int, images: int | None = None
+        cls, dataset: Dataset, subset: Subset, split: SplitName, seed: int, images: int | None = None
     ) -> "ImageSet":
         """Part of a data set as a job with this split and seed, held to so many images, saw it.
 
         A place is an image's number in the data set. DataError where its files are missing or damaged.
         """
-        dataset = datasets[name]
         arrays = dataset.load()
         if subset == "all":
             places = np.arange(len(arrays))

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlmodel import Session, col
 
 from ml.artifacts import Saved
-from ml.datasets import Dataset, SplitName, datasets, is_called, version_of
+from ml.datasets import DatasetInfo, SplitName, is_called, version_of
 from worker.database.engine import Database
 from worker.database.tables import Artifact, Champion, Job, JobState, ModelVersion, Opening
 from worker.errors import Conflict, Fact, NotFound
@@ -21,7 +21,7 @@ from worker.ledger.retention import uploads
 from worker.ledger.settlement import settle
 from worker.ledger.transfer import ancestry
 from worker.ledger.transitions import REQUEST, account, clock, note_job
-from worker.ledger.uploaded_datasets import know
+from worker.ledger.uploaded_datasets import dataset_info, know
 from worker.prediction.image_sets import Subset
 
 Stored = tuple[str, Saved]  # a file's key in the store, and what was written there
@@ -79,14 +79,18 @@ def asked_version(database: Database, model: str, version: int | None, dataset: 
     return found
 
 
-def check_images(version: ModelVersion) -> None:
+def check_images(database: Database, version: ModelVersion) -> None:
     """Conflict where the data set is another than the one that a version was trained on, though it has its name."""
-    if datasets[version.dataset].sha256 != version.dataset_sha256:
+    with database.reading() as session:
+        dataset = dataset_info(session, version.dataset)
+    if dataset.sha256 != version.dataset_sha256:
         name = f"version {version.version} of {version.model}"
         raise Conflict(f"{name} was trained on other images than {version.dataset} has now; upload those it shall see")
 
 
-def check_other(database: Database, version: ModelVersion, dataset: Dataset, split: SplitName, subset: Subset) -> None:
+def check_other(
+    database: Database, version: ModelVersion, dataset: DatasetInfo, split: SplitName, subset: Subset
+) -> None:
     """Conflict where a version cannot be evaluated on a part of a data set, or saw some of it while it was trained."""
     name = f"version {version.version} of {version.model}"
     if dataset.sha256 == version.dataset_sha256:
@@ -129,9 +133,9 @@ class PredictionRows:
         with self.database.writing() as session:
             if (before := remembered(session, once)) is not None:
                 return session.get_one(Job, before.job_id), False
-            dataset = datasets[spec.dataset] if spec.evaluates else None
+            dataset = dataset_info(session, spec.dataset) if spec.evaluates else None
             if dataset is not None:
-                know(session, spec.dataset, dataset)
+                know(session, dataset)
             job = Job(
                 id=secrets.token_hex(6),
                 kind="evaluate" if spec.evaluates else "predict",

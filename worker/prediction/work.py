@@ -1,6 +1,6 @@
 """A version answers for many images: the work of a predict job."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from ml.canonical.canonical import canonical
 from ml.canonical.frame import form_of
-from ml.datasets import datasets, digit_of
+from ml.datasets import FindDataset, digit_of
 from ml.images.resize import resized
 from ml.prediction.calibration import UNCALIBRATED, Calibration
 from ml.prediction.predictor import Predictor
@@ -101,13 +101,13 @@ class Answering:
         }
 
 
-def predict(claim: Claim, predicting: PredictionRows, store: Store, orders: Orders) -> bool:
+def predict(claim: Claim, predicting: PredictionRows, store: Store, orders: Orders, find: FindDataset) -> bool:
     """Classify the images of the claimed pack's job; False where the pack must end before all of them are.
 
     Nothing is kept of what was begun: to do it again takes seconds. LeaseLost where the pack is another's by now.
     """
     work = predicting.work(claim)
-    images = _images(claim, work, predicting, store)
+    images = _images(claim, work, predicting, store, find)
     answering = _answering(work, store)
     lines = {place: orjson.dumps(answer) for place, answer in _unusable(images).items()}
     for part in images.parts(PART):
@@ -128,20 +128,23 @@ def predict(claim: Claim, predicting: PredictionRows, store: Store, orders: Orde
     return True
 
 
-def _images(claim: Claim, work: PredictionTask, predicting: PredictionRows, store: Store) -> ImageSet:
+def _images(
+    claim: Claim, work: PredictionTask, predicting: PredictionRows, store: Store, find: FindDataset
+) -> ImageSet:
     """What the version is given; that test images are opened is written down before."""
     if work.upload is not None:
         return ImageSet.of_bytes(store.read(work.upload.path, work.upload.sha256), work.upload.path)
     if work.spec.opens_test:
         predicting.open_test(claim, work.version, work.split)
     subset = cast("Subset", work.spec.subset)  # a job without an upload names one
-    images = ImageSet.of_dataset(work.spec.dataset, subset, work.split, work.seed, work.images)
-    return _renumbered(images, work) if work.spec.evaluates else images
+    dataset = find(work.spec.dataset)
+    images = ImageSet.of_dataset(dataset, subset, work.split, work.seed, work.images)
+    return _renumbered(images, dataset.classes, work.version.classes) if work.spec.evaluates else images
 
 
-def _renumbered(images: ImageSet, work: PredictionTask) -> ImageSet:
+def _renumbered(images: ImageSet, classes: Sequence[str], known: list[str]) -> ImageSet:
     """Images of another data set, and their labels by the version's numbers."""
-    numbers = np.array([work.version.classes.index(name) for name in datasets[work.spec.dataset].classes])
+    numbers = np.array([known.index(name) for name in classes])
     return replace(images, labels=numbers[images.labels])
 
 

@@ -15,6 +15,7 @@ import structlog
 import torch
 
 from ml.artifacts import Saved, checkpoint_of
+from ml.datasets import Dataset, FindDataset
 from ml.errors import CheckpointError
 from ml.layers import Dropout, Layer, Shape, from_json, parameter_count, to_json, trains_alone
 from ml.network.evaluate import Images, evaluate, probabilities
@@ -91,13 +92,16 @@ class Candidate:
 class VersionBuilder:
     """Where the trials of a job are made ready to be versions."""
 
-    def __init__(self, claim: Claim, spec: TuneSpec, store: Store, publishing: PublicationRows) -> None:
+    def __init__(
+        self, claim: Claim, spec: TuneSpec, dataset: Dataset, store: Store, publishing: PublicationRows
+    ) -> None:
         self.claim = claim
         self.spec = spec
+        self.dataset = dataset
         self.store = store
         self.publishing = publishing
-        self.validation = training_data(spec.dataset, spec.split, spec.seed, "cpu").first(spec.images).validation
-        self.novelty = novelty_of(spec.dataset, spec.split, spec.seed, spec.images)
+        self.validation = training_data(dataset, spec.split, spec.seed, "cpu").first(spec.images).validation
+        self.novelty = novelty_of(dataset, spec.split, spec.seed, spec.images)
         self.written: list[str] = []  # keys of files
         self._latencies: dict[str, float] = {}  # by architecture
 
@@ -120,7 +124,7 @@ class VersionBuilder:
 
     def tested(self, chosen: Chosen, candidate: Candidate, published: Published) -> Published:
         """What is known of a network, and how it does on the test images; what it answers for them is stored."""
-        test = test_images(self.spec.dataset, self.spec.split)
+        test = test_images(self.dataset, self.spec.split)
         test_loss, test_accuracy = evaluate(candidate.module, test, self.spec.loss)
         outputs, novelty = candidate.predictor.run(_scaled(test.images))
         on_test = judged(Calibration.model_validate(published.calibration), outputs, novelty, test.labels.numpy())
@@ -157,19 +161,21 @@ class VersionBuilder:
         return found
 
 
-def publish(claim: Claim, publishing: PublicationRows, store: Store) -> None:
+def publish(claim: Claim, publishing: PublicationRows, store: Store, find: FindDataset) -> None:
     """Turn the winner of the claimed pack's job into a version; the test images are opened once.
 
     Where its checkpoint is damaged, it is trained again instead. LeaseLost where the pack is another's by now.
     """
-    decide(claim, RunOffRows(publishing.database), store)
+    decide(claim, RunOffRows(publishing.database), store, find)
     winner = publishing.winner(claim)
     try:
         checkpoint = _read(store, winner)
     except CheckpointError as error:
         publishing.discard(claim, winner, str(error))
         return
-    bench = VersionBuilder(claim, tune_spec(winner.job), store, publishing)
+    with publishing.database.reading() as session:
+        spec = tune_spec(session, winner.job)
+    bench = VersionBuilder(claim, spec, find(spec.dataset.name), store, publishing)
     candidate, published = bench.made(winner, checkpoint)
     others = bench.others(publishing.front(claim, winner))
     publishing.open_test(claim)

@@ -6,7 +6,7 @@ from typing import cast
 
 import numpy as np
 
-from ml.datasets import Arrays, data_split, datasets
+from ml.datasets import Arrays, FindDataset, data_split
 from ml.errors import CheckpointError
 from ml.records import Stop, step_of
 from ml.specs import TuneSpec
@@ -94,13 +94,14 @@ def _ended(book: LedgerBook, lane: Lane, data: TrainingData) -> EndedRerun:
     return EndedRerun(lane.number, lane.state, lane.reason, lane.best, (path, saved))
 
 
-def decide(claim: Claim, rows: RunOffRows, store: Store) -> None:
+def decide(claim: Claim, rows: RunOffRows, store: Store, find: FindDataset) -> None:
     """Decide the run-off of the claimed pack's job, if it has one that is not decided."""
     job, repeats = rows.all(claim)
     if not repeats:
         return
-    spec = tune_spec(job)
-    arrays = datasets[spec.dataset].load()
+    with rows.database.reading() as session:
+        spec = tune_spec(session, job)
+    arrays = find(spec.dataset.name).load()
     by_trial: dict[int, list[Repeat]] = defaultdict(list)
     for repeat in repeats:
         by_trial[repeat.trial.number].append(repeat)
@@ -134,8 +135,7 @@ def _right(repeat: Repeat, spec: TuneSpec, arrays: Arrays, store: Store) -> np.n
     if repeat.predictions is None:
         raise CheckpointError(f"seed {repeat.rerun.seed} is {repeat.lost}")
     labels = np.frombuffer(store.read(repeat.predictions.path, repeat.predictions.sha256), np.uint8)
-    official_test = datasets[spec.dataset].official_test
-    validation = data_split(len(arrays), official_test, spec.split, repeat.rerun.cut_seed).validation
+    validation = data_split(len(arrays), spec.dataset.official_test, spec.split, repeat.rerun.cut_seed).validation
     used = validation[: len(labels)]  # a job that is limited to a number of images uses the first ones
     right: np.ndarray = labels == arrays.labels[used]
     return right

@@ -10,10 +10,6 @@ from typing import Any
 
 import structlog
 
-from ml.specs import TrainSpec, TuneSpec
-from worker.database.tables import Job
-from worker.ledger.idempotency import Once
-from worker.ledger.ledger import Ledger
 from worker.settings import settings
 
 WAKE_EXPIRES = 30  # seconds; idle workers poll the database long before
@@ -24,13 +20,6 @@ log = structlog.get_logger()
 
 _sender = ThreadPoolExecutor(1, thread_name_prefix="wake")
 _waiting = BoundedSemaphore(WAITING)
-
-
-def submit(ledger: Ledger, spec: TrainSpec | TuneSpec, once: Once | None = None) -> Job:
-    """Accept a job, then wake a worker."""
-    job = ledger.accept(spec, once)
-    wake_worker()
-    return job
 
 
 def wake_worker() -> None:

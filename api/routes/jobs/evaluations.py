@@ -1,19 +1,19 @@
 """Evaluation: how well a version does on another data set than the one that it was trained on."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import TypeVar
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.deps import OnceDep, PredictingDep
+from api.deps import OnceDep, PredictingDep, UploadedDep
 from api.http.errors import BadInput
 from api.views.jobs import accepted
 from api.views.schemas import JobDetail
-from ml.datasets import SplitName, datasets
+from ml.datasets import FindDataset, SplitName
 from ml.errors import UnknownName
 from ml.images.resize import resizes
 from ml.networks import networks
-from ml.registry import Registry
 from worker.database.tables import Job
 from worker.ledger.idempotency import Once
 from worker.prediction.image_sets import Subset
@@ -21,6 +21,8 @@ from worker.prediction.rows import PredictionRows, PredictSpec, asked_version, c
 from worker.supervision.notify import wake_worker
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+T = TypeVar("T")
 
 
 class Evaluation(BaseModel):
@@ -42,24 +44,31 @@ class Evaluation(BaseModel):
 
 
 @router.post("/evaluate", status_code=202)
-def evaluate(asked: Evaluation, predicting: PredictingDep, once: OnceDep, response: Response) -> JobDetail:
+def evaluate(
+    asked: Evaluation, predicting: PredictingDep, uploaded: UploadedDep, once: OnceDep, response: Response
+) -> JobDetail:
     """Evaluate a version on another data set: accuracy, its interval, and the confusion matrix.
 
     Images are brought to the network's size, and classes are matched by name. What each image shows is a file,
     `GET /jobs/{job_id}/predictions`, as that of a predict job.
     """
-    job = _accepted(asked, predicting, once)
+    job = _accepted(asked, predicting, uploaded.find, once)
     wake_worker()
     return accepted(job, predicting.database, response)
 
 
-def _accepted(asked: Evaluation, predicting: PredictionRows, once: Once | None) -> Job:
-    registries: dict[str, Registry[Any]] = {"model": networks, "dataset": datasets, "resize": resizes}
-    for field, registry in registries.items():
-        if getattr(asked, field) not in registry:
-            raise BadInput(f"#/{field}", str(UnknownName(registry.noun, registry)))
+def _accepted(asked: Evaluation, predicting: PredictionRows, find: FindDataset, once: Once | None) -> Job:
+    _named("model", asked.model, networks.__getitem__)
+    dataset = _named("dataset", asked.dataset, find)
+    _named("resize", asked.resize, resizes.__getitem__)
     version = asked_version(predicting.database, asked.model, asked.version, None)
-    pinned = datasets.pinned(asked.dataset)
-    check_other(predicting.database, version, datasets[pinned], asked.split, asked.subset)
-    spec = PredictSpec(**{**asked.model_dump(), "dataset": pinned})
+    check_other(predicting.database, version, dataset, asked.split, asked.subset)
+    spec = PredictSpec(**{**asked.model_dump(), "dataset": dataset.name})
     return predicting.accept(version, spec, once=once)[0]
+
+
+def _named(field: str, name: str, find: Callable[[str], T]) -> T:
+    try:
+        return find(name)
+    except UnknownName as error:
+        raise BadInput(f"#/{field}", str(error)) from None

@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy import select
 from sqlmodel import col
 
-from api.deps import ControlsDep, DatabaseDep, LedgerDep, OnceDep, StoreDep
+from api.deps import ControlsDep, DatabaseDep, LedgerDep, OnceDep, StoreDep, TrainSpecDep, TuneSpecDep
 from api.http.paging import Cursor, Limit, RowOrder, link_next, page_of
 from api.views.estimates import estimate
 from api.views.jobs import JobId, accepted, detail, job_of, summary
@@ -24,7 +24,7 @@ from worker.database.engine import Database
 from worker.database.tables import Job, JobState
 from worker.ledger.requests import Controls
 from worker.ledger.transfer import resolved
-from worker.supervision.notify import submit, wake_worker
+from worker.supervision.notify import wake_worker
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -35,22 +35,26 @@ VALIDATED: dict[int | str, dict[str, Any]] = {200: {"model": Validated, "descrip
 
 @router.post("/train", status_code=202, responses=VALIDATED)
 def train(
-    spec: TrainSpec, ledger: LedgerDep, once: OnceDep, response: Response, validate_only: ValidateOnly = False
+    spec: TrainSpecDep, ledger: LedgerDep, once: OnceDep, response: Response, validate_only: ValidateOnly = False
 ) -> JobDetail:
     """Train one network with fixed hyper-parameters."""
     if validate_only:
         return _validated(spec, ledger.database)
-    return accepted(submit(ledger, spec, once), ledger.database, response)
+    job = ledger.accept(spec, once)
+    wake_worker()
+    return accepted(job, ledger.database, response)
 
 
 @router.post("/tune", status_code=202, responses=VALIDATED)
 def tune(
-    spec: TuneSpec, ledger: LedgerDep, once: OnceDep, response: Response, validate_only: ValidateOnly = False
+    spec: TuneSpecDep, ledger: LedgerDep, once: OnceDep, response: Response, validate_only: ValidateOnly = False
 ) -> JobDetail:
     """Search the hyper-parameters of one network."""
     if validate_only:
         return _validated(spec, ledger.database)
-    return accepted(submit(ledger, spec, once), ledger.database, response)
+    job = ledger.accept(spec, once)
+    wake_worker()
+    return accepted(job, ledger.database, response)
 
 
 @router.get("")
@@ -111,9 +115,11 @@ def extend(job_id: JobId, change: JobChange, controls: ControlsDep) -> JobDetail
 def _validated(spec: TrainSpec | TuneSpec, database: Database) -> JobDetail:
     with database.reading() as session:
         found = estimate(session, resolved(session, spec))
-    trials = spec.trial_limit if isinstance(spec, TuneSpec) else 1
     answer = Validated(
-        spec=spec.model_dump(mode="json"), trial_limit=trials, seconds=found.seconds, measured_trials=found.trials
+        spec=spec.model_dump(mode="json"),
+        trial_limit=spec.as_tune().trial_limit,
+        seconds=found.seconds,
+        measured_trials=found.trials,
     )
     # The declared type is the answer to a job that is submitted; this one goes out as it is.
     return cast("JobDetail", JSONResponse(answer.model_dump()))

@@ -128,7 +128,7 @@ def predictions(
 
 def _of_dataset(asked: OfDataset, predicting: PredictionRows, once: Once | None) -> Job:
     version = asked_version(predicting.database, asked.model, asked.version, asked.dataset)
-    check_images(version)
+    check_images(predicting.database, version)
     spec = _spec(version, canonical=asked.canonical, subset=asked.subset)
     return predicting.accept(version, spec, once=once)[0]
 

@@ -85,7 +85,7 @@ def get_trial(job_id: JobId, number: TrialNumber, database: DatabaseDep) -> Tria
             **TrialPublic.of(trial).model_dump(),
             **seeds,
             **place,
-            fresh=fresh_of(session, spec_of(job), trial.params or {}) if trial.params else None,
+            fresh=fresh_of(session, spec_of(session, job), trial.params or {}) if trial.params else None,
             stream_seed=session.get_one(Pack, trial.pack_id).stream_seed,
             measurements=[MeasurementPublic.of(m) for m in measurements],
         )

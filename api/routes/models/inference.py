@@ -18,7 +18,7 @@ from api.http.errors import answer_to
 from api.inputs.options import Options
 from api.prediction.served import Served
 from api.prediction.tensors import INPUT, OUTPUTS, read, write
-from ml.datasets import datasets
+from ml.datasets import can_be_dataset
 from ml.errors import ChiffreError
 from ml.networks import networks
 from worker.database.tables import ModelVersion
@@ -178,7 +178,7 @@ def _options(name: str, version: int | None = None) -> Options:
     """Which champion or version a name stands for; NotFound where it can be none."""
     model, _, dataset = name.partition(".")
     dataset = dataset or "mnist"
-    if model not in networks or not datasets.may_be(dataset):
+    if model not in networks or not can_be_dataset(dataset):
         raise NotFound(f"there is no such model; the networks are: {', '.join(networks)}, with .dataset if not mnist")
     return Options(model=model, dataset=dataset, version=version)
 

@@ -422,4 +422,4 @@ def test_storage_that_is_away_gives_no_other_report() -> None:
 
     facts = SimpleNamespace(files={ANSWERS: SimpleNamespace(path="a", sha256="b")}, version=object())
     with pytest.raises(StorageAway):
-        answers_of(cast("Facts", facts), cast("Store", Away()))
+        answers_of(cast("Facts", facts), cast("Store", Away()), datasets.__getitem__)

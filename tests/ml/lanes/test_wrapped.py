@@ -177,7 +177,7 @@ def test_such_networks_train_alone(model: str, digits_data: TrainingData) -> Non
     assert {name for name, network in catalog(NO_UPLOADS, 5, "mnist").networks.items() if not network.lanes} == {model}
     with pytest.raises(LanesError, match="2 lanes of a network whose trials train alone"):
         Lanes([state, state], IMAGE)
-    with pytest.raises(SpecError, match="trials of noisy train alone, not as lanes; leave it out") as refused:
+    with pytest.raises(SpecError, match="noisy trains each trial alone, so it has no lanes; leave it out") as refused:
         _spec(model, lanes=2)
     assert [problem.path for problem in refused.value.problems] == [("lanes",)]
     assert _spec(model, lanes=1).lanes == 1

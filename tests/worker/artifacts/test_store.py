@@ -47,7 +47,7 @@ from worker.artifacts.s3 import S3Store
 from worker.artifacts.store import Store, store_of
 from worker.database.engine import Database
 from worker.errors import BadKey, StorageAway, StorageFull
-from worker.ledger.uploaded_datasets import Uploaded
+from worker.ledger.uploaded_datasets import DatasetStore
 from worker.settings import Settings
 
 ROOT = Path(__file__).parents[3]
@@ -241,18 +241,17 @@ def test_a_data_set_that_is_damaged_is_repaired_by_uploading_it_again(
     store: Store, database: Database, tmp_path: Path, damaged: bytes
 ) -> None:
     """The version stays the same and its images can be read; before, the error says what to do."""
-    uploaded = Uploaded(database, store, tmp_path / "cache")
+    uploaded = DatasetStore(database, store, tmp_path / "cache")
     arrays = Arrays(np.zeros((100, 1, 2, 2), np.uint8), np.arange(100, dtype=np.uint8) % 2)
     added, _ = uploaded.add("bars", arrays, ("a", "b"))
     spoil(store, added.path, damaged)
     found = uploaded.find("bars")
-    assert found is not None
     with pytest.raises(CheckpointError, match=r"damaged: .*; restore it or upload the data set again"):
-        found[1].read()
+        found.read()
     again, is_new = uploaded.add("bars", arrays, ("a", "b"))
 
     assert (again.version, again.file_sha256, is_new) == (1, added.file_sha256, False)
-    assert found[1].read().sha256() == arrays.sha256()
+    assert found.read().sha256() == arrays.sha256()
     assert listed(store) == [added.path]
 
 

@@ -17,7 +17,6 @@ from ml.seeds import SeedPurpose, derive
 from ml.specs import TrainSpec
 from worker.database.tables import Artifact, Event, Job, JobState, Measurement, Pack, StopReason, Trial, UsedDataset
 from worker.errors import LeaseLost, NotFound
-from worker.ledger.job_spec import tune_spec
 
 
 def test_an_accepted_job_is_queued_with_its_whole_specification(work: Work) -> None:
@@ -27,7 +26,7 @@ def test_an_accepted_job_is_queued_with_its_whole_specification(work: Work) -> N
     assert job.state == JobState.QUEUED
     assert job.spec["sampler"] == {"name": "tpe", "n_startup_trials": 10, "n_ei_candidates": 24}
     assert set(job.spec["search_space"]) == {"batch_size", "learning_rate", "optimizer"}
-    assert tune_spec(job).budget.trials == 2
+    assert work.spec(job).budget.trials == 2
 
 
 def test_the_data_set_is_fixed_by_its_hash_when_a_job_is_accepted(work: Work) -> None:
@@ -44,7 +43,7 @@ def test_a_training_job_is_one_trial(work: Work) -> None:
     job = work.ledger.accept(TrainSpec(model="perceptron", dataset="digits", params={"batch_size": 16}))
 
     assert (job.kind, job.trial_limit) == ("train", 1)
-    assert tune_spec(job).search_space["batch_size"].corners() == [16]
+    assert work.spec(job).search_space["batch_size"].corners() == [16]
 
 
 def test_every_epoch_of_a_trial_is_kept(work: Work) -> None:

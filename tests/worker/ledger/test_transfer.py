@@ -19,17 +19,15 @@ from worker.artifacts.store import store_of
 from worker.database.tables import Artifact, Job, ModelVersion, Trial
 from worker.ledger.job_spec import spec_of
 from worker.ledger.transfer import fresh_of, initial_weights
-from worker.ledger.uploaded_datasets import Uploaded
+from worker.ledger.uploaded_datasets import DatasetStore
 from worker.settings import settings
 from worker.supervision.supervisor import Supervisor
 
 
 @pytest.fixture
-def uploaded(work: Work, environment: Path, monkeypatch: pytest.MonkeyPatch) -> Uploaded:
-    """What people have uploaded, for specifications of this process."""
-    found = Uploaded(work.database, store_of(settings()), settings().dataset_cache)
-    monkeypatch.setattr(datasets, "finder", found.find)
-    return found
+def uploaded(work: Work, environment: Path) -> DatasetStore:
+    """What people have uploaded."""
+    return DatasetStore(work.database, store_of(settings()), settings().dataset_cache)
 
 
 def bars() -> Arrays:
@@ -56,13 +54,13 @@ def version_of(work: Work, job: Job) -> ModelVersion:
 
 @pytest.mark.long
 def test_a_data_set_of_ones_own_is_trained_on_by_a_process_that_fetches_it(
-    work: Work, supervisor: Supervisor, uploaded: Uploaded
+    work: Work, supervisor: Supervisor, uploaded: DatasetStore
 ) -> None:
     """Of any size, colours and classes: it is published with its own shape and names, and a verified copy is kept."""
     added, _ = uploaded.add("bars", bars(), ("top", "middle", "bottom"))
     params = {"hidden_size": 16, "batch_size": 8, "learning_rate": 0.01}
     spec = {"model": "shallow", "dataset": "bars", "params": params, "budget": {"epochs": 8}}
-    job = work.ledger.accept(TrainSpec.model_validate(spec))
+    job = work.ledger.accept(TrainSpec.of(spec, uploaded.find))
     supervisor.work()
     version = version_of(work, job)
     (copy,) = settings().dataset_cache.iterdir()
@@ -73,24 +71,26 @@ def test_a_data_set_of_ones_own_is_trained_on_by_a_process_that_fetches_it(
     assert copy.name == f"{added.sha256}.safetensors"
 
 
-def test_a_damaged_copy_is_fetched_again_and_a_damaged_original_is_told(uploaded: Uploaded, environment: Path) -> None:
+def test_a_damaged_copy_is_fetched_again_and_a_damaged_original_is_told(
+    uploaded: DatasetStore, environment: Path
+) -> None:
     """Each is held against its hash whenever it is read."""
     added, _ = uploaded.add("bars", bars(), ("top", "middle", "bottom"))
-    first = datasets["bars"].load()
+    first = uploaded.find("bars").load()
     (copy,) = settings().dataset_cache.iterdir()
     copy.write_bytes(copy.read_bytes()[:-1] + b"\xff")
-    second = datasets["bars@1"].load()
+    second = uploaded.find("bars@1").load()
     copy.unlink()
     (environment / added.path).write_bytes(b"")
 
     assert first.sha256() == second.sha256() == bars().sha256() == added.sha256
     with pytest.raises(CheckpointError, match="damaged"):
-        datasets["bars@1"].load()
+        uploaded.find("bars@1").load()
 
 
 @pytest.mark.long
 def test_a_job_begins_with_a_versions_weights_and_keeps_those_that_are_frozen(
-    work: Work, supervisor: Supervisor, uploaded: Uploaded, environment: Path
+    work: Work, supervisor: Supervisor, uploaded: DatasetStore, environment: Path
 ) -> None:
     """On another data set with fewer classes: the last layer starts fresh and is named in the record."""
     publish(work, environment, "shallow", seed=3)
@@ -127,7 +127,8 @@ def first_job(work: Work) -> Job:
 
 def work_spec(work: Work, job: Job) -> Any:
     """A job's specification."""
-    return spec_of(work.job(job))
+    with work.database.reading() as session:
+        return spec_of(session, work.job(job))
 
 
 WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {

@@ -19,7 +19,7 @@ from tests.api.tools import publish
 from worker.artifacts.folder import FolderStore
 from worker.database.tables import Job
 from worker.errors import Conflict
-from worker.ledger.uploaded_datasets import Uploaded
+from worker.ledger.uploaded_datasets import DatasetStore
 from worker.prediction.image_sets import Subset
 from worker.prediction.rows import PredictSpec, asked_version, check_other
 
@@ -74,7 +74,7 @@ def test_to_look_at_test_images_of_another_data_set_is_counted(
 
 
 def test_images_of_another_size_and_classes_in_another_order_are_matched(
-    predictions: Predictions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    predictions: Predictions, tmp_path: Path
 ) -> None:
     """scikit-learn's digits, 8×8 and of five classes, for a network of MNIST: by name, and resized as is said."""
     version = publish(predictions.work, predictions.artifacts)
@@ -82,8 +82,7 @@ def test_images_of_another_size_and_classes_in_another_order_are_matched(
     five = digits.target < 5
     images = np.rint(digits.images[five] * (255 / 16)).astype(np.uint8)[:, None]
     labels = (4 - digits.target[five]).astype(np.uint8)
-    uploaded = Uploaded(predictions.work.database, FolderStore(predictions.artifacts), tmp_path / "cache")
-    monkeypatch.setattr(datasets, "finder", uploaded.find)
+    uploaded = DatasetStore(predictions.work.database, FolderStore(predictions.artifacts), tmp_path / "cache")
     uploaded.add("five", Arrays(images, labels), tuple("43210"))
     job = evaluated(predictions, "mnist", "five@1", "all")
     with torch.inference_mode():

@@ -62,7 +62,8 @@ def test_part_of_a_data_set_is_what_a_job_saw_of_it() -> None:
     """Where it was held to few images, the first of each part of its cut; of the test images all."""
     whole = data_split(datasets["digits"].size, None, "random", 7)
     found = {
-        subset: ImageSet.of_dataset("digits", subset, "random", 7, 400) for subset in ("train", "validation", "test")
+        subset: ImageSet.of_dataset(datasets["digits"], subset, "random", 7, 400)
+        for subset in ("train", "validation", "test")
     }
 
     assert found["train"].places.tolist() == sorted(whole.train[:320])

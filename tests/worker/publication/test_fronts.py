@@ -61,7 +61,7 @@ def published(work: Work) -> list[ModelVersion]:
     """Publish what waits for it; all versions, by number."""
     claim = work.leases.claim()
     assert claim is not None
-    publish(claim, PublicationRows(work.database), store_of(settings()))
+    publish(claim, PublicationRows(work.database), store_of(settings()), datasets.__getitem__)
     with work.database.reading() as session:
         return list(session.scalars(select(ModelVersion).order_by(col(ModelVersion.version))))
 

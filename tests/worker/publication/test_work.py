@@ -43,7 +43,7 @@ def trained(loss: str) -> Checkpoint:
     """A shallow network after 300 steps on the small data set."""
     layers = networks["shallow"].layers(DATASET.shape, 10, networks["shallow"].params())
     lanes = Lanes([LaneState.initial(layers, Adam(), 0)], DATASET.shape, loss)
-    data, rng = training_data("digits", "random", 0, "cpu").train, np.random.default_rng(0)
+    data, rng = training_data(DATASET, "random", 0, "cpu").train, np.random.default_rng(0)
     for _ in range(300):
         lanes.step(data, rng.integers(len(data), size=32))
     weights = {name: tensor.numpy() for name, tensor in lanes.state(0).weights.items()}
@@ -67,7 +67,7 @@ def published(work: Work, folder: Path, loss: str, images: int | None = None) ->
     work.leases.close(claim)
     claim = work.leases.claim()
     assert claim is not None
-    publish(claim, PublicationRows(work.database), store_of(settings()))
+    publish(claim, PublicationRows(work.database), store_of(settings()), datasets.__getitem__)
     with work.database.reading() as session:
         version = session.scalars(select(ModelVersion)).one()
         graph = (folder / session.get_one(Artifact, version.onnx_id).path).read_bytes()
@@ -80,7 +80,7 @@ def published(work: Work, folder: Path, loss: str, images: int | None = None) ->
 def test_a_version_says_how_far_it_can_be_trusted(loss: str, work: Work, environment: Path) -> None:
     """Its calibration is that of the stored graph, its figures those of the test images, and its speed is measured."""
     found = published(work, environment, loss)
-    test = images_of_test("digits", "random")
+    test = images_of_test(DATASET, "random")
     outputs, novelty = found.predictor.run(test.images.numpy() / 255)
     probabilities = found.calibration.probabilities(outputs)
     reasons = found.calibration.reasons(probabilities, novelty)
@@ -117,16 +117,16 @@ def test_a_version_of_few_images_is_calibrated_on_few(work: Work, environment: P
 def test_the_test_figures_are_torchs(work: Work, environment: Path) -> None:
     """Loss and accuracy on the test images are those of the module that the checkpoint describes."""
     found = published(work, environment, "cross_entropy")
-    candidate = Candidate.of(trained("cross_entropy"), novelty_of("digits", "random", 0, None))
-    loss, accuracy = evaluate(candidate.module, images_of_test("digits", "random"), "cross_entropy")
+    candidate = Candidate.of(trained("cross_entropy"), novelty_of(DATASET, "random", 0, None))
+    loss, accuracy = evaluate(candidate.module, images_of_test(DATASET, "random"), "cross_entropy")
 
     assert (found.version.test_loss, found.version.test_accuracy) == (pytest.approx(loss), pytest.approx(accuracy))
 
 
 def test_a_graph_that_differs_from_torch_is_refused() -> None:
     """The check looks at probabilities: weights that moved by a thousandth are found."""
-    candidate = Candidate.of(trained("cross_entropy"), novelty_of("digits", "random", 0, None))
-    images = training_data("digits", "random", 0, "cpu").validation.images
+    candidate = Candidate.of(trained("cross_entropy"), novelty_of(DATASET, "random", 0, None))
+    images = training_data(DATASET, "random", 0, "cpu").validation.images
     candidate.check(images)
     for weight in candidate.module.parameters():
         weight.data += 1e-3

@@ -18,7 +18,6 @@ from ml.training.pack import LanePack
 from ml.training.retraining import predicted
 from worker.database.tables import Artifact, Job, ModelVersion, Opening, PackPurpose, Rerun, RunOff, Trial
 from worker.errors import Conflict
-from worker.ledger.job_spec import tune_spec
 from worker.publication.rows import PublicationRows
 from worker.run_off.rows import RunOffRows
 from worker.run_off.work import decide
@@ -137,7 +136,7 @@ def test_each_training_is_one_that_can_be_done_alone(work: Work, environment: Pa
     """A lane alone, with the recorded split, seeds and stream, predicts the same labels for every image."""
     job, training = searched(work)
     training.run()
-    spec, (last, packs) = tune_spec(job), (reruns(work)[-1], {pack.id: pack for pack in work.packs()})
+    spec, (last, packs) = work.spec(job), (reruns(work)[-1], {pack.id: pack for pack in work.packs()})
     trial = work.trials()[last.trial]
     data = TrainingData.load(datasets["digits"], "random", last.cut_seed)
     params, stream_seed = spec.params(trial.params or {}), packs[last.pack_id].stream_seed or 0
@@ -316,7 +315,7 @@ def test_the_best_is_published_where_the_chosen_trial_has_lost_its_checkpoint(wo
         training.trainer.work(claim)
         work.leases.close(claim)
     assert claim is not None
-    decide(claim, RunOffRows(work.database), training.trainer.store)
+    decide(claim, RunOffRows(work.database), training.trainer.store, datasets.__getitem__)
     with work.database.writing() as session:
         chosen = session.scalars(select(RunOff)).one()
         best = session.get_one(Job, job.id).best_trial

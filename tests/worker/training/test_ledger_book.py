@@ -19,7 +19,6 @@ from ml.tuning.tune import tune_pack
 from worker.artifacts.folder import FolderStore
 from worker.database.tables import Job
 from worker.errors import LeaseLost
-from worker.ledger.job_spec import tune_spec
 from worker.ledger.leases import Leases
 from worker.training.ledger_book import JobSearch, LedgerBook
 
@@ -55,7 +54,7 @@ class Trainer:
         """Return a trainer that has claimed a pack of the job."""
         claim = leases.claim()
         assert claim is not None
-        return cls(LedgerBook(work.ledger, claim, JobSearch(Search(tune_spec(job))), Quiet(), FolderStore(folder), inf))
+        return cls(LedgerBook(work.ledger, claim, JobSearch(Search(work.spec(job))), Quiet(), FolderStore(folder), inf))
 
     @property
     def search(self) -> Search:
@@ -169,7 +168,7 @@ def test_a_trainer_draws_with_regard_to_the_others_running_trials(work: Work, tm
     for epoch in range(1, EPOCHS + 1):
         one.reach(trials[0], epoch)
     two.reach(trials[1], 1)
-    both, ignorant = Search(tune_spec(job)), Search(tune_spec(job))
+    both, ignorant = Search(work.spec(job)), Search(work.spec(job))
     records, _ = work.ledger.changes(job.id, 0)
     for record in records:
         both.apply(record)
@@ -190,7 +189,7 @@ def test_a_pack_trained_through_the_ledger_is_recorded_as_a_pack(
     fields = FIELDS | {"budget": {"trials": 5, "epochs": 2}, "pruner": {"name": "none"}, "lanes": 2}
     job = work.accept(**fields)
     trainer = Trainer.of(work, work.leases, job, tmp_path)
-    trained = tune_pack(tune_spec(job), data, trainer.book, trainer.search)
+    trained = tune_pack(work.spec(job), data, trainer.book, trainer.search)
     (pack,) = work.packs()
 
     assert trained
@@ -210,7 +209,7 @@ def test_a_pack_after_a_death_trains_its_own_trials_only(work: Work, tmp_path: P
     work.ledger.settle_pack(claim, "batch 32, Flatten-Linear", 2)
     work.leases.died(claim, "signal SIGKILL")
     trainer = Trainer.of(work, work.leases, job, tmp_path)
-    tune_pack(tune_spec(job), data, trainer.book, trainer.search)
+    tune_pack(work.spec(job), data, trainer.book, trainer.search)
     first, second = work.trials()
 
     assert (first.state, second.state) == (TrialState.COMPLETED, TrialState.RUNNING)
@@ -229,7 +228,7 @@ def test_a_pack_whose_only_trial_was_cancelled_before_it_was_drawn_is_done(
     work.leases.release(claim)
     trainer = Trainer.of(work, work.leases, job, tmp_path)
 
-    assert tune_pack(tune_spec(job), data, trainer.book, trainer.search)
+    assert tune_pack(work.spec(job), data, trainer.book, trainer.search)
     assert [trial.state for trial in work.trials()] == [TrialState.CANCELLED]
 
 
@@ -247,6 +246,6 @@ def test_a_trainer_that_lost_its_pack_leaves_no_file(work: Work, tmp_path: Path,
     trainer.book.ledger.worth_keeping = lose  # type: ignore[method-assign]
 
     with pytest.raises(LeaseLost):
-        tune_pack(tune_spec(job), data, trainer.book, trainer.search)
+        tune_pack(work.spec(job), data, trainer.book, trainer.search)
     assert seen
     assert list(tmp_path.rglob("*.safetensors")) == []
