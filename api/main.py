@@ -43,7 +43,7 @@ from api.subprocesses.analyses import Analyses
 from api.subprocesses.children import Children
 from api.subprocesses.image_looks import Looks
 from api.views.streams import Streams
-from worker.artifacts.store import store_of
+from worker.artifacts.store import drop_files, store_of
 from worker.database.engine import Database
 from worker.ledger.leases import Leases
 from worker.ledger.uploaded_datasets import DatasetStore
@@ -58,8 +58,9 @@ def create_app() -> FastAPI:
     """Create the application that the settings describe."""
     config = settings()
     configure_logging("api")
-    database = Database(config.database)
     store = store_of(config)
+    removals = ThreadPoolExecutor(1, "remove")  # so that no answer waits until the store has removed a file
+    database = Database(config.database, on_unneeded=lambda keys: removals.submit(drop_files, store, keys))
     # For slow work on images: two threads, so that a photograph does not delay the batches of a CNN.
     executor = ThreadPoolExecutor(2, "predict")
     roster = Roster(database, store, executor)
@@ -88,6 +89,7 @@ def create_app() -> FastAPI:
         roster.close()
         end_process(os.getpid())
         executor.shutdown(wait=False, cancel_futures=True)
+        removals.shutdown(wait=False, cancel_futures=True)  # the worker's janitor removes what is left
         database.close()
 
     app = PlainFirst(
@@ -100,6 +102,7 @@ def create_app() -> FastAPI:
         redoc_url=None,
     )
     app.state.database, app.state.store, app.state.roster, app.state.streams = database, store, roster, streams
+    app.state.removals = removals
     children = Children()
     app.state.children, app.state.analyses, app.state.looks = children, analyses, Looks(children)
     app.state.image_bodies, app.state.archives = (

@@ -55,7 +55,7 @@ class KeyReused(ChiffreError):
 
 
 class LeaseLost(ChiffreError):
-    """A write for a pack that another worker has claimed since; the writer must stop."""
+    """A write for a pack that has ended or that another worker has claimed; the writer must stop."""
 
 
 class ServiceError(ChiffreError):
@@ -63,16 +63,16 @@ class ServiceError(ChiffreError):
 
 
 class SchemaError(ChiffreError):
-    """A database whose schema cannot be brought up to date: it is away, or that of a newer release."""
+    """A database whose schema cannot be brought up to date: it cannot be reached, or is of a newer release."""
 
 
 class BadKey(ChiffreError):
-    """A key that no artifact can have, or that another content has already: a mistake of ours."""
+    """A key that no artifact can have, or that has other content already; a mistake in the code."""
 
 
 class StorageFull(ChiffreError):
-    """No room for an artifact; nothing of it was stored."""
+    """An artifact that the store has no room for; nothing of it was stored."""
 
 
 class StorageAway(ChiffreError):
-    """Storage of artifacts that cannot be reached, or refuses: it may answer later, or somebody must set it right."""
+    """Storage of artifacts that cannot be reached or refuses; it may answer later, or need a person to fix it."""

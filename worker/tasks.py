@@ -3,13 +3,14 @@
 import os
 import secrets
 import socket
+from functools import partial
 from threading import Thread
 from typing import Any
 
 import structlog
 from celery.signals import setup_logging, worker_init, worker_shutdown, worker_shutting_down
 
-from worker.artifacts.store import store_of
+from worker.artifacts.store import drop_files, store_of
 from worker.database.engine import Database
 from worker.ledger.leases import Leases
 from worker.logs import configure_logging
@@ -49,9 +50,10 @@ def _begin() -> None:
     global _supervisor
     config = settings()
     owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
-    database, store = Database(config.database), store_of(config)
+    store = store_of(config)
+    database = Database(config.database, on_unneeded=partial(drop_files, store))
     leases = Leases(database, owner, config.lease_seconds)
-    _supervisor = Supervisor(leases, Trainers(config.trainers), store, config.poll_seconds)
+    _supervisor = Supervisor(leases, Trainers(config.trainers), config.poll_seconds)
     Thread(target=_supervisor.poll, daemon=True).start()
     Janitor(database, leases, store, config.poll_seconds).start()
 

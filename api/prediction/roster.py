@@ -27,7 +27,7 @@ from worker.artifacts.store import Store
 from worker.database.engine import Database
 from worker.database.tables import Artifact, Champion, ModelVersion
 from worker.errors import Fact, NotFound, StorageAway
-from worker.ledger.champions import earlier_champions, limits
+from worker.ledger.champions import earlier_champions, image_limits
 from worker.ledger.uploaded_datasets import dataset_info
 
 REFRESH_SECONDS = 1.0  # the longest time from promotion until a champion is loaded
@@ -178,7 +178,7 @@ class Roster:
 
     def _limits(self, champions: list[Served]) -> dict[int | None, int | None]:
         with self.database.reading() as session:
-            return limits(session, [served.version for served in champions])
+            return image_limits(session, [served.version for served in champions])
 
     def _champion(self, files: Files) -> Served | None:
         version, *_ = files

@@ -29,6 +29,7 @@ from worker.ledger.leases import Claim, Leases
 from worker.ledger.ledger import Ledger
 from worker.settings import Settings
 from worker.trainer import Trainer
+from worker.training.workbench import Workbench
 
 DATASET = datasets["mnist"]
 BATCH_SIZE, STEPS = 100, 504  # one epoch, as accuracy does not change the speed of answers
@@ -58,8 +59,8 @@ def train(network: str, home: Path) -> Trained:
     ledger, leases = Ledger(database), Leases(database, "benchmarks.serving", config.lease_seconds)
     ledger.accept(TrainSpec(model=network, dataset="mnist"))
     _record(ledger, leases, network, Path(config.artifact_store))
-    orders, find = cast("Any", None), datasets.__getitem__  # it gets no orders here
-    trainer = Trainer(database, orders, store, find, "cpu", config.checkpoint_seconds)
+    orders = cast("Any", None)  # publication asks for none
+    trainer = Trainer(Workbench(database, store, datasets.__getitem__, orders, "cpu", config.checkpoint_seconds))
     answer = trainer.work(_claimed(leases))
     if "ended" not in answer:
         raise ChiffreError(f"the network was not published: {answer}")

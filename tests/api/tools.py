@@ -183,7 +183,7 @@ def publish(
     publishing.open_test(pack)
     reached = (0.25, round(value - 0.01, 6))
     published = Published(
-        path, saved, card["shape"], card["classes"], parameter_count(layers), *reached, **(measured or {})
+        (path, saved), card["shape"], card["classes"], parameter_count(layers), *reached, **(measured or {})
     )
     publishing.publish(pack, winner, published)
     return Version(job, module, sha256)

@@ -6,6 +6,7 @@ They know one database and one folder. So what such tests write is removed betwe
 import os
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from support.gate import SABOTAGE
 from support.warm import WarmTrainers
 from support.worker_tools import Work
 
-from worker.artifacts.store import store_of
+from worker.artifacts.store import drop_files, store_of
 from worker.database.engine import Database
 from worker.database.tables import Job
 from worker.ledger.leases import Leases
@@ -80,5 +81,5 @@ def trainers(
 @pytest.fixture
 def supervisor(work: Work, trainers: Trainers) -> Supervisor:
     """A worker whose leases last six seconds."""
-    store = store_of(settings())
-    return Supervisor(Leases(work.database, "tested", 6), trainers, store, poll_seconds=0.2)
+    work.database.on_unneeded = partial(drop_files, store_of(settings()))
+    return Supervisor(Leases(work.database, "tested", 6), trainers, poll_seconds=0.2)

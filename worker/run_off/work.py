@@ -1,12 +1,11 @@
 """The work of a run-off: train the best trials again, then choose the winner."""
 
 from collections import defaultdict
-from collections.abc import Callable
 from typing import cast
 
 import numpy as np
 
-from ml.datasets import Arrays, FindDataset, data_split
+from ml.datasets import Arrays, data_split
 from ml.errors import CheckpointError
 from ml.records import Stop, step_of
 from ml.specs import TuneSpec
@@ -15,30 +14,34 @@ from ml.training.checkpointing import CheckpointRule
 from ml.training.lane import Lane, TrainingData
 from ml.training.pack import LanePack
 from ml.training.retraining import Reached, Retraining, predicted, retrain
-from worker.artifacts.store import Store, drop_files
+from worker.artifacts.new_files import NewFiles
+from worker.artifacts.store import Store
 from worker.database.tables import Trial
-from worker.errors import LeaseLost
 from worker.ledger.job_spec import tune_spec
 from worker.ledger.leases import Claim
 from worker.run_off.rows import EndedRerun, Repeat, RunOffRows
 from worker.training.ledger_book import LedgerBook
+from worker.training.workbench import Workbench
 
 
-def rerun(book: LedgerBook, spec: TuneSpec, rows: RunOffRows, data_of: Callable[[TuneSpec, int], TrainingData]) -> None:
-    """Train the trials of the claimed pack again, from its last checkpoint if there is one."""
-    repeats = rows.work(book.claim)
+def rerun(claim: Claim, bench: Workbench) -> bool:
+    """Train the finalists of a claimed pack again, on a data split of their own, from where the pack was left."""
+    book, rows = bench.book(claim), RunOffRows(bench.database)
+    spec = book.warm.search.spec
+    repeats = rows.work(claim)
     record = book.open()
     if record is None or all(repeat.rerun.state for repeat in repeats):
-        return
-    split_seed = repeats[0].rerun.cut_seed
-    data = data_of(spec, split_seed)
+        return False
+    split_seed = repeats[0].rerun.split_seed
+    data = bench.data(spec, split_seed)
     trials = [_retraining(repeat.trial) for repeat in repeats]
     keeper = _PackKeeper(book)
     for reached in retrain(spec, data, record, trials, split_seed, keeper.interrupted):
         if reached:
             _record(book, rows, reached, data)
         if not keeper.goes_on():
-            return
+            break
+    return False
 
 
 def _retraining(trial: Trial) -> Retraining:
@@ -74,41 +77,38 @@ class _PackKeeper:
 
 def _record(book: LedgerBook, rows: RunOffRows, reached: Reached, data: TrainingData) -> None:
     """Save the predictions of lanes that ended, then write the rows that point to them."""
-    ended = [_ended(book, lane, data) for lane, _ in reached if not lane.running]
     measured = [(lane.number, found) for lane, found in reached if found is not None]
-    try:
-        unneeded = rows.record(book.claim, measured, ended)
-    except LeaseLost:
-        drop_files(book.store, [one.stored[0] for one in ended if one.stored])
-        raise
-    drop_files(book.store, unneeded)
+    with NewFiles(book.store) as files:
+        ended = [_ended(book, files, lane, data) for lane, _ in reached if not lane.running]
+        rows.record(book.claim, measured, ended)
 
 
-def _ended(book: LedgerBook, lane: Lane, data: TrainingData) -> EndedRerun:
+def _ended(book: LedgerBook, files: NewFiles, lane: Lane, data: TrainingData) -> EndedRerun:
     """Return how a lane ended; save its predictions if it may be judged."""
     if lane.best is None or not lane.state.judged:
         return EndedRerun(lane.number, lane.state, lane.reason, lane.best, None)
     # With pack and epoch in the path, two claims never write the same file.
     path = f"{book.claim.job_id}/reruns/{lane.number}.{book.claim.pack_id}.{book.claim.epoch}.labels"
-    saved = book.store.write(path, predicted(lane, data).tobytes())
-    return EndedRerun(lane.number, lane.state, lane.reason, lane.best, (path, saved))
+    stored = files.write(path, predicted(lane, data).tobytes())
+    return EndedRerun(lane.number, lane.state, lane.reason, lane.best, stored)
 
 
-def decide(claim: Claim, rows: RunOffRows, store: Store, find: FindDataset) -> None:
+def decide(claim: Claim, bench: Workbench) -> None:
     """Decide the run-off of the claimed pack's job, if it has one that is not decided."""
+    rows = RunOffRows(bench.database)
     job, repeats = rows.all(claim)
     if not repeats:
         return
-    with rows.database.reading() as session:
+    with bench.database.reading() as session:
         spec = tune_spec(session, job)
-    arrays = find(spec.dataset.name).load()
+    arrays = bench.find(spec.dataset.name).load()
     by_trial: dict[int, list[Repeat]] = defaultdict(list)
     for repeat in repeats:
         by_trial[repeat.trial.number].append(repeat)
     finalists, lost = [], {}
     for number, same in by_trial.items():
         try:
-            finalists.append(_finalist(same, spec, arrays, store))
+            finalists.append(_finalist(same, spec, arrays, bench.store))
         except CheckpointError as error:
             lost[number] = str(error)
     rows.decide(claim, verdict(finalists, spec.training_images, lost))
@@ -135,7 +135,7 @@ def _right(repeat: Repeat, spec: TuneSpec, arrays: Arrays, store: Store) -> np.n
     if repeat.predictions is None:
         raise CheckpointError(f"seed {repeat.rerun.seed} is {repeat.lost}")
     labels = np.frombuffer(store.read(repeat.predictions.path, repeat.predictions.sha256), np.uint8)
-    validation = data_split(len(arrays), spec.dataset.official_test, spec.split, repeat.rerun.cut_seed).validation
+    validation = data_split(len(arrays), spec.dataset.official_test, spec.split, repeat.rerun.split_seed).validation
     used = validation[: len(labels)]  # a job that is limited to a number of images uses the first ones
     right: np.ndarray = labels == arrays.labels[used]
     return right

@@ -9,7 +9,6 @@ from typing import Any
 import structlog
 
 from ml.records import Stop
-from worker.artifacts.store import Store, drop_files
 from worker.errors import LeaseLost
 from worker.ledger.leases import Claim, Leases, PackOrders
 from worker.supervision.notify import wake_worker
@@ -26,10 +25,9 @@ log = structlog.get_logger()
 class Supervisor:
     """The threads of one worker process, each of which works on one pack at a time."""
 
-    def __init__(self, leases: Leases, trainers: Trainers, store: Store, poll_seconds: float) -> None:
+    def __init__(self, leases: Leases, trainers: Trainers, poll_seconds: float) -> None:
         self.leases = leases
         self.trainers = trainers
-        self.store = store
         self.poll_seconds = poll_seconds
         self.draining = Event()
         self._workers: set[Thread] = set()
@@ -93,9 +91,9 @@ class Supervisor:
         if "done" in answer:
             self._close(claim)
         elif "failed" in answer:
-            drop_files(self.store, self.leases.died(claim, answer["failed"]))
+            self.leases.died(claim, answer["failed"])
         elif "impossible" in answer:
-            drop_files(self.store, self.leases.impossible(claim, answer["impossible"]))
+            self.leases.impossible(claim, answer["impossible"])
         elif "full" in answer:
             self.leases.hold(claim, answer["full"])
         elif "away" in answer:
@@ -105,7 +103,7 @@ class Supervisor:
 
     def _close(self, claim: Claim) -> None:
         try:
-            drop_files(self.store, self.leases.close(claim))
+            self.leases.close(claim)
         except LeaseLost:
             log.warning("a lease was lost", pack=claim.pack_id)
 

@@ -7,15 +7,16 @@ from typing import Protocol
 import structlog
 
 from ml.artifacts import checkpoint_bytes, checkpoint_of
-from ml.errors import CheckpointError, ChiffreError
+from ml.errors import CheckpointError
 from ml.records import Checkpoint, Event, Finished, PackRecord, Stop, TrialRecord
 from ml.tuning.keys import Key
 from ml.tuning.search import Search
-from worker.artifacts.store import Store, drop_files
+from worker.artifacts.new_files import NewFiles, Stored
+from worker.artifacts.store import Store
 from worker.database.tables import Artifact
 from worker.errors import StorageAway, StorageFull
 from worker.ledger.leases import Claim
-from worker.ledger.ledger import Checkpointed, Ledger
+from worker.ledger.ledger import Ledger
 
 log = structlog.get_logger()
 
@@ -64,7 +65,7 @@ class LedgerBook:
     def width(self, key: Key, measured: Callable[[], int]) -> int:
         """Return the width of the job's packs, which its first pack measured."""
         lanes = self.ledger.lanes(self.claim.job_id) or measured()
-        return self.ledger.settle_pack(self.claim, str(key), lanes)
+        return self.ledger.fix_lanes(self.claim, str(key), lanes)
 
     def divide(self, groups: Sequence[Sequence[int]]) -> None:
         """Move running trials to new packs, which any trainer may claim."""
@@ -83,16 +84,12 @@ class LedgerBook:
             LeaseLost: if another worker has claimed the pack.
             StorageFull: if there is no room for the weights.
         """
-        saved: dict[int, Checkpointed] = {}
-        try:
+        saved: dict[int, Stored] = {}
+        with NewFiles(self.store) as files:
             for event in events:
                 if isinstance(event, Finished) and event.checkpoint and event.value is not None:
-                    saved |= self._save(event, event.checkpoint, event.value)
-            unneeded = self.ledger.record(self.claim, events, saved)
-        except ChiffreError:
-            self._drop(path for path, _ in saved.values())
-            raise
-        self._drop(unneeded)
+                    saved |= self._save(files, event, event.checkpoint, event.value)
+            self.ledger.record(self.claim, events, saved)
 
     def keep(self, checkpoint: Checkpoint) -> None:
         """Save a checkpoint of the pack, then write the row that points to it.
@@ -101,17 +98,13 @@ class LedgerBook:
         """
         self._kept += 1
         path = f"{self.claim.job_id}/packs/{self.claim.pack_id}.{self.claim.epoch}.{self._kept}.safetensors"
-        try:
-            saved = self.store.write(path, checkpoint_bytes(checkpoint))
-        except (StorageFull, StorageAway) as error:
-            log.warning("no checkpoint of the pack could be saved", pack=self.claim.pack_id, error=str(error))
-            return
-        try:
-            unneeded = self.ledger.keep(self.claim, checkpoint.card["position"], (path, saved))
-        except ChiffreError:
-            self._drop([path])
-            raise
-        self._drop(unneeded)
+        with NewFiles(self.store) as files:
+            try:
+                saved = files.write(path, checkpoint_bytes(checkpoint))
+            except (StorageFull, StorageAway) as error:
+                log.warning("no checkpoint of the pack could be saved", pack=self.claim.pack_id, error=str(error))
+                return
+            self.ledger.keep(self.claim, checkpoint.card["position"], saved)
 
     def should_stop(self) -> Stop | None:
         """Return the supervisor's order to stop, if there is one."""
@@ -131,13 +124,10 @@ class LedgerBook:
                 self.ledger.discard(self.claim, artifact, str(error))
         return None
 
-    def _save(self, event: Finished, checkpoint: Checkpoint, value: float) -> dict[int, Checkpointed]:
+    def _save(self, files: NewFiles, event: Finished, checkpoint: Checkpoint, value: float) -> dict[int, Stored]:
         """Save a trial's checkpoint if it is worth keeping."""
         if not self.ledger.worth_keeping(self.claim, event.number, value):
             return {}
         # With pack and epoch in the path, two claims or two attempts at a trial never write the same file.
         path = f"{self.claim.job_id}/{event.number}.{self.claim.pack_id}.{self.claim.epoch}.safetensors"
-        return {event.number: (path, self.store.write(path, checkpoint_bytes(checkpoint)))}
-
-    def _drop(self, paths: Iterable[str]) -> None:
-        drop_files(self.store, paths)
+        return {event.number: files.write(path, checkpoint_bytes(checkpoint))}

@@ -64,7 +64,7 @@ def _accepted(asked: Evaluation, predicting: PredictionRows, find: FindDataset, 
     version = asked_version(predicting.database, asked.model, asked.version, None)
     check_other(predicting.database, version, dataset, asked.split, asked.subset)
     spec = PredictSpec(**{**asked.model_dump(), "dataset": dataset.name})
-    return predicting.accept(version, spec, once=once)[0]
+    return predicting.accept(version, spec, once=once)
 
 
 def _named(field: str, name: str, find: Callable[[str], T]) -> T:

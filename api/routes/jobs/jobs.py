@@ -2,12 +2,12 @@
 
 from typing import Annotated, Any, cast
 
-from fastapi import APIRouter, BackgroundTasks, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy import select
 from sqlmodel import col
 
-from api.deps import ControlsDep, DatabaseDep, LedgerDep, OnceDep, StoreDep, TrainSpecDep, TuneSpecDep
+from api.deps import ControlsDep, DatabaseDep, LedgerDep, OnceDep, TrainSpecDep, TuneSpecDep
 from api.http.paging import Cursor, Limit, RowOrder, link_next, page_of
 from api.views.estimates import estimate
 from api.views.jobs import JobId, accepted, detail, job_of, summary
@@ -19,7 +19,6 @@ from api.views.schemas import (
     Validated,
 )
 from ml.specs import TrainSpec, TuneSpec
-from worker.artifacts.store import drop_files
 from worker.database.engine import Database
 from worker.database.tables import Job, JobState
 from worker.ledger.requests import Controls
@@ -83,11 +82,9 @@ def get_job(job_id: JobId, database: DatabaseDep) -> JobDetail:
 
 
 @router.post("/{job_id}/cancel", status_code=202)
-def cancel(job_id: JobId, controls: ControlsDep, store: StoreDep, after: BackgroundTasks) -> JobDetail:
+def cancel(job_id: JobId, controls: ControlsDep) -> JobDetail:
     """End a job; its running trials are cut within seconds. A job that has ended stays as it is."""
-    job, unneeded = controls.cancel(job_id)
-    after.add_task(drop_files, store, unneeded)
-    return _answer(controls, job)
+    return _answer(controls, controls.cancel(job_id))
 
 
 @router.post("/{job_id}/pause", status_code=202)

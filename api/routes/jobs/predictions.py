@@ -19,9 +19,9 @@ from api.inputs.uploads import kind_of, readers
 from api.views.jobs import JobId, accepted
 from api.views.schemas import JobDetail
 from ml.datasets import datasets
-from ml.errors import ChiffreError
 from ml.networks import networks
-from worker.artifacts.store import Store, drop_files
+from worker.artifacts.new_files import NewFiles
+from worker.artifacts.store import Store
 from worker.database.tables import Artifact, Job, JobState, ModelVersion
 from worker.errors import NotFound
 from worker.ledger.idempotency import Once
@@ -130,7 +130,7 @@ def _of_dataset(asked: OfDataset, predicting: PredictionRows, once: Once | None)
     version = asked_version(predicting.database, asked.model, asked.version, asked.dataset)
     check_images(predicting.database, version)
     spec = _spec(version, canonical=asked.canonical, subset=asked.subset)
-    return predicting.accept(version, spec, once=once)[0]
+    return predicting.accept(version, spec, once=once)
 
 
 def _of_images(
@@ -140,16 +140,9 @@ def _of_images(
         raise BadInput("?model", "name the network that is to classify them")
     version = asked_version(predicting.database, asked.model, asked.version, asked.dataset)
     images = readers[kind](body, tuple(version.shape), tuple(version.classes))
-    key = upload_key(version)
-    upload = key, store.write(key, images.to_bytes())
-    try:
-        job, is_new = predicting.accept(version, _spec(version, canonical=asked.canonical), upload, once)
-    except ChiffreError:  # and no other: after one of the database the row may be there
-        drop_files(store, [key])
-        raise
-    if not is_new:
-        drop_files(store, [key])
-    return job
+    with NewFiles(store) as files:
+        upload = files.write(upload_key(version), images.to_bytes())
+        return predicting.accept(version, _spec(version, canonical=asked.canonical), upload, once)
 
 
 def _spec(version: ModelVersion, **how: Any) -> PredictSpec:

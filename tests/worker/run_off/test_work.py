@@ -19,7 +19,6 @@ from ml.training.retraining import predicted
 from worker.database.tables import Artifact, Job, ModelVersion, Opening, PackPurpose, Rerun, RunOff, Trial
 from worker.errors import Conflict
 from worker.publication.rows import PublicationRows
-from worker.run_off.rows import RunOffRows
 from worker.run_off.work import decide
 from worker.training.ledger_book import LedgerBook
 
@@ -88,7 +87,7 @@ def test_a_run_off_decides_what_is_published(work: Work, environment: Path) -> N
     assert {one.state for one in reruns(work)} == {"completed"}
     assert version.trial == run_off.winner == run_off.verdict["winner"]
     assert [opening.version_id for opening in openings] == [version.id]
-    assert len({one.cut_seed for one in reruns(work)}) == 2
+    assert len({one.split_seed for one in reruns(work)}) == 2
 
 
 @only_sqlite
@@ -115,7 +114,7 @@ def test_what_is_compared_is_what_was_predicted(work: Work, environment: Path) -
     arrays = datasets["digits"].load()
     for one in verdict["contenders"]:
         for rerun in (r for r in reruns(work) if r.trial == one["trial"]):
-            truth = arrays.labels[data_split(len(arrays), None, "random", rerun.cut_seed).validation]
+            truth = arrays.labels[data_split(len(arrays), None, "random", rerun.split_seed).validation]
             accuracy = float((labels(work, environment, rerun) == truth).mean())
             assert one["accuracies"][rerun.seed] == pytest.approx(accuracy)
             assert rerun.val_accuracy == pytest.approx(accuracy)
@@ -138,12 +137,12 @@ def test_each_training_is_one_that_can_be_done_alone(work: Work, environment: Pa
     training.run()
     spec, (last, packs) = work.spec(job), (reruns(work)[-1], {pack.id: pack for pack in work.packs()})
     trial = work.trials()[last.trial]
-    data = TrainingData.load(datasets["digits"], "random", last.cut_seed)
+    data = TrainingData.load(datasets["digits"], "random", last.split_seed)
     params, stream_seed = spec.params(trial.params or {}), packs[last.pack_id].stream_seed or 0
     alone = LanePack.of(spec, data, params, stream_seed)
     until = round(10 * (trial.best_epoch or 0))
     lane = Lane(
-        trial.number, spec, params, derive(last.cut_seed, SeedPurpose.INIT, trial.number), stream_seed, until=until
+        trial.number, spec, params, derive(last.split_seed, SeedPurpose.INIT, trial.number), stream_seed, until=until
     )
     alone.join(lane)
     for _ in alone.run(lambda: False):
@@ -239,7 +238,7 @@ def test_trainings_that_kill_their_trainer_are_left_out(lost: int, work: Work, e
 def test_a_run_off_can_be_cancelled(work: Work, environment: Path) -> None:
     """It ends at once, and its budget cannot be raised before."""
     job, _ = searched(work)
-    with pytest.raises(Conflict, match="in its run-off; its budget cannot be changed"):
+    with pytest.raises(Conflict, match="in its run-off, so its budget cannot be changed"):
         work.controls.extend(job.id, {"trials": 9})
     work.cancel(job)
 
@@ -291,7 +290,7 @@ def test_a_completed_job_that_goes_on_has_another_run_off(work: Work, environmen
     training.run()
     work.controls.extend(job.id, {"trials": 5})
     training.run()
-    runs = {(one.run, one.seed): one.cut_seed for one in reruns(work)}
+    runs = {(one.run, one.seed): one.split_seed for one in reruns(work)}
 
     assert work.job(job).state == "completed"
     assert len(set(runs.values())) == len(runs) == 4
@@ -315,7 +314,7 @@ def test_the_best_is_published_where_the_chosen_trial_has_lost_its_checkpoint(wo
         training.trainer.work(claim)
         work.leases.close(claim)
     assert claim is not None
-    decide(claim, RunOffRows(work.database), training.trainer.store, datasets.__getitem__)
+    decide(claim, training.bench)
     with work.database.writing() as session:
         chosen = session.scalars(select(RunOff)).one()
         best = session.get_one(Job, job.id).best_trial

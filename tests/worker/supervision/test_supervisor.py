@@ -318,7 +318,7 @@ def test_a_worker_that_ends_as_the_seconds_do_leaves_the_trial_to_the_next(
     assert [t.state for t in work.trials()] == [TrialState.RUNNING]
 
     monkeypatch.setattr("worker.supervision.supervisor.CHECK_SECONDS", 0.0)
-    Supervisor(work.other, supervisor.trainers, supervisor.store, 0.2).work()
+    Supervisor(work.other, supervisor.trainers, 0.2).work()
 
     assert work.job(job).state == JobState.COMPLETED
     assert [t.state for t in work.trials()] == [TrialState.STOPPED_EARLY]
