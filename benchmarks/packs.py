@@ -35,7 +35,7 @@ QUICK_SEEDS, QUICK_TRIALS = 2, 12
 
 
 def best_of(lanes: int, seed: int, trials: int, data: TrainingData) -> float:
-    """Search with so many lanes and return the best validation accuracy, 0..1."""
+    """Run a search with `lanes` lanes, and return the best validation accuracy, 0..1."""
     body = {"model": "shallow", "lanes": lanes, "seed": seed, "search_space": SPACE, "pruner": {"name": "hyperband"}}
     spec = TuneSpec.model_validate({**body, "budget": {"trials": trials, "epochs": EPOCHS}})
     book = MemoryBook(spec)
@@ -46,7 +46,7 @@ def best_of(lanes: int, seed: int, trials: int, data: TrainingData) -> float:
 
 
 def row(alone: list[float], together: list[float]) -> dict[str, Any]:
-    """Compare the best of searches with one lane and with several, seed by seed."""
+    """Compare the best results of searches with one lane and with several, seed by seed."""
     half = float(student_t.ppf(0.975, len(alone) - 1)) * stdev(alone) / sqrt(len(alone))
     return {
         "work": f"shallow, {LANES} lanes against 1",
@@ -61,7 +61,7 @@ def row(alone: list[float], together: list[float]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print the figures of both sides, and one JSON object as the last line."""
+    """Measure, and print both sides and, as the last line, one JSON object."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.packs", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two seeds of twelve trials; writes no results")
     quick = parser.parse_args().quick

@@ -53,7 +53,7 @@ GENERATED = {"docs/generated"}  # made by `make docs`
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def service_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Settings that name a folder of these tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CHIFFRE_HOME", str(tmp_path_factory.mktemp("home")))
@@ -63,13 +63,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def generated(home: None) -> dict[str, str]:
+def generated(service_home: None) -> dict[str, str]:
     """Every page that is generated, by its name."""
     return {name: "\n\n".join(part for part in page() if part) for name, page in PAGES.items()}
 
 
 @pytest.fixture(scope="module")
-def document(home: None) -> dict[str, Any]:
+def document(service_home: None) -> dict[str, Any]:
     """The OpenAPI document."""
     return create_app().openapi()
 

@@ -1,4 +1,4 @@
-"""The Celery task, and what a worker process sets up around it."""
+"""The Celery task, and the start and end of a worker process."""
 
 import os
 import secrets
@@ -14,7 +14,7 @@ from worker.artifacts.store import drop_files, store_of
 from worker.database.engine import Database
 from worker.ledger.leases import Leases
 from worker.logs import configure_logging
-from worker.queue import RING, app
+from worker.queue import WAKE, app
 from worker.settings import settings
 from worker.supervision.janitor import Janitor
 from worker.supervision.supervisor import Supervisor
@@ -22,12 +22,12 @@ from worker.supervision.trainer_pool import Trainers
 
 log = structlog.get_logger()
 
-_supervisor: Supervisor | None = None  # one a worker process; it looks for work even while the broker is away
+_supervisor: Supervisor | None = None  # of this worker process; it polls for work even if the broker is away
 
 
-@app.task(name=RING)  # type: ignore[untyped-decorator]
-def ring() -> None:
-    """There is work: take what is to be had."""
+@app.task(name=WAKE)  # type: ignore[untyped-decorator]
+def wake() -> None:
+    """Work on all packs that are waiting."""
     if _supervisor is not None:
         _supervisor.work()
 
@@ -41,7 +41,7 @@ def _log(**_: Any) -> None:
 def _start(**_: Any) -> None:
     try:
         _begin()
-    except Exception as error:  # Celery would go on without, and answer rings with nothing
+    except Exception as error:  # broad on purpose: Celery would go on without a supervisor and ignore every message
         log.critical("the worker cannot start", error=str(error))
         raise SystemExit(1) from error
 

@@ -134,7 +134,7 @@ def _version(name: str, version: int, uploaded: DatasetStore) -> tuple[DatasetVe
 def _a_name(name: str) -> str:
     # Postgres would stumble over some texts that can be no name.
     if not can_be_dataset(name) or "@" in name:
-        raise NotFound("nobody has uploaded a data set of this name; GET /datasets lists those there are")
+        raise NotFound("no data set of this name was uploaded; GET /datasets lists the data sets")
     return name
 
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 
 from api.deps import LooksDep, UploadedDep
-from ml.images.samples import Part
+from ml.images.samples import SubsetName
 
 router = APIRouter(prefix="/datasets", tags=["images"])
 
@@ -16,7 +16,7 @@ class ImagePublic(BaseModel):
     """One image and what it shows."""
 
     dataset: str
-    part: Part
+    part: SubsetName
     index: int = Field(description="its number in the data set")
     label: str
     shape: list[int] = Field(description="channels, height, width")
@@ -28,7 +28,7 @@ def random_image(
     name: Annotated[str, Path(max_length=100, description="a data set")],
     looks: LooksDep,
     uploaded: UploadedDep,
-    part: Annotated[Part, Query(description="of the data set, as the random split divides it")] = "test",
+    part: Annotated[SubsetName, Query(description="of the data set, as the random split divides it")] = "test",
 ) -> ImagePublic:
     """Show a random image with its label; nothing is measured with it, so no opening of test images is counted."""
     dataset = uploaded.find(name)

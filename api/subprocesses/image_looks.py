@@ -5,7 +5,7 @@ from math import prod
 
 from api.subprocesses.children import Children
 from ml.datasets import DatasetInfo
-from ml.images.samples import Part, Sample, Samples
+from ml.images.samples import Sample, Samples, SubsetName
 from ml.prediction.judgement import Judgement, JudgementOrder
 
 SAMPLED, SAMPLED_BYTES = 200, 1 << 20  # images that are fetched at once, and what they take; one at least
@@ -21,10 +21,10 @@ class Looks:
 
     def __init__(self, children: Children) -> None:
         self._children = children
-        self._samples: OrderedDict[tuple[str, Part], deque[Sample]] = OrderedDict()
+        self._samples: OrderedDict[tuple[str, SubsetName], deque[Sample]] = OrderedDict()
         self._judgements: OrderedDict[str, Judgement] = OrderedDict()  # by the hash of the graph
 
-    def random(self, dataset: DatasetInfo, part: Part) -> Sample:
+    def random(self, dataset: DatasetInfo, part: SubsetName) -> Sample:
         """A random image, none twice before all that were fetched have been shown; Busy as `Children.run` says."""
         waiting = self._samples.setdefault((dataset.name, part), deque())
         if len(self._samples) > SHELVES:
@@ -33,7 +33,7 @@ class Looks:
             return waiting.popleft()
         except IndexError:
             count = max(1, min(SAMPLED, SAMPLED_BYTES // prod(dataset.shape)))
-            content = self._children.run("worker.looks", "samples", dataset.name, part, str(count))
+            content = self._children.run("worker.image_looks", "samples", dataset.name, part, str(count))
             first, *others = Samples.model_validate_json(content).items
             waiting.extend(others)
             return first
@@ -45,7 +45,7 @@ class Looks:
     def judged(self, sha256: str, order: JudgementOrder, graph: bytes) -> Judgement:
         """The judgement of a graph with this hash; Busy as `Children.run` says."""
         fed = order.model_dump_json().encode() + b"\n" + graph
-        found = Judgement.model_validate_json(self._children.run("worker.looks", "judgement", fed=fed))
+        found = Judgement.model_validate_json(self._children.run("worker.image_looks", "judgement", fed=fed))
         self._judgements[sha256] = found
         while len(self._judgements) > KEPT:
             self._judgements.popitem(last=False)

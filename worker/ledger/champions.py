@@ -17,7 +17,7 @@ from sqlmodel import Session, col
 
 from worker.database.engine import Database
 from worker.database.tables import Champion, ChampionMove, Job, ModelVersion
-from worker.errors import Conflict, NotFound
+from worker.errors import Conflict, Fact, NotFound
 from worker.ledger.transitions import clock
 
 FIRST_DIGITS, ALL_DIGITS = 4, 17  # decimals of two values in a reason: the fewest, and more than ever tell them apart
@@ -81,7 +81,7 @@ class Champions:
             champion = _reigning(session, model, dataset)
             undone = next(_standing(session, champion.model, champion.dataset), None)
             if undone is None or undone.previous_id is None:
-                raise Conflict(f"no move is left to undo; PUT /models/{model}/champion makes another version answer")
+                raise Conflict("no move is left to undo", Fact.NOTHING_TO_UNDO, model=model)
             left = session.get_one(ModelVersion, undone.version_id)
             before = session.get_one(ModelVersion, undone.previous_id)
             reason = f"undoes the move to version {left.version} ({undone.by}: {undone.reason})"
@@ -97,7 +97,7 @@ def find_version(session: Session, model: str, version: int) -> ModelVersion:
     of_model = (col(ModelVersion.model) == model, col(ModelVersion.version) == version)
     found = session.scalar(select(ModelVersion).where(*of_model))
     if found is None:
-        raise NotFound("there is no such version; GET /models lists networks and versions")
+        raise NotFound("there is no such version", Fact.NO_VERSION)
     return found
 
 
@@ -176,7 +176,7 @@ def _reigning(session: Session, model: str, dataset: str | None) -> Champion:
         dataset = known[0] if known else ""
     champion = _locked(session, model, dataset)
     if champion is None:
-        raise NotFound("nothing answers for this network and data set; GET /models lists the champions")
+        raise NotFound("this network has no champion for this data set", Fact.NO_CHAMPION)
     return champion
 
 

@@ -14,7 +14,7 @@ from sqlmodel import Session, col
 from ml.specs import TuneSpec
 from worker.database.engine import Database
 from worker.database.tables import GroupMember, Job, JobGroup
-from worker.errors import NotFound
+from worker.errors import Fact, NotFound
 from worker.ledger.idempotency import Once, remember, remembered
 from worker.ledger.ledger import new_job
 from worker.ledger.transitions import clock
@@ -73,7 +73,7 @@ def find_group(session: Session, group_id: str) -> JobGroup:
     """
     group = session.get(JobGroup, group_id)
     if group is None:
-        raise NotFound("there is no such group; GET /jobs/experiments lists them")
+        raise NotFound("there is no such group", Fact.NO_GROUP)
     return group
 
 

@@ -240,6 +240,7 @@ def _record(trial: Trial, **more: Any) -> TrialRecord:
         enqueued=trial.enqueued,
         reason=trial.reason or "",
         start_step=trial.start_step,
+        lane=trial.lane,
         **more,
     )
 
@@ -259,7 +260,7 @@ def _rungs(session: Session, pack_id: int) -> dict[int, dict[int, RungResult]]:
 def _start(job: Job, trial: Trial, event: Started) -> None:
     """Write down a trial's hyper-parameters and seeds."""
     trial.params, trial.suggestion, trial.attrs = event.params, event.suggestion, event.attrs
-    trial.init_seed, trial.start_step = event.init_seed, event.start_step
+    trial.init_seed, trial.start_step, trial.lane = event.init_seed, event.start_step, event.lane
     trial.flops, trial.weights = event.flops, event.weights
     stamp(job, trial)
 

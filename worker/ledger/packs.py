@@ -61,8 +61,8 @@ def divide(session: Session, pack: Pack, groups: Sequence[Sequence[Trial]]) -> N
         )
         session.add(other)
         session.flush()
-        for trial in trials:
-            trial.pack_id = cast("int", other.id)
+        for lane, trial in enumerate(trials):
+            trial.pack_id, trial.lane = cast("int", other.id), lane
         for artifact in reversed(checkpoints):
             copy = artifact.model_dump(exclude={"id", "pack_id"})
             session.add(Artifact(**copy, pack_id=other.id))

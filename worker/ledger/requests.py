@@ -14,7 +14,7 @@ from ml.records import TrialState
 from ml.specs import TrainSpec, TuneSpec
 from worker.database.engine import Database
 from worker.database.tables import Job, JobState, Measurement, Pack, PackPurpose, StopReason, Trial
-from worker.errors import Conflict, NotFound
+from worker.errors import Conflict, Fact, NotFound
 from worker.ledger.files import delete_uploads
 from worker.ledger.idempotency import Once, remember, remembered
 from worker.ledger.job_spec import spec_of
@@ -154,7 +154,7 @@ class Controls:
             if job.state in (JobState.STOPPING, JobState.CANCELLED) or _publishes(job):
                 raise Conflict(f"the job is {_state_text(session, job)}, so none of its trials can run again")
             if out_of_time(session, job):
-                raise Conflict("the job's seconds are spent; PATCH /jobs/{job_id} gives it more, then try again")
+                raise Conflict("the job's seconds are spent", Fact.OUT_OF_TIME, job_id=job_id)
             run_again(session, job, trial, "retried by request", REQUEST)
             return trial
 
@@ -250,7 +250,7 @@ def _trial(session: Session, job_id: str, number: int) -> Trial:
         .execution_options(populate_existing=True)
     )
     if trial is None:
-        raise NotFound(f"the job has no such trial; GET /jobs/{job_id}/trials lists them")
+        raise NotFound("the job has no such trial", Fact.NO_TRIAL, job_id=job_id)
     return trial
 
 

@@ -37,7 +37,7 @@ def resolved(session: Session, spec: TrainSpec | TuneSpec) -> TrainSpec | TuneSp
     try:
         version = find_version(session, asked.model, asked.version)
     except NotFound as error:
-        raise _problem(str(error), "version") from None
+        raise _problem(f"{error}; choose a published one", "version") from None
     sha256 = session.get_one(Artifact, version.checkpoint_id).sha256
     if asked.checkpoint_sha256 not in (None, sha256):
         raise _problem(

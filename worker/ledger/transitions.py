@@ -15,7 +15,7 @@ from sqlmodel import Session, col
 from ml.records import TrialState
 from worker.database.clock import now
 from worker.database.tables import Event, Job, JobState, Opening, Pack, Trial
-from worker.errors import NotFound
+from worker.errors import Fact, NotFound
 
 REQUEST = "request"  # the author of a transition that a client asked for
 DISCARDED = "trained again, as its checkpoint was damaged"  # why a trial begins again without a request
@@ -61,7 +61,7 @@ def lock_job(session: Session, job_id: str) -> Job:
     statement = select(Job).where(col(Job.id) == job_id).with_for_update().execution_options(populate_existing=True)
     job = session.scalar(statement)
     if job is None:
-        raise NotFound("there is no such job; GET /jobs lists them")
+        raise NotFound("there is no such job", Fact.NO_JOB)
     return job
 
 

@@ -1,7 +1,7 @@
-"""Data sets that people upload: a row a version, the images in the store of artifacts, a verified copy on each machine.
+"""Uploaded data sets: a row per version, the images in the artifact store, and a verified copy on each machine.
 
-A version never changes, so that a name with its number, "letters@2", always stands for the same images and classes. The
-same images under the same name are the same version. What a specification names by "letters" alone is the newest then.
+A version never changes: "letters@2" always means the same images and classes. Uploading the same images and classes
+again under the same name gives the same version. "letters" alone means the newest version.
 """
 
 from functools import partial
@@ -16,11 +16,11 @@ from ml.artifacts import Saved, checkpoint_bytes, checkpoint_of, load_checkpoint
 from ml.datasets import Arrays, Dataset, DatasetInfo, can_be_dataset, datasets
 from ml.errors import CheckpointError, UnknownName
 from ml.records import Checkpoint
-from worker.artifacts.keys import UPLOADED
+from worker.artifacts.keys import DATASET_PREFIX
 from worker.artifacts.store import Store
 from worker.database.engine import Database, one_at_a_time
 from worker.database.tables import DatasetVersion, UsedDataset
-from worker.errors import BadKey, Conflict, NotFound
+from worker.errors import BadKey, Conflict, Fact, NotFound
 from worker.ledger.transitions import clock
 
 log = structlog.get_logger()
@@ -38,16 +38,20 @@ class DatasetStore:
     def add(
         self, name: str, arrays: Arrays, classes: tuple[str, ...], description: str = ""
     ) -> tuple[DatasetVersion, bool]:
-        """Keep a data set as the next version of its name, unless it is one already; the version, and if it is new.
+        """Store a data set as the next version of its name, unless an equal version exists.
 
-        Conflict where the name is that of a registered data set.
+        Returns:
+            The version, and whether it is new.
+
+        Raises:
+            Conflict: if the name is that of a built-in data set.
         """
         if datasets.get(name) is not None:
-            raise Conflict("a data set that Chiffre brings along has this name; choose another")
+            raise Conflict("a built-in data set has this name; choose another name")
         shape = arrays.images.shape[1:]
         dataset = DatasetInfo(name, shape, classes, len(arrays), arrays.sha256(), None, description)
-        # Before its row: whoever finds the row finds the file.
-        path = f"{UPLOADED}{dataset.sha256}.safetensors"
+        # The file comes before its row, so that a row always has a file.
+        path = f"{DATASET_PREFIX}{dataset.sha256}.safetensors"
         saved = self._keep(path, _bytes_of(arrays))
         with self.database.writing() as session:
             one_at_a_time(session, f"versions of data set {name}")
@@ -76,7 +80,11 @@ class DatasetStore:
         return self._found[name]
 
     def versions(self, name: str | None = None) -> list[tuple[DatasetVersion, UsedDataset]]:
-        """Every version, or those of one name, the newest of each name first; NotFound where there is no such name."""
+        """Return all versions, or those of one name, by name and with the newest first.
+
+        Raises:
+            NotFound: if no data set of this name was uploaded.
+        """
         statement = select(DatasetVersion, UsedDataset).join(
             UsedDataset, col(UsedDataset.sha256) == col(DatasetVersion.sha256)
         )
@@ -86,11 +94,11 @@ class DatasetStore:
         with self.database.reading() as session:
             found = [(version, known) for version, known in session.execute(ordered)]
         if name is not None and not found:
-            raise NotFound("nobody has uploaded a data set of this name; GET /datasets lists those there are")
+            raise NotFound("no data set of this name was uploaded", Fact.NO_DATASET)
         return found
 
     def newest(self) -> dict[str, Dataset]:
-        """The newest version of each name."""
+        """Return the newest version of each name."""
         found: dict[str, Dataset] = {}
         for version, known in self.versions():
             if not any(name.partition("@")[0] == version.name for name in found):
@@ -99,15 +107,15 @@ class DatasetStore:
         return found
 
     def _keep(self, path: str, content: bytes) -> Saved:
-        """Store a file, also in the place of one that is damaged.
+        """Store a file, and replace a damaged file of the same key.
 
-        The same images have the same key and are the same bytes, so that whatever else lies there is none of ours, and
-        several may write at once.
+        Equal images have the same key and the same bytes. So a different file under this key is damaged, and several
+        processes may write at once.
         """
         try:
             return self.store.write(path, content)
         except BadKey:
-            log.warning("the file of a data set was damaged, and is written again as it was uploaded", path=path)
+            log.warning("the file of a data set was damaged and is written again", path=path)
         self.store.remove(path)
         return self.store.write(path, content)
 
@@ -115,7 +123,11 @@ class DatasetStore:
         return Dataset(**vars(_info(version, known)), read=partial(self._read, version))
 
     def _read(self, version: DatasetVersion) -> Arrays:
-        """The images: this machine's copy, or else the store's; CheckpointError where that is missing or damaged."""
+        """Return the images from this machine's copy, else from the store.
+
+        Raises:
+            CheckpointError: if the store's file is missing or damaged.
+        """
         copy = self.cache / version.path.rpartition("/")[2]
         try:
             return _arrays(load_checkpoint(copy, version.file_sha256))
@@ -123,8 +135,8 @@ class DatasetStore:
             content = self.store.read(version.path, version.file_sha256)
         try:
             write(copy, content)
-        except OSError as error:  # it is a copy
-            log.warning("no copy of a data set could be kept", path=str(copy), error=str(error))
+        except OSError as error:  # the copy only saves time
+            log.warning("the copy of a data set could not be written", path=str(copy), error=str(error))
         return _arrays(checkpoint_of(content, version.path))
 
 
@@ -138,14 +150,14 @@ def dataset_info(session: Session, name: str) -> DatasetInfo:
 
 
 def uploaded_version(session: Session, dataset: str) -> DatasetVersion | None:
-    """The row of a version, "letters@2", or of the newest of "letters"; None where nobody has uploaded it."""
+    """Return the row of a version, "letters@2", or of the newest of "letters"; None if it was never uploaded."""
     name, _, number = dataset.partition("@")
     of_version = _of_name(name) if not number else _of_name(name).where(col(DatasetVersion.version) == int(number))
     return session.scalar(of_version.order_by(col(DatasetVersion.version).desc()).limit(1))
 
 
 def know(session: Session, dataset: DatasetInfo) -> None:
-    """Write a data set down unless it is known; several may do so at once."""
+    """Record a data set unless it is known; several processes may do so at once."""
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     row = UsedDataset(
         sha256=dataset.sha256,

@@ -12,7 +12,7 @@ from ml.datasets import DatasetInfo, SplitName, is_called, version_of
 from worker.artifacts.new_files import Stored
 from worker.database.engine import Database, note_unneeded
 from worker.database.tables import Artifact, Champion, Job, JobState, ModelVersion
-from worker.errors import Conflict, NotFound
+from worker.errors import Conflict, Fact, NotFound
 from worker.ledger.champions import find_version
 from worker.ledger.files import add_file, delete_uploads, uploads
 from worker.ledger.idempotency import Once, remember, remembered
@@ -109,7 +109,7 @@ def check_other(
     """
     name = f"version {version.version} of {version.model}"
     if dataset.sha256 == version.dataset_sha256:
-        raise Conflict(f"{name} was trained on these very images; POST /jobs/predict tells those that were left out")
+        raise Conflict(f"{name} was trained on these very images", Fact.OWN_IMAGES)
     if dataset.shape[0] != version.shape[0]:
         raise Conflict(f"{name} takes images of {version.shape[0]} channels, but these have {dataset.shape[0]}")
     if unknown := sorted(set(dataset.classes) - set(version.classes)):
@@ -224,7 +224,7 @@ class PredictionRows:
         with self.database.reading() as session:
             job = session.get(Job, job_id)
             if job is None:
-                raise NotFound("there is no such job; GET /jobs lists them")
+                raise NotFound("there is no such job", Fact.NO_JOB)
             of_job = (col(Artifact.job_id) == job_id, col(Artifact.kind) == "predictions")
             return job, session.scalar(select(Artifact).where(*of_job))
 
@@ -234,5 +234,5 @@ def _champion(session: Session, model: str, dataset: str) -> ModelVersion:
     known = [champion for champion in champions if is_called(champion.dataset, dataset)]
     reigning = max(known, key=lambda champion: version_of(champion.dataset), default=None)
     if reigning is None:
-        raise NotFound(f"no version of {model} trained on {dataset} is published; POST /jobs/tune makes one")
+        raise NotFound(f"no version of {model} trained on {dataset} is published", Fact.NOTHING_PUBLISHED)
     return session.get_one(ModelVersion, reigning.version_id)

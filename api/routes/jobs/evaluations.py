@@ -18,7 +18,7 @@ from worker.database.tables import Job
 from worker.ledger.idempotency import Once
 from worker.prediction.image_sets import Subset
 from worker.prediction.rows import PredictionRows, PredictSpec, asked_version, check_other
-from worker.supervision.notify import ring
+from worker.supervision.notify import wake_worker
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -53,7 +53,7 @@ def evaluate(
     `GET /jobs/{job_id}/predictions`, as that of a predict job.
     """
     job = _accepted(asked, predicting, uploaded.find, once)
-    ring()
+    wake_worker()
     return accepted(job, predicting.database, response)
 
 

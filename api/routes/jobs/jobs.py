@@ -23,7 +23,7 @@ from worker.database.engine import Database
 from worker.database.tables import Job, JobState
 from worker.ledger.requests import Controls
 from worker.ledger.transfer import resolved
-from worker.supervision.notify import ring
+from worker.supervision.notify import wake_worker
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -40,7 +40,7 @@ def train(
     if validate_only:
         return _validated(spec, ledger.database)
     job = ledger.accept(spec, once)
-    ring()
+    wake_worker()
     return accepted(job, ledger.database, response)
 
 
@@ -52,7 +52,7 @@ def tune(
     if validate_only:
         return _validated(spec, ledger.database)
     job = ledger.accept(spec, once)
-    ring()
+    wake_worker()
     return accepted(job, ledger.database, response)
 
 
@@ -97,7 +97,7 @@ def pause(job_id: JobId, controls: ControlsDep) -> JobDetail:
 def resume(job_id: JobId, controls: ControlsDep) -> JobDetail:
     """Let a paused job go on."""
     job = controls.resume(job_id)
-    ring()
+    wake_worker()
     return _answer(controls, job)
 
 
@@ -105,7 +105,7 @@ def resume(job_id: JobId, controls: ControlsDep) -> JobDetail:
 def extend(job_id: JobId, change: JobChange, controls: ControlsDep) -> JobDetail:
     """Change a job's budget; a completed job whose new budget allows for more goes on."""
     job = controls.extend(job_id, change.budget.model_dump(exclude_unset=True))
-    ring()
+    wake_worker()
     return _answer(controls, job)
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from api.deps import ImagesDep, OnceOfImagesDep, PredictingDep, StoreDep
 from api.http.errors import BadInput, invalid, refuse_many
+from api.http.field_errors import not_json
 from api.http.files import TEXT, KnownTag, documented, names, sent
 from api.inputs.uploads import kind_of, readers
 from api.views.jobs import JobId, accepted
@@ -26,7 +27,7 @@ from worker.errors import NotFound
 from worker.ledger.idempotency import Once
 from worker.prediction.image_sets import Subset
 from worker.prediction.rows import PredictionRows, PredictSpec, asked_version, check_images, upload_key
-from worker.supervision.notify import ring
+from worker.supervision.notify import wake_worker
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -102,7 +103,7 @@ def predict(
         job = _of_dataset(_document(body, whose), predicting, once)
     else:
         job = _of_images(_checked(whose, "?"), kind, body, predicting, store, once)
-    ring()
+    wake_worker()
     return accepted(job, predicting.database, response)
 
 
@@ -158,7 +159,7 @@ def _document(body: bytes, query: OfImages) -> OfDataset:
             refuse_many(document, OfDataset, "#/")
         return _checked(OfDataset.model_validate(document, strict=True), "#/")
     except orjson.JSONDecodeError as error:
-        raise BadInput("#", f"not valid JSON: {error.msg}") from None
+        raise BadInput("#", not_json(error.pos)) from None
     except ValidationError as error:
         raise invalid(error, "#/") from None
 

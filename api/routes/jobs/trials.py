@@ -23,7 +23,7 @@ from worker.database.tables import Job, Measurement, Pack, Trial
 from worker.errors import NotFound
 from worker.ledger.job_spec import spec_of
 from worker.ledger.transfer import fresh_of
-from worker.supervision.notify import ring
+from worker.supervision.notify import wake_worker
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -94,7 +94,7 @@ def get_trial(job_id: JobId, number: TrialNumber, database: DatabaseDep) -> Tria
 def enqueue(job_id: JobId, wanted: Enqueued, controls: ControlsDep, once: OnceDep, response: Response) -> TrialPublic:
     """Try a configuration of your own beside those that the sampler draws; it counts as one trial of the budget."""
     trial = controls.enqueue(job_id, wanted.params, once)
-    ring()
+    wake_worker()
     response.headers["Location"] = f"/jobs/{job_id}/trials/{trial.number}"
     return TrialPublic.of(trial)
 
@@ -109,7 +109,7 @@ def cancel_trial(job_id: JobId, number: TrialNumber, controls: ControlsDep) -> T
 def retry(job_id: JobId, number: TrialNumber, controls: ControlsDep) -> TrialPublic:
     """Run a failed trial again; a job that has ended goes on for it."""
     trial = controls.retry(job_id, number)
-    ring()
+    wake_worker()
     return TrialPublic.of(trial)
 
 

@@ -34,7 +34,7 @@ from worker.database.engine import Database
 from worker.database.migrations import migrate
 from worker.database.tables import Measurement, Pack
 from worker.local import WORKER, free_port
-from worker.queue import RING
+from worker.queue import WAKE
 
 Kind = Literal["sqlite", "postgres"]
 
@@ -126,7 +126,7 @@ class Cluster:
         """Ring that there is work, so many times."""
         with Celery("bell", broker=self._environment["CHIFFRE_BROKER_URL"], set_as_current=False) as app:
             for _ in range(times):
-                app.send_task(RING, queue="chiffre", ignore_result=True)
+                app.send_task(WAKE, queue="chiffre", ignore_result=True)
 
     def restart_postgres(self) -> None:
         """Restart Postgres as after a power cut: no connection is told."""

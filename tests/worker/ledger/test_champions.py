@@ -15,7 +15,7 @@ from support.worker_tools import FILE, Work
 
 from worker.database.engine import Database
 from worker.database.tables import Champion, ChampionMove, ModelVersion, PackPurpose
-from worker.errors import Conflict, NotFound
+from worker.errors import Conflict, Fact, NotFound
 from worker.ledger.champions import Champions, _distinct_texts, moves
 from worker.ledger.leases import Claim, Leases
 from worker.ledger.ledger import Ledger
@@ -193,8 +193,10 @@ def test_a_version_that_does_not_exist_is_not_promoted(
     """Both a missing version of this network and a network without versions are refused."""
     win(work, 0.9)
 
-    with pytest.raises(NotFound, match="GET /models"):
+    with pytest.raises(NotFound) as refused:
         registry.promote(model, None, version, "")
+
+    assert refused.value.fact == Fact.NO_VERSION
 
 
 # --- back
@@ -204,9 +206,10 @@ def test_rollbacks_walk_back_through_the_moves_and_never_between_two(work: Work,
     """Each rollback undoes one more move, up to the first version; the next is refused and leaves no row."""
     win(work, 0.7, 0.8, 0.9)
     back = [registry.rollback("perceptron", "digits")[1].version for _ in range(2)]
-    with pytest.raises(Conflict, match="PUT /models/perceptron/champion"):
+    with pytest.raises(Conflict) as refused:
         registry.rollback("perceptron", "digits")
 
+    assert (refused.value.fact, refused.value.names) == (Fact.NOTHING_TO_UNDO, {"model": "perceptron"})
     assert back == [2, 1]
     assert steps(work)[3:] == [(3, 2, "rollback"), (2, 1, "rollback")]
     assert log(work)[-1].reason == "undoes the move to version 2 (rule: 0.8000 beats 0.7000 on val_accuracy)"
@@ -286,11 +289,13 @@ def test_each_data_set_has_a_way_back_of_its_own(work: Work, registry: Champions
 def test_without_a_champion_there_is_nothing_to_roll_back(
     work: Work, registry: Champions, model: str, dataset: str | None
 ) -> None:
-    """The refusal says where champions are listed."""
+    """The refusal says what is missing."""
     win(work, 0.9)
 
-    with pytest.raises(NotFound, match="GET /models"):
+    with pytest.raises(NotFound) as refused:
         registry.rollback(model, dataset)
+
+    assert refused.value.fact == Fact.NO_CHAMPION
 
 
 # --- of the release before, which kept no log

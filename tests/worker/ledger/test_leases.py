@@ -315,6 +315,7 @@ def test_a_pack_on_which_a_trainer_died_goes_on_in_halves(work: Work) -> None:
     assert [(pack.key, pack.lanes, pack.deaths) for pack in packs] == [("batch 32", 2, 0)] * 2
     assert [pack.stream_seed for pack in packs] == [derive(7, SeedPurpose.STREAM, 0)] * 2
     assert [pack.parted for pack in packs] == [True, True]
+    assert [trial.lane for trial in work.trials()][2:] == [0, 1]
     assert {trial.state for trial in work.trials()} == {TrialState.RUNNING}
     assert work.job(job).failures == 0
 

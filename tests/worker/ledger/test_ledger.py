@@ -350,7 +350,7 @@ def test_what_happened_to_several_trials_is_recorded_together(work: Work) -> Non
         Measured(0, measurement(1, 0.8), {}),
         Measured(1, done, {}),
         Finished(1, TrialState.PRUNED, "worse", done, 0.9, None),
-        Started(2, {"batch_size": 32}, {}, {}, 1, 2, 7),
+        Started(2, {"batch_size": 32}, {}, {}, 1, 2, 7, lane=1),
     ]
     work.ledger.record(claim, events, {})
     records, _ = work.ledger.changes(job.id, 0)
@@ -361,7 +361,8 @@ def test_what_happened_to_several_trials_is_recorded_together(work: Work) -> Non
         1: (TrialState.PRUNED, {10: 0.9}, {"learning_rate": 0.01}),
         2: (TrialState.RUNNING, {}, {}),
     }
-    assert work.trials()[2].start_step == 7
+    assert (work.trials()[2].start_step, work.trials()[2].lane) == (7, 1)
+    assert [record.lane for record in work.ledger.pack(claim).record.trials] == [0, 0, 1]
 
 
 def rows(work: Work) -> list[dict[str, Any]]:

@@ -83,7 +83,7 @@ def test_a_configuration_outside_the_space_is_refused_at_its_parameter(api: Test
     path = f"/jobs/{post(api, search_space=SPACE)['id']}/trials"
 
     assert pointers(api.post(path, json={"params": {"learning_rate": 7}})) == {
-        "#/params/learning_rate": "it lies between 0.0001 and 0.1"
+        "#/params/learning_rate": "out of range; give a value from 0.0001 to 0.1"
     }
 
 
