@@ -1,4 +1,4 @@
-"""What routes depend on, as nouns."""
+"""The dependencies of routes, as nouns."""
 
 import hashlib
 from collections.abc import AsyncIterator
@@ -7,7 +7,7 @@ from typing import IO, Annotated
 from fastapi import Depends, Header, Request
 
 from api.inputs.specs import TrainBody, TuneBody, checked
-from api.inputs.uploads import Uploads, refuse_compressed
+from api.inputs.uploads import BodyBudget, refuse_compressed
 from api.prediction.roster import Roster
 from api.subprocesses.analyses import Analyses
 from api.subprocesses.children import Children
@@ -53,36 +53,37 @@ IdempotencyKey = Annotated[
         min_length=1,
         max_length=200,
         pattern=r"^[\x21-\x7e]+$",
-        description="any text of your own: the same request with the same key creates nothing more, for a day",
+        description="any text: for a day, the same request with the same key creates nothing new",
     ),
 ]
 
 
 async def _once(request: Request, idempotency_key: IdempotencyKey = None) -> Once | None:
-    return None if idempotency_key is None else _of_request(request, idempotency_key, await request.body())
+    return None if idempotency_key is None else _once_for(request, idempotency_key, await request.body())
 
 
 async def _images(request: Request) -> AsyncIterator[bytes]:
-    uploads: Uploads = request.app.state.uploads
-    async with uploads.body(request) as body:
+    bodies: BodyBudget = request.app.state.image_bodies
+    async with bodies.body(request) as body:
         yield body
 
 
 ImagesDep = Annotated[bytes, Depends(_images)]
 
 
-async def _asked(request: Request) -> AsyncIterator[bytes]:
+async def _inference_body(request: Request) -> AsyncIterator[bytes]:
     refuse_compressed(request)
-    asked: Uploads = request.app.state.asked
-    async with asked.body(request) as body:
+    bodies: BodyBudget = request.app.state.inference_bodies
+    async with bodies.body(request) as body:
         yield body
 
 
-AskedDep = Annotated[bytes, Depends(_asked, scope="function")]  # not counted while its answer is being taken
+# Scope "function": a body is no longer counted while the client receives its answer.
+AskedDep = Annotated[bytes, Depends(_inference_body, scope="function")]
 
 
 async def _archive(request: Request) -> AsyncIterator[IO[bytes]]:
-    archives: Uploads = request.app.state.archives
+    archives: BodyBudget = request.app.state.archives
     async with archives.file(request) as file:
         yield file
 
@@ -96,17 +97,17 @@ ArchiveDep = Annotated[IO[bytes], Depends(_archive)]
 UploadedDep = Annotated[DatasetStore, Depends(_uploaded)]
 
 
-async def _once_of_images(request: Request, body: ImagesDep, idempotency_key: IdempotencyKey = None) -> Once | None:
-    return None if idempotency_key is None else _of_request(request, idempotency_key, body)
+async def _once_with_images(request: Request, body: ImagesDep, idempotency_key: IdempotencyKey = None) -> Once | None:
+    return None if idempotency_key is None else _once_for(request, idempotency_key, body)
 
 
-def _of_request(request: Request, key: str, body: bytes) -> Once:
+def _once_for(request: Request, key: str, body: bytes) -> Once:
     target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     parts = (request.method.encode(), target.encode(), body)
     return Once(key, hashlib.sha256(b"\0".join(parts)).hexdigest())
 
 
-def _predicting(database: Annotated[Database, Depends(_database)]) -> PredictionRows:
+def _prediction_rows(database: Annotated[Database, Depends(_database)]) -> PredictionRows:
     return PredictionRows(database)
 
 
@@ -149,8 +150,8 @@ ControlsDep = Annotated[Controls, Depends(_controls)]
 RegistryDep = Annotated[Champions, Depends(_registry)]
 StoreDep = Annotated[Store, Depends(_store)]
 OnceDep = Annotated[Once | None, Depends(_once)]
-OnceOfImagesDep = Annotated[Once | None, Depends(_once_of_images)]
-PredictingDep = Annotated[PredictionRows, Depends(_predicting)]
+OnceOfImagesDep = Annotated[Once | None, Depends(_once_with_images)]
+PredictingDep = Annotated[PredictionRows, Depends(_prediction_rows)]
 RosterDep = Annotated[Roster, Depends(_roster)]
 ChildrenDep = Annotated[Children, Depends(_children)]
 AnalysesDep = Annotated[Analyses, Depends(_analyses)]

@@ -80,6 +80,7 @@ class Started:
     start_step: int
     flops: int | None = None  # of one image's forward pass
     weights: int | None = None  # their number
+    lane: int = 0  # the position in its pack that the trial's lane takes
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,9 @@ class TrialRecord:
     value: float | None = None  # the objective of the best epoch
     enqueued: dict[str, Any] | None = None  # values fixed before the draw, by flat names
     reason: str = ""  # why it ended
-    start_step: int | None = None  # in its pack's stream; None until the trial begins
-    rungs: dict[int, RungResult] = field(default_factory=dict)  # by step; only filled for the trials of an opened pack
+    start_step: int | None = None  # of its pack's stream; None until it begins
+    rungs: dict[int, RungResult] = field(default_factory=dict)  # by step; of trials of a pack that is opened
+    lane: int = 0  # its position in its pack, once it has begun
 
 
 @dataclass

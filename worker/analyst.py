@@ -1,4 +1,4 @@
-"""The process that analyses a job: `python -m worker.analyst`, told what to make by JSON, which it answers with JSON.
+"""The process that analyses a job: `python -m worker.analyst` reads a JSON order and writes a JSON answer.
 
 Optuna, scipy, scikit-learn and plotly are loaded here and not in the API, which stays small and starts fast.
 """
@@ -17,8 +17,13 @@ from worker.material import Material
 from worker.settings import settings
 
 
-def made(database: Database, order: dict[str, Any]) -> bytes:
-    """What is asked for, as JSON: the analysis of a job, or one of its plots."""
+def answer_of(database: Database, order: dict[str, Any]) -> bytes:
+    """Return the analysis of a job, or one of its plots, as JSON.
+
+    Args:
+        database: The database with the job.
+        order: "job", its id; "plot", the name of a plot or None for the analysis; "options" of the plot.
+    """
     with database.at_one_instant() as session:
         material = Material.of(session, session.get_one(Job, order["job"]))
     if order["plot"] is None:
@@ -28,10 +33,10 @@ def made(database: Database, order: dict[str, Any]) -> bytes:
 
 
 def main() -> None:
-    """Answer one order."""
+    """Answer the order on standard input."""
     configure_logging("analyst")
     database = Database(settings().database)
-    sys.stdout.buffer.write(made(database, orjson.loads(sys.stdin.buffer.read())))
+    sys.stdout.buffer.write(answer_of(database, orjson.loads(sys.stdin.buffer.read())))
     database.close()
 
 

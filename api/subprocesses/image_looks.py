@@ -33,7 +33,7 @@ class Looks:
             return waiting.popleft()
         except IndexError:
             count = max(1, min(SAMPLED, SAMPLED_BYTES // prod(dataset.shape)))
-            content = self._children.run("worker.looks", "samples", dataset.name, part, str(count))
+            content = self._children.run("worker.image_looks", "samples", dataset.name, part, str(count))
             first, *others = Samples.model_validate_json(content).items
             waiting.extend(others)
             return first
@@ -45,7 +45,7 @@ class Looks:
     def judged(self, sha256: str, order: JudgementOrder, graph: bytes) -> Judgement:
         """The judgement of a graph with this hash; Busy as `Children.run` says."""
         fed = order.model_dump_json().encode() + b"\n" + graph
-        found = Judgement.model_validate_json(self._children.run("worker.looks", "judgement", fed=fed))
+        found = Judgement.model_validate_json(self._children.run("worker.image_looks", "judgement", fed=fed))
         self._judgements[sha256] = found
         while len(self._judgements) > KEPT:
             self._judgements.popitem(last=False)

@@ -1,4 +1,4 @@
-"""Fixtures of the science: one thread, and the data sets in memory."""
+"""Fixtures of the tests of `ml`: one thread, and the data sets in memory."""
 
 from collections.abc import Iterator
 
@@ -20,24 +20,24 @@ def _one_thread() -> None:
 
 @pytest.fixture(autouse=True)
 def _denormals() -> Iterator[None]:
-    """Undo a setting of a test that ran a whole training process; Hypothesis draws denormals."""
+    """Allow denormals again, which Hypothesis draws, after a test that ran the settings of a training process."""
     yield
     torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")
 def mnist() -> Arrays:
-    """All of MNIST."""
+    """Return all of MNIST."""
     return datasets["mnist"].load()
 
 
 @pytest.fixture(scope="session")
 def digits() -> Arrays:
-    """All of the small data set."""
+    """Return all of the small data set."""
     return datasets["digits"].load()
 
 
 @pytest.fixture(scope="session", params=[way.device for way in DEVICES])
 def digits_data(digits: Arrays, request: pytest.FixtureRequest) -> TrainingData:
-    """The small data set, split for training, on each device: 1,294 training and 323 validation images."""
+    """Return the small data set, split for training, on each device: 1,294 training and 323 validation images."""
     return TrainingData.of(digits, None, "random", 0).to(request.param)

@@ -1,5 +1,7 @@
 """A ledger, two workers, and trials that need no training."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -68,7 +70,15 @@ class Work:
 
     def cancel(self, job: Job) -> Job:
         """Cancel a job."""
-        return self.controls.cancel(job.id)[0]
+        return self.controls.cancel(job.id)
+
+    @contextmanager
+    def unneeded(self) -> Iterator[list[str]]:
+        """Collect the keys of files that are to be removed, instead of removing them."""
+        found: list[str] = []
+        before, self.database.on_unneeded = self.database.on_unneeded, found.extend
+        yield found
+        self.database.on_unneeded = before
 
     @property
     def controls(self) -> Controls:

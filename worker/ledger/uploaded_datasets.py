@@ -16,11 +16,11 @@ from ml.artifacts import Saved, checkpoint_bytes, checkpoint_of, load_checkpoint
 from ml.datasets import Arrays, Dataset, DatasetInfo, can_be_dataset, datasets
 from ml.errors import CheckpointError, UnknownName
 from ml.records import Checkpoint
-from worker.artifacts.keys import UPLOADED
+from worker.artifacts.keys import DATASET_PREFIX
 from worker.artifacts.store import Store
 from worker.database.engine import Database, one_at_a_time
 from worker.database.tables import DatasetVersion, UsedDataset
-from worker.errors import BadKey, Conflict, NotFound
+from worker.errors import BadKey, Conflict, Fact, NotFound
 from worker.ledger.transitions import clock
 
 log = structlog.get_logger()
@@ -51,7 +51,7 @@ class DatasetStore:
         shape = arrays.images.shape[1:]
         dataset = DatasetInfo(name, shape, classes, len(arrays), arrays.sha256(), None, description)
         # The file comes before its row, so that a row always has a file.
-        path = f"{UPLOADED}{dataset.sha256}.safetensors"
+        path = f"{DATASET_PREFIX}{dataset.sha256}.safetensors"
         saved = self._keep(path, _bytes_of(arrays))
         with self.database.writing() as session:
             one_at_a_time(session, f"versions of data set {name}")
@@ -94,7 +94,7 @@ class DatasetStore:
         with self.database.reading() as session:
             found = [(version, known) for version, known in session.execute(ordered)]
         if name is not None and not found:
-            raise NotFound("no data set of this name was uploaded; GET /datasets lists the data sets")
+            raise NotFound("no data set of this name was uploaded", Fact.NO_DATASET)
         return found
 
     def newest(self) -> dict[str, Dataset]:

@@ -1,4 +1,4 @@
-"""The images that trainers work on, kept from one pack to the next."""
+"""The images that trainers work on, kept in memory from one pack to the next."""
 
 from functools import lru_cache
 
@@ -10,18 +10,25 @@ from ml.training.lane import TrainingData
 
 @lru_cache(maxsize=2)
 def training_data(dataset: Dataset, split: SplitName, seed: int, device: str) -> TrainingData:
-    """What a job trains and validates on; DataError where it is damaged."""
+    """Return the images that a job trains and validates on.
+
+    Raises:
+        DataError: if a file of the data set is missing or damaged.
+    """
     return TrainingData.load(dataset, split, seed, device)
 
 
 @lru_cache(maxsize=4)
 def novelty_of(dataset: Dataset, split: SplitName, seed: int, images: int | None) -> Novelty:
-    """What tells the training images from others: the same for every network that is trained on so many of them."""
+    """Return the layers that tell a data set's images from others.
+
+    They depend on the training images alone, so all networks that are trained on the same images share them.
+    """
     train = training_data(dataset, split, seed, "cpu").first(images).train
     return fit_novelty(train.images.numpy(), dataset.classes, seed)
 
 
 def test_images(dataset: Dataset, split: SplitName) -> Images:
-    """The test images: for publication alone, which writes down that it opens them."""
+    """Return the test images; only publication may call this, after it has recorded the opening."""
     arrays = dataset.load()
     return Images.of(arrays.take(data_split(len(arrays), dataset.official_test, split, seed=0).test))

@@ -18,7 +18,7 @@ from worker.database.tables import Job
 from worker.ledger.idempotency import Once
 from worker.prediction.image_sets import Subset
 from worker.prediction.rows import PredictionRows, PredictSpec, asked_version, check_other
-from worker.supervision.notify import ring
+from worker.supervision.notify import wake_worker
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -53,7 +53,7 @@ def evaluate(
     `GET /jobs/{job_id}/predictions`, as that of a predict job.
     """
     job = _accepted(asked, predicting, uploaded.find, once)
-    ring()
+    wake_worker()
     return accepted(job, predicting.database, response)
 
 
@@ -64,7 +64,7 @@ def _accepted(asked: Evaluation, predicting: PredictionRows, find: FindDataset, 
     version = asked_version(predicting.database, asked.model, asked.version, None)
     check_other(predicting.database, version, dataset, asked.split, asked.subset)
     spec = PredictSpec(**{**asked.model_dump(), "dataset": dataset.name})
-    return predicting.accept(version, spec, once=once)[0]
+    return predicting.accept(version, spec, once=once)
 
 
 def _named(field: str, name: str, find: Callable[[str], T]) -> T:

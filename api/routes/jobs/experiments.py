@@ -20,7 +20,7 @@ from worker.database.clock import to_datetime
 from worker.database.tables import JobGroup, JobState
 from worker.errors import NotFound
 from worker.ledger.groups import Groups, Posted, find_group, members, newest_groups
-from worker.supervision.notify import ring
+from worker.supervision.notify import wake_worker
 
 router = APIRouter(prefix="/jobs/experiments", tags=["experiments"])
 
@@ -119,7 +119,7 @@ def post_experiments(wanted: Wanted, database: DatabaseDep, once: OnceDep, respo
     """Submit every experiment of a collection as a job of its own; all of them are accepted, or none."""
     posted = Posted(wanted.collection, wanted.scale, wanted.seed)
     group = Groups(database).accept(posted, wanted.specs(), once)
-    ring()
+    wake_worker()
     response.headers["Location"] = f"/jobs/experiments/{group.id}"
     response.headers["Retry-After"] = "1"
     with database.reading() as session:

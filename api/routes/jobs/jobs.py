@@ -2,12 +2,12 @@
 
 from typing import Annotated, Any, cast
 
-from fastapi import APIRouter, BackgroundTasks, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy import select
 from sqlmodel import col
 
-from api.deps import ControlsDep, DatabaseDep, LedgerDep, OnceDep, StoreDep, TrainSpecDep, TuneSpecDep
+from api.deps import ControlsDep, DatabaseDep, LedgerDep, OnceDep, TrainSpecDep, TuneSpecDep
 from api.http.paging import Cursor, Limit, RowOrder, link_next, page_of
 from api.views.estimates import estimate
 from api.views.jobs import JobId, accepted, detail, job_of, summary
@@ -19,12 +19,11 @@ from api.views.schemas import (
     Validated,
 )
 from ml.specs import TrainSpec, TuneSpec
-from worker.artifacts.store import drop_files
 from worker.database.engine import Database
 from worker.database.tables import Job, JobState
 from worker.ledger.requests import Controls
 from worker.ledger.transfer import resolved
-from worker.supervision.notify import ring
+from worker.supervision.notify import wake_worker
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -41,7 +40,7 @@ def train(
     if validate_only:
         return _validated(spec, ledger.database)
     job = ledger.accept(spec, once)
-    ring()
+    wake_worker()
     return accepted(job, ledger.database, response)
 
 
@@ -53,7 +52,7 @@ def tune(
     if validate_only:
         return _validated(spec, ledger.database)
     job = ledger.accept(spec, once)
-    ring()
+    wake_worker()
     return accepted(job, ledger.database, response)
 
 
@@ -83,11 +82,9 @@ def get_job(job_id: JobId, database: DatabaseDep) -> JobDetail:
 
 
 @router.post("/{job_id}/cancel", status_code=202)
-def cancel(job_id: JobId, controls: ControlsDep, store: StoreDep, after: BackgroundTasks) -> JobDetail:
+def cancel(job_id: JobId, controls: ControlsDep) -> JobDetail:
     """End a job; its running trials are cut within seconds. A job that has ended stays as it is."""
-    job, unneeded = controls.cancel(job_id)
-    after.add_task(drop_files, store, unneeded)
-    return _answer(controls, job)
+    return _answer(controls, controls.cancel(job_id))
 
 
 @router.post("/{job_id}/pause", status_code=202)
@@ -100,7 +97,7 @@ def pause(job_id: JobId, controls: ControlsDep) -> JobDetail:
 def resume(job_id: JobId, controls: ControlsDep) -> JobDetail:
     """Let a paused job go on."""
     job = controls.resume(job_id)
-    ring()
+    wake_worker()
     return _answer(controls, job)
 
 
@@ -108,7 +105,7 @@ def resume(job_id: JobId, controls: ControlsDep) -> JobDetail:
 def extend(job_id: JobId, change: JobChange, controls: ControlsDep) -> JobDetail:
     """Change a job's budget; a completed job whose new budget allows for more goes on."""
     job = controls.extend(job_id, change.budget.model_dump(exclude_unset=True))
-    ring()
+    wake_worker()
     return _answer(controls, job)
 
 

@@ -167,8 +167,8 @@ async def infer_version(
 async def _infer(options: Options, body: bytes, roster: RosterDep, json_bytes: int | None) -> Response:
     served = await roster.served_for(options)
     inference, images = await run_in_threadpool(read, body, json_bytes, served.predictor.shape)
-    answered = await served.batcher.ask(images.pixels)
-    content, head = write(inference, served, answered)
+    predicted = await served.batcher.predict(images.pixels)
+    content, head = write(inference, served, predicted)
     if head is None:
         return Response(content, media_type="application/json")
     return Response(content, headers={LENGTH: str(head)}, media_type="application/octet-stream")

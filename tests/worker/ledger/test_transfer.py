@@ -1,4 +1,4 @@
-"""Data sets and versions that jobs build on: real training processes, from the row to the version that answers."""
+"""Jobs with uploaded data sets and with versions to begin with, in real training processes."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from worker.supervision.supervisor import Supervisor
 
 @pytest.fixture
 def uploaded(work: Work, environment: Path) -> DatasetStore:
-    """What people have uploaded."""
+    """The uploaded data sets."""
     return DatasetStore(work.database, store_of(settings()), settings().dataset_cache)
 
 
@@ -41,13 +41,13 @@ def bars() -> Arrays:
 
 
 def checkpoint(work: Work, folder: Path, version: ModelVersion) -> Checkpoint:
-    """The checkpoint of a version."""
+    """Return the checkpoint of a version."""
     with work.database.reading() as session:
         return load_checkpoint(folder / session.get_one(Artifact, version.checkpoint_id).path)
 
 
 def version_of(work: Work, job: Job) -> ModelVersion:
-    """The version that a job was published as."""
+    """Return the version of a job's winner."""
     with work.database.reading() as session:
         return session.scalars(select(ModelVersion).where(col(ModelVersion.job_id) == job.id)).one()
 
@@ -56,7 +56,7 @@ def version_of(work: Work, job: Job) -> ModelVersion:
 def test_a_data_set_of_ones_own_is_trained_on_by_a_process_that_fetches_it(
     work: Work, supervisor: Supervisor, uploaded: DatasetStore
 ) -> None:
-    """Of any size, colours and classes: it is published with its own shape and names, and a verified copy is kept."""
+    """Its size, colours and classes are those of its version, and a verified copy is kept."""
     added, _ = uploaded.add("bars", bars(), ("top", "middle", "bottom"))
     params = {"hidden_size": 16, "batch_size": 8, "learning_rate": 0.01}
     spec = {"model": "shallow", "dataset": "bars", "params": params, "budget": {"epochs": 8}}
@@ -74,7 +74,7 @@ def test_a_data_set_of_ones_own_is_trained_on_by_a_process_that_fetches_it(
 def test_a_damaged_copy_is_fetched_again_and_a_damaged_original_is_told(
     uploaded: DatasetStore, environment: Path
 ) -> None:
-    """Each is held against its hash whenever it is read."""
+    """Each is compared with its hash whenever it is read."""
     added, _ = uploaded.add("bars", bars(), ("top", "middle", "bottom"))
     first = uploaded.find("bars").load()
     (copy,) = settings().dataset_cache.iterdir()
@@ -92,7 +92,7 @@ def test_a_damaged_copy_is_fetched_again_and_a_damaged_original_is_told(
 def test_a_job_begins_with_a_versions_weights_and_keeps_those_that_are_frozen(
     work: Work, supervisor: Supervisor, uploaded: DatasetStore, environment: Path
 ) -> None:
-    """On another data set with fewer classes: the last layer starts fresh and is named in the record."""
+    """On another data set with fewer classes the last layer starts fresh, and the record names it."""
     publish(work, environment, "shallow", seed=3)
     digits = datasets["digits"].load()
     few = digits.take(np.flatnonzero(digits.labels < 4))
@@ -120,13 +120,13 @@ def test_a_job_begins_with_a_versions_weights_and_keeps_those_that_are_frozen(
 
 
 def first_job(work: Work) -> Job:
-    """The job that was posted first."""
+    """Return the job that was posted first."""
     with work.database.reading() as session:
         return session.scalars(select(Job).order_by(col(Job.created_at))).first()  # type: ignore[return-value]
 
 
 def work_spec(work: Work, job: Job) -> Any:
-    """A job's specification."""
+    """Return a job's specification."""
     with work.database.reading() as session:
         return spec_of(session, work.job(job))
 
@@ -161,7 +161,7 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_what_a_job_cannot_begin_with_is_told_when_it_is_posted(work: Work, tmp_path: Path, name: str) -> None:
-    """By its place in the specification; no job is written down."""
+    """The error names the place in the specification, and no job is written."""
     fields, where = WRONG[name]
     publish(work, tmp_path, "shallow")
     space = {"learning_rate": 0.01}
@@ -172,7 +172,7 @@ def test_what_a_job_cannot_begin_with_is_told_when_it_is_posted(work: Work, tmp_
 
 
 def test_weights_that_are_damaged_are_not_begun_with(work: Work, environment: Path) -> None:
-    """They are verified when they are read."""
+    """Their hash is verified when they are read."""
     version = publish(work, environment, "shallow")
     job = work.accept(
         model="shallow", search_space={"learning_rate": 0.01}, init_from={"model": "shallow", "version": 1}

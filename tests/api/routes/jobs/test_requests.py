@@ -97,7 +97,7 @@ def test_a_trial_is_cancelled_and_a_failed_one_tried_again(api: TestClient, work
     refused = api.post(f"{path}/1/retry")
 
     assert (cancelled["state"], tried["state"]) == ("cancelled", "running")
-    assert "only a failed one can be tried again" in problem(refused, 409)["detail"]
+    assert "only a failed trial can run again" in problem(refused, 409)["detail"]
     assert problem(api.post(f"{path}/9/retry"), 404)
 
 

@@ -1,6 +1,6 @@
-"""A look at images, of people's own data sets too: `python -m worker.looks samples NAME PART COUNT`, or `judgement`.
+"""The process that looks at images for the API: `python -m worker.image_looks samples NAME PART COUNT`, or `judgement`.
 
-The API runs it as a child: `ml.images.samples` and `ml.prediction.judgement`, with uploaded data sets too.
+It runs the programs of `ml.images.samples` and `ml.prediction.judgement` with uploaded data sets too.
 """
 
 import sys
