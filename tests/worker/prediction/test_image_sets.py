@@ -48,10 +48,10 @@ def test_a_file_holds_all_of_a_set(pixels: np.ndarray, errors: dict[int, str], i
 
 
 @given(size=st.integers(1, 10))
-def test_parts_are_the_whole(size: int) -> None:
+def test_batches_are_the_whole(size: int) -> None:
     """Each image comes once, in order, and a batch holds at most `size`."""
     images = ImageSet(np.arange(28, dtype=np.uint8).reshape(7, 1, 2, 2), np.arange(7), np.arange(7) % 3)
-    parts = list(images.parts(size))
+    parts = list(images.batches(size))
 
     assert all(len(part) <= size for part in parts)
     assert np.concatenate([part.pixels for part in parts]).tobytes() == images.pixels.tobytes()

@@ -187,7 +187,7 @@ def test_checkpoints_take_at_most_two_percent_of_a_run_offs_time(
     clock = _Clocked(training.orders)
     monkeypatch.setattr("ml.training.checkpointing.monotonic", lambda: clock.now)
     monkeypatch.setattr(LedgerBook, "keep", lambda book, checkpoint: clock.keep(cost))
-    training.trainer.orders, training.trainer.checkpoint_seconds = clock, 0.0  # type: ignore[assignment]
+    training.bench.orders, training.bench.checkpoint_seconds = clock, 0.0
     packs = sum(pack.purpose == PackPurpose.RUN_OFF for pack in work.packs())
     training.run()
 
