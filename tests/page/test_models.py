@@ -112,7 +112,7 @@ def test_the_card_is_shown_as_text_and_tables(page: Page, trained: Service) -> N
     headings = card.get_by_role("heading").all_inner_texts()
 
     assert headings[0] == "cnn, version 1"
-    assert {"Intended use", "Lineage", "What it reached", "Loading it"} <= set(headings)
+    assert {"Intended use", "Lineage", "Results", "Loading it"} <= set(headings)
     expect(card).to_contain_text(version["checkpoint_sha256"])
     expect(card.locator("tr", has_text="learning_rate")).to_contain_text("0.001")
     marks = re.compile(r"[`|#]|\\\\|\*\*")

@@ -1,4 +1,4 @@
-"""Evaluation: how well a version does on another data set than the one that it was trained on."""
+"""Evaluation: measure a version on a data set that it was not trained on."""
 
 from typing import Any
 
@@ -24,42 +24,46 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 
 class Evaluation(BaseModel):
-    """Which version is evaluated, and on what."""
+    """A version to evaluate and the images to evaluate it on."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    model: str = Field(max_length=100, description="a network")
-    version: int = Field(ge=1, le=2**31 - 1, description="of the network")
-    dataset: str = Field(max_length=100, description="another data set than the version was trained on")
-    subset: Subset = Field("test", description="of that data set; to look at its test images is counted")
+    model: str = Field(max_length=100, description="a network's name")
+    version: int = Field(ge=1, le=2**31 - 1, description="the version's number")
+    dataset: str = Field(max_length=100, description="a data set that the version was not trained on")
+    subset: Subset = Field("test", description="subset of that data set; using its test images counts as an opening")
     split: SplitName = Field("random", description="random: 72 / 18 / 10 %; official: the publishers' test images")
     resize: str = Field(
         "bilinear",
-        description="how images of another size get the network's, by Pillow's filter of this name",
+        description="Pillow filter that resizes images to the network's size",
         json_schema_extra={"enum": list(resizes)},
     )
-    canonical: bool = Field(False, description="then bring the images to the form of the version's data set")
+    canonical: bool = Field(
+        False,
+        description="after resizing, give the images the polarity, stroke width, slant, size and position of the "
+        "version's data set",
+    )
 
 
 @router.post("/evaluate", status_code=202)
-def evaluate(asked: Evaluation, predicting: PredictingDep, once: OnceDep, response: Response) -> JobDetail:
+def evaluate(evaluation: Evaluation, predicting: PredictingDep, once: OnceDep, response: Response) -> JobDetail:
     """Evaluate a version on another data set: accuracy, its interval, and the confusion matrix.
 
-    Images are brought to the network's size, and classes are matched by name. What each image shows is a file,
-    `GET /jobs/{job_id}/predictions`, as that of a predict job.
+    Images are resized to the network's input, and classes are matched by name. The prediction for each image is in a
+    file, as for a predict job: `GET /jobs/{job_id}/predictions`.
     """
-    job = _accepted(asked, predicting, once)
+    job = _accepted(evaluation, predicting, once)
     ring()
     return accepted(job, predicting.database, response)
 
 
-def _accepted(asked: Evaluation, predicting: PredictionRows, once: Once | None) -> Job:
+def _accepted(evaluation: Evaluation, predicting: PredictionRows, once: Once | None) -> Job:
     registries: dict[str, Registry[Any]] = {"model": networks, "dataset": datasets, "resize": resizes}
     for field, registry in registries.items():
-        if getattr(asked, field) not in registry:
+        if getattr(evaluation, field) not in registry:
             raise BadInput(f"#/{field}", str(UnknownName(registry.noun, registry)))
-    version = asked_version(predicting.database, asked.model, asked.version, None)
-    pinned = datasets.pinned(asked.dataset)
-    check_other(predicting.database, version, datasets[pinned], asked.split, asked.subset)
-    spec = PredictSpec(**{**asked.model_dump(), "dataset": pinned})
+    version = asked_version(predicting.database, evaluation.model, evaluation.version, None)
+    pinned = datasets.pinned(evaluation.dataset)
+    check_other(predicting.database, version, datasets[pinned], evaluation.split, evaluation.subset)
+    spec = PredictSpec(**{**evaluation.model_dump(), "dataset": pinned})
     return predicting.accept(version, spec, once=once)[0]

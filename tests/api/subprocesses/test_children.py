@@ -37,7 +37,7 @@ def test_who_waits_too_long_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
         children.run("json.tool", "--help")
     children._free = BoundedSemaphore(1)
     children._free.acquire()
-    with pytest.raises(Busy, match="other requests"):
+    with pytest.raises(Busy, match="too many slow requests"):
         children.run("json.tool", "--help")
 
 
@@ -46,7 +46,7 @@ def test_few_wait_and_the_others_are_told_at_once() -> None:
     children = Children()
     while children._places.acquire(blocking=False):
         pass
-    with pytest.raises(Busy, match="other requests"):
+    with pytest.raises(Busy, match="too many slow requests"):
         children.run("json.tool", "--help")
     children._places.release()
 

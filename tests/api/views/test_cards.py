@@ -81,7 +81,7 @@ def test_a_card_says_what_the_rows_say(api: TestClient, work: Work, environment:
     assert text.startswith("# `shallow`, version 1\n")
     assert table["job"] == [f"{version['job_id']}, run 1, trial 0"]
     assert table["data set"] == [f"mnist, 70,000 images, SHA-256 {version['dataset_sha256']}"]
-    assert table["split"] == ["random: 50,400 train, 12,600 validate, 7,000 test"]
+    assert table["split"] == ["random: 50,400 train, 12,600 validation, 7,000 test images"]
     assert table["chosen by"] == ["val_accuracy = 0.9 on validation"]
     assert {name: json.loads(table[name][0]) for name in ("hidden_size", "batch_size")} == {
         name: version["params"][name] for name in ("hidden_size", "batch_size")
@@ -92,7 +92,7 @@ def test_a_card_says_what_the_rows_say(api: TestClient, work: Work, environment:
     assert "a temperature of 1.25" in text
     assert "| validation | 12,600 | 0.42 % | 1.10 % | 0.10 % |" in text
     assert "| test | 7,000 | 0.51 % | 1.23 % | 0.20 % |" in text
-    assert "where an image's novelty exceeds 3.5 or where no class is as likely as 60.00 %" in text
+    assert "It abstains if an image's novelty exceeds 3.5 or if its confidence is below 60.00 %." in text
     assert table["weights"] == [f"{version['weights']:,}"]
     assert table["latency"] == ["0.123 ms (median, one image, one core)"]
     assert table["ONNX graph"] == [f"{version['onnx_bytes']:,} bytes"]
@@ -117,7 +117,7 @@ def test_what_was_not_measured_is_said_to_be_missing(api: TestClient, work: Work
     text = shown(api)
 
     assert rows(text)["latency"] == ["not measured"]
-    assert "None was fitted" in text
+    assert "Not calibrated" in text
     assert "temperature" not in text
 
 
@@ -155,7 +155,7 @@ def test_of_an_uploaded_data_set_the_card_says_what_its_sender_said(
         publish(work, environment, dataset=name, **letters)
 
     assert r"The data: My \*own\* letters, CC0. Chiffre is under Apache-2.0." in shown(api)
-    assert "The data: `silent@1`, of which nothing was said when it was uploaded; ask who did." in shown(api, version=2)
+    assert "The data: `silent@1`, uploaded without a description; ask its owner." in shown(api, version=2)
 
 
 def execute(command: list[str], folder: Path, **environment: str) -> str:
@@ -235,9 +235,9 @@ def test_of_a_data_set_that_is_gone_no_count_is_made_up() -> None:
     text = card(subject())
 
     assert rows(text)["split"] == ["official"]
-    assert "| test | – | 50.00 % | n is not known | – |" in text
-    assert "This was opening" not in text
-    assert "ask who registered it" in text
+    assert "| test | – | 50.00 % | not computed: n is unknown | – |" in text
+    assert "This was" not in text
+    assert "ask its owner" in text
 
 
 def test_of_images_that_nobody_counted_no_error_is_told() -> None:

@@ -234,7 +234,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         await asyncio.sleep(0)
         return order
 
-    monkeypatch.setattr(analyses, "_answer", answer)
+    monkeypatch.setattr(analyses, "_run_analyst", answer)
     return orders
 
 
@@ -243,9 +243,9 @@ def a_job(name: str = "abc", sequence: int = 1) -> Job:
     return Job(id=name, sequence=sequence)
 
 
-async def _closing(made: Analyses, *asked: Any) -> list[Any]:
-    found = await asyncio.gather(*asked, return_exceptions=True)
-    await made.close()
+async def _closing(cache: Analyses, *requests: Any) -> list[Any]:
+    found = await asyncio.gather(*requests, return_exceptions=True)
+    await cache.close()
     return list(found)
 
 
@@ -253,10 +253,10 @@ def test_many_who_ask_at_once_share_one_process(counted: list[bytes]) -> None:
     """And who asks later has what was kept, until the job's counter moves."""
 
     async def ask() -> None:
-        made = Analyses()
-        answers = await asyncio.gather(*(made.made(a_job()) for _ in range(10)))
-        again = await made.made(a_job())
-        newer = await _closing(made, made.made(a_job(sequence=2)))
+        cache = Analyses()
+        answers = await asyncio.gather(*(cache.get(a_job()) for _ in range(10)))
+        again = await cache.get(a_job())
+        newer = await _closing(cache, cache.get(a_job(sequence=2)))
 
         assert [*answers, again, *newer] == [answers[0]] * 12
 
@@ -267,18 +267,18 @@ def test_many_who_ask_at_once_share_one_process(counted: list[bytes]) -> None:
 
 def test_what_is_kept_is_bounded(counted: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     """An older counter's goes at once, and of too much the oldest."""
-    monkeypatch.setattr(analyses, "KEPT_BYTES", 200)
+    monkeypatch.setattr(analyses, "CACHE_BYTES", 200)
 
     async def ask() -> list[int]:
-        made = Analyses()
+        cache = Analyses()
         for sequence in range(5):
-            await made.made(a_job(sequence=sequence))
-        folder = made._path("")
+            await cache.get(a_job(sequence=sequence))
+        folder = cache._path("")
         sizes = [len(list(folder.iterdir()))]
         for name in "abcdefgh":
-            await made.made(a_job(name))
+            await cache.get(a_job(name))
         sizes.append(sum(file.stat().st_size for file in folder.iterdir()))
-        await made.close()
+        await cache.close()
         return [*sizes, folder.exists()]
 
     files, size, remains = asyncio.run(ask())
@@ -293,8 +293,8 @@ def test_what_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(analyses, "SECONDS", 0.05)
 
     async def ask() -> list[Any]:
-        made = Analyses()
-        return await _closing(made, made.made(a_job()), made.made(a_job()))
+        cache = Analyses()
+        return await _closing(cache, cache.get(a_job()), cache.get(a_job()))
 
     found = asyncio.run(ask())
 

@@ -168,7 +168,7 @@ def test_a_client_shows_why_it_was_refused(client: triton.InferenceServerClient)
     """An unknown model, an unknown output, a version that is not there."""
     wanted = [triton.InferRequestedOutput("logits")]
 
-    with pytest.raises(InferenceServerException, match="the networks are"):
+    with pytest.raises(InferenceServerException, match="use a network"):
         client.infer("resnet", asked(IMAGES))
     with pytest.raises(InferenceServerException, match="the outputs are"):
         client.infer("cnn", asked(IMAGES), outputs=wanted)
