@@ -1,4 +1,4 @@
-"""`python -m api.report job|group ID LANGUAGE`: a report to standard output; what the API runs as a child."""
+"""`python -m api.report job|group ID LANGUAGE`: write a report to standard output. The API runs it as a child."""
 
 import sys
 from typing import cast
@@ -19,7 +19,7 @@ from worker.settings import settings
 
 
 def job_report(database: Database, store: Store, job_id: str, wording: Wording) -> str:
-    """A job's report as HTML."""
+    """Return a job's report as HTML."""
     facts = facts_of(database, job_id)
     return page_of(facts, answers_of(facts, store), facts.analysis(), wording)
 
@@ -32,7 +32,7 @@ def main() -> None:
     kind, id_, language = sys.argv[1:]
     config = settings()
     database, store = Database(config.database), store_of(config)
-    Uploaded(database, store, config.dataset_cache).serve()  # a job's specification may name one
+    Uploaded(database, store, config.dataset_cache).serve()  # a job's specification may name an uploaded data set
     try:
         page = REPORTS[kind](database, store, id_, Wording(cast("Language", language)))
     except (OperationalError, InterfaceError, StorageAway) as error:

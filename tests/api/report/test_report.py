@@ -21,7 +21,7 @@ from starlette.testclient import TestClient
 from support.trained_tools import Training
 from support.worker_tools import Work
 
-from api.report.axes import reached
+from api.report.axes import objective_axis
 from api.report.facts import Facts, facts_of
 from api.report.page import page_of
 from api.report.svg import linear_ticks, log_ticks
@@ -111,8 +111,8 @@ def tables(html: str) -> dict[str, pd.DataFrame]:
 
 
 def numbers(cells: pd.Series) -> list[int]:
-    """Whole numbers that are written in a table, without the spaces between thousands."""
-    return [int(cell.replace("\u202f", "")) for cell in cells]
+    """The whole numbers in a column, without the commas between thousands."""
+    return [int(cell.replace(",", "")) for cell in cells]
 
 
 def trials(client: TestClient, job_id: str) -> pd.DataFrame:
@@ -172,7 +172,7 @@ def test_the_numbers_of_the_search_are_those_of_the_csv(
     assert numbers(best["hidden_size"]) == ordered["hidden_size"].tolist()
     assert numbers(shown["trial … weights"]["trial"]) == front["number"].tolist()
     assert numbers(shown["trial … weights"]["weights"]) == front["weights"].tolist()
-    searched = dict(zip(*map(tables(reports["fr"])["paramètre … exploré"].get, ("paramètre", "exploré")), strict=True))
+    searched = dict(zip(*map(tables(reports["fr"])["paramètre … valeurs"].get, ("paramètre", "valeurs")), strict=True))
     assert (searched["learning_rate"], searched["optimizer"]) == ("0,0001 – 0,1, log", "adam; sgd")
 
 
@@ -182,7 +182,7 @@ def test_the_front_of_latency_is_that_of_the_versions(
     """The trials that were published, by what one image takes them."""
     fronts = shared_api.get(f"/jobs/{job.id}/pareto").json()
     latencies = {point["trial"]: point["latency_seconds"] for point in fronts["points"]}
-    shown = tables(reports["en"])["trial … µs of one image on one core"]
+    shown = tables(reports["en"])["trial … latency in µs (one image, one core)"]
     numbered = numbers(shown["trial"])
 
     assert numbered
@@ -234,7 +234,7 @@ def test_the_opening_of_test_is_told_and_other_jobs_change_nothing(
     html = page(shared_api, job.id)
 
     assert html == reports["en"]
-    assert "opening 1 of these test images" in html
+    assert "first use of this test set" in html
 
 
 def test_the_run_off_is_told_as_it_was_decided(reports: dict[str, str], shared_api: TestClient, job: Job) -> None:
@@ -276,7 +276,7 @@ def test_an_interval_counts_the_images_that_were_looked_at(group: dict[str, Any]
     """Where a job is held to few images its validation accuracy is a share of few."""
     for member in group["experiments"][:2]:
         (told,) = re.findall(
-            r"On validation images: [^(]*\([^)]*n = (\d+), which chose it", page(shared_api, member["job"]["id"])
+            r"Validation accuracy: [^(]*\([^)]*n = (\d+); used for selection", page(shared_api, member["job"]["id"])
         )
         right = member["job"]["best"]["value"] * int(told)
 
@@ -333,11 +333,12 @@ def test_numbers_are_written_as_each_language_does() -> None:
     french = Wording("fr")
 
     assert (english.percent(0.98765), french.percent(0.98765)) == ("98.77\u00a0%", "98,77\u00a0%")
-    assert (english.number(1234567), french.number(0.00012345)) == ("1\u202f234\u202f567", "0,0001234")
+    assert (english.number(1234567), french.number(0.00012345)) == ("1,234,567", "0,0001234")
     assert (french.duration(7500), english.duration(0.51234)) == ("2,1\u00a0h", "0.512\u00a0s")
-    assert (english.number(12345.6), french.number(99999.5)) == ("12\u202f346", "100\u202f000")
-    assert (english.number(9999.7), english.number(999.7, 3)) == ("10\u202f000", "1\u202f000")
-    assert (english.number(-9999.7), english.number(9999.4), english.number(0.99999)) == ("-10\u202f000", "9999", "1")
+    assert (english.number(12345.6), french.number(99999.5)) == ("12,346", "100\u202f000")
+    assert (english.number(9999.7), english.number(999.7, 3)) == ("10,000", "1,000")
+    assert (english.number(-9999.7), english.number(9999.4), english.number(0.99999)) == ("-10,000", "9,999", "1")
+    assert (english.fixed(12345.67, 1), french.fixed(12345.67, 1)) == ("12,345.7", "12\u202f345,7")
     assert (french.range("0.001 … 0.01"), french.range("adam")) == ("0,001 … 0,01", "adam")
     assert (english.value([[64, 64], [128]]), french.value([0.5, 1.5])) == ("[64, 64], [128]", "0,5; 1,5")
     assert (english.points(-0.0012), english.number(None)) == ("−0.12", "–")
@@ -355,10 +356,10 @@ def test_ticks_are_round_and_lie_within() -> None:
 
 def test_a_few_bad_trials_do_not_flatten_the_others() -> None:
     """Of twenty trials the two that learned nothing are put to the edge, and counted."""
-    axis, beyond = reached(Wording("en"), "accuracy", [0.1, 0.11, *np.linspace(0.95, 0.98, 18)], maximize=True)
+    axis, outside = objective_axis(english, "accuracy", [0.1, 0.11, *np.linspace(0.95, 0.98, 18)], maximize=True)
 
     assert axis.low > 0.9
-    assert beyond == 2
+    assert outside == 2
 
 
 @pytest.mark.long

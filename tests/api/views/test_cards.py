@@ -88,7 +88,7 @@ def test_a_card_says_what_the_rows_say(api: TestClient, work: Work, environment:
     }
     assert "| validation | 12,600 | 90.00 % (11,340 of 12,600) | – | 0.1 |" in text
     assert f"| test | 7,000 | 89.00 % (6,230 of 7,000) | {100 * low:.2f} % to {100 * high:.2f} % | 0.25 |" in text
-    assert "This was opening 1 of them." in text
+    assert "This was the first use of this test set." in text
     assert "a temperature of 1.25" in text
     assert "| validation | 12,600 | 0.42 % | 1.10 % | 0.10 % |" in text
     assert "| test | 7,000 | 0.51 % | 1.23 % | 0.20 % |" in text
@@ -129,7 +129,7 @@ def test_a_card_is_the_same_every_time(api: TestClient, work: Work, environment:
     api.post("/models/perceptron/champion/rollback")
 
     assert shown(api) == before
-    assert "This was opening 2 of them." in shown(api, version=2)
+    assert "This was opening 2 of this test set." in shown(api, version=2)
 
 
 def test_openings_count_for_each_data_set_and_split(api: TestClient, work: Work, environment: Path) -> None:
@@ -138,8 +138,8 @@ def test_openings_count_for_each_data_set_and_split(api: TestClient, work: Work,
     publish(work, environment, split="official")
     text = shown(api, version=2)
 
-    assert "This was opening 1 of them." in text
-    assert rows(text)["split"] == ["official: 49,200 train, 10,800 validate, 10,000 test"]
+    assert "This was the first use of this test set." in text
+    assert rows(text)["split"] == ["official: 49,200 train, 10,800 validation, 10,000 test images"]
 
 
 def test_of_an_uploaded_data_set_the_card_says_what_its_sender_said(

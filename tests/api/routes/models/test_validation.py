@@ -88,7 +88,7 @@ def test_a_random_image_is_of_the_part_that_was_asked_for(api: TestClient) -> No
 def test_of_large_images_few_are_kept_and_of_few_parts(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two hundred of them would be a gigabyte; what is not kept is looked at again."""
     monkeypatch.setattr("api.subprocesses.image_looks.SAMPLED_BYTES", 100)
-    monkeypatch.setattr("api.subprocesses.image_looks.SHELVES", 1)
+    monkeypatch.setattr("api.subprocesses.image_looks.SUBSETS", 1)
     shelves = api.app.state.looks._samples  # type: ignore[attr-defined]
     for _ in range(2):
         assert api.get("/datasets/digits/images/random").status_code == 200
