@@ -1,12 +1,12 @@
-"""Data sets that a service has and this process does not, so that a specification may name them here too."""
+"""Data sets of a remote service, registered here so that a specification can name them."""
 
 from api.client import Chiffre
 from ml.artifacts import checkpoint_of
 from ml.datasets import Arrays, Dataset, datasets
 
 
-def know(client: Chiffre, dataset: str) -> None:
-    """Let a specification name a data set of the service's; its images are fetched when they are read."""
+def register_remote(client: Chiffre, dataset: str) -> None:
+    """Register an uploaded data set of the service; its images are downloaded when they are first read."""
     name, _, version = dataset.partition("@")
     if not version or dataset in datasets:
         return
