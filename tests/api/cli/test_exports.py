@@ -90,7 +90,7 @@ def test_optuna_and_tensorboard_read_back_what_is_on_record(job: Job, url: str, 
         assert trial.params["learning_rate"] == known["params"]["learning_rate"]
         assert list(trial.intermediate_values.values()) == [m["val_accuracy"] for m in known["measurements"]]
         check_run(tmp_path / "runs" / f"trial-{known['number']:05}", known)
-    assert "is there already" in run(job.id, "--optuna", str(tmp_path / "journal.log")).output
+    assert "already exists" in run(job.id, "--optuna", str(tmp_path / "journal.log")).output
     check_dashboard(tmp_path / "journal.log", recorded)
 
 
@@ -171,9 +171,9 @@ def test_what_cannot_be_exported_is_told(work: Work, url: str, tmp_path: Path, m
     monkeypatch.setenv("CHIFFRE_URL", url)
     job = work.accept()
 
-    assert "say what to write" in run(job.id).output
-    assert "no trial yet" in run(job.id, "--tensorboard", str(tmp_path / "runs")).output
+    assert "give one or more of" in run(job.id).output
+    assert "no trials to write yet" in run(job.id, "--tensorboard", str(tmp_path / "runs")).output
     assert "no such job" in run("abc", "--optuna", str(tmp_path / "a")).output
-    assert "no folder" in run(job.id, "--optuna", str(tmp_path / "none" / "a")).output
+    assert "not a folder" in run(job.id, "--optuna", str(tmp_path / "none" / "a")).output
     assert not list(tmp_path.glob(".journal-*"))
     assert not [*tmp_path.glob(".tensorboard-*"), *tmp_path.glob("runs")]

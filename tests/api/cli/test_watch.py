@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import api.cli.doctor
 from api.cli.app import app
-from api.cli.doctor import Check, checked
+from api.cli.doctor import Check, checks_of
 from api.cli.output.braille import plot
 from api.cli.output.live import bars, curves
 from api.client import Chiffre
@@ -148,7 +148,7 @@ def found(home: Path, url: str, **given: str) -> dict[str, Check]:
     """What the doctor says, by what it looked at."""
     settings = Settings(home=home, **given)  # type: ignore[arg-type]
     with Chiffre(url, timeout=5) as client:
-        return {check.name: check for check in checked(settings, client)}
+        return {check.name: check for check in checks_of(settings, client)}
 
 
 def test_an_installation_where_nothing_runs_is_sound(home: Path) -> None:
@@ -156,7 +156,7 @@ def test_an_installation_where_nothing_runs_is_sound(home: Path) -> None:
     checks = found(home, f"http://127.0.0.1:{free_port()}")
 
     assert [check.name for check in checks.values() if check.state == "wrong"] == []
-    assert checks["API"].advice == "chiffre up"
+    assert checks["API"].advice == "run `chiffre up`"
     assert "b411ecfe11a8" in checks["data set mnist"].found
 
 
@@ -182,7 +182,7 @@ def test_what_is_wrong_comes_with_what_to_do(home: Path, monkeypatch: pytest.Mon
     }
 
     assert {"database", "broker", "disk", "data set mnist", "data set digits"} <= set(wrong)
-    assert wrong["database"] == "chiffre migrate"
+    assert wrong["database"] == "run `chiffre migrate`"
     assert all(wrong.values())
 
 

@@ -610,4 +610,4 @@ def test_a_job_is_shown_with_what_it_has_found(url: str, version: Predictions) -
         done = CliRunner(env={"CHIFFRE_URL": url}).invoke(app, ["job", job_id])
 
         assert f"{client.job(job_id)['result']['images']} images, 0 unusable" in done.stdout
-    assert "taken for" in done.stdout
+    assert "predicted" in done.stdout
