@@ -125,14 +125,14 @@ def _write_run(writer: SummaryWriter, trial: Trial) -> None:
             if measured[name] is not None:
                 writer.add_scalar(name, measured[name], measured["images_seen"], walltime=clock)
     results = {f"result/{name}": float(trial[name]) for name in METRICS if trial[name] is not None}
-    params = {name: _plain(value) for name, value in trial["params"].items()}
+    params = {name: _scalar(value) for name, value in trial["params"].items()}
     for summary in hparams({**params, "state": trial["state"]}, results):  # type: ignore[no-untyped-call]
         writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]
     for name, value in results.items():
         writer.add_scalar(name, value, trial["number"], walltime=clock)
 
 
-def _plain(value: Any) -> bool | float | int | str:
+def _scalar(value: Any) -> bool | float | int | str:
     """Return a hyper-parameter as a type that TensorBoard accepts."""
     return value if isinstance(value, bool | float | int | str) else str(value)
 

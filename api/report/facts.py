@@ -38,7 +38,7 @@ class Facts:
     """A job, its trials and its winner."""
 
     job: Job
-    posted: TrainSpec | TuneSpec
+    submitted: TrainSpec | TuneSpec
     dataset: UsedDataset
     trials: list[Trial]  # by number
     material: Material | None  # of the analysis; None if the job searches nothing or no trial has a value
@@ -55,7 +55,7 @@ class Facts:
     @property
     def spec(self) -> TuneSpec:
         """The submitted specification as a search."""
-        return as_tune(self.posted)
+        return as_tune(self.submitted)
 
     @property
     def with_value(self) -> list[Trial]:
@@ -87,7 +87,7 @@ def facts_of(database: Database, job_id: str) -> Facts:
     """Read the facts of a job that has trials."""
     with database.at_one_instant() as session:
         job = session.get_one(Job, job_id)
-        posted = spec_of(job)
+        submitted = spec_of(job)
         trials = list(session.scalars(select(Trial).where(col(Trial.job_id) == job_id).order_by(col(Trial.number))))
         with_value = [trial for trial in trials if trial.value is not None]
         best = sorted(with_value, key=lambda trial: standing_order(job, trial))[:CURVES]
@@ -97,7 +97,7 @@ def facts_of(database: Database, job_id: str) -> Facts:
         version = session.scalar(select(ModelVersion).where(*of_winners).order_by(col(ModelVersion.run).desc()))
         return Facts(
             job=job,
-            posted=posted,
+            submitted=submitted,
             dataset=session.get_one(UsedDataset, job.dataset_sha256),
             trials=trials,
             material=Material.of(session, job) if with_value and job.kind == "tune" else None,

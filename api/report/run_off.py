@@ -19,7 +19,7 @@ class RunOffSection:
         self.reruns = facts.reruns
         self.t = wording
         self.winner = facts.run_off.winner if facts.run_off else None
-        self.verdict = Verdict.model_validate(facts.run_off.verdict) if facts.run_off else None
+        self.result = Verdict.model_validate(facts.run_off.verdict) if facts.run_off else None
 
     @property
     def about(self) -> str:
@@ -37,19 +37,19 @@ class RunOffSection:
     @property
     def outcome(self) -> str:
         """The winner and the reason, in a sentence."""
-        verdict, t = self.verdict, self.t
-        if verdict is None or verdict.leader is None:
+        result, t = self.result, self.t
+        if result is None or result.leader is None:
             return t("No trial completed all its trainings, so the best trial of the search is published.")
-        tied = [one.trial for one in verdict.contenders if one.tied and one.trial != verdict.leader]
+        tied = [one.trial for one in result.contenders if one.tied and one.trial != result.leader]
         if not tied:
-            return t("Trial {number} leads without a tie and wins.", number=verdict.leader)
+            return t("Trial {number} leads without a tie and wins.", number=result.leader)
         names = ", ".join(map(str, tied))
         sentence = "Trial {leader} leads, tied with {tied}. Of tied trials the smallest network wins: trial {winner}."
-        return t(sentence, leader=verdict.leader, tied=names, winner=verdict.winner)
+        return t(sentence, leader=result.leader, tied=names, winner=result.winner)
 
     def contenders(self) -> Table:
         """Return a table with one row per trial: results in the search and on each split."""
-        verdict, t = self._decided, self.t
+        result, t = self._decided, self.t
         head = [
             t("trial"),
             t("weights"),
@@ -58,21 +58,21 @@ class RunOffSection:
             t("95 % interval"),
             t("change, points"),
         ]
-        splits = [f"{t('split')} {n}" for n in range(verdict.cuts)]
-        rows = [self._contender(one) for one in verdict.contenders]
-        strong = {i for i, one in enumerate(verdict.contenders) if one.trial == self.winner}
+        splits = [f"{t('split')} {n}" for n in range(result.cuts)]
+        rows = [self._contender(one) for one in result.contenders]
+        strong = {i for i, one in enumerate(result.contenders) if one.trial == self.winner}
         return Table([*head, *splits], rows, frozenset(strong), numeric_from=0)
 
     def duels(self) -> Table | None:
         """Return a table that compares the leader with each other trial; None if there is no other."""
-        verdict, t = self._decided, self.t
-        if not verdict.duels:
+        result, t = self._decided, self.t
+        if not result.duels:
             return None
         head = [t("trial"), t("behind the leader, points"), t("95 % interval"), "t", "p", t("p (Holm)"), t("tied")]
-        splits = [f"{t('split')} {n}" for n in range(verdict.cuts)]
-        return Table([*head, *splits], [self._duel(one) for one in verdict.duels], numeric_from=0)
+        splits = [f"{t('split')} {n}" for n in range(result.cuts)]
+        return Table([*head, *splits], [self._duel(one) for one in result.duels], numeric_from=0)
 
-    def lost(self) -> list[str]:
+    def unfinished(self) -> list[str]:
         """Return a line for each trial that did not complete its trainings, with the reason."""
         return [
             Markup("{}: {}").format(self.t("trial {number}", number=number), self.t.recorded(why))
@@ -95,7 +95,7 @@ class RunOffSection:
 
     @property
     def _decided(self) -> Verdict:
-        return cast("Verdict", self.verdict)  # the template shows tables of a decided run-off only
+        return cast("Verdict", self.result)  # the template shows tables of a decided run-off only
 
     def _contender(self, one: Contender) -> list[str]:
         t = self.t

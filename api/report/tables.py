@@ -37,7 +37,7 @@ class Tables:
 
     def specification(self) -> Table:
         """Return the specification, one row per field."""
-        spec = self.facts.posted.model_dump(mode="json", exclude={"search_space", "params"}, exclude_none=True)
+        spec = self.facts.submitted.model_dump(mode="json", exclude={"search_space", "params"}, exclude_none=True)
         rows = [[name, self.t.value(value)] for name, value in spec.items()]
         return Table([self.t("field"), self.t("value")], rows, numeric_from=2)
 
@@ -250,5 +250,5 @@ class Tables:
 def sizes_of(facts: Facts) -> tuple[int, int, int]:
     """Return the numbers of training, validation and test images."""
     registered = datasets[facts.job.dataset]
-    train, validation, test = split_sizes(facts.dataset.images, registered.official_test, facts.posted.split)
-    return (*limited(train, validation, facts.posted.images), test)
+    train, validation, test = split_sizes(facts.dataset.images, registered.official_test, facts.submitted.split)
+    return (*limited(train, validation, facts.submitted.images), test)

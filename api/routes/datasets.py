@@ -155,16 +155,16 @@ def _checked_name(name: str) -> str:
 
 def _built_in(name: str, dataset: Dataset) -> DatasetPublic:
     fields = {"name": name, "version": None, "dataset": name, "description": dataset.description, "created_at": None}
-    return _with(fields, dataset.size, dataset.shape, dataset.classes, dataset.sha256)
+    return _described(fields, dataset.size, dataset.shape, dataset.classes, dataset.sha256)
 
 
 def _public(row: DatasetVersion, used: UsedDataset) -> DatasetPublic:
     pinned = {"version": row.version, "dataset": f"{row.name}@{row.version}", "created_at": to_datetime(row.created_at)}
     fields = {"name": row.name, "description": row.description, **pinned}
-    return _with(fields, used.images, used.shape, row.classes, row.sha256)
+    return _described(fields, used.images, used.shape, row.classes, row.sha256)
 
 
-def _with(fields: dict[str, Any], images: int, shape: Any, classes: Any, sha256: str) -> DatasetPublic:
+def _described(fields: dict[str, Any], images: int, shape: Any, classes: Any, sha256: str) -> DatasetPublic:
     train, validation, test = split_sizes(images, None, "random")
     sizes = {"train": train, "validation": validation, "test": test}
     return DatasetPublic(**fields, **sizes, images=images, shape=list(shape), classes=list(classes), sha256=sha256)

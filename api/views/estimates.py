@@ -37,8 +37,8 @@ class _EndedTrial:
 def estimate(session: Session, spec: TrainSpec | TuneSpec) -> Estimate:
     """Estimate the duration of a job from the newest jobs of the same kind, network and data set.
 
-    The duration is trials × epochs × share × seconds per epoch / trials trained at once. The share is the part of its
-    epochs that an earlier trial ran before it was pruned or stopped. Only trials of about the same batch size count.
+    The duration is trials × epochs × share × seconds per epoch / trials trained at once. The share is the fraction of
+    its epochs that an earlier trial ran before it was pruned or stopped. Only trials with similar batch sizes count.
     """
     jobs = _jobs(session, spec)
     similar = [trial for trial in _ended(session, jobs) if _is_similar(trial.batch_size, spec)]

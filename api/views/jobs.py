@@ -26,8 +26,8 @@ def _checked_id(job_id: str) -> str:
 JobId = Annotated[str, Path(description="a job's id, from the answer to POST"), AfterValidator(_checked_id)]
 TrialNumber = Annotated[int, Path(ge=0, lt=2**31)]
 
-PLAIN = {"id", "kind", "state", "stop_reason", "error", "model", "dataset"} | {"trial_limit", "seconds_limit"}
-PLAIN |= {"run", "lanes"}  # columns of a job that an answer copies
+COPIED = {"id", "kind", "state", "stop_reason", "error", "model", "dataset"} | {"trial_limit", "seconds_limit"}
+COPIED |= {"run", "lanes"}  # columns of a job that an answer copies
 
 
 def accepted(job: Job, database: Database, response: Response) -> JobDetail:
@@ -72,7 +72,7 @@ def summary(session: Session, job: Job) -> dict[str, Any]:
     )
     best = job.best_trial is not None and job.best_value is not None
     return {
-        **job.model_dump(include=PLAIN),
+        **job.model_dump(include=COPIED),
         "objective": job.spec.get("objective"),
         "trials": dict(sorted((state, count) for state, count in counts)),
         "active_seconds": round(active_seconds(session, job), 3),

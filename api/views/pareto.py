@@ -58,10 +58,10 @@ def _priced(session: Session, job: Job) -> list[Priced]:
         .where(col(Trial.job_id) == job.id, col(Trial.value).is_not(None), col(Trial.val_accuracy).is_not(None))
         .order_by(col(Trial.number))
     )
-    return [_one(row._asdict(), versions.get((row.number, row.value))) for row in rows]
+    return [_priced_trial(row._asdict(), versions.get((row.number, row.value))) for row in rows]
 
 
-def _one(row: dict[str, Any], version: ModelVersion | None) -> Priced:
+def _priced_trial(row: dict[str, Any], version: ModelVersion | None) -> Priced:
     return Priced(
         trial=row["number"],
         **{name: row[name] for name in ("val_accuracy", "seconds", "flops", "weights")},

@@ -66,16 +66,16 @@ class PlotRequest(PlotOptions):
     format: Literal["html", "json"] = Field("html", description="html: a page; json: the figure as plotly's JSON")
 
 
-def _searched(job_id: JobId, database: DatabaseDep) -> Job:
+def _job_with_trials(job_id: JobId, database: DatabaseDep) -> Job:
     with database.reading() as session:
         return _with_trials(session.get(Job, job_id))
 
 
-Searched = Annotated[Job, Depends(_searched)]
+JobWithTrials = Annotated[Job, Depends(_job_with_trials)]
 
 
 @router.get("/jobs/{job_id}/analysis", response_class=Response, responses={200: {"model": Analysis}})
-async def analyse(job: Searched, analyses: AnalysesDep) -> Response:
+async def analyse(job: JobWithTrials, analyses: AnalysesDep) -> Response:
     """Analyse a job's hyper-parameters: correlations, importances, interactions, and accuracy and time by value.
 
     The first request computes the analysis; it is cached until the job changes. The answer is 503 if computing takes
@@ -86,7 +86,7 @@ async def analyse(job: Searched, analyses: AnalysesDep) -> Response:
 
 @router.get("/jobs/{job_id}/plots/{name}", response_class=Response, responses=FIGURE)
 async def plot(
-    job: Searched,
+    job: JobWithTrials,
     name: PlotName,
     request: Annotated[PlotRequest, Query()],
     analyses: AnalysesDep,

@@ -141,7 +141,7 @@ def post_experiments(
 def list_experiments(database: DatabaseDep) -> Overview:
     """List the collections that can be submitted, and the newest groups."""
     with database.reading() as session:
-        groups = [GroupSummary(**_plain(group)) for group in newest_groups(session, SHOWN_GROUPS)]
+        groups = [GroupSummary(**_fields(group)) for group in newest_groups(session, SHOWN_GROUPS)]
     return Overview(collections=[_collection(found) for found in collections().values()], groups=groups)
 
 
@@ -160,7 +160,7 @@ def _collection(found: Collection) -> CollectionPublic:
     return CollectionPublic(name=found.name, title=found.title, experiments=experiments)
 
 
-def _plain(group: JobGroup) -> dict[str, object]:
+def _fields(group: JobGroup) -> dict[str, object]:
     return {**group.model_dump(exclude={"created_at"}), "created_at": to_datetime(group.created_at)}
 
 
@@ -168,7 +168,7 @@ def _group(session: Session, group: JobGroup) -> GroupPublic:
     found = members(session, group)
     experiments = [Member(name=name, job=JobPublic(**summary(session, job))) for name, job in found]
     return GroupPublic(
-        **_plain(group), state=_state([JobState(job.state) for _, job in found]), experiments=experiments
+        **_fields(group), state=_state([JobState(job.state) for _, job in found]), experiments=experiments
     )
 
 

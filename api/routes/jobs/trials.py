@@ -165,15 +165,15 @@ def _csv_response(database: Database, job: Job, state: TrialState | None, order:
 
 def _csv(database: Database, job: Job, state: TrialState | None, order: RowOrder) -> Iterator[str]:
     """Yield one CSV row per trial: number, state, hyper-parameters, results and duration."""
-    params = list(networks[job.model].params.model_fields)
-    yield _csv_row(["number", "state", *params, *CSV_COLUMNS])
+    names = list(networks[job.model].params.model_fields)
+    yield _csv_row(["number", "state", *names, *CSV_COLUMNS])
     cursor: str | None = None
     while True:
         with database.reading() as session:
             page = page_of(session, _trials(job, state), order, CSV_PAGE, cursor)
         for trial in page.rows:
-            drawn = [_csv_value((trial.params or {}).get(name)) for name in params]
-            yield _csv_row([trial.number, trial.state, *drawn, *(getattr(trial, name) for name in CSV_COLUMNS)])
+            params = [_csv_value((trial.params or {}).get(name)) for name in names]
+            yield _csv_row([trial.number, trial.state, *params, *(getattr(trial, name) for name in CSV_COLUMNS)])
         cursor = page.next_cursor
         if cursor is None:
             return
