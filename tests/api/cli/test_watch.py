@@ -187,7 +187,7 @@ def test_what_is_wrong_comes_with_what_to_do(home: Path, monkeypatch: pytest.Mon
 
 
 def test_a_database_of_another_release_is_left_to_that(home: Path) -> None:
-    """This release cannot migrate the schema; it says so, and the doctor says what helps."""
+    """Migration is refused with a reason, and the doctor says what helps."""
     database = Database(f"sqlite:///{home / 'chiffre.db'}")
     migrate(database)
     with database.writing() as session:
