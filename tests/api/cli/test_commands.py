@@ -53,7 +53,7 @@ def database_url(sqlite_template: Path, tmp_path: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal wide enough that no line wraps, whatever terminal the tests run in."""
+    """A terminal wide enough that no line wraps; the tests may run in a narrow one."""
     for console in (out, err):
         monkeypatch.setattr(console, "width", 1000)
 

@@ -152,7 +152,7 @@ def test_a_trial_keeps_its_number_behind_one_that_was_never_drawn(
     """Optuna numbers by position, so a trial cancelled before it had parameters is exported as failed."""
     monkeypatch.setenv("CHIFFRE_URL", url)
     job = work.accept(budget={"trials": 2, "epochs": 1}, lanes=1).id
-    claim = work.leases.claim()  # a trial is reserved, and nobody draws it
+    claim = work.leases.claim()  # a trial is reserved but gets no hyper-parameters
     assert claim is not None
     Controls(work.database).cancel_trial(job, 0)
     work.leases.close(claim)

@@ -95,7 +95,7 @@ def finished(work: Work, url: str) -> dict[str, Any]:
             claim = work.leases.claim()
             assert claim is not None
             work.run_trial(claim, value, TrialState.COMPLETED)
-        client.cancel(job["id"])  # nobody publishes here
+        client.cancel(job["id"])  # no worker publishes in this test
         return job
 
 

@@ -228,7 +228,7 @@ def test_what_matters_is_what_scipy_and_pandas_say(reports: dict[str, str], shar
 def test_the_opening_of_test_is_told_and_other_jobs_change_nothing(
     reports: dict[str, str], shared_api: TestClient, shared_work: Work, job: Job
 ) -> None:
-    """The first job that opened these test images stays the first, whatever other jobs do later."""
+    """The first job that opened these test images stays the first, even if other jobs open them later."""
     shared_work.accept(model="perceptron", sampler={"name": "random"}, budget={"trials": 1, "epochs": 1})
     Training(shared_work).run()
     html = page(shared_api, job.id)

@@ -192,7 +192,7 @@ def test_what_a_card_tells_to_type_works(url: str, work: Work, environment: Path
     assert [kind for kind, *_ in json.loads((tmp_path / "card.json").read_text())["layers"]]
 
 
-# --- whatever a text holds
+# --- texts with special characters
 
 
 def version(**fields: Any) -> ModelVersion:

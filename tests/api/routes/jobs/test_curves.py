@@ -7,7 +7,7 @@ from tests.api.tools import problem
 
 
 def test_the_curves_are_those_of_the_trials(api: TestClient, work: Work) -> None:
-    """Every epoch of every trial is there in order, in whatever order they were measured."""
+    """Every epoch of every trial is there in order, even if trials were measured in turn."""
     job = work.accept(budget={"trials": 3})
     claim = work.pack(3)
     for epoch in (1, 2, 3):

@@ -1,4 +1,4 @@
-"""A job's events arrive in order without gap or repeat whatever breaks; and what a stream costs."""
+"""A job's events arrive in order without gap or repeat, even after failures; and streams are cheap."""
 
 import json
 import re
@@ -183,7 +183,7 @@ def deaf(port: int, job: Job) -> Iterator[socket.socket]:
 
 
 def rest_of(client: socket.socket) -> bytes:
-    """Read until the connection ends, in whatever way it ends."""
+    """Read until the connection ends or breaks."""
     whole = b""
     try:
         while data := client.recv(65_536):

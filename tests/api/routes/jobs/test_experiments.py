@@ -69,7 +69,7 @@ def test_a_key_posts_a_collection_once(api: TestClient, work: Work) -> None:
 
 
 def test_part_of_a_collection_can_be_posted(api: TestClient) -> None:
-    """The collection's order holds, whatever the order of the names."""
+    """The collection's order holds, for any order of the names."""
     group = posted(api, only=["cnn-search", "perceptron"])
 
     assert [member["name"] for member in group["experiments"]] == ["perceptron", "cnn-search"]

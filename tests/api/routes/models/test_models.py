@@ -34,7 +34,7 @@ def test_the_list_names_every_network_with_a_version(api: TestClient, work: Work
 
 
 def test_the_newest_version_comes_first_and_one_is_the_champion(api: TestClient, work: Work, environment: Path) -> None:
-    """Each publication is a new version; the best one is the champion, whatever its age."""
+    """Each publication is a new version; the best one is the champion, even if it is old."""
     for value in (0.9, 0.95, 0.92):
         publish(work, environment, value=value)
     found = versions(api, "perceptron")
