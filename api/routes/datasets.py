@@ -20,7 +20,7 @@ from worker.ledger.uploaded_datasets import Uploaded
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
-Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
+Number = Annotated[int, Path(ge=1, le=2**31 - 1, description="the version's number")]
 
 ZIP, OCTETS = "application/zip", "application/octet-stream"
 ARCHIVE = {"schema": {"type": "string", "format": "binary"}}

@@ -24,7 +24,7 @@ def _checked_id(job_id: str) -> str:
 
 
 JobId = Annotated[str, Path(description="a job's id, from the answer to POST"), AfterValidator(_checked_id)]
-TrialNumber = Annotated[int, Path(ge=0, lt=2**31)]
+TrialNumber = Annotated[int, Path(ge=0, lt=2**31, description="the trial's number")]
 
 COPIED = {"id", "kind", "state", "stop_reason", "error", "model", "dataset"} | {"trial_limit", "seconds_limit"}
 COPIED |= {"run", "lanes"}  # columns of a job that an answer copies

@@ -32,7 +32,7 @@ def unpublished() -> NotFound:
 
 
 ModelName = Annotated[str, Path(description="a network's name"), AfterValidator(_checked_name)]
-VersionNumber = Annotated[int, Path(ge=1, le=MAX_NUMBER)]
+VersionNumber = Annotated[int, Path(ge=1, le=MAX_NUMBER, description="the version's number")]
 DatasetName = Annotated[str, Field(max_length=100), AfterValidator(_without_nul)]
 
 

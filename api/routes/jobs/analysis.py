@@ -2,11 +2,11 @@
 
 import base64
 import hashlib
+import pathlib
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 from fastapi.responses import FileResponse
 from pydantic import Field
 
@@ -87,7 +87,7 @@ async def analyse(job: JobWithTrials, analyses: AnalysesDep) -> Response:
 @router.get("/jobs/{job_id}/plots/{name}", response_class=Response, responses=FIGURE)
 async def plot(
     job: JobWithTrials,
-    name: PlotName,
+    name: Annotated[PlotName, Path(description="the plot's name")],
     request: Annotated[PlotRequest, Query()],
     analyses: AnalysesDep,
 ) -> Response:
@@ -134,9 +134,9 @@ def _as_data(figure: bytes) -> str:
     return figure.decode().replace("<", "\\u003c")
 
 
-def _package(name: str) -> Path:
+def _package(name: str) -> pathlib.Path:
     """Return the folder of a package without importing it."""
     found = find_spec(name)
     if found is None or found.origin is None:
         raise NotFound(f"{name} is not installed; install Chiffre with its dependencies")
-    return Path(found.origin).parent
+    return pathlib.Path(found.origin).parent

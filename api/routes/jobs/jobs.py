@@ -60,7 +60,7 @@ def list_jobs(
     request: Request,
     response: Response,
     database: DatabaseDep,
-    state: JobState | None = None,
+    state: Annotated[JobState | None, Query(description="only jobs in this state")] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> JobPage:

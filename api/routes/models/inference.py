@@ -56,7 +56,7 @@ Name = Annotated[
     str,
     Path(max_length=200, description="a network, or network.dataset if its data set is not mnist: cnn.digits"),
 ]
-Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
+Number = Annotated[int, Path(ge=1, le=2**31 - 1, description="the version's number")]
 
 
 class Server(BaseModel):
