@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from api.cli import datasets, experiments, jobs, models, predictions, presets, reports, watch
+from api.cli.demo import run_demo
 from api.cli.output.terminal import err, fail, out, reporting_errors
 from worker.database import migrations
 from worker.database.engine import Database
@@ -58,8 +59,6 @@ def migrate() -> None:
 @app.command()
 def demo() -> None:
     """Start private services, tune a CNN on MNIST, and classify test images with it."""
-    from api.cli.demo import run_demo  # imports numpy and a data set
-
     signal.signal(signal.SIGTERM, _interrupt)
     with reporting_errors():
         run_demo(out)

@@ -107,7 +107,7 @@ class Validated(BaseModel):
 
 
 class MeasurementPublic(BaseModel):
-    """A measurement of a trial, at the end of an epoch or of a tenth of one."""
+    """A measurement of a trial, after an epoch or after some tenths of one."""
 
     epoch: float
     images_seen: int

@@ -59,7 +59,7 @@ class VersionPublic(BaseModel):
     test_accuracy: float | None = Field(description="null unless the trial won its job; only then is the test set used")
     test_loss: float | None
     calibration: dict[str, Any] | None = Field(description="temperature, calibration errors and abstention limits")
-    latency_seconds: float | None = Field(description="median latency of one image on one core of its worker")
+    latency_seconds: float | None = Field(description="latency of one image on an idle core of its worker")
     checkpoint_sha256: str
     checkpoint_bytes: int
     onnx_sha256: str

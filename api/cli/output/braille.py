@@ -14,7 +14,7 @@ def plot(lines: Sequence[Line], width: int, height: int) -> tuple[list[str], tup
     """Draw lines in `height` rows of `width` characters.
 
     Returns:
-        The rows, and the smallest and largest y; None instead of both if there are no points.
+        The rows, and a pair of the smallest and largest y. The pair is None if there are no points.
 
     """
     points = [point for line in lines for point in line]
