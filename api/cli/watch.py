@@ -35,7 +35,7 @@ def follow(job_id: Annotated[str, typer.Argument(help="a job's id")], as_json: A
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Check the installation and say how to fix problems. The exit status is 1 if something is wrong."""
-    from api.cli.doctor import checks_of  # imports much, because it checks everything
+    from api.cli.doctor import checks_of  # imports the database tables, which takes about a second
 
     with reporting_errors():
         checks = list(checks_of(Settings(), Chiffre(timeout=5)))
