@@ -7,13 +7,21 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 WORKERS ?= 2
 
-.PHONY: demo up test check chaos lint format clean setup setup-dev
+.PHONY: demo up docs test check chaos lint format clean setup setup-dev
 
 demo: setup ## run the main job from beginning to end
 	$(BIN)/chiffre demo
 
-up: setup ## start everything in the foreground
+up: setup api/help/index.html ## start everything in the foreground
 	$(BIN)/chiffre up
+
+docs: .venv/ready-docs ## build the documentation, which the API serves at /help
+	$(BIN)/python -m docs.generate
+	$(BIN)/zensical build --clean --strict
+
+# A service runs without it: /help then says how to build it.
+api/help/index.html:
+	-$(MAKE) docs
 
 test: lint ## every test not marked long
 	$(BIN)/pytest -n $(WORKERS) -m "not long"
@@ -27,9 +35,10 @@ CHAOS_SEED ?= 1000
 chaos: setup-dev ## an hour of faults, seed after seed
 	PYTHONPATH=tests $(BIN)/python -m acceptance.faults.chaos --seconds $(CHAOS_SECONDS) --seed $(CHAOS_SEED)
 
-lint: setup-dev ## ruff and a strict type checker
+lint: setup-dev ## ruff, the order of layers and folders, and a strict type checker
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 
 format: setup-dev ## let ruff put the code in form
@@ -51,5 +60,9 @@ setup-dev: .venv/ready-dev
 	$(PIP) -c constraints.txt -e ".[dev]"
 	@touch $@
 
+.venv/ready-docs: .venv/ready
+	$(PIP) -c constraints.txt -e ".[docs]"
+	@touch $@
+
 clean: ## remove the environment and all caches; .chiffre stays
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis api/help docs/generated

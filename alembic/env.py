@@ -1,21 +1,21 @@
-"""Alembic's entry: migrates the database it is handed, or the one that the settings name."""
+"""The entry point of Alembic: migrate the database that the caller hands over, or the one that the settings name."""
 
 import sqlmodel
 from alembic.util import CommandError
 from sqlalchemy import Connection
 
 from alembic import context
-from worker.database import tables  # noqa: F401 - fills the metadata
+from worker.database import tables  # noqa: F401 - it registers the tables in the metadata
 from worker.database.engine import Database
 from worker.settings import settings
 
-MIGRATION_LOCK = 0x43484946  # any number that nothing else locks
+MIGRATION_LOCK = 0x43484946  # arbitrary, but not used by another lock
 
 
 def migrate(connection: Connection) -> None:
     """Run the migrations in one transaction, one process at a time."""
     metadata = sqlmodel.SQLModel.metadata
-    # Alembic takes SQLite's DDL for none that can be undone: with Python's driver, but as we begin transactions it can.
+    # Alembic assumes that SQLite cannot roll back DDL. With the way that the engine begins transactions, it can.
     context.configure(connection, target_metadata=metadata, render_as_batch=True, transactional_ddl=True)
     with context.begin_transaction():
         if connection.dialect.name == "postgresql":
@@ -25,17 +25,27 @@ def migrate(connection: Connection) -> None:
 
 
 def _check_references(connection: Connection) -> None:
-    """Refuse what would leave rows that refer to none, as Postgres does by itself."""
+    """Check SQLite's foreign keys before the commit, as Postgres does by itself.
+
+    Raises:
+        CommandError: if the migration would leave rows that refer to missing rows.
+    """
     if connection.dialect.name == "sqlite":
         broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
         if broken is not None:
-            raise CommandError(f"rows of {broken[0]} would refer to rows of {broken[2]} that are gone")
+            raise CommandError(
+                f"the migration would leave rows of {broken[0]} that refer to missing rows of {broken[2]}"
+            )
 
 
 def enforce_references(connection: Connection, switch: str) -> None:
-    """Turn SQLite's foreign keys on or off, outside of any transaction.
+    """Switch SQLite's foreign keys on or off, outside any transaction.
 
-    It alters a table by making it anew; dropping the old one would be refused for the rows that refer to it.
+    Alembic alters a SQLite table by creating a new one. SQLite would refuse to drop the old one, to which rows refer.
+
+    Args:
+        connection: A connection without an open transaction.
+        switch: "ON" or "OFF".
     """
     if connection.dialect.name == "sqlite":
         connection.connection.cursor().execute(f"PRAGMA foreign_keys={switch}").close()

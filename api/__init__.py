@@ -1,1 +1,1 @@
-"""HTTP, and the command that talks to it."""
+"""The HTTP API, and the command that is its client."""

@@ -1,4 +1,4 @@
-"""What routes depend on, as nouns."""
+"""The dependencies of routes, as nouns."""
 
 import hashlib
 from collections.abc import AsyncIterator
@@ -6,19 +6,21 @@ from typing import IO, Annotated
 
 from fastapi import Depends, Header, Request
 
-from api.inputs.uploads import Uploads, refuse_compressed
+from api.inputs.specs import TrainBody, TuneBody, checked
+from api.inputs.uploads import BodyBudget, refuse_compressed
 from api.prediction.roster import Roster
 from api.subprocesses.analyses import Analyses
 from api.subprocesses.children import Children
 from api.subprocesses.image_looks import Looks
 from api.views.streams import Streams
+from ml.specs import TrainSpec, TuneSpec
 from worker.artifacts.store import Store
 from worker.database.engine import Database
 from worker.ledger.champions import Champions
 from worker.ledger.idempotency import Once
 from worker.ledger.ledger import Ledger
 from worker.ledger.requests import Controls
-from worker.ledger.uploaded_datasets import Uploaded
+from worker.ledger.uploaded_datasets import DatasetStore
 from worker.prediction.rows import PredictionRows
 
 
@@ -51,60 +53,61 @@ IdempotencyKey = Annotated[
         min_length=1,
         max_length=200,
         pattern=r"^[\x21-\x7e]+$",
-        description="any text of your own: the same request with the same key creates nothing more, for a day",
+        description="any text: for a day, the same request with the same key creates nothing new",
     ),
 ]
 
 
 async def _once(request: Request, idempotency_key: IdempotencyKey = None) -> Once | None:
-    return None if idempotency_key is None else _of_request(request, idempotency_key, await request.body())
+    return None if idempotency_key is None else _once_for(request, idempotency_key, await request.body())
 
 
 async def _images(request: Request) -> AsyncIterator[bytes]:
-    uploads: Uploads = request.app.state.uploads
-    async with uploads.body(request) as body:
+    bodies: BodyBudget = request.app.state.image_bodies
+    async with bodies.body(request) as body:
         yield body
 
 
 ImagesDep = Annotated[bytes, Depends(_images)]
 
 
-async def _asked(request: Request) -> AsyncIterator[bytes]:
+async def _inference_body(request: Request) -> AsyncIterator[bytes]:
     refuse_compressed(request)
-    asked: Uploads = request.app.state.asked
-    async with asked.body(request) as body:
+    bodies: BodyBudget = request.app.state.inference_bodies
+    async with bodies.body(request) as body:
         yield body
 
 
-AskedDep = Annotated[bytes, Depends(_asked, scope="function")]  # not counted while its answer is being taken
+# Scope "function": a body is no longer counted while the client receives its answer.
+AskedDep = Annotated[bytes, Depends(_inference_body, scope="function")]
 
 
 async def _archive(request: Request) -> AsyncIterator[IO[bytes]]:
-    archives: Uploads = request.app.state.archives
+    archives: BodyBudget = request.app.state.archives
     async with archives.file(request) as file:
         yield file
 
 
-def _uploaded(request: Request) -> Uploaded:
-    uploaded: Uploaded = request.app.state.uploaded
+def _uploaded(request: Request) -> DatasetStore:
+    uploaded: DatasetStore = request.app.state.uploaded
     return uploaded
 
 
 ArchiveDep = Annotated[IO[bytes], Depends(_archive)]
-UploadedDep = Annotated[Uploaded, Depends(_uploaded)]
+UploadedDep = Annotated[DatasetStore, Depends(_uploaded)]
 
 
-async def _once_of_images(request: Request, body: ImagesDep, idempotency_key: IdempotencyKey = None) -> Once | None:
-    return None if idempotency_key is None else _of_request(request, idempotency_key, body)
+async def _once_with_images(request: Request, body: ImagesDep, idempotency_key: IdempotencyKey = None) -> Once | None:
+    return None if idempotency_key is None else _once_for(request, idempotency_key, body)
 
 
-def _of_request(request: Request, key: str, body: bytes) -> Once:
+def _once_for(request: Request, key: str, body: bytes) -> Once:
     target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     parts = (request.method.encode(), target.encode(), body)
     return Once(key, hashlib.sha256(b"\0".join(parts)).hexdigest())
 
 
-def _predicting(database: Annotated[Database, Depends(_database)]) -> PredictionRows:
+def _prediction_rows(database: Annotated[Database, Depends(_database)]) -> PredictionRows:
     return PredictionRows(database)
 
 
@@ -133,16 +136,26 @@ def _streams(request: Request) -> Streams:
     return streams
 
 
+def _train_spec(spec: TrainBody, database: Annotated[Database, Depends(_database)]) -> TrainSpec:
+    return checked(TrainSpec, spec, database)
+
+
+def _tune_spec(spec: TuneBody, database: Annotated[Database, Depends(_database)]) -> TuneSpec:
+    return checked(TuneSpec, spec, database)
+
+
 DatabaseDep = Annotated[Database, Depends(_database)]
 LedgerDep = Annotated[Ledger, Depends(_ledger)]
 ControlsDep = Annotated[Controls, Depends(_controls)]
 RegistryDep = Annotated[Champions, Depends(_registry)]
 StoreDep = Annotated[Store, Depends(_store)]
 OnceDep = Annotated[Once | None, Depends(_once)]
-OnceOfImagesDep = Annotated[Once | None, Depends(_once_of_images)]
-PredictingDep = Annotated[PredictionRows, Depends(_predicting)]
+OnceOfImagesDep = Annotated[Once | None, Depends(_once_with_images)]
+PredictingDep = Annotated[PredictionRows, Depends(_prediction_rows)]
 RosterDep = Annotated[Roster, Depends(_roster)]
 ChildrenDep = Annotated[Children, Depends(_children)]
 AnalysesDep = Annotated[Analyses, Depends(_analyses)]
 LooksDep = Annotated[Looks, Depends(_looks)]
 StreamsDep = Annotated[Streams, Depends(_streams)]
+TrainSpecDep = Annotated[TrainSpec, Depends(_train_spec)]
+TuneSpecDep = Annotated[TuneSpec, Depends(_tune_spec)]

@@ -1,1 +1,1 @@
-"""Programs that measure, each printing its baseline beside it: README.md says what and how."""
+"""Programs that measure, each against a baseline. README.md describes them."""

@@ -1,8 +1,8 @@
-"""How far an answer can be trusted: `python -m benchmarks.calibration [--quick] [--fonts FOLDER …]`.
+"""The calibration of answers: `python -m benchmarks.calibration [--quick] [--fonts FOLDER …]`.
 
-For each network the expected calibration error on the test images before and after its temperature, what it abstains
-from of them, and which share of other images it rejects, beside the largest softmax alone with a limit that abstains
-from as many validation images.
+It measures three things for each network: the expected calibration error on the test images before and after
+temperature scaling, the share of test images it abstains from, and the share of other images it rejects. The baseline
+is the largest softmax alone, with a limit that abstains from as many validation images.
 """
 
 import argparse
@@ -36,7 +36,7 @@ CASES: dict[str, dict[str, Any]] = {
     "CNN": {"model": "cnn", "params": {"batch_size": 32, "learning_rate": 1e-3}},
     "shallow": {"model": "shallow", "params": {"batch_size": 100, "learning_rate": 1e-3, "hidden_size": 512}},
 }
-EPOCHS, SEEDS, EACH = 10, 3, 1000  # each: images of every kind
+EPOCHS, SEEDS, EACH = 10, 3, 1000  # EACH: images of every kind
 QUICK_EPOCHS, QUICK_EACH = 1, 100
 SYSTEM_FONTS = Path("/usr/share/fonts")
 
@@ -45,14 +45,14 @@ Run = dict[str, Any]
 
 
 def others(test: Images, fonts: list[Path], each: int) -> Kinds:
-    """Images of every kind; none of a kind that no font has the characters of."""
+    """Return images of every kind, without kinds whose characters no font has."""
     rng = np.random.default_rng(0)
     made = [(group, name, kind(rng, test.images.numpy(), fonts, each)) for group, name, kind in kinds()]
     return [(group, name, images) for group, name, images in made if len(images)]
 
 
 def trained(case: dict[str, Any], epochs: int, seed: int, data: TrainingData) -> Checkpoint:
-    """The network as a job trains it."""
+    """Train a network as a job does, and return its best checkpoint."""
     spec = TrainSpec.model_validate(
         {"model": case["model"], "params": {**case["params"], "epochs": epochs}, "dataset": "mnist", "seed": seed}
     ).as_tune()
@@ -64,11 +64,11 @@ def trained(case: dict[str, Any], epochs: int, seed: int, data: TrainingData) ->
 
 
 def _silent(event: Event) -> None:
-    """What a search tells is not of interest here."""
+    """Ignore an event of the search."""
 
 
 class Judge:
-    """A network as it serves, and the same by its largest softmax alone."""
+    """A network that abstains as it does when served, and the baseline that uses only its largest softmax."""
 
     def __init__(self, checkpoint: Checkpoint, novelty: Novelty, validation: Images) -> None:
         self.candidate = Candidate.of(checkpoint, novelty)
@@ -78,17 +78,17 @@ class Judge:
         self.latency = self.candidate.latency(validation.images)
 
     def answers(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Outputs and novelty."""
+        """Return outputs and novelty of uint8 images."""
         return self.candidate.predictor.run(images.astype(np.float32) / 255)
 
     def rejected(self, outputs: np.ndarray, novelty: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Which images are abstained from: bool [n], and the same by the softmax alone."""
+        """Return whether each image is rejected, bool [n]: by the network, and by the softmax baseline."""
         reasons = self.calibration.reasons(self.calibration.probabilities(outputs), novelty)
         return np.array([reason is not None for reason in reasons]), -softmax(outputs).max(1) > self.plain_limit
 
 
 def test_run(work: str, judge: Judge, test: Images) -> Run:
-    """What becomes of the test images."""
+    """Measure calibration, accuracy and abstention on the test images."""
     labels = test.labels.numpy()
     outputs, novelty = judge.answers(test.images.numpy())
     ours, plain = judge.rejected(outputs, novelty)
@@ -110,7 +110,7 @@ def test_run(work: str, judge: Judge, test: Images) -> Run:
 
 
 def kind_runs(work: str, judge: Judge, images: Kinds) -> list[Run]:
-    """What becomes of every other kind."""
+    """Measure the share of rejected images of every other kind."""
     runs = []
     for group, name, drawn in images:
         ours, plain = judge.rejected(*judge.answers(drawn))
@@ -120,7 +120,7 @@ def kind_runs(work: str, judge: Judge, images: Kinds) -> list[Run]:
 
 
 def rows_of(runs: list[Run]) -> list[Run]:
-    """A row for each work: medians over the seeds of what was measured."""
+    """Return a row for each work, with medians over the seeds."""
     rows = []
     for work in dict.fromkeys(run["work"] for run in runs):
         same = [run for run in runs if run["work"] == work]
@@ -142,10 +142,10 @@ def show(row: Run) -> None:
 
 
 def measure(seeds: int, epochs: int, each: int, fonts: list[Path]) -> tuple[list[Run], list[float]]:
-    """All runs, and the seconds of a core that each fit of a novelty took."""
+    """Return all runs, and the CPU seconds of each fit of the novelty detector."""
     process_settings()
     warm_up()
-    test, dataset = test_images("mnist", "random"), datasets["mnist"]
+    test, dataset = test_images(datasets["mnist"], "random"), datasets["mnist"]
     images, runs, seconds = others(test, fonts, each), list[Run](), []
     for seed in range(seeds):
         data = TrainingData.load(dataset, "random", seed)
@@ -161,14 +161,16 @@ def measure(seeds: int, epochs: int, each: int, fonts: list[Path]) -> tuple[list
 def main() -> None:
     """Measure, print a table and, as the last line, JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.calibration", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one seed, one epoch, few images; nothing is written")
-    parser.add_argument("--fonts", type=Path, nargs="+", default=[SYSTEM_FONTS], help="folders with fonts to draw with")
-    parser.add_argument("--out", type=Path, default=RESULTS / "calibration.json", help="the results")
+    parser.add_argument("--quick", action="store_true", help="one seed, one epoch and few images; writes no results")
+    parser.add_argument(
+        "--fonts", type=Path, nargs="+", default=[SYSTEM_FONTS], help="folders of fonts for the images of letters"
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS / "calibration.json", help="file for the results")
     options = parser.parse_args()
     fonts = fonts_in(options.fonts)
     if not fonts:
         print(
-            "There is no font: rows of letters are missing. Install some, fonts-open-sans of Debian, or give --fonts."
+            "No font found, so the rows of letters are missing. Install fonts (Debian: fonts-open-sans) or use --fonts."
         )
     size = (1, QUICK_EPOCHS, QUICK_EACH) if options.quick else (SEEDS, EPOCHS, EACH)
     runs, seconds = measure(*size, fonts)
@@ -176,7 +178,9 @@ def main() -> None:
     for row in rows:
         show(row)
     families = sorted({path.stem.split("-")[0] for path in fonts})
-    print(f"Fitting a novelty took {median(seconds):.1f} s of one core. Fonts: {', '.join(families) or 'none'}")
+    print(
+        f"Fitting a novelty detector took {median(seconds):.1f} s of one core. Fonts: {', '.join(families) or 'none'}"
+    )
     if not options.quick:
         found = {"rows": rows, "runs": runs, "novelty_fit_seconds": seconds, "fonts": families}
         write(options.out, {**taken(), "threads": 1, **found})

@@ -1,7 +1,8 @@
-"""What the input canonicaliser is worth: `python -m benchmarks.canonical`.
+"""The gain in accuracy by the input canonicaliser: `python -m benchmarks.canonical`.
 
-Accuracy on test digits that were distorted as in `distortions.py`, on fonts and on pen strokes, of two networks that
-were trained on MNIST as it is: without (the image scaled to 28×28), by the usual recipe, and with the canonicaliser.
+Two networks that were trained on plain MNIST classify test digits with the distortions of `distortions.py`, digits of
+fonts and pen strokes. Each image is prepared in three ways: only scaled to 28×28, by the usual recipe, and by the
+canonicaliser.
 """
 
 import json
@@ -29,8 +30,8 @@ from ml.network.onnx_graph import onnx_bytes
 from ml.prediction.predictor import Predictor
 from ml.specs import TrainSpec
 
-SEED = 2026  # of the distortions; constants were tuned on validation digits with another
-IMAGES = 1000  # a family; untouched MNIST is tested whole
+SEED = 2026  # of the distortions; the constants were tuned on validation digits with another seed
+IMAGES = 1000  # per family; all of the untouched test images are used
 NORMAL_95 = 1.96
 SPECS: dict[str, dict[str, Any]] = {
     "cnn": {"model": "cnn", "params": {"batch_size": 64, "learning_rate": 1e-3}, "seed": 0},
@@ -43,21 +44,24 @@ Draw = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]  # (digit, l
 
 @dataclass(frozen=True)
 class Family:
-    """Images of one kind, made ready in each way: uint8 [n, 1, 28, 28]."""
+    """Images of one kind, prepared in each way: uint8 [n, 1, 28, 28]."""
 
     work: str
     labels: np.ndarray
     ready: dict[str, np.ndarray]
-    milliseconds: float  # an image takes the canonicaliser, the median
+    milliseconds: float  # median time of the canonicaliser for one image
 
 
 def naive(image: np.ndarray) -> np.ndarray:
-    """The image scaled to 28×28."""
+    """Scale the image to 28×28."""
     return np.asarray(Image.fromarray(image).resize((28, 28), Image.Resampling.BOX))
 
 
 def recipe(image: np.ndarray) -> np.ndarray:
-    """What examples on the web do: white on black by the mean, contrast, a box of 20 pixels, the centre of mass."""
+    """Prepare an image as examples on the web do.
+
+    They make it white on black by its mean, raise the contrast, fit the ink in 20 pixels and centre its mass.
+    """
     grey = ImageOps.autocontrast(Image.fromarray(255 - image if image.mean() > 127 else image), cutoff=1)
     ink = grey.crop(grey.point(lambda level: 255 * (level > 127)).getbbox())
     ink = ImageOps.contain(ink, (20, 20), Image.Resampling.BICUBIC)
@@ -76,7 +80,7 @@ WAYS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def families(digits: Arrays, images: int) -> Iterator[Family]:
-    """Every family, drawn from these digits, `images` of each."""
+    """Yield every family, with `images` images drawn from these digits."""
     fonts = Fonts()
     draws: dict[str, Draw] = {name: _ignoring_label(distort) for name, distort in DISTORTIONS.items()}
     draws["pen strokes"] = lambda _, label, rng: pen_strokes(label, rng)
@@ -96,16 +100,16 @@ def _family(work: str, digits: Arrays, draw: Draw, rng: np.random.Generator) -> 
     seconds = []
     for digit, label in zip(digits.images[:, 0], digits.labels.tolist(), strict=True):
         image = draw(digit, label, rng)
-        for way, bring in WAYS.items():
+        for way, prepare in WAYS.items():
             started = perf_counter()
-            ready[way].append(bring(image))
+            ready[way].append(prepare(image))
             seconds.append(perf_counter() - started)
     stacked = {way: np.stack(brought)[:, None] for way, brought in ready.items()}
     return Family(work, digits.labels, stacked, 1000 * statistics.median(seconds[len(WAYS) - 1 :: len(WAYS)]))
 
 
 def trained(name: str, folder: Path, epochs: int) -> Predictor:
-    """A network trained as the command does it, on MNIST's training images."""
+    """Train a network with the command, on MNIST's training images."""
     path, out = folder / f"{name}.json", folder / f"{name}.safetensors"
     path.write_text(json.dumps({**SPECS[name], "budget": {"epochs": epochs}}))
     subprocess.run([sys.executable, "-m", "ml", "train", path, "--out", out], check=True, stdout=subprocess.DEVNULL)
@@ -117,13 +121,13 @@ def trained(name: str, folder: Path, epochs: int) -> Predictor:
 
 
 def right(network: Predictor, family: Family) -> np.ndarray:
-    """Whether each image is named rightly, in each of the ways: bool [ways, n]."""
+    """Return whether each image is classified correctly after each way of preparation: bool [ways, n]."""
     pixels = (family.ready[way].astype(np.float32) / 255 for way in WAYS)
     return np.stack([network.probabilities(some).argmax(1) == family.labels for some in pixels])
 
 
 def measured(networks: dict[str, Predictor], digits: Arrays, images: int) -> Iterator[dict[str, Any]]:
-    """A row for each family, printed as it is measured, and one for all that are distorted."""
+    """Yield and print a row for each family, and one for all distorted images."""
     print(f"{'':16}{'n':>7}{'ms':>7}" + "".join(f"   {name:>8}: {'  '.join(WAYS)}    gain" for name in networks))
     distorted = []
     for family in families(digits, images):
@@ -143,17 +147,17 @@ def _row(work: str, found: dict[str, np.ndarray], milliseconds: float | None = N
 
 
 def figures(correct: np.ndarray) -> dict[str, Any]:
-    """In per cent the accuracy of each way, and what the last gains on the first, with their 95 % intervals."""
+    """Return the accuracy of each way and the gain of the last over the first, in per cent with 95 % intervals."""
     found: dict[str, Any] = {}
     for way, some in zip(WAYS, correct, strict=True):
         found |= {way: round(100 * float(some.mean()), 3), f"{way}_95": wilson(int(some.sum()), len(some))}
-    gain = 100 * (correct[-1].astype(float) - correct[0])  # image by image, so that the interval is a paired one
+    gain = 100 * (correct[-1].astype(float) - correct[0])  # per image, so that the interval is paired
     middle, half = float(gain.mean()), NORMAL_95 * float(gain.std()) / math.sqrt(len(gain))
     return {**found, "gain": round(middle, 3), "gain_95": [round(middle - half, 3), round(middle + half, 3)]}
 
 
 def wilson(hits: int, n: int) -> list[float]:
-    """The 95 % interval of a share, in per cent: Wilson, J. Am. Stat. Assoc. 22 (1927), 209."""
+    """Return the 95 % interval of a share, in per cent: Wilson, J. Am. Stat. Assoc. 22 (1927), 209."""
     z2 = NORMAL_95**2
     middle = (hits + z2 / 2) / (n + z2)
     half = NORMAL_95 / (n + z2) * math.sqrt(hits * (n - hits) / n + z2 / 4)
@@ -161,7 +165,7 @@ def wilson(hits: int, n: int) -> list[float]:
 
 
 def main() -> None:
-    """Measure, print a table, and one JSON object as the last line."""
+    """Measure, and print a table and, as the last line, one JSON object."""
     quick = "--quick" in sys.argv
     dataset = datasets["mnist"]
     digits = dataset.load().take(data_split(dataset.size, dataset.official_test, "random", 0).test)

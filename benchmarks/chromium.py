@@ -1,4 +1,4 @@
-"""The Chromium that the page is tested in: the one that is installed, or Debian's where that may be installed."""
+"""The Chromium for tests of the page: an installed one, or Debian's package if it may be installed."""
 
 import fcntl
 import os
@@ -13,11 +13,15 @@ NEEDED = "THE PAGE WAS NOT TESTED: no Chromium is installed"
 
 
 class NoChromium(Exception):
-    """There is none, and none can be installed; the text says what to do."""
+    """No Chromium is installed or can be installed; the text says what to do."""
 
 
 def chromium() -> str:
-    """The path of a Chromium; NoChromium where there is none."""
+    """Return the path of a Chromium, and install one if necessary and possible.
+
+    Raises:
+        NoChromium: if there is none.
+    """
     found = _installed()
     if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
         found = _fetched()
@@ -31,7 +35,11 @@ def _installed() -> str | None:
 
 
 def _fetched() -> str | None:
-    """Debian's, installed by one process while the others wait; NoChromium where that fails."""
+    """Install Debian's package and return its path; other processes wait meanwhile.
+
+    Raises:
+        NoChromium: if the installation fails.
+    """
     with LOCK.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (found := _installed()) is not None:

@@ -1,12 +1,12 @@
-"""How long the report's experiments take at full scale: extrapolated from the trials of a group that was run.
+"""The duration of the report's experiments at full scale, extrapolated from a group that was run at a smaller scale.
 
-Each measured trial gives the seconds that one training image costs it, of its own share of its pack's time and with
-validation. Their mean, unweighted, times the images that the full experiment would train (trials × epochs × training
-images) is `hours_at_most`, of one trainer. Early stopping and pruning end trials before that, and a scaled experiment
-does not show when: `hours_at_least` supposes that each trial runs the fewest epochs after which its rule may end it.
-Where the job has a limit in seconds, neither exceeds it. A scaled grid keeps both ends of every parameter, so that its
-mean leans to the ends. `fraction` is the share of the full experiment's images that was trained. Other work on the
-machine counts in all of it, which is why the load is written beside.
+Each measured trial gives the seconds per training image: its share of its pack's time, including validation.
+`hours_at_most` is the unweighted mean of these times the images of the full experiment (trials × epochs × training
+images), for one trainer. Early stopping and pruning end trials earlier, but a scaled experiment does not show when.
+`hours_at_least` therefore assumes that each trial runs the fewest epochs after which its rule may end it. Neither
+exceeds the job's limit in seconds, if there is one. A scaled grid keeps both ends of every parameter, so its mean
+leans towards the ends. `fraction` is the share of the full experiment's images that was trained. Other work on the
+machine slows all of this, so the load average is stored too.
 """
 
 import argparse
@@ -28,18 +28,18 @@ HOUR = 3600.0
 
 @dataclass(frozen=True)
 class MeasuredTrial:
-    """What one measured trial has trained."""
+    """The training of one measured trial."""
 
-    images: int
+    images: int  # over all of its epochs
     seconds: float
 
 
 @dataclass(frozen=True)
 class Row:
-    """One experiment: what was measured, and what it comes to at full scale."""
+    """One experiment: the measurement, and its extrapolation to full scale."""
 
     experiment: str
-    n: int  # trials that were measured
+    n: int  # measured trials
     images: int
     seconds: float
     microseconds_per_image: float
@@ -49,14 +49,14 @@ class Row:
 
 
 def full_images(spec: TuneSpec) -> int:
-    """Training images that an experiment sees at most: its points' own epochs where a grid varies them."""
+    """Return the most training images that an experiment may see; if its grid varies the epochs, their mean counts."""
     own = spec.search_space.get("epochs")
     epochs = mean(own.corners()) if own is not None else spec.budget.epochs
     return round(spec.trial_limit * epochs * _train_images(spec))
 
 
 def extrapolated(experiment: str, full: TuneSpec, trials: list[MeasuredTrial]) -> Row:
-    """The row of an experiment from its measured trials; there must be one."""
+    """Return the row of an experiment from its measured trials, of which there must be one at least."""
     each = mean(trial.seconds / trial.images for trial in trials)
     images, seconds = sum(trial.images for trial in trials), sum(trial.seconds for trial in trials)
     limit = full.budget.seconds / HOUR if full.budget.seconds is not None else float("inf")
@@ -74,7 +74,7 @@ def extrapolated(experiment: str, full: TuneSpec, trials: list[MeasuredTrial]) -
 
 
 def measured(client: Chiffre, job_id: str) -> list[MeasuredTrial]:
-    """The trials of a job that were measured at least once."""
+    """Return the trials of a job that have a measurement."""
     spec = TuneSpec.model_validate(client.job(job_id)["spec"])
     images = _train_images(spec)
     trials = client.trials(job_id, limit=1000)
@@ -82,14 +82,14 @@ def measured(client: Chiffre, job_id: str) -> list[MeasuredTrial]:
 
 
 def _least_share(spec: TuneSpec) -> float:
-    """The share of its epochs that a trial runs at least, unless it diverges."""
+    """Return the smallest share of its epochs that a trial runs, unless it diverges."""
     stopped = spec.early_stopping.patience + 1 if spec.early_stopping else spec.budget.epochs
     pruned = spec.budget.epochs if spec.pruner.name == "none" else getattr(spec.pruner, "min_epochs", 1)
     return min(stopped, pruned, spec.budget.epochs) / spec.budget.epochs
 
 
 def _train_images(spec: TuneSpec) -> int:
-    dataset = datasets[spec.dataset]
+    dataset = datasets[spec.dataset.name]
     train, validation, _ = split_sizes(dataset.size, dataset.official_test, spec.split)
     return limited(train, validation, spec.images)[0]
 
@@ -101,10 +101,10 @@ def _rows(client: Chiffre, group: dict[str, Any]) -> list[Row]:
 
 
 def main() -> None:
-    """Print what a group's trials come to at full scale, and write it beside the hardware."""
+    """Print the extrapolation of a group, and write it with the hardware."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("group", help="the id that `chiffre experiments mnist-report --scale …` printed")
-    parser.add_argument("--url", help="of the API; by default CHIFFRE_URL's")
+    parser.add_argument("group", help="id that `chiffre experiments mnist-report --scale …` printed")
+    parser.add_argument("--url", help="URL of the API; by default CHIFFRE_URL")
     parser.add_argument("--out", type=Path, default=RESULTS / "experiments.json")
     options = parser.parse_args()
     with Chiffre(options.url) as client:

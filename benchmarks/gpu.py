@@ -1,4 +1,4 @@
-"""What a training step costs a trial on a GPU: lanes against plain torch on the same GPU."""
+"""The time of a training step per trial on a GPU: lanes against plain torch on the same GPU."""
 
 import argparse
 import json
@@ -16,26 +16,26 @@ from ml.tuning.width import worthwhile
 
 ROUNDS = 5
 WIDTHS = tuple(4**k for k in range(5))
-SECONDS = {"width": 0.1, "warm": 0.2, "measure": 0.15}  # of one call
-LONGEST = 0.05  # seconds of a step of a width that is tried
-ROOM = 8e9  # bytes of the lanes of a width that is tried
+SECONDS = {"width": 0.1, "warm": 0.2, "measure": 0.15}  # of one call of each kind
+LONGEST = 0.05  # seconds; a width with longer steps is not tried
+ROOM = 8e9  # bytes; a width whose lanes need more is not tried
 
 
 @dataclass
 class GpuSamples:
-    """Seconds a step and trial, a number a round."""
+    """Seconds per step and trial, one number per round."""
 
     careful: list[float] = field(default_factory=list)
     recorded: list[float] = field(default_factory=list)
     report: list[float] = field(default_factory=list)
     solo: list[float] = field(default_factory=list)  # a pack of one lane
     lanes: list[float] = field(default_factory=list)
-    gemm: list[float] = field(default_factory=list)  # operations a second
-    copy: list[float] = field(default_factory=list)  # bytes a second
+    gemm: list[float] = field(default_factory=list)  # operations per second
+    copy: list[float] = field(default_factory=list)  # bytes per second
 
 
 class GpuPrograms:
-    """What is measured, all of it in this process: a GPU that several share is divided by time."""
+    """The measured programs, all in this process, as several processes would share the GPU by time slices."""
 
     def __init__(self) -> None:
         self.careful = Careful(device="cuda")
@@ -44,7 +44,7 @@ class GpuPrograms:
         self.solo, self.lanes = Packed("cuda"), Packed("cuda")
 
     def prepare(self, work: Workload) -> dict[int, float]:
-        """Get ready for a workload; the seconds of a step and lane by the width of a pack."""
+        """Prepare all programs for a workload, and return the seconds per step and lane for each width of a pack."""
         widths = self.lanes.widths(work, WIDTHS, SECONDS["width"], LONGEST, ROOM)
         self.lanes.prepare(work, worthwhile(list(widths), widths.__getitem__))
         self.solo.prepare(work, 1)
@@ -56,7 +56,7 @@ class GpuPrograms:
         return widths
 
     def round(self, samples: GpuSamples) -> None:
-        """Everything once, one after another."""
+        """Measure every program once, one after another."""
         for name in ("careful", "recorded", "report", "solo", "lanes"):
             getattr(samples, name).append(getattr(self, name).measure(SECONDS["measure"]))
         gemm, copy = self.lanes.limits()
@@ -90,7 +90,7 @@ HEADINGS = ("work", "B µs", "lanes µs", "width", "ratio_core", "recorded", "ra
 
 
 def line(found: dict[str, Any]) -> tuple[str, ...]:
-    """A row of the printed table."""
+    """Return a row of the printed table."""
     times = (f"{1e6 * found['medians'][name]:.2f}" for name in ("careful", "lanes"))
     ratios = (f"{found[name]:.2f}" for name in ("ratio_core", "ratio_recorded", "ratio_a", "ratio_16", "ratio_solo"))
     return (found["work"], *times, str(found["width"]), *ratios, f"{found['roofline']:.0%}")
@@ -102,14 +102,14 @@ def show(cells: tuple[str, ...]) -> None:
 
 
 def main() -> None:
-    """Measure, print a table and, as the last line, JSON."""
+    """Measure, and print a table and, as the last line, JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
-    parser.add_argument("--out", type=Path, default=RESULTS / "gpu.json", help="where to write the results")
+    parser.add_argument("--out", type=Path, default=RESULTS / "gpu.json", help="file for the results")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         parser.error("torch finds no GPU here")
     gpu = torch.cuda.get_device_name()
-    print(f"{gpu}: microseconds a training step and trial, medians of {ROUNDS}; B is plain torch on the same GPU.")
+    print(f"{gpu}: microseconds per training step and trial, medians of {ROUNDS}; B is plain torch on the same GPU.")
     programs, rows = GpuPrograms(), []
     show(HEADINGS)
     for work in WORKLOADS:

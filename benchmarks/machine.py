@@ -1,4 +1,4 @@
-"""The machine that figures were taken on: what it is, and how fast it multiplies and copies."""
+"""The machine of a measurement: its hardware, and how fast it multiplies matrices and copies memory."""
 
 import os
 import platform
@@ -19,22 +19,22 @@ CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
 def hardware() -> dict[str, Any]:
-    """The processor, its cores and its caches in bytes, "L2" or "L1 Data"."""
+    """Return the processor, cores, memory, and caches in bytes by name, such as "L2" or "L1 Data"."""
     return {"cpu": _cpu(), "cores": cores(), "caches": caches(), "memory_gib": round(_memory() / 2**30, 1)}
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of what computes."""
+    """Return the versions of Python and of the packages that compute."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def caches() -> dict[str, int]:
-    """The caches of one core, in bytes."""
+    """Return the caches of one core, in bytes by name."""
     found = {}
     for folder in sorted(CACHES.glob("index*")):
         level, kind, size = ((folder / name).read_text().strip() for name in ("level", "type", "size"))
@@ -43,19 +43,19 @@ def caches() -> dict[str, int]:
 
 
 def waiting(device: str) -> Callable[[], None]:
-    """What waits until a device has done all that it was asked for; a CPU always has."""
+    """Return a function that waits until a device has finished its work; on a CPU it does nothing."""
     return torch.cuda.synchronize if device == "cuda" else lambda: None
 
 
 class MachineLimits:
-    """What this thread's machine, or a GPU, can do at most, measured anew at each call."""
+    """The limits of one thread or of a GPU, measured again at each call."""
 
     def __init__(self, device: str = "cpu") -> None:
         self._wait = waiting(device)
         self._side = SIDE if device == "cpu" else GPU_SIDE
         self._factors = torch.rand(2, self._side, self._side, device=device)
         self._product = torch.empty(self._side, self._side, device=device)
-        # Far more than the last cache holds, so that memory is what is measured.
+        # Far more than the last cache holds, so that this measures memory.
         least = COPIED_LEAST if device == "cpu" else GPU_COPIED
         numbers = max(least, 4 * max(caches().values(), default=0)) // 4
         self._source, self._target = (torch.rand(numbers, device=device) for _ in range(2))
@@ -63,14 +63,14 @@ class MachineLimits:
         self.copy()
 
     def gemm(self) -> float:
-        """Floating-point operations a second of one product of square float32 matrices."""
+        """Return floating-point operations per second, from one product of square float32 matrices."""
         started = perf_counter()
         torch.mm(*self._factors, out=self._product)
         self._wait()
         return 2 * self._side**3 / (perf_counter() - started)
 
     def copy(self) -> float:
-        """Bytes a second, read and written, of one copy."""
+        """Return bytes per second, read and written, from one copy."""
         started = perf_counter()
         self._target.copy_(self._source)
         self._wait()

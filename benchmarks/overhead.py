@@ -1,9 +1,9 @@
-"""What sampling and recording cost a job beside training.
+"""The overhead of sampling and recording in a job, compared with its training.
 
-A job of 1,000 trials of the CNN is written into a SQLite ledger trial by trial, each drawn by TPE from those before it
-and recorded with its rungs, as a trainer does; only the training is left out and measured apart, on some trials of the
-same job. Packs are of 24 trials, refills counted. Prints milliseconds a trial for drawing and recording at the 10th,
-100th and 1,000th trial, and their share.
+It writes a job of 1,000 trials of the CNN into a SQLite ledger. TPE draws each trial from the earlier ones, and the
+trial is recorded with its rungs, as a trainer does. Only the training is left out; it is measured separately on some
+trials of the same job. A pack has 24 trials, including refills. The program prints milliseconds per trial for drawing
+and recording at the 10th, 100th and 1,000th trial, and their share of the job.
 """
 
 import argparse
@@ -40,12 +40,12 @@ SPEC: dict[str, Any] = {
     "budget": {"trials": 1000, "epochs": 10},
     "lanes": 8,
 }
-WINDOW = 10  # trials that a figure is the median of
+WINDOW = 10  # trials; each figure is a median over them
 PACK = 24  # trials: eight lanes, each refilled twice
 
 
 class IdleTrainer:
-    """A trainer that does everything but train."""
+    """A trainer that does everything except training."""
 
     def __init__(self, folder: Path, spec: TuneSpec) -> None:
         database = Database(f"sqlite:///{folder / 'overhead.db'}")
@@ -60,7 +60,7 @@ class IdleTrainer:
         self.like: dict[str, Any] | None = None
 
     def trial(self, number: int) -> tuple[float, float]:
-        """Draw a trial and record it with two rungs; the seconds that each took."""
+        """Draw a trial and record it with two rungs; return the seconds of drawing and of recording."""
         started = perf_counter()
         if number:
             self.ledger.reserve(self.claim, lambda _: True)
@@ -88,7 +88,7 @@ def _started(record: TrialRecord, params: dict[str, Any]) -> Started:
 
 
 def _rungs(number: int) -> Iterator[list[Event]]:
-    """A trial that is pruned at its second rung; its accuracy is made up, as nothing here depends on it."""
+    """Yield the events of a trial that is pruned at its second rung; its accuracy is made up and has no effect."""
     accuracy = 0.9 + (number * 7919 % 1000) / 10_000
     first, second = (RungResult(step, step * 5040, 0.3, 0.3, accuracy, 1.0) for step in (1, 3))
     yield [Measured(number, first, {})]
@@ -96,18 +96,18 @@ def _rungs(number: int) -> Iterator[list[Event]]:
 
 
 def training_seconds(trials: int, epochs: int) -> float:
-    """Seconds of one core that a trial of this job takes, over its first trials."""
+    """Return the mean seconds of one core per trial, over the first trials of this job."""
     spec = TuneSpec.model_validate({**SPEC, "budget": {"trials": trials, "epochs": epochs}})
-    data = TrainingData.load(datasets[spec.dataset], spec.split, spec.seed)
+    data = TrainingData.load(datasets[spec.dataset.name], spec.split, spec.seed)
     started = perf_counter()
     tune(spec, data, MemoryBook(spec), Search(spec))
     return (perf_counter() - started) / trials
 
 
 def main() -> None:
-    """Measure, print a table, and one JSON object as the last line."""
+    """Measure, and print a table and, as the last line, one JSON object."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="120 trials; writes nothing")
+    parser.add_argument("--quick", action="store_true", help="120 trials; writes no results")
     quick = parser.parse_args().quick
     process_settings()
     warm_up()
@@ -119,7 +119,7 @@ def main() -> None:
         took = [recorder.trial(number) for number in range(trials)]
     training = training_seconds(4, 1) if quick else training_seconds(48, 10)
     rows = []
-    print(f"training: {1000 * training:.0f} ms a trial, one core\n{'trial':>6} {'drawing':>10} {'recording':>10}  ms")
+    print(f"training: {1000 * training:.0f} ms per trial, one core\n{'trial':>6} {'drawing':>10} {'recording':>10}  ms")
     for at in (n for n in (10, 100, 1000) if n <= trials):
         drawing, recording = (1000 * statistics.median(t[i] for t in took[at - WINDOW : at]) for i in (0, 1))
         print(f"{at:>6} {drawing:>10.1f} {recording:>10.1f}")

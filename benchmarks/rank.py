@@ -1,7 +1,8 @@
-"""Where a later layer's gradient is better made row by row inside the optimizer: `python -m benchmarks.rank`.
+"""The layers for which the optimizer should compute the gradient row by row: `python -m benchmarks.rank`.
 
-For each batch and layer (features → width), Adam's step of eight lanes after a ReLU: with the gradient as a matrix
-product and then the step, as a multiple of both in one (`kernels.rank_update`). Above 1 the latter is faster.
+For each batch size and layer (features → width), it times Adam's step of eight lanes after a ReLU in two ways: a
+matrix product for the gradient, followed by the step; and both in one (`kernels.rank_update`). It prints the ratio of
+the first to the second: above 1, `rank_update` is faster.
 """
 
 import json
@@ -21,11 +22,11 @@ LANES = 8
 ROUNDS = 5
 BATCHES = (3, 10, 16, 32)
 LAYERS = ((128, 10), (1024, 10), (120, 84), (256, 120), (128, 128), (256, 256), (512, 512), (1024, 1024))
-SECONDS = 0.05  # a side and round
+SECONDS = 0.05  # per side and round
 
 
 class Case:
-    """One layer at one batch."""
+    """One layer at one batch size."""
 
     def __init__(self, batch: int, features: int, width: int) -> None:
         self.ops = KernelOps()
@@ -35,19 +36,19 @@ class Case:
         self.delta = torch.randn(LANES, batch, width) / batch
 
     def product(self) -> None:
-        """The gradient, then the step."""
+        """Compute the gradient, then take the step."""
         self.hyper.advance()
         torch.bmm(self.x.transpose(1, 2), self.delta, out=self.weight.gradient[:, :-1])
         torch.sum(self.delta, 1, out=self.weight.gradient[:, -1])
         self.ops.update(self.weight, self.hyper)
 
     def by_rank(self) -> None:
-        """Both in one."""
+        """Compute the gradient inside the step."""
         self.hyper.advance()
         self.ops.rank_update(self.x, self.delta, self.weight, self.hyper)
 
     def ratio(self) -> float:
-        """How much longer the first takes, the median of interleaved rounds."""
+        """Return the time of `product` over that of `by_rank`: the median of interleaved rounds."""
         return median(_seconds(self.product) / _seconds(self.by_rank) for _ in range(ROUNDS))
 
 
@@ -60,7 +61,7 @@ def _seconds(step: Callable[[], None]) -> float:
 
 
 def main() -> None:
-    """Print a table, and one JSON object as the last line."""
+    """Print a table and, as the last line, one JSON object."""
     process_settings()
     Case(4, 64, 64).by_rank()
     print("batch " + "".join(f"{f'{features}→{width}':>11}" for features, width in LAYERS))

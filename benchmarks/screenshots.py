@@ -1,7 +1,7 @@
-"""Six pictures of the page for the README: `chiffre up --home "$(mktemp -d)"`, then `python -m benchmarks.screenshots`.
+"""Take the pictures of the page in docs/: `chiffre up --home "$(mktemp -d)"`, then `python -m benchmarks.screenshots`.
 
-It lets the service train and tune what is to be seen, and writes docs/*.png. Each is reduced to a palette of colours,
-which makes it a quarter as large and cannot be seen.
+The script lets the service train and tune the networks that the pictures show, and writes docs/*.png. Each picture is
+reduced to a palette of colours. That makes it a quarter as large, without a visible difference.
 """
 
 import argparse
@@ -18,9 +18,10 @@ from api.client import Chiffre
 from benchmarks.chromium import chromium
 
 DOCS = Path(__file__).parent.parent / "docs"
-WINDOW, PHONE = (1280, 860), (390, 1160)  # pixels; the phone is long so that the answers are seen too
+WINDOW, PHONE = (1280, 860), (390, 1160)  # pixels; the phone is long enough to show the answers
 COLOURS = 96
 BETWEEN = 24  # pixels between two phones
+ATTEMPTS = 40  # pictures until the page must have stopped changing
 
 TRAINED: tuple[dict[str, Any], ...] = (
     {"model": "perceptron", "params": {"batch_size": 64}, "budget": {"epochs": 3}},
@@ -46,31 +47,31 @@ Ready = Callable[[Page], None]
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture of a page."""
+    """A picture of a page."""
 
     name: str
     address: str  # after the "#"
     theme: Theme
-    ready: Ready  # waits until all of it is there
+    ready: Ready  # waits until the whole page is shown
 
 
 def main() -> None:
-    """Make all of them."""
+    """Take and save all pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--url", default="http://127.0.0.1:8000", help="of a service that may be filled with jobs")
+    parser.add_argument("--url", default="http://127.0.0.1:8000", help="a service to which jobs may be added")
     url = parser.parse_args().url
-    job = prepared(url)
+    job = prepare(url)
     DOCS.mkdir(exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         for picture in pictures(job):
-            save(picture.name, [taken(browser, url, picture, WINDOW)])
-        save("phone", [taken(browser, url, picture, PHONE) for picture in phones(job)])
+            save(picture.name, [take(browser, url, picture, WINDOW)])
+        save("phone", [take(browser, url, picture, PHONE) for picture in phones(job)])
         browser.close()
 
 
-def prepared(url: str) -> str:
-    """Let the service have all four networks and a search; the search's job."""
+def prepare(url: str) -> str:
+    """Train all four networks and run a search, unless a search is there already; return the id of the search."""
     with Chiffre(url) as client:
         known = [job for job in client.jobs() if job["kind"] == "tune" and job["state"] == "completed"]
         if known:
@@ -84,52 +85,56 @@ def prepared(url: str) -> str:
 
 
 def pictures(job: str) -> list[Picture]:
-    """Those of a window."""
+    """Return the pictures of a window."""
     return [
-        Picture("jobs-light", "/jobs", "light", settled),
-        Picture("new-dark", "/jobs/new", "dark", settled),
-        Picture("job-light", f"/jobs/{job}", "light", settled),
-        Picture("model-light", "/models/cnn/1", "light", judged),
+        Picture("jobs-light", "/jobs", "light", loaded),
+        Picture("new-dark", "/jobs/new", "dark", loaded),
+        Picture("job-light", f"/jobs/{job}", "light", loaded),
+        Picture("model-light", "/models/cnn/1", "light", classified),
         Picture("try-dark", "/try", "dark", drawn),
     ]
 
 
 def phones(job: str) -> list[Picture]:
-    """Those of a phone, side by side in one."""
+    """Return the pictures of a phone, which are saved side by side as one."""
     return [
-        Picture("jobs", f"/jobs/{job}", "light", settled),
+        Picture("jobs", f"/jobs/{job}", "light", loaded),
         Picture("try", "/try", "dark", drawn),
     ]
 
 
-def settled(page: Page) -> None:
-    """Nothing is loading any more."""
+def loaded(page: Page) -> None:
+    """Wait until nothing loads, and then until two pictures in a row are the same: charts are drawn frame by frame."""
     expect(page.get_by_role("heading", level=1)).to_be_visible()
     expect(page.locator(".busy")).to_have_count(0)
-    page.wait_for_timeout(1500)  # what is drawn frame by frame
+    page.wait_for_load_state("networkidle")
+    previous = b""
+    for _ in range(ATTEMPTS):
+        if previous == (previous := page.screenshot()):
+            break
 
 
-def judged(page: Page) -> None:
-    """The confusion matrix is there."""
+def classified(page: Page) -> None:
+    """Wait until the confusion matrix is shown."""
     expect(page.locator(".confusion")).to_be_visible(timeout=60_000)
-    settled(page)
+    loaded(page)
 
 
 def drawn(page: Page) -> None:
-    """A three has been drawn, and is explained."""
+    """Draw a three, and wait until its saliency maps are shown."""
     box = page.locator(".pad").bounding_box()
     assert box is not None
-    for place, (x, y) in enumerate(THREE):
+    for corner, (x, y) in enumerate(THREE):
         page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=10)
-        if not place:
+        if not corner:
             page.mouse.down()
     page.mouse.up()
     expect(page.locator(".saliency").last).to_be_visible()
-    settled(page)
+    loaded(page)
 
 
-def taken(browser: Browser, url: str, picture: Picture, size: tuple[int, int]) -> Image.Image:
-    """What is seen."""
+def take(browser: Browser, url: str, picture: Picture, size: tuple[int, int]) -> Image.Image:
+    """Take a picture of a window of this size."""
     context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=picture.theme)
     page = context.new_page()
     page.goto(f"{url}/#{picture.address}")
@@ -140,7 +145,7 @@ def taken(browser: Browser, url: str, picture: Picture, size: tuple[int, int]) -
 
 
 def save(name: str, images: list[Image.Image]) -> None:
-    """Write them side by side, in few colours."""
+    """Save images side by side, in few colours."""
     width = sum(image.width for image in images) + BETWEEN * (len(images) - 1)
     whole = Image.new("RGB", (width, images[0].height), "white")
     at = 0

@@ -1,23 +1,23 @@
-"""The tables of figures, in Markdown, from the results: `python -m benchmarks.table`."""
+"""The tables of results in Markdown: `python -m benchmarks.table`."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.results import RESULTS, read
 from benchmarks.study.searches import SEARCHES
-from benchmarks.study.study import row
+from benchmarks.study.study import search_row
 
 RATIOS = ("ratio_limit", "ratio_cpu", "ratio_handwritten", "ratio_litserve", "ratio_bentoml")
 
 
 def table(headings: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def machine(results: dict[str, Any]) -> str:
-    """Where and when figures were taken, in a sentence."""
+    """Return the machine, versions and time of results as a sentence."""
     hardware, versions = results["hardware"], results["versions"]
     caches = ", ".join(f"{name} {size // 1024} KiB" for name, size in hardware["caches"].items())
     packages = ", ".join(f"{name} {number}" for name, number in versions.items())
@@ -25,7 +25,7 @@ def machine(results: dict[str, Any]) -> str:
 
 
 def lanes(results: dict[str, Any]) -> Iterator[str]:
-    """A step's cost, and the limits that were measured beside it."""
+    """Yield the table of step times, and the limits of the machine."""
     headings = ["work", "goal", "A µs", "B µs", "lanes µs", "width", "ratio_core", "with flush", "ratio_a", "ratio_b"]
     rows = []
     for found in results["rows"]:
@@ -40,7 +40,7 @@ def lanes(results: dict[str, Any]) -> Iterator[str]:
 
 
 def gpu(results: dict[str, Any]) -> Iterator[str]:
-    """A step's cost on a GPU."""
+    """Yield the table of step times on a GPU."""
     headings = ["work", "B µs", "lanes µs", "width", "ratio_core", "B recorded", "ratio_a", "16 lanes", "one lane"]
     rows = []
     for found in results["rows"]:
@@ -53,7 +53,7 @@ def gpu(results: dict[str, Any]) -> Iterator[str]:
 
 
 def canonical(results: dict[str, Any]) -> Iterator[str]:
-    """Accuracy in per cent, as images are and in MNIST's form."""
+    """Yield the table of accuracies in per cent, without and with the canonicaliser."""
     headings = ["images", "n", "CNN without", "with", "gain", "shallow without", "with", "gain"]
     rows = []
     for found in results["rows"]:
@@ -67,7 +67,7 @@ def canonical(results: dict[str, Any]) -> Iterator[str]:
 
 
 def calibration(results: dict[str, Any]) -> Iterator[str]:
-    """How far confidences can be believed, and what is abstained from."""
+    """Yield the tables of calibration and of rejected images."""
     tested, kinds = [], {}
     for found in results["rows"]:
         network, kind = found["work"].split(", ", 1)
@@ -84,10 +84,10 @@ def calibration(results: dict[str, Any]) -> Iterator[str]:
 
 
 def study(results: dict[str, Any]) -> Iterator[str]:
-    """The time to an accuracy."""
+    """Yield the table of times to an accuracy."""
     rows = []
     for search in SEARCHES.values():
-        found = row(search, results["runs"])
+        found = search_row(search, results["runs"])
         if found is None:
             continue
         bound = "≥ " if found["at_least"] else ""
@@ -99,7 +99,7 @@ def study(results: dict[str, Any]) -> Iterator[str]:
 
 
 def experiments(results: dict[str, Any]) -> Iterator[str]:
-    """What the report's experiments come to at full scale."""
+    """Yield the table of the report's experiments at full scale."""
     rows = []
     for found in results["rows"]:
         least, most = (f"{found[name]:,.2f}" for name in ("hours_at_least", "hours_at_most"))
@@ -112,7 +112,7 @@ def experiments(results: dict[str, Any]) -> Iterator[str]:
 
 
 def overhead(results: dict[str, Any]) -> Iterator[str]:
-    """What drawing and recording cost a trial."""
+    """Yield the table of overhead per trial."""
     rows = [[found["work"], f"{found['drawing_ms']:.1f}", f"{found['recording_ms']:.1f}"] for found in results["rows"]]
     yield table(["of 1,000 trials", "drawing, ms", "recording, ms"], rows)
     share = f"{results['share']:.1%} of a job of {results['trials']:,} trials, each trained for"
@@ -120,7 +120,7 @@ def overhead(results: dict[str, Any]) -> Iterator[str]:
 
 
 def serving(results: dict[str, Any]) -> Iterator[str]:
-    """Predictions a second, and each server's latency."""
+    """Yield the tables of predictions per second and latencies."""
     single = [found for found in results["rows"] if "requests" in found]
     servers = list(single[0]["requests"])
     yield table(
@@ -167,7 +167,7 @@ TABLES = {
 
 
 def main() -> None:
-    """Print the tables of all results that there are."""
+    """Print the tables of all results."""
     for name, tables in TABLES.items():
         results = read(RESULTS / f"{name}.json")
         print(

@@ -17,28 +17,30 @@ from ml.training.lane import TrainingData
 from ml.training.process import device_of, process_settings
 from ml.tuning.book import MemoryBook
 from ml.tuning.search import Search
-from ml.tuning.tune import tune as run_tune
+from ml.tuning.tune import tune
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 
-SpecFile = Annotated[Path, typer.Argument(help="a JSON file, as POST /jobs/tune and /jobs/train take it", exists=True)]
+SpecFile = Annotated[
+    Path, typer.Argument(help="a JSON file with the body of POST /jobs/tune or /jobs/train", exists=True)
+]
 DataFile = Annotated[
     Path | None, typer.Option("--data", help="train on the report's mnist.pkl.gz instead of the data set", exists=True)
 ]
-OutFile = Annotated[Path, typer.Option("--out", help="where the winner's checkpoint goes")]
-Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="where trials train: auto, cpu or cuda")]
+OutFile = Annotated[Path, typer.Option("--out", help="the file for the best trial's checkpoint")]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="the device that trials train on")]
 
 
-@app.command()
-def tune(
+@app.command("tune")
+def tune_file(
     spec: SpecFile, data: DataFile = None, out: OutFile = Path("best.safetensors"), device: Device = "auto"
 ) -> None:
     """Search the hyper-parameters of a network."""
     _run(_read(TuneSpec, spec), data, out, device)
 
 
-@app.command()
-def train(
+@app.command("train")
+def train_file(
     spec: SpecFile, data: DataFile = None, out: OutFile = Path("best.safetensors"), device: Device = "auto"
 ) -> None:
     """Train a network with fixed hyper-parameters."""
@@ -46,8 +48,8 @@ def train(
 
 
 @app.command()
-def sha256(name: Annotated[str, typer.Argument(help="a registered data set")]) -> None:
-    """Print the hash of a data set's images and labels, as `ml/datasets.py` registers it."""
+def sha256(name: Annotated[str, typer.Argument(help="a built-in data set")]) -> None:
+    """Print the SHA-256 of a data set's images and labels, for its entry in `ml/datasets.py`."""
     try:
         print(datasets[name].read().sha256())
     except ChiffreError as error:
@@ -57,22 +59,21 @@ def sha256(name: Annotated[str, typer.Argument(help="a registered data set")]) -
 def _run(spec: TuneSpec, data: Path | None, out: Path, device: str) -> None:
     process_settings()
     if spec.init_from is not None:
-        _fail("init_from names a published version; post the job to a service that has it")
+        _fail("init_from needs a published version; post the job to the service that published it")
     try:
-        dataset = datasets[spec.dataset]
-        arrays = read_report_pickle(data) if data else dataset.load()
-        book = MemoryBook(spec, _tell)
-        whole = TrainingData.of(arrays, dataset.official_test, spec.split, spec.seed)
-        run_tune(spec, whole.first(spec.images).to(device_of(device)), book, Search(spec))
+        arrays = read_report_pickle(data) if data else datasets[spec.dataset.name].load()
+        book = MemoryBook(spec, _print_event)
+        whole = TrainingData.of(arrays, spec.dataset.official_test, spec.split, spec.seed)
+        tune(spec, whole.first(spec.images).to(device_of(device)), book, Search(spec))
     except ChiffreError as error:
         _fail(error)
     if book.winner is None or book.winner.checkpoint is None:
-        _fail("no trial finished an epoch with a finite loss; try a lower learning rate or more seconds")
+        _fail("no trial finished an epoch with a finite loss; lower the learning rate or allow more seconds")
     save_checkpoint(out, book.winner.checkpoint)
-    print(f"best: trial {book.winner.number}, its weights are in {out}")
+    print(f"best: trial {book.winner.number}; its weights are in {out}")
 
 
-def _tell(event: Event) -> None:
+def _print_event(event: Event) -> None:
     match event:
         case Started():
             print(f"trial {event.number}: {json.dumps(event.params)}")

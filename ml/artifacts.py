@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file with its JSON card in the header, written atomically, verified on read."""
+"""Checkpoints: safetensors files with a JSON card in the header, written atomically and verified when read."""
 
 import hashlib
 import json
@@ -14,23 +14,23 @@ from safetensors.numpy import load, save
 from ml.errors import CheckpointError
 from ml.records import Checkpoint
 
-CARD = "chiffre"  # the header's key, as safetensors' metadata is text by name
+CARD = "chiffre"  # the key in the header; safetensors keeps metadata as text by key
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A file that is safely on disk."""
+    """The hash and size of a file that is safely on disk."""
 
     sha256: str
     size: int  # bytes
 
 
 def write(path: Path, content: bytes) -> Saved:
-    """Write a file whole or not at all, so that it survives a crash of the machine once this returns."""
+    """Write a file completely or not at all; once this returns, the file survives a crash of the machine."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
         try:
-            os.fchmod(file.fileno(), 0o644)  # the API may run as another user; the folder decides who may enter
+            os.fchmod(file.fileno(), 0o644)  # the API may run as another user; the folder's mode protects the file
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -43,7 +43,11 @@ def write(path: Path, content: bytes) -> Saved:
 
 
 def read(path: Path, sha256: str) -> bytes:
-    """The content of a file; CheckpointError where it is missing or not what was written."""
+    """Return the content of a file.
+
+    Raises:
+        CheckpointError: if the file is missing or its SHA-256 differs.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -54,12 +58,16 @@ def read(path: Path, sha256: str) -> bytes:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> Saved:
-    """Write weights and card to one file."""
+    """Write a checkpoint to a file."""
     return write(path, checkpoint_bytes(checkpoint))
 
 
 def load_checkpoint(path: Path, sha256: str | None = None) -> Checkpoint:
-    """Read weights and card; CheckpointError where the file is missing, damaged or not of Chiffre."""
+    """Read a checkpoint, and compare its hash with `sha256` if one is given.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged or not a checkpoint of Chiffre.
+    """
     try:
         content = path.read_bytes() if sha256 is None else read(path, sha256)
     except OSError as error:
@@ -68,20 +76,24 @@ def load_checkpoint(path: Path, sha256: str | None = None) -> Checkpoint:
 
 
 def checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
-    """Weights and card as the content of one file."""
+    """Return the content of the file that holds a checkpoint."""
     weights = {name: np.asarray(array, order="C") for name, array in checkpoint.weights.items()}
     return save(weights, metadata={CARD: json.dumps(checkpoint.card, sort_keys=True, ensure_ascii=False)})
 
 
 def checkpoint_of(content: bytes, name: str) -> Checkpoint:
-    """Weights and card from the content of a file of this name; CheckpointError where it is not one of Chiffre's."""
+    """Return the checkpoint in a file's content; `name` is the file's name for the error message.
+
+    Raises:
+        CheckpointError: if the content is not a checkpoint of Chiffre.
+    """
     try:
-        # The header's length in bytes as 64 bits, little-endian, then the header as JSON, then the tensors:
+        # The file holds the header's length in bytes (64 bits, little-endian), the header as JSON, then the tensors:
         # https://github.com/huggingface/safetensors#format
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         card = json.loads(header["__metadata__"][CARD])
         if not isinstance(card, dict):
-            raise TypeError("its card is no object")
+            raise TypeError("its card is not a JSON object")
         return Checkpoint(load(content), card)
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{name} is not a checkpoint of Chiffre ({error})") from error

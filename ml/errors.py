@@ -1,11 +1,11 @@
-"""What can go wrong in the science; nothing here knows about HTTP.
+"""The errors of the science; nothing here knows about HTTP.
 
 ChiffreError
-├── SpecError            a specification that cannot run, with one problem a field
-├── UnknownName          a name that no registry entry bears
-├── DataError            a data file that is missing or damaged
-├── CheckpointError      a checkpoint that is missing or damaged
-└── LanesError           lanes that cannot train as one
+├── SpecError            a specification that cannot run, with one problem per field
+├── UnknownName          a name that is not in the registry
+├── DataError            a missing or damaged data file
+├── CheckpointError      a missing or damaged checkpoint
+└── LanesError           lanes that cannot train as one module
 """
 
 from collections.abc import Iterable
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 
 
 class ChiffreError(Exception):
-    """Any error that Chiffre itself raises; its text says what is wrong and what to do next."""
+    """The base of all errors that Chiffre raises; the text says what is wrong and what to do next."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with an input."""
+    """One mistake in an input."""
 
-    path: tuple[str | int, ...]  # where, as keys from the root of the input
+    path: tuple[str | int, ...]  # keys from the root of the input
     detail: str  # what is wrong, and what is allowed
 
 
@@ -33,20 +33,20 @@ class SpecError(ChiffreError):
 
 
 class UnknownName(ChiffreError):
-    """A name that the registry does not hold."""
+    """A name that is not in the registry."""
 
     def __init__(self, noun: str, known: Iterable[str]) -> None:
-        # Without the name: this text is answered to whoever sent it, and may be shown elsewhere.
+        # The name itself is left out: an answer never echoes its input.
         super().__init__(f"there is no such {noun}; choose one of: {', '.join(known)}")
 
 
 class DataError(ChiffreError):
-    """A data file that is missing or damaged."""
+    """A missing or damaged data file."""
 
 
 class CheckpointError(ChiffreError):
-    """A checkpoint that is missing or damaged."""
+    """A missing or damaged checkpoint."""
 
 
 class LanesError(ChiffreError):
-    """Lanes that cannot train as one."""
+    """Lanes that cannot train as one module."""

@@ -1,7 +1,7 @@
 """The kinds of layer, as data: a network is a list of these.
 
-A layer is named as torch names it and has the fields that torch's constructor takes, so that `lanes.py` can build the
-module, `graph.py` the ONNX node, and the catalog the shapes, all from one declaration and here without torch.
+A layer has torch's name and the fields of torch's constructor. From this one declaration `ml/lanes` builds the torch
+module, `ml/network/onnx_graph.py` the ONNX node, and the catalog the shapes; nothing here imports torch.
 Shapes leave out the batch: (channels, height, width) or (features,).
 """
 
@@ -16,7 +16,7 @@ Shape = tuple[int, ...]
 
 
 class ShapeError(ChiffreError):
-    """A layer that cannot take the shape it is given."""
+    """A shape that a layer cannot take."""
 
 
 class Layer(ABC):
@@ -29,19 +29,23 @@ class Layer(ABC):
 
     @property
     def kind(self) -> str:
-        """What lanes must have in common at this place: the class, and all but the widths."""
+        """Everything about a layer except its widths; lanes must have the same kinds to train as one module."""
         return type(self).__name__
 
     @abstractmethod
     def output_shape(self, shape: Shape) -> Shape:
-        """The shape that leaves the layer; ShapeError where `shape` cannot enter it."""
+        """Return the shape of the output for an input of `shape`.
+
+        Raises:
+            ShapeError: if the layer cannot take `shape`.
+        """
 
     def weights(self) -> dict[str, Shape]:
-        """The trained tensors by torch's names, in torch's layout."""
+        """Return the shapes of the trained tensors by torch's names, in torch's layout."""
         return {}
 
     def flops(self, shape: Shape) -> int:
-        """Floating-point operations for one image forward, a multiply-add counting two."""
+        """Return the floating-point operations of one image's forward pass; a multiply-add counts as two."""
         return 0
 
 
@@ -66,7 +70,7 @@ class Linear(Layer):
 
 @dataclass(frozen=True)
 class Conv2d(Layer):
-    """A convolution of stride 1 without padding."""
+    """A convolution with stride 1 and no padding."""
 
     in_channels: int
     out_channels: int
@@ -95,7 +99,7 @@ class Conv2d(Layer):
 
 @dataclass(frozen=True)
 class MaxPool2d(Layer):
-    """The largest of each kernel_size × kernel_size block; a remainder at the edge is left out."""
+    """The maximum of each kernel_size × kernel_size block; a remainder at the edge is dropped."""
 
     kernel_size: int
 
@@ -122,9 +126,9 @@ class ReLU(Layer):
 
 @dataclass(frozen=True)
 class Dropout(Layer):
-    """While training, a share `p` of what enters becomes 0 and the rest grows by 1 / (1 - p); else nothing changes.
+    """In training, sets a share `p` of the inputs to 0 and multiplies the others by 1 / (1 - p).
 
-    Lanes may differ in p, so it is no part of the kind.
+    Lanes may differ in p, so p is not in the kind.
     """
 
     p: float
@@ -135,30 +139,34 @@ class Dropout(Layer):
 
 @dataclass(frozen=True)
 class Flatten(Layer):
-    """All features of an image in one row."""
+    """Puts all features of an image in one row."""
 
     def output_shape(self, shape: Shape) -> Shape:
         return (prod(shape),)
 
 
 class Wrapped(Layer):
-    """A layer that is any torch module: derive a frozen dataclass whose fields are what its constructor takes.
+    """A layer that can be any torch module: derive a frozen dataclass with the fields of the module's constructor.
 
-    A network that has one trains each trial alone, by torch's own derivatives, and torch exports it. What it needs
-    beside the fields: `output_shape`, the shapes of its `weights`, and where the module is, as a dotted path, unless it
-    is torch.nn's class of the same name.
+    Define `output_shape`, the shapes of `weights`, and the import path of the module in `module`; an empty path means
+    torch.nn's class of the same name. A network with such a layer trains each trial alone. Torch computes its
+    gradients and exports it to ONNX.
     """
 
     module: ClassVar[str] = ""
 
 
 def trains_alone(layers: list[Layer]) -> bool:
-    """Whether trials with these layers train each alone, not as lanes."""
+    """Return whether trials with these layers train one at a time instead of as lanes."""
     return any(isinstance(layer, Wrapped) for layer in layers)
 
 
 def shapes(layers: list[Layer], shape: Shape) -> list[Shape]:
-    """The shape that leaves each layer when `shape` enters the first; ShapeError where one does not fit."""
+    """Return the output shape of each layer for an input of `shape`.
+
+    Raises:
+        ShapeError: if a layer cannot take its input.
+    """
     found = []
     for layer in layers:
         shape = layer.output_shape(shape)
@@ -167,21 +175,21 @@ def shapes(layers: list[Layer], shape: Shape) -> list[Shape]:
 
 
 def parameter_count(layers: list[Layer]) -> int:
-    """The number of trained weights."""
+    """Return the number of trained weights."""
     return sum(prod(shape) for layer in layers for shape in layer.weights().values())
 
 
 def flop_count(layers: list[Layer], shape: Shape) -> int:
-    """Floating-point operations for one image forward."""
+    """Return the floating-point operations of one image's forward pass."""
     entering = [shape, *shapes(layers, shape)]
     return sum(layer.flops(s) for layer, s in zip(layers, entering, strict=False))
 
 
 def to_json(layers: list[Layer]) -> list[dict[str, Any]]:
-    """The layers as a checkpoint keeps them."""
+    """Return the layers as JSON for a checkpoint's card."""
     return [{"kind": type(layer).__name__, **asdict(layer)} for layer in layers]  # type: ignore[call-overload]
 
 
 def from_json(rows: list[dict[str, Any]]) -> list[Layer]:
-    """The layers that `to_json` wrote."""
+    """Return the layers that `to_json` wrote."""
     return [Layer.kinds[row["kind"]](**{k: v for k, v in row.items() if k != "kind"}) for row in rows]

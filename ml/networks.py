@@ -1,7 +1,7 @@
-"""The networks: each a function from (channels, height, width, classes, params) to a list of layers.
+"""The networks: each is a function from (channels, height, width, classes, params) to a list of layers.
 
-To add one, write its parameters, its function and its default search space here; the API, the catalog, training and
-serving pick it up.
+To add a network, write its parameters, its function and its default search space here. The API, the catalog, training
+and serving then know it.
 """
 
 from collections.abc import Callable
@@ -28,19 +28,23 @@ class Network:
     """A network that can be named in a specification."""
 
     build: Build
-    params: type[Params]  # what it takes
-    space: SearchSpace  # what is searched where a job names no space
+    params: type[Params]  # its hyper-parameters
+    space: SearchSpace  # searched if a job names no search space
     description: str
 
     def layers(self, shape: Shape, classes: int, params: Params) -> list[Layer]:
-        """The layers for images of `shape` (channels, height, width); ShapeError where the network cannot take it."""
+        """Return the layers for images of `shape` (channels, height, width).
+
+        Raises:
+            ShapeError: if the network cannot take images of this shape.
+        """
         channels, height, width = shape
         layers = self.build(channels, height, width, classes, params)
         shapes(layers, shape)
         return layers
 
     def space_for(self, images: int) -> SearchSpace:
-        """What is searched where a job names no space and trains on so many images: no larger batches."""
+        """Return the default search space for a number of training images, with batches no larger than that."""
         batches = self.space.get("batch_size")
         if not isinstance(batches, Int) or batches.high <= images:
             return self.space
@@ -50,7 +54,7 @@ class Network:
 
 networks: Registry[Network] = Registry("network")
 
-# Ranges that trained well on MNIST for all four networks; the report's own are wider at both ends.
+# These ranges trained well on MNIST for all four networks; the report's are wider at both ends.
 TRAINING_SPACE = {
     "batch_size": {"type": "int", "low": 16, "high": 256, "log": True},
     "learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True},
@@ -59,7 +63,7 @@ TRAINING_SPACE = {
 
 
 def network(name: str, params: type[Params], space: dict[str, Any]) -> Callable[[Build], Build]:
-    """Register the decorated function as the network `name`, with `space` beside the search space of training."""
+    """Register the decorated function as the network `name`; `space` extends TRAINING_SPACE."""
 
     def add(build: Build) -> Build:
         whole = TypeAdapter(SearchSpace).validate_python({**TRAINING_SPACE, **space})
@@ -76,15 +80,15 @@ def perceptron(channels: int, height: int, width: int, classes: int, params: Par
 
 
 class HiddenParams(Params):
-    """Layers that are neither pixels nor classes."""
+    """The hyper-parameters of networks with hidden layers."""
 
-    dropout: float | None = Field(None, ge=0, lt=1, description="share of hidden units left out of a training step")
+    dropout: float | None = Field(None, ge=0, lt=1, description="share of hidden units set to 0 in a training step")
 
 
 class ShallowParams(HiddenParams):
-    """One hidden layer."""
+    """The hyper-parameters of the network with one hidden layer."""
 
-    hidden_size: Width = Field(128, description="units of the hidden layer")
+    hidden_size: Width = Field(128, description="units in the hidden layer")
 
 
 @network("shallow", ShallowParams, space={"hidden_size": {"type": "int", "low": 64, "high": 1024, "log": True}})
@@ -94,9 +98,9 @@ def shallow(channels: int, height: int, width: int, classes: int, params: Shallo
 
 
 class MlpParams(HiddenParams):
-    """Several hidden layers."""
+    """The hyper-parameters of the network with several hidden layers."""
 
-    hidden_sizes: list[Width] = Field([256, 128], min_length=1, max_length=64, description="units of each hidden layer")
+    hidden_sizes: list[Width] = Field([256, 128], min_length=1, max_length=64, description="units in each hidden layer")
 
 
 @network(
@@ -116,7 +120,7 @@ def mlp(channels: int, height: int, width: int, classes: int, params: MlpParams)
 
 
 def _dense(features: int, hidden: list[int], classes: int, dropout: float | None) -> list[Layer]:
-    """Linear layers with ReLU between, and dropout where it is given, from `features` over `hidden` to `classes`."""
+    """Return linear layers from `features` over `hidden` to `classes`, with ReLU and any dropout between them."""
     layers: list[Layer] = [Flatten()]
     for entering, leaving in pairwise([features, *hidden]):
         layers += [Linear(entering, leaving), ReLU(), *([] if dropout is None else [Dropout(dropout)])]

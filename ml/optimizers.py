@@ -1,4 +1,4 @@
-"""Each optimizer as a pydantic class: its parameters, and the import path of the torch class it stands for."""
+"""Each optimizer as a pydantic class: its parameters and the import path of its torch class."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -6,16 +6,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ml.registry import Registry
 
-ADAM_BETAS = (0.9, 0.999)  # Kingma and Ba's own, and torch's default
+ADAM_BETAS = (0.9, 0.999)  # as in Kingma and Ba, and torch's default
 ADAM_EPSILON = 1e-8
 
 LearningRate = Annotated[float, Field(gt=0, description="step size")]
-Momentum = Annotated[float, Field(ge=0, lt=1, description="share of the last step kept (sgd only)")]
+Momentum = Annotated[float, Field(ge=0, lt=1, description="share of the last step that is kept (SGD only)")]
 WeightDecay = Annotated[float, Field(ge=0, le=1, description="L2 penalty added to the gradient")]
 
 
 class Optimizer(BaseModel):
-    """The parameters of one optimizer, named as a trial names them."""
+    """The parameters of one optimizer, with the names of a trial's hyper-parameters."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     torch_class: ClassVar[str]
@@ -24,7 +24,7 @@ class Optimizer(BaseModel):
     weight_decay: WeightDecay = 0.0
 
     def arguments(self) -> dict[str, Any]:
-        """What the torch class is called with."""
+        """Return the keyword arguments for the torch class."""
         return {"lr": self.learning_rate, "weight_decay": self.weight_decay}
 
 

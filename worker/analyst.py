@@ -1,4 +1,4 @@
-"""The process that analyses a job: `python -m worker.analyst`, told what to make by JSON, which it answers with JSON.
+"""The process that analyses a job: `python -m worker.analyst` reads a JSON order and writes a JSON answer.
 
 Optuna, scipy, scikit-learn and plotly are loaded here and not in the API, which stays small and starts fast.
 """
@@ -10,17 +10,20 @@ import orjson
 
 from ml.analysis.figures import figure
 from ml.analysis.plots import PlotOptions
-from worker.artifacts.store import store_of
 from worker.database.engine import Database
 from worker.database.tables import Job
-from worker.ledger.uploaded_datasets import Uploaded
 from worker.logs import configure_logging
 from worker.material import Material
 from worker.settings import settings
 
 
-def made(database: Database, order: dict[str, Any]) -> bytes:
-    """What is asked for, as JSON: the analysis of a job, or one of its plots."""
+def answer_of(database: Database, order: dict[str, Any]) -> bytes:
+    """Return the analysis of a job, or one of its plots, as JSON.
+
+    Args:
+        database: The database with the job.
+        order: "job", its id; "plot", the name of a plot or None for the analysis; "options" of the plot.
+    """
     with database.at_one_instant() as session:
         material = Material.of(session, session.get_one(Job, order["job"]))
     if order["plot"] is None:
@@ -30,12 +33,10 @@ def made(database: Database, order: dict[str, Any]) -> bytes:
 
 
 def main() -> None:
-    """Answer one order."""
+    """Answer the order on standard input."""
     configure_logging("analyst")
-    config = settings()
-    database = Database(config.database)
-    Uploaded(database, store_of(config), config.dataset_cache).serve()  # a job's specification may name one
-    sys.stdout.buffer.write(made(database, orjson.loads(sys.stdin.buffer.read())))
+    database = Database(settings().database)
+    sys.stdout.buffer.write(answer_of(database, orjson.loads(sys.stdin.buffer.read())))
     database.close()
 
 

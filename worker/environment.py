@@ -1,4 +1,4 @@
-"""What a result was made on and with: the machine, and the versions of what computes."""
+"""The environment of a result: the machine, and the versions of the packages that compute."""
 
 import os
 import platform
@@ -7,13 +7,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "numpy", "numba", "optuna", "onnxruntime", "safetensors")  # what decides a result's last bits
+import torch
+
+PACKAGES = ("torch", "numpy", "numba", "optuna", "onnxruntime", "safetensors")  # they decide the last bits of a result
 CPU_INFO = Path("/proc/cpuinfo")
 
 
 @lru_cache
 def environment() -> dict[str, Any]:
-    """Processor, cores that this process may use, accelerator, system, and versions by package, as JSON."""
+    """Return the processor, usable cores, accelerator, system, and version of each package, ready for JSON."""
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
@@ -24,7 +26,7 @@ def environment() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """What the processor calls itself; its architecture where it does not say."""
+    """Return the model name of the processor, or its architecture if it has none."""
     try:
         lines = CPU_INFO.read_text().splitlines()
     except OSError:
@@ -34,8 +36,6 @@ def _processor() -> str:
 
 
 def _accelerator() -> str | None:
-    import torch  # what trains has loaded it long before
-
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 

@@ -1,4 +1,4 @@
-"""The embedded services: a private Valkey, the worker and the API on one machine, all state under one folder."""
+"""The embedded services of `chiffre up`: a private Valkey, a worker and the API, with all state in one folder."""
 
 import ctypes
 import fcntl
@@ -24,12 +24,12 @@ from worker.database.migrations import migrate
 from worker.errors import ServiceError
 from worker.settings import Settings
 
-LOG_BYTES = 10 << 20  # a log that is longer makes way for another when its service starts
-LAST_BYTES = 16 << 10  # of a log, in which its last words are
-START_SECONDS = 60  # the longest that a service may take until it answers, on a busy laptop
-STOP_SECONDS = 20  # the longest that one may take to end before it is killed
-MAX_DEATHS, DEATHS_SECONDS = 3, 60  # a service that ends this often in this time is broken
-SOCKET_PATH_LIMIT = 100  # bytes; the kernel's limit for a Unix socket is 108 with the final zero
+LOG_BYTES = 10 << 20  # a longer log is set aside when its service starts
+LAST_BYTES = 16 << 10  # of a log, read for its last lines
+START_SECONDS = 60  # for a service to answer, on a busy laptop
+STOP_SECONDS = 20  # for a service to end before it is killed
+MAX_DEATHS, DEATHS_SECONDS = 3, 60  # a service that ends so often in so many seconds is broken
+SOCKET_PATH_LIMIT = 100  # bytes; the kernel's limit for the path of a Unix socket is 108, including the final zero
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 WORKER = [sys.executable, "-m", "celery", "-A", "worker.queue", "worker", "-Q", "chiffre", "-n", "chiffre@%h"]
@@ -38,18 +38,18 @@ WORKER += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
 
 @dataclass
 class Service:
-    """One process of the embedded services, logging to a file."""
+    """One process of the embedded services, with its log file."""
 
     name: str
     command: list[str]
     environment: dict[str, str]
     log: Path
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
-    deaths: list[float] = field(default_factory=list, init=False)  # when it ended by itself
+    deaths: list[float] = field(default_factory=list, init=False)  # the times at which it ended unasked
     started: float = field(default=0.0, init=False)
 
     def start(self) -> None:
-        """Start in a session of its own: Ctrl-C reaches only the parent, which stops the services in order."""
+        """Start in a separate session, so that Ctrl-C reaches only the parent, which stops the services in order."""
         self.started = monotonic()
         if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
             self.log.replace(self.log.with_suffix(".log.1"))
@@ -66,18 +66,22 @@ class Service:
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs."""
+        """True if the process is running."""
         return self.process is not None and self.process.poll() is None
 
     def restart(self) -> None:
-        """Start again after it ended by itself; ServiceError where it keeps ending."""
+        """Start the service again after it ended unasked.
+
+        Raises:
+            ServiceError: if it has ended too often.
+        """
         self.deaths = [*self.deaths[1 - MAX_DEATHS :], monotonic()]
         if len(self.deaths) == MAX_DEATHS and self.deaths[-1] - self.deaths[0] < DEATHS_SECONDS:
-            raise ServiceError(f"{self.name} does not stay up:\n{self._last_words()}\nThe whole log: {self.log}")
+            raise ServiceError(f"{self.name} keeps ending:\n{self._last_lines()}\nThe whole log: {self.log}")
         self.start()
 
     def stop(self) -> None:
-        """End the process, by force where it does not end by itself."""
+        """End the process; kill it if it does not end in time."""
         if self.process is None:
             return
         self.process.terminate()
@@ -88,20 +92,24 @@ class Service:
             self.process.wait()
 
     def wait_until(self, ready: Callable[[], bool]) -> None:
-        """Wait until `ready`; ServiceError where the process ends or takes too long."""
+        """Wait until `ready()` is true.
+
+        Raises:
+            ServiceError: if the process ends or takes too long.
+        """
         while not ready():
             if not self.alive or monotonic() - self.started > START_SECONDS:
-                raise ServiceError(f"{self.name} did not start:\n{self._last_words()}\nThe whole log: {self.log}")
+                raise ServiceError(f"{self.name} did not start:\n{self._last_lines()}\nThe whole log: {self.log}")
             sleep(0.05)
 
-    def _last_words(self) -> str:
+    def _last_lines(self) -> str:
         with self.log.open("rb") as log:
             log.seek(max(0, self.log.stat().st_size - LAST_BYTES))
             return "\n".join(log.read().decode(errors="replace").splitlines()[-15:])
 
 
 class LocalServices:
-    """Valkey, worker and API, started in this order and stopped in the other."""
+    """Valkey, worker and API, started in this order and stopped in reverse."""
 
     def __init__(self, settings: Settings, host: str, port: int) -> None:
         self.home = settings.home.resolve()
@@ -111,12 +119,16 @@ class LocalServices:
         self._bind = ["--host", host, "--port", str(port)]
         self._ready = _readiness(host, port, settings.allowed_hosts)
         self._services: list[Service] = []
-        self._socket_folder: tempfile.TemporaryDirectory[str] | None = None  # where the home's path is too long
+        self._socket_folder: tempfile.TemporaryDirectory[str] | None = None  # used if the path of the home is too long
         own = {"CHIFFRE_HOME": str(self.home), "CHIFFRE_ARTIFACTS": self.settings.artifacts or ""}  # "": under the home
         self._environment = {**os.environ, **own}
 
     def start(self) -> None:
-        """Start everything and wait until the API answers; ServiceError where something does not start."""
+        """Start everything and wait until the API answers.
+
+        Raises:
+            ServiceError: if a service does not start.
+        """
         self._logs.mkdir(parents=True, exist_ok=True)
         self._environment["CHIFFRE_BROKER_URL"] = self.settings.broker or self._start_broker()
         self._environment["CHIFFRE_DATABASE_URL"] = self._database_url()
@@ -127,7 +139,11 @@ class LocalServices:
         api.wait_until(lambda: _answers(self._ready))
 
     def watch(self) -> None:
-        """Start again whatever ends by itself; ServiceError where it does not stay up. Never returns otherwise."""
+        """Restart every service that ends unasked; this never returns.
+
+        Raises:
+            ServiceError: if a service keeps ending.
+        """
         while True:
             sleep(0.5)
             for service in self._services:
@@ -135,7 +151,7 @@ class LocalServices:
                     service.restart()
 
     def stop(self) -> None:
-        """End everything, the newest first."""
+        """End everything, newest first."""
         while self._services:
             self._services.pop().stop()
         if self._socket_folder is not None:
@@ -148,7 +164,7 @@ class LocalServices:
         return service
 
     def _start_broker(self) -> str:
-        """A private Valkey on a Unix socket, its queue kept on disk."""
+        """Start a private Valkey on a Unix socket, with its queue on disk, and return its URL."""
         folder = self.home / "valkey"
         folder.mkdir(exist_ok=True, mode=0o700)
         path = folder / "valkey.sock"
@@ -170,9 +186,10 @@ class LocalServices:
 
 @contextmanager
 def local_services(settings: Settings, host: str, port: int) -> Iterator[LocalServices]:
-    """The embedded services, up and answering; all ended on the way out.
+    """Run the embedded services while the context is open.
 
-    ServiceError where the home is in use, the port is taken or a service does not start.
+    Raises:
+        ServiceError: if the home is in use, the port is taken or a service does not start.
     """
     with ExitStack() as stack:
         stack.enter_context(_sole_owner(settings.home))
@@ -184,7 +201,7 @@ def local_services(settings: Settings, host: str, port: int) -> Iterator[LocalSe
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nothing listens on just now."""
+    """Return a port of the loopback interface that is free at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -192,17 +209,23 @@ def free_port() -> int:
 
 @contextmanager
 def _sole_owner(home: Path) -> Iterator[None]:
-    """Hold the home's lock; ServiceError where another process does."""
+    """Hold the lock of the home.
+
+    Raises:
+        ServiceError: if another process holds it, or the home cannot be written.
+    """
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = (home / "lock").open("a+")
     except OSError as error:
-        raise ServiceError(f"{home} cannot be written ({error.strerror}); name another folder with --home") from None
+        raise ServiceError(f"{home} cannot be written ({error.strerror}); choose another folder with --home") from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ServiceError(f"{home} is in use by another `chiffre up`; stop that or name another --home") from None
+            raise ServiceError(
+                f"{home} is in use by another `chiffre up`; stop it or choose another folder with --home"
+            ) from None
         yield
 
 
@@ -211,11 +234,13 @@ def _check_port(host: str, port: int) -> None:
         with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
             pass
     except OSError as error:
-        raise ServiceError(f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port") from None
+        raise ServiceError(
+            f"cannot listen on {host}:{port} ({error.strerror}); choose another port with --port"
+        ) from None
 
 
 def _die_with_parent() -> None:
-    """End this process when the one that started it does, however that ends."""
+    """Let the kernel end this process when its parent ends, even if the parent is killed."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
@@ -228,8 +253,8 @@ def _pings(path: Path) -> bool:
 
 
 def _readiness(host: str, port: int, allowed: list[str]) -> Request:
-    """Asks the API whether it is ready, under a name that is allowed: any other is answered with 400."""
-    place = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - where to ask, and nobody listens there
+    """Return the request for /readyz, with a Host header that is allowed; the API answers any other with 400."""
+    place = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - an address to ask, not to listen on
     url = f"http://{f'[{place}]' if ':' in place else place}:{port}/readyz"
     return Request(url, headers={"Host": next(iter(allowed), host).replace("*", "health")})
 

@@ -1,4 +1,4 @@
-"""Logging: one JSON object a line on standard error."""
+"""Logging: one JSON object per line on standard error."""
 
 import logging
 import sys
@@ -9,7 +9,11 @@ from worker.settings import settings
 
 
 def configure_logging(process: str) -> None:
-    """Set up the log of this process; called once, at its start."""
+    """Set up the log of this process; call it once, at the start.
+
+    Args:
+        process: The name that every line carries, such as "worker".
+    """
     level = logging.getLevelNamesMapping().get(settings().log_level.upper(), logging.INFO)
     logging.basicConfig(
         level=level, stream=sys.stderr, format=f"%(asctime)s {process} %(levelname)s %(name)s %(message)s"

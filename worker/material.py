@@ -1,4 +1,4 @@
-"""What the analysis of a job is made of."""
+"""The recorded data that the analysis of a job is made from."""
 
 from dataclasses import dataclass
 
@@ -19,29 +19,32 @@ from worker.ledger.ledger import changes
 
 @dataclass(frozen=True)
 class Material:
-    """What an analysis is made of, read at one instant: a search takes long, and a transaction must not wait for it."""
+    """The trials of a job, read in one transaction.
+
+    An analysis rebuilds the search, which takes long; no transaction stays open meanwhile.
+    """
 
     spec: TuneSpec
-    records: list[TrialRecord]  # of all trials, as they changed
-    observations: list[Observation]  # the trials that have their hyper-parameters, by number
+    records: list[TrialRecord]  # all changes of trials, oldest first
+    observations: list[Observation]  # the trials that have hyper-parameters, in order of their numbers
 
     @classmethod
     def of(cls, session: Session, job: Job) -> "Material":
-        """What was recorded of a job."""
+        """Read the records of a job."""
         rows = session.scalars(select(Trial).where(col(Trial.job_id) == job.id).order_by(col(Trial.number)))
         versions = versions_of(session, job.id)
         observed = [_observation(row, versions.get((row.number, row.value))) for row in rows if row.params is not None]
-        return cls(tune_spec(job), changes(session, job.id, 0)[0], observed)
+        return cls(tune_spec(session, job), changes(session, job.id, 0)[0], observed)
 
     def search(self) -> Search:
-        """The job's search, rebuilt."""
+        """Rebuild the search of the job."""
         search = Search(self.spec)
         for record in self.records:
             search.apply(record)
         return search
 
     def analysis(self) -> Analysis:
-        """What stands out in it."""
+        """Return the analysis of the job."""
         return analysis(self.search(), self.observations)
 
 

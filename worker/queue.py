@@ -1,11 +1,10 @@
-"""The Celery application: a message says that there is work, never which; the database says that."""
+"""The Celery application. A message only says that there is work; the database says which."""
 
 from celery import Celery
 
 from worker.settings import cores, settings
 
-RING = "chiffre.ring"
-
+WAKE = "chiffre.ring"  # a name on the wire, which workers of an older release know
 
 app = Celery("chiffre", broker=settings().broker, include=["worker.tasks"])
 app.conf.update(
@@ -16,10 +15,10 @@ app.conf.update(
     task_default_queue="chiffre",
     worker_pool="threads",
     worker_concurrency=settings().trainers or cores(),
-    # A message belongs to whoever is idle; one that is prefetched by a busy worker is stranded by a broker restart.
+    # Only an idle worker may take a message: a broker restart loses one that a busy worker has prefetched.
     worker_prefetch_multiplier=1,
     worker_disable_prefetch=True,
-    # The lease in the database is what protects work, so a message is done when it is read.
+    # The lease in the database protects the work, so a message is acknowledged when it is read.
     task_acks_late=False,
     task_publish_retry=False,
     broker_connection_retry_on_startup=True,

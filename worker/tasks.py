@@ -1,20 +1,20 @@
-"""The Celery task, and what a worker process sets up around it."""
+"""The Celery task, and the start and end of a worker process."""
 
 import os
 import secrets
 import socket
+from functools import partial
 from threading import Thread
 from typing import Any
 
 import structlog
 from celery.signals import setup_logging, worker_init, worker_shutdown, worker_shutting_down
 
-from worker.artifacts.store import store_of
+from worker.artifacts.store import drop_files, store_of
 from worker.database.engine import Database
 from worker.ledger.leases import Leases
-from worker.ledger.uploaded_datasets import Uploaded
 from worker.logs import configure_logging
-from worker.queue import RING, app
+from worker.queue import WAKE, app
 from worker.settings import settings
 from worker.supervision.janitor import Janitor
 from worker.supervision.supervisor import Supervisor
@@ -22,12 +22,12 @@ from worker.supervision.trainer_pool import Trainers
 
 log = structlog.get_logger()
 
-_supervisor: Supervisor | None = None  # one a worker process; it looks for work even while the broker is away
+_supervisor: Supervisor | None = None  # of this worker process; it polls for work even if the broker is away
 
 
-@app.task(name=RING)  # type: ignore[untyped-decorator]
-def ring() -> None:
-    """There is work: take what is to be had."""
+@app.task(name=WAKE)  # type: ignore[untyped-decorator]
+def wake() -> None:
+    """Work on all packs that are waiting."""
     if _supervisor is not None:
         _supervisor.work()
 
@@ -41,7 +41,7 @@ def _log(**_: Any) -> None:
 def _start(**_: Any) -> None:
     try:
         _begin()
-    except Exception as error:  # Celery would go on without, and answer rings with nothing
+    except Exception as error:  # broad on purpose: Celery would go on without a supervisor and ignore every message
         log.critical("the worker cannot start", error=str(error))
         raise SystemExit(1) from error
 
@@ -50,10 +50,10 @@ def _begin() -> None:
     global _supervisor
     config = settings()
     owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
-    database, store = Database(config.database), store_of(config)
-    Uploaded(database, store, config.dataset_cache).serve()
+    store = store_of(config)
+    database = Database(config.database, on_unneeded=partial(drop_files, store))
     leases = Leases(database, owner, config.lease_seconds)
-    _supervisor = Supervisor(leases, Trainers(config.trainers), store, config.poll_seconds)
+    _supervisor = Supervisor(leases, Trainers(config.trainers), config.poll_seconds)
     Thread(target=_supervisor.poll, daemon=True).start()
     Janitor(database, leases, store, config.poll_seconds).start()
 

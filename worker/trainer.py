@@ -1,11 +1,12 @@
-"""The process that trains: `python -m worker.trainer FD`, with one end of a pipe as its file FD.
+"""The training process: `python -m worker.trainer FD`, with one end of a pipe as its file descriptor FD.
 
-It is told which pack to work on, drives ml, records through the ledger, and answers when the pack is done. It ends when
-the pipe does: nothing is left behind by a worker that dies.
+The worker sends it a pack. It trains with ml, records through the ledger, and answers when the pack is done. It ends
+when the pipe closes, so a worker that dies leaves no process behind.
 """
 
 import os
 import sys
+from functools import partial
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Thread
@@ -17,36 +18,26 @@ from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, Time
 
 from ml.errors import ChiffreError, LanesError
 from ml.records import Stop
-from ml.specs import TuneSpec
-from ml.training.lane import TrainingData
 from ml.training.process import device_of, process_settings, warm_up
-from ml.tuning.search import Search
-from ml.tuning.tune import tune_pack
-from worker.artifacts.store import Store, store_of
+from worker.artifacts.store import drop_files, store_of
 from worker.database.engine import Database
-from worker.database.tables import Job, PackPurpose
+from worker.database.tables import PackPurpose
 from worker.errors import LeaseLost, StorageAway, StorageFull
-from worker.ledger.job_spec import tune_spec
 from worker.ledger.leases import Claim
-from worker.ledger.ledger import Ledger
-from worker.ledger.transfer import initial_weights
-from worker.ledger.uploaded_datasets import Uploaded
+from worker.ledger.uploaded_datasets import DatasetStore
 from worker.logs import configure_logging
-from worker.prediction.rows import PredictionRows
 from worker.prediction.work import predict
-from worker.publication.rows import PublicationRows
 from worker.publication.work import publish
-from worker.run_off.rows import RunOffRows
 from worker.run_off.work import rerun
 from worker.settings import settings
-from worker.training.ledger_book import JobSearch, LedgerBook
-from worker.training.training_data import training_data
+from worker.training.work import train
+from worker.training.workbench import Handler, Workbench
 
 log = structlog.get_logger()
 
 
 class PipedOrders:
-    """What the supervisor sends, read by a thread while the main one trains."""
+    """The supervisor's orders, read from the pipe by a thread while the main thread trains."""
 
     def __init__(self, pipe: Connection) -> None:
         self.packs: SimpleQueue[Claim] = SimpleQueue()
@@ -56,7 +47,7 @@ class PipedOrders:
         Thread(target=self._read, daemon=True).start()
 
     def next(self) -> Claim:
-        """The next pack to work on; waits for it."""
+        """Wait for the next pack to work on, and return its claim."""
         return self.packs.get()
 
     def _read(self) -> None:
@@ -74,99 +65,75 @@ class PipedOrders:
                 self.packs.put(Claim(order["pack"], order["job"], order["epoch"], PackPurpose(order["purpose"])))
 
 
-class Trainer:
-    """What a training process does with the packs that it is lent."""
+HANDLERS: dict[PackPurpose, Handler] = {
+    PackPurpose.TRAIN: train,
+    PackPurpose.RUN_OFF: rerun,
+    PackPurpose.PREDICT: predict,
+    PackPurpose.PUBLISH: publish,
+}
 
-    def __init__(
-        self, database: Database, orders: PipedOrders, store: Store, device: str, checkpoint_seconds: float
-    ) -> None:
-        self.ledger = Ledger(database)
-        self.publishing = PublicationRows(database)
-        self.database = database
-        self.orders = orders
-        self.store = store
-        self.device = device
-        self.checkpoint_seconds = checkpoint_seconds
-        self._searches: dict[str, JobSearch] = {}
+# The answer to each kind of error; the first that fits is sent. Only "failed" and "impossible" count against trials.
+ANSWERS: list[tuple[tuple[type[Exception], ...], str]] = [
+    ((LeaseLost,), "lost"),
+    ((StorageFull,), "full"),
+    ((OperationalError, InterfaceError, TimeoutError, StorageAway), "away"),
+    ((LanesError,), "impossible"),
+    ((ChiffreError,), "failed"),
+]
+
+
+class Trainer:
+    """Works on the packs that a training process is lent, one at a time."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self.bench = bench
 
     def work(self, claim: Claim) -> dict[str, Any]:
-        """Work on a claimed pack; the answer says how it went."""
+        """Work on a claimed pack.
+
+        Returns:
+            The answer for the worker, with one key. "ended": the pack is done and ended. "done": the worker is to end
+            it. "released": it can go on elsewhere. "lost", "full", "away", "impossible" or "failed": the name in
+            `ANSWERS` of the error that stopped the work, with its text.
+        """
         try:
-            if claim.purpose == PackPurpose.PUBLISH:
-                publish(claim, self.publishing, self.store)
-                return {"ended": claim.pack_id}
-            if claim.purpose == PackPurpose.PREDICT and predict(
-                claim, PredictionRows(self.database), self.store, self.orders
-            ):
-                return {"ended": claim.pack_id}
-            if claim.purpose == PackPurpose.TRAIN:
-                self.train(claim)
-            if claim.purpose == PackPurpose.RUN_OFF:
-                self.rerun(claim)
-        except LeaseLost:
-            return {"lost": claim.pack_id}
-        except StorageFull as error:
-            return {"full": str(error)}
-        except (OperationalError, InterfaceError, TimeoutError, StorageAway) as error:  # nobody is charged
-            log.warning("database or storage away", pack=claim.pack_id, error=str(error))
-            return {"away": claim.pack_id}
-        except InternalError as error:  # Postgres ended a transaction that did nothing for too long: we were suspended
-            if not error.connection_invalidated:
+            ended = HANDLERS[claim.purpose](claim, self.bench)
+        except Exception as error:
+            if (answer := answer_to(error)) is None:
                 raise
-            return {"away": claim.pack_id}
-        except LanesError as error:
-            return {"impossible": str(error)}
-        except ChiffreError as error:
-            return {"failed": str(error)}
-        return {"released" if self.orders.stop == Stop.RELEASED else "done": claim.pack_id}
+            if answer == "away":
+                log.warning("database or storage away", pack=claim.pack_id, error=str(error))
+            return {answer: str(error)}
+        if ended:
+            return {"ended": claim.pack_id}
+        return {"released" if self.bench.orders.stop == Stop.RELEASED else "done": claim.pack_id}
 
-    def train(self, claim: Claim) -> None:
-        """Train the pack's trials, and those of the job that can train beside them."""
-        warm = self._search(claim.job_id)
-        spec = warm.search.spec
-        data = self._data(spec, spec.seed)
-        book = LedgerBook(self.ledger, claim, warm, self.orders, self.store, self.checkpoint_seconds)
-        tune_pack(spec, data, book, warm.search)
 
-    def rerun(self, claim: Claim) -> None:
-        """Train the pack's finalists again, on the cut that is theirs."""
-        warm = self._search(claim.job_id)
-        book = LedgerBook(self.ledger, claim, warm, self.orders, self.store, self.checkpoint_seconds)
-        rerun(book, warm.search.spec, RunOffRows(self.database), self._data)
-
-    def _data(self, spec: TuneSpec, cut_seed: int) -> TrainingData:
-        """What trials of a job train and validate on, and begin with."""
-        data = training_data(spec.dataset, spec.split, cut_seed, self.device).first(spec.images)
-        if spec.init_from is None:
-            return data
-        return data.beginning_with(initial_weights(self.database, self.store, spec.init_from))
-
-    def _search(self, job_id: str) -> JobSearch:
-        if job_id not in self._searches:
-            with self.database.reading() as session:
-                job = session.get_one(Job, job_id)
-            # Of other jobs only the last few are kept: 5,000 trials rebuild in under a second.
-            self._searches = dict(list(self._searches.items())[-7:])
-            self._searches[job_id] = JobSearch(Search(tune_spec(job)))
-        return self._searches[job_id]
+def answer_to(error: Exception) -> str | None:
+    """Return the name of the answer to an error; None if it is a mistake in the code."""
+    if isinstance(error, InternalError):
+        # Postgres ended a transaction that was idle for too long: this process was suspended.
+        return "away" if error.connection_invalidated else None
+    return next((answer for kinds, answer in ANSWERS if isinstance(error, kinds)), None)
 
 
 def main() -> None:
-    """Answer the worker until its pipe closes."""
+    """Work on the packs that the worker sends, until its pipe closes."""
     configure_logging("trainer")
     process_settings()
     warm_up()
     pipe = Connection(int(sys.argv[1]))
     orders = PipedOrders(pipe)
     config = settings()
-    database, store = Database(config.database), store_of(config)
-    Uploaded(database, store, config.dataset_cache).serve()
+    store = store_of(config)
+    database = Database(config.database, on_unneeded=partial(drop_files, store))
+    find = DatasetStore(database, store, config.dataset_cache).find
     try:
         device = device_of(config.device)
-    except LanesError as error:  # of this machine, and no reason to end a job
+    except LanesError as error:  # a fault of this machine, which must not end a job
         log.error("this trainer cannot work", reason=str(error))
         sys.exit(1)
-    trainer = Trainer(database, orders, store, device, config.checkpoint_seconds)
+    trainer = Trainer(Workbench(database, store, find, orders, device, config.checkpoint_seconds))
     pipe.send_bytes(orjson.dumps({"ready": device}))
     while True:
         pipe.send_bytes(orjson.dumps(trainer.work(orders.next())))

@@ -10,7 +10,7 @@ branch_labels = None
 depends_on = None
 
 
-# Only what a worker of the release before can live with: each column is nullable or has a default of the database's.
+# A worker of the previous release must be able to go on: each column is nullable or has a default in the database.
 def columns() -> dict[str, list[sa.Column]]:
     return {
         "pack": [

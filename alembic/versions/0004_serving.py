@@ -10,7 +10,7 @@ branch_labels = None
 depends_on = None
 
 
-# Only what a worker of the release before can live with: each column is nullable.
+# A worker of the previous release must be able to go on: each column is nullable.
 def columns() -> dict[str, list[sa.Column]]:
     return {
         "job": [sa.Column("result", sa.JSON(none_as_null=True), nullable=True)],

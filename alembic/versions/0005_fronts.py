@@ -9,7 +9,7 @@ branch_labels = None
 depends_on = None
 
 
-# Several trials of a run become versions, and of all but the winner nobody opens the test images.
+# Several trials of a run become versions; only the winner is evaluated on the test images.
 def upgrade() -> None:
     with op.batch_alter_table("modelversion") as versions:
         versions.alter_column("test_accuracy", existing_type=sa.Float(), nullable=True)
@@ -17,7 +17,7 @@ def upgrade() -> None:
         versions.create_unique_constraint(op.f("uq_modelversion_job_id_run_trial"), ["job_id", "run", "trial"])
 
 
-# The release before knows the winner's version alone; one of the others that has answered as champion stops this.
+# The previous release knows only the winner's version. This fails if another version has been a champion.
 def downgrade() -> None:
     op.execute("DELETE FROM modelversion WHERE test_accuracy IS NULL")
     with op.batch_alter_table("modelversion") as versions:

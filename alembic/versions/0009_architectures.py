@@ -10,7 +10,7 @@ branch_labels = None
 depends_on = None
 
 
-# Versions of the release before have none, so that their latency is not taken for another's.
+# Versions of the previous release have no architecture, so that their latency is not used for another network.
 def upgrade() -> None:
     with op.batch_alter_table("modelversion") as versions:
         versions.add_column(sa.Column("architecture", sqlmodel.sql.sqltypes.AutoString(), nullable=True))

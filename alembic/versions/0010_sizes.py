@@ -11,7 +11,7 @@ depends_on = None
 TABLES = ("artifact", "datasetversion")
 
 
-# A checkpoint of many lanes of a wide network may have more than 2 GiB.
+# A checkpoint of many lanes of a wide network may exceed 2 GiB.
 def upgrade() -> None:
     for table in TABLES:
         with op.batch_alter_table(table) as rows:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from api.cli.remote_datasets import register_remote
+from api.cli.remote_datasets import remote_dataset
 from api.client import Chiffre
 from api.connection import ApiError
 from ml.artifacts import write
@@ -71,9 +71,9 @@ def journal(client: Chiffre, job_id: str, path: Path) -> int:
     if job["kind"] != "tune":
         raise ApiError(f"job {job_id} is a {job['kind']} job; only a tune job can become an Optuna study")
     _check_absent(path)
-    register_remote(client, job["dataset"])
+    dataset = remote_dataset(client, job["dataset"])
     try:
-        spec = TuneSpec.model_validate(job["spec"])
+        spec = TuneSpec.model_validate({**job["spec"], "dataset": dataset})
     except ValidationError as error:
         raise ApiError(f"this release of chiffre cannot read the job's specification: {error}") from None
     with TemporaryDirectory(dir=path.parent, prefix=".journal-") as folder:

@@ -1,15 +1,19 @@
-"""Data sets of a remote service, registered here so that a specification can name them."""
+"""Data sets of a remote service, so that a specification read here can hold them."""
 
 from api.client import Chiffre
 from ml.artifacts import checkpoint_of
 from ml.datasets import Arrays, Dataset, datasets
 
 
-def register_remote(client: Chiffre, dataset: str) -> None:
-    """Register an uploaded data set of the service; its images are downloaded when they are first read."""
+def remote_dataset(client: Chiffre, dataset: str) -> Dataset:
+    """Return a data set of the service; the images of an uploaded one are downloaded when they are first read.
+
+    Raises:
+        UnknownName: if this release has no such data set and the name has no version.
+    """
     name, _, version = dataset.partition("@")
-    if not version or dataset in datasets:
-        return
+    if not version:
+        return datasets[name]
     found = client.dataset(name, int(version))
 
     def read() -> Arrays:
@@ -17,4 +21,4 @@ def register_remote(client: Chiffre, dataset: str) -> None:
         return Arrays(arrays["images"], arrays["labels"])
 
     shape, classes = tuple(found["shape"]), tuple(found["classes"])
-    datasets.register(dataset)(Dataset(read, shape, classes, found["images"], found["sha256"], None, ""))
+    return Dataset(dataset, shape, classes, found["images"], found["sha256"], None, "", read)

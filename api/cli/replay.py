@@ -6,11 +6,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from api.cli.remote_datasets import register_remote
+from api.cli.remote_datasets import remote_dataset
 from api.client import Chiffre
 from api.connection import ApiError
 from ml.artifacts import checkpoint_of
-from ml.datasets import datasets
+from ml.datasets import Dataset
 from ml.records import RungResult, step_of
 from ml.specs import TrainSpec, TuneSpec
 from ml.training.lane import TrainingData
@@ -49,10 +49,10 @@ def replay_trial(client: Chiffre, job_id: str, number: int) -> Iterator[Rung]:
         raise ApiError(
             f"trial {number} is {trial['state']} and was never measured, so there is nothing to compare with"
         )
-    register_remote(client, job["dataset"])
-    spec = _spec(job)
+    dataset = remote_dataset(client, job["dataset"])
+    spec = _spec(job, dataset)
     process_settings()
-    data = TrainingData.load(datasets[spec.dataset], spec.split, spec.seed).first(spec.images)
+    data = TrainingData.load(dataset, spec.split, spec.seed).first(spec.images)
     if spec.init_from is not None:
         content = client.download(spec.init_from.model, spec.init_from.version)
         data = data.beginning_with(checkpoint_of(content, "the version's checkpoint").weights)
@@ -60,7 +60,7 @@ def replay_trial(client: Chiffre, job_id: str, number: int) -> Iterator[Rung]:
         yield _rung(recorded.get(found.step, {}), found)
 
 
-def _spec(job: dict[str, Any]) -> TuneSpec:
+def _spec(job: dict[str, Any], dataset: Dataset) -> TuneSpec:
     """Return a job's specification as a search.
 
     Raises:
@@ -68,9 +68,8 @@ def _spec(job: dict[str, Any]) -> TuneSpec:
 
     """
     try:
-        if job["kind"] == "train":
-            return TrainSpec.model_validate(job["spec"]).as_tune()
-        return TuneSpec.model_validate(job["spec"])
+        kind = TrainSpec if job["kind"] == "train" else TuneSpec
+        return kind.model_validate({**job["spec"], "dataset": dataset}).as_tune()
     except ValidationError as error:
         raise ApiError(f"this release of chiffre cannot read the job's specification: {error}") from None
 

@@ -1,1 +1,1 @@
-"""HTTP itself: errors as problem details, limits, paging, and clients that are slow."""
+"""Plain HTTP: errors as problem details, limits, paging, and slow clients."""

@@ -1,8 +1,7 @@
-"""Errors as HTTP: which exception becomes which answer, in the dict at the end."""
+"""Errors as HTTP answers: the dict at the end says which exception becomes which answer."""
 
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
-from itertools import islice
 from re import fullmatch, sub
 from typing import Any
 
@@ -14,77 +13,105 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
 
+from api.http.field_errors import field_error, not_json, plain_words, pointer_to, unknown_fields
 from api.http.problems import MAX_ERRORS, FieldError, problem
 from ml.errors import CheckpointError, ChiffreError, SpecError, UnknownName
-from worker.errors import Conflict, KeyReused, NotFound, StorageAway, StorageFull
+from worker.errors import Conflict, Fact, KeyReused, NotFound, Refused, StorageAway, StorageFull
 
-PREFIXES = {"query": "?", "path": "/", "header": "", "cookie": ""}  # of the pointer to a parameter
+POINTER_PREFIXES = {"query": "?", "path": "/", "header": "", "cookie": ""}  # of the pointer to a parameter
+
+# By fact: the route that helps with it. Braces take the names that the error carries.
+WAYS_OUT = {
+    Fact.NO_JOB: "GET /jobs lists them",
+    Fact.NO_TRIAL: "GET /jobs/{job_id}/trials lists them",
+    Fact.NO_GROUP: "GET /jobs/experiments lists them",
+    Fact.NO_VERSION: "GET /models lists networks and versions",
+    Fact.NO_CHAMPION: "GET /models lists the champions",
+    Fact.NO_DATASET: "GET /datasets lists those there are",
+    Fact.NOTHING_PUBLISHED: "POST /jobs/tune makes one",
+    Fact.NOTHING_TO_UNDO: "PUT /models/{model}/champion promotes another version",
+    Fact.OWN_IMAGES: "POST /jobs/predict classifies those that were left out of training",
+    Fact.OUT_OF_TIME: "PATCH /jobs/{job_id} allows it more, then try again",
+}
 
 log = structlog.get_logger()
 
 
 class BadInput(ChiffreError):
-    """An input that cannot be used; `errors` name what of it, and at least one."""
+    """Invalid input; `errors` name at least one field of it and what is wrong there."""
 
     def __init__(self, pointer: str, detail: str, *more: FieldError) -> None:
         self.errors = [FieldError(pointer=pointer, detail=detail), *more]
         super().__init__(detail)
 
+    def in_one_line(self) -> str:
+        """Return the first error and its place, for an image of a list or a line of a file."""
+        first = self.errors[0]
+        return f"{first.pointer}: {first.detail}"
+
 
 class Busy(ChiffreError):
-    """More questions than can be answered just now."""
+    """More requests than this process can answer now."""
 
 
 class NotLoaded(ChiffreError):
-    """A version that is published and cannot answer just now."""
+    """A published version that cannot be loaded now."""
 
 
 class NotAnalysed(ChiffreError):
-    """An analysis that takes too long, or that failed."""
+    """An analysis that took too long or failed."""
 
 
 class TooManyStreams(ChiffreError):
-    """A stream more than this process serves at once."""
+    """One stream more than this process serves at once."""
 
 
 class NothingMore(ChiffreError):
-    """A stream of which the client has had everything; told to stop, it does not ask again."""
+    """A stream whose end the client has received already; the answer 204 stops it from connecting again."""
 
 
 def _invalid(errors: list[FieldError]) -> JSONResponse:
-    return problem(422, "the request cannot be used as it is; see errors", errors)
+    return problem(422, "The request is invalid; see errors.", errors)
 
 
 def _bad_input(request: Request, error: BadInput) -> JSONResponse:
     return _invalid(error.errors)
 
 
-def invalid(error: ValidationError, prefix: str) -> BadInput:
-    """What pydantic says of fields whose pointers begin with `prefix`."""
-    first, *more = (
-        FieldError(pointer=_pointer(prefix, e["loc"]), detail=str(e["msg"]).removeprefix("Value error, "))
-        for e in error.errors(include_input=False, include_url=False)
-    )
-    return BadInput(first.pointer, first.detail, *more[: MAX_ERRORS - 1])
+def invalid(error: ValidationError, prefix: str, model: type[BaseModel] | None = None) -> BadInput:
+    """Return pydantic's errors of a model as ours; their pointers begin with `prefix`."""
+    found = error.errors(include_input=False, include_url=False)[:MAX_ERRORS]
+    first, *more = (field_error(each, pointer_to(prefix, each["loc"]), model) for each in found)
+    return BadInput(first.pointer, first.detail, *more)
 
 
 def refuse_many(fields: Mapping[str, Any], model: type[BaseModel], prefix: str) -> None:
-    """BadInput names the first few fields that a model does not have, where they are many.
+    """Refuse input with many fields that a model does not have.
 
-    Pydantic describes each, in gigabytes where a body names a million.
+    Pydantic would describe each of them, in gigabytes if a body names a million.
+
+    Raises:
+        BadInput: for the first MAX_ERRORS of them; fewer are left to pydantic.
     """
-    unknown = list(islice((name for name in fields if name not in model.model_fields), MAX_ERRORS))
-    if len(unknown) == MAX_ERRORS:
-        first, *more = (FieldError(pointer=_pointer(prefix, [n]), detail="there is no such field") for n in unknown)
+    known = model.model_fields
+    if len(fields) >= MAX_ERRORS and len(unknown := unknown_fields(fields, known, prefix)) == MAX_ERRORS:
+        first, *more = unknown
         raise BadInput(first.pointer, first.detail, *more)
 
 
 def _not_found(request: Request, error: Exception) -> JSONResponse:
-    return problem(404, str(error))
+    return problem(404, _with_way_out(error))
 
 
 def _conflict(request: Request, error: Conflict) -> JSONResponse:
-    return problem(409, str(error))
+    return problem(409, _with_way_out(error))
+
+
+def _with_way_out(error: Exception) -> str:
+    """Return an error's text, and the route that helps with its fact."""
+    if not isinstance(error, Refused) or error.fact is None:
+        return str(error)
+    return f"{error}; {WAYS_OUT[error.fact].format_map(error.names)}"
 
 
 def _key_reused(request: Request, error: KeyReused) -> JSONResponse:
@@ -92,31 +119,33 @@ def _key_reused(request: Request, error: KeyReused) -> JSONResponse:
 
 
 def _spec_error(request: Request, error: SpecError) -> JSONResponse:
-    return _invalid([FieldError(pointer=_body_pointer(p.path), detail=p.detail) for p in error.problems])
+    found = [FieldError(pointer=_body_pointer(p.path), detail=plain_words(p.detail)) for p in error.problems]
+    return _invalid(found)
 
 
 def _validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     of_body = all(e["loc"][0] == "body" for e in error.errors())
     if of_body and content_type != "application/json":
-        return problem(415, "the content type is not application/json; send JSON with that content type")
-    return _invalid([_field_error(e, error.body) for e in error.errors()[:MAX_ERRORS]])
+        return problem(415, "unsupported Content-Type; send JSON as application/json")
+    body_field = getattr(request.scope.get("route"), "body_field", None)
+    model = None if body_field is None else body_field.field_info.annotation
+    return _invalid([_field_error(each, error.body, model) for each in error.errors()[:MAX_ERRORS]])
 
 
-def _field_error(error: dict[str, Any], body: Any) -> FieldError:
+def _field_error(error: dict[str, Any], body: Any, model: Any) -> FieldError:
     where, *path = error["loc"]
-    detail = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "json_invalid":
-        return FieldError(pointer="#", detail=f"not valid JSON: {error.get('ctx', {}).get('error', detail)}")
+        return FieldError(pointer="#", detail=not_json(int(path[0])))
     if where == "body":
-        return FieldError(pointer=_body_pointer(_without_tags(path, body)), detail=detail)
-    return FieldError(pointer=PREFIXES[where] + "/".join(map(str, path)), detail=detail)
+        return field_error({**error, "loc": path}, _body_pointer(_without_tags(path, body)), model)
+    return field_error(error, POINTER_PREFIXES[where] + "/".join(map(str, path)))
 
 
 def _without_tags(path: list[str | int], body: Any) -> list[str | int]:
-    """A pydantic location as keys that the body has, and at most one more: where something is missing.
+    """Return a pydantic location as keys of the body, and at most one more for a missing field.
 
-    Pydantic puts the branches of unions into its locations; those are no keys of the body.
+    Pydantic puts the tags of unions into its locations, and those are no keys of the body.
     """
     kept: list[str | int] = []
     for position, key in enumerate(path):
@@ -141,29 +170,24 @@ def _is_tag(key: str | int, body: dict[str, Any]) -> bool:
 
 def _body_pointer(path: Iterable[str | int]) -> str:
     keys = list(path)
-    return _pointer("#/", keys) if keys else "#"
-
-
-def _pointer(prefix: str, path: Iterable[str | int]) -> str:
-    texts = [str(key)[:60].encode(errors="replace").decode() for key in path]
-    return prefix + "/".join(text.replace("~", "~0").replace("/", "~1") for text in texts)
+    return pointer_to("#/", keys) if keys else "#"
 
 
 def _http_error(request: Request, error: HTTPException) -> JSONResponse:
     detail = error.detail
     if error.status_code == 404 and detail == "Not Found":
-        detail = "there is nothing at this path; /docs lists what there is"
+        detail = "unknown path; /docs lists all paths"
     if error.status_code == 413 and detail == HTTPStatus(413).phrase:
-        detail = "the body is larger than CHIFFRE_MAX_BODY_BYTES allows"
+        detail = "the body is larger than the limit of CHIFFRE_MAX_BODY_BYTES"
     headers = dict(error.headers or {})
     if error.status_code == 405:
-        detail = f"{request.method} is not allowed here; /docs lists what is"
+        detail = f"{request.method} is not allowed here; /docs lists the methods of each path"
         headers["Allow"] = ", ".join(_methods(request))
     return problem(error.status_code, detail, headers=headers)
 
 
 def _methods(request: Request) -> list[str]:
-    """What the document allows at a path. The framework names the methods of one of its routes only."""
+    """Return the methods that the OpenAPI document has for a path; the framework names those of one route only."""
     paths, path = request.app.openapi()["paths"], request.url.path
     found = [paths[path]] if path in paths else [paths[p] for p in paths if fullmatch(sub(r"{\w+}", "[^/]+", p), path)]
     return sorted({method.upper() for operations in found for method in operations})
@@ -190,23 +214,23 @@ def _not_analysed(request: Request, error: NotAnalysed) -> JSONResponse:
 
 
 def _database_away(request: Request, error: Exception) -> JSONResponse:
-    log.warning("database away", error=str(error))
+    log.warning("the database does not answer", error=str(error))
     return problem(503, "the database does not answer; try again shortly", headers={"Retry-After": "2"})
 
 
 def _storage_away(request: Request, error: StorageAway) -> JSONResponse:
-    log.warning("storage away", error=str(error))
+    log.warning("the storage does not answer", error=str(error))
     return problem(503, "the storage of artifacts does not answer; try again shortly", headers={"Retry-After": "5"})
 
 
 def _storage_full(request: Request, error: StorageFull) -> JSONResponse:
-    log.error("no room for what was sent", error=str(error))
-    return problem(507, "there is no room for what was sent; ask whoever runs this service to make some")
+    log.error("no room for an upload", error=str(error))
+    return problem(507, "no room for the upload; ask the operator of this service to free some")
 
 
-def _unforeseen(request: Request, error: Exception) -> JSONResponse:
-    log.error("unforeseen error", path=request.url.path, exc_info=error)
-    return problem(500, "an error that nobody foresaw; the API's log says more. Please report it")
+def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    log.error("unexpected error", path=request.url.path, exc_info=error)
+    return problem(500, "Unexpected error; the API's log has the details. Please report it.")
 
 
 ANSWERS: dict[type[Exception], Callable[[Request, Any], Response]] = {
@@ -228,17 +252,17 @@ ANSWERS: dict[type[Exception], Callable[[Request, Any], Response]] = {
     HTTPException: _http_error,
     OperationalError: _database_away,
     TimeoutError: _database_away,
-    Exception: _unforeseen,
+    Exception: _unexpected,
 }
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Let every error of `app` be answered as problem+json."""
+    """Answer every error of `app` as problem+json."""
     for kind, answer in ANSWERS.items():
         app.add_exception_handler(kind, answer)
 
 
 def answer_to(request: Request, error: Exception) -> Response:
-    """The answer for an error, by the nearest of its kinds that has one."""
+    """Return the answer for an error, by the nearest of its base classes that has one."""
     kind = next(kind for kind in type(error).__mro__ if kind in ANSWERS)
     return ANSWERS[kind](request, error)

@@ -1,4 +1,4 @@
-"""Files as answers: in pieces, their hashes for tags, and not at all where the client has them already."""
+"""Files as answers: sent in pieces, with their hash as ETag, and not sent again to a client that has them."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -10,7 +10,8 @@ from worker.artifacts.store import Store
 from worker.database.tables import Artifact
 
 KnownTag = Annotated[
-    str | None, Header(alias="If-None-Match", max_length=2000, description="an ETag; the file is sent unless it is its")
+    str | None,
+    Header(alias="If-None-Match", max_length=2000, description="an ETag; the file is sent only if its own differs"),
 ]
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 TEXT = {"schema": {"type": "string"}}
@@ -18,7 +19,7 @@ TEXT = {"schema": {"type": "string"}}
 
 @dataclass(frozen=True)
 class File:
-    """An object of the store."""
+    """A file in the artifact store."""
 
     path: str
     sha256: str
@@ -26,7 +27,11 @@ class File:
 
 
 def documented(content: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
-    """What the OpenAPI document says of a file, whatever its content types are."""
+    """Return the OpenAPI responses of a route that sends a file.
+
+    Args:
+        content: the schema of each content type.
+    """
     return {
         200: {"description": "The file; its ETag is its SHA-256", "content": content},
         304: {"description": "The file is the one that If-None-Match names"},
@@ -34,7 +39,7 @@ def documented(content: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
 
 
 def sent(store: Store, file: Artifact | File, name: str, known: str | None, media_type: str) -> Response:
-    """A file, unless the client has it already; no session is open while storage is read."""
+    """Answer with a file, or with 304 if the client has it; no database session is open while storage is read."""
     headers = {"ETag": f'"{file.sha256}"', "Cache-Control": "no-cache"}
     if names(known, headers["ETag"]):
         return Response(status_code=304, headers=headers)
@@ -44,5 +49,5 @@ def sent(store: Store, file: Artifact | File, name: str, known: str | None, medi
 
 
 def names(known: str | None, tag: str) -> bool:
-    """Whether an If-None-Match names a tag, by the weak comparison of RFC 9110, 13.1.2."""
+    """Return whether an If-None-Match header names a tag, by the weak comparison of RFC 9110, section 13.1.2."""
     return any(one.strip().removeprefix("W/") in (tag, "*") for one in (known or "").split(","))

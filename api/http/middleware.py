@@ -1,4 +1,4 @@
-"""What is turned away before any route sees it: unknown hosts and bodies that are too large."""
+"""Requests that are refused before any route sees them: for unknown hosts, or with bodies that are too large."""
 
 from functools import lru_cache
 
@@ -8,19 +8,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.http.problems import problem
 
-IMAGES = ("/v2/", "/jobs/predict")  # paths that images are sent to
-DATASETS = "/datasets"  # and whole data sets
+IMAGES = ("/v2/", "/jobs/predict")  # paths that take images
+DATASETS = "/datasets"  # the path that takes whole data sets
 BODY, IMAGE, DATASET = (f"CHIFFRE_MAX_{what}_BYTES" for what in ("BODY", "IMAGE", "DATASET"))
 SAFE = ("GET", "HEAD", "OPTIONS")  # methods that change nothing
-KEPT = 1000  # hosts of which it is remembered whether they are known
+KEPT = 1000  # hosts whose check is cached
 
 
 class KnownHosts:
-    """Answers 400 to any Host that is not listed; `*.example.org` and `*` work.
+    """Answers 400 to any Host that is not listed; `*.example.org` and `*` are allowed as patterns.
 
-    A page of another site cannot reach this API by giving its own name this machine's address (DNS rebinding), nor by
-    asking it under its own address for anything but to look (cross-site request forgery): what a browser sends for
-    another site is answered with 403, unless that site is listed too.
+    So a page of another site cannot reach this API through a name that it points at this machine (DNS rebinding).
+    Nor can it change anything here (cross-site request forgery): a browser's request from another site is answered
+    403 unless it only reads, or that site is listed too.
     """
 
     def __init__(self, app: ASGIApp, allowed: list[str]) -> None:
@@ -29,21 +29,21 @@ class KnownHosts:
         self._is_known = lru_cache(KEPT)(self._known)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what is addressed to a known host."""
+        """Pass on a request that is addressed to a known host."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
         elif self._is_known(_header(scope, b"host")):
             if scope["method"] in SAFE or self._is_ours(scope):
                 await self.app(scope, receive, send)
             else:
-                detail = "a page of another site asks for this; add its host to CHIFFRE_ALLOWED_HOSTS if it may"
+                detail = "a page of another site sent this request; to allow it, add its host to CHIFFRE_ALLOWED_HOSTS"
                 await problem(403, detail)(scope, receive, send)
         else:
-            detail = "this host name is not known here; add it to CHIFFRE_ALLOWED_HOSTS and start the API again"
+            detail = "unknown host name; add it to CHIFFRE_ALLOWED_HOSTS and restart the API"
             await problem(400, detail)(scope, receive, send)
 
     def _is_ours(self, scope: Scope) -> bool:
-        """Whether what asks is no page of another site: browsers tell the origin of whatever is not just looked at."""
+        """Return whether no other site's page sent a request: browsers name the origin of all that may change data."""
         origin = _header(scope, b"origin")
         return not origin or self._is_known(origin.partition(b"://")[2])
 
@@ -58,9 +58,10 @@ class KnownHosts:
 
 
 class BodyLimit:
-    """Answers 413 to a body of more than `limit` bytes, of `images` or `datasets` where such are sent.
+    """Answers 413 to a body of more than `limit` bytes, or of `images` or `datasets` on the paths that take those.
 
-    Starlette's middleware counts what comes; it would answer a declared length that is too large in plain text.
+    Starlette's middleware counts the bytes that arrive. It would refuse a declared length in plain text, so this class
+    checks the declared length itself.
     """
 
     def __init__(self, app: ASGIApp, limit: int, images: int, datasets: int) -> None:
@@ -68,19 +69,19 @@ class BodyLimit:
         self.apps = {name: RequestBodyLimitMiddleware(app, bytes_) for name, bytes_ in self.limits.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what is not declared to be too large."""
+        """Pass on a request whose declared length is within the limit."""
         declared = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
         path = scope.get("path", "")
         name = IMAGE if path.startswith(IMAGES) else DATASET if path == DATASETS else BODY
         if declared.isdigit() and int(declared[:20]) > self.limits[name]:
-            detail = f"the body is larger than {self.limits[name]} bytes, what {name} allows"
+            detail = f"the body is larger than {self.limits[name]:,} bytes, the limit of {name}"
             await problem(413, detail)(scope, receive, send)
         else:
             await self.apps[name](scope, receive, send)
 
 
 def _header(scope: Scope, wanted: bytes) -> bytes:
-    """A header as it came."""
+    """Return the value of a header, empty if there is none."""
     for name, value in scope["headers"]:
         if name == wanted:
             return bytes(value)

@@ -1,4 +1,4 @@
-"""Pages by cursor: a page goes on after the last row of the one before, however many rows were added since."""
+"""Pages by cursor: a page continues after the last row of the previous one, even if rows were added since."""
 
 import base64
 import binascii
@@ -13,15 +13,15 @@ from sqlmodel import AutoString
 
 from api.http.errors import BadInput
 
-Limit = Annotated[int, Query(ge=1, le=1000, description="rows a page")]
-Cursor = Annotated[str | None, Query(max_length=2000, description="next_cursor of the page before")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="rows per page")]
+Cursor = Annotated[str | None, Query(max_length=2000, description="next_cursor of the previous page")]
 
 
 @dataclass(frozen=True)
 class RowOrder:
-    """An order of rows: by `key`, rows without one last, and by `tie` among equals. Both are selected with the row."""
+    """An order of rows: by `key`, with null last, then by `tie`; both are selected with each row."""
 
-    name: str  # as the query names it
+    name: str  # in the query
     key: Any  # a column, or an expression of one
     tie: Any
     descending: bool
@@ -29,14 +29,18 @@ class RowOrder:
 
 @dataclass(frozen=True)
 class RowPage:
-    """Some rows, and the cursor of the next page, None at the end."""
+    """Some rows, and the cursor of the next page; None on the last page."""
 
     rows: list[Any]
     next_cursor: str | None
 
 
 def page_of(session: Session, statement: Select[Any], order: RowOrder, limit: int, cursor: str | None) -> RowPage:
-    """`limit` rows of `statement` after `cursor`; BadInput where the cursor is not one of this order."""
+    """Return `limit` rows of `statement` after `cursor`.
+
+    Raises:
+        BadInput: if the cursor belongs to another list or order.
+    """
     statement = statement.add_columns(order.key.label("page_key"), order.tie.label("page_tie"))
     if cursor is not None:
         statement = statement.where(_after(order, *_decode(cursor, order)))
@@ -49,7 +53,7 @@ def page_of(session: Session, statement: Select[Any], order: RowOrder, limit: in
 
 
 def link_next(request: Request, response: Response, page: RowPage) -> None:
-    """Name the next page in a header too (RFC 8288)."""
+    """Name the next page in a Link header too (RFC 8288)."""
     if page.next_cursor is not None:
         following = request.url.include_query_params(cursor=page.next_cursor)
         response.headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
@@ -77,7 +81,7 @@ def _decode(cursor: str, order: RowOrder) -> tuple[Any, Any]:
 
 
 def _fits(column: Any, value: Any) -> bool:
-    """Whether a value that somebody sent can be compared with a column."""
+    """Return whether a value of a client can be compared with a column."""
     if isinstance(column.type, String | AutoString):
         return isinstance(value, str) and "\0" not in value
     whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 - 1

@@ -1,4 +1,4 @@
-"""The shape of an error's answer: `application/problem+json` (RFC 9457)."""
+"""The form of an error answer: `application/problem+json` (RFC 9457)."""
 
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -19,7 +19,7 @@ class FieldError(BaseModel):
 
 
 class ProblemDetails(BaseModel):
-    """What every error answer holds."""
+    """The body of every error answer."""
 
     type: str = "about:blank"
     title: str
@@ -28,7 +28,7 @@ class ProblemDetails(BaseModel):
     errors: list[FieldError] = []
 
 
-# What the OpenAPI document says of every route.
+# For every route in the OpenAPI document.
 _PROBLEM = {
     "description": "What is wrong, where, and what to do",
     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}},
@@ -39,7 +39,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {"4XX": _PROBLEM, "5XX": _PROBLEM}
 def problem(
     status: int, detail: str, errors: Iterable[FieldError] = (), headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    """The answer for an error."""
+    """Return the answer for an error."""
     body = ProblemDetails(
         title=HTTPStatus(status).phrase, status=status, detail=detail, errors=list(errors)[:MAX_ERRORS]
     )
@@ -47,7 +47,7 @@ def problem(
 
 
 def document_problems(app: FastAPI) -> None:
-    """Put the schema that RESPONSES refers to into the OpenAPI document."""
+    """Add the schema that RESPONSES refers to to the OpenAPI document."""
     document = app.openapi
 
     def documented() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The signals that end this process, heard before the server has waited for its open responses."""
+"""The signals that end this process, handled before the server waits for its open responses."""
 
 import signal
 from asyncio import get_running_loop
@@ -12,23 +12,23 @@ ENDING = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def on_ending(*stops: Callable[[], None]) -> Iterator[None]:
-    """Call these in the loop as soon as the process is told to end; then whoever was to hear of it before.
+    """Call `stops` in the event loop as soon as a signal asks the process to end; then call the server's handler.
 
-    uvicorn ends the lifespan only when all responses are complete: a stream that waited for that would never end.
+    uvicorn ends the lifespan only after all responses are complete. A stream that waited for that would never end.
     """
-    if current_thread() is not main_thread():  # of a test; only the main thread hears signals
+    if current_thread() is not main_thread():  # of a test; only the main thread receives signals
         yield
         return
     loop = get_running_loop()
     servers = {number: handler for number in ENDING if callable(handler := signal.getsignal(number))}
 
-    def hear(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         for stop in stops:
             loop.call_soon_threadsafe(stop)
         servers[signal.Signals(number)](number, frame)
 
     for number in servers:
-        signal.signal(number, hear)
+        signal.signal(number, handle)
     try:
         yield
     finally:

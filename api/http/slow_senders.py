@@ -1,29 +1,29 @@
-"""Senders of bodies that fall silent: turned away, so that what they have sent is not held for ever."""
+"""Clients that stop in the middle of a body: they are refused, so that what they sent is not held for ever."""
 
 import asyncio
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-SILENT_SECONDS = 60.0  # how long a client may take for the next piece of a body: that of common reverse proxies
+SILENT_SECONDS = 60.0  # the longest until the next piece of a body, as common reverse proxies allow
 
 
 class SlowSenders:
-    """Answers 408 to a body of which a piece has come, and nothing more for SILENT_SECONDS."""
+    """Answers 408 if part of a body has arrived and nothing more follows for SILENT_SECONDS."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on, with a limit on how long each further piece of the body may take."""
+        """Pass a request on, with a time limit for each further piece of its body."""
         await self.app(scope, _in_time(receive) if scope["type"] == "http" else receive, send)
 
 
 def _in_time(receive: Receive) -> Receive:
-    """A server's `receive` that raises HTTPException where the body stops in the middle.
+    """Return a `receive` that raises HTTPException 408 if the body stops in the middle.
 
-    There is no timer for the first piece: most bodies are one, and `/predict` is not to pay for it. Nor is there one
-    after a whole body: what follows is that the client has gone.
+    The first piece has no timer: most bodies have one piece, and a timer would slow `/predict` down. Neither has a
+    complete body, after which the only message is that the client has gone.
     """
     begun = False
 
@@ -41,5 +41,5 @@ async def _soon(receive: Receive) -> Message:
         async with asyncio.timeout(SILENT_SECONDS):
             return await receive()
     except TimeoutError:
-        detail = f"nothing more of the body came for {SILENT_SECONDS:g} seconds; send it again"
+        detail = f"no more of the body arrived for {SILENT_SECONDS:g} seconds; send it again"
         raise HTTPException(408, detail, {"Connection": "close"}) from None

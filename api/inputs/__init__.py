@@ -1,1 +1,1 @@
-"""What requests bring: images, archives and options, read within limits."""
+"""The contents of requests: images, archives and options, read within limits."""

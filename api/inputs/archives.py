@@ -1,7 +1,7 @@
-"""A data set as a person sends it: a zip archive of two arrays, read and checked before anything is kept of it.
+"""An uploaded data set: a zip archive of two arrays, read and checked before any of it is kept.
 
-Each member is an array in numpy's format, as numpy.savez writes it, or an IDX file, packed by gzip or not. Nothing is
-unpickled, and nothing is unpacked beyond the limit: sizes are looked at before memory is asked for.
+Each member is an array in numpy's format, as numpy.savez writes it, or an IDX file, with or without gzip. Nothing is
+unpickled, and nothing is unpacked beyond the limit: sizes are checked before memory is allocated.
 """
 
 import gzip
@@ -22,69 +22,77 @@ from ml.datasets import Arrays, split_sizes
 
 MAX_MEMBERS = 8
 END, ZIP64_LOCATOR, MAX_DIRECTORY = 22, 20, 1 << 16  # bytes of an archive's last records, and of its list of members
-MIN_IMAGES = 100  # 10 of them test and 18 validate; of fewer an accuracy says next to nothing
+MIN_IMAGES = 100  # 10 for testing and 18 for validation; an accuracy on fewer means little
 MAX_CLASSES = 256  # labels are bytes
-MAX_NAME = 100  # characters of a class
-CHARACTER = 4  # bytes of each in an array of texts
-MAX_IMAGES = 1_000_000  # each has its line in the results of a predict job
+MAX_NAME = 100  # characters of a class name
+CHARACTER = 4  # bytes per character in an array of texts
+MAX_IMAGES = 1_000_000  # each has a line in the results of a predict job
 SLICE = 1024  # images
 GZIP, NPY = b"\x1f\x8b", b"\x93NUMPY"
 IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}  # http://yann.lecun.com/exdb/mnist
 DAMAGED = (
     *(zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, struct.error),
-    *(UnicodeDecodeError, IndexError),  # a member's name that is no UTF-8, or is empty
+    *(UnicodeDecodeError, IndexError),  # a member's name that is not UTF-8, or empty
 )
 
 
 @dataclass(frozen=True)
-class Sent:
-    """What an archive holds."""
+class ArchiveContent:
+    """The images, labels and classes of an archive."""
 
     arrays: Arrays
     classes: tuple[str, ...]  # names, by label
 
 
-def read_archive(file: IO[bytes], limit: int, classes: tuple[str, ...] | None = None) -> Sent:
-    """The data set in a zip archive that unpacks to at most `limit` bytes; BadInput names what is wrong and where.
+def read_archive(file: IO[bytes], limit: int, classes: tuple[str, ...] | None = None) -> ArchiveContent:
+    """Read the data set in a zip archive.
 
-    Classes are named by `classes`, else by the archive's member of that name, else by labels that are texts, else by
-    number.
+    Args:
+        file: the archive.
+        limit: the most bytes that it may unpack to.
+        classes: the names of the classes by label; by default those of the archive's member `classes`, else the
+            labels if they are texts, else numbers.
+
+    Raises:
+        BadInput: if the archive or one of its arrays is invalid.
     """
     members = _members(file, limit)
     images = _images(_only(members, "images"))
     labels = _only(members, "labels")
     if labels.shape not in ((len(images),), (len(images), 1)):
-        detail = f"one label an image is needed: {len(images)} images, and labels of shape {list(labels.shape)}"
+        detail = f"wrong number of labels, shape {list(labels.shape)}; give one for each of the {len(images):,} images"
         raise BadInput("#/labels", detail)
     if len(images) > MAX_IMAGES:
-        raise BadInput("#/images", f"{len(images)} images are more than a data set has; send at most {MAX_IMAGES}")
+        raise BadInput("#/images", f"too many images, {len(images):,}; send at most {MAX_IMAGES:,}")
     if len(images) < MIN_IMAGES or min(split_sizes(len(images), None, "random")) < 1:
-        raise BadInput("#/images", f"{len(images)} images are too few to be divided; send at least {MIN_IMAGES}")
+        raise BadInput("#/images", f"too few images to split, {len(images)}; send at least {MIN_IMAGES}")
     names = classes or _names(members)
     numbers, names = _by_name(labels.ravel(), names) if labels.dtype.kind == "U" else _by_number(labels.ravel(), names)
-    return Sent(Arrays(images, numbers), names)
+    return ArchiveContent(Arrays(images, numbers), names)
 
 
 def _members(file: IO[bytes], limit: int) -> dict[str, np.ndarray]:
-    """The arrays of an archive by name, without folder and suffix."""
+    """Return the arrays of an archive by name, without folder and suffix."""
     try:
         _check_directory(file)
         with zipfile.ZipFile(file) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
             if len(entries) > MAX_MEMBERS:
-                raise BadInput("#", f"the archive has {len(entries)} members; images and labels are needed")
+                raise BadInput("#", f"the archive has {len(entries)} members; send images, labels and at most classes")
             if not {entry.compress_type for entry in entries} <= {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-                raise BadInput("#", "members are stored or deflated; others cannot be unpacked piece by piece")
+                raise BadInput("#", "unsupported compression; store or deflate the members")
             if sum(entry.file_size for entry in entries) > limit:
                 raise _too_large(limit)
             contents = {entry.filename: _content(archive, entry) for entry in entries}
     except DAMAGED:
-        raise BadInput("#", "no zip archive that can be unpacked; numpy.savez writes one") from None
+        raise BadInput("#", "not a readable .zip or .npz file; write one with numpy.savez") from None
     members: dict[str, np.ndarray] = {}
     left = limit
     for path, content in contents.items():
         if (name := _bare(path)) in members:
-            raise BadInput(f"#/{name}"[:MAX_NAME], f"two members are called “{name}”; send one archive for each")
+            raise BadInput(
+                f"#/{name}"[:MAX_NAME], f"two members are called “{name}”; send one archive for each data set"
+            )
         unpacked = _unpacked(f"#/{path[:MAX_NAME]}", content, left, limit) if content.startswith(GZIP) else content
         left -= len(unpacked)
         members[name] = _array(path, unpacked)
@@ -92,25 +100,28 @@ def _members(file: IO[bytes], limit: int) -> dict[str, np.ndarray]:
 
 
 def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    """A member, of which no more is unpacked than it is said to hold: read as a whole, a gigabyte may be first."""
+    """Return a member, unpacked to no more than its declared size: a damaged one might unpack to a gigabyte."""
     with archive.open(entry) as member:
         return member.read(entry.file_size) if entry.file_size else b""
 
 
 def _check_directory(file: IO[bytes]) -> None:
-    """BadInput where the list of members is too long: all of it is read before anything of it can be looked at.
+    """Refuse a list of members that is too long: `zipfile` reads all of it at once.
 
-    The last 22 bytes are told by 4.3.16 of https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT.
+    Section 4.3.16 of https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT describes the last 22 bytes.
+
+    Raises:
+        BadInput: if the list is too long, or the file is no plain zip archive.
     """
     file.seek(-(ZIP64_LOCATOR + END), os.SEEK_END)
     tail = file.read()
     (size,) = struct.unpack_from("<L", tail, ZIP64_LOCATOR + 12)
     if not tail.startswith(b"PK\5\6", ZIP64_LOCATOR) or tail.startswith(b"PK\6\7") or size > MAX_DIRECTORY:
-        raise BadInput("#", "no plain zip archive of few members; numpy.savez writes one")
+        raise BadInput("#", "not a plain .zip or .npz file with few members; write one with numpy.savez")
 
 
 def _bare(path: str) -> str:
-    """The name of a member without folder and suffix."""
+    """Return the name of a member without folder and suffix."""
     return path.rpartition("/")[2].partition(".")[0]
 
 
@@ -118,84 +129,91 @@ def _array(path: str, content: bytes) -> np.ndarray:
     name = f"#/{path[:MAX_NAME]}"
     found = array_of(content, "uifbU", name) if content.startswith(NPY) else _idx(name, content)
     if not found.ndim:
-        raise BadInput(name, "a single value is no list of images, labels or classes")
+        raise BadInput(name, "a single value; give a list of images, labels or classes")
     if found.dtype.kind == "U":
         _check_texts(name, np.ascontiguousarray(found))
     return found
 
 
 def _check_texts(name: str, texts: np.ndarray) -> None:
-    """BadInput where there are no characters of these numbers, as what was not written by numpy may have."""
+    """Refuse an array of texts with invalid code points, which a file not written by numpy may hold.
+
+    Raises:
+        BadInput: if one is invalid.
+    """
     if texts.view(f"{texts.dtype.byteorder}u4").max() > sys.maxunicode:
-        raise BadInput(name, "what it holds are no texts")
+        raise BadInput(name, "holds invalid characters; give texts in Unicode")
 
 
 def _unpacked(name: str, content: bytes, left: int, limit: int) -> bytes:
-    """What gzip packed; BadInput where it is more than is left of the limit for all members."""
+    """Unpack a gzip file.
+
+    Raises:
+        BadInput: if the file is damaged, or more than `left` bytes long.
+    """
     try:
         with gzip.open(io.BytesIO(content)) as packed:
             found = packed.read(left + 1)
     except DAMAGED:
-        raise BadInput(name, "packed by gzip, and damaged") from None
+        raise BadInput(name, "damaged gzip file; pack it again") from None
     if len(found) > left:
         raise _too_large(limit)
     return found
 
 
 def _too_large(limit: int) -> BadInput:
-    return BadInput("#", f"unpacked it is larger than {limit} bytes, what CHIFFRE_MAX_DATASET_BYTES allows")
+    return BadInput("#", f"unpacks to more than {limit:,} bytes, the limit of CHIFFRE_MAX_DATASET_BYTES")
 
 
 def _idx(name: str, content: bytes) -> np.ndarray:
-    """The array of an IDX file."""
+    """Return the array of an IDX file."""
     try:
         zeros, kind, dimensions = struct.unpack_from(">HBB", content)
         shape = struct.unpack_from(f">{dimensions}I", content, 4)
         dtype = np.dtype(IDX_TYPES[kind] if zeros == 0 else "")
     except (struct.error, KeyError, TypeError):
-        raise BadInput(name, "neither an npy nor an IDX file") from None
+        raise BadInput(name, "neither a .npy nor an IDX file; write one with numpy.save") from None
     return shaped(content, 4 + 4 * dimensions, shape, dtype, "C", name)
 
 
 def _only(members: dict[str, np.ndarray], word: str) -> np.ndarray:
-    """The member whose name has this word in it, as "train-images-idx3-ubyte" has."""
+    """Return the member with this word in its name, such as "train-images-idx3-ubyte"."""
     found = [array for name, array in members.items() if word in name]
     if len(found) != 1:
         names = ", ".join(sorted(members))[:200] or "nothing"
-        raise BadInput(f"#/{word}", f"one member whose name has “{word}” in it is needed; the archive has {names}")
+        raise BadInput(f"#/{word}", f"not exactly one member with “{word}” in its name; the archive has {names}")
     return found[0]
 
 
 def _images(array: np.ndarray) -> np.ndarray:
-    """Images as uint8 [n, channels, height, width]."""
+    """Return images as uint8 [n, channels, height, width]."""
     if array.ndim == 3:
         array = array[:, None]
     elif array.ndim == 4 and array.shape[3] in (1, 3) and array.shape[1] not in (1, 3):
         array = array.transpose(0, 3, 1, 2)
     elif array.ndim != 4 or array.shape[1] not in (1, 3) or array.shape[3] in (1, 3):
-        detail = (
-            "images are [n, height, width], [n, height, width, channels] or [n, channels, height, width] with 1 or "
-        )
-        raise BadInput("#/images", f"{detail}3 channels, not {list(array.shape)}")
+        shapes = "[n, height, width], [n, height, width, channels] or [n, channels, height, width]"
+        detail = f"wrong shape, {list(array.shape)}; give {shapes} with 1 or 3 channels"
+        raise BadInput("#/images", detail)
     return np.ascontiguousarray(_bytes(array))
 
 
 def _bytes(array: np.ndarray) -> np.ndarray:
-    """Pixels as 0..255."""
+    """Return pixels as 0..255."""
     if array.dtype == np.uint8:
         return array
     if array.dtype == bool:
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype.kind not in "uif":
-        raise BadInput("#/images", f"pixels are numbers, not {array.dtype}")
+        raise BadInput("#/images", f"wrong type of pixels, {array.dtype}; give numbers")
     white = 1 if array.dtype.kind == "f" else 255
     low, high = float(array.min()), float(array.max())
     if not (low >= 0 and high <= white):
-        raise BadInput(
-            "#/images", f"pixels of {array.dtype} lie in 0..{white}, these in {low:g}..{high:g}; scale them before"
-        )
+        raise BadInput("#/images", f"pixels from {low:g} to {high:g}; scale pixels of type {array.dtype} to 0..{white}")
     found = np.empty(array.shape, np.uint8)
-    for first in range(0, len(array), SLICE):  # of all at once the products would take eight times the room
+    for first in range(
+        0, len(array), SLICE
+    ):  # in slices: the products of all at once would take eight times the memory
         found[first : first + SLICE] = np.rint(array[first : first + SLICE] * (255 / white))
     return found
 
@@ -205,51 +223,58 @@ def _names(members: dict[str, np.ndarray]) -> tuple[str, ...] | None:
         return None
     names = members["classes"]
     if names.ndim != 1 or names.dtype.kind != "U":
-        raise BadInput("#/classes", f"a list of texts is needed, not {names.dtype} of shape {list(names.shape)}")
-    # Before they are Python's own: those take many times the room.
+        raise BadInput("#/classes", f"wrong type, {names.dtype} of shape {list(names.shape)}; give a list of texts")
+    # Checked before conversion: Python's own strings take many times the memory.
     if len(names) > MAX_CLASSES:
-        raise BadInput("#/classes", f"2 to {MAX_CLASSES} classes are needed, not {len(names)}")
+        raise BadInput("#/classes", f"wrong number of classes, {len(names)}; give 2 to {MAX_CLASSES}")
     if names.dtype.itemsize > CHARACTER * MAX_NAME:
-        raise BadInput("#/classes", f"a name of a class has at most {MAX_NAME} characters, not {names.dtype}")
+        raise BadInput("#/classes", f"class names are too long, {names.dtype}; give at most {MAX_NAME} characters each")
     return tuple(names.tolist())
 
 
 def _by_name(labels: np.ndarray, names: tuple[str, ...] | None) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels that are texts as numbers, and the names of the classes."""
+    """Return labels that are texts as numbers, and the names of the classes."""
     different = np.unique(labels)
     if len(different) > MAX_CLASSES:
-        raise BadInput("#/labels", f"{len(different)} different labels; there are at most {MAX_CLASSES} classes")
+        raise BadInput("#/labels", f"too many different labels, {len(different)}; give at most {MAX_CLASSES} classes")
     found = tuple(different.tolist())
     names = check_classes(names or found)
     for unknown in sorted(set(found) - set(names)):
         place = int(np.flatnonzero(labels == unknown)[0])
-        raise BadInput(f"#/labels/{place}", f"the label is none of the {len(names)} classes")
+        raise BadInput(
+            f"#/labels/{place}",
+            f"the label is none of the {len(names)} classes; name its class too, or change the label",
+        )
     numbers = {name: number for number, name in enumerate(names)}
     return np.array([numbers[name] for name in found], np.uint8)[np.searchsorted(different, labels)], names
 
 
 def _by_number(labels: np.ndarray, names: tuple[str, ...] | None) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels that are numbers, and the names of the classes: without any, the numbers, with none left out."""
+    """Return labels that are numbers, and the names of the classes: by default the numbers, without gaps."""
     whole = labels.dtype.kind in "ui" or (labels.dtype.kind == "f" and np.array_equal(labels, np.rint(labels)))
     if not whole:
-        raise BadInput("#/labels", f"labels are whole numbers from 0 on, or texts, not {labels.dtype}")
+        raise BadInput("#/labels", f"wrong type of labels, {labels.dtype}; give whole numbers from 0 on, or texts")
     classes = len(names) if names else int(np.clip(float(labels.max()) + 1, 2, MAX_CLASSES))
     outside = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(outside):
-        raise BadInput(f"#/labels/{int(outside[0])}", f"labels lie in 0..{classes - 1}")
+        raise BadInput(f"#/labels/{int(outside[0])}", f"the label is out of range; give one from 0 to {classes - 1}")
     missing = np.setdiff1d(np.arange(classes), labels)
     if len(missing) and names is None:
-        detail = f"no image has the label {int(missing[0])}; count classes from 0 without gaps, or name them all"
+        detail = f"no image has the label {int(missing[0])}; number classes from 0 without gaps, or name them all"
         raise BadInput("#/labels", detail)
     return labels.astype(np.uint8), check_classes(names or tuple(map(str, range(classes))))
 
 
 def check_classes(names: tuple[str, ...], where: str = "#/classes") -> tuple[str, ...]:
-    """The same; BadInput where they cannot name classes."""
+    """Return the names of classes.
+
+    Raises:
+        BadInput: if they are too few, too many, too long, not printable or not different.
+    """
     if not 2 <= len(names) <= MAX_CLASSES:
-        raise BadInput(where, f"2 to {MAX_CLASSES} classes are needed, not {len(names)}")
+        raise BadInput(where, f"wrong number of classes, {len(names)}; give 2 to {MAX_CLASSES}")
     if len(set(names)) < len(names):
-        raise BadInput(where, "two classes have the same name")
+        raise BadInput(where, "two classes have the same name; give each its own")
     if not all(name.strip() and len(name) <= MAX_NAME and name.isprintable() for name in names):
-        raise BadInput(where, f"a name of a class is a text of 1 to {MAX_NAME} characters that can be printed")
+        raise BadInput(where, f"invalid class name; give each 1 to {MAX_NAME} printable characters")
     return names

@@ -1,4 +1,4 @@
-"""Numbers as images: what a body holds, checked and brought to what every network takes, float32 in 0..1."""
+"""Numbers as images: the content of a body, checked and brought to what every network takes, float32 in 0..1."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -13,36 +13,43 @@ from api.http.problems import MAX_ERRORS, FieldError
 from ml.layers import Shape
 
 WHITE = 255
-_WHITE = np.float32(WHITE)
+MAX_IMAGES = 1024  # in one body
 
 
 @dataclass(slots=True)
 class InputImages:
-    """Images to classify, of which some may be unusable."""
+    """Images to classify; some of a list may be unusable."""
 
-    pixels: np.ndarray  # [n, channels, height, width], those that can be used: float32 in 0..1, or uint8 of 0..255
-    scales: list[int]  # n values: what was taken for white
-    errors: dict[int, str] = field(default_factory=dict)  # by place among all that were sent: why one cannot be used
-    reports: list[dict[str, Any]] | None = None  # n of them, where the images were brought to another form
-    several: bool = False  # whether a list was sent, so that a list is answered
+    pixels: np.ndarray  # of the n usable images, [n, channels, height, width]: float32 in 0..1, or uint8 in 0..255
+    scales: list[int]  # n values: the value of white
+    errors: dict[int, str] = field(default_factory=dict)  # by position in the list: why an image is unusable
+    reports: list[dict[str, Any]] | None = None  # n of them, if the images were brought to another form
+    several: bool = False  # True for a list of images, which gets a list as its answer
 
     @property
     def count(self) -> int:
-        """How many were sent."""
+        """The number of images in the request."""
         return len(self.pixels) + len(self.errors)
 
     def reported(self, reports: list[dict[str, Any]], pixels: np.ndarray | None = None) -> "InputImages":
-        """The same with what was done to each image, and with what came of it."""
+        """Return the images with a report on how each was changed, and with the changed pixels if given."""
         return replace(self, reports=reports, pixels=self.pixels if pixels is None else pixels)
 
 
-def one_image(values: Any, shape: Shape, scale: int | None, plain: bool) -> InputImages:
-    """The image in a JSON list of numbers; BadInput names what is wrong with it.
+def one_image(values: Any, scale: int | None, plain: bool, shape: Shape) -> InputImages:
+    """Return the image of a JSON list of numbers.
 
-    `plain` promises that no true or false stands in it.
+    Args:
+        values: the parsed JSON.
+        scale: the value of white, 1 or 255; None to decide by the largest value.
+        plain: promises that `values` holds neither true nor false.
+        shape: the network's, [channels, height, width].
+
+    Raises:
+        BadInput: if it is no image of this shape.
     """
     found = _bytes(values, prod(shape)) if plain else None
-    # Without its zeros and ones something is left: a value exceeds 1. Half a microsecond; numpy's max takes five.
+    # If bytes are left without the leading zeros and ones, a value exceeds 1. This takes 0.5 µs; numpy's max takes 5.
     if found is not None and (scale == WHITE or (scale is None and found.lstrip(b"\0\1"))):
         return InputImages(np.frombuffer(found, np.uint8).reshape(1, *shape), [WHITE])
     row = np.frombuffer(found, np.uint8) if found is not None else _numbers(values, shape, "#/pixels")
@@ -52,8 +59,8 @@ def one_image(values: Any, shape: Shape, scale: int | None, plain: bool) -> Inpu
     return InputImages(pixels.reshape(-1, *shape), scales)
 
 
-def many_images(lists: list[Any], shape: Shape, scale: int | None, plain: bool) -> InputImages:
-    """The images in a JSON list of lists; what is wrong with one is told in its place, up to MAX_ERRORS words on it."""
+def many_images(lists: list[Any], scale: int | None, plain: bool, shape: Shape) -> InputImages:
+    """Return the images of a JSON list of lists, with an error in the place of each unusable one."""
     rows: list[np.ndarray] = []
     errors: dict[int, str] = {}
     for place, values in enumerate(lists):
@@ -63,12 +70,48 @@ def many_images(lists: list[Any], shape: Shape, scale: int | None, plain: bool) 
                 _numbers(values, shape, f"#/images/{place}") if found is None else np.frombuffer(found, np.uint8)
             )
         except BadInput as error:
-            errors[place] = _in_words(error)
+            errors[place] = error.in_one_line()
     return _several(_stacked(rows, prod(shape)), shape, scale, errors)
 
 
+def byte_images(body: bytes, scale: int | None, shape: Shape) -> InputImages:
+    """Return the images of a body with one byte a pixel; a single image does not count as a list.
+
+    Raises:
+        BadInput: if the body holds no whole number of images, or too many.
+    """
+    features = prod(shape)
+    if not body or len(body) % features:
+        raise BadInput("#", f"the body has {len(body):,} bytes; give {features} bytes for each image")
+    rows = _few(np.frombuffer(body, np.uint8).reshape(-1, features))
+    return of_array(rows, shape, scale, several=len(rows) > 1)
+
+
+def array_images(array: np.ndarray, scale: int | None, shape: Shape) -> InputImages:
+    """Return the images of an array, uint8 or float64: one of the shape, or many along the first axis."""
+    rows, several = rows_of(array, shape)
+    return of_array(_few(rows), shape, scale, several)
+
+
+def rows_of(array: np.ndarray, shape: Shape) -> tuple[np.ndarray, bool]:
+    """Return an array as [n, features], and whether it is a list of images.
+
+    Raises:
+        BadInput: if the array does not fit the shape.
+    """
+    several = array.ndim > 1 and array.shape not in (shape, shape[1:])
+    rows = array.reshape(len(array), -1) if several and len(array) else array.reshape(1, -1)
+    if rows.shape[1] != prod(shape):
+        raise BadInput("#", f"wrong shape, {list(array.shape)}; give {prod(shape)} numbers for each image")
+    return rows, several
+
+
 def of_array(rows: np.ndarray, shape: Shape, scale: int | None, several: bool) -> InputImages:
-    """The images of uint8 or float64 [n, features]; of several what is wrong with one is told in its place."""
+    """Return the images of an array [n, features], uint8 or float64.
+
+    Raises:
+        BadInput: if a single image is unusable; a list has an error in its place.
+    """
     images = _several(rows, shape, scale, {})
     if images.errors and not several:
         raise BadInput("#", images.errors[0])
@@ -76,7 +119,7 @@ def of_array(rows: np.ndarray, shape: Shape, scale: int | None, several: bool) -
 
 
 def in_unit(rows: np.ndarray, scale: int | None) -> tuple[np.ndarray, list[int], dict[int, str]]:
-    """Return the usable rows of numbers [n, features] as `InputImages` has them, their scales, and each problem."""
+    """Return the usable rows of numbers [n, features] as `InputImages` holds them, their scales, and errors by row."""
     largest = rows.max(1)
     if rows.dtype == np.uint8 and scale != 1 and (scale or largest.min() > 1):
         return rows, [WHITE] * len(rows), {}
@@ -90,6 +133,12 @@ def in_unit(rows: np.ndarray, scale: int | None) -> tuple[np.ndarray, list[int],
     return scaled, scales[good].tolist(), errors
 
 
+def _few(rows: np.ndarray) -> np.ndarray:
+    if len(rows) > MAX_IMAGES:
+        raise BadInput("#", f"too many images, {len(rows):,}; send at most {MAX_IMAGES:,} at once")
+    return rows
+
+
 def _several(rows: np.ndarray, shape: Shape, scale: int | None, errors: dict[int, str]) -> InputImages:
     places = [place for place in range(len(rows) + len(errors)) if place not in errors]
     pixels, scales, unusable = in_unit(rows, scale) if len(rows) else (rows.astype(np.float32), [], {})
@@ -97,16 +146,8 @@ def _several(rows: np.ndarray, shape: Shape, scale: int | None, errors: dict[int
     return InputImages(pixels.reshape(-1, *shape), scales, errors, several=True)
 
 
-def as_floats(pixels: np.ndarray) -> np.ndarray:
-    """Pixels as `InputImages` has them as float32 in 0..1; bytes are divided here, all of a batch at once."""
-    if pixels.dtype != np.uint8:
-        return pixels
-    divided: np.ndarray = np.divide(pixels, _WHITE, dtype=np.float32)
-    return divided
-
-
 def _bytes(values: Any, features: int) -> bytearray | None:
-    """A list of whole numbers from 0 to 255, this many; None where it is anything else."""
+    """Return a list of `features` whole numbers from 0 to 255 as bytes; None for anything else."""
     if type(values) is not list or len(values) != features:
         return None
     try:
@@ -116,7 +157,11 @@ def _bytes(values: Any, features: int) -> bytearray | None:
 
 
 def _numbers(values: Any, shape: Shape, pointer: str) -> np.ndarray:
-    """A list of numbers, or of rows of them, as float64 [features]; BadInput names what is no number from 0 to 255."""
+    """Return a list of numbers, or of rows of them, as float64 [features].
+
+    Raises:
+        BadInput: for each value that is no number from 0 to 255.
+    """
     dims = shape[1:] if shape[0] == 1 else shape
     flat = _flat(values, dims, pointer)
     if set(map(type, flat)) <= {int, float}:
@@ -126,27 +171,27 @@ def _numbers(values: Any, shape: Shape, pointer: str) -> np.ndarray:
             row = np.full(1, np.inf)
         if row.min() >= 0 and row.max() <= WHITE:
             return row
-    raise _complaint(_wrong(values, dims, pointer))
+    raise _not_numbers(_wrong(values, dims, pointer))
 
 
 def _flat(values: Any, dims: Shape, pointer: str) -> list[Any]:
-    """The numbers of a list as long as an image, or of nested lists of its dimensions."""
+    """Return the numbers of a list as long as an image, or of nested lists of its dimensions."""
     if not isinstance(values, list):
-        raise BadInput(pointer, f"a list of {prod(dims)} numbers is needed")
+        raise BadInput(pointer, f"wrong type; give a list of {prod(dims)} numbers")
     if _nested(values, dims):
-        parts = (_flat(part, dims[1:], f"{pointer}/{place}") for place, part in enumerate(values))
-        return list(chain.from_iterable(parts))
+        rows = (_flat(row, dims[1:], f"{pointer}/{place}") for place, row in enumerate(values))
+        return list(chain.from_iterable(rows))
     if len(values) != prod(dims):
         raise BadInput(pointer, f"{prod(dims)} numbers are needed, not {len(values)}")
     return values
 
 
 def _nested(values: list[Any], dims: Shape) -> bool:
-    return len(dims) > 1 and len(values) == dims[0] and all(isinstance(part, list) for part in values)
+    return len(dims) > 1 and len(values) == dims[0] and all(isinstance(row, list) for row in values)
 
 
 def _wrong(values: list[Any], dims: Shape, pointer: str) -> Iterator[str]:
-    """Pointers to what is no number from 0 to 255."""
+    """Yield pointers to the values that are no numbers from 0 to 255."""
     nested = _nested(values, dims)
     for place, value in enumerate(values):
         here = f"{pointer}/{place}"
@@ -156,15 +201,10 @@ def _wrong(values: list[Any], dims: Shape, pointer: str) -> Iterator[str]:
             yield here
 
 
-def _complaint(pointers: Iterator[str]) -> BadInput:
-    detail = f"a number from 0 to {WHITE} is needed"
+def _not_numbers(pointers: Iterator[str]) -> BadInput:
+    detail = f"not allowed; give a number from 0 to {WHITE}"
     first, *more = (pointer for pointer, _ in zip(pointers, range(MAX_ERRORS), strict=False))
     return BadInput(first, detail, *(FieldError(pointer=pointer, detail=detail) for pointer in more))
-
-
-def _in_words(error: BadInput) -> str:
-    first = error.errors[0]
-    return f"{first.pointer}: {first.detail}"
 
 
 def _stacked(rows: list[np.ndarray], features: int) -> np.ndarray:
@@ -173,5 +213,5 @@ def _stacked(rows: list[np.ndarray], features: int) -> np.ndarray:
 
 def _out_of_range(smallest: float, largest: float) -> str:
     if isfinite(largest) and smallest >= 0 and largest <= WHITE:
-        return "a value exceeds the scale 1; leave scale out or give 255"
-    return f"every value must be a number from 0 to {WHITE}"
+        return "a value is above 1, the scale; leave scale out or give 255"
+    return f"a value is out of range; give numbers from 0 to {WHITE}"

@@ -1,4 +1,4 @@
-"""Images that are uploaded to be classified by the worker: read, checked, and brought to the form it takes."""
+"""Images that are uploaded for a worker to classify: read, checked, and brought to the form that it takes."""
 
 import io
 import tempfile
@@ -13,28 +13,28 @@ from starlette.requests import Request
 
 from api.http.errors import BadInput, Busy
 from api.http.problems import MAX_ERRORS, FieldError
-from api.inputs.bodies import npy, rows_of
-from api.inputs.pixels import of_array, one_image
+from api.inputs.npy import numbers_of
+from api.inputs.pixels import of_array, one_image, rows_of
 from ml.layers import Shape
 from ml.registry import Registry
 from worker.artifacts.folder import FULL
 from worker.errors import StorageFull
 from worker.prediction.image_sets import UNKNOWN, ImageSet, compact, together
 
-MAX_LINES = 65_536  # of a JSONL file; as many usable images would not fit into a body
+MAX_LINES = 65_536  # of a JSONL file; more than fit into a body as usable images
 MAX_ID = 200  # characters
-MAX_NAMES = 60  # characters of the names of classes that an error tells
-PART = 1024  # images that are looked at together, so that only so many are floats in memory
+MAX_NAMES = 60  # characters of class names that an error lists
+CHUNK = 1024  # images that are read together, so that only these are floats in memory
 FIELDS = {"pixels", "id", "label"}
 
 Reader = Callable[[bytes, Shape, tuple[str, ...]], ImageSet]
 readers: Registry[Reader] = Registry("content type")
 
 
-class Uploads:
-    """The bodies that are in memory, or on disk: over all requests no more than so many bytes.
+class BodyBudget:
+    """A limit on the bytes of bodies in memory, or on disk, over all requests; a request beyond it is put off.
 
-    In memory each is held about six times until it is stored or answered; what exceeds the limit is put off.
+    In memory a body is held about six times until it is stored or answered.
     """
 
     def __init__(self, limit: int) -> None:
@@ -43,7 +43,11 @@ class Uploads:
 
     @asynccontextmanager
     async def body(self, request: Request) -> AsyncIterator[bytes]:
-        """A whole body, counted while it is in use; Busy where too much is in memory already."""
+        """Yield a whole body, counted while it is in use.
+
+        Raises:
+            Busy: if too much is in memory already.
+        """
         chunks, held = [], 0
         try:
             async for chunk in request.stream():
@@ -60,7 +64,11 @@ class Uploads:
 
     @asynccontextmanager
     async def file(self, request: Request) -> AsyncIterator[IO[bytes]]:
-        """A whole body on disk, counted while it is in use; Busy where too much is there already."""
+        """Yield a whole body as a temporary file, counted while it is in use.
+
+        Raises:
+            Busy: if too much is on disk already.
+        """
         held = 0
         with _temporary_file() as file:
             try:
@@ -78,7 +86,11 @@ class Uploads:
 
 @contextmanager
 def _temporary_file() -> Iterator[IO[bytes]]:
-    """A file of this machine's temporary folder; StorageFull where there is no room for it, also as it is closed."""
+    """Yield a file in the temporary folder.
+
+    Raises:
+        StorageFull: if there is no room for it, while it is written or as it is closed.
+    """
     try:
         with tempfile.TemporaryFile() as file:
             yield file
@@ -86,32 +98,40 @@ def _temporary_file() -> Iterator[IO[bytes]]:
         if error.errno not in FULL:
             raise
         place = f"the temporary folder {tempfile.gettempdir()} for an upload ({error.strerror})"
-        raise StorageFull(f"there is no room in {place}; make some, or name another folder with TMPDIR") from error
+        raise StorageFull(f"no room in {place}; make some, or name another folder with TMPDIR") from error
 
 
 def refuse_compressed(request: Request) -> None:
-    """An answer 415 to a body that is compressed: nobody knows how large it would be."""
+    """Refuse a compressed body, whose unpacked size is unknown.
+
+    Raises:
+        HTTPException: 415 if it is compressed.
+    """
     if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise HTTPException(415, "the body is compressed; send it as it is, without Content-Encoding")
+        raise HTTPException(415, "the body is compressed; send it uncompressed, without Content-Encoding")
 
 
 def kind_of(request: Request, known: set[str]) -> str:
-    """The content type of a body that can be read; an answer 415 where it cannot."""
+    """Return the content type of a body.
+
+    Raises:
+        HTTPException: 415 if the type is not known or the body is compressed.
+    """
     refuse_compressed(request)
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media not in known:
-        raise HTTPException(415, f"the content type is none of {', '.join(sorted(known))}; name the one that was sent")
+        raise HTTPException(415, f"unsupported Content-Type; send one of {', '.join(sorted(known))}")
     return media
 
 
 @readers.register("application/x-npy")
 def read_npy(body: bytes, shape: Shape, classes: tuple[str, ...]) -> ImageSet:
-    """An array of numbers in numpy's format: images along the first axis."""
-    rows, _ = rows_of(npy(body), shape)
+    """Read an array of numbers in numpy's format: images along the first axis."""
+    rows, _ = rows_of(numbers_of(body), shape)
     errors: dict[int, str] = {}
     pixels = []
-    for first in range(0, len(rows), PART):
-        images = of_array(rows[first : first + PART], shape, scale=None, several=True)
+    for first in range(0, len(rows), CHUNK):
+        images = of_array(rows[first : first + CHUNK], shape, scale=None, several=True)
         errors |= {first + place: detail for place, detail in images.errors.items()}
         pixels.append(compact(images.pixels))
     _check_usable(errors, len(rows))
@@ -122,18 +142,18 @@ def read_npy(body: bytes, shape: Shape, classes: tuple[str, ...]) -> ImageSet:
 @readers.register("application/jsonl")
 @readers.register("application/x-ndjson")
 def read_jsonl(body: bytes, shape: Shape, classes: tuple[str, ...]) -> ImageSet:
-    """An object a line: `pixels`, and if you like `id` and `label`. A line that cannot be used is told in its place."""
+    """Read one object per line: `pixels`, and optionally `id` and `label`; an unusable line gets an error."""
     labels = {name: label for label, name in enumerate(classes)}
     lines = _Lines(shape, labels)
     for place, line in enumerate(io.BytesIO(body)):
         if place == MAX_LINES:
-            raise BadInput("#", f"at most {MAX_LINES} lines; send the others as another job")
+            raise BadInput("#", f"too many lines; send at most {MAX_LINES:,}, and the others as another job")
         lines.read(place, line)
     return lines.images()
 
 
 class _Lines:
-    """What the lines so far hold."""
+    """The images of the lines read so far."""
 
     def __init__(self, shape: Shape, labels: dict[str, int]) -> None:
         self.shape = shape
@@ -142,38 +162,41 @@ class _Lines:
         self.ids: dict[int, str] = {}
         self._places: list[int] = []
         self._labels: list[int] = []
-        self._parts: list[np.ndarray] = []
-        self._waiting: list[np.ndarray] = []  # pixels that are no part yet
+        self._packed: list[np.ndarray] = []
+        self._waiting: list[np.ndarray] = []  # pixels that are not packed yet
 
     def read(self, place: int, line: bytes) -> None:
-        """The next line."""
+        """Read the next line."""
         try:
             fields = _fields(line)
             if fields.get("id") is not None:
                 self.ids[place] = _id(fields["id"])
             label = _label(fields["label"], self.known) if fields.get("label") is not None else UNKNOWN
             plain = b"u" not in line and b"f" not in line  # neither true nor false, which Python takes for 1 and 0
-            pixels = one_image(fields.get("pixels"), self.shape, None, plain).pixels
+            pixels = one_image(fields.get("pixels"), None, plain, self.shape).pixels
         except BadInput as error:
-            first = error.errors[0]
-            self.errors[place] = f"{first.pointer}: {first.detail}"
+            self.errors[place] = error.in_one_line()
             return
         self._places.append(place)
         self._labels.append(label)
         self._waiting.append(pixels)
-        if len(self._waiting) == PART:
+        if len(self._waiting) == CHUNK:
             self._pack()
 
     def images(self) -> ImageSet:
-        """All of them; BadInput where there is none that can be used."""
+        """Return the images of all lines.
+
+        Raises:
+            BadInput: if none is usable.
+        """
         _check_usable(self.errors, len(self.errors) + len(self._places))
         self._pack()
         places, labels = np.array(self._places, np.int64), np.array(self._labels, np.int64)
-        return ImageSet(together(self._parts), places, labels, self.errors, self.ids)
+        return ImageSet(together(self._packed), places, labels, self.errors, self.ids)
 
     def _pack(self) -> None:
         if self._waiting:
-            self._parts.append(compact(np.concatenate(self._waiting)))
+            self._packed.append(compact(np.concatenate(self._waiting)))
             self._waiting = []
 
 
@@ -181,39 +204,43 @@ def _fields(line: bytes) -> dict[str, Any]:
     try:
         fields = orjson.loads(line)
     except orjson.JSONDecodeError:
-        raise BadInput("#", "not valid JSON") from None
+        raise BadInput("#", "not valid JSON; give one object per line") from None
     if not isinstance(fields, dict):
-        raise BadInput("#", 'an object is needed, such as {"pixels": [784 numbers]}')
+        raise BadInput("#", 'wrong type; give an object such as {"pixels": [784 numbers]}')
     if not fields.keys() <= FIELDS:
-        raise BadInput("#", f"an object holds {', '.join(sorted(FIELDS))} and nothing else")
+        raise BadInput("#", f"unknown field; known fields are {', '.join(sorted(FIELDS))}")
     return fields
 
 
 def _id(value: Any) -> str:
     if not isinstance(value, str) or len(value) > MAX_ID:
-        raise BadInput("#/id", f"a text of at most {MAX_ID} characters is needed")
-    if len(orjson.dumps(value)) > 4 * MAX_ID + 2:  # what is kept of all lines must fit into the header of a file
-        raise BadInput("#/id", "a text of so many control characters cannot be kept; leave some out")
+        raise BadInput("#/id", f"not an id; give a string of at most {MAX_ID} characters")
+    if len(orjson.dumps(value)) > 4 * MAX_ID + 2:  # the ids of all lines must fit into the header of a file
+        raise BadInput("#/id", "too many control characters; leave some out")
     return value
 
 
 def _label(value: Any, known: dict[str, int]) -> int:
-    """The class of a name; digits may be given as numbers."""
+    """Return the class of a name; digits may be given as numbers."""
     name = str(value) if type(value) is int else value
     if not isinstance(name, str) or name not in known:
-        raise BadInput("#/label", f"one of the classes is needed: {_beginning(', '.join(known))}")
+        raise BadInput("#/label", f"unknown class; use one of {_beginning(', '.join(known))}")
     return known[name]
 
 
 def _beginning(names: str) -> str:
-    """As much of a text as is told of every line."""
+    """Shorten a text that stands in the error of every line."""
     return names if len(names) <= MAX_NAMES else f"{names[:MAX_NAMES]}…"
 
 
 def _check_usable(errors: dict[int, str], count: int) -> None:
-    """BadInput where not one image can be used."""
+    """Refuse a body without a usable image.
+
+    Raises:
+        BadInput: if there is none.
+    """
     if count == 0:
-        raise BadInput("#", "there is no image in the body")
+        raise BadInput("#", "the body holds no image; send at least one")
     if len(errors) == count:
         first, *more = _first_errors(errors)
         raise BadInput(first.pointer, first.detail, *more)

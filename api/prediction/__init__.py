@@ -1,1 +1,1 @@
-"""What `POST /predict` is made of: from a body of many kinds to images, and from the network's outputs to an answer."""
+"""The parts of `POST /predict`: from the options of a request, over the batched predictions, to an answer."""

@@ -1,4 +1,4 @@
-"""What a network answered: for a batch, and for the part of it that one question asked for."""
+"""A network's predictions: for a batch, and for one request's slice of it."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ DIGITS = 6  # of a probability: float32 holds no more than seven
 
 
 class BatchResult:
-    """Answers for n images; what is shown of them is made once for all questions, and only if it is shown."""
+    """Predictions for n images; rounded values are computed once for all requests, and only if they are shown."""
 
     def __init__(self, probabilities: np.ndarray, reasons: list[str | None]) -> None:
         self.probabilities = probabilities  # float32 [n, classes], calibrated
@@ -16,13 +16,13 @@ class BatchResult:
         self.labels: list[int] = probabilities.argmax(1).tolist()  # the most probable class of each image
         self._rounded: list[list[float]] | None = None
 
-    def part(self, rows: np.ndarray) -> "BatchResult":
-        """Some of its images, by their places."""
+    def subset(self, rows: np.ndarray) -> "BatchResult":
+        """Return the predictions for some images, by their positions."""
         return BatchResult(self.probabilities[rows], [self.reasons[row] for row in rows.tolist()])
 
     @property
     def rounded(self) -> list[list[float]]:
-        """The probabilities as they are shown."""
+        """The probabilities [n][classes] as they are shown."""
         if self._rounded is None:
             self._rounded = self.probabilities.astype(np.float64).round(DIGITS).tolist()
         return self._rounded
@@ -35,8 +35,8 @@ class BatchResult:
 
 
 @dataclass(slots=True)
-class Answered:
-    """The images of a batch from `start` up to `stop`."""
+class BatchSlice:
+    """One request's predictions: the images of a batch from `start` up to `stop`."""
 
     batch: BatchResult
     start: int
@@ -57,7 +57,7 @@ class Answered:
 
     @property
     def rounded(self) -> list[list[float]]:
-        """The probabilities as they are shown."""
+        """The probabilities [n][classes] as they are shown."""
         return self.batch.rounded[self.start : self.stop]
 
     @property
@@ -67,5 +67,8 @@ class Answered:
 
     @property
     def reasons(self) -> list[str | None]:
-        """Why the network abstains, by image."""
+        """Why the network abstains, by image; None if it does not."""
         return self.batch.reasons[self.start : self.stop]
+
+
+NO_PREDICTIONS = BatchSlice(BatchResult(np.empty((0, 1), np.float32), []), 0, 0)

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of `POST /predict`, which the framework does not serve itself."""
+"""The OpenAPI documentation of `POST /predict`, which the framework does not serve itself."""
 
 from typing import Annotated, Any
 
@@ -20,7 +20,7 @@ class Top(BaseModel):
 
 
 class Origin(BaseModel):
-    """Whose answer it is."""
+    """The version that predicted."""
 
     model: str
     dataset: str
@@ -31,36 +31,38 @@ class Origin(BaseModel):
 
 
 class Shown(BaseModel):
-    """What an image shows."""
+    """The prediction for an image."""
 
     label: str
-    digit: int | None = Field(description="the label as a number, where the classes are digits")
+    digit: int | None = Field(description="the label as a number, if the classes are digits")
     confidence: float = Field(description="the label's probability, calibrated on validation images")
-    abstained: bool = Field(description="whether the image does not look like what the network was trained on")
-    reason: str | None = Field(description="why it abstains")
+    abstained: bool = Field(description="true if the image does not look like the training images")
+    reason: str | None = Field(description="why the network abstains")
     probabilities: list[float] | None = Field(
         None, description="by class, in the order of the data set's classes; not with top_k"
     )
-    top: list[Top] | None = Field(None, description="with top_k: the most probable labels")
-    scale: int | None = Field(None, description="the value that was taken for white")
-    input_report: dict[str, Any] | None = Field(None, description="what was changed, and the image that was fed")
+    top: list[Top] | None = Field(None, description="the most probable labels; only with top_k")
+    scale: int | None = Field(None, description="the pixel value that was read as white")
+    input_report: dict[str, Any] | None = Field(
+        None, description="how the image was brought to the data set's form, and the pixels that the network was fed"
+    )
     saliency: list[list[float]] | None = Field(
-        None, description="with explain: how far the label's probability falls where a pixel is covered"
+        None, description="how far the label's probability falls if a pixel is covered; only with explain"
     )
 
 
 class Unusable(BaseModel):
-    """What is wrong with an image of a list."""
+    """An error in place of the prediction for an unusable image of a list."""
 
     error: str
 
 
 class Prediction(Shown, Origin):
-    """What one image shows, and whose answer it is."""
+    """The prediction for one image, and the version that predicted."""
 
 
 class Predictions(Origin):
-    """What each image of a list shows, in its order, and whose answers these are."""
+    """The predictions for a list of images, in its order, and the version that predicted."""
 
     predictions: list[Shown | Unusable]
 
@@ -70,22 +72,22 @@ PIXELS = {
         {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 255}},
         {"type": "array", "items": {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 255}}},
     ],
-    "description": "784 numbers, row by row, or 28 rows of 28; 0 is black",
+    "description": "784 numbers, row by row, or 28 rows of 28 numbers; 0 is black",
 }
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
 async def predict(options: Annotated[Options, Query()]) -> Prediction | Predictions:
-    """Classify images with the champion of a network, or the best of all.
+    """Classify images with the champion of a network, or with the best of all champions.
 
-    One image as JSON, as 784 bytes, as an npy array, as PNG or as JPEG; up to 1,024 as JSON `images`, as 784 bytes
-    each, or as an npy array. Of several each is answered in its place, with an `error` where it cannot be used.
+    Send one image as JSON, as 784 bytes, as an npy array, as PNG or as JPEG. Send up to 1,024 images as JSON `images`,
+    as 784 bytes each, or as an npy array. The answer to a list has an `error` in the place of each unusable image.
     """
     raise NotImplementedError  # never called: api.prediction.endpoint answers
 
 
 def document_predict(app: FastAPI) -> None:
-    """Add the operation to what `app.openapi` describes, and the body of the Open Inference Protocol's."""
+    """Add this operation, and the body of the Open Inference Protocol, to what `app.openapi` returns."""
     document = app.openapi
     route = APIRoute("/predict", predict, methods=["POST"], tags=["predict"], responses=RESPONSES)
     route.openapi_extra = {"requestBody": _body()}

@@ -1,7 +1,7 @@
-"""What `/metrics` shows.
+"""The metrics that `/metrics` shows.
 
-With several API processes on one machine (`uvicorn --workers`) set PROMETHEUS_MULTIPROC_DIR to an empty folder before
-they start: prometheus_client then keeps the figures there, and any of the processes answers for all.
+For several API processes on one machine (`uvicorn --workers`), set PROMETHEUS_MULTIPROC_DIR to an empty folder before
+they start. prometheus_client then keeps the figures there, and each process answers for all of them.
 """
 
 from collections import defaultdict
@@ -17,12 +17,12 @@ from prometheus_client.registry import Collector
 from api.prediction.metrics import LABELS, count, registry
 from api.prediction.served import Served
 
-LEAST_SHARE = 1e-4  # a class that was never predicted counts as this share, so that the drift stays finite
-LEAST_IMAGES = 100  # of fewer images nothing is said about drift
+LEAST_SHARE = 1e-4  # of a class that was never predicted, so that the drift stays finite
+LEAST_IMAGES = 100  # predictions from which on a drift is shown
 
 
 def exposition(champions: Iterable[Served]) -> bytes:
-    """All figures in Prometheus' text format."""
+    """Return all metrics in Prometheus' text format."""
     count()
     shown = CollectorRegistry()
     if not _of_all_processes(shown):
@@ -33,14 +33,14 @@ def exposition(champions: Iterable[Served]) -> bytes:
 
 
 def end_process(pid: int) -> None:
-    """Take what this process has waiting out of the sum over all."""
+    """Remove this process's queue from the sum over all processes."""
     count()
     if _of_all_processes(CollectorRegistry()):
         mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
 def _of_all_processes(shown: CollectorRegistry) -> bool:
-    """Let `shown` hold the figures of all processes; False where no folder is named, and this is the only one."""
+    """Add the metrics of all processes to `shown`; return False if PROMETHEUS_MULTIPROC_DIR is not set."""
     try:
         MultiProcessCollector(shown)  # type: ignore[no-untyped-call]
     except ValueError:
@@ -49,7 +49,7 @@ def _of_all_processes(shown: CollectorRegistry) -> bool:
 
 
 class _Families(Collector):
-    """Figures that have been collected."""
+    """Metrics that have been collected already."""
 
     def __init__(self, families: list[Metric]) -> None:
         self.families = families
@@ -59,13 +59,11 @@ class _Families(Collector):
 
 
 def _champions(champions: list[Served], families: list[Metric]) -> Iterator[Metric]:
-    """Who answers, and how far what they predict has moved from what they predicted for validation images."""
-    info = GaugeMetricFamily(
-        "chiffre_champion", "1 for each version that answers", labels=[*LABELS, "checkpoint_sha256"]
-    )
+    """Yield the champions, and how far their predicted classes have drifted from those of the validation images."""
+    info = GaugeMetricFamily("chiffre_champion", "1 for each champion in memory", labels=[*LABELS, "checkpoint_sha256"])
     drift = GaugeMetricFamily(
         "chiffre_class_drift",
-        "Population stability index of the predicted classes against those of the validation images; above 0.2 is much",
+        "Population stability index of predicted classes against those of validation images; above 0.2 is strong",
         labels=LABELS,
     )
     counts = _class_counts(families)
@@ -88,10 +86,9 @@ def _class_counts(families: list[Metric]) -> dict[tuple[str, ...], dict[str, flo
 
 
 def population_stability(expected: np.ndarray, found: np.ndarray) -> float:
-    """The population stability index of shares [classes] against what is expected: Σ (f - e) ln(f / e).
+    """Return the population stability index of shares against expected shares, both [classes]: Σ (f - e) ln(f / e).
 
-    Siddiqi, Credit Risk Scorecards (2006), from where also the rule of thumb comes: below 0.1 is little, above 0.2
-    much.
+    Below 0.1 the drift is weak, above 0.2 strong. Formula and rule of thumb: Siddiqi, Credit Risk Scorecards (2006).
     """
     pairs = zip(np.maximum(expected, LEAST_SHARE).tolist(), np.maximum(found, LEAST_SHARE).tolist(), strict=True)
     return float(sum((f - e) * log(f / e) for e, f in pairs))

@@ -1,4 +1,4 @@
-"""The figures of prediction: how many images were answered, how fast, how surely, and as which classes."""
+"""Prometheus metrics of prediction: the number of images, durations, confidences and predicted classes."""
 
 from collections import Counter as Collected
 from collections import deque
@@ -25,11 +25,11 @@ CONFIDENCES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 
 
 class Distribution(Histogram):
-    """A histogram that takes many values at once."""
+    """A histogram that observes many values at once."""
 
     def observe_all(self, values: np.ndarray) -> None:
-        """Observe each of the values [n] that is a number; of many, one addition a bucket instead of one a value."""
-        values = values[np.isfinite(values)]  # another lies in no bucket, and the sum would never be a number again
+        """Observe the finite ones of values [n]; many values cost one addition per bucket instead of one per value."""
+        values = values[np.isfinite(values)]  # NaN lies in no bucket, and would spoil the sum for good
         if len(values) <= 2:
             for value in values.tolist():
                 self.observe(value)
@@ -48,14 +48,14 @@ predictions = Counter(
 classes = Counter("chiffre_predicted_class", "Images by predicted class", [*LABELS, "label"], registry=registry)
 duration = Distribution(
     "chiffre_prediction_duration_seconds",
-    "read: of a body; queue: of a batch's first question; compute: of a batch",
+    "read: of a body; queue: of a batch's first request; compute: of a batch",
     ["stage"],
     buckets=SECONDS,
     registry=registry,
 )
 batch_size = Distribution("chiffre_batch_images", "Images that ran together", buckets=IMAGES, registry=registry)
 queue_depth = Gauge(
-    "chiffre_queue_images", "Images that wait for an answer", multiprocess_mode="livesum", registry=registry
+    "chiffre_queue_images", "Images that wait for a prediction", multiprocess_mode="livesum", registry=registry
 )
 confidence = Distribution(
     "chiffre_prediction_confidence",
@@ -65,32 +65,32 @@ confidence = Distribution(
     registry=registry,
 )
 _read, _queue, _compute = (duration.labels(stage) for stage in ("read", "queue", "compute"))
-PENDING = 4096  # batches that are yet to be counted, at most
+PENDING = 4096  # uncounted batches, at most
 
 
 @dataclass(slots=True)
-class _Ran:
-    """What is counted of a batch that has run; the batch itself would keep its answers in memory until then."""
+class _Batch:
+    """The figures of a batch that has run; the batch itself would keep its predictions in memory."""
 
     meter: "Meter"
     labels: list[int]
     reasons: list[str | None]
     probabilities: np.ndarray
-    images: int  # that ran together, those that are not counted too
-    waited: float
-    took: float
-    left: int
+    images: int  # that ran together, including those that are no predictions
+    waited: float  # seconds, of its first request
+    took: float  # seconds
+    waiting: int  # images in the queue after it
 
 
-# What is yet to be counted. Counting all of a second at once takes a tenth of what counting each batch would.
-_ran: deque[_Ran] = deque()
+# Not counted yet. Counting all batches of a second at once takes a tenth of the time of counting each.
+_batches: deque[_Batch] = deque()
 _reads: deque[float] = deque()
 _statuses: deque[int] = deque()
 _counting = Lock()
 
 
 class Meter:
-    """Counts what one version answers."""
+    """Counts the predictions of one version."""
 
     def __init__(self, model: str, dataset: str, version: int, labels: Iterable[str]) -> None:
         own = (model, dataset, str(version))
@@ -98,61 +98,66 @@ class Meter:
         self._classes = [classes.labels(*own, label) for label in labels]
         self._confidence: Distribution = confidence.labels(*own)
 
-    def ran(self, batch: BatchResult, images: int, waited: float, took: float, left: int) -> None:
-        """A batch of so many images has run, of which `batch` are counted as predictions.
+    def count_batch(self, batch: BatchResult, images: int, waited: float, took: float, waiting: int) -> None:
+        """Note a batch that has run; `count` adds it to the metrics.
 
-        Its first question waited and it took so many seconds, and so many images wait now.
+        Args:
+            batch: those of its results that are predictions.
+            images: the number of images that ran.
+            waited: seconds that the first request waited for the batch.
+            took: seconds that the batch took.
+            waiting: images in the queue after it.
         """
-        _ran.append(_Ran(self, batch.labels, batch.reasons, batch.probabilities, images, waited, took, left))
-        if len(_ran) >= PENDING:
+        _batches.append(_Batch(self, batch.labels, batch.reasons, batch.probabilities, images, waited, took, waiting))
+        if len(_batches) >= PENDING:
             count()
 
-    def add(self, ran: list[_Ran]) -> None:
-        """Count the images of these batches."""
-        reasons = list(chain.from_iterable(each.reasons for each in ran))
+    def add(self, batches: list[_Batch]) -> None:
+        """Add the images of batches to the metrics."""
+        reasons = list(chain.from_iterable(each.reasons for each in batches))
         self._answered.inc(reasons.count(None))
         self._abstained.inc(len(reasons) - reasons.count(None))
-        for label, images in Collected(chain.from_iterable(each.labels for each in ran)).items():
+        for label, images in Collected(chain.from_iterable(each.labels for each in batches)).items():
             self._classes[label].inc(images)
-        self._confidence.observe_all(np.concatenate([each.probabilities for each in ran]).max(1))
+        self._confidence.observe_all(np.concatenate([each.probabilities for each in batches]).max(1))
 
 
-def was_read(seconds: float) -> None:
-    """A body has been read as images."""
+def count_read(seconds: float) -> None:
+    """Note the seconds that reading a body as images took."""
     _reads.append(seconds)
 
 
-def was_answered(status: int) -> None:
-    """A request to /predict has been answered."""
+def count_request(status: int) -> None:
+    """Note the status of an answer of /predict."""
     _statuses.append(status)
 
 
 def count() -> None:
-    """Count what has happened since this was called last; any thread may call it.
+    """Add to the metrics what was noted since the last call; any thread may call it.
 
-    What cannot be counted, as where the folder of several processes' figures is full, is logged and lost: whoever calls
-    this has answers to give.
+    If that fails, for example because the disk with the figures of several processes is full, the figures are logged
+    as lost: a caller must go on to answer requests.
     """
     with _counting:
         try:
-            _count(_drained(_ran), _drained(_reads), _drained(_statuses))
+            _count(_drained(_batches), _drained(_reads), _drained(_statuses))
         except Exception as error:
-            log.warning("could not count what was answered", error=str(error))
+            log.warning("could not count predictions", error=str(error))
 
 
-def _count(ran: list[_Ran], reads: list[float], statuses: list[int]) -> None:
+def _count(batches: list[_Batch], reads: list[float], statuses: list[int]) -> None:
     for status, times in Collected(statuses).items():
         requests.labels(str(status)).inc(times)
     _read.observe_all(np.array(reads))
-    _queue.observe_all(np.array([each.waited for each in ran]))
-    _compute.observe_all(np.array([each.took for each in ran]))
-    batch_size.observe_all(np.array([each.images for each in ran]))
-    if ran:
-        queue_depth.set(ran[-1].left)
-    for meter in {id(each.meter): each.meter for each in ran}.values():
-        meter.add([each for each in ran if each.meter is meter])
+    _queue.observe_all(np.array([each.waited for each in batches]))
+    _compute.observe_all(np.array([each.took for each in batches]))
+    batch_size.observe_all(np.array([each.images for each in batches]))
+    if batches:
+        queue_depth.set(batches[-1].waiting)
+    for meter in {id(each.meter): each.meter for each in batches}.values():
+        meter.add([each for each in batches if each.meter is meter])
 
 
 def _drained(pending: deque[T]) -> list[T]:
-    """What lay in a queue just now, taken out."""
+    """Remove and return what is in a queue now."""
     return [pending.popleft() for _ in range(len(pending))]

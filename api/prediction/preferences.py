@@ -1,4 +1,4 @@
-"""Which version answers whoever prefers a fast one: `fastest-within:0.2`."""
+"""Requests that prefer a fast version over the champion: `fastest-within:0.2`."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from worker.database.engine import Database
 from worker.database.tables import Artifact, Job, ModelVersion
 
 Champions = Mapping[tuple[str | None, str], Served]  # by network and data set, as Roster has them
-KEPT = 16  # preferences that are followed, the last that were asked for
-IDLE_SECONDS = 600.0  # without a question until a preference is not followed any more
+KEPT = 16  # preferences that are followed: those requested last
+IDLE_SECONDS = 600.0  # without a request until a preference is no longer followed
 
 
 @dataclass(frozen=True)
 class Preference:
-    """The fastest version of a network, or of any, that is nearly as accurate as the best."""
+    """A wish for the fastest version of a network, or of any, that is nearly as accurate as the best."""
 
     model: str | None
     dataset: str
@@ -30,52 +30,52 @@ class Preference:
 
     @classmethod
     def of(cls, options: Options) -> "Preference":
-        """The preference of a question that has one."""
+        """Return the preference of a request that has one."""
         return cls(options.model, options.dataset, options.within or 0.0)
 
     def ranked(self, versions: Iterable[ModelVersion], champion: ModelVersion) -> list[ModelVersion]:
-        """The versions that may answer, the fastest first; of equals the more accurate.
+        """Return the versions that fit, the fastest first; among equals, the more accurate.
 
-        Only those are compared whose accuracy was measured on as many images as the champion's, of the same data and
-        split; which of them validate is of a job's seed. One whose latency was never measured is left out.
+        Versions are compared only if they were trained on the champion's data and split, and validated on as many
+        images; which images those are depends on a job's seed. A version without a measured latency is left out.
         """
         fit = [v for v in versions if self.model in (None, v.model) and _comparable(v, champion)]
         like = [v for v in fit if v.latency_seconds is not None]
         best = max((version.val_accuracy for version in like), default=0.0)
-        # Percentages of images are no round numbers: a version that is exactly so far away is within.
+        # Percentages are not exact in floating point: a version exactly at the limit is within it.
         near = [v for v in like if 100 * (best - v.val_accuracy) <= self.within + 1e-9]
         return sorted(near, key=lambda v: (v.latency_seconds or 0.0, -v.val_accuracy, v.id or 0))
 
 
 class Preferences:
-    """The preferences that were asked for of late, and who answers them; the roster's follower keeps that true."""
+    """The preferences of recent requests and the versions for them, which the roster's thread keeps up to date."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
         self.served: MappingProxyType[Preference, Served] = MappingProxyType({})
         self._lock = Lock()
-        self._asked: dict[Preference, float] = {}  # when, by monotonic
+        self._last_used: dict[Preference, float] = {}  # by monotonic
 
-    def look(self, options: Options) -> Served | None:
-        """Who answers; None where nobody has asked for that of late."""
+    def in_memory(self, options: Options) -> Served | None:
+        """Return the version for a preference; None if the preference is not followed yet."""
         preference = Preference.of(options)
         if (served := self.served.get(preference)) is not None:
-            self._asked[preference] = monotonic()
+            self._last_used[preference] = monotonic()
         return served
 
-    def ask(self, options: Options) -> None:
-        """Have a preference followed from now on."""
+    def follow(self, options: Options) -> None:
+        """Follow a preference from now on."""
         preference = Preference.of(options)
         with self._lock:
-            self._asked.pop(preference, None)
-            self._asked = dict([*self._asked.items(), (preference, monotonic())][-KEPT:])
+            self._last_used.pop(preference, None)
+            self._last_used = dict([*self._last_used.items(), (preference, monotonic())][-KEPT:])
 
     def refresh(self, champions: Champions, load: Callable[[Files], Served | None]) -> None:
-        """Load what is preferred by now, then let it answer; `load` gives None for what cannot be loaded."""
+        """Load the preferred versions, then put them in place; `load` returns None if a version fails to load."""
         with self._lock:
             earliest = monotonic() - IDLE_SECONDS
-            self._asked = {preference: at for preference, at in list(self._asked.items()) if at > earliest}
-            wanted = list(self._asked)
+            self._last_used = {preference: at for preference, at in list(self._last_used.items()) if at > earliest}
+            wanted = list(self._last_used)
         files, limits = self._files() if wanted else ({}, {})
         known = {served.version.id: served for served in [*self.served.values(), *champions.values()]}
         found: dict[Preference, Served] = {}
@@ -92,7 +92,7 @@ class Preferences:
         self.served = MappingProxyType(found)
 
     def _files(self) -> tuple[dict[int | None, Files], dict[int | None, int | None]]:
-        """Every version, its graph and its checkpoint, by id; and how many images its job trained and validated on."""
+        """Return by id every version with its graph and checkpoint, and the limit of its job on images."""
         onnx, checkpoint = aliased(Artifact), aliased(Artifact)
         query = (
             select(ModelVersion, onnx, checkpoint, col(Job.spec))
@@ -106,6 +106,6 @@ class Preferences:
         return files, {version.id: spec.get("images") for version, _, _, spec in rows}
 
 
-def _comparable(one: ModelVersion, other: ModelVersion) -> bool:
-    # The champion's data set, as an uploaded one may be asked for without its version.
-    return all(getattr(one, name) == getattr(other, name) for name in ("dataset", "dataset_sha256", "split"))
+def _comparable(version: ModelVersion, champion: ModelVersion) -> bool:
+    # Of the champion's data set: a request may name an uploaded one without its version.
+    return all(getattr(version, name) == getattr(champion, name) for name in ("dataset", "dataset_sha256", "split"))

@@ -1,4 +1,4 @@
-"""What `/predict` answers, as bytes."""
+"""The body of an answer to `/predict`, as JSON bytes."""
 
 from collections.abc import Iterable, Iterator
 from itertools import repeat
@@ -8,47 +8,57 @@ import orjson
 
 from api.inputs.options import Options
 from api.inputs.pixels import InputImages
-from api.prediction.batch_result import Answered
+from api.prediction.batch_result import BatchSlice
 from api.prediction.served import Served
 
 
-def single(served: Served, images: InputImages, answered: Answered, options: Options, extra: dict[str, Any]) -> bytes:
-    """The answer for one image; `extra` is added to it."""
-    if options.top_k is None and images.reports is None:
-        prediction = _plain(served, images, answered)
+def response(
+    served: Served,
+    images: InputImages,
+    predicted: BatchSlice,
+    options: Options,
+    saliency: list[list[float]] | None = None,
+) -> bytes:
+    """Return the answer to a request.
+
+    Args:
+        served: the version that predicted.
+        images: the images of the request; some of a list may be unusable.
+        predicted: the predictions for the usable ones.
+        options: what the request asked for.
+        saliency: of a single image, if it is to be explained.
+    """
+    if images.several:
+        answer = _several(served, images, predicted, options)
+    elif options.top_k is None and images.reports is None:
+        answer = _plain(served, images, predicted)
     else:
-        (prediction,) = _predictions(served, images, answered, options)
-    return _with_origin(orjson.dumps(prediction | extra if extra else prediction), served)
+        (answer,) = _predictions(served, images, predicted, options)
+    if saliency is not None:
+        answer["saliency"] = saliency
+    # All answers of a version end with the same origin: its bytes are made once, and replace the closing brace.
+    return orjson.dumps(answer)[:-1] + served.origin
 
 
-def several(served: Served, images: InputImages, answered: Answered, options: Options) -> bytes:
-    """The answers for a list of images, those that could not be used told in their places."""
+def _several(served: Served, images: InputImages, predicted: BatchSlice, options: Options) -> dict[str, Any]:
+    """Return the answer for a list of images, with an error in the place of each unusable one."""
     if options.top_k == 1 and images.reports is None:
-        predictions = _labels(served, answered)
+        usable = _labels(served, predicted)
     else:
-        predictions = _predictions(served, images, answered, options)
-    return _listed(served, images, predictions)
+        usable = _predictions(served, images, predicted, options)
+    if not images.errors:
+        return {"predictions": list(usable)}
+    places = range(images.count)
+    return {"predictions": [{"error": images.errors[i]} if i in images.errors else next(usable) for i in places]}
 
 
-def unusable(served: Served, images: InputImages) -> bytes:
-    """The answer for a list of images of which none could be used."""
-    return _listed(served, images, iter(()))
-
-
-def _listed(served: Served, images: InputImages, predictions: Iterator[dict[str, Any]]) -> bytes:
-    if images.errors:
-        places = range(images.count)
-        whole = [{"error": images.errors[i]} if i in images.errors else next(predictions) for i in places]
-    else:
-        whole = list(predictions)
-    return _with_origin(orjson.dumps({"predictions": whole}), served)
-
-
-def _predictions(served: Served, images: InputImages, answered: Answered, options: Options) -> Iterator[dict[str, Any]]:
-    shown = _top(served, answered, options.top_k) if options.top_k else _all(answered)
-    reports: Iterable[dict[str, Any] | None] = images.reports or repeat(None, len(answered))
+def _predictions(
+    served: Served, images: InputImages, predicted: BatchSlice, options: Options
+) -> Iterator[dict[str, Any]]:
+    shown = _top(served, predicted, options.top_k) if options.top_k else _all(predicted)
+    reports: Iterable[dict[str, Any] | None] = images.reports or repeat(None, len(predicted))
     for label, probabilities, scale, report in zip(
-        _labels(served, answered), shown, images.scales, reports, strict=True
+        _labels(served, predicted), shown, images.scales, reports, strict=True
     ):
         prediction = label | probabilities
         prediction["scale"] = scale
@@ -57,9 +67,9 @@ def _predictions(served: Served, images: InputImages, answered: Answered, option
         yield prediction
 
 
-def _plain(served: Served, images: InputImages, answered: Answered) -> dict[str, Any]:
-    """The answer for one image of which nothing special was asked, as most are: no generator, no slice."""
-    batch, place = answered.batch, answered.start
+def _plain(served: Served, images: InputImages, predicted: BatchSlice) -> dict[str, Any]:
+    """Return the prediction for one image without options, the most frequent request: no generator and no slice."""
+    batch, place = predicted.batch, predicted.start
     label, reason, probabilities = batch.labels[place], batch.reasons[place], batch.rounded[place]
     return {
         "label": served.labels[label],
@@ -72,9 +82,9 @@ def _plain(served: Served, images: InputImages, answered: Answered) -> dict[str,
     }
 
 
-def _labels(served: Served, answered: Answered) -> Iterator[dict[str, Any]]:
+def _labels(served: Served, predicted: BatchSlice) -> Iterator[dict[str, Any]]:
     labels, digits = served.labels, served.digits
-    for label, confidence, reason in zip(answered.labels, answered.confidences, answered.reasons, strict=True):
+    for label, confidence, reason in zip(predicted.labels, predicted.confidences, predicted.reasons, strict=True):
         yield {
             "label": labels[label],
             "digit": digits[label],
@@ -84,17 +94,12 @@ def _labels(served: Served, answered: Answered) -> Iterator[dict[str, Any]]:
         }
 
 
-def _all(answered: Answered) -> Iterator[dict[str, Any]]:
-    for probabilities in answered.rounded:
+def _all(predicted: BatchSlice) -> Iterator[dict[str, Any]]:
+    for probabilities in predicted.rounded:
         yield {"probabilities": probabilities}
 
 
-def _top(served: Served, answered: Answered, count: int) -> Iterator[dict[str, Any]]:
-    for probabilities in answered.rounded:
+def _top(served: Served, predicted: BatchSlice, count: int) -> Iterator[dict[str, Any]]:
+    for probabilities in predicted.rounded:
         best = sorted(range(len(probabilities)), key=lambda label: -probabilities[label])[:count]
         yield {"top": [{"label": served.labels[label], "probability": probabilities[label]} for label in best]}
-
-
-def _with_origin(answer: bytes, served: Served) -> bytes:
-    """An object's bytes with whose answer it is at its end; made once a version, as it is the same in every answer."""
-    return answer[:-1] + served.origin

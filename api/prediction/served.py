@@ -1,4 +1,4 @@
-"""A version that answers."""
+"""A version in memory that predicts."""
 
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -9,8 +9,9 @@ import numpy as np
 import orjson
 
 from api.prediction.batch_result import BatchResult
-from api.prediction.batcher import Batcher, Queue
+from api.prediction.batcher import Batcher
 from api.prediction.metrics import Meter
+from api.prediction.queue_limit import QueueLimit
 from ml.datasets import digit_of
 from ml.errors import ChiffreError
 from ml.prediction.calibration import UNCALIBRATED, Calibration
@@ -18,13 +19,13 @@ from ml.prediction.predictor import MAX_BATCH, Predictor
 from worker.artifacts.store import Store
 from worker.database.tables import Artifact, ModelVersion
 
-WARM_UPS = 4  # runs of the largest batch before a version answers
+WARM_UPS = 4  # runs of the largest batch before a version serves requests
 Files = tuple[ModelVersion, Artifact, Artifact]  # a version, its graph and its checkpoint
 
 
 @dataclass(frozen=True)
 class Served:
-    """A version that answers, and whose answer it is."""
+    """A version in memory, with all that an answer says about it."""
 
     predictor: Predictor
     calibration: Calibration
@@ -32,20 +33,24 @@ class Served:
     checkpoint_sha256: str
     batcher: Batcher
     labels: tuple[str, ...]  # by class
-    digits: tuple[int | None, ...]  # the same as numbers, where they are digits
-    origin: bytes  # the end of an answer: a comma, whose answer it is, and the closing brace
+    digits: tuple[int | None, ...]  # the labels as numbers if they are digits
+    origin: bytes  # the end of every answer: a comma, the version's fields and the closing brace
 
     @property
     def name(self) -> str:
-        """As the Open Inference Protocol calls the model."""
+        """The model's name in the Open Inference Protocol."""
         version = self.version
         return version.model if version.dataset == "mnist" else f"{version.model}.{version.dataset}"
 
 
 def load(
-    version: ModelVersion, onnx: Artifact, checkpoint: Artifact, store: Store, queue: Queue, executor: Executor
+    version: ModelVersion, onnx: Artifact, checkpoint: Artifact, store: Store, queue: QueueLimit, executor: Executor
 ) -> Served:
-    """A version from storage, its hash verified, warmed up and tested; a ChiffreError where it cannot answer."""
+    """Load a version from storage, verify its hash, warm it up and test it.
+
+    Raises:
+        ChiffreError: if its files are missing or damaged, or it does not predict.
+    """
     graph = store.read(onnx.path, onnx.sha256)
     predictor = Predictor(graph, tuple(version.shape), tuple(version.classes))
     calibration = Calibration(**version.calibration) if version.calibration else UNCALIBRATED
@@ -58,14 +63,14 @@ def load(
     meter = Meter(version.model, version.dataset, version.version, version.classes)
     _self_test(run(np.zeros((1, *predictor.shape), np.float32)), len(predictor.classes))
     blank = np.zeros((MAX_BATCH, *predictor.shape), np.float32)
-    # The fastest of a few: one alone may have been interrupted, and would be thought slow for as long as it serves.
+    # The fastest of a few runs: a single one may be interrupted, and the version would count as slow for good.
     seconds = min(repeat(lambda: run(blank), number=1, repeat=WARM_UPS)) / MAX_BATCH
     return Served(
         predictor,
         calibration,
         version,
         checkpoint.sha256,
-        Batcher(run, seconds, queue, executor, meter.ran),
+        Batcher(run, seconds, queue, executor, meter.count_batch),
         predictor.classes,
         tuple(map(digit_of, predictor.classes)),
         _origin(version, checkpoint),
@@ -73,10 +78,12 @@ def load(
 
 
 def _self_test(batch: BatchResult, classes: int) -> None:
-    """Look at a first answer, for a blank image: it must make sense."""
+    """Check the first prediction, for a blank image."""
     found = batch.probabilities
     if found.shape != (1, classes) or not np.isfinite(found).all():
-        raise ChiffreError(f"the graph answers {found.shape} for {classes} classes, or no numbers; publish it anew")
+        raise ChiffreError(
+            f"the graph returns {found.shape} for {classes} classes, or values that are not finite; publish it again"
+        )
 
 
 def _origin(version: ModelVersion, checkpoint: Artifact) -> bytes:

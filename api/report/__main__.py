@@ -11,17 +11,18 @@ from api.report.page import page_of
 from api.report.winner import answers_of
 from api.report.wording import Language, Wording
 from api.subprocesses.children import AWAY
+from ml.datasets import FindDataset
 from worker.artifacts.store import Store, store_of
 from worker.database.engine import Database
 from worker.errors import StorageAway
-from worker.ledger.uploaded_datasets import Uploaded
+from worker.ledger.uploaded_datasets import DatasetStore
 from worker.settings import settings
 
 
-def job_report(database: Database, store: Store, job_id: str, wording: Wording) -> str:
+def job_report(database: Database, store: Store, find: FindDataset, job_id: str, wording: Wording) -> str:
     """Return a job's report as HTML."""
     facts = facts_of(database, job_id)
-    return page_of(facts, answers_of(facts, store), facts.analysis(), wording)
+    return page_of(facts, answers_of(facts, store, find), facts.analysis(), wording)
 
 
 REPORTS = {"job": job_report, "group": group_report}
@@ -32,9 +33,9 @@ def main() -> None:
     kind, id_, language = sys.argv[1:]
     config = settings()
     database, store = Database(config.database), store_of(config)
-    Uploaded(database, store, config.dataset_cache).serve()  # a job's specification may name an uploaded data set
+    find = DatasetStore(database, store, config.dataset_cache).find
     try:
-        page = REPORTS[kind](database, store, id_, Wording(cast("Language", language)))
+        page = REPORTS[kind](database, store, find, id_, Wording(cast("Language", language)))
     except (OperationalError, InterfaceError, StorageAway) as error:
         sys.exit(print(error, file=sys.stderr) or AWAY)
     sys.stdout.buffer.write(page.encode())

@@ -23,7 +23,7 @@ from worker.database.tables import (
     UsedDataset,
 )
 from worker.ledger.champions import versions_of
-from worker.ledger.job_spec import as_tune, spec_of
+from worker.ledger.job_spec import spec_of
 from worker.ledger.retention import standing_order
 from worker.ledger.run_off_start import last_reruns
 from worker.ledger.transitions import REQUEST
@@ -55,7 +55,7 @@ class Facts:
     @property
     def spec(self) -> TuneSpec:
         """The submitted specification as a search."""
-        return as_tune(self.submitted)
+        return self.submitted.as_tune()
 
     @property
     def with_value(self) -> list[Trial]:
@@ -87,7 +87,7 @@ def facts_of(database: Database, job_id: str) -> Facts:
     """Read the facts of a job that has trials."""
     with database.at_one_instant() as session:
         job = session.get_one(Job, job_id)
-        submitted = spec_of(job)
+        submitted = spec_of(session, job)
         trials = list(session.scalars(select(Trial).where(col(Trial.job_id) == job_id).order_by(col(Trial.number))))
         with_value = [trial for trial in trials if trial.value is not None]
         best = sorted(with_value, key=lambda trial: standing_order(job, trial))[:CURVES]

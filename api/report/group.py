@@ -11,6 +11,7 @@ from api.report.svg import SvgPlot
 from api.report.tables import Table
 from api.report.winner import answers_of
 from api.report.wording import WIDE, Wording
+from ml.datasets import FindDataset
 from ml.errors import UnknownName
 from ml.presets import collection
 from worker.artifacts.store import Store
@@ -19,7 +20,7 @@ from worker.database.tables import JobGroup
 from worker.ledger.groups import find_group, members
 
 
-def group_report(database: Database, store: Store, group_id: str, wording: Wording) -> str:
+def group_report(database: Database, store: Store, find: FindDataset, group_id: str, wording: Wording) -> str:
     """Return a group's report as HTML. Each job is read at one instant."""
     with database.reading() as session:
         group = find_group(session, group_id)
@@ -27,7 +28,7 @@ def group_report(database: Database, store: Store, group_id: str, wording: Wordi
     pages = []
     for name, job_id in jobs:
         facts = facts_of(database, job_id)
-        pages.append(ReportPage(facts, answers_of(facts, store), facts.analysis(), wording, prefix=f"{name}-"))
+        pages.append(ReportPage(facts, answers_of(facts, store, find), facts.analysis(), wording, prefix=f"{name}-"))
     return rendered("group.html.j2", group=GroupPage(group, [name for name, _ in jobs], pages, wording), t=wording)
 
 

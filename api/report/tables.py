@@ -7,7 +7,7 @@ from api.report.costs import costs, front_of
 from api.report.facts import Facts
 from api.report.winner import Answers
 from api.report.wording import WIDE, Wording
-from ml.datasets import datasets, limited, split_sizes
+from ml.datasets import limited, split_sizes
 from ml.prediction.calibration import Calibration
 from worker.database.tables import ModelVersion, Trial
 
@@ -249,6 +249,6 @@ class Tables:
 
 def sizes_of(facts: Facts) -> tuple[int, int, int]:
     """Return the numbers of training, validation and test images."""
-    registered = datasets[facts.job.dataset]
-    train, validation, test = split_sizes(facts.dataset.images, registered.official_test, facts.submitted.split)
+    official_test = facts.submitted.dataset.official_test
+    train, validation, test = split_sizes(facts.dataset.images, official_test, facts.submitted.split)
     return (*limited(train, validation, facts.submitted.images), test)

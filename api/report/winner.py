@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from api.report.facts import Facts
-from ml.datasets import Arrays, SplitName, data_split, datasets
+from ml.datasets import Arrays, FindDataset, SplitName, data_split
 from ml.errors import CheckpointError, DataError
 from ml.prediction.calibration import ECE_BINS, UNCALIBRATED, Calibration
 from worker.artifacts.store import Store
@@ -73,14 +73,14 @@ class Answers:
         return self.confusion[label][label] / total if total else None
 
 
-def answers_of(facts: Facts, store: Store) -> Answers | None:
+def answers_of(facts: Facts, store: Store, find: FindDataset) -> Answers | None:
     """Return the winner's answers; None if its outputs were not stored or the test images are missing."""
     file, version = facts.files.get(ANSWERS), facts.version
     if file is None or version is None:
         return None
     try:
         outputs = np.load(BytesIO(store.read(file.path, file.sha256)), allow_pickle=False)
-        test = _test_images(facts)
+        test = _test_images(facts, find)
     except (CheckpointError, DataError):  # StorageAway passes through: a later request can still have the answers
         return None
     if test is None:
@@ -112,9 +112,9 @@ def answered(outputs: np.ndarray, test: Arrays, classes: tuple[str, ...], calibr
     )
 
 
-def _test_images(facts: Facts) -> Arrays | None:
+def _test_images(facts: Facts, find: FindDataset) -> Arrays | None:
     """Return the test images of a job; None if the data set of this name has other images now."""
-    dataset = datasets[facts.job.dataset]
+    dataset = find(facts.job.dataset)
     if dataset.sha256 != facts.job.dataset_sha256:
         return None
     arrays = dataset.load()

@@ -96,9 +96,10 @@ def catalog(
     ] = "mnist",
 ) -> Catalog:
     """List networks, data sets, samplers, pruners and optimizers, with their parameters, ranges and defaults."""
-    if dataset not in datasets:
-        raise BadInput("?dataset", str(UnknownName(datasets.noun, datasets)))
-    images = datasets[dataset]
+    try:
+        images = uploaded.find(dataset)
+    except UnknownName as error:
+        raise BadInput("?dataset", str(error)) from None
     return Catalog(
         networks=dict(_networks(images, batch_size)),
         datasets={

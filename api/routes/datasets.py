@@ -12,11 +12,11 @@ from api.http.errors import Busy
 from api.http.files import BINARY, File, KnownTag, documented, sent
 from api.inputs.archives import MAX_CLASSES, check_classes, read_archive
 from api.inputs.uploads import kind_of
-from ml.datasets import NAME, Dataset, datasets, split_sizes
+from ml.datasets import NAME, Dataset, can_be_dataset, datasets, split_sizes
 from worker.database.clock import to_datetime
 from worker.database.tables import DatasetVersion, UsedDataset
 from worker.errors import NotFound
-from worker.ledger.uploaded_datasets import Uploaded
+from worker.ledger.uploaded_datasets import DatasetStore
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
@@ -139,7 +139,7 @@ def get_data(name: Name, version: Number, uploaded: UploadedDep, store: StoreDep
     return sent(store, File(row.path, row.file_sha256, row.size), f"{name}-{version}.safetensors", known, OCTETS)
 
 
-def _version(name: str, version: int, uploaded: Uploaded) -> tuple[DatasetVersion, UsedDataset]:
+def _version(name: str, version: int, uploaded: DatasetStore) -> tuple[DatasetVersion, UsedDataset]:
     for row, used in uploaded.versions(_checked_name(name)):
         if row.version == version:
             return row, used
@@ -148,7 +148,7 @@ def _version(name: str, version: int, uploaded: Uploaded) -> tuple[DatasetVersio
 
 def _checked_name(name: str) -> str:
     # Postgres rejects some texts, such as one with a NUL, before it compares them.
-    if not datasets.may_be(name) or "@" in name:
+    if not can_be_dataset(name) or "@" in name:
         raise NotFound("no data set of this name was uploaded; GET /datasets lists all data sets")
     return name
 

@@ -6,10 +6,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 
-from api.deps import LooksDep
-from ml.datasets import datasets
-from ml.errors import UnknownName
-from ml.images.samples import Part
+from api.deps import LooksDep, UploadedDep
+from ml.images.samples import SubsetName
 
 router = APIRouter(prefix="/datasets", tags=["images"])
 
@@ -18,7 +16,7 @@ class ImagePublic(BaseModel):
     """An image of a data set and its label."""
 
     dataset: str
-    part: Part
+    part: SubsetName
     index: int = Field(description="position in the data set, from 0")
     label: str
     shape: list[int] = Field(description="channels, height, width")
@@ -29,21 +27,20 @@ class ImagePublic(BaseModel):
 def random_image(
     name: Annotated[str, Path(max_length=100, description="the data set's name")],
     looks: LooksDep,
-    part: Annotated[Part, Query(description="subset of the random split")] = "test",
+    uploaded: UploadedDep,
+    part: Annotated[SubsetName, Query(description="subset of the random split")] = "test",
 ) -> ImagePublic:
     """Return a random image with its label.
 
     Nothing is measured with the image, so this counts as no opening of the test set.
     """
-    if name not in datasets:
-        raise UnknownName(datasets.noun, datasets)
-    name = datasets.pinned(name)
-    found = looks.random(name, part)
+    dataset = uploaded.find(name)
+    found = looks.random(dataset, part)
     return ImagePublic(
-        dataset=name,
+        dataset=dataset.name,
         part=part,
         index=found.index,
         label=found.label,
-        shape=list(datasets[name].shape),
+        shape=list(dataset.shape),
         pixels=list(b64decode(found.pixels)),
     )

@@ -4,8 +4,8 @@ from collections import OrderedDict, deque
 from math import prod
 
 from api.subprocesses.children import Children
-from ml.datasets import datasets
-from ml.images.samples import Part, Sample, Samples
+from ml.datasets import DatasetInfo
+from ml.images.samples import Sample, Samples, SubsetName
 from ml.prediction.judgement import Judgement, JudgementOrder
 
 SAMPLED, SAMPLED_BYTES = 200, 1 << 20  # images fetched at once: limits of their number and bytes, but at least one
@@ -22,24 +22,24 @@ class Looks:
 
     def __init__(self, children: Children) -> None:
         self._children = children
-        self._samples: OrderedDict[tuple[str, Part], deque[Sample]] = OrderedDict()
+        self._samples: OrderedDict[tuple[str, SubsetName], deque[Sample]] = OrderedDict()
         self._judgements: OrderedDict[str, Judgement] = OrderedDict()  # by the hash of the graph
 
-    def random(self, dataset: str, part: Part) -> Sample:
+    def random(self, dataset: DatasetInfo, part: SubsetName) -> Sample:
         """Return a random image; none comes twice before all fetched images were returned.
 
         Raises:
             Busy: if the child process cannot run now.
 
         """
-        waiting = self._samples.setdefault((dataset, part), deque())
+        waiting = self._samples.setdefault((dataset.name, part), deque())
         if len(self._samples) > SUBSETS:
             self._samples.popitem(last=False)
         try:
             return waiting.popleft()
         except IndexError:
-            count = max(1, min(SAMPLED, SAMPLED_BYTES // prod(datasets[dataset].shape)))
-            content = self._children.run("worker.looks", "samples", dataset, part, str(count))
+            count = max(1, min(SAMPLED, SAMPLED_BYTES // prod(dataset.shape)))
+            content = self._children.run("worker.image_looks", "samples", dataset.name, part, str(count))
             sample, *others = Samples.model_validate_json(content).items
             waiting.extend(others)
             return sample
@@ -56,7 +56,7 @@ class Looks:
 
         """
         fed = order.model_dump_json().encode() + b"\n" + graph
-        found = Judgement.model_validate_json(self._children.run("worker.looks", "judgement", fed=fed))
+        found = Judgement.model_validate_json(self._children.run("worker.image_looks", "judgement", fed=fed))
         self._judgements[sha256] = found
         while len(self._judgements) > JUDGEMENTS:
             self._judgements.popitem(last=False)

@@ -87,7 +87,7 @@ def card(subject: Subject) -> str:
 
 
 def _transferred(session: Session, version: ModelVersion) -> str | None:
-    spec = spec_of(session.get_one(Job, version.job_id))
+    spec = spec_of(session, session.get_one(Job, version.job_id))
     if spec.init_from is None:
         return None
     source = spec.init_from

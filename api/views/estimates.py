@@ -53,7 +53,7 @@ def estimate(session: Session, spec: TrainSpec | TuneSpec) -> Estimate:
 
 def _jobs(session: Session, spec: TrainSpec | TuneSpec) -> Sequence[Job]:
     kind = "tune" if isinstance(spec, TuneSpec) else "train"
-    like = (col(Job.kind) == kind, col(Job.model) == spec.model, col(Job.dataset) == spec.dataset)
+    like = (col(Job.kind) == kind, col(Job.model) == spec.model, col(Job.dataset) == spec.dataset.name)
     newest = session.scalars(select(Job).where(*like).order_by(col(Job.created_at).desc()).limit(MAX_JOBS)).all()
     return [job for job in newest if job.spec.get("images") == spec.images]
 

@@ -1,11 +1,11 @@
-// The address of a view: written here, read by router.js.
+// Addresses of views. This module writes them; router.js reads them.
 
-/** Change the query of the address; empty values are left out. */
-export function rewrite(query) {
+/** Set the query of the current address without adding to the browser's history; empty values are left out. */
+export function setQuery(query) {
   const [path] = location.hash.slice(1).split("?");
-  const kept = new URLSearchParams(Object.entries(query).filter(([, value]) => value));
-  history.replaceState(null, "", `#${path}${kept.size ? `?${kept}` : ""}`);
+  const parameters = new URLSearchParams(Object.entries(query).filter(([, value]) => value));
+  history.replaceState(null, "", `#${path}${parameters.size ? `?${parameters}` : ""}`);
 }
 
-/** The address of a view: its parts are encoded. */
+/** Return the address of a view, with its parts encoded. */
 export const to = (...parts) => `#/${parts.map(encodeURIComponent).join("/")}`;

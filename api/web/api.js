@@ -1,8 +1,8 @@
-// The HTTP API: requests, errors in its own words (RFC 9457), and event streams that outlive a restart of the service.
+// Client of the HTTP API: requests, errors as problem details (RFC 9457), and event streams that reconnect after a restart.
 
-const AWAY = "the API does not answer; it may be starting again";
+const UNREACHABLE = "the API does not answer; it may be restarting";
 
-/** What went wrong. `status` is 0 where nobody answered; `errors` name fields by pointer, as "#/budget/trials". */
+/** An error of the API. `status` is 0 if there was no answer; `errors` name fields by JSON pointer: "#/budget/trials". */
 class Problem extends Error {
   constructor(status, detail, errors = []) {
     super(detail);
@@ -17,36 +17,36 @@ export const post = (path, body, options) => json("POST", path, { ...options, bo
 export const put = (path, body, options) => json("PUT", path, { ...options, body });
 export const patch = (path, body, options) => json("PATCH", path, { ...options, body });
 
-/** Every item of a paged list, page by page: `for await (const items of pages("/models", {signal}))`. */
+/** Yield the items of a paged list, one page at a time: `for await (const items of pages("/models", {signal}))`. */
 export async function* pages(path, options) {
-  const mark = path.includes("?") ? "&" : "?";
+  const separator = path.includes("?") ? "&" : "?";
   let cursor = "";
   do {
-    const page = await get(`${path}${cursor && `${mark}cursor=${encodeURIComponent(cursor)}`}`, options);
+    const page = await get(`${path}${cursor && `${separator}cursor=${encodeURIComponent(cursor)}`}`, options);
     yield page.items;
     cursor = page.next_cursor;
   } while (cursor);
 }
 
-/** The answer as JSON, null where there is no body. Throws Problem, or AbortError once `signal` is aborted. */
+/** Return the response as JSON, or null if it has no body. Throws Problem, or AbortError after `signal` is aborted. */
 async function json(method, path, { signal, headers, body } = {}) {
-  const sent = body === undefined ? {} : { "content-type": "application/json" };
+  const bodyHeaders = body === undefined ? {} : { "content-type": "application/json" };
   const text = body === undefined ? undefined : JSON.stringify(body);
-  const response = await request(path, { method, signal, body: text, headers: { ...sent, ...headers } });
+  const response = await request(path, { method, signal, body: text, headers: { ...bodyHeaders, ...headers } });
   return response.status === 204 ? null : response.json();
 }
 
-/** A response of whatever type, once its status is known to be good. */
+/** Return a response of any type. Throws Problem if its status is an error. */
 export async function request(path, options = {}) {
   let response;
   try {
     response = await fetch(path, { credentials: "same-origin", ...options });
   } catch (error) {
     if (options.signal?.aborted) throw error;
-    connection(false);
-    throw new Problem(0, AWAY);
+    setReachable(false);
+    throw new Problem(0, UNREACHABLE);
   }
-  connection(true);
+  setReachable(true);
   if (!response.ok) throw await problemOf(response);
   return response;
 }
@@ -59,23 +59,23 @@ async function problemOf(response) {
 }
 
 /**
- * Follow a stream of server-sent events until it has nothing more, or `signal` is aborted.
+ * Follow a stream of server-sent events until it ends or `signal` is aborted.
  *
- * `onEvents` gets what came at once as an array of {id, event, data}, data parsed; `onState` hears "open", "waiting"
- * (the connection broke and is tried again, after the last id) and "ended". Browsers' own EventSource gives up for good
- * on an answer of 503, as a proxy gives while the service starts again. While the page is not seen there is no
- * connection: of HTTP/1.1 a browser has six to a host, for all its tabs together.
+ * `onEvents` gets the events that arrived together as an array of {id, event, data}, with data parsed. `onState` gets
+ * "open", "waiting" (the connection broke and reconnects after the last id) and "ended". The browser's EventSource is not
+ * used: it gives up for good on a status of 503, which a proxy sends while the service restarts. A hidden page keeps no
+ * connection, because HTTP/1.1 allows a browser six per host for all its tabs together.
  */
 export async function follow(path, { after = 0, signal, onEvents, onState = () => {} }) {
   let last = after;
   for (let wait = 500; !signal.aborted; wait = Math.min(wait * 2, 2000)) {
-    const seen = await whileSeen(signal);
+    const visible = await whileVisible(signal);
     try {
       const headers = { accept: "text/event-stream" };
-      const response = await request(`${path}?after=${last}`, { signal: seen.signal, headers });
+      const response = await request(`${path}?after=${last}`, { signal: visible.signal, headers });
       if (response.status === 204) return onState("ended");
       onState("open");
-      for await (const events of parsed(response.body)) {
+      for await (const events of parseEvents(response.body)) {
         wait = 250;
         last = events.at(-1).id ?? last;
         onEvents(events);
@@ -83,33 +83,33 @@ export async function follow(path, { after = 0, signal, onEvents, onState = () =
     } catch (error) {
       if (signal.aborted) return;
       if (error.status >= 400 && error.status < 500) throw error;
-      if (!seen.signal.aborted) onState("waiting");
+      if (!visible.signal.aborted) onState("waiting");
     } finally {
-      seen.end();
+      visible.end();
     }
     await pause(wait, signal);
   }
 }
 
-/** Wait until the page is seen; a signal that is aborted when it is not any more, or with `signal`. */
-async function whileSeen(signal) {
-  const seen = new AbortController();
+/** Wait until the page is visible. Returns a signal that is aborted when the page is hidden, or with `signal`. */
+async function whileVisible(signal) {
+  const visible = new AbortController();
   const listening = new AbortController();
   await new Promise((resolve) => {
-    const look = () => {
+    const check = () => {
       if (!document.hidden || signal.aborted) resolve();
-      if (signal.aborted) seen.abort();
+      if (signal.aborted) visible.abort();
     };
-    document.addEventListener("visibilitychange", look, { signal: listening.signal });
-    signal.addEventListener("abort", look, { signal: listening.signal });
-    look();
+    document.addEventListener("visibilitychange", check, { signal: listening.signal });
+    signal.addEventListener("abort", check, { signal: listening.signal });
+    check();
   });
-  document.addEventListener("visibilitychange", () => document.hidden && seen.abort(), { signal: listening.signal });
-  return { signal: seen.signal, end: () => listening.abort() };
+  document.addEventListener("visibilitychange", () => document.hidden && visible.abort(), { signal: listening.signal });
+  return { signal: visible.signal, end: () => listening.abort() };
 }
 
-/** The events of a body, as many as came at once. */
-async function* parsed(body) {
+/** Yield the events of a body in batches, one for each chunk that arrives. */
+async function* parseEvents(body) {
   let rest = "";
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   for (;;) {
@@ -117,12 +117,12 @@ async function* parsed(body) {
     if (done) return;
     const blocks = (rest + value).split(/\r?\n\r?\n/);
     rest = blocks.pop();
-    const events = blocks.map(eventOf).filter((event) => event.data !== undefined);
+    const events = blocks.map(parseEvent).filter((event) => event.data !== undefined);
     if (events.length) yield events;
   }
 }
 
-function eventOf(block) {
+function parseEvent(block) {
   const fields = {};
   for (const line of block.split(/\r?\n/)) {
     const at = line.indexOf(":");
@@ -131,7 +131,7 @@ function eventOf(block) {
   return { ...fields, data: fields.data === undefined ? undefined : JSON.parse(fields.data) };
 }
 
-/** Wait; resolves early when `signal` is aborted. */
+/** Wait for some milliseconds; resolves early if `signal` is aborted. */
 export function pause(milliseconds, signal) {
   return new Promise((resolve) => {
     const ended = () => (clearTimeout(timer), signal?.removeEventListener("abort", ended), resolve());
@@ -140,28 +140,28 @@ export function pause(milliseconds, signal) {
   });
 }
 
-/** Call `look` again and again while the page is seen, `milliseconds` apart, until `signal` is aborted. */
-export async function poll(look, milliseconds, signal) {
+/** Call `refresh` every `milliseconds` while the page is visible, until `signal` is aborted. */
+export async function poll(refresh, milliseconds, signal) {
   while (!signal.aborted) {
     await pause(milliseconds, signal);
     if (signal.aborted || document.hidden) continue;
     try {
-      await look();
+      await refresh();
     } catch (error) {
       if (!signal.aborted && error.status !== 0 && !(error.status >= 500)) throw error;
     }
   }
 }
 
-let hear = () => {};
-let answered = true;
+let onConnection = () => {};
+let reachable = true;
 
-/** Tell `listener` when the API stops answering (true) and when it answers again (false). */
+/** Call `listener` with true when the API stops answering, and with false when it answers again. */
 export function watchConnection(listener) {
-  hear = listener;
+  onConnection = listener;
 }
 
-function connection(now) {
-  if (now !== answered) hear(!now);
-  answered = now;
+function setReachable(now) {
+  if (now !== reachable) onConnection(!now);
+  reachable = now;
 }

@@ -1,4 +1,4 @@
-// Swagger UI over this service's own document; its files come from an installed package.
+// Show Swagger UI for this service's OpenAPI document. Its files come from an installed package.
 const { theme } = document.documentElement.dataset;
 const dark = theme ? theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
 document.documentElement.classList.toggle("dark-mode", dark);

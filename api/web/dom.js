@@ -1,11 +1,16 @@
-// Elements: made, filled, and the states that every view has (loading, nothing there, an error).
+// Create and fill elements, and show the states that every view has: loading, empty and failed.
+
+import { ago, instant } from "./format.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** An HTML element. `onclick` and its like are listeners; true sets a bare attribute; false, null and undefined none. */
+/**
+ * Create an HTML element. Attributes such as `onclick` add listeners. The value true sets an attribute without a value;
+ * false, null and undefined set none.
+ */
 export const h = (tag, attributes, ...children) => build(document.createElement(tag), attributes, children);
 
-/** An SVG element. */
+/** Create an SVG element. */
 export const s = (tag, attributes, ...children) => build(document.createElementNS(SVG, tag), attributes, children);
 
 function build(element, attributes = {}, children) {
@@ -20,7 +25,7 @@ function build(element, attributes = {}, children) {
   return element;
 }
 
-/** Put these children in place of all others. */
+/** Replace all children of an element. */
 export function fill(element, ...children) {
   element.replaceChildren(
     ...children.flat(2).filter((child) => child !== null && child !== undefined && child !== false),
@@ -28,57 +33,61 @@ export function fill(element, ...children) {
   return element;
 }
 
-/** The same, with the focus on the control that reads as the one which had it, or on the first. */
+/** Like `fill`, but keep the focus: on the control with the same text as before, or else on the first control. */
 export function refill(element, ...children) {
-  const held = element.contains(document.activeElement) ? document.activeElement.textContent : null;
+  const focused = element.contains(document.activeElement) ? document.activeElement.textContent : null;
   fill(element, ...children);
-  if (held === null) return;
+  if (focused === null) return;
   const controls = [...element.querySelectorAll("a, button")];
-  (controls.find((control) => control.textContent === held) ?? controls[0])?.focus();
+  (controls.find((control) => control.textContent === focused) ?? controls[0])?.focus();
 }
 
-/** Set the text only where it differs, so that a screen reader is not told the same again. */
-export function text(element, words) {
-  if (element.textContent !== words) element.textContent = words;
+/** Set the text of an element if it differs, so that a screen reader does not repeat it. */
+export function setText(element, content) {
+  if (element.textContent !== content) element.textContent = content;
 }
 
-/** Say something to a screen reader, politely. */
-export function announce(words) {
-  text(document.getElementById("live"), words);
+/** Let a screen reader announce a message after what it is reading now. */
+export function announce(message) {
+  setText(document.getElementById("live"), message);
 }
 
-export const busy = (words = "Loading …") =>
-  h("p", { class: "busy", role: "status" }, h("span", { class: "spinner" }), words);
+/** Create a time that reads "3 minutes ago" and shows the exact instant on hover; main.js keeps it current. */
+export const timeAgo = (at) => (at ? h("time", { datetime: at, title: instant(at) }, ago(at)) : ago(at));
 
-/** That there is nothing yet, and what to do about it. */
+/** Create a spinner with a label. */
+export const busy = (label = "Loading …") =>
+  h("p", { class: "busy", role: "status" }, h("span", { class: "spinner" }), label);
+
+/** Create an empty state: a title, and below it what the reader can do. */
 export const empty = (title, ...more) => h("div", { class: "empty" }, h("p", { class: "empty-title" }, title), ...more);
 
-/** What went wrong, in the API's words, and a button that tries again. */
-export function failure(error, again) {
-  const words = error.message || String(error);
+/** Create an error message from an error of the API. With `retry` it has a button that calls it. */
+export function failure(error, retry) {
+  const message = error.message || String(error);
   return h(
     "div",
     { class: "failure", role: "alert" },
-    h("p", {}, words.charAt(0).toUpperCase() + words.slice(1) + (/[.!?]$/.test(words) ? "" : ".")),
+    h("p", {}, message.charAt(0).toUpperCase() + message.slice(1) + (/[.!?]$/.test(message) ? "" : ".")),
     (error.errors ?? []).map((e) => h("p", { class: "muted" }, h("code", {}, e.pointer), ` ${e.detail}`)),
-    again && h("button", { type: "button", onclick: again }, "Try again"),
+    retry && h("button", { type: "button", onclick: retry }, "Try again"),
   );
 }
 
 let number = 0;
 
-/** An id that no other element has. */
-export const unique = (stem) => `${stem}-${++number}`;
+/** Create an id that no other element has. */
+export const uniqueId = (stem) => `${stem}-${++number}`;
 
 /**
- * A dialog: `body` is a node, `actions` are [label, value, class] from left to right. Resolves with the value of the
- * button that was pressed, null where it was closed. A form inside `body` is checked before a value other than null.
+ * Open a dialog. `body` is a node; `actions` are [label, value, class] from left to right. Resolves with the value of the
+ * button that was pressed, or with null if the dialog was closed. Fields in `body` are validated unless the value is null.
  */
-export function ask(title, body, actions) {
-  const heading = h("h2", { id: unique("dialog") }, title);
+export function openDialog(title, body, actions) {
+  const heading = h("h2", { id: uniqueId("dialog") }, title);
   const form = h("form", { method: "dialog" }, heading, body);
   const dialog = h("dialog", { "aria-labelledby": heading.id }, form);
-  // Only what does something submits: Enter in a field is the first button that does.
+  // The button that closes does not submit, so Enter in a field presses the first other button.
   const buttons = actions.map(([label, value, kind]) =>
     value === null
       ? h("button", { type: "button", class: kind, onclick: () => dialog.close("") }, label)
@@ -87,7 +96,7 @@ export function ask(title, body, actions) {
   form.append(h("div", { class: "actions" }, buttons));
   document.body.append(dialog);
   const close = () => dialog.close("");
-  addEventListener("hashchange", close); // it is about the view that is left
+  addEventListener("hashchange", close); // the dialog belongs to the view that is left
   dialog.showModal();
   return new Promise((resolve) => {
     dialog.addEventListener("close", () => {
@@ -98,19 +107,19 @@ export function ask(title, body, actions) {
   });
 }
 
-/** Run `work` at most once a frame: calls in between are one. */
-export function eachFrame(work) {
-  let asked = false;
+/** Wrap `callback` so that it runs at most once per frame; further calls before the next frame do nothing. */
+export function oncePerFrame(callback) {
+  let requested = false;
   return () => {
-    if (asked) return;
-    asked = true;
-    requestAnimationFrame(() => ((asked = false), work()));
+    if (requested) return;
+    requested = true;
+    requestAnimationFrame(() => ((requested = false), callback()));
   };
 }
 
-/** Resolves when the next frame is about to be drawn, or soon where the page is not seen. */
+/** Resolves before the next frame is drawn. A hidden page draws none, so there it resolves after 50 ms. */
 export const nextFrame = () =>
   new Promise((resolve) => (document.hidden ? setTimeout(resolve, 50) : requestAnimationFrame(resolve)));
 
-/** A colour or other token of the style sheet, for what is drawn on a canvas. */
+/** Return a colour or another token of the style sheet, for drawing on a canvas. */
 export const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();

@@ -1,12 +1,12 @@
-// Values as a person reads them.
+// Format values for people: numbers, durations, times and sizes.
 
 const DASH = "–";
 
-/** A share as per cent: 0.98765 → "98.77 %". */
+/** Format a share as a percentage: 0.98765 → "98.77 %". */
 export const percent = (share, digits = 2) =>
   share === null || share === undefined ? DASH : `${(share * 100).toFixed(digits)} %`;
 
-/** A number with at most `digits` significant ones: 0.000123456 → "0.0001235", 1234567 → "1,234,567". */
+/** Format a number with at most `digits` significant digits: 0.000123456 → "0.0001235", 1234567 → "1,234,567". */
 export function figure(value, digits = 4) {
   if (value === null || value === undefined) return DASH;
   if (Number.isInteger(value)) return value.toLocaleString("en");
@@ -15,7 +15,7 @@ export function figure(value, digits = 4) {
   return String(Number(value.toPrecision(digits)));
 }
 
-/** Any value of a hyper-parameter. */
+/** Format the value of a hyper-parameter, of any type. */
 export function plain(value) {
   if (value === null || value === undefined) return DASH;
   if (typeof value === "number") return figure(value);
@@ -26,7 +26,7 @@ export function plain(value) {
       : String(value);
 }
 
-/** A time span in seconds: 4.2 → "4.2 s", 184 → "3 min 4 s", 7,300 → "2 h 2 min". */
+/** Format a duration in seconds: 4.2 → "4.2 s", 184 → "3 min 4 s", 7,300 → "2 h 2 min". */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return DASH;
   if (seconds < 10) return `${seconds.toFixed(1)} s`;
@@ -46,7 +46,7 @@ const SPANS = [
 ];
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 
-/** How long ago an instant was: "3 minutes ago". */
+/** Format an instant relative to now: "3 minutes ago". */
 export function ago(instant) {
   if (!instant) return DASH;
   const seconds = (new Date(instant) - Date.now()) / 1000;
@@ -54,17 +54,17 @@ export function ago(instant) {
   return Math.abs(seconds) < 10 ? "just now" : relative.format(Math.round(seconds / size), unit);
 }
 
-/** An instant in this computer's zone. */
+/** Format an instant as a date and time in the time zone of this computer. */
 export const instant = (at) =>
   at ? new Date(at).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "medium" }) : DASH;
 
-/** "stopped_early" → "stopped early". */
-export const words = (name) => (name ?? DASH).replaceAll("_", " ");
+/** Turn a name of the API into text: "stopped_early" → "stopped early". */
+export const readable = (name) => (name ?? DASH).replaceAll("_", " ");
 
-/** "1 trial", "3 trials". */
+/** Format a count with its noun: "1 trial", "3 trials". */
 export const count = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
 
-/** Bytes: 1,234,567 → "1.2 MB". */
+/** Format a size in bytes: 1,234,567 → "1.2 MB". */
 export function bytes(n) {
   const power = n < 1000 ? 0 : Math.min(3, Math.floor(Math.log10(n) / 3));
   return `${power ? (n / 1000 ** power).toFixed(1) : n} ${["B", "kB", "MB", "GB"][power]}`;

@@ -1,13 +1,16 @@
-// The frame: the switch of themes, the notice that the API is away, and the router.
+// Entry point: the theme button, the offline banner, relative times, and the router.
 
 import { watchConnection } from "./api.js";
+import { setText } from "./dom.js";
+import { ago } from "./format.js";
 import { start } from "./router.js";
 
 const THEMES = { "": "System", light: "Light", dark: "Dark" };
+const MINUTE = 60_000; // milliseconds
 
-function switchThemes(button) {
+function addThemeButton(button) {
   const root = document.documentElement;
-  const tell = () => {
+  const label = () => {
     const name = THEMES[root.dataset.theme ?? ""];
     button.textContent = `◐ ${name}`;
     button.setAttribute("aria-label", `Theme: ${name.toLowerCase()}`);
@@ -16,28 +19,34 @@ function switchThemes(button) {
     const names = Object.keys(THEMES);
     const next = names[(names.indexOf(root.dataset.theme ?? "") + 1) % names.length];
     next ? (root.dataset.theme = next) : delete root.dataset.theme;
-    tell();
-    dispatchEvent(new Event("theme")); // what is drawn on a canvas is drawn anew
-    keep(next);
+    label();
+    dispatchEvent(new Event("theme")); // canvases redraw in the new colours
+    store(next);
   });
-  tell();
+  label();
 }
 
-function keep(theme) {
+function store(theme) {
   try {
     theme ? localStorage.setItem("theme", theme) : localStorage.removeItem("theme");
   } catch {
-    // The browser keeps nothing for this page: the theme lasts until it is loaded again.
+    // The browser blocks storage, so the theme lasts until the page is reloaded.
   }
 }
 
-function tellOfConnection(banner) {
-  watchConnection((away) => {
-    banner.hidden = !away;
-    banner.textContent = away ? "The API does not answer; this page goes on as soon as it does." : "";
+function showOffline(banner) {
+  watchConnection((offline) => {
+    banner.hidden = !offline;
+    banner.textContent = offline ? "The API does not answer. This page reconnects automatically." : "";
   });
 }
 
-switchThemes(document.getElementById("theme"));
-tellOfConnection(document.getElementById("offline"));
+/** Keep times such as "3 minutes ago" current on a page that stays open. */
+function updateTimes() {
+  for (const time of document.querySelectorAll("time")) setText(time, ago(time.dateTime));
+}
+
+addThemeButton(document.getElementById("theme"));
+showOffline(document.getElementById("offline"));
+setInterval(updateTimes, MINUTE);
 start(document.getElementById("main"));

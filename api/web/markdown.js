@@ -1,9 +1,9 @@
-// Markdown as elements: what model cards are made of, and nothing else. Texts become text nodes, whatever they hold.
+// Render the subset of Markdown that model cards use. Text becomes text nodes, so no markup in it is interpreted.
 
 import { h } from "./dom.js";
 
-/** The elements for headings, paragraphs, tables and blocks of code. Headings begin at the level `top`. */
-export function rendered(markdown, top = 2) {
+/** Return elements for headings, paragraphs, tables and code blocks. The highest heading gets the level `top`. */
+export function renderMarkdown(markdown, top = 2) {
   return blocks(markdown).map((block) => {
     if (block.code) return h("pre", { tabindex: 0 }, h("code", {}, block.code.join("\n")));
     const heading = block[0].match(/^(#{1,6}) (.*)$/);
@@ -13,17 +13,17 @@ export function rendered(markdown, top = 2) {
   });
 }
 
-/** Lines that belong together; a fenced block is {code}. */
+/** Group lines into blocks: an array of lines, or {code} for a fenced block. */
 function blocks(markdown) {
-  const found = [];
+  const grouped = [];
   let [open, fence] = [null, null];
   for (const line of markdown.split("\n")) {
     if (fence) line.startsWith("```") ? (fence = null) : fence.code.push(line);
-    else if (line.startsWith("```")) found.push((fence = { code: [] })), (open = null);
+    else if (line.startsWith("```")) grouped.push((fence = { code: [] })), (open = null);
     else if (!line.trim()) open = null;
-    else open ? open.push(line) : found.push((open = [line]));
+    else open ? open.push(line) : grouped.push((open = [line]));
   }
-  return found;
+  return grouped;
 }
 
 function table(lines) {
@@ -34,10 +34,10 @@ function table(lines) {
       h("tbody", {}, rows.map((row) => h("tr", {}, row.map((cell) => h("td", {}, inline(cell))))))));
 }
 
-/** The cells of a row; a bar after a backslash belongs to its cell. */
+/** Split a table row into cells; an escaped bar does not split. */
 const cells = (line) => line.replace(/^\||\|$/g, "").split(/(?<!\\)\|/).map((cell) => cell.trim());
 
-/** Text, `code` and [links](https://…); a backslash takes the meaning of the mark after it away. */
+/** Render text, `code` and [links](https://…); a backslash escapes the mark after it. */
 function inline(line) {
   const parts = line.matchAll(/`([^`]*)`|\[([^\]]*)\]\((https?:[^)\s]*)\)|\\([\\`*_{}[\]<>#!|~&$@:])|([^`[\\]+|.)/g);
   return [...parts].map(([, code, label, address, mark, plain]) => {

@@ -1,17 +1,17 @@
-// Which view is shown, by the hash of the address.
+// Show the view that the hash of the address names.
 //
-// The contract of a view: a module that exports
+// A view is a module that exports
 //
 //     async function show(root, params, signal)
 //
-// - `root` is an empty element inside <main>; the view fills it, beginning with one <h1>.
-// - `params` has the parts that the route names (":id") and those of the query, as strings: "#/jobs?state=running".
-// - `signal` is an AbortSignal, aborted when the view is left: give it to every request, stream, timer and listener on
-//   window or document. `AbortError` may simply be let go.
-// - It resolves once there is something to read; until then the router shows that it loads. What it throws is shown as
-//   an error, with a button to try again.
+// - `root` is an empty element inside <main>. The view fills it and starts with one <h1>.
+// - `params` holds the parameters of the route (":id") and of the query ("#/jobs?state=running") as strings.
+// - `signal` is an AbortSignal that is aborted when the reader leaves the view. Pass it to every request, stream, timer
+//   and listener on window or document. The view need not catch `AbortError`.
+// - The promise resolves when there is something to read; until then the router shows a spinner. If it rejects, the
+//   router shows the error with a button to try again.
 //
-// A view is imported when it is first shown. address.js writes addresses.
+// A view is imported when it is first shown. address.js writes the addresses.
 
 import { h, fill, announce, busy, failure } from "./dom.js";
 
@@ -27,52 +27,52 @@ const ROUTES = [
   ["/reports", () => import("./views/reports.js"), "Reports"],
 ];
 
-const NAME = /^\w[\w@.-]*$/; // of a job, a trial, a network or a version
+const NAME = /^\w[\w@.-]*$/; // the name of a job, a trial, a network or a version
 
-let leaving = new AbortController();
+let current = new AbortController(); // of the view that is shown
 
-/** Show what the address names, and whatever it names from now on. */
+/** Show the view of the current address, and the next view each time the address changes. */
 export function start(main) {
-  // The link that skips the menu leads to #main: no view, and nothing that may stay in the address when it is loaded anew.
-  const aside = () => location.hash === "#main";
-  addEventListener("hashchange", ({ oldURL }) => (aside() ? history.replaceState(null, "", oldURL) : show(main)));
-  if (!location.hash || aside()) history.replaceState(null, "", "#/jobs");
+  // The skip link leads to #main, which is no view: restore the address, so that a reload shows the view again.
+  const isSkipLink = () => location.hash === "#main";
+  addEventListener("hashchange", ({ oldURL }) => (isSkipLink() ? history.replaceState(null, "", oldURL) : show(main)));
+  if (!location.hash || isSkipLink()) history.replaceState(null, "", "#/jobs");
   show(main);
 }
 
 async function show(main) {
-  leaving.abort();
-  leaving = new AbortController();
-  const { signal } = leaving;
+  current.abort();
+  current = new AbortController();
+  const { signal } = current;
   const [path, query = ""] = location.hash.slice(1).split("?");
-  const found = match(path);
+  const route = match(path);
   markCurrent(path);
   const root = h("div", { class: "view" });
   fill(main, busy());
   try {
-    if (!found) throw new Error("there is no such page");
-    document.title = `${found.title} · Chiffre`;
-    const view = await found.load();
-    await view.show(root, { ...Object.fromEntries(new URLSearchParams(query)), ...found.params }, signal);
+    if (!route) throw new Error("This page does not exist.");
+    document.title = `${route.title} · Chiffre`;
+    const view = await route.load();
+    await view.show(root, { ...Object.fromEntries(new URLSearchParams(query)), ...route.params }, signal);
   } catch (error) {
     if (signal.aborted) return;
     fill(
       root,
-      h("h1", {}, found?.title ?? "Not found"),
+      h("h1", {}, route?.title ?? "Not found"),
       failure(error, () => show(main)),
     );
   }
   if (signal.aborted) return;
   fill(main, root);
-  arrive(main);
+  focusHeading(main);
 }
 
-/** Let a screen reader begin at the view's heading, but leave the very first focus where browsers put it. */
-function arrive(main) {
+/** Focus the view's heading for screen readers. The first view leaves the focus to the browser. */
+function focusHeading(main) {
   const heading = main.querySelector("h1");
   announce(document.title);
-  if (!heading || (document.activeElement === document.body && !arrive.before)) {
-    arrive.before = true;
+  if (!heading || (document.activeElement === document.body && !focusHeading.before)) {
+    focusHeading.before = true;
     return;
   }
   heading.tabIndex = -1;
@@ -87,7 +87,7 @@ function match(path) {
     if (names.length !== parts.length) continue;
     if (!names.every((name, i) => name.startsWith(":") || name === parts[i])) continue;
     const named = names.flatMap((name, i) => (name.startsWith(":") ? [[name.slice(1), decoded(parts[i])]] : []));
-    if (named.some(([, value]) => !NAME.test(value))) continue; // it would lead elsewhere in the API
+    if (named.some(([, value]) => !NAME.test(value))) continue; // other characters could change the path of a request
     return { load, title, params: Object.fromEntries(named) };
   }
   return null;
@@ -104,7 +104,7 @@ function decoded(part) {
 function markCurrent(path) {
   for (const link of document.querySelectorAll("header nav a")) {
     const target = link.getAttribute("href").slice(1);
-    const current = path === target || path.startsWith(`${target}/`);
-    current ? link.setAttribute("aria-current", "page") : link.removeAttribute("aria-current");
+    const isCurrent = path === target || path.startsWith(`${target}/`);
+    isCurrent ? link.setAttribute("aria-current", "page") : link.removeAttribute("aria-current");
   }
 }

@@ -1,7 +1,7 @@
-// What states of jobs and trials look like, and how far a job has come.
+// States of jobs and trials: their badges, a job's progress and its title.
 
 import { h } from "./dom.js";
-import { words } from "./format.js";
+import { readable } from "./format.js";
 
 const KINDS = {
   queued: "",
@@ -16,37 +16,42 @@ const KINDS = {
   diverged: "warn",
 };
 
-/** Whether a job classifies images: it has a result instead of trials. */
-export const classifies = (job) => ["predict", "evaluate"].includes(job.kind);
+/** Return true for a job that classifies images: it has a result instead of trials. */
+export const isInference = (job) => ["predict", "evaluate"].includes(job.kind);
 
-export const badge = (state) => h("span", { class: `badge ${KINDS[state] ?? ""}` }, words(state));
+export const badge = (state) => h("span", { class: `badge ${KINDS[state] ?? ""}` }, readable(state));
 
 export const isOver = (job) => ["completed", "failed", "cancelled"].includes(job.state);
 
-/** Trials that have ended. */
-export const ended = (job) =>
+/** Count the trials that have ended. */
+export const endedTrials = (job) =>
   Object.entries(job.trials).reduce((sum, [state, n]) => sum + (state === "running" ? 0 : n), 0);
 
 /**
- * The share of a job's budget that is spent, by whichever limit is nearer; null where none of them tells, as of a run-off
- * and a publication. `epochs` is how many a training has had, where that is known.
+ * Return the share of a job's budget that is used, by the limit that is nearest. Null if no limit applies, as during a
+ * run-off and publication. `epochs` is the number of epochs that a train job has run.
  */
 export function progressOf(job, epochs = 0) {
   if (job.state === "completed") return 1;
   if (job.state === "stopping") return null;
-  const byTrials = job.kind === "tune" ? ended(job) / job.trial_limit : epochs / (job.spec?.budget?.epochs ?? Infinity);
+  const byTrials = job.kind === "tune" ? endedTrials(job) / job.trial_limit : epochs / (job.spec?.budget?.epochs ?? Infinity);
   const byTime = job.seconds_limit ? job.active_seconds / job.seconds_limit : 0;
   return Math.max(byTrials, byTime) > 0 ? Math.min(1, Math.max(byTrials, byTime)) : null;
 }
 
-/** Seconds of work that are left at the pace so far, null where it cannot be told. */
+/** Estimate the seconds of work left at the pace so far; null if there is nothing to estimate from. */
 export function secondsLeft(job, epochs = 0) {
-  const spent = progressOf(job, epochs);
-  return isOver(job) || job.state === "queued" || !spent ? null : (job.active_seconds * (1 - spent)) / spent;
+  const used = progressOf(job, epochs);
+  return isOver(job) || job.state === "queued" || !used ? null : (job.active_seconds * (1 - used)) / used;
 }
 
-/** What a job is about, for people. */
+const STOP_REASONS = { trials: "trial limit", seconds: "time limit" };
+
+/** Return why a job has stopped, or "" if it has not. */
+export const stopReason = ({ stop_reason: reason }) => (reason ? (STOP_REASONS[reason] ?? readable(reason)) : "");
+
+/** Return the title of a job: "Tune shallow on digits". */
 export function titleOf(job) {
-  const verb = { tune: "Tune", train: "Train", predict: "Predict with", evaluate: "Evaluate" }[job.kind] ?? words(job.kind);
+  const verb = { tune: "Tune", train: "Train", predict: "Predict with", evaluate: "Evaluate" }[job.kind] ?? readable(job.kind);
   return `${verb} ${job.model} on ${job.dataset}`;
 }

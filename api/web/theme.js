@@ -1,7 +1,7 @@
-// Runs before the first paint, so that a page in a chosen theme does not flash in the other.
+// Runs before the first paint, so that the page does not flash in the wrong theme.
 try {
-  const kept = localStorage.getItem("theme");
-  if (kept) document.documentElement.dataset.theme = kept;
+  const stored = localStorage.getItem("theme");
+  if (stored) document.documentElement.dataset.theme = stored;
 } catch {
-  // The browser keeps nothing for this page: it is in the system's theme.
+  // The browser blocks storage, so the page uses the system's theme.
 }

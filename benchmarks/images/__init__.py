@@ -1,1 +1,1 @@
-"""Images that benchmarks make: distorted digits, drawn fonts, and images that are no digits."""
+"""Images for benchmarks: distorted digits, digits of fonts, and images that show no digit."""

@@ -7,15 +7,15 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 FOLDER = Path("/usr/share/fonts")
-SEEN = "DejaVu"  # the canonicaliser was tuned with a look at these, so nothing is reported on them
-PACKAGES = (  # of Debian, which results/canonical.json was made with
+SEEN = "DejaVu"  # the canonicaliser was tuned on these, so no result uses them
+PACKAGES = (  # of Debian; results/canonical.json was made with them
     "fonts-breip fonts-cabin fonts-comic-neue fonts-courier-prime fonts-crosextra-carlito fonts-dkg-handwriting "
     "fonts-femkeklaver fonts-freefont-ttf fonts-humor-sans fonts-liberation fonts-quicksand fonts-rufscript"
 )
 
 
 class Fonts:
-    """The fonts that are found, by family; Pillow's own where there are none."""
+    """The installed fonts by family, or Pillow's own if there are none."""
 
     def __init__(self, folder: Path = FOLDER) -> None:
         self.files: dict[str, list[str]] = defaultdict(list)
@@ -30,7 +30,7 @@ class Fonts:
         return f"{len(self.files) or 1} families of fonts: {names} (more by: apt-get install {PACKAGES})"
 
     def draw(self, label: int, rng: np.random.Generator) -> np.ndarray:
-        """A digit in any size anywhere on a canvas of 40 to 200 pixels: uint8, black on white or white on black."""
+        """Draw a digit of any size anywhere on a canvas of 40 to 200 pixels: uint8, black on white or the reverse."""
         side = int(rng.integers(40, 201))
         font = self._font(rng, int(side * rng.uniform(0.3, 0.9)))
         canvas = Image.new("L", (side, side))
@@ -48,5 +48,5 @@ class Fonts:
 
 
 def _has_digits(font: ImageFont.FreeTypeFont) -> bool:
-    """Whether a font draws ten digits that differ: what it lacks, it draws as one and the same box."""
+    """Return whether a font has ten different digits; missing characters all become the same box."""
     return len({bytes(font.getmask(digit)) for digit in "0123456789"}) == 10

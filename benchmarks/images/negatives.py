@@ -1,4 +1,4 @@
-"""Images that are no digits, of kinds that nothing is fitted on, and digits that are not MNIST's: uint8 [n, 1, 28, 28].
+"""Images to reject, of kinds that no model is fitted on, and printed digits: uint8 [n, 1, 28, 28].
 
 Each kind is a function (generator, test digits uint8 [m, 1, 28, 28], fonts, n).
 """
@@ -15,19 +15,19 @@ from ml.images.glyphs import LOOKALIKES, PLAIN_LETTERS, SYMBOLS, boxed, centred
 Kind = Callable[[np.random.Generator, np.ndarray, list[Path], int], np.ndarray]
 Pencil = Callable[[ImageDraw.ImageDraw, np.random.Generator, int], None]
 
-SIDE, LARGE = 28, 112  # pixels of an image, and of the drawing that it is made of
-HEIGHT = 60  # of a font, in pixels, before it is made smaller
+SIDE, LARGE = 28, 112  # pixels of an image, and of the drawing that is scaled down to it
+HEIGHT = 60  # of a font, in pixels, before it is scaled down
 GREEK_AND_CYRILLIC = "ΓΔΘΛΞΠΣΦΨΩαδεηθλμξπψωБЖИЛЦШЩЫЭЮЯжйцшщыэюя"
 
 
 def fonts_in(folders: list[Path]) -> list[Path]:
-    """The TrueType and OpenType fonts under some folders that have every character that is drawn here."""
+    """Return the TrueType and OpenType fonts in these folders that have every character drawn here."""
     found = sorted(path for folder in folders for kind in ("ttf", "otf") for path in folder.rglob(f"*.{kind}"))
     return [path for path in found if _has(path, PLAIN_LETTERS + LOOKALIKES + "0123456789" + SYMBOLS)]
 
 
 def _has(path: Path, characters: str) -> bool:
-    """Whether a font draws these characters, each unlike what it draws for one that it lacks."""
+    """Return whether a font has these characters: each must differ from its picture of a missing one."""
     try:
         font = ImageFont.truetype(str(path), HEIGHT)
     except OSError:
@@ -37,7 +37,7 @@ def _has(path: Path, characters: str) -> bool:
 
 
 def _typed(characters: str, length: int = 1) -> Kind:
-    """So many of the characters in a row, in any font that has them."""
+    """Return the kind that shows `length` of the characters in a row, in any font that has them."""
 
     def kind(rng: np.random.Generator, digits: np.ndarray, fonts: list[Path], n: int) -> np.ndarray:
         able = [ImageFont.truetype(str(path), HEIGHT) for path in fonts if _has(path, characters)]
@@ -53,7 +53,7 @@ def _typed(characters: str, length: int = 1) -> Kind:
 
 
 def _sketched(pencils: list[Pencil]) -> Kind:
-    """What a pencil draws, in any grey but the darkest."""
+    """Return the kind that the pencils draw, in any grey except the darkest."""
 
     def kind(rng: np.random.Generator, digits: np.ndarray, fonts: list[Path], n: int) -> np.ndarray:
         drawn = []
@@ -95,7 +95,7 @@ def _bag(pencil: ImageDraw.ImageDraw, rng: np.random.Generator, grey: int) -> No
 
 
 def _symmetric(pencil: ImageDraw.ImageDraw, left: list[tuple[float, float]], grey: int) -> None:
-    """A shape by the outline of its left half, around the middle of the drawing."""
+    """Draw a symmetric shape from the outline of its left half, around the middle of the drawing."""
     outline = [*left, *((-x, y) for x, y in reversed(left))]
     pencil.polygon([(LARGE / 2 + x, y) for x, y in outline], fill=grey)
 
@@ -107,14 +107,14 @@ def _triangle(pencil: ImageDraw.ImageDraw, rng: np.random.Generator, grey: int) 
 
 
 def _scribble(pencil: ImageDraw.ImageDraw, rng: np.random.Generator, grey: int) -> None:
-    """A pen that wanders up and down from the left to the right, and back."""
+    """Draw a line that goes up and down from left to right and back."""
     x = 56 + 44 * np.sin(np.linspace(-1.5, rng.uniform(4, 8), 16)) + rng.normal(0, 5, 16)
     y = rng.uniform(14, 98, 16)
     pencil.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=255, width=int(rng.integers(6, 12)), joint="curve")
 
 
 def _blocks(rng: np.random.Generator, digits: np.ndarray, fonts: list[Path], n: int) -> np.ndarray:
-    """Squares of 2 or 4 pixels, black or white by chance, as in a matrix code."""
+    """Draw random black and white squares of 2 or 4 pixels, as in a matrix code."""
     halves = np.array_split(np.arange(n), 2)
     codes = [
         (k, rng.integers(0, 2, (len(half), 1, SIDE // k, SIDE // k))) for k, half in zip((2, 4), halves, strict=True)
@@ -129,23 +129,23 @@ def _checkerboards(rng: np.random.Generator, digits: np.ndarray, fonts: list[Pat
 
 
 def _photographs(rng: np.random.Generator, digits: np.ndarray, fonts: list[Path], n: int) -> np.ndarray:
-    """Cut out of the two photographs that scikit-learn brings, from 28 to 200 pixels wide."""
-    photographs, cut = [Image.fromarray(image).convert("L") for image in load_sample_images().images], []
+    """Crop squares of 28 to 200 pixels from the two photographs in scikit-learn."""
+    photographs, crops = [Image.fromarray(image).convert("L") for image in load_sample_images().images], []
     for _ in range(n):
         photograph, size = photographs[rng.integers(2)], int(rng.integers(28, 200))
         x, y = (int(rng.integers(side - size)) for side in photograph.size)
-        part = photograph.resize((SIDE, SIDE), Image.Resampling.BOX, (x, y, x + size, y + size))
-        cut.append(np.asarray(part))
-    return np.stack(cut)[:, None]
+        crop = photograph.resize((SIDE, SIDE), Image.Resampling.BOX, (x, y, x + size, y + size))
+        crops.append(np.asarray(crop))
+    return np.stack(crops)[:, None]
 
 
 def _inverted(rng: np.random.Generator, digits: np.ndarray, fonts: list[Path], n: int) -> np.ndarray:
     return 255 - digits[rng.integers(len(digits), size=n)]
 
 
-# Characters that are fitted on in Pillow's own font, here in fonts that nothing is fitted on.
+# Novelty is fitted on these characters in Pillow's own font; here they are in other fonts.
 OTHER_FONTS: dict[str, Kind] = {"letters": _typed(PLAIN_LETTERS), "symbols": _typed(SYMBOLS)}
-# Nothing of the kind is fitted on.
+# No model is fitted on any of these kinds.
 UNSEEN: dict[str, Kind] = {
     "letters like digits": _typed(LOOKALIKES),
     "Greek and Cyrillic": _typed(GREEK_AND_CYRILLIC),
@@ -154,7 +154,7 @@ UNSEEN: dict[str, Kind] = {
     "scribbles": _sketched([_scribble]),
     "blocks": _blocks,
 }
-# Nothing of the kind is fitted on either, but how novelty is computed was chosen with an eye on them.
+# No model is fitted on these either, but the method of novelty was chosen while looking at them.
 LOOKED_AT: dict[str, Kind] = {
     "garments": _sketched([_shirt, _trousers, _dress, _shoe, _bag]),
     "triangles": _sketched([_triangle]),
@@ -162,11 +162,11 @@ LOOKED_AT: dict[str, Kind] = {
     "photographs": _photographs,
     "inverted digits": _inverted,
 }
-# Better not rejected.
+# These should not be rejected.
 DIGITS: dict[str, Kind] = {"digits in print": _typed("0123456789")}
 GROUPS = {"other fonts": OTHER_FONTS, "unseen": UNSEEN, "looked at": LOOKED_AT, "digits": DIGITS}
 
 
 def kinds() -> Iterator[tuple[str, str, Kind]]:
-    """Every kind: which group it is of, its name, and how it is made."""
+    """Yield the group, the name and the function of every kind."""
     return ((group, name, kind) for group, members in GROUPS.items() for name, kind in members.items())

@@ -1,4 +1,4 @@
-"""What lanes are compared with: one trial in plain torch, written as most people write it, and as well as it goes."""
+"""The baselines for lanes: one trial in plain torch, written as most people write it, and as fast as possible."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -18,14 +18,14 @@ from ml.optimizers import Optimizer
 
 
 def torch_optimizer(optimizer: Optimizer, module: nn.Module, **options: Any) -> torch.optim.Optimizer:
-    """The torch optimizer that `optimizer` describes."""
+    """Return the torch optimizer that `optimizer` describes."""
     kind: Any = locate(optimizer.torch_class)
     built: torch.optim.Optimizer = kind(module.parameters(), **optimizer.arguments(), **options)
     return built
 
 
 class ReportBaseline:
-    """Baseline A: a training loop as a student's report has it."""
+    """Baseline A: a training loop as in a student's report."""
 
     def __init__(
         self,
@@ -45,11 +45,11 @@ class ReportBaseline:
         self._batches = iter(self.loader)
 
     def epoch(self) -> float:
-        """Train on all images once; the mean loss."""
+        """Train on all images once, and return the mean loss."""
         return sum(self._learn(images, labels) for images, labels in self.loader) / len(self.loader)
 
     def step(self) -> None:
-        """Train on the next batch, in the next epoch where this one is over."""
+        """Train on the next batch; after the last one of an epoch, start the next epoch."""
         batch = next(self._batches, None)
         if batch is None:
             self._batches = iter(self.loader)
@@ -65,7 +65,7 @@ class ReportBaseline:
 
 
 class CarefulBaseline:
-    """Baseline B: no loader, the images ready as float32 in memory, a fused optimizer, the loss left alone."""
+    """Baseline B: no loader, float32 images in memory, a fused optimizer, and the loss is never read."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class CarefulBaseline:
         self.learn(next(self.batches).to(self.images.device, non_blocking=True))
 
     def learn(self, batch: Tensor) -> None:
-        """Train on a batch, given by its indices."""
+        """Train on the batch with these indices."""
         loss = cross_entropy(self.model(self.images.index_select(0, batch)), self.labels.index_select(0, batch))
         self.optimizer.zero_grad()
         loss.backward()
@@ -96,7 +96,7 @@ class CarefulBaseline:
 
 
 class RecordedBaseline(CarefulBaseline):
-    """B on a GPU with its whole step recorded as a CUDA graph, by the rules of torch's documentation."""
+    """Baseline B on a GPU, with its whole step recorded as a CUDA graph as torch's documentation describes."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -120,14 +120,14 @@ class RecordedBaseline(CarefulBaseline):
 
 
 def batches_of(size: int, batch_size: int, seed: int) -> Iterator[Tensor]:
-    """The batches of a pack's stream, one after another, as indices."""
+    """Yield the batches of a pack's stream, as indices."""
     stream = Stream(size, batch_size, seed)
     for step in count():
         yield torch.from_numpy(stream.batch(step))
 
 
 def accuracy(model: nn.Module, pixels: Tensor, labels: Tensor) -> float:
-    """The share of images that a model names rightly."""
+    """Return the share of images that a model classifies correctly."""
     with torch.inference_mode():
         found = [model(some).argmax(1) for some in pixels.split(1000)]
     return float(np.mean((torch.cat(found) == labels).numpy()))

@@ -1,4 +1,4 @@
-"""What a training step costs a trial: lanes against plain torch."""
+"""The time of a training step per trial: lanes against plain torch."""
 
 import argparse
 import json
@@ -19,25 +19,25 @@ from benchmarks.results import RESULTS, taken, write
 from ml.tuning.width import worthwhile
 
 ROUNDS = 5
-ROWS_SHARE = {"warm": 0.1, "width": 0.05, "measure": 0.012}  # of a quick row's seconds, for one call
+ROWS_SHARE = {"warm": 0.1, "width": 0.05, "measure": 0.012}  # of the seconds of a quick row, for one call
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How long everything takes."""
+    """The time limits of a benchmark run."""
 
     widths: tuple[int, ...]
-    longest: float  # seconds of a step of a width that is tried
-    room: float  # bytes of the lanes of a width that is tried
+    longest: float  # seconds; a width with longer steps is not tried
+    room: float  # bytes; a width whose lanes need more is not tried
     warm_steps: int
     warm: float  # seconds, at most
-    width: float  # seconds that one width is timed for
+    width: float  # seconds to time one width
     measure: float  # seconds of one measurement
-    row: float = inf  # seconds after which no more rounds are begun
+    row: float = inf  # seconds after which no further round starts
 
     @classmethod
     def quick(cls, seconds: float) -> "Pace":
-        """A pace at which a row takes about so many seconds."""
+        """Return a pace at which a row takes about `seconds`."""
         return cls((4, 16, 64), 0.1, 200e6, 1500, *(seconds * share for share in ROWS_SHARE.values()), seconds)
 
 
@@ -46,7 +46,7 @@ QUICK_SECONDS = 34  # for all rows and the start of the processes
 
 
 class Programs:
-    """The processes: each of the baselines, and as many of the product as there are cores."""
+    """The measured processes: one for each baseline, and one of the product for each core."""
 
     def __init__(self, stack: ExitStack) -> None:
         def start(*arguments: Any, **settings: Any) -> Remote:
@@ -59,7 +59,7 @@ class Programs:
         self.packs = [start(Packed) for _ in range(cores())]
 
     def compile(self) -> None:
-        """Compile the kernels where no earlier process has: those of linear layers here, of convolutions there."""
+        """Compile the kernels if they are not cached: linear layers in one process, convolutions in another."""
         works = [WORKLOADS[0], WORKLOADS[-1]][: len(self.packs)]
         compiling = list(zip(self.packs, works, strict=False))
         for pack, work in compiling:
@@ -70,25 +70,25 @@ class Programs:
 
     @property
     def pack(self) -> Remote:
-        """The one that is measured alone."""
+        """The process of the product that is measured alone."""
         return self.packs[0]
 
 
 @dataclass
 class StepSamples:
-    """Seconds a step and trial, a number a round."""
+    """Seconds per step and trial, one number per round."""
 
     careful: list[float] = field(default_factory=list)
     flushed: list[float] = field(default_factory=list)
     threaded: list[float] = field(default_factory=list)
     report: list[float] = field(default_factory=list)
     lanes: list[float] = field(default_factory=list)
-    machine: list[float] = field(default_factory=list)  # lanes in a process a core
-    gemm: list[float] = field(default_factory=list)  # operations a second
-    copy: list[float] = field(default_factory=list)  # bytes a second
+    machine: list[float] = field(default_factory=list)  # lanes in one process per core
+    gemm: list[float] = field(default_factory=list)  # operations per second
+    copy: list[float] = field(default_factory=list)  # bytes per second
 
     def add(self, programs: Programs, seconds: float) -> None:
-        """One round: everything once, one after another."""
+        """Measure every program once, one after another."""
         self.careful.append(programs.careful.call("measure", seconds))
         self.lanes.append(programs.pack.call("measure", seconds))
         self.flushed.append(programs.flushed.call("measure", seconds))
@@ -101,16 +101,16 @@ class StepSamples:
 
 
 def measure(work: Workload, programs: Programs, pace: Pace) -> dict[str, Any]:
-    """A row: the programs made ready for a workload, warmed, and timed in turn."""
+    """Prepare and warm the programs for a workload, time them in turn, and return the row."""
     started = monotonic()
     widths = programs.pack.call("widths", work, pace.widths, pace.width, pace.longest, pace.room)
-    width = worthwhile(list(widths), widths.__getitem__)  # as a job's own width is chosen
+    width = worthwhile(list(widths), widths.__getitem__)  # chosen as a job chooses its width
     together(programs.packs, "prepare", work, width)
     together(programs.packs, "warm", pace.warm_steps, pace.warm / 3)
     warmed, channels_last = ready(work, programs, pace)
     samples = StepSamples()
     for place in range(ROUNDS):
-        if place and monotonic() - started > pace.row:  # a busy machine: fewer rounds rather than a longer run
+        if place and monotonic() - started > pace.row:  # the machine is busy: do fewer rounds instead of a longer run
             break
         samples.add(programs, pace.measure)
     return {
@@ -123,12 +123,12 @@ def measure(work: Workload, programs: Programs, pace: Pace) -> dict[str, Any]:
 
 
 def ready(work: Workload, programs: Programs, pace: Pace) -> tuple[int, bool]:
-    """Make the baselines ready, and warm them; the steps that B took, and whether in channels-last."""
+    """Prepare and warm the baselines; return the warm-up steps of B, and whether it uses channels-last."""
     last = programs.careful.call("prepare", work, pace.width, None)
     programs.flushed.call("prepare", work, pace.width, last)
     programs.threaded.call("prepare", work, pace.width, None)
     programs.report.call("prepare", work)
-    # One thread each, so two at once; the others have the machine to themselves.
+    # These two use one thread each, so they run together; each of the others needs the whole machine.
     warmed, _ = together([programs.careful, programs.flushed], "warm", pace.warm_steps, pace.warm)
     for each in (programs.threaded, programs.report):
         each.call("warm", pace.warm_steps, pace.warm)
@@ -136,7 +136,7 @@ def ready(work: Workload, programs: Programs, pace: Pace) -> tuple[int, bool]:
 
 
 def row(work: Workload, samples: StepSamples) -> dict[str, Any]:
-    """The figures of a workload: medians, in seconds a step and trial, and what follows from them."""
+    """Return the results of a workload: medians in seconds per step and trial, and ratios of them."""
     found = {name: median(values) for name, values in vars(samples).items()}
     whole = min(found["careful"], found["threaded"])
     return {
@@ -174,7 +174,7 @@ HEADINGS = (
 
 
 def line(found: dict[str, Any]) -> list[str]:
-    """A row of the printed table; its last cell says whether the goal was reached."""
+    """Return a row of the printed table; its last cell says whether the goal was reached."""
     goal = next(work.goal for work in WORKLOADS if work.work == found["work"])
     reached = "aim" if found[goal.figure] >= goal.aim else "goal" if found[goal.figure] >= goal.least else "short"
     times = (f"{1e6 * found['medians'][name]:.1f}" for name in ("careful", "lanes"))
@@ -191,7 +191,7 @@ def show(cells: list[str] | tuple[str, ...]) -> None:
 
 
 def run(quick: bool) -> list[dict[str, Any]]:
-    """Measure every row, printing each as it is known."""
+    """Measure and print every row."""
     started, rows = monotonic(), []
     with ExitStack() as stack:
         programs = Programs(stack)
@@ -206,12 +206,14 @@ def run(quick: bool) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Measure, print a table and, as the last line, JSON."""
+    """Measure, and print a table and, as the last line, JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.lanes", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="within a minute, and write nothing unless --out is given")
-    parser.add_argument("--out", type=Path, help=f"where to write the results; else {RESULTS / 'lanes.json'}")
+    parser.add_argument("--quick", action="store_true", help="run within a minute; write results only with --out")
+    parser.add_argument("--out", type=Path, help=f"file for the results; by default {RESULTS / 'lanes.json'}")
     options = parser.parse_args()
-    print(f"Microseconds a training step and trial, medians of {ROUNDS}; B is plain torch at its best, on one thread.")
+    print(
+        f"Microseconds per training step and trial, medians of {ROUNDS}; B is plain torch at its best, on one thread."
+    )
     rows = run(options.quick)
     out = options.out or (None if options.quick else RESULTS / "lanes.json")
     if out:

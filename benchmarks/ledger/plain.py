@@ -1,6 +1,6 @@
 """The baseline of benchmarks.ledger: a plain Celery application whose task takes one optimizer step.
 
-Its worker is started with one process, the broker's URL is in PLAIN_BROKER, and the broker keeps the results.
+Its worker has one process. PLAIN_BROKER is the URL of the broker, which also keeps the results.
 """
 
 import os
@@ -20,7 +20,7 @@ _images, _labels = torch.rand(256, 784), torch.randint(10, (256,))
 
 @app.task
 def step() -> float:
-    """One optimizer step; the loss."""
+    """Take one optimizer step, and return the loss."""
     _optimizer.zero_grad()
     loss = torch.nn.functional.cross_entropy(_model(_images), _labels)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -30,4 +30,4 @@ def step() -> float:
 
 @app.task
 def nothing() -> None:
-    """What a message costs."""
+    """Do nothing, so that only the message takes time."""

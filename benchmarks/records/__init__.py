@@ -1,1 +1,1 @@
-"""The accuracy that each network reaches: `python -m benchmarks.records NETWORK`."""
+"""The best accuracy of each network: `python -m benchmarks.records NETWORK`."""

@@ -1,11 +1,11 @@
-"""`benchmarks/records.md`, from the results."""
+"""The page `benchmarks/records.md`, made from the results."""
 
 from statistics import mean
 from typing import Any
 
 from benchmarks.table import table
 
-GOALS = {  # the report's figure, and what is asked for, at least and at best, of the mean on the 72 / 18 / 10 split
+GOALS = {  # the report's accuracy, and the goal and aim for the mean on the 72 / 18 / 10 split
     "perceptron": (None, 0.926, 0.930),
     "shallow": (0.9878, 0.993, 0.9945),
     "mlp": (0.9869, 0.995, 0.9965),
@@ -15,22 +15,22 @@ HEADINGS = ["network", "split", "report", "goal", "aim", "test", "95 % interval"
 
 HEAD = """# Records
 
-Ten models of one frozen spec each (`ml/presets/records/`), which differ in their seeds: initial weights, order of
-images, distortions, and the cut between training and validation. `test` is their mean accuracy on the test images,
-whose labels were looked at once for this preset and split, after the last of the `n` seeds (1,018 images are test
-images of both splits); the interval is Student's over the seeds, for the mean of such models on these very images.
-`reached` says which of goal and aim that mean is as high as; `hours` is how long the seeds trained, summed.
-Written by `python -m benchmarks.records` from `results/records.json`.
+Each record has ten models of one frozen spec (`ml/presets/records/`). They differ in their seeds: initial weights,
+order of images, distortions, and the split into training and validation images. `test` is their mean accuracy on the
+test images. The test labels were used once for this preset and split, after the last of the `n` seeds; 1,018 images
+are test images of both splits. The interval is Student's over the seeds, for the mean of such models on these images.
+`reached` says whether that mean reaches the goal or the aim. `hours` is the total training time of the seeds.
+`python -m benchmarks.records` writes this page from `results/records.json`.
 """
 
 
 EARLIER = """## Earlier presets
-Their test images were looked at too, before the presets above were chosen; those were chosen on validation images of
-the official split, some of which are test images of the random one."""
+These presets were evaluated on the test images too, before the presets above were chosen. The choice was made on
+validation images of the official split, some of which are test images of the random split."""
 
 
 def page(results: dict[str, Any]) -> str:
-    """The page in Markdown."""
+    """Return the page in Markdown."""
     rows = [_row(name, found) for name, found in results.items()]
     commands = [f"- {name}: `{found['command']}`; {_machines(found)}." for name, found in results.items()]
     earlier = [_earlier(name, one) for name, found in results.items() for one in found.get("earlier", [])]
@@ -47,7 +47,7 @@ def _row(name: str, found: dict[str, Any]) -> list[str]:
         _percent(report) if report else "–",
         _percent(least),
         _percent(aim),
-        _percent(test["mean"]) if test else "not looked at yet",
+        _percent(test["mean"]) if test else "not evaluated yet",
         _interval(test),
         _reached(test["mean"], least, aim) if test else "–",
         str(test["n"] if test else len(seeds)),
@@ -57,10 +57,10 @@ def _row(name: str, found: dict[str, Any]) -> list[str]:
 
 
 def _earlier(name: str, found: dict[str, Any]) -> str:
-    """What a preset reached before it was changed."""
+    """Return the line of an earlier version of a preset."""
     test, spec = found["test"], found["spec"]
     params = ", ".join(f"{key} {value}" for key, value in spec["params"].items())
-    reached = "never looked at" if test is None else f"{_percent(test['mean'])} ({_interval(test)}, n = {test['n']})"
+    reached = "never evaluated" if test is None else f"{_percent(test['mean'])} ({_interval(test)}, n = {test['n']})"
     return f"- {name}: {reached}; {spec['budget']['epochs']} epochs, {params}."
 
 
@@ -79,7 +79,7 @@ def _percent(share: float) -> str:
 
 
 def _machines(found: dict[str, Any]) -> str:
-    """What trained the seeds, each machine once."""
+    """Return the seeds, machines and days of a record, with each machine named once."""
     seeds = found["seeds"]
     machines = {f"{_machine(seed)}, torch {seed['versions']['torch']}": None for seed in seeds}
     days = sorted(seed["taken"][:10] for seed in seeds)
@@ -93,6 +93,6 @@ def _numbers(seeds: list[int]) -> str:
 
 
 def _machine(seed: dict[str, Any]) -> str:
-    """The processor or the GPU, and how many seeds shared it."""
+    """Return the processor or GPU, and the number of seeds that shared it."""
     found: str = seed.get("gpu") or seed["hardware"]["cpu"]
     return f"{found} shared by {seed['at_once']} seeds" if "at_once" in seed else found

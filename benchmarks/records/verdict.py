@@ -1,4 +1,4 @@
-"""What several models say of the same images, and how right they are."""
+"""The predictions of several models for the same images, and their accuracy."""
 
 import base64
 import zlib
@@ -8,23 +8,27 @@ import numpy as np
 from scipy import stats
 
 
-def packed(said: np.ndarray) -> str:
-    """Labels, uint8 [n], as text."""
-    return base64.b64encode(zlib.compress(said.tobytes(), 9)).decode()
+def packed(labels: np.ndarray) -> str:
+    """Return labels, uint8 [n], as text."""
+    return base64.b64encode(zlib.compress(labels.tobytes(), 9)).decode()
 
 
 def unpacked(text: str) -> np.ndarray:
-    """The labels that `packed` was given."""
+    """Return the labels that `packed` has encoded."""
     return np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8)
 
 
-def verdict(said: list[str], labels: np.ndarray) -> dict[str, Any]:
-    """Each model's accuracy (0..1), their mean, and its 95 % interval by Student's t over the models.
+def verdict(predicted: list[str], labels: np.ndarray) -> dict[str, Any]:
+    """Return each model's accuracy (0..1), their mean, and its 95 % interval by Student's t over the models.
 
-    The interval is for the mean of all such models on these very images, a single one may lie further off; it is None
-    of a single one.
+    The interval is for the mean of all such models on these images; a single model may lie further away. With only one
+    model, the interval is None.
+
+    Args:
+        predicted: The labels that each model predicts, as `packed` encodes them.
+        labels: The true labels, uint8 [n].
     """
-    found = [float((unpacked(one) == labels).mean()) for one in said]
+    found = [float((unpacked(one) == labels).mean()) for one in predicted]
     mean = float(np.mean(found))
     interval = None
     if len(found) > 1:

@@ -1,1 +1,1 @@
-"""Predictions over HTTP against other servers: `python -m benchmarks.serving`."""
+"""Predictions over HTTP, compared with other servers: `python -m benchmarks.serving`."""

@@ -1,4 +1,4 @@
-"""Virtual environments for what others serve with, made once under `.bench/` and kept."""
+"""Virtual environments for other servers, created once under `.bench/` and kept."""
 
 import os
 import subprocess
@@ -8,23 +8,27 @@ from pathlib import Path
 import torch
 
 KEPT = Path(__file__).parents[2] / ".bench"
-TORCH = f"torch=={torch.__version__.partition('+')[0]}"  # the same release as ours
-SHARED = ["numpy", "safetensors", "uvloop", "httptools"]  # the last two: what uvicorn is fastest with
+TORCH = f"torch=={torch.__version__.partition('+')[0]}"  # the release that Chiffre uses
+SHARED = ["numpy", "safetensors", "uvloop", "httptools"]  # uvicorn is fastest with the last two
 INSTALL_SECONDS = 1800
 
 
 class NotInstalled(Exception):
-    """A package cannot be had here."""
+    """A package cannot be installed here."""
 
 
 def programs(package: str) -> Path:
-    """The folder with `python` of the package's own environment; NotInstalled where pip fails."""
+    """Return the folder with `python` of the package's environment, which is created if necessary.
+
+    Raises:
+        NotInstalled: if pip fails.
+    """
     folder = KEPT / package
-    made = folder / "made"  # written last
+    made = folder / "made"  # written last, when the installation is complete
     if not made.exists():
         print(f"Installing {package} into {folder} …", flush=True)
         _call([sys.executable, "-m", "venv", "--clear", str(folder)])
-        index = os.environ.get("TORCH_INDEX")  # as the README has it: CPU builds of torch
+        index = os.environ.get("TORCH_INDEX")  # for CPU builds of torch, as in the README
         options = ["--extra-index-url", index] if index else []
         _call([str(folder / "bin" / "pip"), "install", "--quiet", *options, TORCH, package, *SHARED])
         made.touch()
@@ -32,7 +36,7 @@ def programs(package: str) -> Path:
 
 
 def version(package: str) -> str:
-    """Which release of the package was installed."""
+    """Return the installed release of the package."""
     program = f"from importlib.metadata import version; print(version({package!r}))"
     return _call([str(programs(package) / "python"), "-c", program]).strip()
 

@@ -1,6 +1,6 @@
-"""The load: requests over connections that are kept, as fast as the answers come, from one core.
+"""The load: requests over persistent connections, each sent as soon as the last answer arrives, from one core.
 
-By wrk where it is installed (Debian: `apt-get install wrk`), else by a client of our own, on uvloop.
+The load comes from wrk if it is installed (Debian: `apt-get install wrk`), else from the client below, on uvloop.
 """
 
 import asyncio
@@ -27,26 +27,38 @@ TOOL = "wrk" if WRK else "benchmarks.serving.load, in Python, as wrk is not inst
 
 
 class LoadError(Exception):
-    """A server did not answer every request with success: there is no figure."""
+    """A server failed to answer a request successfully, so there is no result."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What came of a load."""
+    """The result of a load."""
 
     requests: int  # that were answered
     seconds: float
-    p50: float  # seconds from a request to its whole answer, the median
+    p50: float  # median seconds from a request to the end of its answer
     p99: float
 
     @property
     def rate(self) -> float:
-        """Requests a second."""
+        """Requests per second."""
         return self.requests / self.seconds
 
 
 def load(url: str, bodies: Sequence[bytes], kind: str, connections: int, seconds: int, core: int) -> Load:
-    """Post the bodies, of content type `kind`, in turn; LoadError where a request fails or is refused."""
+    """Post bodies in turn, and return the result.
+
+    Args:
+        url: The address to post to.
+        bodies: The bodies.
+        kind: Their content type.
+        connections: The number of connections, each with one request at a time.
+        seconds: The duration.
+        core: The core that the load runs on.
+
+    Raises:
+        LoadError: if a request fails or is refused.
+    """
     with TemporaryDirectory(prefix="chiffre-load-") as folder:
         for number, body in enumerate(bodies):
             (Path(folder) / str(number)).write_bytes(body)
@@ -64,12 +76,12 @@ def load(url: str, bodies: Sequence[bytes], kind: str, connections: int, seconds
 def _command(url: str, connections: int, seconds: int, options: list[str]) -> list[str]:
     if WRK is None:
         return [sys.executable, "-m", "benchmarks.serving.load", url, str(connections), str(seconds), *options]
-    patient = ["--timeout", "30s"]  # an answer that takes long is measured, not counted as failed
+    patient = ["--timeout", "30s"]  # a slow answer is measured, not counted as failed
     return [WRK, "-t1", f"-c{connections}", f"-d{seconds}s", *patient, "-s", str(SCRIPT), url, "--", *options]
 
 
 class LoadConnection(asyncio.Protocol):
-    """One connection, with one request under way at a time."""
+    """One connection, with one request at a time."""
 
     def __init__(self, requests: Sequence[bytes], first: int, until: float) -> None:
         self.turns = count(first)
@@ -80,12 +92,12 @@ class LoadConnection(asyncio.Protocol):
         self.ended = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Send the first request."""
         self.transport = transport
         self._send()
 
     def data_received(self, data: bytes) -> None:
-        """Take a part of an answer; after the last the next request."""
+        """Receive part of an answer; send the next request when the answer is complete."""
         self.answer += data
         head, found, body = self.answer.partition(b"\r\n\r\n")
         if not found or len(body) < int(head.lower().partition(b"content-length:")[2].partition(b"\r")[0]):
@@ -98,7 +110,7 @@ class LoadConnection(asyncio.Protocol):
             self.transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The end, whoever wanted it."""
+        """Finish; a connection that ends too early is a failure."""
         self.failures += perf_counter() < self.until
         self.ended.set_result(None)
 
@@ -108,7 +120,7 @@ class LoadConnection(asyncio.Protocol):
 
 
 async def drive(url: str, connections: int, seconds: float, bodies: Sequence[bytes], kind: str) -> dict[str, float]:
-    """Load a server; what post.lua prints."""
+    """Load a server, and return the figures that post.lua prints."""
     place = urlsplit(url)
     target = f"{place.path}?{place.query}" if place.query else place.path
     head = f"POST {target} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: {kind}\r\nContent-Length: "
@@ -119,14 +131,14 @@ async def drive(url: str, connections: int, seconds: float, bodies: Sequence[byt
         await loop.create_connection(lambda connection=connection: connection, place.hostname, place.port)
     await asyncio.gather(*(connection.ended for connection in found))
     latencies = [latency for connection in found for latency in connection.latencies]
-    took, cuts = perf_counter() - began, quantiles(latencies, n=100, method="inclusive")
+    took, percentiles = perf_counter() - began, quantiles(latencies, n=100, method="inclusive")
     failures = sum(connection.failures for connection in found)
-    micros = {"micros": took, "p50": cuts[49], "p99": cuts[98]}
+    micros = {"micros": took, "p50": percentiles[49], "p99": percentiles[98]}
     return {"requests": len(latencies), "failures": failures, **{name: 1e6 * of for name, of in micros.items()}}
 
 
 def main() -> None:
-    """What post.lua does, for a machine without wrk."""
+    """Do the work of post.lua on a machine without wrk."""
     url, connections, seconds, folder, number, kind = sys.argv[1:]
     bodies = [(Path(folder) / str(one)).read_bytes() for one in range(int(number))]
     print(json.dumps(uvloop.run(drive(url, int(connections), float(seconds), bodies, kind))))

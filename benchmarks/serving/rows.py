@@ -1,10 +1,10 @@
-"""The rows of `benchmarks.serving`: ratios, and the goals that they are held against."""
+"""The rows of `benchmarks.serving`: ratios and their goals."""
 
 from typing import Any
 
 MIB = 2**20
 RIVALS = {"handwritten": ("handwritten",), "litserve": ("litserve",), "bentoml": ("bentoml", "bentoml batched")}
-# By figure and concurrency, what is asked for at least or, of "p50" and memory, at most.
+# Goals by figure and concurrency: minimums, and maximums for "ratio_p50".
 LEAST = {
     ("ratio_limit", 64): 0.60,
     ("ratio_handwritten", 64): 6,
@@ -14,18 +14,21 @@ LEAST = {
 }
 MOST = {("ratio_p50", 1): 2.5, ("ratio_p50", 16): 2.0}
 AIM = {("ratio_limit", 64): 0.80}
-RESIDENT_MIB = 120  # of the API, at any concurrency
+RESIDENT_MIB = 120  # maximum memory of the API, at any concurrency
 
 Figures = dict[str, float]
 
 
-def row(network: str, connections: int, figures: dict[str, Figures], n: int) -> dict[str, Any]:
-    """What was measured at one concurrency, each figure by server, and Chiffre's against the others'.
+def single_row(network: str, connections: int, figures: dict[str, Figures], n: int) -> dict[str, Any]:
+    """Return the row of one concurrency: each figure by server, and Chiffre's ratios to the others.
 
-    A rival that did not take part has null for its ratio; of a rival with two ends the faster one counts.
+    A rival that did not take part has the ratio None. If a rival has two endpoints, the faster one counts.
     """
     ours, least = figures["chiffre"], figures["limit"]
-    rivals = {rival: [figures[end]["requests"] for end in ends if end in figures] for rival, ends in RIVALS.items()}
+    rivals = {
+        rival: [figures[endpoint]["requests"] for endpoint in endpoints if endpoint in figures]
+        for rival, endpoints in RIVALS.items()
+    }
     return {
         "work": f"{network}, one image, concurrency {connections}",
         "network": network,
@@ -41,7 +44,7 @@ def row(network: str, connections: int, figures: dict[str, Figures], n: int) -> 
 
 
 def batch_row(network: str, batch: int, ours: Figures, model: float, n: int) -> dict[str, Any]:
-    """What was measured with many images in one body, against the network alone; rates are images a second."""
+    """Return the row of many images in one body, compared with the network alone; rates are images per second."""
     return {
         "work": f"{network}, {batch:,} images as octet-stream",
         "network": network,
@@ -56,22 +59,22 @@ def batch_row(network: str, batch: int, ours: Figures, model: float, n: int) -> 
 
 
 def verdicts(found: dict[str, Any]) -> list[str]:
-    """Each goal of a row beside what was measured."""
-    said = []
+    """Return a line for each goal of a row, with the measured value."""
+    lines = []
     for (name, concurrency), goal in [*LEAST.items(), *MOST.items()]:
         value = found.get(name)
         if concurrency == found["concurrency"] and value is not None:
             reached = value <= goal if (name, concurrency) in MOST else value >= goal
             aim = f", aim {AIM[name, concurrency]:g}" if (name, concurrency) in AIM else ""
             sign = "≤" if (name, concurrency) in MOST else "≥"
-            said.append(f"{name} {value:.2f} (goal {sign} {goal:g}{aim}){'' if reached else ' MISSED'}")
+            lines.append(f"{name} {value:.2f} (goal {sign} {goal:g}{aim}){'' if reached else ' MISSED'}")
     reached = found["resident_mib"] < RESIDENT_MIB
-    said.append(f"resident {found['resident_mib']:.0f} MiB (goal < {RESIDENT_MIB}){'' if reached else ' MISSED'}")
-    return said
+    lines.append(f"resident {found['resident_mib']:.0f} MiB (goal < {RESIDENT_MIB}){'' if reached else ' MISSED'}")
+    return lines
 
 
 def show(found: dict[str, Any]) -> None:
-    """Print a row: a line a server, then the goals."""
+    """Print a row: one line per server, then the goals."""
     print(f"\n{found['work']}, median of {found['n']}")
     for server in found["cpu"]:
         rate = found["requests"][server] if "requests" in found else found["images"][server]
@@ -79,5 +82,5 @@ def show(found: dict[str, Any]) -> None:
         print(f"  {server:<16} {rate:>9,.0f}/s   p50 {p50:>9,.0f} µs   p99 {p99:>9,.0f} µs   {cpu:>9,.1f} µs of core")
     if "images" in found:
         print(f"  {'network alone':<16} {found['images']['model']:>9,.0f}/s")
-    for words in verdicts(found):
-        print(f"  {words}", flush=True)
+    for line in verdicts(found):
+        print(f"  {line}", flush=True)

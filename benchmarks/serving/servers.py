@@ -1,4 +1,4 @@
-"""The servers that are measured, each pinned to one core, and frozen while it is not its turn."""
+"""The servers that are measured, each pinned to one core and frozen while another is measured."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ import psutil
 from benchmarks.serving.trained import Trained
 from worker.local import free_port
 
-START_SECONDS = 60  # the longest that a server may take until it listens
+START_SECONDS = 60  # for a server to start
 FOLDER = Path(__file__).parent / "contestants"
 UVICORN = [sys.executable, "-m", "uvicorn", "--host", "127.0.0.1", "--no-access-log"]
 
@@ -28,37 +28,37 @@ class Contestant:
     """A way of serving a network over HTTP."""
 
     name: str
-    command: Callable[[int], list[str]]  # by the port to listen on
+    command: Callable[[int], list[str]]  # for the port to listen on
     path: str = "/predict"
     environment: dict[str, str] = field(default_factory=dict)
-    nested: bool = False  # whether it wants a batch, if of one image
+    nested: bool = False  # True if it expects a batch, even for one image
 
 
 def chiffre(home: Path) -> Contestant:
-    """The API as docker-compose.yml starts it, on SQLite."""
+    """Return the API, started as in docker-compose.yml but on SQLite."""
     options = ["--factory", "api.main:create_app", "--timeout-graceful-shutdown", "5"]
     environment = {"CHIFFRE_HOME": str(home), "CHIFFRE_DATABASE_URL": "", "CHIFFRE_ARTIFACTS": ""}
     return Contestant("chiffre", lambda port: [*UVICORN, "--port", str(port), *options], environment=environment)
 
 
 def limit(answer: bytes) -> Contestant:
-    """The bare ASGI application, with an answer as long as this."""
+    """Return the bare ASGI application, with an answer as long as `answer`."""
     return Contestant("limit", _in_folder("limit:app"), environment={"ANSWER": answer.decode()})
 
 
 def hand_written() -> Contestant:
-    """FastAPI and torch."""
+    """Return the endpoint of FastAPI and torch."""
     return Contestant("handwritten", _in_folder("by_hand:app"))
 
 
 def litserve(programs: Path) -> Contestant:
-    """LitServe, from its own environment."""
+    """Return LitServe, from its own environment."""
     script = str(FOLDER / "with_litserve.py")
     return Contestant("litserve", lambda port: [str(programs / "python"), script, str(port)])
 
 
 def bentoml(programs: Path, home: Path) -> list[Contestant]:
-    """BentoML, from its own environment, without and with adaptive batching; its own files go under `home`."""
+    """Return BentoML from its own environment, without and with adaptive batching; `home` is for its files."""
     options = ["serve", "with_bentoml:Digits", "--working-dir", str(FOLDER), "--host", "127.0.0.1", "--port"]
     environment = {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "1"}
     plain = Contestant(
@@ -72,7 +72,7 @@ def _in_folder(application: str) -> Callable[[int], list[str]]:
 
 
 class ContestantServer:
-    """A contestant's processes."""
+    """The processes of a contestant."""
 
     def __init__(self, contestant: Contestant, trained: Trained, core: int, log: Path) -> None:
         self.contestant = contestant
@@ -91,40 +91,48 @@ class ContestantServer:
             )
 
     def wait_until_up(self, body: bytes, kind: str) -> bytes:
-        """The first answer with success; RuntimeError where none comes in time."""
+        """Return the first successful answer.
+
+        Raises:
+            RuntimeError: if there is none in time.
+        """
         until = monotonic() + START_SECONDS
         while self._process.poll() is None and monotonic() < until:
             with suppress(URLError, OSError):
                 return self.ask(body, kind)
             sleep(0.1)
-        words = "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
-        raise RuntimeError(f"{self.contestant.name} does not answer {self.url}:\n{words}")
+        last_lines = "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
+        raise RuntimeError(f"{self.contestant.name} does not answer {self.url}:\n{last_lines}")
 
     def ask(self, body: bytes, kind: str, query: str = "") -> bytes:
-        """What it answers to one body; HTTPError where that is no success."""
+        """Post one body, and return the answer.
+
+        Raises:
+            HTTPError: if the answer is an error.
+        """
         with urlopen(Request(self.url + query, body, {"Content-Type": kind}), timeout=30) as response:
             content: bytes = response.read()
         return content
 
     @property
     def resident(self) -> int:
-        """Bytes of memory that its processes hold, what they share counted in each."""
+        """Bytes of memory of its processes; shared memory counts for each of them."""
         return sum(process.memory_info().rss for process in self._family())
 
     @property
     def cpu_seconds(self) -> float:
-        """Processor time that its processes have taken so far."""
+        """Seconds of processor time that its processes have used so far."""
         return sum(sum(process.cpu_times()[:2]) for process in self._family())
 
     def signal(self, number: signal.Signals) -> None:
-        """Send all of its processes a signal."""
+        """Send a signal to all of its processes."""
         for process in self._family():
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
 
     @contextmanager
     def awake(self) -> Iterator["ContestantServer"]:
-        """Let it run meanwhile."""
+        """Let the server run while the context is open."""
         self.signal(signal.SIGCONT)
         try:
             yield self
@@ -132,8 +140,8 @@ class ContestantServer:
             self.signal(signal.SIGSTOP)
 
     def kill(self) -> None:
-        """End all of its processes."""
-        self.signal(signal.SIGSTOP)  # so that none starts another meanwhile
+        """Kill all of its processes."""
+        self.signal(signal.SIGSTOP)  # so that none starts another process meanwhile
         self.signal(signal.SIGKILL)
         self._process.wait()
 
@@ -149,7 +157,7 @@ class ContestantServer:
 def serving(
     contestants: list[Contestant], trained: Trained, core: int, body: Callable[[Contestant], bytes], logs: Path
 ) -> Iterator[dict[str, ContestantServer]]:
-    """Servers of all contestants by name, up and frozen; none is left behind."""
+    """Start the servers of all contestants, freeze them, and yield them by name; all are killed at the end."""
     with ExitStack() as stack:
         servers = {}
         for contestant in contestants:

@@ -1,6 +1,6 @@
-"""What a prediction costs over HTTP, beside the least that it can and beside what others serve with.
+"""The cost of a prediction over HTTP, compared with the least possible cost and with other servers.
 
-The server has one core, the load the other. Servers stay up, and are frozen while another is measured.
+The server runs on one core and the load on another. All servers stay up, and are frozen while another is measured.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from benchmarks.results import RESULTS, taken, write
 from benchmarks.serving import environments
 from benchmarks.serving.load import TOOL, Load, load
 from benchmarks.serving.questions import BATCH, JSON, OCTETS, Questions
-from benchmarks.serving.rows import batch_row, row, show
+from benchmarks.serving.rows import batch_row, show, single_row
 from benchmarks.serving.servers import (
     Contestant,
     ContestantServer,
@@ -37,18 +37,26 @@ from benchmarks.serving.trained import Trained, train
 
 CONCURRENCIES = (64, 16, 1)
 OTHERS = ("litserve", "bentoml")
-OURS = ("onnxruntime", "orjson", "uvicorn", "uvloop", "httptools", "fastapi", "torch")  # what we serve with
+OURS = (
+    "onnxruntime",
+    "orjson",
+    "uvicorn",
+    "uvloop",
+    "httptools",
+    "fastapi",
+    "torch",
+)  # the packages that Chiffre serves with
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured."""
+    """The size of the benchmark: full or quick."""
 
     networks: tuple[str, ...]
     rounds: int
     seconds: int  # of each measurement
-    others: bool  # whether LitServe and BentoML take part
-    limit: float = float("inf")  # seconds after which no further round begins
+    others: bool  # True if LitServe and BentoML take part
+    limit: float = float("inf")  # seconds after which no further round starts
 
 
 FULL = Plan(("shallow", "cnn"), rounds=3, seconds=4, others=True)
@@ -60,12 +68,12 @@ class ServerSample:
     """One measurement of one server."""
 
     load: Load
-    cpu: float  # seconds of processor time a request, of all of the server's processes
-    resident: int  # bytes, after it
+    cpu: float  # seconds of processor time per request, of all processes of the server
+    resident: int  # bytes of memory after the measurement
 
 
 class Bench:
-    """The servers of one network, and what asks them."""
+    """The servers of one network, and the requests to them."""
 
     def __init__(
         self, trained: Trained, servers: dict[str, ContestantServer], questions: Questions, cores: tuple[int, int]
@@ -76,7 +84,11 @@ class Bench:
         self.core, self.load_core = cores
 
     def check(self) -> None:
-        """RuntimeError where a server names an image otherwise than the network does."""
+        """Check the answers of every server.
+
+        Raises:
+            RuntimeError: if a label differs from that of the network.
+        """
         labels = self.trained.predictor.probabilities(self.questions.scaled).argmax(1).tolist()
         for name, server in self.servers.items():
             if name != "limit":
@@ -84,7 +96,7 @@ class Bench:
         self.questions.check_batch(self.servers["chiffre"], labels)
 
     def warm_up(self, seconds: int) -> None:
-        """Load every server once without looking."""
+        """Load every server once, and ignore the results."""
         for server in self.servers.values():
             self.sample(server, CONCURRENCIES[0], seconds)
 
@@ -94,13 +106,13 @@ class Bench:
         return self._sample(server, server.url, bodies, JSON, connections, seconds)
 
     def batch(self, seconds: int) -> ServerSample:
-        """Measure Chiffre with all images in each body, one connection."""
+        """Measure Chiffre with all images in each body, over one connection."""
         server = self.servers["chiffre"]
         url, octets = f"{server.url}?top_k=1", [self.questions.octets]
         return self._sample(server, url, octets, OCTETS, 1, seconds)
 
     def model_rate(self, seconds: float) -> float:
-        """Images a second that the network answers in this process, on the server's core, without HTTP."""
+        """Return images per second of the network in this process, on the server's core, without HTTP."""
         pixels, answered = self.questions.scaled, 0
         with pinned(self.core):
             began = perf_counter()
@@ -119,11 +131,11 @@ class Bench:
 
 
 def measure(network: str, plan: Plan, others: list[Contestant], folder: Path) -> Iterator[dict[str, Any]]:
-    """The rows of one network."""
+    """Yield the rows of one network."""
     began = perf_counter()
     trained = train(network, folder / network)
-    words = f"{network}: {trained.test_accuracy:.2%} of test images after an epoch"
-    print(f"{words}; trained and published in {perf_counter() - began:.0f} s", flush=True)
+    summary = f"{network}: {trained.test_accuracy:.2%} of test images after an epoch"
+    print(f"{summary}; trained and published in {perf_counter() - began:.0f} s", flush=True)
     with ExitStack() as stack:
         bench = _bench(stack, trained, others, folder)
         bench.check()
@@ -139,7 +151,7 @@ def measure(network: str, plan: Plan, others: list[Contestant], folder: Path) ->
             rates.append(bench.model_rate(plan.seconds))
         for connections in CONCURRENCIES:
             of = {name: samples[connections, name] for name in bench.servers}
-            yield row(network, connections, {name: _medians(found) for name, found in of.items()}, len(rates))
+            yield single_row(network, connections, {name: _medians(found) for name, found in of.items()}, len(rates))
         yield batch_row(network, BATCH, _medians(batches), median(rates), len(rates))
 
 
@@ -171,16 +183,20 @@ def _medians(samples: list[ServerSample]) -> dict[str, float]:
 
 
 def two_cores() -> tuple[int, int]:
-    """One for the server, one for the load; RuntimeError where this process has but one."""
+    """Return a core for the server and one for the load.
+
+    Raises:
+        RuntimeError: if this process may use only one core.
+    """
     allowed = sorted(os.sched_getaffinity(0))
     if len(allowed) < 2:
-        raise RuntimeError("this needs two cores, one for the server and one for the load")
+        raise RuntimeError("this benchmark needs two cores, one for the server and one for the load")
     return allowed[1], allowed[0]
 
 
 @contextmanager
 def pinned(core: int) -> Iterator[None]:
-    """Keep this thread on a core meanwhile."""
+    """Keep this thread on a core while the context is open."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     try:
@@ -190,7 +206,7 @@ def pinned(core: int) -> Iterator[None]:
 
 
 def found_others(folder: Path) -> tuple[list[Contestant], dict[str, str]]:
-    """The contestants of other packages, and all releases; it is said plainly where one cannot be installed."""
+    """Return the contestants of other packages, and all releases; print a line for each that cannot be installed."""
     found: list[Contestant] = []
     releases = {name: version(name) for name in OURS}
     for package in OTHERS:
@@ -204,11 +220,17 @@ def found_others(folder: Path) -> tuple[list[Contestant], dict[str, str]]:
 
 
 def main() -> None:
-    """Measure, print a table, and one JSON object as the last line."""
+    """Measure, and print a table and, as the last line, one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="within a minute: the shallow network, no other packages")
-    parser.add_argument("--out", type=Path, help="where the results go; by default benchmarks/results/serving.json")
-    parser.add_argument("--seconds", type=int, help=f"of each measurement; {FULL.seconds}, or {QUICK.seconds} if quick")
+    parser.add_argument(
+        "--quick", action="store_true", help="run within a minute: only the shallow network, no other packages"
+    )
+    parser.add_argument("--out", type=Path, help="file for the results; by default benchmarks/results/serving.json")
+    parser.add_argument(
+        "--seconds",
+        type=int,
+        help=f"seconds of each measurement; by default {FULL.seconds}, or {QUICK.seconds} with --quick",
+    )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are ended
     plan = QUICK if options.quick else FULL

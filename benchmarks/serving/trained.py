@@ -1,4 +1,4 @@
-"""A trained network to serve: trained in plain torch within seconds, recorded and published by the product's code."""
+"""A trained network to serve: trained in plain torch within seconds, recorded and published by Chiffre's code."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,24 +29,29 @@ from worker.ledger.leases import Claim, Leases
 from worker.ledger.ledger import Ledger
 from worker.settings import Settings
 from worker.trainer import Trainer
+from worker.training.workbench import Workbench
 
 DATASET = datasets["mnist"]
-BATCH_SIZE, STEPS = 100, 504  # an epoch: how well a network answers changes nothing of how fast it does
+BATCH_SIZE, STEPS = 100, 504  # one epoch, as accuracy does not change the speed of answers
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The only version of a home, its files, and what serves it in this process."""
+    """The only version of a home, its files, and a predictor of it in this process."""
 
     network: str
     home: Path
-    weights: Path  # the checkpoint, safetensors
+    weights: Path  # the checkpoint, a safetensors file
     predictor: Predictor
     test_accuracy: float
 
 
 def train(network: str, home: Path) -> Trained:
-    """Train for an epoch and publish; ChiffreError where publication fails."""
+    """Train a network for one epoch and publish it.
+
+    Raises:
+        ChiffreError: if publication fails.
+    """
     config = Settings(home=home, database_url=None, broker_url=None, artifacts=None)
     home.mkdir(parents=True)
     database, store = Database(config.database), store_of(config)
@@ -54,7 +59,8 @@ def train(network: str, home: Path) -> Trained:
     ledger, leases = Ledger(database), Leases(database, "benchmarks.serving", config.lease_seconds)
     ledger.accept(TrainSpec(model=network, dataset="mnist"))
     _record(ledger, leases, network, Path(config.artifact_store))
-    trainer = Trainer(database, cast("Any", None), store, "cpu", config.checkpoint_seconds)  # nobody gives it orders
+    orders = cast("Any", None)  # publication asks for none
+    trainer = Trainer(Workbench(database, store, datasets.__getitem__, orders, "cpu", config.checkpoint_seconds))
     answer = trainer.work(_claimed(leases))
     if "ended" not in answer:
         raise ChiffreError(f"the network was not published: {answer}")
@@ -67,13 +73,13 @@ def train(network: str, home: Path) -> Trained:
 
 
 def test_images(number: int) -> np.ndarray:
-    """Images that no network has trained on, uint8 [number, 1, 28, 28]."""
+    """Return images that no network has trained on, uint8 [number, 1, 28, 28]."""
     tested = data_split(DATASET.size, DATASET.official_test, "random", seed=0).test
     return DATASET.load().images[tested[:number]]
 
 
 def _record(ledger: Ledger, leases: Leases, network: str, artifacts: Path) -> None:
-    """Train the only trial of the job that waits, and write its end down."""
+    """Train the only trial of the waiting job, and record its end."""
     claim = _claimed(leases)
     module, measurement = _learned(network)
     weights = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
@@ -93,7 +99,7 @@ def _record(ledger: Ledger, leases: Leases, network: str, artifacts: Path) -> No
 
 
 def _learned(network: str) -> tuple[nn.Module, RungResult]:
-    """A module after its epoch, and how well it does on validation images."""
+    """Return a module after one epoch, and its results on the validation images."""
     data, began = TrainingData.load(DATASET, "random", 0), perf_counter()
     layers = networks[network].layers(DATASET.shape, len(DATASET.classes), networks[network].params())
     batches = batches_of(len(data.train), BATCH_SIZE, seed=0)
@@ -108,5 +114,5 @@ def _learned(network: str) -> tuple[nn.Module, RungResult]:
 def _claimed(leases: Leases) -> Claim:
     claim = leases.claim()
     if claim is None:
-        raise ChiffreError("there is nothing to claim: the job was not accepted, or another worker has it")
+        raise ChiffreError("there is no pack to claim: the job was not accepted, or another worker has claimed it")
     return claim

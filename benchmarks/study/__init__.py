@@ -1,1 +1,1 @@
-"""The time of a search against Optuna around a plain loop: `python -m benchmarks.study`."""
+"""The time of a search, compared with Optuna around a plain loop: `python -m benchmarks.study`."""

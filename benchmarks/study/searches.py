@@ -1,11 +1,11 @@
-"""What is searched, as the report did it, and how far until a search counts as done."""
+"""The searches of the report, and the accuracy at which each is over."""
 
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ml.specs import TuneSpec
 
-# The report's own ranges.
+# The ranges of the report.
 SPACE: dict[str, Any] = {
     "batch_size": {"type": "int", "low": 3, "high": 100},
     "learning_rate": {"type": "float", "low": 1e-5, "high": 1e-1, "log": True},
@@ -17,28 +17,28 @@ TRIALS, EPOCHS = 200, 10
 
 @dataclass(frozen=True)
 class TargetSearch:
-    """A search that is over once a trial has reached a validation accuracy."""
+    """A search that is over when a trial reaches a validation accuracy."""
 
     model: str
-    name: str  # as people write it
+    name: str  # for display
     target: float
     space: dict[str, Any]
-    good: dict[str, Any]  # the best parameters that the report's own searches found
-    images: int | None = None  # to train on, and validation in proportion; all where None
-    seconds: float | None = None  # to search for, at most
+    good: dict[str, Any]  # the best parameters that the searches of the report found
+    images: int | None = None  # for training, and validation images in proportion; None: all
+    seconds: float | None = None  # time limit of the search
     trials: int = TRIALS
 
     @property
     def work(self) -> str:
-        """The row's name."""
+        """The name of the row."""
         return f"{self.name} to {100 * self.target:.3g} %"
 
     def quick(self) -> "TargetSearch":
-        """A small search of the same kind, another row: fewer images and less to reach."""
+        """Return a small search of the same kind, as another row: with fewer images and a lower target."""
         return replace(self, target=0.95, images=5000)
 
     def body(self, seed: int) -> dict[str, Any]:
-        """The job, as POST /jobs/tune takes it."""
+        """Return the job as the body of POST /jobs/tune."""
         return {
             "model": self.model,
             "dataset": "mnist",
@@ -50,11 +50,11 @@ class TargetSearch:
         }
 
     def spec(self, seed: int) -> TuneSpec:
-        """The job, as ml takes it."""
+        """Return the job as a specification."""
         return TuneSpec.model_validate(self.body(seed))
 
     def known(self) -> "TargetSearch":
-        """One trial with the good parameters and no search."""
+        """Return a single trial with the good parameters, without a search."""
         return replace(self, name=f"{self.name}, parameters known,", space=self.good, trials=1)
 
 
@@ -72,11 +72,11 @@ SEARCHES = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a search went."""
+    """The result of a search."""
 
-    seconds: float  # to the first measurement of the target, else in all
+    seconds: float  # until the target was first reached, else in total
     reached: bool
-    trials: int  # begun by then
+    trials: int  # started by then
     best: float  # validation accuracy, 0..1
-    how: str  # what ran it
+    how: str  # the program that ran it
     threads: int

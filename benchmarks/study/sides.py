@@ -1,4 +1,4 @@
-"""The two sides of a search: the product, and Optuna around a plain training loop."""
+"""The two sides of the comparison: Chiffre, and Optuna around a plain training loop."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,15 +32,15 @@ from ml.tuning.tune import tune
 from worker.local import free_port, local_services
 from worker.settings import Settings
 
-POLL = 0.5  # seconds between looks at a job; what it adds counts against the product
-WORK = Path(__file__).parents[2] / ".bench" / "study"  # baselines that have not ended
-BEST, SPENT = "best", "spent"  # of all trials so far: validation accuracy, seconds
+POLL = 0.5  # seconds between two requests for a job; the delay counts against Chiffre
+WORK = Path(__file__).parents[2] / ".bench" / "study"  # journals of baselines that have not ended
+BEST, SPENT = "best", "spent"  # attributes of a trial: best validation accuracy and seconds of all trials so far
 SEEDS_APART = 1000
-TRIED = 2.0  # seconds for which each number of threads is tried
+TRIED = 2.0  # seconds to try each number of threads
 
 
 def images_of(search: TargetSearch, seed: int) -> TrainingData:
-    """What a search trains and validates on."""
+    """Return the training and validation images of a search."""
     data = TrainingData.load(datasets["mnist"], "random", seed)
     share = 1.0 if search.images is None else search.images / len(data.train)
     return TrainingData(_first(data.train, share), _first(data.validation, share))
@@ -52,16 +52,16 @@ def _first(data: Images, share: float) -> Images:
 
 
 class Client(Chiffre):
-    """A client that looks into trials."""
+    """A client that also reads the measurements of trials."""
 
     def accuracies(self, job_id: str, number: int) -> list[float]:
-        """What a trial's measurements say."""
+        """Return the validation accuracies of a trial so far."""
         found = self._call("GET", f"/jobs/{job_id}/trials/{number}")["measurements"]
         return [each["val_accuracy"] for each in found if each["val_accuracy"] is not None]
 
 
 def product_service(search: TargetSearch, seed: int) -> Outcome:
-    """The whole product: the embedded services with a trainer a core, and the job over HTTP."""
+    """Run the search on all of Chiffre: the embedded services with one trainer per core, and the job over HTTP."""
     with TemporaryDirectory(prefix="chiffre-study-") as home:
         settings = Settings(home=Path(home), database_url=None, broker_url=None, artifacts=None)
         with local_services(settings, "127.0.0.1", free_port()) as services, Client(services.url) as client:
@@ -69,7 +69,7 @@ def product_service(search: TargetSearch, seed: int) -> Outcome:
 
 
 def _watched(client: Client, search: TargetSearch, seed: int) -> Outcome:
-    """Post the job and look at it until it has a trial at the target, or none is left."""
+    """Post the job, and poll it until a trial reaches the target or the job ends."""
     started = perf_counter()
     job_id = client.tune(search.body(seed))["id"]
     best, known = 0.0, dict[int, float]()
@@ -88,7 +88,7 @@ def _watched(client: Client, search: TargetSearch, seed: int) -> Outcome:
 
 @dataclass
 class TargetBook(MemoryBook):
-    """A book that says stop once a trial has reached the target."""
+    """A book that stops the search when a trial reaches the target."""
 
     target: float = 1.0
     best: float = 0.0
@@ -98,7 +98,7 @@ class TargetBook(MemoryBook):
         return Stop.CANCELLED if self.reached_at is not None else super().should_stop()
 
     def see(self, event: Event) -> None:
-        """Look at what a trial reached."""
+        """Note the accuracy of a measurement."""
         if isinstance(event, Measured):
             self.best = max(self.best, event.measurement.val_accuracy or 0.0)
             if self.best >= self.target and self.reached_at is None:
@@ -106,7 +106,7 @@ class TargetBook(MemoryBook):
 
 
 def product_process(search: TargetSearch, seed: int) -> Outcome:
-    """The product's tuning without its service: ml.tuning.tune in this process, on one thread."""
+    """Run the search with Chiffre's tuning but without its service: `ml.tuning.tune` here, on one thread."""
     process_settings()
     spec, data = search.spec(seed), images_of(search, seed)
     _load_kernels(spec, data)
@@ -120,25 +120,25 @@ def product_process(search: TargetSearch, seed: int) -> Outcome:
 
 
 def _load_kernels(spec: TuneSpec, data: TrainingData) -> None:
-    """Compile the kernels where no earlier process has; an installation does that once."""
-    for batch_size in (3, 100):  # a gradient is made in one way for few images, and in another for many
+    """Compile the kernels if they are not cached; an installation does this once."""
+    for batch_size in (3, 100):  # the gradient has one kernel for few images and another for many
         params = spec.params({"batch_size": batch_size})
         lanes = Lanes([LaneState.initial(spec.layers(params), Adam(), seed) for seed in (0, 1)], spec.image)
         lanes.step(data.train, np.arange(batch_size))
 
 
 def baseline(search: TargetSearch, seed: int) -> Outcome:
-    """Optuna's TPE and median pruner around the report's loop, one trial at a time, on what threads are fastest.
+    """Run Optuna's TPE and median pruner around the report's loop, one trial at a time, with the fastest thread count.
 
-    One that is stopped, as 200 trials take hours, goes on after its last whole trial; the time of a trial that was cut
-    off is not counted.
+    200 trials take hours, so an interrupted search resumes after its last complete trial. The time of an interrupted
+    trial is not counted.
     """
     data = images_of(search, seed)
     run = _Baseline(search, (scaled(data.train.images), data.train.labels), scaled(data.validation.images))
     threads = run.choose_threads() if search.images is None else 1
     torch.set_num_threads(threads)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = _begun(search, seed)
+    study = _resumed_study(search, seed)
     ended = [trial for trial in study.get_trials() if SPENT in trial.user_attrs]
     run.best = max((trial.user_attrs[BEST] for trial in ended), default=0.0)
     run.started = perf_counter() - max((trial.user_attrs[SPENT] for trial in ended), default=0.0)
@@ -150,12 +150,12 @@ def baseline(search: TargetSearch, seed: int) -> Outcome:
 
 
 def _journal(search: TargetSearch, seed: int) -> Path:
-    """Where a full search's trials are written down until it ends."""
+    """Return the path of the journal that holds the trials of a full search until it ends."""
     return WORK / f"{search.model}-{seed}.log"
 
 
-def _begun(search: TargetSearch, seed: int) -> optuna.Study:
-    """The baseline's study, of a full search as far as it came."""
+def _resumed_study(search: TargetSearch, seed: int) -> optuna.Study:
+    """Return the study of the baseline; that of an interrupted full search has its trials so far."""
     pruner = optuna.pruners.MedianPruner()
     if search.images is not None:
         return optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed), pruner=pruner)
@@ -164,16 +164,16 @@ def _begun(search: TargetSearch, seed: int) -> optuna.Study:
     study = optuna.create_study(
         study_name=search.work, storage=journal, direction="maximize", pruner=pruner, load_if_exists=True
     )
-    for cut_off in study.get_trials(states=[TrialState.RUNNING]):
-        study.tell(cut_off.number, state=TrialState.FAIL)
-    # A sampler that begins again draws other numbers than those that it has drawn.
+    for interrupted in study.get_trials(states=[TrialState.RUNNING]):
+        study.tell(interrupted.number, state=TrialState.FAIL)
+    # With another seed, the new sampler does not repeat the draws of the first.
     study.sampler = optuna.samplers.TPESampler(seed=seed + SEEDS_APART * len(study.trials))
     return study
 
 
 @dataclass
 class _Baseline:
-    """The objective of the baseline, and the best that it has seen."""
+    """The objective of the baseline, and its best result so far."""
 
     search: TargetSearch
     train: tuple[torch.Tensor, torch.Tensor]
@@ -182,7 +182,7 @@ class _Baseline:
     started: float = 0.0
 
     def objective(self, trial: optuna.Trial, labels: torch.Tensor) -> float:
-        """Train one trial and write down how far the search has come; its last validation accuracy."""
+        """Train one trial, note the progress of the search, and return the last validation accuracy."""
         try:
             value = self._trained(trial, labels)
         except optuna.TrialPruned:
@@ -215,7 +215,7 @@ class _Baseline:
         return value
 
     def choose_threads(self) -> int:
-        """The number of threads that trains the middle of the search space fastest."""
+        """Return the number of threads that trains the middle of the search space fastest."""
         spec = self.search.spec(0)
         params = spec.params({"batch_size": 50})
         found = {}
@@ -227,7 +227,7 @@ class _Baseline:
         return min(found, key=lambda threads: found[threads])
 
     def _drawn(self, trial: optuna.Trial) -> dict[str, Any]:
-        """The report's search space, in Optuna's own words."""
+        """Draw parameters from the search space of the report, with Optuna's own methods."""
         drawn = {
             "batch_size": trial.suggest_int("batch_size", 3, 100),
             "learning_rate": trial.suggest_float("learning_rate", 1e-5, 1e-1, log=True),

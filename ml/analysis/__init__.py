@@ -1,1 +1,1 @@
-"""What a job's trials say about its hyper-parameters: correlations, importances, interactions, fronts and figures."""
+"""The analysis of a job's trials: correlations, importances, interactions, Pareto fronts and figures."""

@@ -14,7 +14,7 @@ from ml.tuning.search import Search
 
 
 def analysis(search: Search, trials: Sequence[Observation]) -> Analysis:
-    """What trials say about the hyper-parameters that a job searches; the search has their records."""
+    """Analyse trials by the hyper-parameters that a job searches; `search` has applied their records."""
     observed = Observations.of(search.spec.search_space, trials)
     return Analysis(
         trials=dict(sorted(Counter(str(trial.state) for trial in trials).items())),

@@ -1,4 +1,4 @@
-"""Correlations: how parameters, loss, accuracy and time move together."""
+"""Correlations between parameters, loss, accuracy and time."""
 
 from functools import cache
 from itertools import permutations
@@ -11,12 +11,12 @@ from scipy import stats
 from ml.analysis.findings import Correlations, Gap, Matrix
 from ml.analysis.observations import Observations
 
-LEAST = 3  # trials: two lie on a line whatever they are
-MOST_EXACT = 7  # trials of which all orders are tried: 5,040
+LEAST = 3  # trials; two always lie on a line
+MOST_EXACT = 7  # trials; up to here all orders are tried, 5,040 at most
 
 
 def correlations(observed: Observations) -> Correlations:
-    """Pearson's and Spearman's coefficients of every two variables, and the probability of each by chance."""
+    """Return Pearson's and Spearman's coefficients of all pairs of variables, with p-values."""
     variables = observed.variables
     names = list(variables)
     kinds: dict[str, Matrix] = {
@@ -48,9 +48,11 @@ def _coefficients(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
 
 
 def _spearman_p(x: np.ndarray, y: np.ndarray, found: Any) -> float:
-    """Of few trials the share of all orders that agree as much; else by Student's t, and never less than of one order.
+    """Return the two-sided p-value of Spearman's rho.
 
-    The t approximation calls three trials in perfect order impossible by chance, where it is one time in three.
+    Few trials are tested exactly: the share of all orders that agree at least as much. Others use Student's t, with
+    2 / n! as the least value. The t approximation would call three trials in perfect order impossible by chance, but
+    that happens one time in three.
     """
     if len(x) > MOST_EXACT:
         return max(float(found.pvalue), 2 / factorial(len(x)))
@@ -61,18 +63,18 @@ def _spearman_p(x: np.ndarray, y: np.ndarray, found: Any) -> float:
 
 @cache
 def _orders(n: int) -> np.ndarray:
-    """Every order of n things, [n!, n]; as they are first."""
+    """Return every order of range(n), [n!, n]; the first is the identity."""
     return np.array(list(permutations(range(n))))
 
 
 def _why_not(one: str, x: np.ndarray, other: str, y: np.ndarray) -> str | None:
-    """Why two variables have no coefficient, None where they have one."""
+    """Return why two variables have no coefficient; None if they have one."""
     if len(x) < LEAST:
-        return f"{len(x)} trials have both; it takes {LEAST}"
+        return f"only {len(x)} trials have both; at least {LEAST} are needed"
     constant = [name for name, values in ((other, y), (one, x)) if _is_constant(values)]
     return f"{constant[0]} has one value in all {len(x)} trials" if constant else None
 
 
 def _is_constant(values: np.ndarray) -> bool:
-    """Whether values differ by no more than rounding: then what they vary with is rounding too."""
+    """Return whether values differ only by rounding; a correlation would then measure rounding."""
     return bool(np.ptp(values) <= 1e-13 * np.abs(values).max())

@@ -1,4 +1,4 @@
-"""A job's figures: Optuna's own where it has them, as plotly's JSON."""
+"""A job's figures as plotly's JSON, drawn by Optuna if it has them."""
 
 import base64
 import warnings
@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import optuna
-import optuna.visualization as drawn
 import plotly.graph_objects as go
+from optuna import visualization
 from optuna.trial import FrozenTrial, TrialState
 
 from ml.analysis.correlations import correlations
@@ -18,26 +18,28 @@ from ml.analysis.importances import LEAST, ped_anova
 from ml.analysis.interactions import interactions
 from ml.analysis.observations import Observation, Observations
 from ml.analysis.plots import PLOTS, PlotOptions
-from ml.analysis.studies import finished, of_trials, study_of, whole
+from ml.analysis.studies import finished, of_trials, ran_to_end, study_of
 from ml.records import epochs_of
 from ml.registry import Registry
 from ml.tuning.search import Search
 
-MOST_AT_ONCE = 4  # parameters of which two at a time are shown: sixteen panels
-MOST_CURVES = 500  # learning curves; more are a block of colour, and many megabytes
+MOST_AT_ONCE = 4  # parameters that are shown in pairs: sixteen panels
+MOST_CURVES = 500  # learning curves; more are a block of colour and many megabytes
+
+TOO_FEW = "fewer than two parameters differ between trials"
 
 Draw = Callable[[optuna.Study, PlotOptions], go.Figure]
 figures: Registry[Draw] = Registry("plot")
 
 
 class NothingToShow(Exception):
-    """A figure that would be empty; the text says why."""
+    """The reason why a figure would be empty."""
 
 
 def figure(name: str, search: Search, trials: Sequence[Observation], options: PlotOptions) -> dict[str, Any]:
-    """A figure as plotly's JSON, every number of it finite or null; without trials for it, a blank one that says so."""
+    """Return a figure as plotly's JSON, with every number finite or null; without data a blank one says why."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Optuna, of trials that a figure leaves out
+        warnings.simplefilter("ignore")  # Optuna warns about trials that a figure leaves out
         try:
             if name in OF_OBSERVATIONS:
                 made = OF_OBSERVATIONS[name](Observations.of(search.spec.search_space, trials), options)
@@ -45,14 +47,14 @@ def figure(name: str, search: Search, trials: Sequence[Observation], options: Pl
                 made = figures[name](study_of(search, trials, options.min_accuracy), options)
         except NothingToShow as nothing:
             made = _blank(str(nothing))
-    if name not in ("contour", "rank", "slice", "interactions"):  # these say themselves what they show
+    if name not in ("contour", "rank", "slice", "interactions"):  # these have titles already
         made.update_layout(title=PLOTS[name].title)
     return dict(_plain(made.to_dict()))
 
 
 @figures.register("optimization_history")
 def _history(study: optuna.Study, options: PlotOptions) -> go.Figure:
-    return drawn.plot_optimization_history(_with_trials(study), **_target(study, options))
+    return visualization.plot_optimization_history(_with_trials(study), **_target(study, options))
 
 
 @figures.register("intermediate_values")
@@ -60,8 +62,8 @@ def _curves(study: optuna.Study, options: PlotOptions) -> go.Figure:
     shown = [trial for trial in study.get_trials(deepcopy=False) if trial.intermediate_values]
     shown = [trial for trial in shown if trial.state != TrialState.FAIL][-MOST_CURVES:]
     if not shown:
-        raise NothingToShow("no trial was measured yet")
-    figure = drawn.plot_intermediate_values(of_trials(study, shown))
+        raise NothingToShow("no trial has been measured yet")
+    figure = visualization.plot_intermediate_values(of_trials(study, shown))
     for trace, trial in zip(figure.data, shown, strict=True):
         trace.name, trace.x = f"Trial{trial.number}", [epochs_of(step) for step in sorted(trial.intermediate_values)]
     return figure.update_layout(xaxis_title="Epoch")
@@ -70,54 +72,54 @@ def _curves(study: optuna.Study, options: PlotOptions) -> go.Figure:
 @figures.register("parallel_coordinate")
 def _parallel(study: optuna.Study, options: PlotOptions) -> go.Figure:
     study = _with_trials(study)
-    return drawn.plot_parallel_coordinate(study, params=_of_all(study), **_target(study, options))
+    return visualization.plot_parallel_coordinate(study, params=_of_all(study), **_target(study, options))
 
 
 @figures.register("slice")
 def _slice(study: optuna.Study, options: PlotOptions) -> go.Figure:
     study = _with_trials(study)
     _of_all(study)
-    return drawn.plot_slice(study, **_target(study, options))
+    return visualization.plot_slice(study, **_target(study, options))
 
 
 @figures.register("contour")
 def _contour(study: optuna.Study, options: PlotOptions) -> go.Figure:
-    return _pairwise(drawn.plot_contour, study, options)
+    return _pairwise(visualization.plot_contour, study, options)
 
 
 @figures.register("rank")
 def _rank(study: optuna.Study, options: PlotOptions) -> go.Figure:
-    return _pairwise(drawn.plot_rank, study, options)
+    return _pairwise(visualization.plot_rank, study, options)
 
 
 @figures.register("timeline")
 def _timeline(study: optuna.Study, options: PlotOptions) -> go.Figure:
-    # Those that were cut before they were drawn have no row with times; Optuna gives them the present.
+    # Trials that ended before they were drawn have no times, and Optuna would give them the present.
     begun = [trial for trial in study.get_trials(deepcopy=False) if "seconds" in trial.user_attrs]
     if not begun:
         raise NothingToShow("no trial has begun yet")
-    return drawn.plot_timeline(of_trials(study, begun))
+    return visualization.plot_timeline(of_trials(study, begun))
 
 
 @figures.register("param_importances")
 def _importances(study: optuna.Study, options: PlotOptions) -> go.Figure:
-    study = whole(study)
+    study = ran_to_end(study)
     target = _target(study, options)
     if len(trials := finished(study)) < LEAST["ped_anova"]:
-        raise NothingToShow(f"{LEAST['ped_anova']} trials or more must have run to their end")
+        raise NothingToShow(f"fewer than {LEAST['ped_anova']} trials have run to their end")
     _of_all(study)
     target |= _lowered(target, options)
-    return drawn.plot_param_importances(study, evaluator=ped_anova(len(trials)), **target)
+    return visualization.plot_param_importances(study, evaluator=ped_anova(len(trials)), **target)
 
 
 @figures.register("edf")
 def _edf(study: optuna.Study, options: PlotOptions) -> go.Figure:
-    return drawn.plot_edf(_with_trials(study), **_target(study, options))
+    return visualization.plot_edf(_with_trials(study), **_target(study, options))
 
 
 @figures.register("pareto_front")
 def _pareto(study: optuna.Study, options: PlotOptions) -> go.Figure:
-    """Accuracy against a cost of each judged trial that has both, pruned ones too; the front in Optuna's colours."""
+    """Draw accuracy against a cost for all judged trials that have both, pruned ones included."""
     both = optuna.create_study(directions=["minimize", "maximize"])
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
         if {options.cost, "val_accuracy"} <= trial.user_attrs.keys():
@@ -125,11 +127,11 @@ def _pareto(study: optuna.Study, options: PlotOptions) -> go.Figure:
             both.add_trial(optuna.trial.create_trial(values=values, user_attrs={"trial": trial.number}))
     if not both.get_trials(deepcopy=False):
         raise NothingToShow(f"no trial has both accuracy and {options.cost}")
-    return drawn.plot_pareto_front(both, target_names=[options.cost, "val_accuracy"])
+    return visualization.plot_pareto_front(both, target_names=[options.cost, "val_accuracy"])
 
 
 def _correlations(observed: Observations, options: PlotOptions) -> go.Figure:
-    """Coefficients as a map of heat; the chance of each stands where the pointer is."""
+    """Draw coefficients as a heat map, with the p-value of the one under the pointer."""
     found = correlations(observed)
     given, chances = getattr(found, options.coefficient), getattr(found, f"{options.coefficient}_p")
     if not any(value is not None for row in given for value in row):
@@ -149,10 +151,10 @@ def _correlations(observed: Observations, options: PlotOptions) -> go.Figure:
 
 
 def _interactions(observed: Observations, _: PlotOptions) -> go.Figure:
-    """What the two parameters reach together whose interaction is the least likely by chance."""
+    """Draw the outcome by the two parameters whose interaction has the lowest p-value."""
     found = next(iter(interactions(observed)), None)
     if found is None or found.p is None:
-        raise NothingToShow(found.reason if found and found.reason else "it takes two parameters that differ")
+        raise NothingToShow(found.reason if found and found.reason else TOO_FEW)
     heat = go.Heatmap(
         x=found.other_groups,
         y=found.one_groups,
@@ -173,11 +175,11 @@ OF_OBSERVATIONS: dict[str, Callable[[Observations, PlotOptions], go.Figure]] = {
 
 
 def _pairwise(draw: Callable[..., go.Figure], study: optuna.Study, options: PlotOptions) -> go.Figure:
-    """A figure of two parameters at a time: of the most important ones, where there are many."""
+    """Draw a figure of pairs of parameters, the most important ones if there are many."""
     study = _with_trials(study)
     names, target = _of_all(study), _target(study, options)
     if len(names) < 2:
-        raise NothingToShow("it takes two parameters that differ between trials")
+        raise NothingToShow(TOO_FEW)
     if len(names) > MOST_AT_ONCE:
         evaluator, lowered = ped_anova(len(finished(study))), _lowered(target, options)
         found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=names, **lowered)
@@ -187,12 +189,12 @@ def _pairwise(draw: Callable[..., go.Figure], study: optuna.Study, options: Plot
 
 def _with_trials(study: optuna.Study) -> optuna.Study:
     if not finished(study):
-        raise NothingToShow("no trial has run to its end, or none is as accurate as that")
+        raise NothingToShow("no trial has run to its end with this accuracy")
     return study
 
 
 def _of_all(study: optuna.Study) -> list[str]:
-    """The parameters that every finished trial has, and that differ between them."""
+    """Return the parameters that every finished trial has and that differ between these trials."""
     trials = finished(study)
     common = set.intersection(*(set(trial.params) for trial in trials))
     names = sorted(name for name in common if len({trial.params[name] for trial in trials}) > 1)
@@ -202,7 +204,7 @@ def _of_all(study: optuna.Study) -> list[str]:
 
 
 def _target(study: optuna.Study, options: PlotOptions) -> dict[str, Any]:
-    """What Optuna's functions are told about what to show; nothing where it is the objective."""
+    """Return the arguments that make Optuna's functions show the target; {} for the objective."""
     if options.target == "objective":
         return {}
     if any(options.target not in trial.user_attrs for trial in finished(study)):
@@ -211,7 +213,7 @@ def _target(study: optuna.Study, options: PlotOptions) -> dict[str, Any]:
 
 
 def _lowered(target: dict[str, Any], options: PlotOptions) -> dict[str, Any]:
-    """The target of an importance, which Optuna takes for the better the lower it is; nothing for the objective."""
+    """Return the target as Optuna's importances take it, the lower the better; {} for the objective."""
     if not target:
         return {}
     sign, value = -1.0 if options.target == "val_accuracy" else 1.0, target["target"]
@@ -229,7 +231,7 @@ def _blank(reason: str) -> go.Figure:
 
 
 def _plain(value: Any) -> Any:
-    """Plotly's values as JSON has them: arrays as lists, what is not finite as null."""
+    """Return plotly's values as JSON: arrays as lists, values that are not finite as null."""
     if isinstance(value, dict):
         return _array(value).tolist() if "bdata" in value else {key: _plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | list | tuple):

@@ -1,4 +1,4 @@
-"""Trials in groups of like values of a parameter."""
+"""Groups of trials with similar values of a parameter."""
 
 from dataclasses import dataclass
 
@@ -7,21 +7,21 @@ import numpy as np
 from ml.analysis.findings import Effect, Group
 from ml.analysis.observations import Column, Observations
 
-MOST = 6  # groups in which a parameter is shown
+MOST = 6  # groups that a parameter is shown in
 
 
 @dataclass(frozen=True)
 class TrialGroups:
-    """Which group each trial belongs to."""
+    """The group of each trial."""
 
     labels: tuple[str, ...]
-    of_trial: np.ndarray  # int64 [trials]; -1 where a trial has no value
+    of_trial: np.ndarray  # int64 [trials]; -1 for a trial without a value
 
 
 def grouped(column: Column, most: int) -> TrialGroups:
-    """A group a value where there are at most so many values, else so many ranges with about as many trials each.
+    """Group trials by value if there are at most `most` values, else into at most `most` ranges of similar size.
 
-    Trials with the same value are never parted, so that there may be fewer ranges.
+    Trials with the same value stay together, so there may be fewer ranges.
     """
     distinct = column.distinct
     if len(distinct) <= most or not column.numeric:
@@ -32,14 +32,14 @@ def grouped(column: Column, most: int) -> TrialGroups:
     known = np.isfinite(numbers)
     inner = np.unique(np.quantile(numbers[known], np.arange(1, most) / most, method="inverted_cdf"))
     inner = inner[inner < distinct[-1]] if inner[0] < distinct[-1] else np.array(distinct[-2:-1])
-    found = np.where(known, np.searchsorted(inner, numbers), -1)  # up to an edge, the edge included
+    found = np.where(known, np.searchsorted(inner, numbers), -1)  # an edge belongs to the range below it
     used = np.unique(found[known])
     labels = tuple(_range(numbers[found == group]) for group in used)
     return TrialGroups(labels, np.where(known, np.searchsorted(used, found), -1))
 
 
 def effects(observed: Observations) -> list[Effect]:
-    """Accuracy and time against each parameter."""
+    """Return accuracy and time by the values of each parameter."""
     accuracy, seconds = observed.outcome("val_accuracy"), observed.outcome("seconds")
     return [_effect(column, accuracy, seconds) for column in observed.columns]
 
@@ -50,7 +50,7 @@ def _effect(column: Column, accuracy: np.ndarray, seconds: np.ndarray) -> Effect
         _group(label, accuracy[groups.of_trial == index], seconds[groups.of_trial == index])
         for index, label in enumerate(groups.labels)
     ]
-    reason = None if len(found) > 1 else f"{len(column.distinct)} values occur in {len(column.values)} trials"
+    reason = None if len(found) > 1 else f"only {len(column.distinct)} values occur in {len(column.values)} trials"
     return Effect(parameter=column.name, groups=found, reason=reason)
 
 
@@ -66,7 +66,7 @@ def _group(label: str, accuracy: np.ndarray, seconds: np.ndarray) -> Group:
 
 
 def mean(values: np.ndarray) -> float | None:
-    """The mean of those that are known; None where there is none."""
+    """Return the mean of the finite values; None if there are none."""
     known = values[np.isfinite(values)]
     return float(known.mean()) if len(known) else None
 

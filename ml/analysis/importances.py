@@ -1,4 +1,4 @@
-"""Importances: how much each hyper-parameter matters, by Optuna's evaluators."""
+"""Importances of hyper-parameters, by Optuna's evaluators."""
 
 import warnings
 from collections.abc import Callable
@@ -7,16 +7,16 @@ import optuna
 from optuna.importance import BaseImportanceEvaluator, FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 
 from ml.analysis.findings import Importance
-from ml.analysis.studies import finished, of_trials, whole
+from ml.analysis.studies import finished, of_trials, ran_to_end
 
-LEAST = {"ped_anova": 10, "fanova": 5}  # trials; from fewer any importance is chance
-LEAST_BEST = 5  # trials that PED-ANOVA holds against all, as its documentation in Optuna asks for
-# Of more trials fANOVA looks at so many, evenly over the search: 300 take it 3.5 seconds, 1,000 take it 25.
+LEAST = {"ped_anova": 10, "fanova": 5}  # trials; with fewer any importance is chance
+LEAST_BEST = 5  # best trials that PED-ANOVA compares with all, as Optuna's documentation asks for
+# fANOVA uses at most so many trials, evenly over the search: 300 take 3.5 seconds, 1,000 take 25.
 MOST_FOR_FANOVA = 300
 
 
 def ped_anova(trials: int) -> BaseImportanceEvaluator:
-    """What sets the best tenth of so many trials apart, or the best five where those are more."""
+    """Return the evaluator that compares the best tenth of so many trials, but at least five, with all."""
     return PedAnovaImportanceEvaluator(target_quantile=min(1.0, max(0.1, LEAST_BEST / max(1, trials))))
 
 
@@ -27,7 +27,7 @@ def _fanova(trials: int) -> BaseImportanceEvaluator:
 METHODS: dict[str, tuple[Callable[[int], BaseImportanceEvaluator], str]] = {
     "ped_anova": (
         ped_anova,
-        "Watanabe, Bansal, Hutter: PED-ANOVA, IJCAI 2023; for the best tenth of the trials, or the best five",
+        "Watanabe, Bansal, Hutter: PED-ANOVA, IJCAI 2023; for the best tenth of the trials, at least five",
     ),
     "fanova": (
         _fanova,
@@ -37,8 +37,8 @@ METHODS: dict[str, tuple[Callable[[int], BaseImportanceEvaluator], str]] = {
 
 
 def importances(study: optuna.Study) -> list[Importance]:
-    """The importance of each parameter for the study's objective, by every method."""
-    ended = whole(study)
+    """Return the importance of each parameter for the study's objective, by every method."""
+    ended = ran_to_end(study)
     return [_importance(method, ended) for method in METHODS]
 
 
@@ -57,16 +57,16 @@ def _importance(method: str, study: optuna.Study) -> Importance:
 
 def _values(study: optuna.Study, evaluator: BaseImportanceEvaluator) -> dict[str, float]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of few trials: the answer says how many there are
+        warnings.simplefilter("ignore", UserWarning)  # about few trials; the answer says how many there are
         found = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return {name: float(value) for name, value in found.items()}
 
 
 def _why_not(study: optuna.Study, least: int) -> str | None:
-    """Why nothing can be said, None where something can."""
+    """Return why there are no importances; None if there are."""
     trials = finished(study)
     if len(trials) < least:
-        return f"{len(trials)} trials ran to their end; it takes {least}"
+        return f"only {len(trials)} trials ran to their end; at least {least} are needed"
     if len({trial.value for trial in trials}) < 2:
         return "all trials reached the same value"
     if not any(len({trial.params.get(name) for trial in trials}) > 1 for name in trials[0].params):

@@ -1,14 +1,14 @@
-"""Interactions: whether the effect of one parameter depends on another.
+"""Interactions: tests of whether the effect of one parameter depends on another.
 
-A correlation of one parameter with accuracy is an average over the values of all others. Where the best batch size
-depends on the width, or the best learning rate on the epochs, that average may say nothing, or the opposite of what
-holds for any one width. Two-way analysis of variance shows it: R. A. Fisher, Statistical Methods for Research Workers
-(1925), with type II sums of squares for groups of different sizes (Ø. Langsrud, Statistics and Computing 13, 2003),
-and the pairs' p-values corrected by S. Holm's method (Scandinavian Journal of Statistics 6, 1979).
+A correlation of one parameter with accuracy is an average over the values of all others. If the best batch size
+depends on the width, that average may say nothing, or the opposite of what is true for each width. A two-way analysis
+of variance shows such a dependence: R. A. Fisher, Statistical Methods for Research Workers (1925). It uses type II sums
+of squares, as groups differ in size (Ø. Langsrud, Statistics and Computing 13, 2003). The p-values of all pairs are
+corrected by S. Holm's method (Scandinavian Journal of Statistics 6, 1979).
 
-Numbers are grouped in ranges. Where a sampler draws two parameters together, their values differ between the cells of
-one range too, and two plain effects would look like an interaction: what remains of them within ranges is taken off
-first. The p-values take trials for independent draws, which those of a sampler that learns are not.
+Numbers are grouped in ranges. If a sampler draws two parameters together, their values also differ between the cells
+of one range, and two separate effects would look like an interaction. So the effects within ranges are removed first.
+The p-values assume independent draws, but a sampler that learns does not draw independently.
 """
 
 from dataclasses import dataclass, replace
@@ -23,12 +23,12 @@ from ml.analysis.observations import Column, Observations
 from ml.statistics.paired import holm
 
 TESTED = ("val_accuracy", "seconds")
-MOST = 4  # groups of each parameter: few, so that there are several trials in a cell
+MOST = 4  # groups of each parameter; few, so that a cell has several trials
 
 
 @dataclass(frozen=True)
-class Test:
-    """What the analysis of variance says of two parameters."""
+class AnovaResult:
+    """The analysis of variance of two parameters; the fields are those of `findings.Interaction`."""
 
     share_one: float
     share_other: float
@@ -40,7 +40,7 @@ class Test:
 
 
 def interactions(observed: Observations) -> list[Interaction]:
-    """Every two parameters for each outcome, those of least probability by chance first."""
+    """Return the test of every pair of parameters for each outcome, by p-value."""
     groups = {column.name: grouped(column, MOST) for column in observed.columns}
     pairs = list(combinations(observed.columns, 2))
     found: list[Interaction] = []
@@ -53,22 +53,28 @@ def interactions(observed: Observations) -> list[Interaction]:
     return sorted(found, key=lambda one: (one.p is None, one.p or 0.0, -(one.share or 0.0)))
 
 
-def two_way(one: np.ndarray, other: np.ndarray, values: np.ndarray, beside: np.ndarray | None = None) -> Test | str:
-    """Type II analysis of variance of values, float64 [n], by two groupings, int64 [n]; or why there is none.
+def two_way(
+    one: np.ndarray, other: np.ndarray, values: np.ndarray, covariates: np.ndarray | None = None
+) -> AnovaResult | str:
+    """Return the type II analysis of variance of values by two groupings, or why there is none.
 
-    Whatever the values owe to the covariates `beside`, float64 [n, any], counts for neither.
+    Args:
+        one: the groups by the first parameter, int64 [n].
+        other: the groups by the second parameter, int64 [n].
+        values: the outcome, float64 [n].
+        covariates: float64 [n, any]; variance that they explain counts for neither parameter.
     """
     total = float(((values - values.mean()) ** 2).sum()) if len(values) else 0.0
     if len(np.unique(one)) < 2 or len(np.unique(other)) < 2:
-        return "one of the two has the same value in all trials"
+        return "one of the two parameters has the same value in all trials"
     if total <= len(values) * (1e-13 * np.abs(values).max()) ** 2:
         return "the outcome is the same in all trials"
-    covariates = np.empty((len(values), 0)) if beside is None else beside
+    covariates = np.empty((len(values), 0)) if covariates is None else covariates
     a, b = _indicators(one), _indicators(other)
     cells = np.hstack([_indicators(one * (other.max() + 1) + other), covariates])
-    a, b, additive = (np.hstack([*parts, covariates]) for parts in ([a], [b], [a, b]))
+    a, b, additive = (np.hstack([*terms, covariates]) for terms in ([a], [b], [a, b]))
     residual = {name: _residual(x, values) for name, x in (("a", a), ("b", b), ("ab", additive), ("cells", cells))}
-    test = Test(
+    test = AnovaResult(
         _share(residual["b"] - residual["ab"], total),
         _share(residual["a"] - residual["ab"], total),
         _share(residual["ab"] - residual["cells"], total),
@@ -76,20 +82,24 @@ def two_way(one: np.ndarray, other: np.ndarray, values: np.ndarray, beside: np.n
     rank = int(np.linalg.matrix_rank(cells))
     df = rank - int(np.linalg.matrix_rank(additive)), len(values) - rank
     if df[0] < 1:
-        return replace(test, reason="too few of their combinations were tried to tell an interaction from two effects")
+        return replace(test, reason="too few combinations were tried to separate an interaction from two effects")
     if df[1] < 1 or residual["cells"] <= 1e-13 * total:
-        return replace(test, reason="the trials of a combination do not differ, so that chance cannot be estimated")
+        return replace(test, reason="trials of the same combination do not differ, so chance cannot be estimated")
     f = ((residual["ab"] - residual["cells"]) / df[0]) / (residual["cells"] / df[1])
     f = max(f, 0.0)
     return replace(test, f=f, f_df=df, p=float(stats.f.sf(f, *df)))
 
 
 def within(column: Column, groups: TrialGroups) -> np.ndarray:
-    """What grouping lost of a column, float64 [n, 0 or 4]: how far each trial's value is from the mean of its group.
+    """Return covariates for what grouping loses: the distance of each value from the mean of its group.
 
-    By ranks and by values, as an effect may follow a value or its logarithm; and each also times that mean, as it may
-    be steeper at one end. Plain effects of values that are drawn together then look like an interaction about as often
-    as chance alone does, which `tests/ml/analysis/test_interactions.py` holds.
+    The distances are by rank and by value, as an effect may follow a value or its logarithm. Both are also multiplied
+    by the group's mean, as an effect may be steeper at one end. With these covariates, separate effects of values that
+    are drawn together look like an interaction about as often as chance does; tests/ml/analysis/test_interactions.py
+    checks that.
+
+    Returns:
+        float64 [n, 4], or [n, 0] if no group has different values.
     """
     if len(groups.labels) >= len(column.distinct):
         return np.empty((len(column.values), 0))
@@ -109,8 +119,8 @@ def _interaction(
     rows, columns = one[1], other[1]
     known = (rows.of_trial >= 0) & (columns.of_trial >= 0) & np.isfinite(values)
     i, j, reached = rows.of_trial[known], columns.of_trial[known], values[known]
-    beside = np.hstack([within(*one), within(*other)])[known]
-    found = two_way(i, j, reached, beside)
+    covariates = np.hstack([within(*one), within(*other)])[known]
+    found = two_way(i, j, reached, covariates)
     test = {name: getattr(found, name, None) for name in ("share_one", "share_other", "share", "f", "f_df", "p")}
     return Interaction(
         one=one[0].name,
@@ -134,20 +144,20 @@ def _cell(values: np.ndarray) -> Cell:
 
 
 def _corrected(tested: list[Interaction]) -> list[Interaction]:
-    """The same, each with its p-value corrected for how many were tested."""
+    """Return the interactions with p-values corrected for the number of tests."""
     with_p = [index for index, one in enumerate(tested) if one.p is not None]
     corrected = dict(zip(with_p, holm([tested[index].p or 0.0 for index in with_p]), strict=True))
     return [one.model_copy(update={"p_holm": corrected.get(index)}) for index, one in enumerate(tested)]
 
 
 def _indicators(groups: np.ndarray) -> np.ndarray:
-    """A column for each group that occurs, 1 where a trial belongs to it: float64 [n, groups]."""
+    """Return indicator columns, one per group that occurs, 1 for its trials: float64 [n, groups]."""
     found: np.ndarray = groups[:, None] == np.unique(groups)
     return found.astype(np.float64)
 
 
 def _residual(x: np.ndarray, y: np.ndarray) -> float:
-    """The sum of squares that least squares leaves."""
+    """Return the residual sum of squares of a least-squares fit."""
     solution, *_ = np.linalg.lstsq(x, y, rcond=None)
     return float(((y - x @ solution) ** 2).sum())
 

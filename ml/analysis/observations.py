@@ -18,51 +18,51 @@ Value = float | str | None
 
 @dataclass(frozen=True)
 class Observation:
-    """One trial: what it was given, and what it reached."""
+    """One trial: its hyper-parameters and its results."""
 
     number: int
     state: TrialState
     params: dict[str, Any]  # all hyper-parameters, as trained
-    val_loss: float | None = None  # of its best epoch, as the next
+    val_loss: float | None = None  # of its best epoch, like val_accuracy
     val_accuracy: float | None = None  # 0..1
-    seconds: float = 0.0  # its share of its pack's time
+    seconds: float = 0.0  # the trial's share of its pack's time
     epochs_run: float = 0.0
     flops: int | None = None  # of one image's forward pass
-    weights: int | None = None  # how many
-    latency_seconds: float | None = None  # of one image on one core, where the trial was published
-    began: float | None = None  # seconds since 1970, as the next
+    weights: int | None = None  # their number
+    latency_seconds: float | None = None  # of one image on one core; only known for published trials
+    began: float | None = None  # seconds since 1970, like ended
     ended: float | None = None
-    out_of_time: bool = False  # whether the job's limit cut it
+    out_of_time: bool = False  # True if the job's time limit ended it
 
     @property
-    def whole(self) -> bool:
-        """Whether it ran to its end: what ended it sooner is why it reached less and took less."""
+    def ran_to_end(self) -> bool:
+        """True if neither the pruner, the job's time limit nor an error ended the trial."""
         return self.state in ENDED and not self.out_of_time
 
 
 @dataclass(frozen=True)
 class Column:
-    """One parameter of every trial, in the order of the trials; None where a trial has none."""
+    """The values of one parameter by trial; None for a trial without it."""
 
     name: str
     values: tuple[Value, ...]
 
     @cached_property
     def distinct(self) -> list[Any]:
-        """The values that occur, in order."""
+        """The values that occur, sorted."""
         return sorted({value for value in self.values if value is not None})
 
     @property
     def numeric(self) -> bool:
-        """Whether the values are numbers."""
+        """True if the values are numbers."""
         return not any(isinstance(value, str) for value in self.distinct)
 
     def numbers(self) -> np.ndarray:
-        """The values, float64 [trials], NaN where there is none."""
+        """Return the values, float64 [trials], NaN for a trial without one."""
         return np.array([np.nan if value is None else value for value in self.values], np.float64)
 
     def indicators(self) -> dict[str, np.ndarray]:
-        """The column as variables with numbers: itself, or of names each but the first, 1 where a trial has it."""
+        """Return numeric variables: the column itself, or one 0/1 variable for each name except the first."""
         if self.numeric:
             return {self.name: self.numbers()}
         own, unknown = np.array(self.values, object), np.array([value is None for value in self.values])
@@ -71,15 +71,15 @@ class Column:
 
 @dataclass(frozen=True)
 class Observations:
-    """The trials of a job that ran to their end, by number."""
+    """The trials of a job that ran to their end, by trial number."""
 
     trials: tuple[Observation, ...]
     columns: tuple[Column, ...]
 
     @classmethod
     def of(cls, space: SearchSpace, trials: Iterable[Observation]) -> "Observations":
-        """Those of `trials` that ran to their end, with a column for each dimension of the space that is not fixed."""
-        ended = sorted((trial for trial in trials if trial.whole), key=lambda trial: trial.number)
+        """Select the trials that ran to their end, with a column for each dimension that is not fixed."""
+        ended = sorted((trial for trial in trials if trial.ran_to_end), key=lambda trial: trial.number)
         columns = [
             column
             for name, dimension in space.items()
@@ -89,19 +89,19 @@ class Observations:
         return cls(tuple(ended), tuple(columns))
 
     def outcome(self, name: str) -> np.ndarray:
-        """What each trial reached, float64 [trials], NaN where it is not known."""
+        """Return an outcome of each trial, float64 [trials], NaN if it is unknown."""
         found = [getattr(trial, name) for trial in self.trials]
         return np.array([np.nan if value is None else value for value in found], np.float64)
 
     @cached_property
     def variables(self) -> dict[str, np.ndarray]:
-        """Everything that has numbers: the parameters, then what was reached."""
+        """All numeric variables: the parameters, then the outcomes."""
         parameters = {name: numbers for column in self.columns for name, numbers in column.indicators().items()}
         return parameters | {name: self.outcome(name) for name in OUTCOMES}
 
 
 def _columns(name: str, is_list: bool, values: Sequence[Any]) -> list[Column]:
-    """The columns of one hyper-parameter: a list has its length, and the mean of its items where they are numbers."""
+    """Return the columns of one hyper-parameter; a list has its length and the mean of its items if numeric."""
     lists = [value for value in values if isinstance(value, list)]
     if not is_list and not lists:
         return [Column(name, tuple(_plain(value) for value in values))]

@@ -1,4 +1,4 @@
-"""The plots that there are of a job, and what can be asked of each. Nothing heavy is imported: `figures.py` draws."""
+"""The plots of a job and their options; `figures.py` draws them, and nothing heavy is imported here."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -26,19 +26,19 @@ Coefficient = Literal["spearman", "pearson"]
 
 
 class PlotOptions(BaseModel):
-    """What a plot shows."""
+    """The options of a plot."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    min_accuracy: float | None = Field(None, ge=0, le=1, description="only trials with at least this on validation")
-    target: Target = Field("objective", description="what of a trial is shown")
-    cost: Cost = Field("seconds", description="what accuracy is held against; latency is known of published trials")
-    coefficient: Coefficient = Field("spearman", description="how variables are correlated")
+    min_accuracy: float | None = Field(None, ge=0, le=1, description="least validation accuracy of the trials to show")
+    target: Target = Field("objective", description="value of a trial to show")
+    cost: Cost = Field("seconds", description="cost to plot accuracy against; only published trials have a latency")
+    coefficient: Coefficient = Field("spearman", description="correlation coefficient to show")
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot: what it is called, and which options it has."""
+    """A plot's title and options."""
 
     title: str
     options: frozenset[str] = frozenset({"min_accuracy", "target"})
@@ -48,13 +48,13 @@ PLOTS: dict[str, Plot] = {
     "optimization_history": Plot("Optimization history"),
     "intermediate_values": Plot("Learning curves", frozenset({"min_accuracy"})),
     "parallel_coordinate": Plot("Parallel coordinates"),
-    "slice": Plot("Each parameter alone"),
-    "contour": Plot("Two parameters at a time"),
-    "rank": Plot("Ranks, two parameters at a time"),
+    "slice": Plot("Slice (one parameter)"),
+    "contour": Plot("Contour (two parameters)"),
+    "rank": Plot("Rank (two parameters)"),
     "timeline": Plot("Timeline", frozenset()),
-    "param_importances": Plot("Importances of parameters"),
+    "param_importances": Plot("Parameter importance"),
     "edf": Plot("Empirical distribution"),
     "pareto_front": Plot("Accuracy against cost", frozenset({"min_accuracy", "cost"})),
     "correlations": Plot("Correlations", frozenset({"coefficient"})),
-    "interactions": Plot("Two parameters whose effects depend on each other", frozenset()),
+    "interactions": Plot("Parameter interactions", frozenset()),
 }

@@ -1,1 +1,1 @@
-"""The input canonicaliser: a drawn or photographed digit, brought to the form that networks train on."""
+"""The input canonicaliser: it brings a drawn or photographed digit to the form that networks train on."""

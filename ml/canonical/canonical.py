@@ -1,7 +1,7 @@
-"""The input canonicaliser: whatever people send of a digit, brought to the form that the networks were trained on.
+"""The input canonicaliser: it brings any image of a digit to the form that the networks were trained on.
 
-An image is looked at as a whole, and once more from nearer where its ink is a small part of it; then its lines, its
-slant, its size and its place are made those of the data set. One that is in form already stays as it is, byte for byte.
+The digit is found in the whole image, and if it is small, once more at a higher resolution. Then its lines, slant, size
+and place are adapted to the data set. An image that has the form already stays as it is, byte for byte.
 """
 
 from collections.abc import Iterator
@@ -28,32 +28,32 @@ from ml.canonical.frame import (
 from ml.canonical.paper import Ink, ink_of, reduced
 from ml.canonical.pen import LARGER, change, widened, width_of
 
-LOOK = 256  # pixels of the longer side that an image is looked at with
-NEAR = 64  # ink that is smaller than this, of an image that was reduced, is looked at again
-MARGIN = 0.35  # of the ink's size: what is seen around it from near
-EVEN, QUIET = 8, 3  # grey levels of background and of noise that are not worth a word
+LOOK = 256  # pixels of the longer side to which an image is reduced for the search
+NEAR = 64  # pixels; if the ink of a reduced image is smaller, the search is repeated at a higher resolution
+MARGIN = 0.35  # of the ink's size: the surroundings that are searched then
+EVEN, QUIET = 8, 3  # grey levels of background and of noise up to which they are not reported
 
 
 @dataclass(frozen=True)
 class InputReport:
-    """What was found in an image and changed. Figures are those of the image as it came."""
+    """The properties of an image as it was received, and the changes that were made."""
 
-    changed: tuple[str, ...] = ()  # in plain words, in the order in which it was done
-    found: bool = True  # whether anything stands out from the ground
-    inverted: bool = False  # whether it was dark on light
-    background: float = 0.0  # the grey level that was taken away, 0 to 255
-    uneven: float = 0.0  # by how many grey levels the background's lightest and darkest tenths differ
+    changed: tuple[str, ...] = ()  # each change in plain English, in order
+    found: bool = True  # False if nothing stands out from the background
+    inverted: bool = False  # True if it was dark on light
+    background: float = 0.0  # the grey level that was removed, 0 to 255
+    uneven: float = 0.0  # the difference between the background's lightest and darkest tenths, in grey levels
     noise: float = 0.0  # standard deviation in grey levels
-    specks: int = 0  # blobs that were left out
-    lean: float = 0.0  # pixels to the right a pixel upwards that were taken from its slant
-    scale: float = 1.0  # pixels of the form for a pixel of the image
-    shift: tuple[float, float] = (0.0, 0.0)  # to the right and down, pixels of the image, from its place to the middle
-    stroke_width: tuple[float, float] = (0.0, 0.0)  # before and after, pixels of the form
+    specks: int = 0  # number of blobs that were left out
+    lean: float = 0.0  # the slant that was corrected, in pixels to the right per pixel upwards
+    scale: float = 1.0  # pixels of the form per pixel of the image
+    shift: tuple[float, float] = (0.0, 0.0)  # from its place to the middle, right and down, in pixels of the image
+    stroke_width: tuple[float, float] = (0.0, 0.0)  # before and after, in pixels of the form
 
 
 @dataclass(frozen=True)
 class Canonical:
-    """An image in form, and what it took."""
+    """An image in the form of a data set, and the report on it."""
 
     pixels: np.ndarray  # uint8 [form.height, form.width], white on black
     report: InputReport
@@ -61,18 +61,18 @@ class Canonical:
 
 @dataclass(frozen=True)
 class _Look:
-    """The digit as it was found, from far or from near."""
+    """The digit as it was found, at some resolution."""
 
     ink: Ink
-    digit: np.ndarray  # float32 [height, width], 0 to 1, cropped to what is not zero
+    digit: np.ndarray  # float32 [height, width], 0 to 1, cropped to its ink
     specks: int
     left: float  # of its box, in pixels of the image
     top: float
-    zoom: float  # pixels of the image for one of the digit's
+    zoom: float  # pixels of the image per pixel of `digit`
 
 
 def canonical(grey: np.ndarray, form: DigitForm = MNIST) -> Canonical:
-    """A grey image, uint8 [height, width] of any size, in the form of a data set."""
+    """Return a grey image, uint8 [height, width] of any size, in the form of a data set."""
     if is_in_form(grey, form):
         width = width_of(grey / np.float32(255))
         return Canonical(grey.copy(), InputReport(stroke_width=(round(width, 2), round(width, 2))))
@@ -88,17 +88,17 @@ def canonical(grey: np.ndarray, form: DigitForm = MNIST) -> Canonical:
 
 
 def _drawn(ink: np.ndarray, form: DigitForm) -> tuple[float, np.ndarray]:
-    """The width of the ink's lines, and the ink as bytes in the form's box with lines as wide as they should be."""
+    """Return the width of the ink's lines, and the ink as bytes in the form's box, with lines of a usual width."""
     width = width_of(fitted(ink, form.box))
     by = change(width, form.box)
     if by:
         changed = cropped(widened(fitted(ink, LARGER * form.box), by))
-        ink = changed if changed.size and changed.max() > 0.5 else ink  # lines that would vanish stay
+        ink = changed if changed.size and changed.max() > 0.5 else ink  # keep lines that would vanish
     return width, drawn(ink, form)
 
 
 def _found(grey: np.ndarray) -> _Look | None:
-    """The digit from as near as it can be seen whole; None where there is none."""
+    """Return the digit at the highest resolution that shows all of it; None if there is none."""
     look = _look(grey, 0, 0)
     if look is None or look.zoom == 1 or max(look.digit.shape) >= NEAR:
         return look
@@ -110,7 +110,7 @@ def _found(grey: np.ndarray) -> _Look | None:
 
 
 def _look(grey: np.ndarray, left: int, top: int) -> _Look | None:
-    """The digit of a part of an image that begins at `left` and `top`."""
+    """Return the digit in a crop of an image whose upper left corner is at `left` and `top`; None if there is none."""
     if not grey.size:
         return None
     image = reduced(Image.fromarray(np.ascontiguousarray(grey)), LOOK)
@@ -129,7 +129,7 @@ def _report(
     grey: np.ndarray, look: _Look, excess: float, stroke_width: tuple[float, float], form: DigitForm
 ) -> InputReport:
     x, y = centre_of(look.digit)
-    # The middle is the form's middle pixel, which lies half a pixel beside that of the frame where its sides are even.
+    # The middle is the form's middle pixel. If a side is even, it is half a pixel off the middle of the frame.
     across, down = ((side // 2 + 0.5) / side for side in (form.width, form.height))
     shift = (
         across * grey.shape[1] - look.left - look.zoom * (x + 0.5),
@@ -150,23 +150,25 @@ def _report(
 
 
 def _changes(report: InputReport, box: int) -> Iterator[str]:
-    """What was changed, a clause for each, leaving out what nobody would see."""
+    """Yield a clause for each visible change."""
     if report.inverted:
         yield "dark ink on a light background became light ink on a dark one"
     if EVEN < report.background < 255 - EVEN:
-        yield f"a background of grey level {report.background:.0f} was taken away"
+        yield f"background of grey level {report.background:.0f} removed"
     if report.uneven > EVEN:
-        yield f"light that was uneven by {report.uneven:.0f} grey levels was evened out"
+        yield f"light that was uneven by {report.uneven:.0f} grey levels evened out"
     if report.noise > QUIET:
-        yield f"noise of {report.noise:.0f} grey levels was taken away"
+        yield f"noise of {report.noise:.0f} grey levels removed"
     if report.specks:
-        yield f"{report.specks} specks or shadows beside the digit were left out"
+        yield f"specks or shadows left out: {report.specks}"
     if report.lean:
-        yield f"a slant of {report.lean:g} was taken back"
+        yield f"slant of {report.lean:g} corrected"
     if report.scale != 1:
-        yield f"it was scaled by {report.scale:g}"
-    if max(map(abs, report.shift)) >= 1:
-        yield f"it was moved by {report.shift[0]:g} to the right and {report.shift[1]:g} down"
+        yield f"scaled by {report.scale:g}"
+    right, down = report.shift
+    if max(abs(right), abs(down)) >= 1:
+        sideways, vertical = "left" if right < 0 else "right", "up" if down < 0 else "down"
+        yield f"shifted {abs(right):g} px {sideways} and {abs(down):g} px {vertical}"
     before, after = report.stroke_width
     if change(before, box):
-        yield f"its lines were made {after:g} pixels wide, after {before:g}"
+        yield f"lines changed from {before:g} to {after:g} px wide"

@@ -1,4 +1,4 @@
-"""Where a digit stands: its box, its slant, its size, and its place in the frame."""
+"""The geometry of a digit: its box, its slant, its size, and its place in the frame."""
 
 from dataclasses import dataclass
 
@@ -7,15 +7,15 @@ from PIL import Image
 
 from ml.layers import Shape
 
-LEANS = (-0.35, 0.6)  # pixels to the right a pixel upwards: nine tenths of MNIST lean so; what leans more is set back
-STRAIGHT = 0.03  # a lean that is nearer to these than that is left alone
-FAINT = 8  # of 255: what is fainter is not drawn, so that a box is as large as it looks
-WHITE = 250  # the lightest pixel of an image that is in form, at least
+LEANS = (-0.35, 0.6)  # the lean, in pixels to the right per pixel upwards, of nine tenths of MNIST; more is corrected
+STRAIGHT = 0.03  # an excess over these limits up to which a lean stays
+FAINT = 8  # of 255: fainter ink is not drawn, so that a box is as large as it looks
+WHITE = 250  # the least value of the lightest pixel of an image that is in form
 
 
 @dataclass(frozen=True)
 class DigitForm:
-    """How a data set presents its digits: the ink's box, aspect preserved, the centre of mass in the middle."""
+    """The form of a data set's digits: the ink fits a box, its aspect is kept, its centre of mass is in the middle."""
 
     height: int  # pixels
     width: int
@@ -28,32 +28,32 @@ MNIST = DigitForm(28, 28, 20)
 
 
 def form_of(shape: Shape) -> DigitForm:
-    """The form of images of this shape, (channels, height, width): MNIST's, or else ink that fills the frame."""
+    """Return the form of images of this shape, (channels, height, width): MNIST's, else ink that fills the frame."""
     height, width = shape[-2:]
     return MNIST if (height, width) == (MNIST.height, MNIST.width) else DigitForm(height, width, min(height, width))
 
 
 def cropped(ink: np.ndarray) -> np.ndarray:
-    """The part of [height, width] that is not zero; nothing of it where all is."""
+    """Return the bounding box of the ink, [height, width]; empty if there is no ink."""
     left, top, right, bottom = box_of(ink)
     return ink[top:bottom, left:right]
 
 
 def box_of(ink: np.ndarray) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of what is not zero."""
+    """Return left, top, right and bottom of the ink's bounding box."""
     rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
     return (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1) if len(rows) else (0, 0, 0, 0)
 
 
 def centre_of(ink: np.ndarray) -> tuple[float, float]:
-    """The centre of mass, x and y; a pixel's own centre is its index."""
+    """Return the centre of mass, x and y; a pixel's centre is at its index."""
     mass = float(ink.sum(dtype=float))
     columns, rows = (ink.sum(axis, dtype=float) for axis in (0, 1))
     return float(columns @ np.arange(len(columns))) / mass, float(rows @ np.arange(len(rows))) / mass
 
 
 def lean_of(ink: np.ndarray) -> float:
-    """How far ink leans, in pixels to the right a pixel upwards: the slope of its rows' centres of mass."""
+    """Return the lean of ink, in pixels to the right per pixel upwards: the slope of its rows' centres of mass."""
     x, y = centre_of(ink)
     across, up = np.arange(ink.shape[1]) - x, y - np.arange(ink.shape[0])
     spread = float(ink.sum(1, dtype=float) @ up**2)
@@ -61,13 +61,13 @@ def lean_of(ink: np.ndarray) -> float:
 
 
 def excess_of(lean: float) -> float:
-    """What a lean has beyond those of most handwriting."""
+    """Return by how much a lean exceeds those of most handwriting; 0 if it does not."""
     excess = lean - min(max(lean, LEANS[0]), LEANS[1])
     return excess if abs(excess) > STRAIGHT else 0.0
 
 
 def sheared(ink: np.ndarray, by: float) -> np.ndarray:
-    """The ink, float32 [height, width] of 0 to 1, leaning less by so much."""
+    """Return the ink, float32 [height, width] of 0 to 1, with its lean reduced by `by`."""
     height = len(ink)
     room = np.pad(ink, ((0, 0), (int(abs(by) * height) + 1,) * 2))
     back = (1, -by, by * height / 2, 0, 1, 0)
@@ -77,7 +77,7 @@ def sheared(ink: np.ndarray, by: float) -> np.ndarray:
 
 
 def fitted(ink: np.ndarray, side: int) -> np.ndarray:
-    """The ink, float32 [height, width] of 0 to 1, scaled so that its longer side is `side`, aspect preserved."""
+    """Return the ink, float32 [height, width] of 0 to 1, scaled so that its longer side is `side`; the aspect stays."""
     factor = side / max(ink.shape)
     size = [max(1, round(factor * length)) for length in ink.shape[::-1]]
     if size == [*ink.shape[::-1]]:
@@ -87,9 +87,9 @@ def fitted(ink: np.ndarray, side: int) -> np.ndarray:
 
 
 def drawn(ink: np.ndarray, form: DigitForm) -> np.ndarray:
-    """The ink as bytes that fill the form's box, uint8; the lightest pixel is white."""
+    """Return the ink as bytes that fill the form's box, uint8; its lightest pixel is white."""
     pixels = np.zeros((1, 1), np.uint8)
-    for _ in range(3):  # its faintest rim may be lost, then what is left is fitted again
+    for _ in range(3):  # the faintest rim may be lost; then the rest is fitted again
         ink = fitted(ink, form.box)
         levels = np.rint(255 / ink.max() * ink).astype(np.uint8)
         pixels = cropped(np.where(levels < FAINT, 0, levels).astype(np.uint8))
@@ -100,7 +100,7 @@ def drawn(ink: np.ndarray, form: DigitForm) -> np.ndarray:
 
 
 def placed(pixels: np.ndarray, form: DigitForm) -> np.ndarray:
-    """The frame, uint8 [height, width], with the centre of mass on its middle pixel, or as near as the frame allows."""
+    """Return the frame, uint8 [height, width], with the centre of mass as near to its middle pixel as the ink fits."""
     height, width = pixels.shape
     x, y = centre_of(pixels)
     left = min(max(round(form.width // 2 - x), 0), form.width - width)
@@ -111,7 +111,7 @@ def placed(pixels: np.ndarray, form: DigitForm) -> np.ndarray:
 
 
 def is_in_form(grey: np.ndarray, form: DigitForm) -> bool:
-    """Whether an image is as the form has it: on black, white where it is lightest, in its box and in its place."""
+    """Return whether an image has the form: white on black, in its box and in its place."""
     if grey.shape != (form.height, form.width) or grey.max() < WHITE:
         return False
     pixels = cropped(grey)

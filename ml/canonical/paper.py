@@ -1,17 +1,17 @@
-"""What a digit is written on: light or dark, even or not; and the ink that is left when it is taken away."""
+"""The paper of an image and its ink: the ground may be light or dark, even or uneven, and is subtracted."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageFilter
 
-THUMB = 64  # pixels of the longer side: enough to see light and shadow
-BROAD = 0.2  # of the shorter side: a blur that ink does not survive and light does
+THUMB = 64  # pixels of the longer side: enough for light and shadow
+BROAD = 0.2  # of the shorter side: the width of a blur that removes ink and keeps light
 OPENING = 0.35  # of the shorter side: ink is narrower, a shadow is wider
-LEAST_SPAN = 16.0  # grey levels between the ground and full ink: in deep shadow there would be nothing but noise
-FAINTEST = 0.03  # of full ink: what differs less from its ground is no ink
-NOISE_CUT = 2.5  # standard deviations of noise that are taken for ground
-BLURRED_FROM, BLUR = 0.08, 0.7  # noise, as a share of the ink's contrast, from which it is blurred; by so many pixels
+LEAST_SPAN = 16.0  # least grey levels between the ground and full ink; less would be noise, in deep shadow
+FAINTEST = 0.03  # of full ink: a smaller difference from the ground is no ink
+NOISE_CUT = 2.5  # standard deviations of noise that count as ground
+BLURRED_FROM, BLUR = 0.08, 0.7  # noise is blurred from this share of the ink's contrast on, by so many pixels
 INK_LEVEL = 0.9  # the quantile of ink that becomes white: the middle of a line, which is white in MNIST
 
 
@@ -20,29 +20,29 @@ class Ink:
     """The ink of an image, without its ground."""
 
     values: np.ndarray  # float32 [height, width], 0 for none to 1 for full
-    inverted: bool  # whether it is darker than its ground
+    inverted: bool  # True if it is darker than its ground
     ground: float  # the ground's median, 0 to 255
-    uneven: float  # how far the ground's lightest and darkest tenths are apart, in grey levels
-    noise: float  # its standard deviation, in grey levels
+    uneven: float  # the difference between the ground's lightest and darkest tenths, in grey levels
+    noise: float  # standard deviation, in grey levels
 
 
 def reduced(image: Image.Image, side: int) -> Image.Image:
-    """The image made smaller by a whole number, so that no side is longer than `side`."""
+    """Return the image reduced by a whole factor, so that no side is longer than `side`."""
     factor = -(-max(image.size) // side)
     return image.reduce(factor) if factor > 1 else image
 
 
 def ink_of(image: Image.Image) -> Ink | None:
-    """The ink of a grey image; None where nothing stands out from the ground."""
+    """Return the ink of a grey image; None if nothing stands out from the ground."""
     thumb = reduced(image, THUMB)
     inverted = is_dark_on_light(thumb)
     ground = np.asarray(Image.fromarray(ground_of(thumb, inverted)).resize(image.size, Image.Resampling.BILINEAR))
     grey = np.asarray(image, np.float32)
-    # A pen takes its share of whatever light the paper gets; light ink adds its share of what is missing to white.
+    # Dark ink removes a share of the light on the paper; light ink adds a share of the difference to white.
     span = np.maximum(ground if inverted else 255 - ground, LEAST_SPAN)
     rough = (ground - grey if inverted else grey - ground) / span
     rough -= np.median(rough)
-    noise = 1.4826 * float(np.median(np.abs(rough)))  # of normal noise, from the median distance
+    noise = 1.4826 * float(np.median(np.abs(rough)))  # the factor gives the standard deviation of normal noise
     values = _exposed(rough, noise)
     if values is None:
         return None
@@ -51,10 +51,10 @@ def ink_of(image: Image.Image) -> Ink | None:
 
 
 def is_dark_on_light(thumb: Image.Image) -> bool:
-    """Whether the ink is darker than what surrounds it.
+    """Return whether the ink is darker than its surroundings.
 
-    Ink is a small part of its surroundings and differs from them much; so differences from a broad blur are skewed
-    towards it. Light and shadow differ as far to one side as to the other.
+    Ink covers a small area and differs much from its surroundings, so differences from a broad blur are skewed towards
+    it. Light and shadow differ equally in both directions.
     """
     fine, broad = (thumb.filter(ImageFilter.GaussianBlur(r)) for r in (1, BROAD * min(thumb.size)))
     difference = np.asarray(fine, np.float32) - np.asarray(broad, np.float32)
@@ -62,10 +62,10 @@ def is_dark_on_light(thumb: Image.Image) -> bool:
 
 
 def ground_of(thumb: Image.Image, inverted: bool) -> np.ndarray:
-    """The ground under the ink, float32 [height, width] of 0 to 255: a morphological opening.
+    """Return the ground under the ink, float32 [height, width] of 0 to 255: a morphological opening.
 
-    It takes away what is lighter than its surroundings and narrower than the filter, and leaves the edge of a shadow
-    where it is. Ink that is darker is taken away by its counterpart, the closing.
+    An opening removes shapes that are lighter than their surroundings and narrower than the filter, and does not move
+    the edge of a shadow. Dark ink is removed by the counterpart, a closing.
     """
     width = max(3, 2 * int(OPENING * min(thumb.size) / 2) + 1)
     darker, lighter = ImageFilter.MinFilter(width), ImageFilter.MaxFilter(width)
@@ -75,7 +75,7 @@ def ground_of(thumb: Image.Image, inverted: bool) -> np.ndarray:
 
 
 def _exposed(rough: np.ndarray, noise: float) -> np.ndarray | None:
-    """Ink from 0 to 1: what noise may be is cut off, and most of the lines is full."""
+    """Return ink from 0 to 1, without what may be noise, and with most of the lines at 1; None if there is none."""
     darkest = float(np.quantile(rough, 0.995))
     if rough.max() < FAINTEST:
         return None
@@ -89,7 +89,7 @@ def _exposed(rough: np.ndarray, noise: float) -> np.ndarray | None:
 
 
 def _blurred(values: np.ndarray) -> np.ndarray:
-    """A Gaussian blur of floats, which Pillow blurs as bytes only."""
+    """Return a Gaussian blur of floats, because Pillow blurs only bytes."""
     weights = np.exp(-0.5 * (np.arange(-2, 3, dtype=np.float32) / BLUR) ** 2)
     padded = np.pad(values, 2, mode="edge")
     height, width = values.shape

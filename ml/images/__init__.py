@@ -1,1 +1,1 @@
-"""Pictures as arrays: samples of a data set, other sizes, drawn glyphs and images that are no digits."""
+"""Images as arrays: samples of a data set, resized images, drawn glyphs and images that are not digits."""

@@ -1,4 +1,4 @@
-"""Digits, letters and symbols in MNIST's form: 20 of 28 pixels high or wide, their centre of mass in the middle."""
+"""Drawn digits, letters and symbols in MNIST's form: 20 of 28 pixels high or wide, centred by their mass."""
 
 from functools import lru_cache
 
@@ -7,16 +7,16 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ml.images.strokes import GLYPHS, LETTERS, draw
 
-BOX = 20 / 28  # of the image, that a glyph fills: http://yann.lecun.com/exdb/mnist
-LOOKALIKES = "BIOQSZbgijloqsz"  # letters that somebody may have written as a digit
+BOX = 20 / 28  # share of the image's side that a glyph fills: http://yann.lecun.com/exdb/mnist
+LOOKALIKES = "BIOQSZbgijloqsz"  # letters that can be read as a digit
 PLAIN_LETTERS = "".join(sorted(set(LETTERS) - set(LOOKALIKES)))
 SYMBOLS = "&%$#@?*+=<>{}"
-PEN = (0.05, 0.14)  # the width of a line, of the image
-HEIGHT = 40  # pixels, at which a glyph is drawn before it is made smaller
+PEN = (0.05, 0.14)  # range of the line width, as a share of the image's side
+HEIGHT = 40  # pixels; a glyph is drawn at this height and then made smaller
 
 
 def glyphs(characters: str, rng: np.random.Generator, n: int, size: int) -> np.ndarray:
-    """Characters drawn at random, uint8 [n, 1, size, size]: every third with a pen, the rest in Pillow's font."""
+    """Return random characters, uint8 [n, 1, size, size]: every third as if by pen, the rest in Pillow's font."""
     chosen = [characters[i] for i in rng.integers(len(characters), size=n)]
     by_pen = [i % 3 == 0 and c in GLYPHS for i, c in enumerate(chosen)]
     drawn = [_penned(c, rng) if pen else printed(c, default_font(), rng) for c, pen in zip(chosen, by_pen, strict=True)]
@@ -25,14 +25,14 @@ def glyphs(characters: str, rng: np.random.Generator, n: int, size: int) -> np.n
 
 @lru_cache(maxsize=1)
 def default_font() -> ImageFont.FreeTypeFont:
-    """The font that comes with Pillow."""
+    """Return the font that Pillow ships."""
     font = ImageFont.load_default(HEIGHT)
     assert isinstance(font, ImageFont.FreeTypeFont), "Pillow was built without FreeType; install its wheel"  # noqa: S101
     return font
 
 
 def printed(character: str, font: ImageFont.FreeTypeFont, rng: np.random.Generator) -> Image.Image:
-    """A character of a font, narrower or wider, thinner or thicker, slanted."""
+    """Return a character of a font with a random width, thickness and slant."""
     bold = int(rng.integers(3))
     left, top, right, bottom = (round(edge) for edge in font.getbbox(character, stroke_width=bold))
     height, lean = bottom - top, float(rng.uniform(-0.3, 0.3)) * (bottom - top)
@@ -48,7 +48,7 @@ def _penned(character: str, rng: np.random.Generator) -> Image.Image:
 
 
 def boxed(image: Image.Image, size: int) -> np.ndarray:
-    """What is lit in an image, made as high or as wide as MNIST's digits are, and put in the middle: [size, size]."""
+    """Scale the lit part of an image to the size of MNIST's digits and put it in the middle: uint8 [size, size]."""
     image = image.crop(image.getbbox())
     shrink = BOX * size / max(image.size)
     width, height = (max(1, round(side * shrink)) for side in image.size)
@@ -58,16 +58,16 @@ def boxed(image: Image.Image, size: int) -> np.ndarray:
 
 
 def centred(images: np.ndarray) -> np.ndarray:
-    """Images, uint8 [n, height, width], each moved by whole pixels until its centre of mass is in the middle.
+    """Shift each image, uint8 [n, height, width], by whole pixels until its centre of mass is in the middle.
 
-    Not so far that what is lit would be cut off.
+    No lit pixel leaves the image.
     """
     for axis in (1, 2):
         mass = images.sum(3 - axis, dtype=np.int64)  # [n, length]
         places, lit = np.arange(mass.shape[1]), mass > 0
         centre = mass @ places / np.maximum(mass.sum(1), 1)
-        first, last = lit.argmax(1), len(places) - 1 - lit[:, ::-1].argmax(1)
-        shift = np.clip(np.rint((len(places) - 1) / 2 - centre).astype(int), -first, len(places) - 1 - last)
-        moved = (places - shift[:, None]) % len(places)  # where each row, or column, comes from
+        lowest, highest = lit.argmax(1), len(places) - 1 - lit[:, ::-1].argmax(1)
+        shift = np.clip(np.rint((len(places) - 1) / 2 - centre).astype(int), -lowest, len(places) - 1 - highest)
+        moved = (places - shift[:, None]) % len(places)  # the source of each row or column
         images = np.take_along_axis(images, np.expand_dims(moved, 3 - axis), axis)
     return images

@@ -1,8 +1,8 @@
-"""Images that a data set does not hold, made from its own images or from nothing.
+"""Negatives: images unlike those of a data set, made from its own images or from noise and shapes.
 
-What tells a data set's images from these tells them from others too: Hendrycks et al., Deep Anomaly Detection with
-Outlier Exposure (2019). Each kind is a function (generator, images of the data set uint8 [m, channels, height, width],
-n) → uint8 [n, channels, height, width].
+A network that tells a data set's images from these also tells them from other images: Hendrycks et al., Deep Anomaly
+Detection with Outlier Exposure (2019). Each kind is a function (generator, images of the data set uint8
+[m, channels, height, width], n) → uint8 [n, channels, height, width].
 """
 
 from collections.abc import Callable
@@ -20,21 +20,21 @@ negatives: Registry[Kind] = Registry("kind of negative")
 
 @negatives.register("flat")
 def flat(rng: np.random.Generator, images: np.ndarray, n: int) -> np.ndarray:
-    """One grey everywhere; every other image is black."""
+    """Return images of one grey each; every other image is black."""
     greys = rng.integers(0, 256, (n, 1, 1, 1)) * (np.arange(n) % 2)[:, None, None, None]
     return _repeated(greys, images)
 
 
 @negatives.register("noise")
 def noise(rng: np.random.Generator, images: np.ndarray, n: int) -> np.ndarray:
-    """Each pixel anywhere between two greys."""
+    """Return images of noise, each pixel uniform between two greys of the image."""
     low, high = np.sort(rng.uniform(0, 255, (2, n, 1, 1, 1)), axis=0)
     return rng.uniform(low, high, (n, *images.shape[1:])).astype(np.uint8)
 
 
 @negatives.register("waves")
 def waves(rng: np.random.Generator, images: np.ndarray, n: int) -> np.ndarray:
-    """From stripes to textures: up to four plane waves added, from the whole image to three pixels long."""
+    """Return sums of one to four plane waves, three pixels to the whole image long: stripes and textures."""
     rows, columns = np.indices(images.shape[2:], np.float32)
     shape = (MAX_WAVES, n, 1, 1)
     angle, phase = rng.uniform(0, 2 * np.pi, (2, *shape)).astype(np.float32)
@@ -46,7 +46,7 @@ def waves(rng: np.random.Generator, images: np.ndarray, n: int) -> np.ndarray:
 
 @negatives.register("shapes")
 def shapes(rng: np.random.Generator, images: np.ndarray, n: int) -> np.ndarray:
-    """A filled superellipse, from an ellipse to a rectangle, turned and of any grey but the darkest."""
+    """Return filled superellipses, from ellipse to rectangle, rotated, of any grey but the darkest."""
     height, width = images.shape[2:]
     rows, columns = np.indices((height, width))
     centre = rng.uniform(0.35, 0.65, (2, n, 1, 1))
@@ -61,16 +61,16 @@ def shapes(rng: np.random.Generator, images: np.ndarray, n: int) -> np.ndarray:
 
 @negatives.register("rolled")
 def rolled(rng: np.random.Generator, images: np.ndarray, n: int) -> np.ndarray:
-    """An image whose halves have changed places, to the sides, up and down, or both."""
+    """Return images whose halves are swapped: left and right, top and bottom, or both."""
     found, height, width = _drawn(rng, images, n), *images.shape[2:]
     ways = ((height // 2, 0), (0, width // 2), (height // 2, width // 2))
-    parts = np.array_split(found, len(ways))
-    return np.concatenate([np.roll(part, way, (2, 3)) for part, way in zip(parts, ways, strict=True)])
+    groups = np.array_split(found, len(ways))
+    return np.concatenate([np.roll(group, way, (2, 3)) for group, way in zip(groups, ways, strict=True)])
 
 
 @negatives.register("halves")
 def halves(rng: np.random.Generator, images: np.ndarray, n: int) -> np.ndarray:
-    """The left half of an image beside the right half of another."""
+    """Return images made of the left half of one image and the right half of another."""
     middle = images.shape[3] // 2
     left, right = _drawn(rng, images, n), _drawn(rng, images, n)
     return np.concatenate([left[..., :middle], right[..., middle:]], 3)
@@ -78,7 +78,7 @@ def halves(rng: np.random.Generator, images: np.ndarray, n: int) -> np.ndarray:
 
 @negatives.register("several")
 def several(rng: np.random.Generator, images: np.ndarray, n: int) -> np.ndarray:
-    """Two images in one: beside each other, above each other, or beside each other and half as high."""
+    """Return images that show two: side by side, one above the other, or side by side at half the size."""
     thirds = np.array_split(np.arange(n), 3)
     pairs = [(_drawn(rng, images, len(third)), _drawn(rng, images, len(third))) for third in thirds]
     small = [_halved(image, 2) for image in pairs[2]]
@@ -96,19 +96,19 @@ def _drawn(rng: np.random.Generator, images: np.ndarray, n: int) -> np.ndarray:
 
 
 def _repeated(greys: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Greys, [n, 1, …], in the shape of the images."""
+    """Return greys, [n, 1, …], broadcast to the shape of the images."""
     return np.ascontiguousarray(np.broadcast_to(greys, (len(greys), *images.shape[1:])), np.uint8)
 
 
 def _stretched(values: np.ndarray) -> np.ndarray:
-    """Values, [n, height, width], each image's from 0 to 255."""
+    """Stretch the values of each image, [n, height, width], to 0..255."""
     low, high = values.min((1, 2), keepdims=True), values.max((1, 2), keepdims=True)
     stretched: np.ndarray = 255 * (values - low) / np.maximum(high - low, 1e-6)
     return stretched
 
 
 def _halved(images: np.ndarray, axis: int) -> np.ndarray:
-    """The images half as long along an axis; a last odd row is left out."""
+    """Halve the images along an axis; a last odd row is left out."""
     pixels = np.moveaxis(images, axis, 0)
     whole = len(pixels) // 2 * 2
     means = (pixels[:whole:2].astype(np.uint16) + pixels[1:whole:2]) // 2
@@ -116,7 +116,7 @@ def _halved(images: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _framed(images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Smaller images in the middle of black ones of this height and width."""
-    missing = [whole - part for whole, part in zip(shape, images.shape[2:], strict=True)]
+    """Put smaller images in the middle of black ones of this height and width."""
+    missing = [whole - side for whole, side in zip(shape, images.shape[2:], strict=True)]
     around = [(each // 2, each - each // 2) for each in missing]
     return np.pad(images, ((0, 0), (0, 0), *around))

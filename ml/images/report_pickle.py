@@ -1,4 +1,4 @@
-"""The report's own data file: gzip of a `torch.save`d ((images, labels), (images, labels)), labels one-hot."""
+"""The report's data file: a gzipped `torch.save` of ((images, labels), (images, labels)), labels one-hot."""
 
 import gzip
 import pickle
@@ -14,7 +14,7 @@ from ml.errors import DataError
 
 SIDE = 28
 
-# What gzip, torch's restricted unpickler and the shapes inside raise for a file that is something else.
+# The errors of gzip, of torch's restricted unpickler and of wrong shapes for a file that is something else.
 UNREADABLE = (
     OSError,
     EOFError,
@@ -28,9 +28,12 @@ UNREADABLE = (
 
 
 def read_report_pickle(path: Path) -> Arrays:
-    """All images of the file, uint8 [n, 1, 28, 28]; DataError where it is something else.
+    """Return all images of the file, uint8 [n, 1, 28, 28], with their labels.
 
-    Nothing but tensors is unpickled (`weights_only`), so a file from elsewhere cannot run code.
+    Only tensors are unpickled (`weights_only`), so a file from elsewhere cannot run code.
+
+    Raises:
+        DataError: if the file is something else.
     """
     try:
         with gzip.open(path) as file:
@@ -42,7 +45,7 @@ def read_report_pickle(path: Path) -> Arrays:
 
 
 def _images(tensor: Any) -> np.ndarray:
-    """Pixels as bytes, whether the file holds 0..1 or 0..255."""
+    """Return pixels as bytes; the file may hold 0..1 or 0..255."""
     pixels: np.ndarray = tensor.double().reshape(-1, 1, SIDE, SIDE).numpy()
     levels: np.ndarray = np.rint(pixels * (255 if pixels.max() <= 1 else 1)).astype(np.uint8)
     return levels

@@ -1,4 +1,4 @@
-"""Images at another size, so that a network can be asked about those of another data set."""
+"""Resizing, so that a network can classify images of another data set."""
 
 from collections.abc import Callable
 
@@ -7,15 +7,16 @@ from PIL import Image
 
 from ml.registry import Registry
 
-Resize = Callable[[np.ndarray, int, int], np.ndarray]  # (an image uint8 [height, width], height, width) → the image
+Resize = Callable[[np.ndarray, int, int], np.ndarray]  # (image uint8 [height, width], height, width) → resized image
 
 resizes: Registry[Resize] = Registry("resize")
 
 
 def resized(images: np.ndarray, height: int, width: int, by: str) -> np.ndarray:
-    """Images, uint8 [n, channels, height, width], at another height and width; the same where they have it.
+    """Resize images, uint8 [n, channels, height, width], by the filter that `by` names.
 
-    UnknownName where no resize has the name `by`.
+    Raises:
+        UnknownName: if there is no filter of this name.
     """
     resize = resizes[by]
     count, channels, *size = images.shape
@@ -32,7 +33,7 @@ def _pillow(name: str, method: Image.Resampling) -> None:
     resizes.register(name)(resize)
 
 
-# Pillow's filters: made smaller, each widens its support by the factor, so that no pixel is passed over.
+# Pillow's filters. Downscaling widens a filter's support by the factor, so that every pixel counts.
 _pillow("nearest", Image.Resampling.NEAREST)
 _pillow("box", Image.Resampling.BOX)
 _pillow("bilinear", Image.Resampling.BILINEAR)

@@ -1,6 +1,6 @@
-"""Random images of a part of a data set as JSON: `python -m ml.images.samples mnist test 200`.
+"""Random images of a data set as JSON: `python -m ml.images.samples mnist test 200`.
 
-A program of its own, because whoever wants to show some images must not hold all 70,000 for that.
+This is a separate program, so that a process that shows a few images need not hold all 70,000.
 """
 
 import sys
@@ -11,38 +11,39 @@ from typing import Literal, cast
 import numpy as np
 from pydantic import BaseModel
 
-from ml.datasets import data_split, datasets
+from ml.datasets import Dataset, FindDataset, data_split, datasets
 
-Part = Literal["train", "validation", "test"]
+SubsetName = Literal["train", "validation", "test"]
 
 
 class Sample(BaseModel, frozen=True):
-    """One image and what it shows."""
+    """One image and its label."""
 
     index: int  # its number in the data set
     label: str
-    pixels: str  # base64 of its bytes, row by row
+    pixels: str  # base64 of the bytes, row by row
 
 
 class Samples(BaseModel, frozen=True):
-    """Some images in random order."""
+    """Several images in random order."""
 
     items: list[Sample]
 
 
 def packed(image: np.ndarray) -> str:
-    """An image, uint8, as text."""
+    """Return an image, uint8, as base64 text."""
     return b64encode(image.tobytes()).decode()
 
 
-def samples(name: str, part: Part, count: int, rng: np.random.Generator) -> Samples:
-    """At most `count` images of a part of a data set, as the random split with seed 0 divides it, each once.
+def samples(dataset: Dataset, subset: SubsetName, count: int, rng: np.random.Generator) -> Samples:
+    """Return at most `count` different images of a subset of the random split with seed 0.
 
-    DataError where its files are missing or damaged.
+    Raises:
+        DataError: if the data set's files are missing or damaged.
     """
-    dataset = datasets[name]
     arrays = dataset.load()
-    places = rng.permutation(getattr(data_split(len(arrays), dataset.official_test, "random", seed=0), part))[:count]
+    split = data_split(len(arrays), dataset.official_test, "random", seed=0)
+    places = rng.permutation(getattr(split, subset))[:count]
     return Samples(
         items=[
             Sample(index=place, label=dataset.classes[arrays.labels[place]], pixels=packed(arrays.images[place]))
@@ -51,10 +52,10 @@ def samples(name: str, part: Part, count: int, rng: np.random.Generator) -> Samp
     )
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Write images of the data set and part that the arguments name."""
-    name, part, count = arguments
-    found = samples(name, cast("Part", part), int(count), np.random.default_rng())
+def main(arguments: Sequence[str], find: FindDataset = datasets.__getitem__) -> None:
+    """Write images to standard output; `arguments` are the data set, the subset and the number of images."""
+    name, subset, count = arguments
+    found = samples(find(name), cast("SubsetName", subset), int(count), np.random.default_rng())
     sys.stdout.write(found.model_dump_json())
 
 

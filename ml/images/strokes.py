@@ -1,4 +1,4 @@
-"""Digits and letters as a pen writes them: strokes by hand, drawn with a wobble."""
+"""Digits and letters as a pen writes them: hand-made strokes, drawn with a wobble."""
 
 from itertools import pairwise
 
@@ -11,10 +11,10 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 GRID = 9  # coordinates of the glyphs run from 0 to 9
 OVERSAMPLING = 4  # pixels drawn for each pixel that is returned, along each axis
 SMOOTHINGS = 3  # rounds of corner cutting
-WOBBLE = 0.025  # standard deviation of a point's place, in heights of the glyph
+WOBBLE = 0.025  # standard deviation of a point's position, in heights of the glyph
 
-# By glyph the ways to write it. A way is its strokes, divided by |, and a stroke its points: x right, y down.
-# Lines between points are rounded off; a point that stands twice is a corner.
+# Each glyph has one or more ways to write it. A way is a list of strokes, separated by |. A stroke is a list of points:
+# x to the right, y down. Lines between points are rounded; a repeated point is a sharp corner.
 GLYPHS: dict[str, tuple[str, ...]] = {
     "0": ("60 30 02 07 39 69 97 92 60 40", "71 40 03 06 39 69 96 93 60 30"),
     "1": ("50 59", "23 50 50 59", "23 50 50 59|29 79"),
@@ -82,10 +82,13 @@ GLYPHS: dict[str, tuple[str, ...]] = {
 
 
 def draw(glyph: str, rng: np.random.Generator, size: int, pen: float) -> np.ndarray:
-    """A glyph as somebody might write it, white on black: uint8 [size, size].
+    """Draw a glyph as if by hand, white on black: uint8 [size, size].
 
-    It stands in the middle, about 0.7 × `size` high, and its lines are `pen` pixels wide. `rng` chooses the way of
-    writing, proportions, slant and wobble. KeyError where there is no such glyph.
+    The glyph is in the middle, about 0.7 × `size` high, with lines `pen` pixels wide. `rng` chooses the way to write
+    it, its proportions, slant and wobble.
+
+    Raises:
+        KeyError: if there is no such glyph.
     """
     scale = size * OVERSAMPLING
     canvas = Image.new("L", (scale, scale))
@@ -96,20 +99,20 @@ def draw(glyph: str, rng: np.random.Generator, size: int, pen: float) -> np.ndar
 
 
 def written(glyph: str, rng: np.random.Generator) -> list[np.ndarray]:
-    """The strokes of a glyph, each float64 [n, 2] of x and y around 0, the glyph about 1 high."""
+    """Return the strokes of a glyph, each float64 [n, 2] with x and y around 0; the glyph is about 1 high."""
     ways = GLYPHS[glyph]
     aspect, slant = rng.uniform(0.55, 0.85), rng.uniform(-0.1, 0.3)
     strokes = []
     for stroke in ways[rng.integers(len(ways))].split("|"):
         x, y = np.array([[int(c) for c in point] for point in stroke.split()]).T / GRID - 0.5
         points = np.stack([aspect * x - slant * y, y], 1)
-        _, same = np.unique(points, axis=0, return_inverse=True)  # a corner, a point that stands twice, remains one
+        _, same = np.unique(points, axis=0, return_inverse=True)  # a corner is a repeated point and stays one
         strokes.append(_rounded(points + rng.normal(0, WOBBLE, points.shape)[same.ravel()]))
     return strokes
 
 
 def _rounded(points: np.ndarray) -> np.ndarray:
-    """A smooth line after the points: Chaikin's corner cutting, the ends kept."""
+    """Return a smooth line along the points, by Chaikin's corner cutting; the ends stay."""
     for _ in range(SMOOTHINGS):
         before, after = points[:-1], points[1:]
         cut = np.stack([0.75 * before + 0.25 * after, 0.25 * before + 0.75 * after], 1).reshape(-1, 2)
@@ -118,7 +121,7 @@ def _rounded(points: np.ndarray) -> np.ndarray:
 
 
 def _line(pencil: ImageDraw.ImageDraw, points: np.ndarray, width: int) -> None:
-    """A line with round ends and joints."""
+    """Draw a line with round ends and joints."""
     for (x0, y0), (x1, y1) in pairwise(points.tolist()):
         pencil.line([x0, y0, x1, y1], fill=255, width=width)
     for x, y in points.tolist():

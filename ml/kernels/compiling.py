@@ -1,4 +1,4 @@
-"""Numba's compiler, set as every kernel needs it."""
+"""Numba's compiler, with the settings that every kernel needs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,11 +7,11 @@ from numba import njit
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile at the first call, or take what an earlier process compiled from the cache."""
+    """Compile a function at its first call, or load it from the cache of an earlier process."""
     flags = {"contract", "reassoc", "nsz"}
     options: dict[str, Any] = {"nogil": True, "fastmath": flags, "error_model": "numpy"}
     try:
         found: Callable[..., Any] = njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder that this user may write to: compile in every process
+    except RuntimeError:  # there is no folder to write to: compile in every process
         found = njit(**options)(function)
     return found

@@ -1,12 +1,13 @@
 """The inner loops of lanes on a CPU, compiled by Numba.
 
-They exist because they measured several times faster than torch's operations (benchmarks/README.md): a network's first
-layer sees images that are mostly dark, so it multiplies lit pixels only; and a gradient row is made, used by the
-optimizer and forgotten while it is in the first-level cache, so that an optimizer's state is read and written once.
+They measured several times faster than torch's operations (benchmarks/README.md), for two reasons. A network's first
+layer sees images that are mostly dark, so these loops multiply lit pixels only: pixels that are not 0. And a row of a
+gradient is computed, used by the optimizer and dropped while it is in the first-level cache, so that an optimizer's
+state is read and written once.
 
 Indices are unsigned, because Numba checks signed ones for wrap-around and then does not vectorise the loop. Arrays that
-are walked row by row come flattened, because a view of a row costs more than a narrow row takes.
-NaN and infinity keep their meaning: of LLVM's fast-math flags those that assume their absence are left out.
+are read row by row are passed flat, because making a view of a narrow row takes longer than computing with it.
+NaN and infinity keep their meaning: the fast-math flags of LLVM that assume their absence are off.
 """
 
 import numpy as np
@@ -18,15 +19,20 @@ from ml.optimizers import ADAM_BETAS, ADAM_EPSILON
 BETA1, BETA2 = ADAM_BETAS
 EPSILON = ADAM_EPSILON
 REST1, REST2 = 1 - BETA1, 1 - BETA2
-BLOCK = 32  # rows of a first layer that a batch meets together
+BLOCK = 32  # rows of a first layer's weight that all images use before the next rows
 
 
 @compiled
 def lit_pixels(images, indices, scale, counts, pixels, values):
-    """List which pixels of each image of a batch are not dark, in their order.
+    """List the lit pixels of each image of a batch, in order.
 
-    images uint8 [n, pixels] and indices int64 [batch] name the batch; scale [256] turns a pixel into its value.
-    Fills counts int64 [batch], pixels int64 and values [batch, pixels].
+    Args:
+        images: uint8 [n, pixels].
+        indices: of the batch, int64 [batch].
+        scale: the value of each pixel level, [256].
+        counts: filled with the number of lit pixels, int64 [batch].
+        pixels: filled with their indices, int64 [batch, pixels].
+        values: filled with their values, [batch, pixels].
     """
     for b in range(indices.shape[0]):
         image, count = images[indices[b]], 0
@@ -39,10 +45,15 @@ def lit_pixels(images, indices, scale, counts, pixels, values):
 
 @compiled
 def by_pixel(counts, pixels, values, lit_counts, rows, lit_values):
-    """Turn the lists of `lit_pixels` round: at each pixel, which images of the batch are not dark.
+    """Invert the lists of `lit_pixels`: for each pixel, list the images of the batch in which it is lit.
 
-    Fills lit_counts int64 [pixels + 1], rows int64 and lit_values [pixels + 1, batch]; the last pixel is the bias:
-    always 1.
+    Args:
+        counts: as `lit_pixels` fills it, as the next two.
+        pixels: see counts.
+        values: see counts.
+        lit_counts: filled with the number of images, int64 [pixels + 1]; the last pixel is the bias, always 1.
+        rows: filled with their indices in the batch, int64 [pixels + 1, batch].
+        lit_values: filled with the values of the pixel, [pixels + 1, batch].
     """
     bias = lit_counts.shape[0] - 1
     lit_counts[:] = 0
@@ -60,7 +71,7 @@ def by_pixel(counts, pixels, values, lit_counts, rows, lit_values):
 def _add_listed(out, o, n, x, rows, values, first, last):
     """Add values × the listed rows of x [rows × n], from first to last of the list, to out[o : o + n].
 
-    Four at a time, to load and store `out` less.
+    Four rows are added at a time, to load and store `out` less often.
     """
     c = first
     while c + 4 <= last:
@@ -80,10 +91,16 @@ def _add_listed(out, o, n, x, rows, values, first, last):
 
 @compiled
 def wide_forward(weight, counts, pixels, values, out):
-    """Multiply the images of `lit_pixels` by weight [pixels + 1, columns], whose last row is the bias.
+    """Multiply the images of `lit_pixels` by a weight.
 
-    out is [batch, columns]. All images meet a few rows of the weight before any meets the next few, so that those stay
-    in the second-level cache.
+    All images use a few rows of the weight before the next few rows, so that these stay in the second-level cache.
+
+    Args:
+        weight: [pixels + 1, columns]; its last row is the bias.
+        counts: as `lit_pixels` fills it, as the next two.
+        pixels: see counts.
+        values: see counts.
+        out: filled with the product, [batch, columns].
     """
     bias, n = weight.shape[0] - 1, uint64(weight.shape[1])
     flat, result = weight.reshape(-1), out.reshape(-1)
@@ -100,14 +117,14 @@ def wide_forward(weight, counts, pixels, values, out):
 
 @compiled
 def _decay(row, w, o, n, decay):
-    """Add weight decay to the gradient of the row at o."""
+    """Add weight decay to the gradient of the row of n weights at o."""
     for j in range(n):
         row[j] += decay[j] * w[o + j]
 
 
 @compiled
 def _adam(w, m, v, o, g, first, last, rate, root):
-    """Adam's step for columns first..last of the row at o, by torch's formula with per-column coefficients."""
+    """Take Adam's step for columns first..last of the row at o, by torch's formula with coefficients per column."""
     b1, a1, b2, a2 = w.dtype.type(BETA1), w.dtype.type(REST1), w.dtype.type(BETA2), w.dtype.type(REST2)
     eps = w.dtype.type(EPSILON)
     for j in range(first, last):
@@ -120,7 +137,7 @@ def _adam(w, m, v, o, g, first, last, rate, root):
 
 @compiled
 def _momentum(w, m, o, g, first, last, rate, momentum):
-    """SGD's step with momentum."""
+    """Take SGD's step with momentum."""
     for j in range(first, last):
         velocity = momentum[j] * m[o + j] + g[j]
         m[o + j] = velocity
@@ -129,14 +146,14 @@ def _momentum(w, m, o, g, first, last, rate, momentum):
 
 @compiled
 def _sgd(w, o, g, first, last, rate):
-    """SGD's step without momentum."""
+    """Take SGD's step without momentum."""
     for j in range(first, last):
         w[o + j] -= rate[j] * g[j]
 
 
 @compiled
 def _adam_dark(w, m, v, o, first, last, rate, root):
-    """`_adam` where the gradient is 0."""
+    """Take the step of `_adam` for a gradient of 0."""
     b1, b2, eps = w.dtype.type(BETA1), w.dtype.type(BETA2), w.dtype.type(EPSILON)
     for j in range(first, last):
         mean = b1 * m[o + j]
@@ -148,7 +165,7 @@ def _adam_dark(w, m, v, o, first, last, rate, root):
 
 @compiled
 def _momentum_dark(w, m, o, first, last, rate, momentum):
-    """`_momentum` where the gradient is 0."""
+    """Take the step of `_momentum` for a gradient of 0."""
     for j in range(first, last):
         velocity = momentum[j] * m[o + j]
         m[o + j] = velocity
@@ -157,7 +174,7 @@ def _momentum_dark(w, m, o, first, last, rate, momentum):
 
 @compiled
 def _clear(row, n):
-    """Set a row to 0; a slice's assignment takes several times as long."""
+    """Set a row to 0; assigning to a slice takes several times as long."""
     for j in range(n):
         row[j] = 0
 
@@ -166,11 +183,24 @@ def _clear(row, n):
 def wide_update(
     weight, m, v, asleep, delta, counts, rows, values, ends, bounds, still, rate, root, decay, momentum
 ):  # fmt: skip
-    """One optimizer step of a first layer, each gradient row made from delta [batch, columns] where it is needed.
+    """Take an optimizer step of a first layer, with its gradient computed row by row.
 
-    ends int64 [lanes + 1] says where each lane's columns end. The coefficients, a number a lane, and bounds are those
-    of `hyper.py`. `still`: no lane decays, so that a row without a lit pixel has no gradient. asleep [pixels + 1]: a
-    row whose moments are all 0, so that without a gradient it stays as it is.
+    Args:
+        weight: [pixels + 1, columns], as the moments m and v.
+        m: see weight.
+        v: see weight.
+        asleep: bool [pixels + 1]; rows whose moments are all 0, which do not change without a gradient.
+        delta: the derivative of the loss by the layer's output, [batch, columns].
+        counts: as `by_pixel` fills it, as the next two.
+        rows: see counts.
+        values: see counts.
+        ends: of the lanes' columns, int64 [lanes + 1].
+        bounds: of the lanes with Adam and with momentum, as in `lanes.coefficients.Hyper`.
+        still: True if no lane has weight decay; a row without a lit pixel then has no gradient.
+        rate: [lanes], as in `Hyper`, as the next three.
+        root: see rate.
+        decay: see rate.
+        momentum: see rate.
     """
     n = uint64(weight.shape[1])
     nothing, adam, heavy = uint64(0), uint64(ends[bounds[0]]), uint64(ends[bounds[1]])
@@ -199,7 +229,7 @@ def wide_update(
 
 @compiled
 def lane_update(weight, gradient, m, v, bounds, rate, root, decay, momentum):
-    """One optimizer step of weight [lanes, n], given its gradient; coefficients are a number a lane."""
+    """Take an optimizer step of weight [lanes, n], given its gradient; coefficients are [lanes]."""
     b1, a1 = weight.dtype.type(BETA1), weight.dtype.type(REST1)
     b2, a2 = weight.dtype.type(BETA2), weight.dtype.type(REST2)
     eps = weight.dtype.type(EPSILON)
@@ -223,7 +253,7 @@ def lane_update(weight, gradient, m, v, bounds, rate, root, decay, momentum):
 
 @compiled
 def _add_rows(out, o, o_step, factor, x, i, i_step, n, rows):
-    """`_add` for several rows, each a step further on."""
+    """Add factor × n numbers of x at i to out at o, for several rows, each one step further on."""
     for _ in range(rows):
         for j in range(n):
             out[o + j] += factor * x[i + j]
@@ -233,9 +263,12 @@ def _add_rows(out, o, o_step, factor, x, i, i_step, n, rows):
 
 @compiled
 def _touched(b, c, py, px, size, high, wide, n):
-    """Where one pixel meets outputs [batch, high, wide, n] and kernels [channels, size, size, n], both axes reversed.
+    """Return the outputs that a pixel reaches, and the kernels that it is multiplied with there.
 
-    The first number of each, the numbers a row on both sides, and how many rows.
+    Outputs are [batch, high, wide, n]. Kernels are [channels, size, size, n], with both kernel axes reversed.
+
+    Returns:
+        The index of the first number of each, the length of a row on both sides, and the number of rows.
     """
     top, first = max(0, py - size + 1), max(0, px - size + 1)
     o = uint64((b * high + top) * wide + first) * n
@@ -245,11 +278,16 @@ def _touched(b, c, py, px, size, high, wide, n):
 
 @compiled
 def image_convolution(images, indices, scale, weight, out, backward):
-    """Convolve a batch of images with every lane's kernels at once, lit pixels only; or backward, for their gradient.
+    """Convolve a batch of images with the kernels of all lanes at once, lit pixels only; or compute their gradient.
 
-    images uint8 [n, channels, height, width]; weight [channels, size, size, columns], both kernel axes reversed, so
-    that what one pixel adds to a row of out [batch, height, width, columns] is one run of numbers on both sides.
-    Adds to out; backward, out is what the loss asks of it, and adds to weight, which is then the gradient.
+    Args:
+        images: uint8 [n, channels, height, width].
+        indices: of the batch, int64 [batch].
+        scale: the value of each pixel level, [256].
+        weight: [channels, size, size, columns], with both kernel axes reversed, so that a pixel adds one contiguous
+            run of numbers to a row of out. Backward, this is the gradient, which is added to.
+        out: [batch, height, width, columns], which is added to. Backward, this is the derivative of the loss by it.
+        backward: True for the gradient.
     """
     channels, size, n = weight.shape[0], weight.shape[1], uint64(weight.shape[3])
     high, wide = out.shape[1], out.shape[2]
@@ -272,10 +310,14 @@ def image_convolution(images, indices, scale, weight, out, backward):
 
 @compiled
 def cross_entropy(outputs, labels, smoothing, losses, delta):
-    """Each lane's mean cross entropy over outputs [lanes, batch, classes] for labels int64 [batch].
+    """Compute each lane's mean cross entropy.
 
-    smoothing [lanes] is the share of a target that all classes have in common. Fills losses [lanes] and delta, shaped
-    as outputs, the derivative of each.
+    Args:
+        outputs: [lanes, batch, classes].
+        labels: int64 [batch].
+        smoothing: [lanes], the share of a target that is spread evenly over all classes.
+        losses: filled with the mean losses, [lanes].
+        delta: filled with the derivative of each by outputs, [lanes, batch, classes].
     """
     batch, classes = outputs.shape[1], outputs.shape[2]
     share = outputs.dtype.type(1 / batch)
@@ -283,27 +325,27 @@ def cross_entropy(outputs, labels, smoothing, losses, delta):
         losses[k] = 0
         common = smoothing[k] / outputs.dtype.type(classes)
         for b in range(batch):
-            row, asked = outputs[k, b], delta[k, b]
+            row, gradient = outputs[k, b], delta[k, b]
             largest, total = row[0], outputs.dtype.type(0)
             for c in range(classes):
                 largest = max(largest, row[c])
             for c in range(classes):
-                asked[c] = np.exp(row[c] - largest)  # NaN, and infinity less itself, become NaN for the whole image
-                total += asked[c]
+                gradient[c] = np.exp(row[c] - largest)  # a NaN, or infinity minus infinity, makes the whole image NaN
+                total += gradient[c]
             for c in range(classes):
-                asked[c] *= share / total
-            asked[labels[b]] -= share
+                gradient[c] *= share / total
+            gradient[labels[b]] -= share
             losses[k] += (np.log(total) + largest - row[labels[b]]) * share
             if common:
-                asked[labels[b]] += share * smoothing[k]
+                gradient[labels[b]] += share * smoothing[k]
                 for c in range(classes):
-                    asked[c] -= share * common
+                    gradient[c] -= share * common
                     losses[k] += (row[labels[b]] - row[c]) * share * common
 
 
 @compiled
 def column_sums(x, sums):
-    """Add up each column of x [rows × columns] into sums [columns]."""
+    """Fill sums [columns] with the sum of each column of x [rows × columns]."""
     flat, n = x.reshape(-1), uint64(sums.shape[0])
     sums[:] = 0
     o = uint64(0)
@@ -315,7 +357,7 @@ def column_sums(x, sums):
 
 @compiled
 def _pool_row(out, place, o, x, i, n, size, line, blocks):
-    """The largest of each block of a row of blocks, and where it stands; NaN is largest."""
+    """Find the largest of each block in a row of blocks, and its place; NaN counts as the largest."""
     for _ in range(blocks):
         for j in range(n):
             out[o + j] = x[i + j]
@@ -333,9 +375,13 @@ def _pool_row(out, place, o, x, i, n, size, line, blocks):
 
 @compiled
 def pool(x, size, out, place):
-    """The largest of each block of x [batch, height, width, columns], and where in its block it stands first.
+    """Find the largest of each block of size × size, and its first place in the block.
 
-    out and place are [batch, height // size, width // size, columns]; places are counted by rows, from 0.
+    Args:
+        x: [batch, height, width, columns].
+        size: of a block.
+        out: filled with the largest, [batch, height // size, width // size, columns].
+        place: filled with its place, in the same shape, counted by rows from 0.
     """
     n, line, square = uint64(x.shape[3]), uint64(x.shape[2]) * uint64(x.shape[3]), uint64(size)
     flat, result, places = x.reshape(-1), out.reshape(-1), place.reshape(-1)
@@ -349,7 +395,7 @@ def pool(x, size, out, place):
 
 @compiled
 def _give_row(out, i, delta, place, o, n, size, line, blocks):
-    """Give each block's delta, in a row of blocks, to its place."""
+    """Write each block's delta to its place, in a row of blocks."""
     for _ in range(blocks):
         for ky in range(size):
             for kx in range(size):
@@ -362,7 +408,7 @@ def _give_row(out, i, delta, place, o, n, size, line, blocks):
 
 @compiled
 def pool_gradient(delta, place, size, out):
-    """Give each block's delta to its place, as `pool` found it; the rest of out, shaped as what was pooled, is 0."""
+    """Write each block's delta to its place from `pool`; the rest of out, in the shape of the pooled input, is 0."""
     n, line, square = uint64(out.shape[3]), uint64(out.shape[2]) * uint64(out.shape[3]), uint64(size)
     d, places, result, blocks = delta.reshape(-1), place.reshape(-1), out.reshape(-1), uint64(delta.shape[2])
     if out.shape[1] % size or out.shape[2] % size:  # a remainder at the edge belongs to no block
@@ -376,7 +422,7 @@ def pool_gradient(delta, place, size, out):
 
 @compiled
 def _move(out, o, o_step, x, i, i_step, n, times):
-    """Copy n numbers, several times, each a step further on."""
+    """Copy n numbers of x at i to out at o, several times, each one step further on."""
     for _ in range(times):
         for j in range(n):
             out[o + j] = x[i + j]
@@ -385,11 +431,11 @@ def _move(out, o, o_step, x, i, i_step, n, times):
 
 
 @compiled
-def _ask_and_give(v, asked, image, i, weight, gradient, q, run, size, line):
-    """What an output whose derivative is v asks of its patch, at i, and what the patch gives to its kernel, at q."""
+def _patch_gradients(v, image_gradient, image, i, weight, gradient, q, run, size, line):
+    """Add to the gradients of a patch, at i, and of a kernel, at q, for an output whose derivative is v."""
     for _ in range(size):
         for j in range(run):
-            asked[i + j] += v * weight[q + j]
+            image_gradient[i + j] += v * weight[q + j]
         for j in range(run):
             gradient[q + j] += v * image[i + j]
         i += line
@@ -398,12 +444,17 @@ def _ask_and_give(v, asked, image, i, weight, gradient, q, run, size, line):
 
 @compiled
 def convolution_gradients(delta, place, pool, x, weight, dx, gradient, bias):
-    """What the loss asks of a convolution's input, kernels and bias, given what it asks of the pooled outputs.
+    """Compute the derivatives of the loss by a convolution's input, kernels and bias.
 
-    delta and place [batch, height, width, lanes, outputs]: an output stands at its place in a block of pool × pool; 1
-    is no pooling. x and dx [batch, tall, wide, lanes, inputs]; weight and gradient [lanes, outputs, size, run], a run
-    being size × inputs numbers and padding: 0 in weight, meaningless in gradient; bias [lanes, outputs]. dx, gradient
-    and bias are overwritten.
+    Args:
+        delta: the derivative by the pooled outputs, [batch, height, width, lanes, outputs].
+        place: of each output in its block, in the same shape.
+        pool: the side of a block; 1 means no pooling.
+        x: the input, [batch, tall, wide, lanes, inputs].
+        weight: [lanes, outputs, size, run]; a run is size × inputs numbers, then zeros as padding.
+        dx: filled with the derivative by x, in its shape.
+        gradient: filled with the derivative by weight, in its shape; its padding is meaningless.
+        bias: filled with the derivative by the bias, [lanes, outputs].
     """
     lanes, outputs = uint64(weight.shape[0]), uint64(weight.shape[1])
     size, run = uint64(weight.shape[2]), uint64(weight.shape[3])
@@ -411,8 +462,8 @@ def convolution_gradients(delta, place, pool, x, weight, dx, gradient, bias):
     pixels, inputs, line = uint64(x.shape[1] * x.shape[2]), uint64(x.shape[4]), uint64(x.shape[2] * x.shape[4])
     zero, step, patch = uint64(0), lanes * outputs, size * run
     d, places, flat, result = delta.reshape(-1), place.reshape(-1), x.reshape(-1), dx.reshape(-1)
-    # All of one lane's image, so that it stays in the nearest cache; with room for the padding of the last run.
-    image, asked = np.zeros(pixels * inputs + run, x.dtype), np.zeros(pixels * inputs + run, x.dtype)
+    # A copy of one lane's image, which stays in the first-level cache; the padding of the last run fits in too.
+    image, image_gradient = np.zeros(pixels * inputs + run, x.dtype), np.zeros(pixels * inputs + run, x.dtype)
     offsets = np.empty(pool * pool, np.uint64)
     for q in range(pool * pool):
         offsets[q] = uint64(q // pool) * line + uint64(q % pool) * inputs
@@ -423,7 +474,7 @@ def convolution_gradients(delta, place, pool, x, weight, dx, gradient, bias):
         for b in range(uint64(delta.shape[0])):
             pixel, cell = (b * pixels * lanes + k) * inputs, b * rows * columns * step + k * outputs
             _move(image, zero, inputs, flat, pixel, lanes * inputs, inputs, pixels)
-            _clear(asked, pixels * inputs + run)
+            _clear(image_gradient, pixels * inputs + run)
             for y in range(rows):
                 for i in range(y * block * line, y * block * line + columns * block * inputs, block * inputs):
                     for c in range(outputs):
@@ -431,17 +482,28 @@ def convolution_gradients(delta, place, pool, x, weight, dx, gradient, bias):
                         if v != 0:
                             bias[k, c] += v
                             at = uint64(i) + offsets[np.int64(places[cell + c])]
-                            _ask_and_give(v, asked, image, at, w, g, c * patch, run, size, line)
+                            _patch_gradients(v, image_gradient, image, at, w, g, c * patch, run, size, line)
                     cell += step
-            _move(result, pixel, lanes * inputs, asked, zero, inputs, inputs, pixels)
+            _move(result, pixel, lanes * inputs, image_gradient, zero, inputs, inputs, pixels)
 
 
 @compiled
 def rank_update(x, delta, weight, m, v, rate, root, decay, momentum, bounds):
-    """One optimizer step of weight [lanes, features + 1, outputs], its gradient xᵀ delta made row by row.
+    """Take an optimizer step of a weight, with its gradient xᵀ delta computed row by row.
 
-    x [lanes, batch, features], delta [lanes, batch, outputs]; the last row of weight is the bias; coefficients are a
-    number a lane. After a ReLU many numbers of x are 0 and are left out.
+    After a ReLU many numbers of x are 0, and they are skipped.
+
+    Args:
+        x: the layer's input, [lanes, batch, features].
+        delta: the derivative of the loss by the layer's output, [lanes, batch, outputs].
+        weight: [lanes, features + 1, outputs], as the moments m and v; its last row is the bias.
+        m: see weight.
+        v: see weight.
+        rate: [lanes], as in `lanes.coefficients.Hyper`, as the next three.
+        root: see rate.
+        decay: see rate.
+        momentum: see rate.
+        bounds: of the lanes with Adam and with momentum.
     """
     lanes, batch, features = x.shape
     n = uint64(weight.shape[2])

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: what share of a lane's learning rate each of its steps takes."""
+"""Learning-rate schedules: the share of a lane's learning rate at each of its steps."""
 
 from typing import get_args
 
@@ -12,9 +12,9 @@ NUMBERS = {name: number for number, name in enumerate(get_args(ScheduleName))}  
 
 BETA1, BETA2 = ADAM_BETAS
 COSINE, ONE_CYCLE = NUMBERS["cosine"], NUMBERS["one_cycle"]
-# torch.optim.lr_scheduler.OneCycleLR's own defaults: Smith and Topin's policy, by halves of a cosine.
-RISE = 0.3  # of the steps go up
-START, END = 1 / 25, 1 / 25 / 1e4  # where it begins and ends
+# The defaults of torch.optim.lr_scheduler.OneCycleLR: Smith and Topin's policy, by halves of a cosine.
+RISE = 0.3  # share of the steps in which the rate rises
+START, END = 1 / 25, 1 / 25 / 1e4  # shares of the rate at the first and the last step
 
 
 @compiled
@@ -24,10 +24,10 @@ def _between(first, last, share):
 
 @compiled
 def share_of(schedule, step, steps):
-    """The share of the learning rate at `step`, counted from 0, of a schedule over `steps`.
+    """Return the share of the learning rate at `step`, counted from 0, of a schedule over `steps` steps.
 
-    cosine is torch's CosineAnnealingLR down to 0 (Loshchilov and Hutter, 2017), one_cycle its OneCycleLR without a
-    cycle of the momentum.
+    cosine is torch's CosineAnnealingLR down to 0 (Loshchilov and Hutter, 2017). one_cycle is torch's OneCycleLR without
+    a cycle of the momentum.
     """
     if schedule == COSINE:
         return _between(1.0, 0.0, step / steps)
@@ -41,7 +41,7 @@ def share_of(schedule, step, steps):
 
 @compiled
 def coefficients(steps, rates, adam, schedules, lengths, rate, root):
-    """Count a step of every lane, and make rate and root what `hyper.Hyper` says they are."""
+    """Count a step of every lane, and set rate and root as `lanes.coefficients.Hyper` defines them."""
     for k in range(steps.shape[0]):
         own = rates[k]
         if schedules[k]:

@@ -1,1 +1,1 @@
-"""Lanes: several trials that train as one module on shared minibatches, with their arithmetic for any device."""
+"""Lanes: several trials that train as one module on shared minibatches, and their arithmetic for any device."""

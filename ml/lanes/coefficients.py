@@ -1,4 +1,4 @@
-"""What each lane's optimizer asks for, as numbers a lane: the coefficients of the kernels, renewed every step."""
+"""The coefficients of the lanes' optimizers: a few numbers for each lane, which the kernels use at every step."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from ml.parameters.recipes import PLAIN, LaneRecipe
 
 
 def order_of(optimizers: Sequence[Optimizer]) -> list[int]:
-    """The order in which lanes stand side by side: Adam, SGD with momentum, plain SGD, so that each is one loop."""
+    """Return the order of lanes side by side: Adam, SGD with momentum, plain SGD, so that each kind is one loop."""
     return sorted(range(len(optimizers)), key=lambda k: _rank(optimizers[k]))
 
 
@@ -22,13 +22,18 @@ def _rank(optimizer: Optimizer) -> int:
 
 
 class Hyper:
-    """The coefficients of lanes that stand in the order of `order_of`.
+    """The coefficients of lanes in the order of `order_of`.
 
-    bounds int64 [2]: lanes up to the first follow Adam, up to the second SGD with momentum, the others plain SGD.
-    rate: the step size, for Adam divided by 1 - β1ᵗ; root: 1 / √(1 - β2ᵗ); decay; momentum; fresh: the share of the
-    newest weights in the moving average, all at first and where there is none. Each [lanes].
-    tensors [5, lanes]: the same five on the device. smoothing [lanes] of the labels, there too; None where no lane
-    smooths.
+    Attributes:
+        bounds: int64 [2]. Lanes before the first bound use Adam, lanes before the second SGD with momentum, and the
+            others plain SGD.
+        rate: [lanes], the step size; for Adam divided by 1 - β1ᵗ.
+        root: [lanes], 1 / √(1 - β2ᵗ).
+        decay: [lanes], the weight decay.
+        momentum: [lanes].
+        fresh: [lanes], the share of the newest weights in the moving average; 1 at first, and without an average.
+        tensors: [5, lanes], these five on the device.
+        smoothing: [lanes], of the labels, on the device; None if no lane smooths.
     """
 
     def __init__(
@@ -59,7 +64,7 @@ class Hyper:
         self.tensors = torch.from_numpy(self.numbers).to(device)  # on a CPU they share memory
 
     def advance(self) -> None:
-        """Make the coefficients those of the next step."""
+        """Set the coefficients for the next step."""
         settings = (self._rates, self._adam, self._schedules, self._lengths)
         coefficients(self.steps, *settings, self.rate, self.root)
         self.fresh[:] = np.where(self.steps > 1, self._fresh, 1)
@@ -67,5 +72,5 @@ class Hyper:
             self.tensors.copy_(torch.from_numpy(self.numbers), non_blocking=True)
 
     def rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Rate, root, decay and momentum."""
+        """Return rate, root, decay and momentum."""
         return self.rate, self.root, self.decay, self.momentum

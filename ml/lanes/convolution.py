@@ -1,4 +1,4 @@
-"""Convolutions of lanes: of the images, which all lanes share, and of each lane's own; and the pooling after them."""
+"""Convolutions of lanes: of the images, which all lanes share, and of each lane's activation; and pooling."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from ml.layers import Conv2d, MaxPool2d
 
 
 class Convolution(LaneLayer):
-    """What convolutions have in common: weight [lanes, outputs, size, size, inputs] and bias [lanes, outputs]."""
+    """The base of convolutions: weight [lanes, outputs, size, size, inputs] and bias [lanes, outputs]."""
 
     def build(self, layers: Sequence[Conv2d], form: Form) -> Form:
         height, width, inputs = form.shape
@@ -39,7 +39,7 @@ class Convolution(LaneLayer):
 
 
 class ImageConvolution(Convolution):
-    """A convolution of the images: one convolution with all lanes' kernels."""
+    """A convolution of the images: one convolution with the kernels of all lanes."""
 
     def forward(self, x: Minibatch) -> Tensor:
         self.batch = x
@@ -52,7 +52,7 @@ class ImageConvolution(Convolution):
 
 
 class LaneConvolution(Convolution):
-    """A convolution of each lane's own activation: one convolution in as many groups."""
+    """A convolution of each lane's activation: one convolution with a group for each lane."""
 
     def forward(self, x: Tensor) -> Tensor:
         self.x = x
@@ -65,9 +65,9 @@ class LaneConvolution(Convolution):
 
 
 class Pool(LaneLayer):
-    """The largest of each block."""
+    """Max pooling: the largest of each block."""
 
-    whole = False  # whether what comes before takes a Pooled: the few places that were largest, and no more
+    whole = False  # True if the layer before takes a `Pooled`: only the few places that were largest
 
     def build(self, layers: Sequence[MaxPool2d], form: Form) -> Form:
         self.size = layers[0].kernel_size

@@ -1,8 +1,8 @@
 """Training steps on a GPU, recorded once and then replayed as a whole.
 
-A step of lanes is dozens of small kernels, and launching one costs a CPU about as long as a GPU takes to run it. A CUDA
-graph launches them all at once. What it reads and writes must lie where it lay when it was recorded: the minibatch is
-copied to one place, and weights, moments and coefficients stay at theirs.
+A step of lanes is dozens of small kernels, and a CPU needs about as long to launch one as a GPU needs to run it. A CUDA
+graph launches them all at once. It reads and writes the memory addresses that it was recorded with. So each minibatch
+is copied to the same place, and weights, moments and coefficients stay in place.
 """
 
 import gc
@@ -14,14 +14,14 @@ import torch
 
 from ml.lanes.minibatch import Minibatch
 
-EAGER = 8  # steps that are taken before one is recorded, which costs as much as dozens; they load the kernels
+EAGER = 8  # steps before one is recorded; they load the kernels, and a recording costs as much as dozens of steps
 
 
 class Recorder:
-    """Takes the steps of one set of lanes, each of which does the same on another minibatch.
+    """Take the steps of one set of lanes; all steps do the same, each on another minibatch.
 
-    It is told anew what a step is each time: lanes that it kept would be a cycle, whose memory on the GPU is given back
-    only when Python next looks for cycles.
+    The function of a step is passed in each time. If it was kept, lanes and recorder would refer to each other, and
+    their memory on the GPU would be freed only by Python's next search for cycles.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,12 @@ class Recorder:
         self._recordings: dict[int, Recording] = {}
 
     def step(self, batch: Minibatch, learn: Callable[[Minibatch], None]) -> None:
-        """Take a step, which is `learn`: it must wait for nothing that the GPU has not done, and bring it nothing."""
+        """Take a step.
+
+        Args:
+            batch: the minibatch.
+            learn: does the step; it must neither wait for the GPU nor copy anything to it.
+        """
         size = len(batch)
         if size in self._recordings:
             self._recordings[size].replay(batch)
@@ -41,17 +46,17 @@ class Recorder:
 
 
 class Recording:
-    """A step on minibatches of one size."""
+    """A recorded step on minibatches of one size."""
 
     def __init__(self, batch: Minibatch, learn: Callable[[Minibatch], None]) -> None:
-        """Record it, without taking it."""
+        """Record a step without running it."""
         self._images, self._labels = batch.of(batch.images).clone(), batch.of(batch.labels).clone()
         self._graph = torch.cuda.CUDAGraph()
         with _no_garbage_collection(), torch.cuda.graph(self._graph):
             learn(Minibatch(self._images, self._labels, None, batch.dtype))
 
     def replay(self, batch: Minibatch) -> None:
-        """Take it."""
+        """Run the recorded step on a minibatch."""
         batch.of(batch.images, self._images)
         batch.of(batch.labels, self._labels)
         self._graph.replay()
@@ -59,7 +64,7 @@ class Recording:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Keep Python from finding an old graph meanwhile: CUDA forbids destroying one while another is recorded."""
+    """Pause garbage collection, which may find an old graph: CUDA forbids destroying one while recording another."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""Dropout of lanes: each lane's mask is its own, whatever lanes it trains beside."""
+"""Dropout of lanes: a lane's mask does not depend on the lanes that it trains with."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,10 @@ from ml.layers import Dropout
 
 
 class Dropping(LaneLayer):
-    """Dropout, in place. A mask is named by the lane's own seed and steps, and by its features as torch counts them."""
+    """Dropout, in place.
+
+    A mask depends on the lane's seed and steps, and on the number of each feature in torch's order.
+    """
 
     def build(self, layers: Sequence[Dropout], form: Form) -> Form:
         self.shares = torch.tensor([layer.p for layer in layers], dtype=torch.float64)
@@ -54,7 +57,7 @@ class Dropping(LaneLayer):
 
 
 def _numbers(form: Form) -> np.ndarray:
-    """The number of each of a lane's features in torch's order, [lanes, features of the form]; of padding, 0."""
+    """Return the number of each feature of a lane in torch's order, [lanes, features of the form]; 0 for padding."""
     *sides, width = form.shape
     pixels = np.arange(int(np.prod(sides)))
     numbers = np.zeros((len(form.places), len(pixels), width), np.uint32)

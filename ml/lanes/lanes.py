@@ -1,8 +1,8 @@
 """Lanes: several trials that train as one module, on the same minibatches.
 
-At small batches a training step costs the overhead of its operations, not arithmetic. Lanes share each operation. Each
-lane ends with the weights that it would have alone: nothing that is added, multiplied or averaged crosses from one lane
-to another. Learning rate, weight decay, momentum, kind of optimizer and recipe are the lane's own.
+At small batch sizes the time of a training step is the overhead of its operations, not arithmetic. Lanes share each
+operation. A lane ends with the weights that it would have alone: no sum, product or mean mixes two lanes. Each lane has
+its own learning rate, weight decay, momentum, kind of optimizer and recipe.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,14 +34,14 @@ from ml.specs import Loss
 
 T = TypeVar("T")
 
-EVALUATION_BATCH = 250  # images of every lane at once
+EVALUATION_BATCH = 250  # images that all lanes evaluate at once
 SLOTS: tuple[Slot, ...] = ("value", "exp_avg", "exp_avg_sq")
 AVERAGED: tuple[Slot, ...] = (*SLOTS, "average")
 
 
 @dataclass
 class LaneState:
-    """All that one lane's training has come to, in plain tensors: it can be saved, and joined to other lanes."""
+    """The state of one lane's training in plain tensors, which can be saved and joined to other lanes."""
 
     layers: list[Layer]
     optimizer: Optimizer
@@ -50,7 +50,7 @@ class LaneState:
     exp_avg_sq: dict[str, Tensor]  # Adam's mean square
     steps: int = 0  # of the optimizer
     recipe: LaneRecipe = PLAIN
-    average: dict[str, Tensor] = field(default_factory=dict)  # of the weights over the steps, where the recipe has one
+    average: dict[str, Tensor] = field(default_factory=dict)  # of the weights over the steps, if the recipe has one
 
     @classmethod
     def initial(
@@ -61,7 +61,10 @@ class LaneState:
         recipe: LaneRecipe = PLAIN,
         given: Mapping[str, Tensor] | None = None,
     ) -> "LaneState":
-        """A lane that has not trained; its weights are those of `module_of`, or `given` where name and shape agree."""
+        """Return a lane that has not trained.
+
+        Its weights are those of `module_of`, or those of `given` for layers whose names and shapes agree.
+        """
         module = module_of(layers, init_seed)
         own, taken = module.state_dict(), carried_over(layers, given or {})
         module.load_state_dict({name: taken.get(name, tensor) for name, tensor in own.items()})
@@ -75,18 +78,18 @@ class LaneState:
 
     @property
     def judged(self) -> dict[str, Tensor]:
-        """The weights that are evaluated and kept: the average where there is one."""
+        """The weights that are evaluated and kept: the moving average if there is one."""
         return self.average or self.weights
 
     def module(self) -> nn.Sequential:
-        """A plain torch module with the weights that are judged."""
+        """Return a plain torch module with the weights that are judged."""
         module = module_of(self.layers, init_seed=0)
         module.load_state_dict(self.judged)
         return module.eval()
 
 
 class Lanes:
-    """Lanes that train as one."""
+    """Lanes that train as one module."""
 
     def __init__(
         self,
@@ -98,10 +101,19 @@ class Lanes:
         ops: Ops | None = None,
         frozen: frozenset[int] = frozenset(),
     ) -> None:
-        """Put lanes together for images of shape (channels, height, width); `ops` is chosen by the device if not given.
+        """Put lanes together.
 
-        Layers at the places `frozen` keep their weights, as torch's do without `requires_grad`.
-        LanesError where there are none, where their layers are not of the same kinds, or where memory does not suffice.
+        Args:
+            states: of the lanes.
+            image: the shape of an image, (channels, height, width).
+            loss: to train with.
+            device: to train on.
+            dtype: of weights and arithmetic.
+            ops: the arithmetic; by default it is chosen by the device.
+            frozen: the places of layers that keep their weights, as in torch without `requires_grad`.
+
+        Raises:
+            LanesError: if `states` is empty, their layer kinds differ, or their network trains alone.
         """
         check(states, image)
         self.device, self.dtype = torch.device(device), dtype
@@ -119,7 +131,7 @@ class Lanes:
         self._frozen = frozen
         self._losses = torch.zeros(len(states), dtype=dtype, device=self.device)
         self._steps = 0
-        # A wrapped module may draw random numbers, which a recording would draw once for all steps.
+        # A wrapped module may draw random numbers; a recording would draw them once for all steps.
         recorded = self.device.type == "cuda" and not trains_alone(states[0].layers)
         self._recorder = Recorder() if recorded else None
 
@@ -127,7 +139,7 @@ class Lanes:
         return len(self._states)
 
     def step(self, data: Images, indices: np.ndarray) -> None:
-        """One optimizer step of every lane on the images of `data` at `indices`, int64 [batch]."""
+        """Take an optimizer step of every lane on the images of `data` at `indices`, int64 [batch]."""
         for _, layer in self._layers:
             layer.draw(len(indices))
         with self._noise(indices):
@@ -141,36 +153,36 @@ class Lanes:
 
     @property
     def warm_steps(self) -> int:
-        """The steps that take longer than those after them: they load kernels and fill caches."""
+        """The number of first steps that take longer than later ones: they load kernels and fill caches."""
         return EAGER + 1 if self.device.type == "cuda" else 3
 
     def wait(self) -> None:
-        """Wait until the steps that were asked for have been taken: a GPU lags behind."""
+        """Wait until all steps are done: a GPU runs them asynchronously."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     def losses(self) -> list[float]:
-        """Each lane's mean training loss since this was last asked; infinite or NaN where it diverged."""
+        """Return each lane's mean training loss since the last call; infinite or NaN if the lane diverged."""
         means = self._in_order((self._losses / max(1, self._steps)).tolist())
         self._losses.zero_()
         self._steps = 0
         return means
 
     def loss_sums(self) -> list[float]:
-        """Each lane's training losses added up since `losses` was asked."""
+        """Return the sum of each lane's training losses since the last call of `losses`."""
         return self._in_order(self._losses.tolist())
 
     def take_up(self, loss_sums: Sequence[float], steps: int) -> None:
-        """Go on where another stood after so many steps since its `losses` was asked."""
+        """Take over the `loss_sums` of other lanes, added up over `steps` steps since their last call of `losses`."""
         self._losses.copy_(torch.tensor([loss_sums[k] for k in self.order], dtype=self.dtype))
         self._steps = steps
 
     def finite(self) -> list[bool]:
-        """Whether each lane's training loss has been a number since `losses` was asked."""
+        """Return for each lane whether its training loss has been finite since the last call of `losses`."""
         return self._in_order(self._losses.isfinite().tolist())
 
     def evaluate(self, data: Images) -> list[tuple[float, float]]:
-        """Each lane's mean loss and accuracy (0..1) over `data`; a loss may be infinite or NaN.
+        """Return each lane's mean loss and accuracy (0..1) over `data`; a loss may be infinite or NaN.
 
         Labels are not smoothed.
         """
@@ -187,12 +199,12 @@ class Lanes:
         return self._in_order([(loss / len(data), count / len(data)) for loss, count in pairs])
 
     def outputs(self, data: Images, indices: np.ndarray) -> Tensor:
-        """Each lane's outputs, [lanes, batch, classes]."""
+        """Return each lane's outputs, [lanes, batch, classes]."""
         found = self._judged(Minibatch(data.images, data.labels, indices, self.dtype))
         return found[torch.tensor(self._in_order(list(range(len(self)))))]
 
     def state(self, lane: int) -> LaneState:
-        """What one lane's training has come to, as tensors of its own."""
+        """Return the state of one lane, in copied tensors."""
         place = self.order.index(lane)
         given = self._states[place]
         value, exp_avg, exp_avg_sq = (self._taken(place, slot) for slot in SLOTS)
@@ -201,15 +213,15 @@ class Lanes:
         return LaneState(given.layers, given.optimizer, value, exp_avg, exp_avg_sq, steps, given.recipe, average)
 
     def states(self) -> list[LaneState]:
-        """What every lane's training has come to."""
+        """Return the state of every lane."""
         return [self.state(lane) for lane in range(len(self))]
 
     def split(self) -> list[nn.Sequential]:
-        """Each lane as a plain torch module."""
+        """Return each lane as a plain torch module."""
         return [state.module() for state in self.states()]
 
     def _learn(self, batch: Minibatch) -> None:
-        """What a step does once its coefficients are known."""
+        """Do a step, once its coefficients are set: forward, backward, update."""
         losses, delta = self._loss(self._forward(batch, training=True), batch.of(batch.labels), self.hyper.smoothing)
         self._losses += losses
         first = self._first_trained
@@ -222,14 +234,14 @@ class Lanes:
 
     @cached_property
     def _first_trained(self) -> int:
-        """Where the backward pass may end: nothing before it is trained."""
+        """The index of the first layer that is trained, at which the backward pass ends."""
         if not self._frozen:
             return 0
         trained = [i for i, (place, layer) in enumerate(self._layers) if layer.parameters and place not in self._frozen]
         return trained[0]
 
     def _forward(self, batch: Minibatch, *, training: bool = False) -> Tensor:
-        """Outputs [lanes, batch, classes], the lanes in the order in which they stand."""
+        """Return outputs [lanes, batch, classes], with the lanes in the order of `order_of`."""
         x: Any = batch
         for _, layer in self._layers:
             layer.training = training
@@ -238,7 +250,7 @@ class Lanes:
         return outputs
 
     def _judged(self, batch: Minibatch) -> Tensor:
-        """Outputs with the weights that are judged."""
+        """Return outputs with the weights that are judged."""
         with ExitStack() as stack:
             if self._averaging:
                 for _, layer in self._layers:
@@ -248,7 +260,7 @@ class Lanes:
 
     @contextmanager
     def _noise(self, indices: np.ndarray) -> Iterator[None]:
-        """Torch's random numbers, which only a wrapped module may draw, as what the step and its batch decide."""
+        """Seed torch's random numbers by the step and its batch; only a wrapped module may draw any."""
         if not trains_alone(self._states[0].layers):
             yield
             return
@@ -278,13 +290,13 @@ class Lanes:
                     layer.put(lane, slot, _of_layer(tensors, f"{place}."))
 
     def _in_order(self, standing: list[T]) -> list[T]:
-        """What is listed as the lanes stand, as they were given."""
+        """Return a list over lanes in the order in which the lanes were given."""
         found = dict(zip(self.order, standing, strict=True))
         return [found[k] for k in range(len(standing))]
 
 
 def carried_over(layers: list[Layer], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Of `given` weights, by torch's names, those that layers have at the same place and in the same shape."""
+    """Return the `given` weights, by torch's names, that `layers` have at the same place and in the same shape."""
     new = {place_of(name) for name in fresh(layers, {name: tuple(tensor.shape) for name, tensor in given.items()})}
     places = set(range(len(layers))) - new
     return {name: tensor for name, tensor in given.items() if place_of(name) in places}
@@ -299,13 +311,17 @@ def _own(tensor: Tensor) -> Tensor:
 
 
 def squared_error(outputs: Tensor, labels: Tensor, smoothing: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Each lane's mean squared error on its targets, and its derivative by outputs [lanes, batch, classes]."""
+    """Return each lane's mean squared error on its targets, and its derivative by outputs [lanes, batch, classes]."""
     error = outputs - targets(outputs, labels, smoothing)
     return error.square().mean((1, 2)), error.mul_(2 / error[0].numel())
 
 
 def check(states: Sequence[LaneState], image: Shape) -> None:
-    """LanesError where lanes cannot be put together."""
+    """Check that lanes can be put together.
+
+    Raises:
+        LanesError: if they cannot.
+    """
     if not states:
         raise LanesError("a pack needs at least one lane")
     if len(states) > 1 and trains_alone(states[0].layers):
@@ -314,5 +330,5 @@ def check(states: Sequence[LaneState], image: Shape) -> None:
         if state.kinds != states[0].kinds:
             raise LanesError(
                 f"lanes must have the same kinds of layers: {'-'.join(states[0].kinds)} and {'-'.join(state.kinds)}; "
-                "train them in packs of their own"
+                "train them in separate packs"
             )

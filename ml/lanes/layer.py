@@ -1,9 +1,9 @@
-"""What a layer of lanes is: one kind of layer for all lanes at once, forward and backward.
+"""The base class of a layer of lanes: one kind of layer for all lanes at once, forward and backward.
 
-Two forms of activation pass between them: images [batch, height, width, lanes, channels] and rows [lanes, batch,
-features]. Where lanes differ in channels or features, the narrower are padded with zeros, and stay zero: a padded
-unit has no weights, ReLU passes nothing on where its output is 0, and no optimizer moves a weight whose gradients were
-all 0. Each layer keeps what its backward pass needs from the forward pass before it.
+Two forms of activation pass between layers: images [batch, height, width, lanes, channels] and rows [lanes, batch,
+features]. If lanes differ in channels or features, the narrower ones are padded with zeros. The padding stays zero: a
+padded unit has no weights, ReLU passes no gradient through an output of 0, and no optimizer moves a weight whose
+gradients were all 0. Each layer keeps from its forward pass what its backward pass needs.
 """
 
 from abc import ABC, abstractmethod
@@ -24,16 +24,16 @@ Slot = Literal["value", "exp_avg", "exp_avg_sq", "average"]  # which tensor of a
 
 @dataclass
 class Form:
-    """What passes between two layers."""
+    """The form of the activation between two layers."""
 
     shape: tuple[int, ...]  # (height, width, channels) or (features,), wide enough for every lane
-    places: list[Tensor]  # of each lane, int64: where its channels or features lie, in torch's order
+    places: list[Tensor]  # for each lane, int64: the places of its channels or features, in torch's order
 
 
 class LaneLayer(ABC):
     """One layer of every lane."""
 
-    training = False  # whether a backward pass follows the next forward pass
+    training = False  # True if a backward pass follows the next forward pass
 
     def __init__(self, ops: Ops, layers: Sequence[Any], form: Form) -> None:
         self.ops = ops
@@ -42,50 +42,69 @@ class LaneLayer(ABC):
 
     @abstractmethod
     def build(self, layers: Sequence[Any], form: Form) -> Form:
-        """Make room for the lanes' own layers, which `form` enters; the form that leaves."""
+        """Create the parameters of all lanes.
+
+        Args:
+            layers: of the lanes, all of the same kind.
+            form: of the input.
+
+        Returns:
+            The form of the output.
+        """
 
     @abstractmethod
     def forward(self, x: Any) -> Tensor:
-        """What leaves where `x` enters; a Batch enters the first layer."""
+        """Return the output for the input `x`; the input of the first layer is a Minibatch."""
 
     @abstractmethod
     def backward(self, delta: Any, *, wanted: bool) -> Any:
-        """Note the gradients, from the loss's derivative by what left; that by what entered, where it is wanted."""
+        """Store the gradients of the parameters.
+
+        Args:
+            delta: the derivative of the loss by the output.
+            wanted: True if the derivative by the input is needed.
+
+        Returns:
+            The derivative of the loss by the input, if it is wanted; else anything.
+        """
 
     def step(self, hyper: Hyper) -> None:
-        """One optimizer step."""
+        """Take an optimizer step."""
         for parameter in self.parameters:
             self.ops.update(parameter, hyper)
 
     def average_in(self, hyper: Hyper) -> None:
-        """Bring the moving average of what it trains nearer to what it is now."""
+        """Update the moving average of the parameters."""
         for parameter in self.parameters:
             parameter.average_in(hyper)
 
     def move(self, device: torch.device, dtype: torch.dtype, *, averaging: bool = False) -> None:
-        """Move what it trains to a device and a type; make room for a moving average of it, where one is wanted."""
+        """Move the parameters to a device and a type; add a moving average of them if `averaging`."""
         for parameter in self.parameters:
             parameter.move(device, dtype)
             if averaging:
                 parameter.average = torch.zeros_like(parameter.value)
 
-    def draw_from(self, place: int, seeds: np.ndarray, steps: np.ndarray) -> None:  # noqa: B027  # most draw nothing
-        """Note what random numbers are drawn from: the layer's place in every network, and each lane's seed and steps.
+    def draw_from(self, place: int, seeds: np.ndarray, steps: np.ndarray) -> None:  # noqa: B027  # most layers draw nothing
+        """Set the source of the layer's random numbers.
 
-        seeds uint32 [lanes]; steps int64 [lanes], which is kept up.
+        Args:
+            place: of the layer in every network.
+            seeds: of the lanes, uint32 [lanes].
+            steps: of the lanes, int64 [lanes]; the caller updates this array.
         """
 
     def draw(self, rows: int) -> None:  # noqa: B027
-        """Get ready to draw for the next step, of a minibatch of so many images."""
+        """Prepare the random numbers of the next step, for a minibatch of `rows` images."""
 
-    def put(self, lane: int, slot: Slot, tensors: dict[str, Tensor]) -> None:  # noqa: B027  # many have none
+    def put(self, lane: int, slot: Slot, tensors: dict[str, Tensor]) -> None:  # noqa: B027  # many layers have none
         """Write one lane's share of the parameters, given by torch's names and in torch's layout."""
 
     def take(self, lane: int, slot: Slot) -> dict[str, Tensor]:
-        """Read what `put` wrote."""
+        """Return one lane's share of the parameters, by torch's names and in torch's layout."""
         return {}
 
 
 def ranges(widths: Sequence[int]) -> list[Tensor]:
-    """Where the features of lanes of these widths lie: at the beginning of what is wide enough for all."""
+    """Return the places of features of lanes with these widths: they come first, and padding comes after them."""
     return [torch.arange(width) for width in widths]

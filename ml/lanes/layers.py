@@ -1,4 +1,4 @@
-"""Which layer of lanes stands for which layer of a network, and those that compute next to nothing."""
+"""The layer of lanes for each kind of layer of a network, and the layers that compute almost nothing."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ from ml.layers import Conv2d, Dropout, Flatten, Layer, Linear, MaxPool2d, ReLU, 
 
 
 class Spread(LaneLayer):
-    """The images, for a network that begins with neither Linear nor Conv2d: each lane gets them as an activation."""
+    """The images as an activation of every lane, for a network that begins with neither Linear nor Conv2d."""
 
     def build(self, layers: Sequence[Any], form: Form) -> Form:
         self.lanes = len(form.places)
@@ -33,7 +33,7 @@ class Spread(LaneLayer):
 
 
 class Rectifier(LaneLayer):
-    """max(x, 0), in place: what was there is not needed again."""
+    """ReLU: max(x, 0), in place, because its input is not needed again."""
 
     def build(self, layers: Sequence[ReLU], form: Form) -> Form:
         return form
@@ -43,18 +43,18 @@ class Rectifier(LaneLayer):
         return self.out
 
     def backward(self, delta: Tensor, *, wanted: bool) -> Tensor:
-        asked: Tensor = torch.ops.aten.threshold_backward(delta, self.out, 0)
-        return asked
+        dx: Tensor = torch.ops.aten.threshold_backward(delta, self.out, 0)
+        return dx
 
 
 class Rows(LaneLayer):
-    """From images to rows: all features of an image of one lane."""
+    """Flatten: from images to rows, which have all features of an image of one lane."""
 
     def build(self, layers: Sequence[Flatten], form: Form) -> Form:
         self.shape = form.shape
         height, width, channels = form.shape
         pixels = torch.arange(height * width) * channels
-        # torch flattens (channel, height, width), these rows are (height, width, channel).
+        # torch flattens (channel, height, width); these rows are (height, width, channel).
         return Form((height * width * channels,), [(own[:, None] + pixels).flatten() for own in form.places])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class Rows(LaneLayer):
 
 
 class Same(LaneLayer):
-    """Rows that are flattened again."""
+    """Flatten for rows, which stay as they are."""
 
     def build(self, layers: Sequence[Flatten], form: Form) -> Form:
         return form
@@ -88,9 +88,15 @@ LANE_LAYERS: dict[type[Layer], type[LaneLayer]] = {
 
 
 def lane_layers(networks: Sequence[Sequence[Layer]], image: Shape, ops: Ops) -> list[tuple[int, LaneLayer]]:
-    """The layers of `networks`, whose layers are of the same kinds, for images (channels, height, width).
+    """Return the layers of lanes for `networks`.
 
-    Each comes with the place of its like in every network, by which weights are named.
+    Args:
+        networks: the layers of each network; all have the same kinds.
+        image: the shape of an image, (channels, height, width).
+        ops: the arithmetic.
+
+    Returns:
+        The layers, each with its place in every network, by which weights are named.
     """
     channels, height, width = image
     form = Form((height, width, channels), ranges([channels] * len(networks)))
@@ -119,12 +125,12 @@ def _lane_layer(kind: type[Layer]) -> type[LaneLayer]:
 
 
 def _kinds(columns: Sequence[Sequence[Layer]]) -> list[tuple[int, type[LaneLayer]]]:
-    """Which place is built as what, in the order of the forward pass."""
+    """Return the places of layers, and the layers of lanes to build for them, in the order of the forward pass."""
     kinds = [type(column[0]) for column in columns]
     order = list(range(len(kinds)))
     for i in range(len(kinds) - 1):
         if kinds[order[i]] is ReLU and kinds[order[i + 1]] is MaxPool2d:
-            # The largest of max(x, 0) is max(the largest of x, 0), and derivatives agree: a quarter of the work.
+            # Pooling first gives the same values and derivatives, and ReLU has a quarter of the work.
             order[i], order[i + 1] = order[i + 1], order[i]
     found = [(place, _lane_layer(kinds[place])) for place in order]
     if kinds[:2] == [Flatten, Linear]:

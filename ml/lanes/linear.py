@@ -1,4 +1,4 @@
-"""Linear layers of lanes: on the images, which all lanes share, and on each lane's own rows."""
+"""Linear layers of lanes: of the images, which all lanes share, and of each lane's rows."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,14 @@ from ml.lanes.minibatch import Minibatch
 from ml.lanes.parameter import Parameter
 from ml.layers import Linear
 
-# Up to this batch, and from this width, a gradient is made row by row inside the optimizer; else by one matrix product.
-# `python -m benchmarks.rank` measures where that is faster.
+# Up to this batch size and from this width on, a gradient is computed row by row inside the optimizer, else by one
+# matrix product. `python -m benchmarks.rank` measures the sizes at which that is faster.
 RANK_BATCH = 16
 RANK_WIDTH = 256
 
 
 class ImageLinear(LaneLayer):
-    """A linear layer on the images: one wide product, the lanes side by side without padding."""
+    """A linear layer on the images: one wide matrix product, with the lanes side by side and without padding."""
 
     def build(self, layers: Sequence[Linear], form: Form) -> Form:
         self.widths = [layer.out_features for layer in layers]
@@ -62,7 +62,7 @@ class ImageLinear(LaneLayer):
 
 
 class LaneLinear(LaneLayer):
-    """A linear layer on each lane's own rows: one batched product, the bias as a last row of the weight."""
+    """A linear layer on each lane's rows: one batched matrix product; the bias is the last row of the weight."""
 
     def build(self, layers: Sequence[Linear], form: Form) -> Form:
         self.places = form.places

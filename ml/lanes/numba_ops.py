@@ -1,4 +1,4 @@
-"""What lanes compute, by compiled kernels on a CPU."""
+"""The arithmetic of lanes by compiled kernels, on a CPU."""
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from ml.lanes.parameter import Parameter
 
 
 class KernelOps:
-    """On a CPU."""
+    """The arithmetic on a CPU."""
 
     def __init__(self) -> None:
         self._buffers: dict[tuple[str, tuple[int, ...], torch.dtype], Tensor] = {}
@@ -60,10 +60,10 @@ class KernelOps:
         run = size * inputs
         padded = functional.pad(weight.value.reshape(lanes, outputs, size, run), (0, -run % 8))
         gradient = torch.empty_like(padded)
-        dx = self._buffer("asked", tuple(x.shape), x.dtype)
-        asked = (t.contiguous().numpy() for t in (pooled.delta, pooled.place))
+        dx = self._buffer("convolution gradient", tuple(x.shape), x.dtype)
+        deltas = (t.contiguous().numpy() for t in (pooled.delta, pooled.place))
         tensors = (x.contiguous(), padded, dx, gradient, bias.gradient)
-        loops.convolution_gradients(*asked, pooled.size, *(t.numpy() for t in tensors))
+        loops.convolution_gradients(*deltas, pooled.size, *(t.numpy() for t in tensors))
         weight.gradient.copy_(gradient[..., :run].reshape(weight.value.shape))
         return dx
 
@@ -75,10 +75,10 @@ class KernelOps:
         return out.view(*shape, *x.shape[3:]), place.view(*shape, *x.shape[3:])
 
     def pool_gradient(self, pooled: Pooled) -> Tensor:
-        asked = self._buffer("given", tuple(pooled.x.shape), pooled.x.dtype)
+        dx = self._buffer("pool gradient", tuple(pooled.x.shape), pooled.x.dtype)
         flat = (t.reshape(*t.shape[:3], -1).numpy() for t in (pooled.delta, pooled.place))
-        loops.pool_gradient(*flat, pooled.size, asked.view(*asked.shape[:3], -1).numpy())
-        return asked
+        loops.pool_gradient(*flat, pooled.size, dx.view(*dx.shape[:3], -1).numpy())
+        return dx
 
     def rank_update(self, x: Tensor, delta: Tensor, weight: Parameter, hyper: Hyper) -> None:
         tensors = (x.contiguous(), delta.contiguous(), weight.value, weight.exp_avg, weight.exp_avg_sq)

@@ -1,4 +1,4 @@
-"""What lanes compute; `KernelOps` does it on a CPU, `TorchOps` anywhere else."""
+"""The arithmetic of lanes: `KernelOps` does it on a CPU, `TorchOps` on any device."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,54 +12,57 @@ from ml.lanes.parameter import Parameter
 
 @dataclass
 class Pooled:
-    """What the loss asks of the largest of each block of size × size, and which those were."""
+    """The gradient of a pooled activation, and the places of the largest in each block of size × size."""
 
-    delta: Tensor
-    place: Tensor  # as `Ops.pool` gave it
-    x: Tensor  # what was pooled
+    delta: Tensor  # the derivative of the loss by the output of the pooling
+    place: Tensor  # as `Ops.pool` returned it
+    x: Tensor  # the input of the pooling
     size: int
 
 
 class Ops(Protocol):
-    """One way of computing. Activations are [batch, height, width, lanes, channels] or [lanes, batch, features]."""
+    """One implementation. Activations are [batch, height, width, lanes, channels] or [lanes, batch, features]."""
 
     def image_linear(self, batch: Minibatch, weight: Tensor) -> Tensor:
-        """[batch, columns] = pixels × weight [pixels + 1, columns], whose last row is the bias."""
+        """Return pixels × weight, [batch, columns]; weight is [pixels + 1, columns], and its last row is the bias."""
 
     def image_linear_update(self, batch: Minibatch, delta: Tensor, weight: Parameter, hyper: Hyper) -> None:
-        """One optimizer step of such a weight, from delta [batch, columns]."""
+        """Take an optimizer step of the weight of `image_linear`, from delta [batch, columns]."""
 
     def image_convolution(self, batch: Minibatch, weight: Tensor, bias: Tensor) -> Tensor:
-        """Convolve with weight [lanes, outputs, size, size, channels] and bias [lanes, outputs]."""
+        """Convolve images with weight [lanes, outputs, size, size, channels] and bias [lanes, outputs]."""
 
     def image_convolution_gradients(self, batch: Minibatch, delta: Tensor, weight: Parameter, bias: Parameter) -> None:
-        """Set the gradients of such a weight and bias."""
+        """Set the gradients of the weight and bias of `image_convolution`."""
 
     def convolution(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Convolve each lane's own activation."""
+        """Convolve each lane's activation with weight and bias as in `image_convolution`."""
 
     def convolution_gradients(
         self, pooled: Pooled, x: Tensor, weight: Parameter, bias: Parameter, *, wanted: bool
     ) -> Tensor:
-        """Set the gradients of such a convolution; what the loss asks of x, where that is wanted."""
+        """Set the gradients of weight and bias of `convolution`; return the derivative by x if it is wanted."""
 
     def pool(self, x: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        """The largest of each block, and where it stands, for `pool_gradient` and `convolution_gradients`."""
+        """Return the largest of each block and its place, for `pool_gradient` and `convolution_gradients`."""
 
     def pool_gradient(self, pooled: Pooled) -> Tensor:
-        """What the loss asks of all that was pooled: each block's delta at its place."""
+        """Return the derivative by the input of the pooling: each block's delta at its place, else 0."""
 
     def rank_update(self, x: Tensor, delta: Tensor, weight: Parameter, hyper: Hyper) -> None:
-        """One optimizer step of weight [lanes, features + 1, outputs] with the gradient xᵀ delta."""
+        """Take an optimizer step of weight [lanes, features + 1, outputs] with the gradient xᵀ delta."""
 
     def update(self, parameter: Parameter, hyper: Hyper) -> None:
-        """One optimizer step."""
+        """Take an optimizer step with the stored gradient."""
 
     def cross_entropy(self, outputs: Tensor, labels: Tensor, smoothing: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Each lane's mean loss [lanes], and its derivative by outputs [lanes, batch, classes].
+        """Return each lane's mean cross entropy [lanes], and its derivative by outputs [lanes, batch, classes].
 
-        smoothing [lanes] is the share of a target that all classes have in common, if any lane has one.
+        Args:
+            outputs: [lanes, batch, classes].
+            labels: int64 [batch].
+            smoothing: [lanes], the share of a target that is spread evenly over all classes; None if there is none.
         """
 
     def drop(self, keys: Tensor, places: Tensor, shares: Tensor, mask: Tensor) -> None:
-        """Fill a dropout mask as `noise.kept` does; keys and places are its uint32, as int32 with the same bits."""
+        """Fill a dropout mask as `noise.kept` does; keys and places are its uint32 numbers as int32 with equal bits."""

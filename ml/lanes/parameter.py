@@ -14,17 +14,14 @@ from ml.lanes.coefficients import Hyper
 
 @dataclass
 class Parameter:
-    """A trained tensor of all lanes, and what their optimizers remember of it.
+    """A trained tensor of all lanes, and the state of their optimizers for it."""
 
-    value is [lanes, …], or [rows, columns] of all lanes side by side where `columns` names each lane's share.
-    """
-
-    value: Tensor
-    columns: Tensor | None = None  # int64 [lanes]: how many columns each lane has
+    value: Tensor  # [lanes, …], or with `columns` [rows, columns], the lanes side by side
+    columns: Tensor | None = None  # int64 [lanes]: the number of columns of each lane
     gradient: Tensor = field(init=False)
     exp_avg: Tensor = field(init=False)  # Adam's mean, or SGD's velocity
     exp_avg_sq: Tensor = field(init=False)  # Adam's mean square
-    average: Tensor = field(init=False)  # of the value over the steps; empty where no lane has one
+    average: Tensor = field(init=False)  # of the value over the steps; empty if no lane has one
 
     def __post_init__(self) -> None:
         if self.columns is None:
@@ -37,18 +34,18 @@ class Parameter:
 
     @cached_property
     def arrays(self) -> list[np.ndarray]:
-        """Value, gradient, exp_avg and exp_avg_sq as arrays [lanes, n] that share memory, on a CPU."""
+        """The value, gradient, exp_avg and exp_avg_sq as arrays [lanes, n] that share memory with them, on a CPU."""
         return [t.view(len(t), -1).numpy() for t in (self.value, self.gradient, self.exp_avg, self.exp_avg_sq)]
 
     @cached_property
     def asleep(self) -> np.ndarray:
-        """Rows whose moments are all 0, bool [rows]: those of pixels that were never lit. The kernel keeps it up."""
+        """The rows whose moments are all 0, bool [rows]: their pixels were always dark. The kernel updates it."""
         found: np.ndarray = (~(self.exp_avg.any(1) | self.exp_avg_sq.any(1))).numpy()
         return found
 
     @cached_property
     def ends(self) -> np.ndarray:
-        """Where each lane's columns end, int64 [lanes + 1]."""
+        """The ends of the lanes' columns, int64 [lanes + 1], from 0 on."""
         columns = [] if self.columns is None else self.columns.tolist()
         return np.cumsum([0, *columns])
 
@@ -59,18 +56,18 @@ class Parameter:
         return torch.from_numpy(np.repeat(np.arange(len(widths)), widths)).to(self.value.device)
 
     def move(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Move all of it to a device and a type."""
+        """Move the value to a device and a type, and reset the optimizers' state."""
         self.value = self.value.to(device, dtype)
         self.__post_init__()
 
     def average_in(self, hyper: Hyper) -> None:
-        """Bring the average nearer to the value, by a share a lane."""
+        """Move the average towards the value, by each lane's share of fresh weights."""
         *_, fresh = hyper.tensors
         self.average.lerp_(self.value, self.spread(fresh))
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """For a while, the average stands where the value does."""
+        """Use the average as the value inside a `with` block."""
         self.value, self.average = self.average, self.value
         try:
             yield
@@ -78,13 +75,16 @@ class Parameter:
             self.value, self.average = self.average, self.value
 
     def spread(self, numbers: Tensor) -> Tensor:
-        """A number a lane, in a shape that broadcasts over value; a number a column where lanes stand side by side."""
+        """Return numbers [lanes] in a shape that broadcasts over the value.
+
+        If the lanes lie side by side, these are numbers for each column.
+        """
         if self.columns is not None:
             return numbers.index_select(0, self.lane_of)
         return numbers.view(-1, *[1] * (self.value.dim() - 1))
 
     def of_lanes(self, first: int, last: int, tensor: Tensor) -> Tensor:
-        """What belongs to some lanes, of a tensor that is shaped as value is, or as `spread` makes it."""
+        """Return the share of lanes first..last of a tensor in the shape of the value, or in that of `spread`."""
         if self.columns is not None:
             return tensor[..., self.ends[first] : self.ends[last]]
         return tensor[first:last]

@@ -1,4 +1,4 @@
-"""What lanes compute, by torch's operations on any device."""
+"""The arithmetic of lanes by torch's operations, on any device."""
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ aten = torch.ops.aten
 
 
 class TorchOps:
-    """On any device."""
+    """The arithmetic on any device."""
 
     def image_linear(self, batch: Minibatch, weight: Tensor) -> Tensor:
         return torch.addmm(weight[-1], batch.pixels.flatten(1), weight[:-1])
@@ -62,9 +62,9 @@ class TorchOps:
         if pooled.size == 1:
             return pooled.delta
         delta, x, place = (t.flatten(3).permute(0, 3, 1, 2) for t in (pooled.delta, pooled.x, pooled.place))
-        given = aten.max_pool2d_with_indices_backward(delta, x, *_sides(pooled.size), place)
-        asked: Tensor = given.permute(0, 2, 3, 1).reshape(pooled.x.shape)
-        return asked
+        gradient = aten.max_pool2d_with_indices_backward(delta, x, *_sides(pooled.size), place)
+        dx: Tensor = gradient.permute(0, 2, 3, 1).reshape(pooled.x.shape)
+        return dx
 
     def rank_update(self, x: Tensor, delta: Tensor, weight: Parameter, hyper: Hyper) -> None:
         torch.bmm(x.transpose(1, 2), delta, out=weight.gradient[:, :-1])
@@ -103,7 +103,7 @@ class TorchOps:
 
     def drop(self, keys: Tensor, places: Tensor, shares: Tensor, mask: Tensor) -> None:
         hashed = mixed(places.unsqueeze(1) ^ keys.unsqueeze(2))
-        # As unsigned numbers: the order of signed ones, once the highest bit of both is turned over.
+        # Flipping the highest bit of both makes signed numbers compare as unsigned ones do.
         bounds = (shares * WORD).round().clamp_(max=WORD - 1).long() - WORD // 2
         mask.copy_((hashed ^ HIGHEST) >= bounds.view(-1, 1, 1))
         mask.mul_((1 / (1 - shares)).to(mask).view(-1, 1, 1))
@@ -121,9 +121,9 @@ def _descend(value: Tensor, direction: Tensor, rates: Tensor) -> None:
 
 
 def targets(outputs: Tensor, labels: Tensor, smoothing: Tensor | None) -> Tensor:
-    """What each lane's outputs are compared with, [lanes, batch, classes]: one-hot, all but a share of it.
+    """Return the targets of each lane's outputs, [lanes, batch, classes]: one-hot, with smoothing.
 
-    Where no lane smooths it is one for all, [batch, classes].
+    If no lane smooths, all lanes have the same targets, [batch, classes].
     """
     one_hot = functional.one_hot(labels, outputs.shape[2])
     if smoothing is None:
@@ -133,27 +133,27 @@ def targets(outputs: Tensor, labels: Tensor, smoothing: Tensor | None) -> Tensor
 
 
 def _sides(size: int) -> tuple[list[int], list[int], list[int], list[int], bool]:
-    """How torch writes blocks of size × size without padding or dilation, the remainder left out."""
+    """Return torch's arguments for blocks of size × size without padding or dilation, with no block for a remainder."""
     return [size, size], [size, size], [0, 0], [1, 1], False
 
 
 def _as_lane(batch: Minibatch) -> Tensor:
-    """The images as the activation of one lane, which all lanes share."""
+    """Return the images as an activation of one lane, which all lanes share."""
     return batch.pixels.permute(0, 2, 3, 1).unsqueeze(3)
 
 
 def _patches(x: Tensor, size: int) -> Tensor:
-    """What a convolution of x [batch, height, width, lanes, channels] multiplies, [lanes, places, size² * channels].
+    """Return the patches of x [batch, height, width, lanes, channels], [lanes, places, size² * channels].
 
-    With it a convolution is a product of matrices. cuDNN's convolution in groups, a group a lane, took several times as
-    long on an H200, and its gradients more.
+    With them a convolution is a matrix product. cuDNN's convolution with a group for each lane took several times as
+    long on an H200, and its gradients even longer.
     """
     windows = x.unfold(1, size, 1).unfold(2, size, 1)
     return windows.permute(3, 0, 1, 2, 5, 6, 4).reshape(x.shape[3], -1, size * size * x.shape[4])
 
 
 def _together(patches: Tensor, x: Tensor, size: int) -> Tensor:
-    """The sum of all patches, each where `_patches` took it from x."""
+    """Return the sum of all patches, each at the place that `_patches` took it from."""
     batch, height, width, lanes, channels = x.shape
     places = (height - size + 1) * (width - size + 1)
     columns = patches.view(lanes * batch, places, size * size, channels).permute(0, 3, 2, 1)

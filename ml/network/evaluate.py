@@ -1,4 +1,4 @@
-"""Loss and accuracy of a module over a set of images."""
+"""The loss and accuracy of a module on a set of images."""
 
 from dataclasses import dataclass
 
@@ -22,15 +22,15 @@ class Images:
 
     @classmethod
     def of(cls, arrays: Arrays) -> "Images":
-        """The tensors of `arrays`; the images share memory."""
+        """Return the tensors of `arrays`; the images share memory."""
         return cls(torch.from_numpy(arrays.images), torch.from_numpy(arrays.labels.astype(np.int64)))
 
     def to(self, device: str) -> "Images":
-        """The same on another device."""
+        """Return these images on another device."""
         return Images(self.images.to(device), self.labels.to(device))
 
     def first(self, count: int) -> "Images":
-        """The first so many, or all where there are fewer; they share memory."""
+        """Return the first `count` images, or all if there are fewer; they share memory."""
         return Images(self.images[:count], self.labels[:count])
 
     def __len__(self) -> int:
@@ -38,12 +38,12 @@ class Images:
 
 
 def scaled(images: Tensor) -> Tensor:
-    """Pixels as every network takes them: float32 in 0..1."""
+    """Return pixels as every network takes them, float32 in 0..1."""
     return images.float().div_(255)
 
 
 def loss_of(kind: Loss, outputs: Tensor, labels: Tensor) -> Tensor:
-    """The mean loss of outputs [n, classes] for labels [n]."""
+    """Return the mean loss of outputs [n, classes] for labels [n]."""
     if kind == "mse":
         targets = functional.one_hot(labels, outputs.shape[1]).to(outputs.dtype)
         return functional.mse_loss(outputs, targets)
@@ -52,7 +52,7 @@ def loss_of(kind: Loss, outputs: Tensor, labels: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def evaluate(module: nn.Module, data: Images, loss: Loss) -> tuple[float, float]:
-    """The mean loss and the accuracy (0..1) over `data`; the loss may be infinite or NaN."""
+    """Return the mean loss and the accuracy (0..1) over `data`; the loss may be infinite or NaN."""
     module.eval()
     total, right = 0.0, 0
     for images, labels in zip(
@@ -66,7 +66,7 @@ def evaluate(module: nn.Module, data: Images, loss: Loss) -> tuple[float, float]
 
 @torch.inference_mode()
 def probabilities(module: nn.Module, images: Tensor) -> np.ndarray:
-    """Class probabilities, float32 [n, classes], for uint8 images."""
+    """Return class probabilities, float32 [n, classes], for uint8 images."""
     module.eval()
     outputs = [module(scaled(batch)).softmax(1) for batch in torch.split(images, EVALUATION_BATCH)]
     return torch.cat(outputs).numpy()

@@ -11,9 +11,10 @@ from ml.layers import Layer, Wrapped
 
 
 def module_of(layers: list[Layer], init_seed: int) -> nn.Sequential:
-    """The torch module of `layers`, its initial weights drawn as torch draws them by default, from `init_seed`.
+    """Return the torch module of `layers`.
 
-    Weights are named by the layer's position: "1.weight". Leaves torch's own random state untouched.
+    Its initial weights are drawn as torch draws them by default, from `init_seed`; torch's global random state stays as
+    it is. Weights are named by the layer's position: "1.weight".
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(init_seed)
@@ -21,7 +22,11 @@ def module_of(layers: list[Layer], init_seed: int) -> nn.Sequential:
 
 
 def torch_layer(layer: Layer) -> nn.Module:
-    """One layer; LanesError where it wraps no module, or one whose weights are not those that the layer names."""
+    """Return the torch module of one layer.
+
+    Raises:
+        LanesError: if the layer wraps no torch module, or one whose weights differ from those that the layer names.
+    """
     kind = type(layer)
     path = (layer.module if isinstance(layer, Wrapped) else "") or f"torch.nn.{kind.__name__}"
     found = locate(path)

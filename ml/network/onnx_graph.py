@@ -1,4 +1,4 @@
-"""From layers and weights to ONNX, without torch's exporter: milliseconds instead of seconds."""
+"""ONNX graphs from layers and weights, without torch's exporter: in milliseconds instead of seconds."""
 
 from collections.abc import Callable
 from math import prod
@@ -16,7 +16,7 @@ IR_VERSION = 10  # the newest that ONNX Runtime 1.20 and later read
 _NODES: dict[type[Layer], Callable[[Any, str, str, str], NodeProto]] = {
     Flatten: lambda layer, x, y, prefix: helper.make_node("Flatten", [x], [y], axis=1),
     ReLU: lambda layer, x, y, prefix: helper.make_node("Relu", [x], [y]),
-    Dropout: lambda layer, x, y, prefix: helper.make_node("Identity", [x], [y]),  # it is for training only
+    Dropout: lambda layer, x, y, prefix: helper.make_node("Identity", [x], [y]),  # dropout is for training only
     Linear: lambda layer, x, y, prefix: helper.make_node(
         "Gemm", [x, f"{prefix}.weight", f"{prefix}.bias"], [y], transB=1
     ),
@@ -30,7 +30,7 @@ _NODES: dict[type[Layer], Callable[[Any, str, str, str], NodeProto]] = {
 
 
 def onnx_bytes(layers: list[Layer], weights: dict[str, np.ndarray], shape: Shape) -> bytes:
-    """A model from `pixels`, float32 [n, channels, height, width] in 0..1, to `outputs`, float32 [n, classes]."""
+    """Return a model from `pixels` float32 [n, channels, height, width] in 0..1 to `outputs` float32 [n, classes]."""
     classes = prod(shapes(layers, shape)[-1])
     graph = helper.make_graph(
         _nodes(layers, "outputs", ""),
@@ -46,7 +46,7 @@ def onnx_bytes(layers: list[Layer], weights: dict[str, np.ndarray], shape: Shape
 
 
 def with_novelty(onnx: bytes, layers: list[Layer], weights: dict[str, np.ndarray]) -> bytes:
-    """The same model with a second output `novelty`, float32 [n], which these layers make of `pixels`: one an image."""
+    """Return a model with a second output `novelty`, float32 [n], which the given layers compute from `pixels`."""
     model = ModelProto.FromString(onnx)
     graph = model.graph
     graph.node.extend(_nodes(layers, "novelty.last", "novelty."))
@@ -59,7 +59,7 @@ def with_novelty(onnx: bytes, layers: list[Layer], weights: dict[str, np.ndarray
 
 
 def _nodes(layers: list[Layer], last: str, prefix: str) -> list[NodeProto]:
-    """From `pixels` to the value named `last`; what lies between, and the weights, bear the prefix."""
+    """Return the nodes from `pixels` to the value named `last`; values in between and weights have the prefix."""
     names = ["pixels", *(f"{prefix}h{i}" for i in range(len(layers) - 1)), last]
     return [_NODES[type(layer)](layer, names[i], names[i + 1], f"{prefix}{i}") for i, layer in enumerate(layers)]
 

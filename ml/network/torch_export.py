@@ -1,4 +1,4 @@
-"""The ONNX graph of a network that has a wrapped module, by torch's own exporter: seconds."""
+"""The ONNX graph of a network with a wrapped module, by torch's exporter: in seconds."""
 
 from typing import cast
 from warnings import catch_warnings, simplefilter
@@ -11,10 +11,10 @@ from ml.network.onnx_graph import IR_VERSION, OPSET
 
 
 def exported(module: nn.Module, shape: Shape) -> bytes:
-    """A model as `graph.onnx_bytes` makes it, for images of `shape` (channels, height, width)."""
-    pixels = torch.zeros(2, *shape)  # any batch but one, which the exporter would take for a constant
+    """Return a model like that of `onnx_graph.onnx_bytes`, for images of `shape` (channels, height, width)."""
+    pixels = torch.zeros(2, *shape)  # not a batch of 1, which the exporter would take for a constant
     with catch_warnings():
-        simplefilter("ignore", FutureWarning)  # torch warns of its own use of what it will remove
+        simplefilter("ignore", FutureWarning)  # torch warns of deprecated functions that it uses itself
         program = torch.onnx.export(
             module.eval(),
             (pixels,),
@@ -25,6 +25,6 @@ def exported(module: nn.Module, shape: Shape) -> bytes:
             dynamo=True,
             verbose=False,
         )
-    model = cast("torch.onnx.ONNXProgram", program).model_proto  # None only where a file is named
+    model = cast("torch.onnx.ONNXProgram", program).model_proto  # None only if a file is named
     model.ir_version = IR_VERSION
     return bytes(model.SerializeToString())

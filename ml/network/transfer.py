@@ -1,4 +1,4 @@
-"""Transfer: which weights of another network a network can begin with."""
+"""Transfer: the weights of another network that a network can begin with."""
 
 from collections.abc import Mapping
 
@@ -6,14 +6,14 @@ from ml.layers import Layer, Shape
 
 
 def weight_shapes(layers: list[Layer]) -> dict[str, Shape]:
-    """The shapes of all weights by torch's names, "1.weight"."""
+    """Return the shapes of all weights by torch's names, "1.weight"."""
     return {f"{place}.{name}": shape for place, layer in enumerate(layers) for name, shape in layer.weights().items()}
 
 
 def fresh(layers: list[Layer], given: Mapping[str, Shape]) -> list[str]:
-    """The weights that cannot be those given, as layers have other shapes or places there: whole layers of them.
+    """Return the names of the weights that cannot be taken from `given`, because shapes or places differ.
 
-    A bias without its weight would be part of neither network.
+    These are always all weights of a layer: a bias without its weight would belong to neither network.
     """
     shapes = weight_shapes(layers)
     places = {place_of(name) for name, shape in shapes.items() if given.get(name) != shape}
@@ -21,5 +21,5 @@ def fresh(layers: list[Layer], given: Mapping[str, Shape]) -> list[str]:
 
 
 def place_of(name: str) -> int:
-    """The place of the layer that weights of this name belong to."""
+    """Return the place of the layer that weights of this name belong to."""
     return int(name.partition(".")[0])

@@ -8,29 +8,29 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class EarlyStopping(BaseModel):
-    """When to end a trial before its epochs are spent."""
+    """A rule that ends a trial before its last epoch."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    patience: int = Field(2, ge=1, le=1000, description="epochs without improvement that end the trial")
-    min_delta: float = Field(1e-3, ge=0, description="how much lower the loss must be to count as improvement")
+    patience: int = Field(2, ge=1, le=1000, description="number of epochs without improvement that end the trial")
+    min_delta: float = Field(1e-3, ge=0, description="decrease of the validation loss that counts as an improvement")
     rule: Literal["best", "previous"] = Field(
         "best",
-        description="best: compare with the lowest loss so far, and an improvement restores patience; "
-        "previous: compare with the epoch before, and nothing restores it",
+        description="best: compare with the lowest loss so far; an improvement restores all patience. "
+        "previous: compare with the previous epoch; nothing restores patience",
     )
 
 
 @dataclass
 class Patience:
-    """The patience that one trial has left."""
+    """The patience of one trial."""
 
     rule: EarlyStopping
-    reference: float = inf  # the loss that the next one is compared with
+    reference: float = inf  # the loss that the next loss is compared with
     spent: int = 0
 
     def ends(self, loss: float) -> bool:
-        """Count one epoch's validation loss; True when patience is used up."""
+        """Count one epoch's validation loss; return True if no patience is left."""
         improved = loss <= self.reference - self.rule.min_delta
         if not improved:
             self.spent += 1

@@ -1,20 +1,20 @@
-"""A lane's recipe: how it trains beside what its layers and its optimizer say."""
+"""A lane's recipe: the training options that are not part of its layers or its optimizer."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-ScheduleName = Literal["constant", "cosine", "one_cycle"]  # see schedules.py
+ScheduleName = Literal["constant", "cosine", "one_cycle"]  # see ml/kernels/schedules.py
 
 
 @dataclass(frozen=True)
 class LaneRecipe:
-    """What is a lane's own, so that lanes with different recipes train as one."""
+    """The training options of one lane; lanes with different recipes train as one module."""
 
     schedule: ScheduleName = "constant"
-    steps: int = 1  # over which the schedule runs: those of all its epochs
-    label_smoothing: float = 0.0  # share of a target that all classes have in common
-    ema_decay: float | None = None  # of the moving average of its weights; None: there is none
-    seed: int = 0  # of its dropout
+    steps: int = 1  # length of the schedule: the steps of all epochs
+    label_smoothing: float = 0.0  # share of the target that is spread evenly over all classes
+    ema_decay: float | None = None  # decay of the moving average of the weights; None: no average
+    seed: int = 0  # for dropout
 
 
 PLAIN = LaneRecipe()

@@ -6,8 +6,10 @@ A dimension is one of
     {"type": "categorical", "choices": ["adam", "sgd"]}
     {"type": "list", "length": {"type": "int", …}, "items": {"type": "int", …}}
     {"type": "grid", "values": [3, 5, 10]}
-or a plain value, which stays fixed. Each can `suggest` a value from an Optuna trial, and names its `corners`, the
-values that must be allowed for every value of it to be, and its `contrasts`, which show what each drawn name changes.
+or a plain value, which stays fixed. Every dimension can
+- `suggest` a value from an Optuna trial,
+- list its `corners`: if all of them are allowed, every value of the dimension is allowed,
+- list its `contrasts`, which show what each drawn name changes.
 """
 
 import json
@@ -47,9 +49,9 @@ class Suggester(Protocol):
 
 
 class Contrast(NamedTuple):
-    """Values of a dimension that differ in nothing but what these flat names draw."""
+    """Values of a dimension that differ only in the draws of some flat names."""
 
-    names: list[str]  # as Optuna knows them
+    names: list[str]  # flat, as Optuna knows them
     values: list[Any]
 
 
@@ -58,10 +60,10 @@ class _Dimension(BaseModel, ABC):
 
     @abstractmethod
     def corners(self) -> list[Any]:
-        """The values that must be allowed for all to be."""
+        """Return values such that all values are allowed if these are."""
 
     def contrasts(self, name: str) -> list[Contrast]:
-        """The corners, arranged to show what each name that is drawn changes; none where nothing is drawn."""
+        """Return the corners, grouped by the drawn names that change them; empty if nothing is drawn."""
         return [Contrast([name], self.corners())]
 
     @abstractmethod
@@ -70,24 +72,28 @@ class _Dimension(BaseModel, ABC):
 
     @abstractmethod
     def fixed_values(self, value: Any, name: str) -> dict[str, Scalar]:
-        """What would have been drawn, by flat names, had this value been; ValueError where it cannot be."""
+        """Return the draws, by flat names, that give `value`.
+
+        Raises:
+            ValueError: if no draw gives `value`.
+        """
 
     def choices_as_text(self) -> list[Scalar] | None:
-        """The finite choices as Optuna records them; None for a range or a fixed value."""
+        """Return the choices as Optuna records them; None for a range or a fixed value."""
         return None
 
 
 class _Range(_Dimension):
     low: float
     high: float
-    log: bool = Field(False, description="draw evenly in the logarithm")
+    log: bool = Field(False, description="draw on a log scale")
 
     @model_validator(mode="after")
     def _ordered(self) -> "_Range":
         if self.low > self.high:
             raise ValueError(f"low ({self.low}) is above high ({self.high}); swap them")
         if self.log and self.low <= 0:
-            raise ValueError("a logarithmic range needs a low above 0")
+            raise ValueError("a range on a log scale needs a low above 0; raise low, or leave log out")
         return self
 
     def corners(self) -> list[Any]:
@@ -95,12 +101,12 @@ class _Range(_Dimension):
 
     def fixed_values(self, value: Any, name: str) -> dict[str, Scalar]:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError("it is a number")  # noqa: TRY004 - a wrong input, not a wrong call
+            raise ValueError("not a number; give one")  # noqa: TRY004 - a wrong input, not a wrong call
         if not self.low <= value <= self.high:
-            raise ValueError(f"it lies between {self.low} and {self.high}")
+            raise ValueError(f"out of range; give a value from {self.low} to {self.high}")
         step = getattr(self, "step", None) or 0
         if step and abs((value - self.low) / step - round((value - self.low) / step)) > 1e-8:
-            raise ValueError(f"it is {self.low} or any number of steps of {step} above")
+            raise ValueError(f"between two steps; give {self.low} plus a multiple of {step}")
         return {name: value}
 
 
@@ -120,7 +126,7 @@ class Int(_Range):
 
     def fixed_values(self, value: Any, name: str) -> dict[str, Scalar]:
         if not isinstance(value, int):
-            raise ValueError("it is a whole number")  # noqa: TRY004 - a wrong input, not a wrong call
+            raise ValueError("not a whole number; give one")  # noqa: TRY004 - a wrong input, not a wrong call
         return super().fixed_values(value, name)
 
     def suggest(self, trial: Suggester, name: str) -> int:
@@ -150,17 +156,21 @@ class Float(_Range):
 
 
 def _plain_value(value: Any) -> Any:
-    """A scalar or a list of scalars as it is; ValueError for anything else, in one sentence rather than one a type."""
+    """Return a scalar or a list of scalars unchanged.
+
+    Raises:
+        ValueError: if `value` is anything else; one sentence instead of one for each type.
+    """
     scalars = value if isinstance(value, list) else [value]
     if not all(isinstance(scalar, bool | int | float | str) for scalar in scalars):
-        raise ValueError("a value is a number, a text, true or false, or a list of these")
+        raise ValueError("not a plain value; give a number, a text, true or false, or a list of these")
     if any(isinstance(scalar, float) and not isfinite(scalar) for scalar in scalars):
-        raise ValueError("a value must be finite")
+        raise ValueError("not a finite number; give a finite one")
     return value
 
 
 def _identity(value: Value) -> Any:
-    """What two equal choices have in common: 1 and 1.0 are one choice, 1 and true are two."""
+    """Return a key by which choices are equal: 1 and 1.0 are one choice, 1 and true are two."""
     return tuple(map(_identity, value)) if isinstance(value, list) else (isinstance(value, bool), value)
 
 
@@ -170,25 +180,25 @@ Choices = Annotated[list[Annotated[Value, PlainValidator(_plain_value)]], Field(
 class _Finite(_Dimension):
     @abstractmethod
     def _values(self) -> list[Value]:
-        """The choices."""
+        """Return the choices."""
 
     @model_validator(mode="after")
     def _no_repeats(self) -> "_Finite":
         if len(set(map(_identity, self._values()))) < len(self._values()):
-            raise ValueError("the same value stands twice")
+            raise ValueError("a value is repeated; list each value once")
         return self
 
     def corners(self) -> list[Any]:
         return list(self._values())
 
     def choices_as_text(self) -> list[Scalar]:
-        # Optuna stores a categorical choice only if it is a scalar: a list is written as JSON.
+        # Optuna stores only scalars as categorical choices, so a list becomes JSON text.
         return [json.dumps(v) if isinstance(v, list) else v for v in self._values()]
 
     def fixed_values(self, value: Any, name: str) -> dict[str, Scalar]:
         known = list(map(_identity, self._values()))
         if _identity(value) not in known:
-            raise ValueError(f"it is one of: {json.dumps(self._values())[:500]}")
+            raise ValueError(f"not among the choices; give one of: {json.dumps(self._values())[:500]}")
         return {name: self.choices_as_text()[known.index(_identity(value))]}
 
     def suggest(self, trial: Suggester, name: str) -> Any:
@@ -197,7 +207,7 @@ class _Finite(_Dimension):
 
 
 class Categorical(_Finite):
-    """One of some values without an order."""
+    """One of several values without an order."""
 
     type: Literal["categorical"] = "categorical"
     choices: Choices
@@ -207,7 +217,7 @@ class Categorical(_Finite):
 
 
 class Grid(_Finite):
-    """Every one of some values, for the grid sampler."""
+    """Each of several values, for the grid sampler."""
 
     type: Literal["grid"] = "grid"
     values: Choices
@@ -233,7 +243,7 @@ class List(_Dimension):
     @model_validator(mode="after")
     def _bounded(self) -> "List":
         if not 1 <= self.length.low <= self.length.high <= 64:
-            raise ValueError("the length must lie between 1 and 64")
+            raise ValueError("the length is out of range; give low and high from 1 to 64")
         return self
 
     def corners(self) -> list[Any]:
@@ -249,7 +259,7 @@ class List(_Dimension):
 
     def fixed_values(self, value: Any, name: str) -> dict[str, Scalar]:
         if not isinstance(value, list):
-            raise ValueError("it is a list")  # noqa: TRY004 - a wrong input, not a wrong call
+            raise ValueError("not a list; give one")  # noqa: TRY004 - a wrong input, not a wrong call
         found = self.length.fixed_values(len(value), f"{name}.length")
         for i, item in enumerate(value):
             found |= self.items.fixed_values(item, f"{name}.{i}")
@@ -278,7 +288,7 @@ class Fixed(RootModel[Any]):
 
     def fixed_values(self, value: Any, name: str) -> dict[str, Scalar]:
         if _identity(value) != _identity(self.root):
-            raise ValueError(f"it is {json.dumps(self.root)[:500]} in every trial of this job")
+            raise ValueError(f"fixed in this job; give {json.dumps(self.root)[:500]} or leave it out")
         return {}
 
     def suggest(self, trial: Suggester, name: str) -> Any:
@@ -289,7 +299,7 @@ class Fixed(RootModel[Any]):
 
 
 def _kind(value: Any) -> str | None:
-    """The tag of a dimension; None, which is refused, where its type is none of ours."""
+    """Return the tag of a dimension; None, which is refused, if its type is unknown."""
     if isinstance(value, dict):
         kind = value.get("type")
         return kind if isinstance(kind, str) and kind in _KINDS else None
@@ -315,16 +325,16 @@ SearchSpace = dict[str, Dimension]
 
 
 def grid_values(space: SearchSpace) -> dict[str, list[Scalar]]:
-    """The finite choices of every dimension that is not fixed, for the grid sampler."""
+    """Return the choices of every dimension that is not fixed, for the grid sampler."""
     finite = {name: dimension.choices_as_text() for name, dimension in space.items()}
     return {name: choices for name, choices in finite.items() if choices is not None}
 
 
 def grid_size(space: SearchSpace) -> int:
-    """The number of points of a grid."""
+    """Return the number of points of a grid."""
     return prod(len(choices) for choices in grid_values(space).values())
 
 
 def suggest(space: SearchSpace, trial: Suggester) -> dict[str, Any]:
-    """Draw every dimension, in the order of the space."""
+    """Draw a value for every dimension, in the order of the space."""
     return {name: dimension.suggest(trial, name) for name, dimension in space.items()}

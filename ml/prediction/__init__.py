@@ -1,1 +1,1 @@
-"""Answers of a published version: probabilities, calibration and novelty."""
+"""Predictions of a published version: probabilities, calibration and novelty."""

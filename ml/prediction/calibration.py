@@ -1,40 +1,41 @@
-"""How far a version's answers can be trusted: numpy alone, as the API uses it at every request."""
+"""Calibration of a version's answers; only numpy is imported, as the API uses it in every request."""
 
 import numpy as np
 from pydantic import BaseModel
 
 from ml.prediction.predictor import softmax
 
-ECE_BINS = 15  # as Guo et al. (2017) count
-NOVEL = "the image does not look like those that the network was trained on"
+ECE_BINS = 15  # as in Guo et al. (2017)
+NOVEL = "the image does not look like the training images"
 UNSURE = "no class is likely enough"
 
 
 class Calibration(BaseModel, frozen=True, allow_inf_nan=False):
-    """What was fitted to the outputs for the validation images, and how good it is. Errors are shares, 0..1."""
+    """The calibration fitted to the outputs for validation images, and its errors; shares are 0..1."""
 
-    temperature: float  # outputs are divided by it: above 1 the network was too sure of itself
-    images: int = 0  # validation images it was fitted on
-    ece: float = 0.0  # expected calibration error, each half of them judged with the temperature of the other half
-    ece_uncalibrated: float = 0.0  # the same images with temperature 1
+    temperature: float  # outputs are divided by it; above 1 the network was overconfident
+    images: int = 0  # validation images of the fit
+    ece: float = 0.0  # expected calibration error, cross-fitted: each half uses the temperature of the other
+    ece_uncalibrated: float = 0.0  # on the same images with temperature 1
     novelty_limit: float | None = None  # abstain above it
-    confidence_limit: float = 0.0  # abstain where the largest probability is below it
+    confidence_limit: float = 0.0  # abstain if the highest probability is below it
     abstained: float = 0.0  # share of the validation images that the limits abstain from
-    class_shares: list[float] = []  # of the validation images, by predicted class
+    class_shares: list[float] = []  # share of the validation images by predicted class
     test_images: int = 0
     test_ece: float | None = None
     test_ece_uncalibrated: float | None = None
     test_abstained: float | None = None
 
     def probabilities(self, outputs: np.ndarray) -> np.ndarray:
-        """Class probabilities, float32 [n, classes], for a network's outputs, float32 [n, classes]."""
+        """Return class probabilities, float32 [n, classes], for a network's outputs, float32 [n, classes]."""
         return softmax(outputs * np.float32(1 / self.temperature))
 
     def reasons(self, probabilities: np.ndarray, novelty: np.ndarray | None) -> list[str | None]:
-        """Why it abstains from each image, None where it answers.
+        """Return for each image why the version abstains; None if it answers.
 
-        `probabilities` as `probabilities()` gives them, [n, classes]; `novelty` as the graph does, [n], None where it
-        gives none.
+        Args:
+            probabilities: [n, classes], from `probabilities()`.
+            novelty: [n], from the graph; None if the graph does not compute it.
         """
         reasons: list[str | None] = [None] * len(probabilities)
         for i in (probabilities.max(1) < self.confidence_limit).nonzero()[0]:
@@ -45,17 +46,17 @@ class Calibration(BaseModel, frozen=True, allow_inf_nan=False):
         return reasons
 
 
-UNCALIBRATED = Calibration(temperature=1.0)  # of a version that was published before there were calibrations
+UNCALIBRATED = Calibration(temperature=1.0)  # for versions that were published without a calibration
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The expected calibration error, 0..1, of probabilities [n, classes] for labels [n].
+    """Return the expected calibration error, 0..1, of probabilities [n, classes] for labels [n].
 
-    The mean distance between confidence and accuracy over bins of equal width, weighted by their images: Guo et al.,
-    On Calibration of Modern Neural Networks (2017), equation 3.
+    It is the mean distance between confidence and accuracy over bins of equal width, weighted by the number of images:
+    Guo et al., On Calibration of Modern Neural Networks (2017), equation 3.
     """
     confidence = probabilities.max(1).astype(np.float64)
     right = probabilities.argmax(1) == labels
-    bins = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)  # each closed above
+    bins = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)  # bins are closed above
     gaps = np.bincount(bins, confidence - right, ECE_BINS)
     return float(np.abs(gaps).sum() / len(labels))

@@ -1,23 +1,24 @@
-"""The fit of a calibration to what a network answers for validation images."""
+"""The fit of a calibration to a network's outputs for validation images."""
 
 import numpy as np
 
 from ml.prediction.calibration import Calibration, calibration_error
 from ml.prediction.predictor import softmax
 
-NOVEL_SHARE, UNSURE_SHARE = 0.008, 0.002  # of the validation images, abstained from at most: 1 % together
-MAX_LOG_TEMPERATURE = 7.0  # between e⁻⁷ and e⁷ lie networks that answer in 0..1 as well as those with huge outputs
-HALVINGS = 20  # of 14, to 1e-5
+NOVEL_SHARE, UNSURE_SHARE = 0.008, 0.002  # of the validation images; together at most 1 % are abstained from
+MAX_LOG_TEMPERATURE = 7.0  # e⁻⁷ to e⁷ covers outputs within 0..1 as well as huge ones
+HALVINGS = 20  # of an interval of length 14, down to 1e-5
 
 
 def fit_temperature(outputs: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature at which outputs [n, classes] are likeliest for labels [n].
+    """Return the temperature that maximises the likelihood of labels [n] under outputs [n, classes].
 
-    Temperature scaling (Guo et al., 2017). The labels are smoothed by one image's worth, as Platt (1999) does: without
-    that, outputs that are all right would have a temperature of 0. It is 1 where no class is told from another.
+    Temperature scaling (Guo et al., 2017). Labels are smoothed by the weight of one image, as in Platt (1999).
+    Otherwise outputs that are all right would get a temperature of 0. The temperature is 1 if all outputs of every
+    image are equal.
     """
     outputs = outputs.astype(np.float64)
-    if np.ptp(outputs, axis=1).max() == 0:  # they say nothing, at any temperature
+    if np.ptp(outputs, axis=1).max() == 0:  # no temperature changes anything
         return 1.0
     right = outputs[np.arange(len(labels)), labels].mean()
     smoothing = 1 / (len(labels) + 2)
@@ -32,7 +33,7 @@ def fit_temperature(outputs: np.ndarray, labels: np.ndarray) -> float:
 
 
 def fit(outputs: np.ndarray, novelty: np.ndarray | None, labels: np.ndarray) -> Calibration:
-    """The calibration for validation images: outputs [n, classes], novelty [n] or None, labels [n]."""
+    """Fit a calibration to validation images: outputs [n, classes], novelty [n] or None, labels [n]."""
     bare = Calibration(temperature=fit_temperature(outputs, labels), images=len(labels))
     probabilities = bare.probabilities(outputs)
     limited = bare.model_copy(
@@ -50,7 +51,7 @@ def fit(outputs: np.ndarray, novelty: np.ndarray | None, labels: np.ndarray) -> 
 def judged(
     calibration: Calibration, outputs: np.ndarray, novelty: np.ndarray | None, labels: np.ndarray
 ) -> Calibration:
-    """The same, with what it comes to on test images; unchanged where an output for one of them is not finite."""
+    """Add the errors on test images to a calibration; it stays unchanged if an output is not finite."""
     if not np.isfinite(outputs).all():
         return calibration
     probabilities = calibration.probabilities(outputs)
@@ -65,13 +66,13 @@ def judged(
 
 
 def limit(scores: np.ndarray, share: float) -> float:
-    """The lowest of scores [n] that at most this share of them exceed."""
-    beyond = int(share * len(scores) + 1e-9)  # how many may exceed it, where the product is a whole number as well
+    """Return the lowest of scores [n] that at most `share` of the scores exceed."""
+    beyond = int(share * len(scores) + 1e-9)  # how many may exceed it; 1e-9 keeps products that are whole numbers
     return float(np.sort(scores)[-1 - beyond])
 
 
 def _crossfitted(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Probabilities, each half of the images with the temperature of the other half."""
+    """Return probabilities of each half of the images with the temperature of the other half."""
     probabilities = np.empty(outputs.shape, np.float32)
     halves = np.arange(0, len(labels), 2), np.arange(1, len(labels), 2)
     for fitted, others in (halves, halves[::-1]):

@@ -1,7 +1,7 @@
-"""What a network answers for its validation images: confusion matrix, calibration by bins, and its mistakes.
+"""The judgement of a network on its validation images: confusion matrix, calibration bins and mistakes.
 
-`python -m ml.prediction.judgement` reads a line of JSON, an Order, and then the bytes of the ONNX graph from standard
-input. It writes a Judgement as JSON. It is a program of its own because it needs the whole data set in memory.
+`python -m ml.prediction.judgement` reads a line of JSON, a JudgementOrder, and then the bytes of the ONNX graph from
+standard input. It writes a Judgement as JSON. It is a separate program because it holds the whole data set in memory.
 """
 
 import sys
@@ -10,56 +10,60 @@ from collections.abc import Iterator
 import numpy as np
 from pydantic import BaseModel
 
-from ml.datasets import Arrays, SplitName, data_split, datasets
+from ml.datasets import Arrays, Dataset, FindDataset, SplitName, data_split, datasets
 from ml.images.samples import packed
 from ml.prediction.calibration import ECE_BINS, UNCALIBRATED, Calibration
 from ml.prediction.predictor import MAX_BATCH, Predictor
 
-SHOWN = 24  # mistakes that are kept of each pair of classes, the most confident
+SHOWN = 24  # mistakes kept per pair of classes, the most confident ones
 
 
 class JudgementOrder(BaseModel, frozen=True):
-    """Which images a network is judged by, and how its outputs are read."""
+    """The images that a network is judged on, and its calibration."""
 
     dataset: str
     split: SplitName
-    seed: int  # of the job that trained it: which images validated it follows from that
-    images: int | None = None  # that the job was held to
+    seed: int  # of the job that trained it; it decides the validation images
+    images: int | None = None  # limit on training and validation images of the job
     calibration: Calibration = UNCALIBRATED
 
 
 class Bin(BaseModel, frozen=True):
-    """Images for which the network is about equally sure."""
+    """Images with similar confidence."""
 
-    low: float  # confidence above it
-    high: float  # up to it
+    low: float  # the confidence is above it
+    high: float  # the confidence is at most this
     images: int
-    confidence: float | None  # its mean, 0..1; None without images, as the next
-    accuracy: float | None  # share that it got right, 0..1
+    confidence: float | None  # mean, 0..1; None without images, like accuracy
+    accuracy: float | None  # share of right answers, 0..1
 
 
 class Mistake(BaseModel, frozen=True):
-    """An image that was taken for something else."""
+    """An image that was classified wrongly."""
 
     index: int  # its number in the data set
     actual: int  # class
     predicted: int  # class
     confidence: float  # 0..1
-    pixels: str  # base64 of its bytes, row by row
+    pixels: str  # base64 of the bytes, row by row
 
 
 class Judgement(BaseModel, frozen=True):
-    """What came of all of them."""
+    """The result over all validation images."""
 
     images: int
-    confusion_matrix: list[list[int]]  # a row a true class, a column a predicted one
+    confusion_matrix: list[list[int]]  # rows are true classes, columns predicted ones
     bins: list[Bin]
-    mistakes: list[Mistake]  # at most SHOWN of each pair of classes, the most confident first
+    mistakes: list[Mistake]  # at most SHOWN per pair of classes, the most confident first
 
 
-def judge(order: JudgementOrder, graph: bytes) -> Judgement:
-    """Look at the validation images; DataError where the data set is damaged, CheckpointError where the graph is."""
-    dataset = datasets[order.dataset]
+def judge(order: JudgementOrder, dataset: Dataset, graph: bytes) -> Judgement:
+    """Judge a network, an ONNX graph, on its validation images.
+
+    Raises:
+        DataError: if the data set is damaged.
+        CheckpointError: if the graph cannot be used.
+    """
     arrays = dataset.load()
     whole = data_split(len(arrays), dataset.official_test, order.split, order.seed)
     places = whole.held_to(order.images).validation
@@ -85,16 +89,16 @@ def judge(order: JudgementOrder, graph: bytes) -> Judgement:
 
 
 def probabilities(predictor: Predictor, calibration: Calibration, arrays: Arrays, places: np.ndarray) -> np.ndarray:
-    """Calibrated class probabilities, float32 [n, classes], of the images at `places` [n]."""
-    parts = [
-        calibration.probabilities(predictor.run(arrays.images[part].astype(np.float32) / np.float32(255))[0])
-        for part in np.split(places, range(MAX_BATCH, len(places), MAX_BATCH))
+    """Return calibrated class probabilities, float32 [n, classes], of the images at `places` [n]."""
+    batches = [
+        calibration.probabilities(predictor.run(arrays.images[batch].astype(np.float32) / np.float32(255))[0])
+        for batch in np.split(places, range(MAX_BATCH, len(places), MAX_BATCH))
     ]
-    return np.concatenate(parts)
+    return np.concatenate(batches)
 
 
 def bins(confidence: np.ndarray, right: np.ndarray) -> Iterator[Bin]:
-    """Images by confidence [n], 0..1, in the bins that the calibration error is counted in; `right` is bool [n]."""
+    """Count images in the bins of the calibration error; `confidence` is [n], 0..1, and `right` bool [n]."""
     of = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
     for number in range(ECE_BINS):
         inside = of == number
@@ -104,7 +108,7 @@ def bins(confidence: np.ndarray, right: np.ndarray) -> Iterator[Bin]:
 
 
 def worst(actual: np.ndarray, predicted: np.ndarray, confidence: np.ndarray) -> Iterator[int]:
-    """Places of the mistakes, the most confident first, at most SHOWN of each pair of classes."""
+    """Yield the places of mistakes, the most confident first, at most SHOWN per pair of classes."""
     seen: dict[tuple[int, int], int] = {}
     for place in np.argsort(-confidence, kind="stable").tolist():
         pair = int(actual[place]), int(predicted[place])
@@ -113,10 +117,11 @@ def worst(actual: np.ndarray, predicted: np.ndarray, confidence: np.ndarray) -> 
             yield place
 
 
-def main() -> None:
-    """Judge what standard input holds."""
+def main(find: FindDataset = datasets.__getitem__) -> None:
+    """Judge the network on standard input."""
     line, _, graph = sys.stdin.buffer.read().partition(b"\n")
-    sys.stdout.write(judge(JudgementOrder.model_validate_json(line), graph).model_dump_json())
+    order = JudgementOrder.model_validate_json(line)
+    sys.stdout.write(judge(order, find(order.dataset), graph).model_dump_json())
 
 
 if __name__ == "__main__":

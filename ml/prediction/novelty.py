@@ -1,6 +1,6 @@
-"""How novel an image is: a small network that tells a data set's images from others, part of every published graph.
+"""Novelty: a small network that tells a data set's images from others; every published graph contains one.
 
-A network's own outputs say little about that: one layer is the surer, the more light there is.
+A classifier's own outputs say little about that. For example, one linear layer is more confident for brighter images.
 """
 
 from dataclasses import dataclass, replace
@@ -19,29 +19,29 @@ from ml.network.evaluate import Images
 from ml.optimizers import Adam
 from ml.seeds import SeedPurpose, derive
 
-HIDDEN = (56, 32)  # 46,000 multiply-adds an image of 784 pixels: a sixth of what LeNet-5 takes
-ENOUGH = 5000  # training images; where there are fewer, so are these three, in proportion
-EXAMPLES = 1000  # of each kind of negative
-CHARACTERS, DRAWN_DIGITS = 3000, 900  # where classes are digits
-OWN, DRAWN, OTHERS = 64, 32, 96  # images a step: of the data set, its digits as drawn here, negatives
-PHASES = ((3e-3, 400), (5e-4, 200))  # learning rates, and steps with each
+HIDDEN = (56, 32)  # 46,000 multiply-adds for an image of 784 pixels, a sixth of LeNet-5's
+ENOUGH = 5000  # training images; with fewer, the next three numbers shrink in proportion
+EXAMPLES = 1000  # negatives of each kind
+CHARACTERS, DRAWN_DIGITS = 3000, 900  # if the classes are digits
+OWN, DRAWN, OTHERS = 64, 32, 96  # images per step: of the data set, drawn digits, negatives
+PHASES = ((3e-3, 400), (5e-4, 200))  # learning rates with their numbers of steps
 WEIGHT_DECAY = 3e-4
-EPOCHS = 20  # at most, of a small data set: its training images, seen so often
+EPOCHS = 20  # maximum, for a small data set: passes over its training images
 
 
 @dataclass(frozen=True)
 class Novelty:
-    """The network: from pixels to the logarithm of the odds that an image is none of the data set."""
+    """The network, from pixels to the log-odds that an image is not from the data set."""
 
     layers: list[Layer]
     weights: dict[str, np.ndarray]  # by torch's names
 
 
 def fit_novelty(images: np.ndarray, classes: tuple[str, ...], seed: int) -> Novelty:
-    """The network for a data set's training images, uint8 [n, channels, height, width]; the same for the same seed.
+    """Train the network on a data set's training images, uint8 [n, channels, height, width].
 
-    Where the classes are digits, letters and symbols are among what it is told from, and digits that are drawn count
-    as the data set's own.
+    The same seed gives the same network. If the classes are digits, letters and symbols are negatives too, and drawn
+    digits count as the data set's own images.
     """
     seed = derive(seed, SeedPurpose.NOVELTY)
     rng = np.random.default_rng(seed)
@@ -61,11 +61,11 @@ def _layers(shape: Shape) -> list[Layer]:
     return [Flatten(), *hidden, Linear(widths[-1], 2)]
 
 
-def _trained(layers: list[Layer], parts: list[np.ndarray], rng: np.random.Generator, seed: int) -> LaneState:
-    """The network after training on own images, drawn digits and negatives; class 1 is that of the negatives."""
-    sizes = [len(part) for part in parts]
+def _trained(layers: list[Layer], groups: list[np.ndarray], rng: np.random.Generator, seed: int) -> LaneState:
+    """Train on three groups: own images, drawn digits and negatives; class 1 is for the negatives."""
+    sizes = [len(group) for group in groups]
     data = Images(
-        torch.from_numpy(np.concatenate(parts)), torch.tensor([0, 0, 1]).repeat_interleave(torch.tensor(sizes))
+        torch.from_numpy(np.concatenate(groups)), torch.tensor([0, 0, 1]).repeat_interleave(torch.tensor(sizes))
     )
     ends = np.cumsum(sizes)
     places = [place for place in zip(ends - sizes, ends, (OWN, DRAWN, OTHERS), strict=True) if place[0] < place[1]]
@@ -81,7 +81,7 @@ def _trained(layers: list[Layer], parts: list[np.ndarray], rng: np.random.Genera
 
 
 def _one_output(state: LaneState) -> Novelty:
-    """The same with the difference of the two outputs as its only one."""
+    """Return the network with a single output, the difference of the two."""
     weights = {name: weight.numpy() for name, weight in state.weights.items()}
     last = len(state.layers) - 1
     for name in (f"{last}.weight", f"{last}.bias"):

@@ -1,7 +1,7 @@
-"""Presets: specifications that come with Chiffre, as JSON files beside this module, and the collections of them.
+"""Presets: specifications that come with Chiffre as JSON files in this folder, and collections of presets.
 
-`FOLDER/NAME.json` is the preset `FOLDER/NAME`: a TuneSpec, or a TrainSpec where it has `params`.
-`collections.json` names presets of a folder in the order in which they are submitted: those are its experiments.
+`FOLDER/NAME.json` is the preset `FOLDER/NAME`: a TrainSpec if it has `params`, else a TuneSpec. A collection in
+`collections.json` lists presets of one folder, its experiments, in the order in which they are submitted.
 """
 
 import json
@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parent
 class Experiment:
     """A preset as a member of a collection."""
 
-    name: str  # the preset's, without the collection's
+    name: str  # of the preset, without the folder
     title: str
     spec: TuneSpec
 
@@ -35,12 +35,16 @@ class Collection:
 
 
 def preset_names() -> list[str]:
-    """Every preset's name, sorted."""
+    """Return the names of all presets, sorted."""
     return sorted(str(path.relative_to(FOLDER).with_suffix("")) for path in FOLDER.glob("*/*.json"))
 
 
 def preset_body(name: str) -> dict[str, Any]:
-    """A preset as its file has it; UnknownName where there is none."""
+    """Return the content of a preset's file.
+
+    Raises:
+        UnknownName: if there is no such preset.
+    """
     if name not in preset_names():
         raise UnknownName("preset", preset_names())
     body: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
@@ -48,19 +52,25 @@ def preset_body(name: str) -> dict[str, Any]:
 
 
 def trains(body: dict[str, Any]) -> bool:
-    """Whether a preset trains with fixed hyper-parameters, rather than to search them."""
+    """Return whether a preset trains with fixed hyper-parameters instead of searching them."""
     return "params" in body
 
 
 def preset(name: str) -> TrainSpec | TuneSpec:
-    """A preset, checked; UnknownName where there is none, and SpecError or ValidationError where its file is wrong."""
+    """Return a preset as a specification.
+
+    Raises:
+        UnknownName: if there is no such preset.
+        SpecError: if its values do not fit together.
+        ValidationError: if a value has the wrong type or range.
+    """
     body = preset_body(name)
     return (TrainSpec if trains(body) else TuneSpec).model_validate(body)
 
 
 @cache
 def collections() -> dict[str, Collection]:
-    """Every collection by its name."""
+    """Return all collections by name."""
     written = json.loads((FOLDER / "collections.json").read_text())
     return {
         name: Collection(
@@ -76,7 +86,11 @@ def collections() -> dict[str, Collection]:
 
 
 def collection(name: str) -> Collection:
-    """A collection; UnknownName where there is none."""
+    """Return a collection.
+
+    Raises:
+        UnknownName: if there is no such collection.
+    """
     known = collections()
     if name not in known:
         raise UnknownName("collection", known)

@@ -1,29 +1,30 @@
-"""A search made smaller: fewer images, trials and epochs, with every parameter still tried over its whole range."""
+"""Smaller versions of a search: fewer images, trials and epochs, but every parameter's whole range."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from ml.datasets import datasets, split_sizes
+from ml.datasets import split_sizes
 from ml.parameters.space import Dimension, Grid, Value, grid_values
 from ml.specs import TuneSpec
 
-LEAST_IMAGES = 150  # that train and validate: 120 of them train, and the report's largest batch is 100
-LEAST_TRIALS = 12  # of a search: two more than TPE draws at random
-LEAST_EPOCHS = 2  # one that is measured, and one that may be better
-LEAST_SECONDS = 20.0  # of a search: its trainer is warm by then
+LEAST_IMAGES = 150  # training and validation images: 120 train, and the report's largest batch is 100
+LEAST_TRIALS = 12  # two more than TPE draws at random
+LEAST_EPOCHS = 2  # a first one, and one that may be better
+LEAST_SECONDS = 20.0  # after which the trainer is warm
 
 T = TypeVar("T")
 
 
 def scaled(spec: TuneSpec, scale: float) -> TuneSpec:
-    """The search at `scale`, in (0, 1], of its images, trials, seconds and epochs; at 1 as it is.
+    """Return the search with its images, trials, seconds and epochs multiplied by `scale`, in (0, 1].
 
-    Each is rounded, and never below its least above. A grid keeps an even spread of each parameter's values, first and
-    last among them: where d parameters vary, scale^(1/d) of each, and two at least.
+    Each number is rounded and kept at or above its LEAST_… constant. A grid keeps an even spread of each parameter's
+    values, always with the first and the last. If d parameters vary, each keeps scale^(1/d) of its values, but at
+    least two. At scale 1 the search stays as it is.
     """
     if scale == 1:
         return spec
-    body = spec.model_dump()
+    body = {**spec.model_dump(), "dataset": spec.dataset}
     epochs = _epochs(spec, scale)
     space = {name: _thinned(spec, name, scale) for name in spec.search_space}
     if isinstance(own := spec.search_space.get("epochs"), Grid):
@@ -34,15 +35,14 @@ def scaled(spec: TuneSpec, scale: float) -> TuneSpec:
 
 
 def spread(values: Sequence[T], count: int) -> list[T]:
-    """So many of some values, two at least where there are two, evenly apart: the first and the last among them."""
+    """Return `count` evenly spaced values, with the first and the last; at least two if there are two."""
     last = len(values) - 1
     count = min(max(count, 2), len(values))
     return [values[round(i * last / (count - 1))] for i in range(count)] if count > 1 else list(values)
 
 
 def _images(spec: TuneSpec, scale: float) -> int:
-    dataset = datasets[spec.dataset]
-    train, validation, _ = split_sizes(dataset.size, dataset.official_test, spec.split)
+    train, validation, _ = split_sizes(spec.dataset.size, spec.dataset.official_test, spec.split)
     known = min(spec.images or train + validation, train + validation)
     return min(known, max(LEAST_IMAGES, round(scale * known)))
 
@@ -58,13 +58,13 @@ def _seconds(spec: TuneSpec, scale: float) -> float | None:
 
 
 def _epochs(spec: TuneSpec, scale: float) -> int:
-    # Early stopping needs one epoch to compare with, `patience` to lose, and one more that it saves.
+    # Early stopping needs one epoch to compare with, `patience` epochs to lose, and one more to save.
     least = spec.early_stopping.patience + 2 if spec.early_stopping else LEAST_EPOCHS
     return min(spec.budget.epochs, max(least, round(scale * spec.budget.epochs)))
 
 
 def _distinct(epochs: Sequence[Any], scale: float) -> list[int]:
-    """Numbers of epochs at a scale, in their order and all different."""
+    """Return scaled numbers of epochs, ascending and all different."""
     found: list[int] = []
     for value in sorted(epochs):
         found.append(max(round(scale * value), found[-1] + 1 if found else 1))

@@ -1,4 +1,4 @@
-"""Paired comparisons of classifiers that were validated on the same images."""
+"""Paired tests of classifiers that were validated on the same images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,44 +10,47 @@ from scipy import stats
 
 @dataclass(frozen=True)
 class Mcnemar:
-    """How two classifiers differ over the same images: p of the differences, were both equally often right."""
+    """McNemar's test of two classifiers on the same images; the null hypothesis is equal accuracy."""
 
-    only_first: int  # images that the first alone got right
+    only_first: int  # images that only the first classifier got right
     only_second: int
-    exact: float  # two-sided binomial p
-    mid: float  # mid-p: the exact one is too careful, this one is not, and hardly ever too bold
+    exact: float  # two-sided binomial p-value
+    mid: float  # mid-p value: less conservative than the exact one, and rarely too small
 
 
 def mcnemar(only_first: int, only_second: int) -> Mcnemar:
-    """McNemar's test without an approximation.
+    """Return McNemar's test, computed exactly.
 
-    Q. McNemar (1947); the mid-p variant is recommended by M. W. Fagerland, S. Lydersen, P. Laake: The McNemar test for
-    binary matched-pairs data (2013), equation 5. ValueError where a count is negative.
+    Q. McNemar (1947). The mid-p variant is recommended by M. W. Fagerland, S. Lydersen, P. Laake: The McNemar test for
+    binary matched-pairs data (2013), equation 5.
+
+    Raises:
+        ValueError: if a count is negative.
     """
     if only_first < 0 or only_second < 0:
-        raise ValueError("counts are not negative")
+        raise ValueError("a count is negative; give 0 or more")
     n, low = only_first + only_second, min(only_first, only_second)
     if n == 0:
         return Mcnemar(0, 0, exact=1.0, mid=1.0)
     exact = min(1.0, 2 * float(stats.binom.cdf(low, n, 0.5)))
-    # Half of the chance of what is exactly as uneven is taken off; of an even split there is one, of others two.
+    # Mid-p subtracts half the probability of results as uneven as this: one result for an even split, else two.
     same = float(stats.binom.pmf(low, n, 0.5)) * (0.5 if only_first == only_second else 1.0)
     return Mcnemar(only_first, only_second, exact, exact - same)
 
 
 @dataclass(frozen=True)
 class Resampled:
-    """The mean of values from several cuts of the same images, its interval, and p were the true mean 0."""
+    """The mean over several splits of the same images, its confidence interval, and the p-value of a true mean of 0."""
 
     mean: float
     low: float
     high: float
-    t: float | None  # None where the values do not vary
+    t: float | None  # None if the values do not vary
     p: float
 
 
 def share_variance(right: int, images: int) -> float:
-    """The variance that a share of images has from the choice of images alone, not 0 where all or none are right.
+    """Return the sampling variance of a share of images; it is above 0 even if all or none are right.
 
     A. Agresti, B. A. Coull: Approximate is better than "exact" for interval estimation of binomial proportions (1998).
     """
@@ -56,28 +59,37 @@ def share_variance(right: int, images: int) -> float:
 
 
 def difference_variance(only_first: int, only_second: int, images: int) -> float:
-    """The same of the difference of two shares of the same images.
+    """Return the sampling variance of the difference of two shares of the same images.
 
     D. G. Bonett, R. M. Price: Adjusted Wald confidence interval for a difference of binomial proportions based on
     paired data (2012).
     """
-    first, second = ((only + 1) / (images + 2) for only in (only_first, only_second))
-    return (first + second - (first - second) ** 2) / (images + 2)
+    share_first, share_second = ((only + 1) / (images + 2) for only in (only_first, only_second))
+    return (share_first + share_second - (share_first - share_second) ** 2) / (images + 2)
 
 
 def corrected_t(
     values: Sequence[float], train: int, validation: int, confidence: float = 0.95, least: float = 0.0
 ) -> Resampled:
-    """The corrected resampled t-test for values, one a cut into `train` and `validation` images.
+    """Return the corrected resampled t-test of values from several splits.
 
-    Cuts share most of their images, so that the plain variance is too small; it is multiplied by 1/n + validation/train
-    instead of 1/n. C. Nadeau, Y. Bengio: Inference for the Generalization Error (2003), section 3. Of few values the
-    variance may be next to nothing by luck: it counts as no less than `least`. ValueError where there are fewer than
-    two values.
+    The splits share most of their images, so the plain variance of the mean is too small. It is multiplied by
+    1/n + validation/train instead of 1/n: C. Nadeau, Y. Bengio, Inference for the Generalization Error (2003),
+    section 3.
+
+    Args:
+        values: one value per split.
+        train: training images of a split.
+        validation: validation images of a split.
+        confidence: of the interval, 0..1.
+        least: lower limit of the variance; the variance of few values may be near 0 by chance.
+
+    Raises:
+        ValueError: if there are fewer than two values.
     """
     n = len(values)
     if n < 2:
-        raise ValueError("one cut says nothing about others; give two or more")
+        raise ValueError("one split has no variance; give two or more")
     mean = fmean(values)
     spread = sqrt((1 / n + validation / train) * max(variance(values), least))
     if spread == 0:
@@ -88,7 +100,7 @@ def corrected_t(
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """P-values adjusted for being several, in their order.
+    """Return p-values adjusted for multiple tests, in their order.
 
     S. Holm: A simple sequentially rejective multiple test procedure (1979).
     """

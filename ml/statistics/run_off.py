@@ -1,8 +1,8 @@
-"""The run-off: the best trials of a search, each trained again on fresh seeds and cuts, and which of them wins.
+"""The run-off: the best trials of a search are trained again with new seeds and splits, and one of them wins.
 
-The winner of a search is the luckiest of many: what it reached on validation images is too high. Trained again, up to
-the epoch that was its best in the search, it shows what it is worth on cuts that chose nothing of it, and paired tests
-say which differences are more than luck.
+The best of many trials is partly the luckiest, so its validation accuracy in the search is too high. In the run-off
+each trial trains again, up to the epoch that was its best in the search. The new splits chose nothing about the trial,
+and paired tests say which differences are more than chance.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ import numpy as np
 from ml.statistics.paired import Resampled, corrected_t, difference_variance, holm, mcnemar, share_variance
 from ml.statistics.run_off_result import Contender, Disagreement, Duel, Verdict
 
-LEVEL = 0.05  # an adjusted p above it is a tie
+LEVEL = 0.05  # an adjusted p-value above it is a tie
 
 
 @dataclass(frozen=True)
@@ -24,34 +24,39 @@ class Finalist:
     """A trial that was trained again."""
 
     trial: int
-    searched: float  # the validation accuracy that it reached in the search
-    weights: int | None  # None where they are not known, as the next
+    searched: float  # validation accuracy in the search
+    weights: int | None  # None if unknown, like flops
     flops: int | None  # of one image
-    right: Sequence[np.ndarray]  # of each cut, which validation images it told right: bool [images]
+    right: Sequence[np.ndarray]  # per split, which validation images it classified right: bool [images]
 
     @property
     def accuracies(self) -> list[float]:
-        """Its accuracy on each cut."""
+        """The accuracy on each split."""
         return [float(right.mean()) for right in self.right]
 
     @property
     def mean(self) -> float:
-        """Its accuracy, over cuts."""
+        """The mean accuracy over all splits."""
         return float(np.mean(self.accuracies))
 
     @property
     def size(self) -> tuple[float, float, int]:
-        """What ties are broken by, the smaller the better: weights, FLOPs, then the order of trials."""
+        """The values that break ties, the lower the better: weights, FLOPs, then the trial number."""
         weights, flops = (inf if size is None else size for size in (self.weights, self.flops))
         return weights, flops, self.trial
 
 
 def verdict(finalists: Sequence[Finalist], train: int, lost: dict[int, str]) -> Verdict:
-    """Who wins among finalists that were trained on the same cuts, each into `train` images and those of `right`.
+    """Decide which finalist wins.
 
-    The most accurate leads. Another is tied with it unless the corrected resampled t-test of their differences rejects
-    that they are equal, adjusted after Holm for the tests of all pairs: who leads is known from the same images. Of
-    those that are tied the smallest wins.
+    The finalist with the highest mean accuracy leads. Another is tied with the leader unless the corrected resampled
+    t-test of their differences rejects that they are equal. Its p-values are adjusted after Holm for all pairs, because
+    the leader was found on the same images. The smallest of the tied finalists wins.
+
+    Args:
+        finalists: trained on the same splits.
+        train: training images of a split.
+        lost: trials that were not trained to their end on every split, with the reason.
     """
     ordered = sorted(finalists, key=lambda one: (-one.mean, one.size))
     if not ordered:
@@ -83,22 +88,22 @@ def verdict(finalists: Sequence[Finalist], train: int, lost: dict[int, str]) -> 
 
 
 def _duels(leader: Finalist, others: Sequence[Finalist], train: int, validation: int) -> list[Duel]:
-    pairs = list(combinations([leader, *others], 2))  # those of the leader first
+    pairs = list(combinations([leader, *others], 2))  # pairs with the leader come first
     found = [_compared(*pair, train, validation) for pair in pairs]
     adjusted = holm([one.p for one in found])
     return [_duel(leader, other, one, p) for other, one, p in zip(others, found, adjusted, strict=False)]
 
 
 def _compared(first: Finalist, second: Finalist, train: int, validation: int) -> Resampled:
-    """Their differences over cuts, which vary at least as much as the choice of validation images makes them."""
+    """Test the differences over splits; the choice of validation images sets the least variance."""
     differences = [a - b for a, b in zip(first.accuracies, second.accuracies, strict=True)]
-    cuts = zip(first.right, second.right, strict=True)
-    variances = [difference_variance(*_apart(*pair), validation) for pair in cuts]
+    splits = zip(first.right, second.right, strict=True)
+    variances = [difference_variance(*_disagreements(*pair), validation) for pair in splits]
     return corrected_t(differences, train, validation, least=fmean(variances))
 
 
-def _apart(first: np.ndarray, second: np.ndarray) -> tuple[int, int]:
-    """How many images only the one got right, and only the other."""
+def _disagreements(first: np.ndarray, second: np.ndarray) -> tuple[int, int]:
+    """Return how many images only `first` got right, and how many only `second`."""
     return int((first & ~second).sum()), int((second & ~first).sum())
 
 
@@ -117,22 +122,22 @@ def _duel(leader: Finalist, other: Finalist, found: Resampled, adjusted: float) 
 
 
 def _disagreement(first: np.ndarray, second: np.ndarray) -> Disagreement:
-    test = mcnemar(*_apart(first, second))
+    test = mcnemar(*_disagreements(first, second))
     return Disagreement(only_leader=test.only_first, only_other=test.only_second, exact=test.exact, mid=test.mid)
 
 
 def _contender(one: Finalist, train: int, validation: int, tied: bool) -> Contender:
     least = fmean(share_variance(int(right.sum()), validation) for right in one.right)
-    over_cuts = corrected_t(one.accuracies, train, validation, least=least)
+    over_splits = corrected_t(one.accuracies, train, validation, least=least)
     return Contender(
         trial=one.trial,
         weights=one.weights,
         flops=one.flops,
         searched=one.searched,
         accuracies=one.accuracies,
-        accuracy=over_cuts.mean,
-        low=max(0.0, over_cuts.low),
-        high=min(1.0, over_cuts.high),
-        drop=one.searched - over_cuts.mean,
+        accuracy=over_splits.mean,
+        low=max(0.0, over_splits.low),
+        high=min(1.0, over_splits.high),
+        drop=one.searched - over_splits.mean,
         tied=tied,
     )

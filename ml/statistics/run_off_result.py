@@ -1,10 +1,10 @@
-"""What a run-off came to, as it is recorded and answered. Accuracies are shares, 0..1, of validation images."""
+"""The result of a run-off, as recorded and answered; accuracies are shares, 0..1, of validation images."""
 
 from pydantic import BaseModel
 
 
 class Disagreement(BaseModel, frozen=True):
-    """One cut's validation images that one of two networks got right and the other did not: McNemar's test."""
+    """McNemar's test on one split: the validation images that only one of two networks got right."""
 
     only_leader: int
     only_other: int
@@ -13,9 +13,9 @@ class Disagreement(BaseModel, frozen=True):
 
 
 class Duel(BaseModel, frozen=True):
-    """The leader against another: mean difference of accuracy, its 95 % interval, p, and p adjusted after Holm.
+    """The leader compared with another finalist: mean difference of accuracy, 95 % interval and p-values.
 
-    Interval and p are those of this pair alone; the adjusted p, which decides, is for all pairs of finalists.
+    Interval and `p` are for this pair alone. `p_adjusted`, which decides, is adjusted after Holm for all pairs.
     """
 
     trial: int
@@ -26,11 +26,11 @@ class Duel(BaseModel, frozen=True):
     p: float
     p_adjusted: float
     tied: bool
-    disagreements: list[Disagreement]  # a cut
+    disagreements: list[Disagreement]  # one per split
 
 
 class Contender(BaseModel, frozen=True):
-    """A finalist over all cuts: mean accuracy, its 95 % interval, and how far that is below what the search showed."""
+    """A finalist over all splits: mean accuracy, 95 % interval, and the drop from the accuracy in the search."""
 
     trial: int
     weights: int | None
@@ -41,17 +41,17 @@ class Contender(BaseModel, frozen=True):
     low: float
     high: float
     drop: float
-    tied: bool  # with the leader, or the leader itself
+    tied: bool  # tied with the leader, or the leader itself
 
 
 class Verdict(BaseModel, frozen=True):
-    """What a run-off came to."""
+    """The result of a run-off."""
 
-    cuts: int
+    cuts: int  # splits into training and validation
     train_images: int
     validation_images: int
     contenders: list[Contender]  # the most accurate first
-    duels: list[Duel]  # in the same order
-    leader: int | None  # the most accurate, None where none was trained to its end
-    winner: int | None  # the smallest of those that are tied with the leader
-    lost: dict[int, str]  # trials that were not trained to their end on every cut, and why
+    duels: list[Duel]  # in the order of contenders
+    leader: int | None  # the most accurate; None if no trial was trained to its end
+    winner: int | None  # the smallest of the leader and those tied with it
+    lost: dict[int, str]  # trials that were not trained to their end on every split, with the reason

@@ -1,1 +1,1 @@
-"""The training of a pack: its lanes, its images, its checkpoints and its replay."""
+"""The training of a pack: its lanes, images, checkpoints and replay."""

@@ -1,8 +1,8 @@
 """Minibatches distorted by random affine maps and elastic displacements.
 
-What is drawn is named by the stream's seed, the step, the image's place in the batch, and nothing else: a pack that is
-resumed, or a trial that is trained again alone, sees the same images. They stay bytes, as the data set's are, and what
-was dark stays dark, which the kernels of a first layer live on.
+A distortion depends only on the stream's seed, the step and the image's place in the batch. So a pack that is resumed,
+or a trial that is trained again alone, sees the same images. Images stay bytes, as in the data set, and dark pixels
+stay dark, because the kernels of a first layer are fast on dark pixels.
 """
 
 from math import ceil
@@ -23,7 +23,7 @@ AFFINE_DRAWS = 6  # two shifts, a rotation, two scales, a shear
 
 
 class Distortion:
-    """An augmentation of images of one shape, drawn from one seed."""
+    """The distortion of images of one shape, drawn from one seed."""
 
     def __init__(self, augmentation: Augmentation, image: Shape, seed: int, device: torch.device) -> None:
         self.augmentation, self.device = augmentation, device
@@ -39,7 +39,7 @@ class Distortion:
         self.reach = reach.to(device)
 
     def sources(self, step: int, batch: int) -> Tensor:
-        """Where each pixel comes from: x and y in pixels from the centre, float32 [batch, 2, height, width]."""
+        """Return the source of each pixel: x and y in pixels from the centre, float32 [batch, 2, height, width]."""
         keys = keys_of(self.seed, np.array([step]), batch)[0]
         maps = affine_maps(self.augmentation, uniform(keys, self.places[:AFFINE_DRAWS]))
         flat = maps.view(-1, 3).to(self.device, non_blocking=True)
@@ -49,28 +49,32 @@ class Distortion:
         return found
 
     def _noise(self, keys: np.ndarray) -> Tensor:
-        """What displacements are made of; in memory that a GPU reads by itself, so that nobody waits for the copy."""
+        """Return the noise of displacements; from pinned memory, so that copying it to a GPU does not block."""
         places = self.places[AFFINE_DRAWS:]
         drawn = torch.empty(len(keys), len(places), pin_memory=self.device.type == "cuda")
         uniform(keys, places, drawn.numpy())
         return drawn.to(self.device, non_blocking=True)
 
     def displacement(self, noise: Tensor) -> Tensor:
-        """Pixels by which each pixel is displaced: the noise [batch, 2, height, width], smoothed and multiplied."""
+        """Return each pixel's displacement, in pixels: the noise [batch, 2, height, width], smoothed and scaled."""
         across = torch.mm(noise.reshape(-1, self.width), self.across).view(noise.shape)
         return torch.matmul(self.down, across).mul_(self.augmentation.elastic)
 
     def __call__(self, images: Tensor, step: int) -> Tensor:
-        """The images of a step, uint8 [batch, channels, height, width], distorted; what lies outside is dark."""
+        """Return the images of a step distorted, uint8 [batch, channels, height, width]; outside of them it is dark."""
         grid = self.sources(step, len(images)).div_(self.reach)
         found = functional.grid_sample(images.float(), grid.permute(0, 2, 3, 1), align_corners=True)
         return found.add_(0.5).to(torch.uint8)
 
 
 def affine_maps(augmentation: Augmentation, draws: np.ndarray) -> Tensor:
-    """The map of each image from a pixel (x, y, 1) to where it comes from, float32 [batch, 2, 3], for draws [batch, 6].
+    """Return the map of each image from a pixel (x, y, 1) to its source, float32 [batch, 2, 3].
 
-    A rotation times a shear times two scales, and a shift.
+    A map is a rotation times a shear times two scales, plus a shift.
+
+    Args:
+        augmentation: the limits.
+        draws: random numbers within ±1 for them, [batch, 6].
     """
     x, y, turn, wide, tall, slant = draws.T
     angle = np.deg2rad(augmentation.rotation) * turn
@@ -85,19 +89,19 @@ def affine_maps(augmentation: Augmentation, draws: np.ndarray) -> Tensor:
 
 
 def smoother(size: int, sigma: float) -> Tensor:
-    """A matrix that smooths a line of numbers by a Gaussian, float32 [size, size]; beyond the ends there are zeros.
+    """Return a matrix that smooths a line of numbers by a Gaussian, float32 [size, size]; beyond its ends are zeros.
 
-    One product with it took less time than a convolution.
+    A product with it took less time than a convolution.
     """
-    apart = torch.arange(size, dtype=torch.float64)[:, None] - torch.arange(size)
-    far = max(4 * size, ceil(8 * sigma))  # of a wide one more lies beyond the ends
+    distance = torch.arange(size, dtype=torch.float64)[:, None] - torch.arange(size)
+    far = max(4 * size, ceil(8 * sigma))  # a wide Gaussian has more of its mass beyond the ends
     reach = torch.arange(-far, far + 1, dtype=torch.float64)
     whole = torch.exp(-0.5 * (reach / sigma).square()).sum()
-    return (torch.exp(-0.5 * (apart / sigma).square()) / whole).float()
+    return (torch.exp(-0.5 * (distance / sigma).square()) / whole).float()
 
 
 class Minibatches:
-    """What a pack trains on, step by step: the stream's images, distorted where it is asked for."""
+    """The minibatches of a pack: the stream's images, distorted if the augmentation asks for it."""
 
     def __init__(self, data: Images, stream: Stream, augmentation: Augmentation) -> None:
         self.data, self.stream = data, stream
@@ -105,7 +109,7 @@ class Minibatches:
         self._distort = Distortion(augmentation, shape, stream.seed, device) if augmentation else None
 
     def at(self, step: int) -> tuple[Images, np.ndarray]:
-        """Images, and which of them are the minibatch of a step, int64 [batch]."""
+        """Return the minibatch of a step: images, and the indices of its images among them, int64 [batch]."""
         indices = self.stream.batch(step)
         if self._distort is None:
             return self.data, indices

@@ -1,4 +1,4 @@
-"""What a trial trains on, and what its training has come to: the lane."""
+"""The lane: one trial in training, and the data that it trains on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -24,7 +24,7 @@ from ml.specs import TuneSpec
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The images that a trial trains and validates on, and what it begins with where that is not by its seed."""
+    """The images that a trial trains and validates on, and the weights of a version that it begins with, if any."""
 
     train: Images
     validation: Images
@@ -32,31 +32,39 @@ class TrainingData:
 
     @classmethod
     def load(cls, dataset: Dataset, split: SplitName, seed: int, device: str = "cpu") -> "TrainingData":
-        """Read a registered data set, cut it and put it on a device; DataError where it is damaged."""
+        """Read a registered data set, split it and move it to a device.
+
+        Raises:
+            DataError: if the data set is damaged.
+        """
         return cls.of(dataset.load(), dataset.official_test, split, seed).to(device)
 
     @classmethod
     def of(cls, arrays: Arrays, official_test: int | None, split: SplitName, seed: int) -> "TrainingData":
-        """Cut `arrays`; the test images are left out."""
-        parts = data_split(len(arrays), official_test, split, seed)
-        return cls(Images.of(arrays.take(parts.train)), Images.of(arrays.take(parts.validation)))
+        """Split `arrays`; the test images are left out."""
+        indices = data_split(len(arrays), official_test, split, seed)
+        return cls(Images.of(arrays.take(indices.train)), Images.of(arrays.take(indices.validation)))
 
     def to(self, device: str) -> "TrainingData":
-        """The same on another device."""
+        """Return these data on another device."""
         return replace(self, train=self.train.to(device), validation=self.validation.to(device))
 
     def beginning_with(self, weights: Mapping[str, np.ndarray]) -> "TrainingData":
-        """The same, for trials that begin with weights by torch's names."""
+        """Return these data for trials that begin with given weights, by torch's names."""
         return replace(self, initial={name: torch.from_numpy(array) for name, array in weights.items()})
 
     def first(self, images: int | None) -> "TrainingData":
-        """The first so many of them, in the proportion of all; all of them where it is None. Nothing is copied."""
+        """Return the first `images` images, in the proportion of the whole split; nothing is copied.
+
+        Args:
+            images: to train and validate on together; None for all.
+        """
         train, validation = limited(len(self.train), len(self.validation), images)
         return TrainingData(self.train.first(train), self.validation.first(validation))
 
     @property
     def device(self) -> torch.device:
-        """Where the images lie, and so where they are trained on."""
+        """The device of the images, on which they are trained."""
         return self.train.images.device
 
 
@@ -70,36 +78,37 @@ class Lane:
     init_seed: int
     stream_seed: int
     start_step: int = 0
+    place: int = 0  # its position in the pack
     steps: int = 0  # taken
-    rung: int = 0  # measured so far
+    rung: int = 0  # number of measurements so far
     state: TrialState = TrialState.RUNNING
     reason: str = ""  # why it ended
     best: RungResult | None = None  # the best so far
     best_weights: dict[str, Tensor] = field(default_factory=dict)
-    loss: float = 0.0  # the sum over steps since it was last measured
-    unmeasured: int = 0  # steps since then
-    seconds: float = 0.0  # its share of the pack's time since then
-    fresh: list[str] = field(default_factory=list)  # weights that are its own where it begins with another's
-    recorded: dict[int, RungResult] = field(default_factory=dict)  # by step, where it is trained again: they stand
-    until: int | None = None  # the step at which it ends and which alone may be its best; None: its last, and any
+    loss: float = 0.0  # the sum over the steps since the last measurement
+    unmeasured: int = 0  # steps since the last measurement
+    seconds: float = 0.0  # its share of the pack's time since the last measurement
+    fresh: list[str] = field(default_factory=list)  # weights that do not come from the version that it begins with
+    recorded: dict[int, RungResult] = field(default_factory=dict)  # earlier measurements by step, which stand
+    until: int | None = None  # if given, it ends at this step, and only this step may be its best
 
     @cached_property
     def patience(self) -> Patience | None:
-        """The patience that it has left."""
+        """The state of early stopping; None without it."""
         return Patience(self.spec.early_stopping) if self.spec.early_stopping else None
 
     @cached_property
     def rungs(self) -> tuple[int, ...]:
-        """The steps, in tenths of an epoch, at which it is measured."""
+        """The steps at which it is measured, in tenths of an epoch."""
         return self.spec.rungs(self.params)
 
     @property
     def running(self) -> bool:
-        """Whether it is still to be trained."""
+        """True if it still trains."""
         return self.state == TrialState.RUNNING
 
     def recipe(self, steps: int) -> LaneRecipe:
-        """How it trains, where all its epochs take so many steps."""
+        """Return its training recipe; all its epochs together take `steps` steps."""
         return LaneRecipe(
             self.params.schedule or "constant",
             steps,
@@ -109,28 +118,42 @@ class Lane:
         )
 
     def initial(self, steps: int, given: Mapping[str, Tensor]) -> LaneState:
-        """It before the first of its steps, with what fits of the weights given.
+        """Return the lane's state before its first step.
 
-        LanesError where the specification names a version to begin with and it is not there, or has no weights for a
-        layer that is to keep them.
+        Args:
+            steps: of all its epochs together.
+            given: the weights of the version to begin with, by torch's names; those that fit are used.
+
+        Raises:
+            LanesError: if the specification names a version to begin with, but `given` is empty or has no weights for
+                a frozen layer.
         """
         layers = self.spec.layers(self.params)
         if self.spec.init_from is not None and not given:
-            raise LanesError("the version to begin with is not at hand; post the job to a service that has it")
+            raise LanesError("the version to begin with is not available; post the job to a service that has it")
         self.fresh = fresh(layers, {name: tuple(tensor.shape) for name, tensor in given.items()}) if given else []
         if unknown := self.spec.frozen(layers) & {place_of(name) for name in self.fresh}:
             raise LanesError(f"layer {min(unknown)} cannot be frozen: the version to begin with has no such weights")
         return LaneState.initial(layers, self.params.of_optimizer(), self.init_seed, self.recipe(steps), given)
 
     def trained(self, steps: int, loss: float, seconds: float) -> None:
-        """Count steps and their mean loss."""
+        """Add steps that were taken, their mean loss, and the seconds of them that this lane answers for."""
         self.steps += steps
         self.unmeasured += steps
         self.loss += loss * steps
         self.seconds += seconds
 
     def measure(self, val_loss: float, val_accuracy: float, seconds: float) -> RungResult:
-        """Its next rung, from its validation; the lane ends where it diverged, lost patience, or was trained enough."""
+        """Return the measurement of the next rung, from the validation results.
+
+        The lane ends if it diverged, ran out of patience, or was trained for all its epochs. A measurement that was
+        recorded before is returned as it was.
+
+        Args:
+            val_loss: on the validation images.
+            val_accuracy: on the validation images, 0..1.
+            seconds: that the validation took for this lane.
+        """
         step = self.rungs[self.rung]
         measured = self.recorded.get(step) or self._measured(step, val_loss, val_accuracy, seconds)
         self.rung += 1
@@ -160,7 +183,7 @@ class Lane:
         )
 
     def is_best(self, measured: RungResult) -> bool:
-        """Whether no measurement was better; of equals the first is best."""
+        """Return whether a measurement is better than all before; of equal ones the first is best."""
         value, best = objective(self.spec, measured), objective(self.spec, self.best)
         if self.until is not None and measured.step < self.until:
             return False
@@ -172,7 +195,7 @@ class Lane:
 
 
 def objective(spec: TuneSpec, measured: RungResult | None) -> float | None:
-    """What `spec` asks to be best, of one measurement; None where there is none."""
+    """Return the value of a measurement that `spec` optimises; None if there is no measurement or it is not finite."""
     if measured is None or not measured.finite:
         return None
     return measured.val_accuracy if spec.objective == "val_accuracy" else measured.val_loss

@@ -1,4 +1,4 @@
-"""A pack: lanes on one stream of minibatches, from their rungs to their ends."""
+"""A pack: lanes that train together on one stream of minibatches."""
 
 from collections.abc import Callable, Container, Iterator
 from dataclasses import asdict, dataclass, field
@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 
-from ml.datasets import Stream
+from ml.datasets import DatasetInfo, Stream
 from ml.errors import CheckpointError
 from ml.lanes.lanes import Lanes, LaneState
 from ml.layers import Shape
@@ -19,9 +19,9 @@ from ml.training.augmentation import NONE, Augmentation
 from ml.training.distortion import Minibatches
 from ml.training.lane import Lane, TrainingData
 
-CHECK_EVERY = 100  # steps between looks at the loss; each look costs a few microseconds, a lost epoch seconds
+CHECK_EVERY = 100  # steps between checks for a diverged loss: a check costs microseconds, an epoch in vain seconds
 
-# Tensors of a lane's state, by the names that a checkpoint gives them; checkpoints of earlier releases have these too.
+# Tensors of a lane's state, by their names in a checkpoint, which are the names of earlier releases.
 STORED = {"weights": "weights", "first": "exp_avg", "second": "exp_avg_sq", "average": "average"}
 
 Rungs = list[tuple[Lane, RungResult]]
@@ -29,7 +29,7 @@ Rungs = list[tuple[Lane, RungResult]]
 
 @dataclass
 class LanePack:
-    """Lanes that train as one, and how far they are."""
+    """Lanes that train as one module, and their progress."""
 
     spec: TuneSpec
     data: TrainingData
@@ -37,14 +37,14 @@ class LanePack:
     augmentation: Augmentation = NONE
     position: int = 0  # steps taken of the stream
     lanes: list[Lane] = field(default_factory=list)
-    since: int = 0  # the position up to which the lanes have counted their losses
-    worked: float = 0.0  # seconds of training since then
+    since: int = 0  # the position up to which the lanes have added up their losses
+    worked: float = 0.0  # seconds of training since that position
     _joining: list[tuple[Lane, LaneState]] = field(default_factory=list)
     _fused: Lanes | None = None
 
     @classmethod
     def of(cls, spec: TuneSpec, data: TrainingData, params: Params, stream_seed: int) -> "LanePack":
-        """A pack without lanes, for trials whose key is that of these hyper-parameters."""
+        """Return a pack without lanes, for trials with the key of these hyper-parameters."""
         return cls(spec, data, Stream(len(data.train), params.batch_size, stream_seed), Augmentation.of(params))
 
     @cached_property
@@ -53,33 +53,39 @@ class LanePack:
 
     @property
     def running(self) -> list[Lane]:
-        """The lanes that are still to be trained, those that join at the next step among them."""
+        """The lanes that still train, including those that join at the next step."""
         return [lane for lane in [*self.lanes, *(joining for joining, _ in self._joining)] if lane.running]
 
     def join(self, lane: Lane) -> None:
-        """Let a new lane train from here on; whatever error its network raises is raised now."""
+        """Let a new lane train from the next step on; any error of its network is raised now."""
         lane.start_step = self.position
         self._joining.append((lane, lane.initial(self._steps(lane), self.data.initial)))
 
     def _steps(self, lane: Lane) -> int:
-        """The steps that all epochs of a lane take."""
+        """Return the steps that all epochs of a lane take together."""
         return self.stream.steps(lane.rungs[-1])
 
     def run(self, interrupted: Callable[[], bool]) -> Iterator[Rungs]:
-        """Train until no lane is left; yields the lanes that reached a rung, in the order of their numbers.
+        """Train until no lane is left.
 
-        `interrupted` is asked before every step: where it is true, nothing is yielded that reached a rung, and training
-        goes on from that step when the next is asked for. Whoever iterates may end lanes and let others join.
+        Between two items the caller may end lanes and let others join.
+
+        Args:
+            interrupted: called before every step. If it returns true, an empty list is yielded, and training goes on
+                from that step with the next item.
+
+        Yields:
+            The lanes that reached a rung with their measurements, in the order of their numbers.
         """
         while (fused := self._put_together()) is not None:
             whole = self._train(fused, min(map(self._due, self.lanes)), interrupted)
             yield self._measure(fused) if whole else []
 
     def _put_together(self) -> Lanes | None:
-        """The lanes that still train and those that join as one module; None where there are none."""
+        """Return the lanes that still train and those that join as one module; None if there are none."""
         if self._joining or not all(lane.running for lane in self.lanes):
             self._count(self._fused)
-            # Each lane's own tensors and back: milliseconds, against the seconds between two rungs.
+            # Taking the module apart into lanes and putting it together takes milliseconds; between rungs are seconds.
             running = [(i, lane) for i, lane in enumerate(self.lanes) if lane.running]
             kept = [(lane, self._fused.state(i)) for i, lane in running if self._fused is not None]
             together = [*kept, *self._joining]
@@ -89,11 +95,11 @@ class LanePack:
         return self._fused
 
     def _due(self, lane: Lane, rung: int | None = None) -> int:
-        """The step of the stream after which a lane reaches a rung, by default its next."""
+        """Return the step of the stream after which a lane reaches a rung, by default its next one."""
         return lane.start_step + self.stream.steps(lane.rungs[lane.rung if rung is None else rung])
 
     def _train(self, fused: Lanes, until: int, interrupted: Callable[[], bool]) -> bool:
-        """Train up to a step of the stream, or until a lane diverges; False where it was interrupted."""
+        """Train up to a step of the stream, or until a lane diverges; return False if training was interrupted."""
         started, going = perf_counter(), True
         while self.position < until and (going := not interrupted()):
             fused.step(*self._minibatches.at(self.position))
@@ -107,9 +113,10 @@ class LanePack:
         return going
 
     def _count(self, fused: Lanes | None) -> None:
-        """Let the lanes count what was trained since they last did.
+        """Let the lanes add up steps, losses and seconds since the last call.
 
-        Not at an interruption: a sum in two parts rounds differently, and who interrupts is decided by the time.
+        This must not happen at an interruption: a sum in two pieces rounds differently, and when an interruption comes
+        depends on the clock.
         """
         share = self.worked / max(1, len(self.lanes))
         for lane, loss in zip(self.lanes, fused.losses() if fused else [], strict=True):
@@ -117,7 +124,7 @@ class LanePack:
         self.since, self.worked = self.position, 0.0
 
     def _measure(self, fused: Lanes) -> Rungs:
-        """Measure the lanes that are due, and those that can be seen to have diverged."""
+        """Measure the lanes that are due, and those whose loss shows that they diverged."""
         due = [i for i, lane in enumerate(self.lanes) if self._due(lane) <= self.position or not _finite(lane)]
         started = perf_counter()
         whole = len(due) == len(self.lanes)
@@ -144,7 +151,7 @@ class LanePack:
         return tuple(self.data.train.images.shape[1:])
 
     def checkpoint(self) -> Checkpoint:
-        """All that it takes to go on, bit for bit, as one file."""
+        """Return all that is needed to resume bit for bit, as one file."""
         fused = self._put_together()
         weights: dict[str, Any] = {}
         cards = []
@@ -164,14 +171,27 @@ class LanePack:
         return Checkpoint(weights, {**stream, **progress, "lanes": cards, "spec": self.spec.model_dump(mode="json")})
 
     @classmethod
-    def resumed(cls, checkpoint: Checkpoint, data: TrainingData, numbers: Container[int] | None = None) -> "LanePack":
-        """The pack that a checkpoint was made of, or of its lanes those with these trials' numbers.
+    def resumed(
+        cls,
+        checkpoint: Checkpoint,
+        data: TrainingData,
+        numbers: Container[int] | None = None,
+        dataset: DatasetInfo | None = None,
+    ) -> "LanePack":
+        """Return the pack of a checkpoint.
 
-        CheckpointError where something is missing from it.
+        Args:
+            checkpoint: made by `checkpoint`.
+            data: to train on.
+            numbers: of the trials whose lanes are resumed; None for all.
+            dataset: of the specification; None for a built-in one, found by its name.
+
+        Raises:
+            CheckpointError: if the checkpoint lacks something.
         """
         try:
             card = checkpoint.card
-            spec = TuneSpec.model_validate(card["spec"])
+            spec = TuneSpec.model_validate(card["spec"] if dataset is None else {**card["spec"], "dataset": dataset})
             stream = Stream(len(data.train), card["batch_size"], card["stream_seed"])
             pack = cls(spec, data, stream, Augmentation(**card.get("augmentation", {})))
             pack.position, pack.since, pack.worked = card["position"], card["since"], card["worked"]
@@ -194,7 +214,7 @@ def _finite(lane: Lane) -> bool:
 
 
 def _card(lane: Lane, steps: int, loss_sum: float) -> dict[str, Any]:
-    """A lane's counters as JSON; what may not be finite is text."""
+    """Return a lane's counters as JSON; numbers that may be infinite or NaN are text."""
     seeds = ("number", "init_seed", "stream_seed", "start_step")
     names = (*seeds, "steps", "rung", "loss", "unmeasured", "seconds", "fresh", "until")
     return {
@@ -208,7 +228,7 @@ def _card(lane: Lane, steps: int, loss_sum: float) -> dict[str, Any]:
 
 
 def _restored(pack: LanePack, card: dict[str, Any], prefix: str, checkpoint: Checkpoint) -> tuple[Lane, LaneState]:
-    """A lane and its tensors, as `LanePack.checkpoint` wrote them."""
+    """Return a lane and its tensors from a checkpoint of `LanePack.checkpoint`."""
     others = ("params", "best", "patience", "optimizer_steps", "loss_sum")
     counters = {name: value for name, value in card.items() if name not in others}
     lane = Lane(spec=pack.spec, params=pack.spec.params(card["params"]), **counters)

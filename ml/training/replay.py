@@ -1,4 +1,4 @@
-"""A trial again, alone, from its record."""
+"""The replay of a trial: train it again, alone, from its record."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from ml.training.pack import LanePack
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a trial's solo run is defined by."""
+    """The definition of a trial's solo run."""
 
     number: int
-    params: dict[str, Any]  # all of them, as trained
+    params: dict[str, Any]  # all hyper-parameters, as trained
     init_seed: int
     stream_seed: int
     start_step: int
-    until: int  # the step, in tenths of an epoch, at which it was measured last
+    until: int  # the last measured step, in tenths of an epoch
 
 
 def replay(spec: TuneSpec, recipe: Recipe, data: TrainingData) -> Iterator[RungResult]:
-    """Train a trial as it was trained, but alone; what it measures, rung by rung."""
+    """Train a trial as it was trained, but alone; yield its measurements, rung by rung."""
     params = spec.params(recipe.params)
     pack = LanePack.of(spec, data, params, recipe.stream_seed)
     pack.position = recipe.start_step

@@ -1,1 +1,1 @@
-"""The search: which trials a job draws, how wide its packs are, and the loop that runs them."""
+"""The search: the trials that a job draws, the width of its packs, and the loop that runs them."""

@@ -1,15 +1,17 @@
-"""TPE's joint density given some of the values: how the later trials of a pack are drawn.
+"""TPE's joint density, given some of the values: the later trials of a pack are drawn from it.
 
-TPE models good trials as a mixture of products, l(x) = Σᵢ wᵢ Πⱼ kᵢⱼ(xⱼ), one component i a trial and one kernel kᵢⱼ a
-name; g(x) is the same of the others. Given the values x_f of some names, the free ones have the density
+TPE models good trials as a mixture of products, l(x) = Σᵢ wᵢ Πⱼ kᵢⱼ(xⱼ). A component i is a trial, and a kernel kᵢⱼ
+belongs to a name j. g(x) models the other trials in the same way. Given the values x_f of some names, the density of
+the free names is
 
-    l(x_free | x_f) = Σᵢ vᵢ Πⱼ kᵢⱼ(xⱼ) over the free j,    vᵢ ∝ wᵢ Π_f kᵢ_f(x_f),
+    l(x_free | x_f) = Σᵢ vᵢ Πⱼ kᵢⱼ(xⱼ) over the free j,    vᵢ ∝ wᵢ Π_f kᵢ_f(x_f).
 
-so components are chosen by vᵢ, their free kernels drawn from, and the candidate with the best log l(x) − log g(x) of
-the joint densities is taken. Optuna's PartialFixedSampler does not do this: it takes the fixed names out of the search
-space, so that the others are drawn from their marginal density, a learning rate without regard to the batch size.
+So components are chosen by vᵢ, and the free names are drawn from the kernels of the chosen components. The candidate
+with the best log l(x) − log g(x) of the joint densities is taken. Optuna's PartialFixedSampler does not do this: it
+removes the fixed names from the search space. The other names are then drawn from their marginal density, for example a
+learning rate without regard to the batch size.
 
-All use of Optuna's private names stands here (optuna 5.0: samplers/_tpe).
+Only this file uses private names of Optuna (optuna 5.0: samplers/_tpe).
 """
 
 import math
@@ -31,7 +33,7 @@ from optuna.trial import FrozenTrial
 
 
 class ConditionalTPESampler(TPESampler):
-    """TPE that draws a trial given the values it already has; where it has none, as Optuna's."""
+    """TPE that draws a trial given the values it already has; if it has none, it draws as Optuna's TPE."""
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -41,13 +43,13 @@ class ConditionalTPESampler(TPESampler):
             for name, distribution in search_space.items()
             if name in trial.params
         }
-        # Each group of names has a density of its own: the names given condition the group they are in.
+        # Each group of names has its own density: a given name conditions the group that it is in.
         self._parzen_estimator_cls: Any = partial(ConditionalParzenEstimator, given)
         return super().sample_relative(study, trial, search_space)
 
 
 class ConditionalParzenEstimator(_ParzenEstimator):
-    """A mixture of products whose samples have the values given; its density stays the joint one."""
+    """A mixture of products whose samples have the given values; its density stays the joint one."""
 
     def __init__(self, given: dict[str, float], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -67,17 +69,17 @@ class ConditionalParzenEstimator(_ParzenEstimator):
 
 
 def _reweighted(weights: np.ndarray, log_densities: np.ndarray | int) -> np.ndarray:
-    """The weights times these densities, in logarithms, so that the largest never underflows."""
+    """Return the weights times these densities, normalised; in logarithms, so that the largest never underflows."""
     log_weights = np.log(weights) + log_densities
     largest = log_weights.max()
-    if not np.isfinite(largest):  # no component can tell: values that doubles do not tell apart
+    if not np.isfinite(largest):  # no component has a density there: doubles cannot resolve the values
         return weights
     scaled = np.exp(log_weights - largest)
     return np.asarray(scaled / scaled.sum())
 
 
 def _log_densities(kernels: _BatchedDistributions, value: float) -> np.ndarray:
-    """Each component's log density at a value of one name, up to a constant that all components share."""
+    """Return each component's log density at a value of one name, up to a constant that all components share."""
     if isinstance(kernels, _BatchedCategoricalDistributions):
         return np.asarray(np.log(kernels.weights[:, int(value)]))
     low, high = _standard(kernels, kernels.adapted_low), _standard(kernels, kernels.adapted_high)
@@ -86,11 +88,11 @@ def _log_densities(kernels: _BatchedDistributions, value: float) -> np.ndarray:
         return _truncnorm.logpdf(np.array(x), low, high, kernels.mu, kernels.sigma)
     edges = (value - kernels.step / 2, value + kernels.step / 2)
     left, right = (_standard(kernels, math.log(edge) if kernels.is_log else edge) for edge in edges)
-    with np.errstate(divide="ignore", invalid="ignore"):  # edges may be one double
+    with np.errstate(divide="ignore", invalid="ignore"):  # both edges may be the same double
         mass = np.nan_to_num(_truncnorm._log_gauss_mass(left, right), nan=-np.inf)
         return np.asarray(mass - _truncnorm._log_gauss_mass(low, high))
 
 
 def _standard(kernels: Any, x: float) -> np.ndarray:
-    """A place in standard deviations from each component's mean."""
+    """Return the distance of x from each component's mean, in standard deviations."""
     return np.asarray((x - kernels.mu) / kernels.sigma)

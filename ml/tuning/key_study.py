@@ -1,8 +1,8 @@
-"""The key of a pack's first trial, drawn from what keys before it came to.
+"""The key of a pack's first trial, drawn from the results of earlier keys.
 
-All later trials of a pack take its key over. Counted as trials that found that key good, they would hold a search near
-the first keys that it met: in a search of 200 trials of the CNN no batch was ever below 27, where smaller ones do
-better. So keys are drawn from a study of packs: of each, the best trial with its key.
+All later trials of a pack adopt its key. If each of them counted as a trial that chose this key, the search would stay
+near the first keys that it met. In a search of 200 trials of the CNN no batch size was ever below 27, although smaller
+ones do better. So keys are drawn from a study of packs, which has the best trial of each key.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-FOLLOWS = "chiffre:follows"  # noted of a trial that took over the key of its pack
+FOLLOWS = "chiffre:follows"  # a system attribute of trials that adopted the key of their pack
 
 
 def study_of_keys(
@@ -21,7 +21,17 @@ def study_of_keys(
     direction: StudyDirection,
     sampler: optuna.samplers.BaseSampler,
 ) -> optuna.Study | None:
-    """A study with one trial of each pack, where `names` decide the key; None where no trial has followed another."""
+    """Return a study with one trial for each pack.
+
+    Args:
+        trials: of the job's study.
+        names: decide the key of a trial.
+        direction: of the job's study.
+        sampler: of the new study.
+
+    Returns:
+        The study; None as long as no trial has adopted the key of another.
+    """
     drawn = [trial for trial in trials if trial.params and trial.state != TrialState.FAIL]
     if not any(FOLLOWS in trial.system_attrs for trial in drawn):
         return None
@@ -37,7 +47,10 @@ def study_of_keys(
 
 
 def standing(trial: FrozenTrial, direction: StudyDirection) -> tuple[bool, int, float]:
-    """How TPE ranks trials, the best last: the completed by value; before them the others, by step, then by value."""
+    """Return a key that sorts trials as TPE ranks them, the best last.
+
+    Completed trials are sorted by value. The others come before them, sorted by step and then by value.
+    """
     step = trial.last_step or 0
     complete = trial.state == TrialState.COMPLETE
     value = float(trial.value or 0.0) if complete else trial.intermediate_values.get(step, 0.0)

@@ -1,8 +1,8 @@
-"""The key of a trial: what those that train together as one pack must share.
+"""The key of a trial: the properties that all trials of a pack must share.
 
-The trials of a pack take the same minibatches through the same kinds of layer; their widths and their optimizers may
-differ. The first trial of a pack settles its key and the others are drawn given it, so a search must know which of the
-names it draws decide the key, and a grid walks its points one key after the other.
+The trials of a pack take the same minibatches through the same kinds of layer. Their widths and their optimizers may
+differ. The first trial of a pack decides its key, and the others are drawn given that key. So a search must know which
+of the drawn names decide the key, and a grid takes its points one key after the other.
 """
 
 from collections.abc import Mapping
@@ -18,16 +18,16 @@ from ml.seeds import permutation
 from ml.specs import TuneSpec
 from ml.training.augmentation import AUGMENTATION_NAMES, NONE, Augmentation
 
-SHARED = ("batch_size", *AUGMENTATION_NAMES)  # what decides the minibatches
-MAX_BASES = 8  # combinations of the other dimensions beside which one is probed
+SHARED = ("batch_size", *AUGMENTATION_NAMES)  # names that decide the minibatches
+MAX_BASES = 8  # combinations of the other dimensions with which one dimension is probed
 
 
 @dataclass(frozen=True)
 class Key:
-    """What the trials of a pack have in common."""
+    """The properties that the trials of a pack share."""
 
     batch_size: int
-    kinds: tuple[str, ...]  # of the layers, in their order
+    kinds: tuple[str, ...]  # of the layers, in order
     augmentation: Augmentation = NONE
 
     def __str__(self) -> str:
@@ -36,19 +36,19 @@ class Key:
 
 
 def key_of(spec: TuneSpec, params: Params) -> Key:
-    """The key of a trial with these hyper-parameters."""
+    """Return the key of a trial with these hyper-parameters."""
     kinds = tuple(layer.kind for layer in spec.layers(params))
     return Key(params.batch_size, kinds, Augmentation.of(params))
 
 
 def key_names(spec: TuneSpec) -> tuple[str, ...]:
-    """The names, as Optuna knows them, whose values decide a trial's key."""
+    """Return the names, as Optuna knows them, whose values decide a trial's key."""
     drawn = [name for name in SHARED if name in spec.search_space and spec.search_space[name].contrasts(name)]
     return tuple(dict.fromkeys([*drawn, *kind_names(spec)]))
 
 
 def kind_names(spec: TuneSpec) -> tuple[str, ...]:
-    """The names whose values decide the kinds of layer, as far as the corners of the search space show."""
+    """Return the names whose values decide the kinds of layer, as far as the corners of the search space show."""
     bases = _bases(spec)
     return tuple(
         dict.fromkeys(
@@ -62,57 +62,63 @@ def kind_names(spec: TuneSpec) -> tuple[str, ...]:
 
 
 def _bases(spec: TuneSpec) -> list[dict[str, Any]]:
-    """Combinations of corners: every dimension at its first, every one at its second, …"""
+    """Return combinations of corners: every dimension at its first corner, every one at its second, …"""
     corners = {name: dimension.corners() for name, dimension in spec.search_space.items()}
     count = min(MAX_BASES, max(map(len, corners.values()), default=1))
     return [{name: values[i % len(values)] for name, values in corners.items()} for i in range(count)]
 
 
 def _decides(spec: TuneSpec, bases: list[dict[str, Any]], name: str, values: list[Any]) -> bool:
-    """Whether these values of one dimension make different kinds of layer, or might: where no base tells, they do."""
-    told = False
+    """Return whether these values of one dimension make different kinds of layer.
+
+    If no base gives a network that can be built, the answer is yes, to be safe.
+    """
+    known = False
     for base in bases:
         found = {_kinds(spec, {**base, name: value}) for value in values}
         if len(found) > 1:
             return True
-        told = told or found != {None}
-    return not told
+        known = known or found != {None}
+    return not known
 
 
 def _kinds(spec: TuneSpec, drawn: dict[str, Any]) -> tuple[str, ...] | None:
-    """The kinds of layer; None where these values do not go together, as no trial may ever draw them."""
+    """Return the kinds of layer; None if no network can be built from these values, which a trial may never draw."""
     try:
         return key_of(spec, spec.params(drawn)).kinds
-    except Exception:  # whatever a network raises: this only asks, and what cannot be told is settled as a key
+    except Exception:  # any error of a network: this only probes, and an unknown result counts as another key
         return None
 
 
 @dataclass(frozen=True)
 class Partition:
-    """How the trials of a job are divided among packs: any trial may join any pack, and takes over its key."""
+    """The division of a job's trials among packs: any trial may join any pack, and adopts its key."""
 
-    names: tuple[str, ...]  # those that decide the key
+    names: tuple[str, ...]  # that decide the key
 
     def fixed(self, number: int, like: Mapping[str, Any]) -> dict[str, Any]:
-        """What is settled of trial `number` before it is drawn, in a pack whose first trial drew `like`."""
+        """Return the values that trial `number` has before it is drawn, in a pack whose first trial drew `like`."""
         return {name: like[name] for name in self.names if name in like}
 
     def fits(self, number: int, like: Mapping[str, Any]) -> bool:
-        """Whether trial `number` can join the pack whose first trial drew `like`."""
+        """Return whether trial `number` can join the pack whose first trial drew `like`."""
         return True
 
 
 @dataclass(frozen=True, eq=False)
 class GridPartition(Partition):
-    """A grid in an order that keeps the points of a key together: a trial's number is its place, and settles all."""
+    """The division of a grid, whose order keeps the points of a key together.
+
+    A trial's number is its place in this order, and so decides all its values.
+    """
 
     choices: dict[str, list[Scalar]]  # by name; a point is an index into each
-    keys: np.ndarray  # a number for the key of each point, int64, as many axes as there are names
+    keys: np.ndarray  # a number for the key of each point, int64, one axis for each name
     order: np.ndarray  # the points in the order of the trials' numbers, int64 [points], each an index into keys.flat
 
     @classmethod
     def of(cls, spec: TuneSpec) -> "GridPartition":
-        """The same for every job with these values, whatever its seed."""
+        """Return the division of a grid; it depends on the values of the grid, not on the seed."""
         choices = dict(sorted(grid_values(spec.search_space).items()))
         keys = _grid_keys(spec, choices)
         shuffled = permutation(keys.size, 0)
@@ -122,7 +128,7 @@ class GridPartition(Partition):
 
     def fixed(self, number: int, like: Mapping[str, Any]) -> dict[str, Any]:
         if number >= self.order.size:
-            return {}  # beyond its end the grid says nothing
+            return {}  # beyond the end of the grid
         point = np.unravel_index(self.order[number], self.keys.shape)
         return {name: values[i] for (name, values), i in zip(self.choices.items(), point, strict=True)}
 
@@ -139,9 +145,9 @@ def partition_of(spec: TuneSpec) -> Partition:
 
 
 def _grid_keys(spec: TuneSpec, choices: dict[str, list[Scalar]]) -> np.ndarray:
-    """A number for the key of each point of a grid, int64, one axis a name.
+    """Return a number for the key of each point of a grid, int64, one axis for each name.
 
-    Networks are built for combinations of the names that decide the kinds alone, so that a grid may be large.
+    Networks are built only for combinations of the names that decide the kinds, so that a grid may be large.
     """
     deciding = set(kind_names(spec))
     values = {name: spec.search_space[name].corners() for name in choices}

@@ -1,8 +1,7 @@
 """The search: Optuna's in-memory study, rebuilt from our records.
 
-Optuna suggests and judges, our records are the truth. A trial has the same number in the study as in the job, whoever
-runs it, and every draw has a seed of its own, so that a study rebuilt from records draws and prunes as the one that
-made them.
+Optuna suggests and judges; our records are the truth. A trial has the same number in the study as in the job, and every
+draw has its own seed. So a study that is rebuilt from records draws and prunes as the study that made them.
 """
 
 import hashlib
@@ -30,8 +29,8 @@ from ml.tuning.keys import Partition, partition_of
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
-# A diverged trial counts as pruned without a value, which samplers take for the worst; a failed or cancelled one says
-# nothing about its parameters.
+# A diverged trial counts as pruned without a value, which samplers rank as the worst. A failed or cancelled trial says
+# nothing about its hyper-parameters.
 STATES = {
     TrialState.RUNNING: OptunaState.RUNNING,
     TrialState.COMPLETED: OptunaState.COMPLETE,
@@ -42,7 +41,8 @@ STATES = {
     TrialState.CANCELLED: OptunaState.FAIL,
 }
 
-# Fields that a job of an earlier release did not have: null, they are no part of a study's name, so that it goes on.
+# Fields that jobs of earlier releases did not have. If null, they are left out of a study's name, so that such a job
+# keeps its study.
 LATER = ("images", "init_from", "run_off")
 
 
@@ -58,28 +58,34 @@ class Search:
         self._storage = self._new_storage()
 
     def fits(self, number: int, like: dict[str, Any]) -> bool:
-        """Whether trial `number` can join a pack whose first trial has the suggestion `like`."""
+        """Return whether trial `number` can join a pack whose first trial has the suggestion `like`."""
         return self._partition.fits(number, like)
 
     def ask(
         self, number: int, like: dict[str, Any] | None = None, enqueued: dict[str, Any] | None = None
     ) -> tuple[Params, TrialRecord]:
-        """Draw the hyper-parameters of trial `number`; for a pack, given the key of its first trial's suggestion.
+        """Draw the hyper-parameters of a trial.
 
-        What somebody enqueued, by flat names, is not drawn.
+        Args:
+            number: of the trial.
+            like: the suggestion of its pack's first trial, whose key this trial adopts; none for a first trial.
+            enqueued: values that a person chose, by flat names; they are not drawn.
+
+        Returns:
+            The hyper-parameters, and the trial's record with its suggestion.
         """
         fixed = self._partition.fixed(number, like or {}) | (enqueued or {})
         if like:
             self._storage.set_trial_system_attr(self._id(number), FOLLOWS, True)
         self._fix(self._id(number), fixed or self._key(number))
-        # A study of its own, because Optuna keeps a list of trials from one `Study.ask` to the next, and we have none.
-        # It has no pruner: beside hyperband's, Optuna may show a sampler only the trials of the same bracket.
+        # Not `Study.ask`, because Optuna would keep a list of trials from one call to the next.
+        # Without the pruner, because with hyperband Optuna may show a sampler only the trials of the same bracket.
         trial = optuna.Trial(self._study(number, optuna.pruners.NopPruner()), self._id(number))
         params = self.spec.params(suggest(self.spec.search_space, trial))
         return params, TrialRecord(number, TrialState.RUNNING, dict(trial.params), self.attrs(number))
 
     def _key(self, number: int) -> dict[str, Any]:
-        """What decides the key of a pack's first trial; nothing where it may draw all at once."""
+        """Return the values that decide the key of a pack's first trial; empty if it may draw all names at once."""
         names = self._partition.names
         sampler = self._sampler(self.spec.sampler.of_keys(), derive(self.spec.seed, SeedPurpose.KEYS, number))
         study = study_of_keys(self.trials(), names, self._direction, sampler) if names else None
@@ -90,23 +96,28 @@ class Search:
         return {name: value for name, value in trial.params.items() if name in names}
 
     def recall(self, record: TrialRecord) -> Params:
-        """The hyper-parameters of a trial that was drawn before."""
+        """Return the hyper-parameters of a trial that was drawn before."""
         return self.spec.params(suggest(self.spec.search_space, _Replay(record.suggestion or {})))
 
     def report(self, reached: Mapping[int, tuple[int, float]]) -> set[int]:
-        """Note the step and the objective of running trials, by number; those that the pruner would end.
+        """Report running trials that reached a rung together.
 
-        Trials that reach a rung together are judged together: each against all of them. A pruner that met them one by
-        one would let the first go on, and the best of those before, however bad. One that has been ended elsewhere is
-        not judged.
+        They are judged together, each against all of them. A pruner that met them one by one would let the first go on,
+        and the best of those so far, no matter how bad it is. A trial that has been ended elsewhere is not judged.
+
+        Args:
+            reached: the step and the objective of each trial, by number.
+
+        Returns:
+            The numbers of the trials that the pruner would end.
         """
         reached = {number: at for number, at in reached.items() if not self._ended(number)}
         for number, (step, value) in reached.items():
             self._storage.set_trial_intermediate_value(self._id(number), step, value)
         trials = [self._storage.get_trial(self._id(number)) for number in reached]
         if len(trials) > 1:
-            # The pruner notes who is at the rung; what it says is not asked yet. Asked then, halving counts the trial
-            # twice among those at the rung: a third of five is two.
+            # This call only lets the pruner note which trials are at the rung. Its answer is not used, because here
+            # halving counts the trial twice among those at the rung: a third of five would be two, not one.
             for trial in trials:
                 self._prunes(trial)
         return {trial.number for trial in trials if self._prunes(trial)}
@@ -118,24 +129,24 @@ class Search:
         return bool(self._storage.get_trial(self._id(number)).state.is_finished())
 
     def attrs(self, number: int) -> dict[str, Any]:
-        """What Optuna has noted about a trial."""
+        """Return what Optuna has noted about a trial."""
         return dict(self._storage.get_trial(self._id(number)).system_attrs)
 
     def trials(self) -> list[optuna.trial.FrozenTrial]:
-        """Every trial of the study, by number."""
+        """Return every trial of the study, by number."""
         return list(self._storage.get_all_trials(self._storage.get_study_id_from_name(self.name)))
 
     def apply(self, record: TrialRecord) -> None:
-        """Bring a trial up to what was recorded, here or elsewhere; one that has ended may begin again."""
+        """Bring a trial up to its record, made here or elsewhere; a trial that has ended may begin again."""
         known = self._storage.get_trial(self._id(record.number))
-        told = self._records.get(record.number)
-        if known.state.is_finished() and told is not None and _reached(told) == _reached(record):
+        before = self._records.get(record.number)
+        if known.state.is_finished() and before is not None and _reached(before) == _reached(record):
             return
         lost = known.intermediate_values.keys() - _values(record).keys()
         begun_or_diverged = record.state in (TrialState.RUNNING, TrialState.DIVERGED)
         another = known.state.is_finished() or (begun_or_diverged and bool(lost))
         self._records[record.number] = record
-        if another:  # Optuna forgets nothing, so a study without it is made
+        if another:  # Optuna cannot remove a trial's values, so a study without them is made
             self._storage = self._new_storage()
             for recorded in self._records.values():
                 self._write(recorded)
@@ -155,7 +166,7 @@ class Search:
             self._storage.set_trial_state_values(trial_id, state, None if value is None else [value])
 
     def _fix(self, trial_id: int, suggestion: dict[str, Any]) -> None:
-        """Give a trial these values, by flat names; Optuna draws no name that has one."""
+        """Give a trial these values, by flat names; Optuna does not draw a name that has a value."""
         known = self._storage.get_trial(trial_id).params
         for name, value in suggestion.items():
             if name not in known:
@@ -163,14 +174,14 @@ class Search:
                 self._storage.set_trial_param(trial_id, name, distribution.to_internal_repr(value), distribution)
 
     def _id(self, number: int) -> int:
-        """The study's id of a trial; those up to it that are not known yet are made, running and without parameters."""
+        """Return the study's id of a trial; create missing trials up to it, running and without hyper-parameters."""
         study_id = self._storage.get_study_id_from_name(self.name)
         while self._storage.get_n_trials(study_id) <= number:
             self._storage.create_new_trial(study_id)
         return self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
 
     def _study(self, number: int, pruner: optuna.pruners.BasePruner) -> optuna.Study:
-        """The study as trial `number` sees it, with a sampler whose seed is the trial's own."""
+        """Return the study for trial `number`, with a sampler that has this trial's seed."""
         sampler = self._sampler(self.spec.sampler, derive(self.spec.seed, SeedPurpose.SAMPLER, number))
         return optuna.load_study(study_name=self.name, storage=self._storage, sampler=sampler, pruner=pruner)
 
@@ -185,9 +196,9 @@ class Search:
 
     @cached_property
     def name(self) -> str:
-        """The study's name, made from spec and seed: hyperband's bracket is a hash of it.
+        """The study's name, made from specification and seed; hyperband's bracket is a hash of it.
 
-        Limits on trials and seconds are left out: a job whose budget is raised is the job that was posted with it.
+        Limits on trials and seconds are left out, so that a job keeps its name if its budget is raised.
         """
         spec = self.spec.model_dump(mode="json", exclude={"budget": {"trials", "seconds"}})
         for name in LATER:
@@ -196,7 +207,7 @@ class Search:
         return hashlib.sha256(json.dumps(spec).encode()).hexdigest()
 
     def _new_storage(self) -> optuna.storages.InMemoryStorage:
-        """An empty study."""
+        """Return the storage of an empty study."""
         storage = optuna.storages.InMemoryStorage()
         storage.create_new_study([self._direction], self.name)
         return storage
@@ -207,7 +218,7 @@ class Search:
 
 
 class _Recorder(dict[str, BaseDistribution]):
-    """Stands for a trial, and notes the distribution of every name that a space can suggest."""
+    """A stand-in for a trial, which notes the distribution of every name that a space can suggest."""
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         self[name] = optuna.distributions.IntDistribution(low, high, log=log, step=step)
@@ -225,14 +236,14 @@ class _Recorder(dict[str, BaseDistribution]):
 
 
 def distributions_of(spec: TuneSpec) -> dict[str, BaseDistribution]:
-    """The distribution of every name that a search may draw, as Optuna describes it."""
+    """Return the distribution of every name that a search may draw, as Optuna describes it."""
     recorder = _Recorder()
     suggest(spec.search_space, recorder)
     return recorder
 
 
 class _Replay:
-    """Stands for a trial, and suggests what it suggested before."""
+    """A stand-in for a trial, which suggests what was suggested before."""
 
     def __init__(self, suggestion: dict[str, Any]) -> None:
         self._suggestion = suggestion
@@ -248,9 +259,9 @@ class _Replay:
 
 
 def _values(record: TrialRecord) -> dict[int, float]:
-    """What a sampler and a pruner are shown of a trial, by step.
+    """Return the values of a trial that samplers and pruners see, by step.
 
-    Of pruned trials TPE takes those for the best that came furthest; so what one reached before it diverged is no part.
+    A diverged trial has none: TPE ranks pruned trials by their last step, so values would make it one of the best.
     """
     return {} if record.state == TrialState.DIVERGED else record.values
 

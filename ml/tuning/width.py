@@ -1,4 +1,4 @@
-"""How many lanes a pack has: what measures fastest on this machine, fits its memory, and leaves the search its eyes."""
+"""The width of a pack: as many lanes as train fastest here, fit in memory, and leave a search enough packs."""
 
 from collections.abc import Callable, Sequence
 from math import prod
@@ -19,16 +19,16 @@ from ml.training.lane import TrainingData
 from ml.training.process import memory_at_hand
 from ml.tuning.keys import key_of
 
-PACKS = 16  # of a job at least, refills apart: trials of one pack share a key and are drawn before any has ended
-GAIN = 0.95  # more lanes must take less than this, a lane, to be worth it
-TRIES = 2  # widths in a row without a gain
-SECONDS = 0.1  # a width is timed for, at most
-TIMING_SHARE = 0.001  # of a job's seconds, for each width; there may be ten
-MEMORY_SHARE = 0.5  # of what is at hand; other trainers take theirs
+PACKS = 16  # at least, of a job, without refills: trials of a pack share a key and are drawn before any has ended
+GAIN = 0.95  # of the time per lane: a wider pack must take less to be worth it
+TRIES = 2  # widths in a row without a gain, after which no wider one is tried
+SECONDS = 0.1  # for which a width is timed, at most
+TIMING_SHARE = 0.001  # of a job's seconds, for each width; there may be ten widths
+MEMORY_SHARE = 0.5  # of the free memory; other trainers need the rest
 
 
 def measured_width(spec: TuneSpec, params: Params, data: TrainingData) -> int:
-    """The width that `spec` asks for, or the narrowest of the fastest for a trial with these parameters."""
+    """Return the width that `spec` asks for, else the narrowest of the fastest for a trial with these parameters."""
     if spec.lanes is not None:
         return min(spec.lanes, spec.trial_limit)
     if trains_alone(spec.layers(params)):
@@ -39,9 +39,13 @@ def measured_width(spec: TuneSpec, params: Params, data: TrainingData) -> int:
 
 
 def worthwhile(widths: Sequence[int], seconds: Callable[[int], float]) -> int:
-    """The narrowest of the fastest of increasing widths, given what a step of so many lanes takes, a lane.
+    """Return the narrowest of the fastest widths.
 
-    No wider ones are tried after two in a row that were no gain: a busy machine may spoil one.
+    No wider width is tried after two in a row without a gain; a busy machine may spoil one.
+
+    Args:
+        widths: in increasing order.
+        seconds: measures a width; returns the time of a step, per lane.
     """
     found = {widths[0]: seconds(widths[0]) if widths[1:] else 0.0}
     spoiled = 0
@@ -55,9 +59,10 @@ def worthwhile(widths: Sequence[int], seconds: Callable[[int], float]) -> int:
 
 
 def check_memory(spec: TuneSpec, params: Params, width: int, device: torch.device) -> int:
-    """The lanes of `width` that memory holds, whatever is drawn beside a trial with these hyper-parameters.
+    """Return how many of `width` lanes memory holds, for any trials that may share a pack with these hyper-parameters.
 
-    LanesError where the specification asked for more than that.
+    Raises:
+        LanesError: if the specification asks for more lanes than that.
     """
     largest = heaviest(spec, params)
     room = _room(spec, largest, device)
@@ -71,26 +76,26 @@ def check_memory(spec: TuneSpec, params: Params, width: int, device: torch.devic
 
 
 def heaviest(spec: TuneSpec, params: Params) -> Params:
-    """What takes the most memory of all that may train beside a trial with these hyper-parameters.
+    """Return the hyper-parameters that take the most memory among those that may share a pack with the given ones.
 
-    Lanes are as wide as the widest. One dimension after another is set to whichever of its corners weighs most.
+    Lanes are padded to the widest. One dimension after another is set to its corner that takes the most memory.
     """
     key, found = key_of(spec, params), params
     for name, dimension in spec.search_space.items():
         for corner in dimension.corners():
-            same_length = isinstance(dimension, List)  # the length of a list is of the key, and any between its ends
+            same_length = isinstance(dimension, List)  # the length of a list belongs to the key
             value = corner[:1] * len(getattr(found, name)) if same_length else corner
             try:
                 other = spec.params(found.model_dump(exclude_none=True) | {name: value})
                 if key_of(spec, other) == key and _bytes(spec, other) > _bytes(spec, found):
                     found = other
-            except Exception:  # noqa: S112 - whatever a network raises: a trial that draws this will say it
+            except Exception:  # noqa: S112 - any error of a network: a trial that draws these values reports it
                 continue
     return found
 
 
 def bytes_of(layers: list[Layer], image: Shape, batch: int) -> int:
-    """The memory that one lane takes, about: weights, gradients, two moments, and activations forward and backward."""
+    """Return the approximate bytes of a lane: weights, gradients, two moments, activations forward and backward."""
     activations = sum(prod(shape) for shape in shapes(layers, image))
     return 4 * (4 * parameter_count(layers) + 2 * max(batch, EVALUATION_BATCH) * activations)
 
@@ -106,7 +111,7 @@ def _bytes(spec: TuneSpec, params: Params) -> int:
 
 
 def _seconds(spec: TuneSpec, params: Params, data: TrainingData, width: int) -> float:
-    """What a step takes, a lane."""
+    """Return the time of a training step, per lane."""
     layers, optimizer = spec.layers(params), params.of_optimizer()
     states = [LaneState.initial(layers, optimizer, init_seed=0)] * width
     lanes = Lanes(states, spec.image, spec.loss, data.device, frozen=spec.frozen(layers))
@@ -124,7 +129,12 @@ def _seconds(spec: TuneSpec, params: Params, data: TrainingData, width: int) -> 
 
 
 def fastest(step: Callable[[int], None], seconds: float) -> float:
-    """What step 0, 1, … takes when nothing else slows it, in seconds: the fastest of as many as fit, at least two."""
+    """Return the seconds of a step that nothing else slows: the fastest of several.
+
+    Args:
+        step: takes step 0, 1, …
+        seconds: of measuring; at least two steps are measured.
+    """
     taken: list[float] = []
     while sum(taken) < seconds or len(taken) < 2:
         started = perf_counter()

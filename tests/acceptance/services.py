@@ -1,4 +1,4 @@
-"""`chiffre up` as a user starts it: a process of its own, stopped as a user stops it."""
+"""`chiffre up` as a user starts and stops it, in a separate process."""
 
 import os
 import re
@@ -29,24 +29,24 @@ class Up:
     process: subprocess.Popen[str]
 
     def everything(self) -> list[psutil.Process]:
-        """The process and all that it has started."""
+        """Return the process and all processes that it has started."""
         parent = psutil.Process(self.process.pid)
         return [parent, *parent.children(recursive=True)]
 
     def kill(self) -> None:
-        """Kill everything at once, as a machine does that loses its power."""
+        """Kill everything at once, as a power failure would."""
         for process in (everything := self.everything()):
             process.kill()
         psutil.wait_procs(everything, STOP_SECONDS)
 
     def interrupt(self) -> int:
-        """Ctrl-C; the exit status."""
+        """Press Ctrl-C, and return the exit status."""
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(STOP_SECONDS)
 
 
 def command_environment(url: str | None = None) -> dict[str, str]:
-    """The environment of a `chiffre` command, without settings of this machine's own."""
+    """Return the environment of a `chiffre` command, without the settings of this machine."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("CHIFFRE_")}
     return {**own, "COLUMNS": "160", **({"CHIFFRE_URL": url} if url else {})}
 
@@ -60,7 +60,7 @@ def run_command(up: Up, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def chiffre_up(home: Path, *options: str, **environment: str) -> Iterator[Up]:
-    """Start the services and wait for the line that says they are ready; all are ended on the way out."""
+    """Run the services while the context is open; wait for the line that says they are ready."""
     port = free_port()
     process = subprocess.Popen(
         [CHIFFRE, "up", "--home", str(home), "--port", str(port), *options],

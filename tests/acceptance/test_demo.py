@@ -7,12 +7,12 @@ import psutil
 import pytest
 from acceptance.services import CHIFFRE, command_environment
 
-LONGEST = 600  # seconds, on a machine that is busy with other tests
+LONGEST = 600  # seconds, on a machine that also runs other tests
 
 
 @pytest.mark.long
 def test_the_demo_serves_a_good_network_and_leaves_nothing_behind() -> None:
-    """At least 98.5 % on the test images, eight of them drawn beside their answers, and every process ended."""
+    """It reaches 98.5 % on the test images, prints eight of them with their answers, and ends every process."""
     before = {process.pid for process in psutil.process_iter()}
     done = subprocess.run(
         [CHIFFRE, "demo"], env=command_environment(), capture_output=True, text=True, timeout=LONGEST, check=False

@@ -13,13 +13,13 @@ from scipy.stats import binomtest
 from api.client import Chiffre
 from ml.datasets import split_sizes
 
-SMALLEST = 1e-6  # every least is above it
+SMALLEST = 1e-6  # every minimum of the scale is above it
 TESTED = split_sizes(70_000, None, "random")[2]
 
 
 @pytest.mark.long
 def test_the_whole_report_runs_and_goes_on_after_everything_was_killed(tmp_path: Path) -> None:
-    """In the middle of it; what starts next completes every job, and one report tells of all as pandas and SciPy do."""
+    """After the next start every job completes, and the report of all agrees with pandas and SciPy."""
     with chiffre_up(tmp_path) as up, Chiffre(up.url) as client:
         group = client.post_experiments("mnist-report", key="report", scale=SMALLEST)
         first = group["experiments"][0]["job"]["id"]
@@ -42,7 +42,7 @@ def test_the_whole_report_runs_and_goes_on_after_everything_was_killed(tmp_path:
 
 
 def expected_row(client: Chiffre, job: dict[str, Any]) -> list[str]:
-    """What the report's overview must say of a job: its trials and its winner from the CSV, the interval from SciPy."""
+    """Return the expected row of a job in the overview: trials and winner from the CSV, the interval from SciPy."""
     trials = pd.read_csv(io.StringIO(client.table(job["id"]))).set_index("number")
     version = client.version(job["version"]["model"], job["version"]["version"])
     right = round(version["test_accuracy"] * TESTED)
@@ -52,7 +52,7 @@ def expected_row(client: Chiffre, job: dict[str, Any]) -> list[str]:
 
 
 def overview(report: Path) -> list[list[str]]:
-    """Network, state, trials, both accuracies and the interval of each experiment, from the report's first table."""
+    """Return network, state, trials, both accuracies and interval of each experiment in the first table."""
     tree = html5lib.parse(report.read_text(), namespaceHTMLElements=False)
     table = next(tree.iter("table"))
     rows = [["".join(cell.itertext()) for cell in row] for row in table.iter("tr")]

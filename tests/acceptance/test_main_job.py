@@ -1,4 +1,4 @@
-"""The main job, end to end, as a user runs it."""
+"""The main use of Chiffre end to end: a tuning job, its version and predictions."""
 
 import csv
 import io
@@ -17,8 +17,6 @@ from sklearn.metrics import accuracy_score
 from api.client import Chiffre
 from ml.datasets import Arrays, data_split, datasets
 
-pytestmark = pytest.mark.xdist_group("main job")  # one start of the services for all
-
 SPEC = {
     "model": "shallow",
     "dataset": "mnist",
@@ -30,7 +28,7 @@ SPEC = {
     "pruner": {"name": "median", "n_startup_trials": 2},
     "budget": {"trials": 4, "epochs": 2},
 }
-SERVED = 1000  # test images sent to /predict one by one; all 7,000 are counted by the trainer
+SERVED = 1000  # test images sent to /predict one by one; the trainer evaluates all 7,000
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +47,14 @@ def client(up: Up) -> Iterator[Chiffre]:
 
 @pytest.fixture(scope="module")
 def job(client: Chiffre) -> dict[str, Any]:
-    """A tuning job on real MNIST, as it ended."""
+    """A completed tuning job on MNIST."""
     posted = client.tune(SPEC)
     *_, ended = client.follow(posted["id"])
     return ended
 
 
 def test_images(name: str) -> Arrays:
-    """The test images of a data set."""
+    """Return the test images of a data set."""
     dataset = datasets[name]
     arrays = dataset.load()
     return arrays.take(data_split(len(arrays), dataset.official_test, "random", seed=0).test)
@@ -66,12 +64,12 @@ test_images.__test__ = False  # type: ignore[attr-defined]
 
 
 def served_labels(client: Chiffre, images: np.ndarray, **options: Any) -> list[int]:
-    """What /predict answers, one request an image."""
+    """Return the labels from /predict, one request per image."""
     return [client.predict([float(p) for p in image.ravel()], **options)["digit"] for image in images]
 
 
 def test_the_job_completes_with_its_budget_spent_exactly(job: dict[str, Any], client: Chiffre) -> None:
-    """Four trials were asked for and four were run, each with its parameters and epochs on record."""
+    """Exactly the four requested trials have run, each with recorded parameters."""
     trials = list(client.trials(job["id"]))
 
     assert (job["state"], job["stop_reason"], job["error"]) == ("completed", "trials", None)
@@ -81,12 +79,12 @@ def test_the_job_completes_with_its_budget_spent_exactly(job: dict[str, Any], cl
 
 
 def test_the_jobs_history_tells_how_it_went(job: dict[str, Any]) -> None:
-    """From queued over running and stopping to completed."""
+    """The states are queued, running, stopping and completed."""
     assert [step["state"] for step in job["history"]] == ["queued", "running", "stopping", "completed"]
 
 
 def test_every_epoch_is_on_record(job: dict[str, Any], client: Chiffre) -> None:
-    """The winner's epochs hold losses, accuracy and seconds, and its best epoch is the best of them."""
+    """The epochs of the winner have losses and seconds, and its value is the best accuracy among them."""
     best = httpx2.get(f"{client.url}/jobs/{job['id']}/trials/{job['best']['trial']}").json()
     epochs = best["measurements"]
 
@@ -96,7 +94,7 @@ def test_every_epoch_is_on_record(job: dict[str, Any], client: Chiffre) -> None:
 
 
 def test_the_csv_holds_every_trial(job: dict[str, Any], client: Chiffre) -> None:
-    """`Accept: text/csv` answers one row a trial with parameters and results."""
+    """With `Accept: text/csv` the answer has one row per trial, with parameters and results."""
     answer = httpx2.get(f"{client.url}/jobs/{job['id']}/trials", headers={"Accept": "text/csv"})
     rows = list(csv.DictReader(io.StringIO(answer.text)))
 
@@ -105,7 +103,7 @@ def test_the_csv_holds_every_trial(job: dict[str, Any], client: Chiffre) -> None
 
 
 def test_predictions_come_from_the_winner_and_are_as_accurate_as_it_says(job: dict[str, Any], client: Chiffre) -> None:
-    """scikit-learn's accuracy of the served answers agrees with the version's test accuracy."""
+    """The accuracy of the served answers, by scikit-learn, agrees with the test accuracy of the version."""
     test = test_images("mnist")
     version = client.version("shallow", job["version"]["version"])
     answer = client.predict([float(p) for p in test.images[0].ravel()], model="shallow")
@@ -120,7 +118,7 @@ def test_predictions_come_from_the_winner_and_are_as_accurate_as_it_says(job: di
 
 
 def test_on_a_small_data_set_the_served_accuracy_is_exactly_the_recorded_one(client: Chiffre) -> None:
-    """Every test image of the digits, sent one by one, gives what the trainer counted."""
+    """Sending every test image of the digits one by one gives the accuracy that the trainer recorded."""
     posted = client.train({"model": "perceptron", "dataset": "digits", "budget": {"epochs": 5}})
     *_, ended = client.follow(posted["id"])
     version = client.model("perceptron")["versions"][0]
@@ -132,7 +130,7 @@ def test_on_a_small_data_set_the_served_accuracy_is_exactly_the_recorded_one(cli
 
 
 def test_a_trial_that_joined_a_pack_later_is_replayed_from_its_record(up: Up, client: Chiffre) -> None:
-    """`chiffre replay` needs nothing but what the API tells, and ends where the record does."""
+    """`chiffre replay` needs only the answers of the API, and reproduces the record."""
     space = {"learning_rate": {"type": "float", "low": 1e-3, "high": 1e-2, "log": True}, "batch_size": 32}
     spec = {"model": "shallow", "dataset": "digits", "search_space": space, "pruner": {"name": "none"}, "lanes": 2}
     posted = client.tune({**spec, "budget": {"trials": 8, "epochs": 2}})
@@ -148,7 +146,7 @@ def test_a_trial_that_joined_a_pack_later_is_replayed_from_its_record(up: Up, cl
 
 
 def test_the_command_follows_a_job_and_shows_its_trials(up: Up, tmp_path: Path) -> None:
-    """`chiffre tune --follow` ends when the job does, and `chiffre trials` shows what it did."""
+    """`chiffre tune --follow` ends when the job does, and `chiffre trials` shows its trials."""
     file = tmp_path / "spec.json"
     file.write_text(
         json.dumps({**SPEC, "model": "perceptron", "search_space": {}, "budget": {"trials": 2, "epochs": 1}})
@@ -163,7 +161,7 @@ def test_the_command_follows_a_job_and_shows_its_trials(up: Up, tmp_path: Path) 
 
 
 def test_the_command_reads_an_image_file(job: dict[str, Any], up: Up, tmp_path: Path) -> None:
-    """`chiffre predict image.png` answers as /predict does for the same pixels, as a test image is in form already."""
+    """`chiffre predict image.png` answers as /predict does for the same pixels, as a test image needs no change."""
     image = test_images("mnist").images[0, 0]
     file = tmp_path / "digit.png"
     Image.fromarray(image).save(file)
@@ -178,7 +176,7 @@ def test_the_command_reads_an_image_file(job: dict[str, Any], up: Up, tmp_path: 
 
 @pytest.mark.long
 def test_jobs_outlive_the_services(tmp_path: Path) -> None:
-    """A job that was running when everything was stopped goes on after the next start, and completes."""
+    """A job that was running when the services stopped continues after the next start, and completes."""
     spec = {"model": "perceptron", "dataset": "digits", "budget": {"trials": 1, "epochs": 200}}
     home = tmp_path / "home"
     with chiffre_up(home) as first, Chiffre(first.url) as client:

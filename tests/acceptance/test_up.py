@@ -1,4 +1,4 @@
-"""`chiffre up`: one line when ready, everything ended by Ctrl-C, nothing left behind."""
+"""`chiffre up`: it prints one line when ready, and Ctrl-C ends everything it started."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from worker.local import LOG_BYTES, Service, free_port
 
 
 def refused(*arguments: str, **environment: str) -> str:
-    """What `chiffre up` says when it refuses to start."""
+    """Run `chiffre up`, which must refuse to start, and return its message."""
     done = subprocess.run(
         [CHIFFRE, "up", *arguments],
         env={**command_environment(), **environment},
@@ -32,7 +32,7 @@ def refused(*arguments: str, **environment: str) -> str:
 
 
 def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
-    """Broker, worker, trainers and API all end, with exit status 0, and all state lies under the home."""
+    """Broker, worker, trainers and API all end, the exit status is 0, and all state is in the home."""
     with chiffre_up(tmp_path / "home") as up:
         running = up.everything()
         names = {process.name() for process in running}
@@ -48,7 +48,7 @@ def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_it_is_ready_whatever_names_it_may_be_called_by(tmp_path: Path) -> None:
-    """It listens everywhere, answers to one name that is not its address, and has a proxy for the rest of the world."""
+    """It is ready although it only accepts another name than its address, and HTTP goes through a proxy."""
     environment = {"CHIFFRE_ALLOWED_HOSTS": '["*.example.org"]', "http_proxy": "http://127.0.0.1:1", "no_proxy": ""}
     with chiffre_up(tmp_path / "home", "--host", "0.0.0.0", **environment) as up:
         url = up.url.replace("0.0.0.0", "127.0.0.1")
@@ -60,7 +60,7 @@ def test_it_is_ready_whatever_names_it_may_be_called_by(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_sigterm_ends_everything_too(tmp_path: Path) -> None:
-    """A service manager stops it as Ctrl-C does."""
+    """A service manager can stop it as Ctrl-C does."""
     with chiffre_up(tmp_path / "home") as up:
         running = up.everything()
         up.process.send_signal(signal.SIGTERM)
@@ -72,7 +72,7 @@ def test_sigterm_ends_everything_too(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_what_it_started_ends_even_when_it_is_killed(tmp_path: Path) -> None:
-    """After kill -9 no process stays behind."""
+    """After kill -9 no process is left."""
     with chiffre_up(tmp_path / "home") as up:
         running = up.everything()
         up.process.kill()
@@ -84,7 +84,7 @@ def test_what_it_started_ends_even_when_it_is_killed(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_a_service_that_dies_is_started_again(tmp_path: Path) -> None:
-    """Kill -9 of the API costs its callers seconds, and the jobs nothing."""
+    """Kill -9 of the API delays callers by seconds, and does not affect jobs."""
     with chiffre_up(tmp_path / "home") as up, Chiffre(up.url) as client:
         posted = client.train({"model": "perceptron", "dataset": "digits", "budget": {"epochs": 1}})
         api = next(process for process in up.everything() if "uvicorn" in " ".join(process.cmdline()))
@@ -97,15 +97,15 @@ def test_a_service_that_dies_is_started_again(tmp_path: Path) -> None:
 
 
 def wait_until_answered(url: str) -> None:
-    """Wait until something listens again."""
-    transport = httpx2.HTTPTransport(retries=10)  # with growing pauses, half a minute in all
+    """Wait until the API answers again."""
+    transport = httpx2.HTTPTransport(retries=10)  # with growing pauses, half a minute in total
     with httpx2.Client(transport=transport, timeout=START_SECONDS) as client:
         client.get(url)
 
 
 @pytest.mark.long
 def test_the_home_is_closed_to_others_and_the_broker_listens_on_no_port(tmp_path: Path) -> None:
-    """Only the user who started it can reach the broker's socket and the database."""
+    """Only the user who started it can reach the socket of the broker and the database."""
     with chiffre_up(tmp_path / "home") as up:
         mode = stat.S_IMODE(up.home.stat().st_mode)
         valkey = next(process for process in up.everything() if process.name() == "valkey-server")
@@ -117,11 +117,11 @@ def test_the_home_is_closed_to_others_and_the_broker_listens_on_no_port(tmp_path
 
 @pytest.mark.long
 def test_a_home_in_use_is_refused(tmp_path: Path) -> None:
-    """Two services never share a database file by accident."""
+    """Two instances cannot share a database file by accident."""
     with chiffre_up(tmp_path / "home"):
         message = refused("--home", str(tmp_path / "home"), "--port", str(free_port()))
 
-    assert "in use by another `chiffre up`; stop that or name another --home" in message
+    assert "in use by another `chiffre up`; stop it or choose another folder with --home" in message
 
 
 def test_a_taken_port_is_refused(tmp_path: Path) -> None:
@@ -131,14 +131,14 @@ def test_a_taken_port_is_refused(tmp_path: Path) -> None:
         message = refused("--home", str(tmp_path / "home"), "--port", str(port))
 
     assert f"cannot listen on 127.0.0.1:{port}" in message
-    assert "choose another with --port" in message
+    assert "choose another port with --port" in message
 
 
 def test_a_long_log_makes_way_for_another(tmp_path: Path) -> None:
-    """The one before is kept beside it, and no other."""
+    """Only the previous log is kept."""
     log = tmp_path / "echo.log"
-    for words in ("first", "second", "third"):
-        log.write_text(f"{words}\n".ljust(LOG_BYTES + 1))
+    for line in ("first", "second", "third"):
+        log.write_text(f"{line}\n".ljust(LOG_BYTES + 1))
         service = Service("echo", ["echo", "started"], dict(os.environ), log)
         service.start()
         assert service.process is not None
@@ -150,7 +150,7 @@ def test_a_long_log_makes_way_for_another(tmp_path: Path) -> None:
 
 
 def test_a_log_that_is_not_long_is_gone_on_with(tmp_path: Path) -> None:
-    """What was said before stays."""
+    """The earlier lines stay."""
     log = tmp_path / "echo.log"
     log.write_text("before\n")
     service = Service("echo", ["echo", "started"], dict(os.environ), log)
@@ -163,7 +163,7 @@ def test_a_log_that_is_not_long_is_gone_on_with(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_a_home_with_a_long_path_works(tmp_path: Path) -> None:
-    """The broker's socket moves where the kernel's limit of 108 bytes would be passed."""
+    """The socket of the broker moves to another folder if its path would exceed the kernel's limit of 108 bytes."""
     home = tmp_path / ("long" * 30)
     with chiffre_up(home) as up:
         socket_lies_elsewhere = not (home / "valkey" / "valkey.sock").exists()
@@ -174,7 +174,7 @@ def test_a_home_with_a_long_path_works(tmp_path: Path) -> None:
 
 
 def test_a_home_that_cannot_be_written_is_told(tmp_path: Path) -> None:
-    """Named by the environment too, as the doctor takes it."""
+    """The message is the same if the home comes from the environment."""
     (tmp_path / "file").write_text("no folder")
 
     assert "cannot be written" in refused("--home", str(tmp_path / "file" / "home"))

@@ -1,4 +1,4 @@
-"""What the tests of the API share: one API for a whole module, and one on a real port."""
+"""Fixtures for the tests of the API: one API for a whole module, and one on a real port."""
 
 import shutil
 import socket
@@ -23,7 +23,7 @@ BASE_URL = "http://127.0.0.1"
 
 @pytest.fixture(scope="module")
 def shared_work(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Work]:
-    """A SQLite database for all tests of a module, with its ledger and two workers."""
+    """Yield a SQLite database for all tests of a module, with its ledger and two workers."""
     path = tmp_path_factory.mktemp("shared") / "chiffre.db"
     shutil.copy(sqlite_template, path)
     database = Database(f"sqlite:///{path}")
@@ -34,13 +34,13 @@ def shared_work(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="module")
 def shared_artifacts(shared_work: Work) -> Path:
-    """The folder of artifacts beside the module's database."""
+    """Return the folder of artifacts next to the module's database."""
     return Path(shared_work.database.url.database or "").parent / "artifacts"
 
 
 @pytest.fixture(scope="module")
 def shared_api(shared_work: Work, shared_artifacts: Path) -> Iterator[TestClient]:
-    """One API for all tests of a module, for requests that do not mind what others left in the database."""
+    """Yield one API for all tests of a module, for requests that are independent of earlier rows."""
     from api.main import create_app
 
     with pytest.MonkeyPatch.context() as patch:
@@ -55,7 +55,7 @@ def shared_api(shared_work: Work, shared_artifacts: Path) -> Iterator[TestClient
 
 @contextmanager
 def serving(app: FastAPI) -> Iterator[str]:
-    """A real uvicorn in a thread, on a free port; its URL."""
+    """Run a real uvicorn in a thread, on a free port, and yield its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none", timeout_graceful_shutdown=5))
         thread = Thread(target=server.run, args=([listener],))
@@ -69,7 +69,7 @@ def serving(app: FastAPI) -> Iterator[str]:
 
 @pytest.fixture
 def url(environment: Path) -> Iterator[str]:
-    """The URL of the API on the test's database, served by a real uvicorn."""
+    """Yield the URL of the API on the test's database, served by a real uvicorn."""
     from api.main import create_app
 
     with serving(create_app()) as address:

@@ -1,5 +1,6 @@
 """The client, against a real uvicorn."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,29 +14,31 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from support.worker_tools import Work
 
 from api.client import Chiffre
-from api.connection import ApiError
+from api.connection import ApiError, with_commands
+from api.http.errors import WAYS_OUT
 from ml.records import TrialState
 from tests.api.conftest import serving
 from tests.api.tools import BLANK, TUNE, insert, publish
+from worker.errors import Fact
 from worker.local import free_port
 
 
 @pytest.fixture
 def database_url(sqlite_template: Path, tmp_path: Path) -> str:
-    """One kind of database will do: what differs is behind the API."""
+    """Use SQLite alone: databases differ only behind the API."""
     shutil.copy(sqlite_template, tmp_path / "chiffre.db")
     return f"sqlite:///{tmp_path}/chiffre.db"
 
 
 @pytest.fixture
 def client(url: str) -> Iterator[Chiffre]:
-    """A client of the test's API."""
+    """Yield a client of the test's API."""
     with Chiffre(url) as client:
         yield client
 
 
 class Stranger(BaseHTTPRequestHandler):
-    """Some other service: a page for GET, an error for POST."""
+    """Another service: it answers a page to GET and an error to POST."""
 
     page = b"<h1>It works!</h1>"
 
@@ -49,12 +52,12 @@ class Stranger(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def stranger() -> Iterator[str]:
-    """The URL of a web server that is not Chiffre."""
+    """Yield the URL of a web server that is not Chiffre."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Stranger) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -64,12 +67,12 @@ def stranger() -> Iterator[str]:
 
 
 def trial(number: int) -> dict[str, Any]:
-    """A trial as a row."""
+    """Return a trial as a row."""
     return {"number": number, "state": TrialState.COMPLETED, "created_at": 1e9, "value": number / 10}
 
 
 def test_a_job_is_posted_shown_listed_and_cancelled(client: Chiffre) -> None:
-    """Each method answers the job as the API shows it."""
+    """Each method returns the job as the API shows it."""
     tuned, trained = client.tune(TUNE), client.train({"model": "cnn"})
 
     assert (tuned["kind"], trained["kind"]) == ("tune", "train")
@@ -94,7 +97,7 @@ def test_a_job_and_its_trials_are_controlled(client: Chiffre) -> None:
 
 
 def test_trials_come_page_by_page(client: Chiffre, work: Work) -> None:
-    """All of them, in the order that was asked for, however short a page is."""
+    """All trials come in the requested order, for any length of page."""
     job_id = client.tune(TUNE)["id"]
     insert(work, job_id, [trial(n) for n in range(5)])
 
@@ -104,7 +107,7 @@ def test_trials_come_page_by_page(client: Chiffre, work: Work) -> None:
 
 
 def test_a_job_is_validated_and_not_posted(client: Chiffre) -> None:
-    """Defaults are filled in, a mistake is told as ever, and there is no job."""
+    """Defaults are filled in, mistakes are reported, and no job is posted."""
     found = client.validate(TUNE)
     with pytest.raises(ApiError, match="#/seed"):
         client.validate({"model": "cnn", "seed": -1}, "train")
@@ -115,7 +118,7 @@ def test_a_job_is_validated_and_not_posted(client: Chiffre) -> None:
 
 
 def test_curves_and_what_can_be_chosen_are_read(client: Chiffre, work: Work) -> None:
-    """As the API has them: a curve a trial, every network, and what is ready."""
+    """They are those of the API: one curve per trial, every network, and the readiness."""
     job_id = client.tune(TUNE)["id"]
     claim = work.leases.claim()
     assert claim is not None
@@ -128,7 +131,7 @@ def test_curves_and_what_can_be_chosen_are_read(client: Chiffre, work: Work) -> 
 
 
 def test_what_a_version_gets_wrong_is_read(client: Chiffre, work: Work, environment: Path) -> None:
-    """A cell of its matrix, and the images behind it."""
+    """A cell of the confusion matrix and its images are returned."""
     publish(work, environment, "shallow", dataset="digits", seed=1)
     matrix = client.validation("shallow", 1)["confusion_matrix"]
     row, column = next((i, j) for i in range(10) for j in range(10) if i != j and matrix[i][j])
@@ -137,7 +140,7 @@ def test_what_a_version_gets_wrong_is_read(client: Chiffre, work: Work, environm
 
 
 def test_following_a_job_ends_with_it(client: Chiffre) -> None:
-    """The last answer is the job as it ended."""
+    """The last answer is the final state of the job."""
     job_id = client.tune(TUNE)["id"]
     followed = client.follow(job_id, every=0)
     states = [next(followed)["state"], next(followed)["state"]]
@@ -148,7 +151,7 @@ def test_following_a_job_ends_with_it(client: Chiffre) -> None:
 
 
 def scripted(*answers: Response) -> FastAPI:
-    """A service that answers so, one question after another."""
+    """Return a service that gives these answers, one per request."""
     left = iter(answers)
     service = FastAPI()
     service.add_route("/{rest:path}", lambda request: next(left))
@@ -157,7 +160,7 @@ def scripted(*answers: Response) -> FastAPI:
 
 @pytest.mark.parametrize("follow", [Chiffre.follow, Chiffre.follow_group])
 def test_following_outlasts_an_api_that_is_away(follow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While it starts, and while a proxy answers for it, it is asked again with longer and longer pauses."""
+    """While it starts, or while a proxy answers for it, the client tries again with longer and longer pauses."""
     pauses: list[float] = []
     monkeypatch.setattr("api.client.sleep", pauses.append)
     running, ended = JSONResponse({"state": "running"}), JSONResponse({"state": "completed"})
@@ -171,7 +174,7 @@ def test_following_outlasts_an_api_that_is_away(follow: Any, monkeypatch: pytest
 
 @pytest.mark.parametrize("follow", [Chiffre.follow, Chiffre.follow_group])
 def test_following_ends_where_asking_again_is_of_no_use(follow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is no such job any more, where nobody has ever answered, and where nobody does for too long."""
+    """The job is gone, the API never answered, or it has been away for too long."""
     monkeypatch.setattr("api.client.AWAY_SECONDS", 0)
     running, gone = JSONResponse({"state": "running"}), JSONResponse({"detail": "gone"}, 404)
     with serving(scripted(running, gone, JSONResponse({"detail": "not yet"}, 503), running)) as url:
@@ -186,7 +189,7 @@ def test_following_ends_where_asking_again_is_of_no_use(follow: Any, monkeypatch
 
 
 def test_versions_are_listed_and_asked(client: Chiffre, work: Work, environment: Path) -> None:
-    """Models, one model, and what an image shows."""
+    """All models, one model and a prediction are returned."""
     version = publish(work, environment, "shallow")
     answer = client.predict(BLANK, model="shallow", dataset=None)
 
@@ -196,26 +199,35 @@ def test_versions_are_listed_and_asked(client: Chiffre, work: Work, environment:
 
 
 def test_a_refusal_is_told_in_words(client: Chiffre) -> None:
-    """The error has the status, every pointer and what is allowed."""
+    """The error has the status, every pointer and the allowed values."""
     with pytest.raises(ApiError, match="see errors") as caught:
         client.tune({"model": "cnn", "seed": -1, "budget": {"trials": 0}})
 
     assert caught.value.status == 422
-    assert "#/seed: Input should be greater than or equal to 0" in str(caught.value)
+    assert "#/seed: too small; give 0 or more" in str(caught.value)
     assert "#/budget/trials" in str(caught.value)
 
 
 def test_what_is_not_there_is_not_found(client: Chiffre) -> None:
-    """404 with the API's own sentence."""
+    """The error has status 404, and names a command instead of the route."""
     for ask in (lambda: client.job("none"), lambda: client.cancel("none"), lambda: list(client.trials("none"))):
-        with pytest.raises(ApiError, match="GET /jobs lists them") as caught:
+        with pytest.raises(ApiError, match="`chiffre jobs` lists them") as caught:
             ask()
 
         assert caught.value.status == 404
 
 
+@pytest.mark.parametrize("fact", Fact)
+def test_a_way_out_names_a_command_instead_of_a_route(fact: Fact) -> None:
+    """The API knows a route for every fact about a refused request, and the client a command for every such route."""
+    way_out = WAYS_OUT[fact].format(job_id="4f2a", model="cnn")
+
+    assert re.match("[A-Z]+ /", way_out)
+    assert re.match("`chiffre [a-z-]+( 4f2a| cnn)?` ", with_commands(way_out))
+
+
 def test_versions_are_shown_promoted_and_rolled_back(client: Chiffre, work: Work, environment: Path) -> None:
-    """Each method answers what the API does; the log tells of both moves, the newest first."""
+    """Each method returns the API's answer; the history has both changes, newest first."""
     for value in (0.9, 0.8):
         publish(work, environment, "shallow", value)
     promoted = client.promote("shallow", 2, dataset="mnist", reason="why not")
@@ -232,10 +244,10 @@ def test_versions_are_shown_promoted_and_rolled_back(client: Chiffre, work: Work
 def test_files_of_a_version_are_downloaded_as_they_lie_in_storage(
     client: Chiffre, work: Work, environment: Path
 ) -> None:
-    """The checkpoint by default; what does not exist is an error with its status."""
+    """The checkpoint is the default; a missing file is an error with its status."""
     job_id = publish(work, environment).job.id
     lying = {path.suffix: path.read_bytes() for path in (environment / job_id).iterdir()}
-    with pytest.raises(ApiError, match="GET /models") as caught:
+    with pytest.raises(ApiError, match="`chiffre models` lists") as caught:
         client.download("perceptron", 2)
 
     assert client.download("perceptron", 1) == lying[".safetensors"]
@@ -245,7 +257,7 @@ def test_files_of_a_version_are_downloaded_as_they_lie_in_storage(
 
 @pytest.fixture
 def forger() -> Iterator[str]:
-    """The URL of a server whose files are not what their tags say."""
+    """Yield the URL of a server whose files do not match their ETags."""
 
     class Forger(Stranger):
         def do_GET(self) -> None:
@@ -264,18 +276,18 @@ def forger() -> Iterator[str]:
 
 
 def test_a_file_that_changed_on_its_way_is_refused(forger: str, stranger: str) -> None:
-    """Its hash must be its ETag; a page of another service is no file and no card."""
+    """Its hash must match its ETag; a page of another service is neither a file nor a card."""
     with Chiffre(forger) as client, pytest.raises(ApiError, match="ETag"):
         client.download("perceptron", 1)
     with Chiffre(stranger) as client:
         for ask in (client.card, client.download):
-            with pytest.raises(ApiError, match="not as Chiffre does"):
+            with pytest.raises(ApiError, match="names a Chiffre API"):
                 ask("perceptron", 1)
 
 
 @pytest.mark.parametrize("answer", ["{}", "[]", "1", "null", '{"items": [{}], "best": {}}'])
 def test_another_services_json_is_an_error_of_ours(answer: str, stranger: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No library's exception gets through, and no KeyError of what Chiffre's answers always have."""
+    """No exception of a library gets through, nor a KeyError for a missing member."""
     monkeypatch.setattr(Stranger, "page", answer.encode())
     with Chiffre(stranger) as client:
         for ask in (lambda: client.jobs()[0]["id"], lambda: client.job("1")["best"]["trial"]):
@@ -296,14 +308,14 @@ def test_an_id_is_an_id_whatever_it_holds(client: Chiffre, suffix: str) -> None:
 
 @pytest.mark.parametrize("job_id", ["", "a\nb", "x" * 70_000, "\ud800"])
 def test_an_id_that_fits_no_url_is_an_error_of_ours(client: Chiffre, job_id: str) -> None:
-    """No library's exception gets through."""
+    """No exception of a library gets through."""
     with pytest.raises(ApiError):
         client.job(job_id)
 
 
 @pytest.mark.parametrize("odd", [float("nan"), float("inf"), "\ud800"], ids=repr)
 def test_a_spec_that_is_no_json_is_an_error_of_ours(client: Chiffre, odd: Any) -> None:
-    """What cannot be sent is refused in words."""
+    """It is refused with an explanation, before it is sent."""
     with pytest.raises(ApiError):
         client.tune({"model": "cnn", "search_space": {"learning_rate": odd}})
 
@@ -321,22 +333,22 @@ def test_an_api_that_is_down_is_told_with_what_to_do() -> None:
 
 @pytest.mark.parametrize("url", ["nonsense", "ftp://127.0.0.1", "http://127.0.0.1:1:1", "http://", "http://[::1", "\0"])
 def test_a_url_that_is_none_is_an_error_of_ours(url: str) -> None:
-    """A typing mistake in CHIFFRE_URL is told in words."""
+    """A typing mistake in CHIFFRE_URL is explained."""
     with pytest.raises(ApiError), Chiffre(url) as client:
         client.jobs()
 
 
 def test_another_service_is_not_taken_for_chiffre(stranger: str) -> None:
-    """An answer that is no JSON is told with its status."""
+    """An answer that is no JSON is reported with its status."""
     with Chiffre(stranger) as client:
-        with pytest.raises(ApiError, match="answered 200, and not as Chiffre does"):
+        with pytest.raises(ApiError, match="answered 200 without Chiffre's JSON"):
             client.jobs()
         with pytest.raises(ApiError, match="answered 502"):
             client.tune(TUNE)
 
 
 def test_the_environment_names_the_api(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """CHIFFRE_URL is used where no URL is given, with or without a slash at its end."""
+    """CHIFFRE_URL is the default URL, with or without a slash at its end."""
     monkeypatch.setenv("CHIFFRE_URL", f"{url}/")
     with Chiffre() as client:
         assert client.url == url

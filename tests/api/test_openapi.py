@@ -1,4 +1,4 @@
-"""The OpenAPI document, and bodies that nobody foresaw."""
+"""The OpenAPI document, and unexpected bodies."""
 
 import copy
 import json
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 from support.worker_tools import Work
 
-from tests.api.tools import publish, send
+from tests.api.tools import RAW, publish, send
 
 ROUTES = [
     ("post", "/jobs/experiments"),
@@ -84,13 +84,13 @@ def document(shared_api: TestClient) -> Document:
 
 
 def operations(document: Document) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Every operation as (method, path, operation)."""
+    """Yield every operation as (method, path, operation)."""
     for path, item in document["paths"].items():
         yield from ((method, path, item[method]) for method in METHODS & item.keys())
 
 
 def references(node: Any) -> Iterator[str]:
-    """Every $ref in a part of a document."""
+    """Yield every $ref in a part of a document."""
     if isinstance(node, dict):
         yield from ([node["$ref"]] if isinstance(node.get("$ref"), str) else [])
         for child in node.values():
@@ -101,7 +101,7 @@ def references(node: Any) -> Iterator[str]:
 
 
 def resolved(document: Document, reference: str) -> Any:
-    """What a $ref points to."""
+    """Return the schema that a $ref points to."""
     found: Any = document
     for step in reference.removeprefix("#/").split("/"):
         found = found[step.replace("~1", "/").replace("~0", "~")]
@@ -154,7 +154,7 @@ def test_errors_are_documented_as_they_are_answered(document: Document) -> None:
 
 
 def test_a_post_answers_what_the_document_says(document: Document) -> None:
-    """202 for jobs, 200 where one is only validated and for predictions, with a schema; CSV beside JSON for trials."""
+    """Jobs get 202, validation and predictions 200, each with a schema; trials come as JSON and CSV."""
     responses = {(method, path): operation["responses"] for method, path, operation in operations(document)}
 
     for path in ("/jobs/predict", "/jobs/{job_id}/cancel"):
@@ -168,21 +168,21 @@ def test_a_post_answers_what_the_document_says(document: Document) -> None:
 
 
 def test_the_examples_of_the_document_are_accepted(document: Document, shared_api: TestClient) -> None:
-    """What a reader can copy from the page of POST /predict is a body that fits."""
+    """The example of POST /predict is a valid body."""
     example = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["example"]
 
     assert shared_api.post("/predict", json=example).status_code in (200, 404)
 
 
 def test_the_page_of_the_document_is_answered(shared_api: TestClient) -> None:
-    """A person can read it at /docs."""
+    """It can be read at /docs."""
     response = shared_api.get("/docs")
 
     assert response.status_code == 200
     assert "openapi.json" in response.text
 
 
-# --- bodies that nobody foresaw
+# --- unexpected bodies
 
 VALID: dict[str, dict[str, Any]] = {
     "/jobs/tune": {
@@ -252,7 +252,7 @@ KEYS = st.sampled_from([*TEXTS, "low", "high", "step", "log", "choices", "values
 
 
 def keys(container: Any) -> list[Any]:
-    """What a part of a body can be asked for; nothing where it is a leaf."""
+    """Return the keys of a part of a body; a leaf has none."""
     if isinstance(container, dict):
         return list(container)
     return list(range(len(container))) if isinstance(container, list) else []
@@ -260,7 +260,7 @@ def keys(container: Any) -> list[Any]:
 
 @st.composite
 def mutated(draw: st.DrawFn, valid: dict[str, Any]) -> dict[str, Any]:
-    """A valid body, whole or the least of it, of which one to three parts were replaced, removed or added."""
+    """Return a valid body, whole or minimal, with one to three parts replaced, removed or added."""
     least = {name: valid[name] for name in ("model", "pixels") if name in valid}
     body: dict[str, Any] = copy.deepcopy(draw(st.sampled_from([valid, least])))
     for _ in range(draw(st.integers(1, 3))):
@@ -281,7 +281,7 @@ def mutated(draw: st.DrawFn, valid: dict[str, Any]) -> dict[str, Any]:
 
 
 def holds(api: TestClient, path: str, sent: Any) -> None:
-    """An answer is a success or a problem, always JSON, never a failure of the server."""
+    """Check that an answer is a success or a problem in our words, always JSON, and never a server error."""
     response = send(api, path, sent)
     kind = response.headers["content-type"]
 
@@ -289,7 +289,7 @@ def holds(api: TestClient, path: str, sent: Any) -> None:
     assert isinstance(json.loads(response.content), dict)
     assert kind == ("application/json" if response.is_success else "application/problem+json")
     assert response.status_code in (200, 202, 400, 404, 422)
-    assert response.is_success or len(response.content) < 10_000
+    assert response.is_success or (len(response.content) < 10_000 and not RAW.search(response.text))
 
 
 @pytest.fixture(scope="module")
@@ -302,28 +302,28 @@ def predicting(shared_api: TestClient, shared_work: Work, shared_artifacts: Path
 @given(sent=mutated(VALID["/jobs/tune"]))
 @settings(max_examples=300, deadline=None)
 def test_no_tuning_job_makes_the_server_fail(predicting: TestClient, sent: Any) -> None:
-    """Whatever stands in place of a part of a valid job, it is accepted or refused."""
+    """A valid job with any of its parts changed is accepted or refused."""
     holds(predicting, "/jobs/tune", sent)
 
 
 @given(sent=mutated(VALID["/jobs/train"]))
 @settings(max_examples=300, deadline=None)
 def test_no_training_job_makes_the_server_fail(predicting: TestClient, sent: Any) -> None:
-    """Whatever stands in place of a part of a valid job, it is accepted or refused."""
+    """A valid job with any of its parts changed is accepted or refused."""
     holds(predicting, "/jobs/train", sent)
 
 
 @given(sent=mutated(VALID["/jobs/predict"]))
 @settings(max_examples=300, deadline=None)
 def test_no_predict_job_makes_the_server_fail(predicting: TestClient, sent: Any) -> None:
-    """Whatever stands in place of a part of a valid job, it is accepted or refused."""
+    """A valid job with any of its parts changed is accepted or refused."""
     holds(predicting, "/jobs/predict", sent)
 
 
 @given(sent=mutated(VALID["/predict"]))
 @settings(max_examples=300, deadline=None)
 def test_no_image_makes_the_server_fail(predicting: TestClient, sent: Any) -> None:
-    """Whatever stands in place of a part of a valid question, it is answered or refused."""
+    """A valid request with any of its parts changed is answered or refused."""
     holds(predicting, "/predict", sent)
 
 

@@ -1,7 +1,8 @@
-"""The page's files: where they lie, what they may do, and that they need nobody else."""
+"""Files of the page: their answers and policy, and what the sources may import and contain."""
 
+import posixpath
 import re
-from pathlib import Path
+from graphlib import CycleError, TopologicalSorter
 
 import pytest
 from starlette.testclient import TestClient
@@ -9,12 +10,22 @@ from starlette.testclient import TestClient
 from api.page import FILES
 
 PAGES = {"/": "text/html", "/docs": "text/html", "/web/main.js": "text/javascript", "/web/styles/style.css": "text/css"}
-SCRIPTS = sorted(FILES.rglob("*.js"))
+SOURCES = {path.relative_to(FILES).as_posix(): path.read_text() for path in FILES.rglob("*") if path.is_file()}
+SCRIPTS = {name: text for name, text in SOURCES.items() if name.endswith(".js")}
+RANKS = {"views": 2, "forms": 1, "charts": 1, "drawing": 1, "": 0}  # by folder; an import never points to a higher rank
+
+IMPORT = re.compile(r"^import (?:\{([^}]*)\} from )?\"(\.[^\"]+)\"", re.MULTILINE)
+LAZY_IMPORT = re.compile(r"\bimport\(\"(\.[^\"]+)\"\)")
+
+
+def target(importer: str, source: str) -> str:
+    """Return the file that an import names, relative to the page's folder."""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(importer), source))
 
 
 @pytest.mark.parametrize(("path", "kind"), PAGES.items())
 def test_a_file_is_answered_with_its_type_and_a_policy(shared_api: TestClient, path: str, kind: str) -> None:
-    """Nothing but this service's own scripts run, and nobody may frame it."""
+    """The policy allows only this service's scripts, and no site may frame the page."""
     answer = shared_api.get(path)
     policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
 
@@ -26,55 +37,78 @@ def test_a_file_is_answered_with_its_type_and_a_policy(shared_api: TestClient, p
     assert policy["style-src"] == ("'self' 'unsafe-inline'" if path == "/docs" else "'self'")
 
 
-@pytest.mark.parametrize("path", PAGES)
-def test_a_file_that_is_known_is_not_sent_again(shared_api: TestClient, path: str) -> None:
-    """A browser asks by ETag and gets 304, with the same policy."""
-    first = shared_api.get(path)
-    again = shared_api.get(path, headers={"If-None-Match": first.headers["etag"]})
+def test_a_file_that_is_known_is_not_sent_again(shared_api: TestClient) -> None:
+    """A request with the file's ETag gets 304 without a body, and the same caching rule."""
+    for path in PAGES:
+        first = shared_api.get(path)
+        again = shared_api.get(path, headers={"If-None-Match": first.headers["etag"]})
 
-    assert again.status_code == 304
-    assert again.content == b""
-    assert again.headers["cache-control"] == first.headers["cache-control"] == "no-cache"
-
-
-@pytest.mark.parametrize("path", ["/web/nothing.js", "/web/../page.py", "/web/%2e%2e/page.py", "/docs/files/nothing"])
-def test_nothing_else_is_answered(shared_api: TestClient, path: str) -> None:
-    """No file beside the page's own."""
-    assert shared_api.get(path).status_code == 404
+        assert again.status_code == 304, path
+        assert again.content == b"", path
+        assert again.headers["cache-control"] == first.headers["cache-control"] == "no-cache", path
 
 
-@pytest.mark.parametrize("name", ["swagger-ui-bundle.js", "swagger-ui.css"])
-def test_the_documentation_has_its_files_here(shared_api: TestClient, name: str) -> None:
-    """Swagger UI is asked for at this service, and is there."""
-    assert f'"/docs/files/{name}"' in shared_api.get("/docs").text
-    assert len(shared_api.get(f"/docs/files/{name}").content) > 100_000
+def test_nothing_else_is_answered(shared_api: TestClient) -> None:
+    """Paths outside the page's folder get 404, also by way of `..`."""
+    for path in ("/web/nothing.js", "/web/../page.py", "/web/%2e%2e/page.py", "/docs/files/nothing"):
+        assert shared_api.get(path).status_code == 404, path
 
 
-@pytest.mark.parametrize(
-    "path", sorted(path for path in FILES.rglob("*") if path.is_file()), ids=lambda path: path.name
-)
-def test_a_file_names_no_other_host_and_has_nothing_inline(path: Path) -> None:
-    """What the policy would refuse is not written."""
-    text = path.read_text()
-
-    assert not re.search(r"(src|href|url\(|import|from|fetch\()\s*=?\s*[\"'(]?(https?:)?//", text)
-    assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=\"|\son\w+=\"|javascript:", text)
-    assert not re.search(r"\beval\(|new Function|innerHTML\s*=[^=]|document\.write", text)
+def test_the_documentation_has_its_files_here(shared_api: TestClient) -> None:
+    """The page at /docs loads Swagger UI from this service, which has the files."""
+    for name in ("swagger-ui-bundle.js", "swagger-ui.css"):
+        assert f'"/docs/files/{name}"' in shared_api.get("/docs").text, name
+        assert len(shared_api.get(f"/docs/files/{name}").content) > 100_000, name
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
-def test_a_module_imports_what_another_exports(path: Path) -> None:
-    """There is no build step that would notice a wrong name."""
-    for names, source in re.findall(r"^import \{([^}]*)\} from \"(\.[\w./]+)\"", path.read_text(), re.MULTILINE):
-        exported = (path.parent / source).read_text()
-        for name in filter(None, (part.strip() for part in names.split(","))):
-            assert re.search(
-                rf"^export (async )?(const|let|function\*?|class) {re.escape(name)}\b", exported, re.MULTILINE
-            )
-    for source in re.findall(r"import\(\"\./([\w.]+)\"\)", path.read_text()):
-        assert re.search(r"^export async function show\(", (FILES / source).read_text(), re.MULTILINE)
+def test_a_file_names_no_other_host_and_has_nothing_inline() -> None:
+    """No source contains what the policy would refuse."""
+    for name, text in SOURCES.items():
+        assert not re.search(r"(src|href|url\(|import|from|fetch\()\s*=?\s*[\"'(]?(https?:)?//", text), name
+        assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=\"|\son\w+=\"|javascript:", text), name
+        assert not re.search(r"\beval\(|new Function|innerHTML\s*=[^=]|document\.write", text), name
+
+
+def test_a_module_imports_what_another_exports() -> None:
+    """Every imported name is exported and every lazy import is a view, as no build step checks this."""
+    for name, text in SCRIPTS.items():
+        for names, source in IMPORT.findall(text):
+            exported = SCRIPTS[target(name, source)]
+            for imported in filter(None, map(str.strip, names.split(","))):
+                export = rf"^export (async )?(const|let|function\*?|class) {re.escape(imported)}\b"
+                assert re.search(export, exported, re.MULTILINE), f"{name} imports {imported} from {source}"
+        for source in LAZY_IMPORT.findall(text):
+            view = SCRIPTS[target(name, source)]
+            assert re.search(r"^export async function show\(", view, re.MULTILINE), f"{name} loads {source}"
+
+
+def test_imports_have_no_cycle_and_point_from_views_to_the_root() -> None:
+    """A module imports from its own rank or below: views, then forms, charts and drawing, then the root."""
+    graph = {
+        name: [target(name, source) for _, source in IMPORT.findall(text)]
+        + [target(name, source) for source in LAZY_IMPORT.findall(text)]
+        for name, text in SCRIPTS.items()
+    }
+    for name, text in SCRIPTS.items():
+        for _, source in IMPORT.findall(text):
+            ranks = [RANKS[posixpath.dirname(path)] for path in (name, target(name, source))]
+            assert ranks[0] >= ranks[1], f"{name} imports {source}"
+
+    assert sum(map(len, graph.values())) > len(SCRIPTS)  # the patterns find the imports
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"modules import each other: {' → '.join(error.args[1])}")
+
+
+def test_the_header_links_to_the_help(shared_api: TestClient) -> None:
+    """The navigation has a link to the built documentation, next to the one to the API."""
+    navigation = re.search(r"<nav aria-label=\"Pages\">(.*?)</nav>", shared_api.get("/").text, re.DOTALL)
+
+    assert navigation is not None
+    assert '<a href="/help">Help</a>' in navigation[1]
 
 
 def test_the_page_is_small() -> None:
-    """All of it, every view included, is under 300 kB, uncompressed."""
+    """All files together, with every view, are under 300 kB uncompressed."""
     assert sum(path.stat().st_size for path in FILES.rglob("*") if path.is_file()) < 300_000

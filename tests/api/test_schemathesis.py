@@ -1,4 +1,4 @@
-"""The published document as an attacker reads it."""
+"""The API under requests that are generated from its OpenAPI document."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 def test_no_request_that_the_document_allows_or_forbids_surprises(
     url: str, work: Work, environment: Path, tmp_path: Path
 ) -> None:
-    """Every check of schemathesis, in all its phases, on every operation but the stream that does not end."""
+    """Every check of schemathesis passes in all its phases, on every operation but the endless stream."""
     for model in ("perceptron", "cnn"):
         publish(work, environment, model)
     command = [str(Path(sys.executable).parent / "st"), "--config-file", str(HERE / "schemathesis.toml"), "run"]

@@ -1,7 +1,8 @@
-"""What the tests of the API share: problems looked at closely, published versions and trials without training."""
+"""Helpers for the tests of the API: checked problems, and versions and trials without training."""
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,10 +18,9 @@ import httpx2
 import torch
 from httpx2 import Response
 from starlette.testclient import TestClient
-from support.worker_tools import Work, measurement, tune_spec
+from support.worker_tools import Work, measurement
 
 from ml.artifacts import save_checkpoint, write
-from ml.datasets import datasets
 from ml.layers import parameter_count, to_json
 from ml.network.modules import module_of
 from ml.network.onnx_graph import onnx_bytes
@@ -37,7 +37,7 @@ BLANK = [0] * 784
 
 
 def body(value: Any) -> str:
-    """A JSON body as anybody may send it, with NaN, Infinity and lone surrogates."""
+    """Return a JSON body as any client may send it, with NaN, Infinity and lone surrogates."""
     return json.dumps(value, allow_nan=True)
 
 
@@ -47,15 +47,20 @@ def send(client: TestClient, path: str, value: Any) -> Response:
 
 
 def post(client: TestClient, kind: str = "tune", **fields: Any) -> dict[str, Any]:
-    """Post a job; the job."""
+    """Post a job, and return it."""
     response = client.post(f"/jobs/{kind}", json={"model": "perceptron", "dataset": "digits", **fields})
     assert response.status_code == 202, response.text
     answer: dict[str, Any] = response.json()
     return answer
 
 
+RAW = re.compile(
+    "Input should|should have at|should match|not permitted|Field required|Value error|Expecting|[Uu]nable to|a valid "
+)
+
+
 def problem(response: Response, status: int) -> dict[str, Any]:
-    """The problem that an answer describes; every error must be one of this shape."""
+    """Return the problem of an answer; every error must be of this shape and in our words."""
     assert response.status_code == status, response.text[:500]
     assert response.headers["content-type"] == "application/problem+json"
     found: dict[str, Any] = response.json()
@@ -65,11 +70,12 @@ def problem(response: Response, status: int) -> dict[str, Any]:
     assert found["detail"]
     assert len(found["errors"]) <= 20
     assert all(error.keys() == {"pointer", "detail"} and error["detail"] for error in found["errors"])
+    assert not [error for error in found["errors"] if RAW.search(error["detail"])]
     return found
 
 
 def pointers(response: Response, status: int = 422) -> dict[str, str]:
-    """What a problem says of each field, all of it."""
+    """Return all errors of a problem by pointer."""
     found: dict[str, str] = {}
     for error in problem(response, status)["errors"]:
         known = found.get(error["pointer"])
@@ -78,7 +84,7 @@ def pointers(response: Response, status: int = 422) -> dict[str, str]:
 
 
 def eventually(look: Callable[[], Any], seconds: float = 5) -> Any:
-    """The first true answer of `look`, or its last."""
+    """Call `look` until it returns a true value or time is up, and return its last value."""
     deadline = monotonic() + seconds
     while not (found := look()) and monotonic() < deadline:
         sleep(0.01)  # so that the process's other threads have their turn
@@ -87,7 +93,7 @@ def eventually(look: Callable[[], Any], seconds: float = 5) -> Any:
 
 @contextmanager
 def uvicorn_process(*options: str, **environment: str) -> Iterator[str]:
-    """The URL of an API in a process of its own, once it listens."""
+    """Yield the URL of an API in a separate process, once it listens."""
     module = ["-m", "uvicorn", "--factory", "api.main:create_app", "--log-level", "warning", "--no-access-log"]
     with listening([sys.executable, *module, *options], "/livez", **environment) as url:
         yield url
@@ -95,7 +101,7 @@ def uvicorn_process(*options: str, **environment: str) -> Iterator[str]:
 
 @contextmanager
 def listening(command: list[str], path: str, **environment: str) -> Iterator[str]:
-    """The URL of a process that serves on the port that `--port` names, once it answers at `path`."""
+    """Yield the URL of a process that serves on the port given by `--port`, once it answers at `path`."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     whole = [*command, "--port", str(port)]
@@ -117,7 +123,7 @@ def _answers(url: str) -> bool:
 
 
 def pages(client: TestClient, path: str, **query: Any) -> Iterator[list[dict[str, Any]]]:
-    """Every page of a list, by cursor."""
+    """Yield every page of a list, by cursor."""
     cursor: str | None = None
     while True:
         params = query if cursor is None else {**query, "cursor": cursor}
@@ -138,7 +144,7 @@ class Version:
     checkpoint_sha256: str
 
     def answer(self, pixels: list[float], scale: int) -> list[float]:
-        """Torch's softmax for one image."""
+        """Return torch's softmax for one image."""
         image = (torch.tensor(pixels, dtype=torch.float32) / scale).reshape(1, 1, 28, 28)
         with torch.inference_mode():
             found: list[float] = self.module(image).softmax(1)[0].tolist()
@@ -158,11 +164,11 @@ def publish(
 ) -> Version:
     """Publish a version with initial weights, by the steps of worker/publication/work.py less the training.
 
-    `graph` takes the place of the ONNX file's content; `spoil` is called with its path before anybody can read it;
-    `measured` has what else was found out about it, as `Published` names it.
+    `graph` replaces the content of the ONNX file. `spoil` is called with the file's path before any process can read
+    it. `measured` has further fields of `Published`.
     """
-    job = work.ledger.accept(tune_spec(**{"model": model, "dataset": "mnist", "budget": {"trials": 1}, **fields}))
-    dataset = datasets[job.dataset]
+    job = work.accept(**{"model": model, "dataset": "mnist", "budget": {"trials": 1}, **fields})
+    dataset = work.spec(job).dataset
     layers = networks[model].layers(dataset.shape, len(dataset.classes), networks[model].params())
     module = module_of(layers, seed)
     weights = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
@@ -177,14 +183,14 @@ def publish(
     publishing.open_test(pack)
     reached = (0.25, round(value - 0.01, 6))
     published = Published(
-        path, saved, card["shape"], card["classes"], parameter_count(layers), *reached, **(measured or {})
+        (path, saved), card["shape"], card["classes"], parameter_count(layers), *reached, **(measured or {})
     )
     publishing.publish(pack, winner, published)
     return Version(job, module, sha256)
 
 
 def _win(work: Work, artifacts: Path, job: Job, checkpoint: Checkpoint, value: float) -> str:
-    """Let the job's only trial reach `value` with these weights; the checkpoint's hash."""
+    """Let the job's only trial reach `value` with these weights, and return the checkpoint's hash."""
     claim = _claimed(work, job, PackPurpose.TRAIN)
     (record,) = work.reserved(claim)
     params = networks[job.model].params().model_dump()
@@ -206,7 +212,7 @@ def _claimed(work: Work, job: Job, purpose: PackPurpose) -> Claim:
 
 
 def insert(work: Work, job_id: str, rows: list[dict[str, Any]]) -> None:
-    """Write trials of a job down as they are given, without running anything."""
+    """Insert trials of a job as rows, without training."""
     with work.database.writing() as session:
         pack = Pack(job_id=job_id, purpose=PackPurpose.TRAIN, key="", lanes=1, done=True)
         session.add(pack)
@@ -215,5 +221,5 @@ def insert(work: Work, job_id: str, rows: list[dict[str, Any]]) -> None:
 
 
 def parameters(model: str) -> list[str]:
-    """The names of a network's hyper-parameters."""
+    """Return the names of a network's hyper-parameters."""
     return list(describe(networks[model].params))

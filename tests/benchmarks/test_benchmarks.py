@@ -1,4 +1,4 @@
-"""The programs that measure: they end in time, say what they promise, and their baselines train as plain torch does."""
+"""The benchmarks end in time and print their rows, and their baselines train as plain torch does."""
 
 import json
 import os
@@ -23,12 +23,11 @@ from torch.nn.functional import cross_entropy
 from benchmarks.lanes.baselines import CarefulBaseline, ReportBaseline, accuracy, batches_of
 from benchmarks.lanes.workloads import WORKLOADS
 from benchmarks.serving.load import WRK, LoadError, load
-from benchmarks.serving.rows import row as row_of_serving
-from benchmarks.serving.rows import verdicts
+from benchmarks.serving.rows import single_row, verdicts
 from benchmarks.serving.servers import FOLDER
 from benchmarks.study import sides
 from benchmarks.study.searches import SEARCHES
-from benchmarks.study.study import row
+from benchmarks.study.study import search_row
 from ml.datasets import datasets
 from ml.network.evaluate import scaled
 from ml.networks import networks
@@ -51,12 +50,12 @@ WORKS = [
 
 @pytest.fixture(scope="module")
 def digits_data() -> TrainingData:
-    """The small data set, cut for training."""
+    """The small data set, split for training."""
     return TrainingData.load(datasets["digits"], "random", 0)
 
 
 def last_line(program: str) -> list[dict]:
-    """The rows that a program's quick form prints last."""
+    """Run the quick form of a program, and return the rows of its last line."""
     command = [sys.executable, "-m", f"benchmarks.{program}", "--quick"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
@@ -76,13 +75,22 @@ def test_lanes_are_measured_on_every_workload() -> None:
 
 @pytest.mark.long
 def test_searches_are_measured_for_both_networks() -> None:
-    """The quick form ends with a row for each, its ratio a number wherever the product reached the target."""
+    """The quick form ends with a row for each, and its ratio is a number if Chiffre reached the target."""
     rows = last_line("study")
 
     assert [row["work"] for row in rows] == ["CNN to 95 %", "shallow to 95 %"]
     for found in rows:
         assert (found["ratio_b"] is None) == (found["missed"]["product"] > 0)
         assert found["ratio_b"] is None or found["ratio_b"] > 0
+
+
+@pytest.mark.long
+def test_packs_are_compared_with_one_trial_at_a_time() -> None:
+    """The quick form ends with a row of two seeds, in which both sides have found something."""
+    (found,) = last_line("packs")
+
+    assert found["n"] == 2
+    assert all(0.3 < found[name] < 1 for name in ("median_alone", "median_together"))
 
 
 @pytest.mark.long
@@ -99,7 +107,7 @@ def test_trust_is_measured_for_both_networks() -> None:
 
 @pytest.mark.long
 def test_what_the_canonicaliser_is_worth_is_measured_for_both_networks() -> None:
-    """The quick form ends with a row for each family of images, a gain over all that are distorted among them."""
+    """The quick form ends with a row for each family of images, and one for the gain over all distorted images."""
     rows = last_line("canonical")
     works = [row["work"] for row in rows]
 
@@ -124,9 +132,9 @@ def test_predictions_are_measured_beside_the_limit_and_a_hand_written_endpoint()
     assert not [command for command in commands if str(FOLDER) in command]
 
 
-def test_ratios_are_of_requests_and_the_faster_end_of_a_rival_counts() -> None:
-    """Twice the limit's time is a ratio of one half, and the goals that it misses are named."""
-    found = row_of_serving(
+def test_ratios_are_of_requests_and_the_faster_endpoint_of_a_rival_counts() -> None:
+    """Twice the time of the limit is a ratio of one half, and missed goals are named."""
+    found = single_row(
         "shallow",
         64,
         {
@@ -141,17 +149,17 @@ def test_ratios_are_of_requests_and_the_faster_end_of_a_rival_counts() -> None:
 
     ratios = ("limit", "cpu", "p50", "handwritten", "litserve", "bentoml")
     assert [found[f"ratio_{name}"] for name in ratios] == [0.5, 0.5, 2, 10, None, 25]
-    assert [words.partition(" ")[0] for words in verdicts(found) if words.endswith("MISSED")] == ["ratio_limit"]
+    assert [line.partition(" ")[0] for line in verdicts(found) if line.endswith("MISSED")] == ["ratio_limit"]
 
 
 def figures(requests: float, p50: float = 1.0, cpu: float = 1.0) -> dict[str, float]:
-    """What was measured of a server."""
+    """Return the measurements of one server."""
     return {"requests": requests, "p50": p50, "p99": 2 * p50, "cpu": cpu, "resident": 2**20}
 
 
 @contextmanager
 def answering(status: int) -> Iterator[tuple[str, list[bytes]]]:
-    """A server that answers every request with this status; its address, and the bodies that it got."""
+    """Run a server that answers every request with `status`; yield its address and the bodies that it gets."""
     got: list[bytes] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -165,7 +173,7 @@ def answering(status: int) -> Iterator[tuple[str, list[bytes]]]:
             self.wfile.write(b"{}")
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Print nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = Thread(target=server.serve_forever)
@@ -181,7 +189,7 @@ def answering(status: int) -> Iterator[tuple[str, list[bytes]]]:
 def test_the_load_posts_its_bodies_in_turn_and_counts_the_answers(
     tool: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By wrk, where it is installed, and by the client that stands in for it: as many as arrived, within the time."""
+    """Both wrk, if installed, and the client that replaces it count the requests that arrive within the time."""
     monkeypatch.setattr("benchmarks.serving.load.WRK", tool)
     core = min(os.sched_getaffinity(0))
     with answering(200) as (url, got):
@@ -201,12 +209,12 @@ def test_a_refused_request_is_no_figure(tool: str | None, monkeypatch: pytest.Mo
 
 
 def test_the_whole_study_is_named_by_its_targets() -> None:
-    """The rows of the whole study are those that the quick one only stands for."""
+    """The rows of the full study have the full targets."""
     assert [search.work for search in SEARCHES.values()] == ["CNN to 98.9 %", "shallow to 98 %"]
 
 
 def test_a_baseline_that_missed_bounds_the_ratio() -> None:
-    """It counts with all of its time, and the row says that this is a bound."""
+    """Its whole time counts, and the row says that the ratio is a bound."""
     search = SEARCHES["cnn"]
     common = {"work": search.work, "seed": 0, "how": "", "best": 0.9}
     runs = [
@@ -214,7 +222,7 @@ def test_a_baseline_that_missed_bounds_the_ratio() -> None:
         {**common, "side": "baseline", "seconds": 50.0, "reached": False},
     ]
 
-    found = row(search, runs)
+    found = search_row(search, runs)
 
     assert found is not None
     assert (found["ratio_b"], found["at_least"]) == (5.0, True)
@@ -224,16 +232,16 @@ def test_a_baseline_that_missed_bounds_the_ratio() -> None:
 def test_a_baseline_that_is_stopped_goes_on_after_its_last_whole_trial(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Ended within its third trial, it trains that one anew, and counts the time before."""
+    """Interrupted in its third trial, it trains that trial again and counts the time before."""
     few = TrainingData.load(datasets["mnist"], "random", 0).first(240)
     monkeypatch.setattr(sides, "WORK", tmp_path)
     monkeypatch.setattr(sides, "TRIALS", 4)
     monkeypatch.setattr(sides, "TRIED", 0.01)
     monkeypatch.setattr(sides, "images_of", lambda search, seed: few)
-    looks = count()
+    calls = count()
 
     def dying(*given: Any) -> float:
-        if next(looks) == 25:  # ten epochs a trial; the median pruner lets the first five trials be
+        if next(calls) == 25:  # ten epochs per trial; the median pruner never prunes the first five trials
             raise KeyboardInterrupt
         return accuracy(*given)
 
@@ -247,8 +255,8 @@ def test_a_baseline_that_is_stopped_goes_on_after_its_last_whole_trial(
 
     assert len(spent) == 2
     assert outcome.seconds > spent[1] > spent[0]
-    assert outcome.trials == 5  # the one that was cut off among them
-    assert next(looks) == 26 + 20
+    assert outcome.trials == 5  # including the interrupted one
+    assert next(calls) == 26 + 20
     assert list(tmp_path.iterdir()) == []
 
 
@@ -257,7 +265,7 @@ def test_a_baseline_that_is_stopped_goes_on_after_its_last_whole_trial(
 def test_the_careful_baseline_trains_as_plain_torch_does(
     optimizer: Optimizer, channels_last: bool, digits_data: TrainingData
 ) -> None:
-    """Its weights after some steps are those of a loop that is written out here."""
+    """Its weights after some steps equal those of a loop that is written out here."""
     network = networks["cnn"]
     layers = network.layers((1, 28, 28), 10, network.params())
     pixels, labels = scaled(digits_data.train.images), digits_data.train.labels
@@ -279,7 +287,7 @@ def test_the_careful_baseline_trains_as_plain_torch_does(
 
 
 def test_the_reports_baseline_learns(digits_data: TrainingData) -> None:
-    """Its loss falls from one epoch to the next, and single steps go on into the next epoch."""
+    """Its loss falls from one epoch to the next, and single steps continue into the next epoch."""
     network = networks["perceptron"]
     layers = network.layers((1, 28, 28), 10, network.params())
     loop = ReportBaseline(layers, Adam(), scaled(digits_data.train.images), digits_data.train.labels, 100)
@@ -293,7 +301,7 @@ def test_the_reports_baseline_learns(digits_data: TrainingData) -> None:
 
 
 def test_the_least_of_a_step_is_counted_by_hand() -> None:
-    """Operations and bytes of a perceptron's and of the CNN's step, multiplied out."""
+    """The operations and bytes of one step of a perceptron and of the CNN are multiplied out here."""
     perceptron, cnn = WORKLOADS[1], WORKLOADS[-1]
     first, others = 2 * 6 * 24 * 24 * 25, 2 * (16 * 8 * 8 * 6 * 25 + 256 * 120 + 120 * 84 + 84 * 10)
 

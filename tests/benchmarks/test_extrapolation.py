@@ -1,4 +1,4 @@
-"""The hours of the experiments at full scale, against figures worked out by hand."""
+"""The hours of the experiments at full scale, compared with values computed by hand."""
 
 import pytest
 
@@ -9,12 +9,12 @@ REPORT = {experiment.name: experiment.spec for experiment in collection("mnist-r
 
 
 def test_a_full_experiment_counts_each_points_own_epochs() -> None:
-    """144 points of 5, 10 and 20 epochs in equal parts, on 50,400 images."""
+    """The grid has 144 points, a third each with 5, 10 and 20 epochs, on 50,400 images."""
     assert full_images(REPORT["shallow-grid"]) == 48 * (5 + 10 + 20) * 50_400
 
 
 def test_hours_are_images_times_the_mean_seconds_of_one() -> None:
-    """Two trials at 1 and 3 ms an image; early stopping may end each after 3 of 100 epochs."""
+    """Two trials take 1 and 3 ms per image; early stopping may end each after 3 of 100 epochs."""
     row = extrapolated(
         "shallow-grid-wide", REPORT["shallow-grid-wide"], [MeasuredTrial(1000, 1.0), MeasuredTrial(500, 1.5)]
     )
@@ -26,7 +26,7 @@ def test_hours_are_images_times_the_mean_seconds_of_one() -> None:
 
 
 def test_a_limit_in_seconds_is_a_limit_of_the_hours() -> None:
-    """The report's three hours for the CNN, however slow an image is."""
+    """The CNN has three hours in the report, however slow an image is."""
     row = extrapolated("cnn-search", REPORT["cnn-search"], [MeasuredTrial(10, 100.0)])
 
     assert (row.hours_at_least, row.hours_at_most) == (3.0, 3.0)

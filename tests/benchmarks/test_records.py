@@ -1,4 +1,4 @@
-"""Records: seeds that go on where they were, one look at the test images, and the page."""
+"""Records: seeds that resume, a single evaluation on the test images, and the page."""
 
 import json
 import subprocess
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalW
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> None:
-    """Train as a trainer does."""
+    """Use one thread, as a trainer does."""
     torch.set_num_threads(1)
 
 
@@ -49,7 +49,7 @@ def _lasting(found: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def test_a_seed_is_what_a_training_job_trains(tmp_path: Path) -> None:
-    """The same validation accuracy, and the same words about every test image."""
+    """The validation accuracy is the same, and there is a prediction for every test image."""
     seed = _seed()
     spec = seed.spec.as_tune()
     book = MemoryBook(spec)
@@ -63,7 +63,7 @@ def test_a_seed_is_what_a_training_job_trains(tmp_path: Path) -> None:
 
 
 def test_a_seed_that_was_stopped_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends as one that nobody stopped, and counts its time on."""
+    """It ends like a seed that was never stopped, and its time adds up."""
     whole = _seed().train(tmp_path / "whole")
     calls = []
 
@@ -84,7 +84,7 @@ def test_a_seed_that_was_stopped_goes_on_where_it_was(tmp_path: Path, monkeypatc
 
 
 def test_what_was_left_of_another_preset_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The seed begins anew, and ends as if nothing had been left."""
+    """The seed starts again, and ends as if there had been no checkpoint."""
     monkeypatch.setattr(seeds, "CHECKPOINT_SECONDS", 0)
     before = _seed()
     changed = replace(before, spec=before.spec.model_copy(update={"budget": TrainBudget(epochs=3)}))
@@ -95,21 +95,21 @@ def test_what_was_left_of_another_preset_is_not_gone_on_with(tmp_path: Path, mon
 
 
 def test_the_interval_is_students() -> None:
-    """Mean and 95 % interval are those of SciPy's t-test of the models' accuracies."""
+    """Mean and 95 % interval equal those of SciPy's t-test of the accuracies."""
     draw = np.random.default_rng(0)
     labels = draw.integers(0, 10, 500).astype(np.uint8)
-    said = [np.where(draw.random(500) < 0.9, labels, 0).astype(np.uint8) for _ in range(5)]
-    found = verdict([packed(one) for one in said], labels)
-    expected = stats.ttest_1samp([(one == labels).mean() for one in said], 0).confidence_interval(0.95)
+    predicted = [np.where(draw.random(500) < 0.9, labels, 0).astype(np.uint8) for _ in range(5)]
+    found = verdict([packed(one) for one in predicted], labels)
+    expected = stats.ttest_1samp([(one == labels).mean() for one in predicted], 0).confidence_interval(0.95)
 
     assert found["mean"] == pytest.approx(np.mean(found["accuracies"]))
     assert found["interval"] == pytest.approx([expected.low, expected.high])
     assert (found["n"], found["images"]) == (5, 500)
-    assert verdict([packed(said[0])], labels)["interval"] is None
+    assert verdict([packed(predicted[0])], labels)["interval"] is None
 
 
-def test_a_record_is_resumed_and_looks_at_the_test_images_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has ended is not trained again, nor judged again; another spec is refused."""
+def test_a_record_is_resumed_and_evaluated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A seed that has ended is not trained again, and an evaluated record is not evaluated again."""
     monkeypatch.setattr(records, "PAGE", tmp_path / "records.md")
     out = tmp_path / "records.json"
     results: dict[str, Any] = {}
@@ -126,15 +126,13 @@ def test_a_record_is_resumed_and_looks_at_the_test_images_once(tmp_path: Path, m
     assert f"| perceptron | random | – | 92.60 % | 93.00 % | {100 * second['test']['mean']:.2f} %" in page(results)
 
 
-def test_a_preset_that_was_changed_is_trained_anew_where_that_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What the last one reached stays on record, and on the page."""
+def test_a_changed_preset_is_trained_again_only_with_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The results of the earlier preset stay in the file and on the page."""
     monkeypatch.setattr(records, "PAGE", tmp_path / "records.md")
     results: dict[str, Any] = {}
     out, changed = tmp_path / "records.json", Record("perceptron", "random", Scale(2, 3, 300))
     before = run(Record("perceptron", "random", SMALL), results, out, tmp_path)
-    with pytest.raises(SystemExit, match=r"perceptron.json is not what was trained; --anew"):
+    with pytest.raises(SystemExit, match=r"perceptron.json has changed since it was trained; use --anew"):
         run(changed, results, out, tmp_path)
     after = run(changed, results, out, tmp_path, anew=True)
     run(changed, results, out, tmp_path, anew=True)
@@ -148,7 +146,7 @@ def test_a_preset_that_was_changed_is_trained_anew_where_that_is_said(
 
 @pytest.mark.long
 def test_seeds_that_train_at_once_are_those_that_train_in_turn(tmp_path: Path) -> None:
-    """They come in the order of their numbers, whichever ends first."""
+    """They are stored in the order of their numbers, not in the order in which they end."""
     in_turn, at_once = dict[str, Any](), dict[str, Any]()
     run(Record("perceptron", "random", SMALL), in_turn, None, tmp_path)
     run(Record("perceptron", "random", SMALL, processes=2), at_once, None, tmp_path)
@@ -167,7 +165,7 @@ def test_a_record_without_a_seed_is_not_opened(tmp_path: Path) -> None:
 @pytest.mark.parametrize("split", ["random", "official"])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_preset_is_a_spec_of_its_network(network: str, split: str) -> None:
-    """It can be posted as it is; the CNN has the 44,426 weights that it is named for."""
+    """It can be posted as it is; the CNN has the expected 44,426 weights."""
     spec = Record(network, split, Scale()).spec(0)
     layers = spec.layers(spec.network.params.model_validate(spec.params))
 
@@ -177,7 +175,7 @@ def test_every_preset_is_a_spec_of_its_network(network: str, split: str) -> None
 
 @pytest.mark.long
 def test_the_quick_form_ends_with_a_row() -> None:
-    """Two seeds on few images, within a minute, and nothing is written."""
+    """It trains two seeds on few images and writes no results."""
     command = [sys.executable, "-m", "benchmarks.records", "cnn", "--quick"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     (row,) = json.loads(done.stdout.splitlines()[-1])["rows"]

@@ -1,4 +1,4 @@
-"""What every step is made of: the real ledger and the model side by side."""
+"""The base of every step: the real ledger and the model side by side."""
 
 from collections.abc import Callable
 from typing import Any
@@ -41,7 +41,7 @@ from worker.publication.rows import PublicationRows
 
 
 class Machine(RuleBasedStateMachine):
-    """A ledger, three workers and people who ask for things, beside the model."""
+    """A ledger, three workers and clients, next to the model."""
 
     def __init__(self, database: Database) -> None:
         super().__init__()
@@ -53,9 +53,10 @@ class Machine(RuleBasedStateMachine):
         self.packs: dict[int, ModelPack] = {}
         self.claims: list[Held] = []
         self.sent: list[Sent] = []
-        # Files: all that were written, those that the ledger said nobody needs, and those that it may leave about.
+        # Files: all that were written, those that were removed, and those that may stay until the janitor comes.
         self.written: set[str] = set()
         self.unneeded: set[str] = set()
+        database.on_unneeded = self.unneeded.update
         self.left: set[str] = set()
         self.ended_as: dict[str, Rows] = {}  # the rows of jobs that were cancelled, as they were then
         self.steps = 0  # since all work was done
@@ -63,14 +64,14 @@ class Machine(RuleBasedStateMachine):
         self.earlier = self.rows  # after the step before
 
     def held(self, purpose: PackPurpose | None = None) -> list[Held]:
-        """Claims that somebody works on."""
+        """Return the good claims that a worker still holds, perhaps only of one purpose."""
         return [h for h in self.claims if h.good and not h.given_back and purpose in (None, h.claim.purpose)]
 
     def open_packs(self, job: ModelJob) -> list[ModelPack]:
         return [pack for pack in self.packs.values() if pack.job is job and not pack.done]
 
     def leases(self, held: Held) -> Leases:
-        """Those of the worker that made a claim."""
+        """Return the leases of the worker that made a claim."""
         return next(one for one in self.owners if one.owner == held.pack.owner)
 
     def unchanged(self) -> None:
@@ -78,17 +79,17 @@ class Machine(RuleBasedStateMachine):
         assert differences(self.rows, read(self.database)) == {}
 
     def refused(self, error: type[Exception] | tuple[type[Exception], ...], ask: Callable[[], Any]) -> None:
-        """Assert that something is refused, and that nothing comes of it."""
+        """Assert that a request is refused and changes nothing."""
         with pytest.raises(error):
             ask()
         self.unchanged()
 
     def undecided(self, job: ModelJob) -> bool:
-        """Whether a job was paused as it published: whether it then takes more work is the product's business."""
+        """Return whether a job was paused while it published; the model does not decide if it then takes more work."""
         return job.state == PAUSED and any(pack.purpose == PackPurpose.PUBLISH for pack in self.open_packs(job))
 
     def taken_up(self, job: ModelJob, ask: Callable[[], Any]) -> Any:
-        """What is answered; None where the job says no and may."""
+        """Return the answer; None if the job refuses and may do so."""
         try:
             return ask()
         except Conflict:
@@ -97,25 +98,25 @@ class Machine(RuleBasedStateMachine):
             return None
 
     def again_nothing(self, ask: Callable[[], Any]) -> None:
-        """Assert that to ask once more changes nothing."""
+        """Assert that the same request once more changes nothing."""
         before = read(self.database)
         ask()
 
         assert read(self.database) == before
 
     def set_row(self, table: type[SQLModel], id_: Any, **values: Any) -> None:
-        """What only time brings about: the database's clock is ours here."""
+        """Set columns of a row that only time would change; steps stand in for the database's clock."""
         with self.database.writing() as session:
             session.execute(update(table).where(col(table.id) == id_).values(**values))  # type: ignore[attr-defined]
 
     def file(self, name: str) -> str:
-        """The path of a file that was written just now."""
+        """Return the key of a new file."""
         path = f"{name}.{len(self.written)}"
         self.written.add(path)
         return path
 
     def new_packs(self, job: ModelJob) -> list[ModelPack]:
-        """The packs of a job that the model does not know yet, and now does."""
+        """Add the new packs of a job to the model and return them."""
         with self.database.reading() as session:
             of_job = (col(Pack.job_id) == job.id, col(Pack.id).not_in(self.packs))
             rows = session.scalars(select(Pack).where(*of_job).order_by(col(Pack.id))).all()
@@ -128,9 +129,9 @@ class Machine(RuleBasedStateMachine):
         return pack
 
     def follow(self, job: ModelJob) -> None:
-        """Take over what the ledger made of a job after a change.
+        """Take over how the ledger settled a job after a change.
 
-        It moves on only where nothing is at work and no more is to be begun, and there it does.
+        A job moves on exactly if it has no open pack and begins no more trials.
         """
         with self.database.reading() as session:
             state = JobState(session.get_one(Job, job.id).state)
@@ -150,7 +151,7 @@ class Machine(RuleBasedStateMachine):
         job.state, job.run, job.unpublishable = QUEUED, job.run + 1, False
 
     def suspected(self, pack: ModelPack) -> None:
-        """A pack's trials go on in halves; one that is alone again and again has failed."""
+        """Halve a pack's trials; fail a trial that was alone at two deaths."""
         pack.lost_leases = 0
         running = pack.running
         if len(running) > 1:
@@ -182,16 +183,14 @@ class Machine(RuleBasedStateMachine):
         return list(session.execute(select(table).where(table.c.job_id == job.id)).mappings())
 
     def reaped(self) -> int:
-        """What becomes of all packs whose lease has run out; how many there are."""
+        """Take back all packs of the model whose lease has run out; return their number."""
         lost = [pack for pack in self.packs.values() if pack.expired]
         for pack in lost:
             pack.epoch += 1
             pack.lost_leases += 1
             pack.let_go()
             if pack.lost_leases >= MAX_LOSSES:
-                files = set(pack.files)
                 self.suspected(pack)
-                self.left |= files if pack.done else set()  # nobody is told: the janitor finds them
             elif pack.lost_leases > 1:
                 self.made_to_wait(pack)
         for pack in lost:
@@ -200,7 +199,7 @@ class Machine(RuleBasedStateMachine):
         return len(lost)
 
     def made_to_wait(self, pack: ModelPack) -> None:
-        """A pack that was lost again waits, here until a step says that it has."""
+        """Check that a pack that was lost again waits, and let it wait until a step ends that."""
         with self.database.reading() as session:
             row = session.get_one(Pack, pack.id)
             wait = (row.not_before or 0.0) - leases_module.clock(session)

@@ -1,4 +1,4 @@
-"""The ledger as it ought to be: jobs, packs, trials and claims as dataclasses, and what the steps draw from."""
+"""The model of the ledger: jobs, packs, trials and claims as dataclasses, and the strategies of the steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,16 +17,16 @@ from worker.ledger.idempotency import Once
 from worker.ledger.leases import Claim
 from worker.publication.rows import Chosen
 
-MOST_JOBS = 2  # at a time that have not ended; few, and with few trials, so that what is done to them meets
+MOST_JOBS = 2  # that have not ended; few jobs with few trials, so that steps meet the same ones
 HOPELESS, MAX_LOSSES = 3, 3  # in place of the product's 10 and 5, so that few steps lead there
-FOREVER = 1e7  # seconds: no lease and no wait ends by itself here, only where a step says so
+FOREVER = 1e7  # seconds: leases and waits end only by a step
 PARAMS = {"batch_size": 32, "learning_rate": 0.01, "optimizer": "adam"}
 SPACE = {"learning_rate": {"type": "float", "low": 1e-4, "high": 0.1, "log": True}, "batch_size": 32}
 
 QUEUED, RUNNING, PAUSED = JobState.QUEUED, JobState.RUNNING, JobState.PAUSED
 STOPPING, COMPLETED, FAILED, CANCELLED = JobState.STOPPING, JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED
 FINAL = {COMPLETED, FAILED, CANCELLED}
-# As the design draws them, with what its words add: a job that has ended goes on as another run of it.
+# As in the design; a job that has ended may run again.
 MOVES = {
     QUEUED: {RUNNING, PAUSED, STOPPING, COMPLETED, FAILED, CANCELLED},
     RUNNING: {PAUSED, STOPPING, COMPLETED, FAILED, CANCELLED},
@@ -61,7 +61,7 @@ POSTED = {
 
 @dataclass
 class ModelJob:
-    """A job as it ought to be."""
+    """The expected state of a job."""
 
     id: str
     train: bool
@@ -77,7 +77,7 @@ class ModelJob:
     best: "ModelTrial | None" = None
     versions: dict[int, tuple[int, float]] = field(default_factory=dict)  # trial and value by run
     unpublishable: bool = False  # the winner's publication failed for good in this run
-    seen: int = 0  # up to where a search has read its changes
+    seen: int = 0  # the last change that its search has read
     records: dict[int, TrialRecord] = field(default_factory=dict)  # what the search knows
 
     @property
@@ -94,14 +94,14 @@ class ModelJob:
 
     @property
     def spent(self) -> bool:
-        """Whether it may begin no more trials, whatever its state."""
+        """True if its limits allow no more trials."""
         hopeless = self.best is None and self.failures >= HOPELESS
         return hopeless or len(self.trials) >= self.limit or self.out_of_time
 
 
 @dataclass(eq=False)
 class ModelPack:
-    """A pack as it ought to be."""
+    """The expected state of a pack."""
 
     id: int
     job: ModelJob
@@ -111,7 +111,7 @@ class ModelPack:
     parted: bool = False
     owner: str | None = None
     leased: bool = False
-    expired: bool = False  # its lease, and nobody has noticed
+    expired: bool = False  # its lease has run out, and no worker has noticed
     waits: bool = False
     done: bool = False
     lost_leases: int = 0
@@ -136,7 +136,7 @@ class ModelPack:
 
 @dataclass(eq=False)
 class ModelTrial:
-    """A trial as it ought to be."""
+    """The expected state of a trial."""
 
     number: int
     pack: ModelPack
@@ -158,7 +158,7 @@ class ModelTrial:
 
 @dataclass(eq=False)
 class Held:
-    """A claim that a worker got, good or not by now."""
+    """A claim that a worker got; it may be lost by now."""
 
     claim: Claim
     pack: ModelPack
@@ -167,7 +167,7 @@ class Held:
 
     @property
     def good(self) -> bool:
-        """Whether nobody else has claimed the pack, and it is not done."""
+        """True if the pack is not done and no later claim exists."""
         return not self.pack.done and self.pack.epoch == self.claim.epoch
 
 
@@ -177,17 +177,17 @@ class Sent:
 
     once: Once
     job: ModelJob
-    spec: TrainSpec | TuneSpec | None  # None where it enqueued a trial
+    spec: TrainSpec | TuneSpec | None  # None if it enqueued a trial
     trial: int | None = None
 
 
 def rank(job: ModelJob, value: float, number: int) -> tuple[float, int]:
-    """The higher, the better; of equals the trial that was begun first."""
+    """Return a rank, higher is better; of equal values the trial that was begun first."""
     return (value if job.maximize else -value, -number)
 
 
 def beats(job: ModelJob, one: ModelTrial, other: ModelTrial) -> bool:
-    """Whether the other is nowhere better: not in its value, its FLOPs or its weights. Of equals the first is kept."""
+    """Return whether the other is better in neither value, FLOPs nor weights; of equal trials the first beats."""
     assert one.value is not None
     assert other.value is not None
     sign = -1 if job.maximize else 1
@@ -196,12 +196,12 @@ def beats(job: ModelJob, one: ModelTrial, other: ModelTrial) -> bool:
 
 
 def pick(things: Sequence[Any], which: int) -> Any:
-    """One of several, by turns."""
+    """Return one of several; the number wraps around."""
     return things[which % len(things)]
 
 
 def read(database: Database) -> Rows:
-    """All rows there are."""
+    """Return all rows."""
     with database.reading() as session:
         return {
             table.name: [dict(row) for row in session.execute(select(table).order_by(*table.primary_key)).mappings()]
@@ -210,7 +210,7 @@ def read(database: Database) -> Rows:
 
 
 def differences(one: Rows, other: Rows) -> dict[str, Any]:
-    """The rows of either that are not in the other, by table."""
+    """Return the rows that only one side has, by table."""
     names = [name for name in one if one[name] != other[name]]
     return {
         name: ([r for r in one[name] if r not in other[name]], [r for r in other[name] if r not in one[name]])
@@ -221,9 +221,9 @@ def differences(one: Rows, other: Rows) -> dict[str, Any]:
 def empty(database: Database) -> None:
     """Delete all rows.
 
-    Every example needs a database without jobs, as a claim looks at all of them. One database a test that is emptied
-    costs some milliseconds, the same on both kinds; a new one of Postgres costs 100, and TRUNCATE, which makes new
-    files for every table and index, about as much.
+    Every example needs a database without jobs, as a claim looks at all of them. To delete the rows costs some
+    milliseconds on both kinds. A new Postgres database costs 100 ms, and so does TRUNCATE, which makes new files for
+    every table and index.
     """
     with database.writing() as session:
         for table in reversed(TABLES):

@@ -1,4 +1,4 @@
-"""What people ask for."""
+"""The requests of clients."""
 
 from typing import Any
 
@@ -41,22 +41,22 @@ from worker.ledger.idempotency import Once
 
 
 class People(Machine):
-    """Requests, also those that are sent twice or come too late."""
+    """Steps that are requests, including repeated and late ones."""
 
     def job(self, which: int) -> ModelJob:
-        """A job that somebody asks something of; of those that were cancelled the last is enough."""
+        """Return the job of a request; of cancelled jobs only the last is chosen."""
         cancelled = [job for job in self.jobs if job.state == CANCELLED]
         return pick([job for job in self.jobs if job not in cancelled[:-1]], which)
 
     def trial(self, which: int, trial: int, state: TrialState) -> tuple[ModelJob, int]:
-        """A job and the number of one of its trials, rather one in this state; now and then of none."""
+        """Return a job and the number of a trial, preferably one in this state, now and then a missing one."""
         job = self.job(which)
         numbers = [one.number for one in job.trials if one.state == state] or [one.number for one in job.trials]
         return job, pick([*numbers, len(job.trials)], trial)
 
     @initialize(ends=st.lists(END, max_size=3), then=st.sampled_from(["", "published", "held"]), **POSTED)
     def begin(self, ends: list[TrialState], then: str, **posted: Any) -> None:
-        """There is a job, of which some trials have ended already; its winner is a version, or found no room."""
+        """Start with a job of which some trials have ended; its winner is a version, or its store was full."""
         self.accept(**posted)
         for state in [*ends, None]:
             held = self.claimed(self.owners[0]) if state or then else None
@@ -68,7 +68,7 @@ class People(Machine):
     @precondition(lambda self: sum(job.state not in FINAL for job in self.jobs) < MOST_JOBS)
     @rule(**POSTED)
     def accept(self, trials: int, seconds: float | None, maximize: bool, train: bool, keyed: bool) -> None:
-        """Somebody posts a job."""
+        """A client posts a job."""
         objective = "val_accuracy" if maximize else "val_loss"
         spec: TrainSpec | TuneSpec = tune_spec(
             search_space=SPACE, objective=objective, budget={"trials": trials, "seconds": seconds}
@@ -87,7 +87,7 @@ class People(Machine):
     @precondition(lambda self: self.sent)
     @rule(which=ANY, same=st.booleans())
     def send_again(self, which: int, same: bool) -> None:
-        """Somebody has not heard an answer and sends a request again, or another one with its key."""
+        """A client without an answer sends its request again, or another one with its key."""
         sent = pick(self.sent, which)
         once = sent.once if same else Once(sent.once.key, "another")
 
@@ -105,12 +105,11 @@ class People(Machine):
     @precondition(lambda self: self.steps >= 8)  # or few jobs would come to anything
     @rule(which=ANY)
     def cancel(self, which: int) -> None:
-        """Somebody cancels a job; one that has ended stays as it is."""
+        """A client cancels a job; one that has ended stays as it is."""
         job = self.job(which)
-        answer, unneeded = self.controls.cancel(job.id)
-        self.unneeded.update(unneeded)
+        answer = self.controls.cancel(job.id)
         if job.state in FINAL:
-            assert (answer.state, unneeded) == (job.state, [])
+            assert answer.state == job.state
             self.unchanged()
             return
         for pack in self.open_packs(job):
@@ -123,7 +122,7 @@ class People(Machine):
 
     @rule(which=ANY)
     def pause(self, which: int) -> None:
-        """Somebody pauses a job."""
+        """A client pauses a job."""
         job = self.job(which)
         if job.state not in (QUEUED, RUNNING, PAUSED):
             self.refused(Conflict, lambda: self.controls.pause(job.id))
@@ -138,7 +137,7 @@ class People(Machine):
 
     @rule(which=ANY)
     def resume(self, which: int) -> None:
-        """Somebody lets a job go on."""
+        """A client resumes a job."""
         self.resumed(self.job(which))
 
     def resumed(self, job: ModelJob) -> None:
@@ -168,7 +167,7 @@ class People(Machine):
         ),
     )
     def extend(self, which: int, budget: dict[str, Any]) -> None:
-        """Somebody changes a budget; the same change once more changes nothing."""
+        """A client changes a budget; the same change once more has no effect."""
         job = self.job(which)
         for _ in range(2):
             self.rows = read(self.database)
@@ -195,7 +194,7 @@ class People(Machine):
 
     @rule(which=ANY, keyed=st.booleans())
     def enqueue(self, which: int, keyed: bool) -> None:
-        """Somebody begins a trial of their own."""
+        """A client enqueues a trial."""
         job = self.job(which)
         once = Once(f"key {len(self.sent)}", "enqueue") if keyed else None
         if job.state not in (QUEUED, RUNNING, PAUSED) or job.spent or job.train:
@@ -212,7 +211,7 @@ class People(Machine):
 
     @rule(which=ANY, trial=ANY)
     def retry(self, which: int, trial: int) -> None:
-        """Somebody lets a failed trial run again."""
+        """A client retries a failed trial."""
         job, number = self.trial(which, trial, TrialState.FAILED)
 
         def ask() -> Any:
@@ -235,16 +234,15 @@ class People(Machine):
 
     @rule(which=ANY, trial=ANY)
     def cancel_trial(self, which: int, trial: int) -> None:
-        """Somebody cancels a trial: where nobody works on its pack and it was the last, the job is settled."""
+        """A client cancels a trial; if its pack is unclaimed and has no other, the job moves on."""
         job, number = self.trial(which, trial, TrialState.RUNNING)
         if number >= len(job.trials):
             self.refused(NotFound, lambda: self.controls.cancel_trial(job.id, number))
             return
         one = job.trials[number]
-        answer, unneeded = self.controls.cancel_trial(job.id, number)
-        self.unneeded.update(unneeded)
+        answer = self.controls.cancel_trial(job.id, number)
         if one.state != TrialState.RUNNING:
-            assert (answer.state, unneeded) == (one.state, [])
+            assert answer.state == one.state
             self.unchanged()
             return
         one.state = TrialState.CANCELLED

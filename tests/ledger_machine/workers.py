@@ -1,4 +1,4 @@
-"""What workers do, in time and too late, and what time does to them."""
+"""The steps of workers, in time and too late, and the steps of time."""
 
 from collections.abc import Callable
 from math import inf
@@ -44,15 +44,15 @@ from worker.publication.rows import Published
 
 
 class Workers(Machine):
-    """Claims, trainings, deaths and leases that run out."""
+    """Steps that claim, train, die, and let leases run out."""
 
     def next_waiting(self) -> ModelPack | None:
-        """The pack that is to be claimed before a new one is made."""
+        """Return the waiting pack that is claimed before a new one is made."""
         free = [p for p in self.packs.values() if not (p.done or p.leased or p.waits) and p.job.state != PAUSED]
         return min(free, key=lambda pack: pack.id, default=None)
 
     def next_job(self) -> ModelJob | None:
-        """The job of which a trial is to be begun, where no pack waits: that with the fewest packs, then the first."""
+        """Return the job whose next trial begins if no pack waits: the one with the fewest packs, then the first."""
         able = [job for job in self.jobs if job.state in (QUEUED, RUNNING) and not job.spent]
         return min(able, key=lambda job: len(self.open_packs(job)), default=None)
 
@@ -71,7 +71,7 @@ class Workers(Machine):
         return held
 
     def claimed(self, owner: Leases) -> Held | None:
-        """Let a worker look for a pack: it finds what the model says."""
+        """Let a worker claim a pack, and compare it with the model."""
         claim = owner.claim()
         self.reaped()
         if (waiting := self.next_waiting()) is not None:
@@ -89,7 +89,7 @@ class Workers(Machine):
 
     @rule(owner=OWNER, trials=st.integers(0, 3), sizes=SIZES)
     def claim(self, owner: int, trials: int, sizes: Sizes) -> None:
-        """A worker looks for work, and begins up to so many trials of what it finds."""
+        """A worker claims a pack and begins trials in it, up to a number."""
         held = self.claimed(self.owners[owner])
         if held is None or held.claim.purpose == PackPurpose.PUBLISH or not trials:
             return
@@ -106,7 +106,7 @@ class Workers(Machine):
         self.reserved(pick(self.held(PackPurpose.TRAIN), which), fits)
 
     def reserved(self, held: Held, fits: bool = True) -> bool:
-        """Reserve a trial; whether there was one."""
+        """Reserve a trial; return whether there was one."""
         job = held.pack.job
         before = read(self.database)
         record = self.ledger.reserve(held.claim, lambda number: fits and number == len(job.trials))
@@ -141,18 +141,21 @@ class Workers(Machine):
         one.rungs[10 * epoch] = value
 
     def training(self) -> list[Held]:
-        """Claims with trials that run."""
+        """Return the claims with running trials."""
         return [held for held in self.held(PackPurpose.TRAIN) if held.pack.running]
 
     def started(self, trial: ModelTrial, flops: int | None = None, weights: int | None = None) -> Started:
-        """A trial has its parameters."""
+        """Return the event that gives a trial its parameters."""
         trial.started = trial.suggested = True
         trial.sizes = (inf if flops is None else flops, inf if weights is None else weights)
         return Started(trial.number, PARAMS, {"learning_rate": 0.01}, {}, 1, 2, 0, flops, weights)
 
     def record(self, held: Held, event: Event, trial: ModelTrial) -> None:
         assert trial in held.pack.running
-        assert self.ledger.record(held.claim, [event], {}) == []
+        before = set(self.unneeded)
+        self.ledger.record(held.claim, [event], {})
+
+        assert self.unneeded == before
 
     @precondition(lambda self: self.training())
     @rule(which=ANY, trial=ANY, state=END, value=VALUE, saves=st.booleans(), sizes=SIZES)
@@ -168,18 +171,20 @@ class Workers(Machine):
     @precondition(lambda self: any(self.strangers(held) for held in self.held(PackPurpose.TRAIN)))
     @rule(which=ANY, trial=ANY)
     def speak_of_others(self, which: int, trial: int) -> None:
-        """A trainer speaks of a trial that has ended meanwhile, or has gone to another pack: it is not heard."""
+        """A trainer records events of a trial that has ended or moved to another pack; they are ignored."""
         held = pick([held for held in self.held(PackPurpose.TRAIN) if self.strangers(held)], which)
         one, path = pick(self.strangers(held), trial), self.file("late")
         late = Finished(one.number, TrialState.COMPLETED, "late", None, 0.99, None)
         events = [Started(one.number, {}, {}, {}, 9, 9, 9), Measured(one.number, measurement(9, 0.99), {}), late]
 
-        assert self.ledger.record(held.claim, events, {one.number: (path, FILE)}) == [path]
-        self.unneeded.add(path)
+        before = set(self.unneeded)
+        self.ledger.record(held.claim, events, {one.number: (path, FILE)})
+
+        assert self.unneeded - before == {path}
         self.unchanged()
 
     def strangers(self, held: Held) -> list[ModelTrial]:
-        """Trials of which a claimed pack has nothing more to say."""
+        """Return the trials that a claimed pack can no longer record."""
         return [trial for trial in held.pack.job.trials if trial not in held.pack.running]
 
     def finished(
@@ -202,14 +207,14 @@ class Workers(Machine):
             events.append(Finished(trial.number, state, "by the test", best, judged, None))
             if saves and state.judged:
                 saved[trial.number] = (self.file(f"trial-{trial.number}"), FILE)
-        self.unneeded.update(self.ledger.record(held.claim, events, saved))
+        self.ledger.record(held.claim, events, saved)
         for trial in trials:
             trial.state, trial.value = state, judged
             trial.file = saved[trial.number][0] if trial.number in saved else None
         self.kept_only(held.pack.job)
 
     def kept_only(self, job: ModelJob) -> None:
-        """Of a job's checkpoints those of its best trial, of its versions and of trials that none beats are kept."""
+        """Keep the checkpoints of the best trial, of versions, and of trials that no other beats."""
         with_file = [trial for trial in job.trials if trial.file]
         job.best = max(with_file, key=lambda t: rank(job, t.value or 0.0, t.number), default=None)
         published = {trial for trial, _ in job.versions.values()}
@@ -221,20 +226,20 @@ class Workers(Machine):
     @precondition(lambda self: self.held(PackPurpose.TRAIN))
     @rule(which=ANY)
     def keep(self, which: int) -> None:
-        """A trainer writes a checkpoint of its pack; the one before stays, those before that go."""
+        """A trainer writes a checkpoint of its pack; the previous one stays, older ones are removed."""
         pack = (held := pick(self.held(PackPurpose.TRAIN), which)).pack
         path = self.file(f"pack-{pack.id}")
-        gone = set(self.ledger.keep(held.claim, 10, (path, FILE)))
+        gone_before = set(self.unneeded)
+        self.ledger.keep(held.claim, 10, (path, FILE))
         before, pack.files, pack.lost_leases, pack.waits = pack.files, [path, *pack.files[:1]], 0, False
         needed = {name for other in self.packs.values() for name in other.files}
 
-        assert gone == set(before) - needed
-        self.unneeded |= gone
+        assert self.unneeded - gone_before == set(before) - needed
 
     @precondition(lambda self: any(held.pack.files for held in self.held(PackPurpose.TRAIN)))
     @rule(which=ANY)
     def discard_checkpoint(self, which: int) -> None:
-        """A trainer finds the newest checkpoint of its pack damaged; the file stays, to be looked at."""
+        """A trainer finds the newest checkpoint of its pack damaged; its file stays for the janitor."""
         held = pick([held for held in self.held(PackPurpose.TRAIN) if held.pack.files], which)
         opened = self.ledger.pack(held.claim)
 
@@ -245,7 +250,7 @@ class Workers(Machine):
     @precondition(lambda self: self.held(PackPurpose.TRAIN))
     @rule(which=ANY, first=st.sets(st.integers(0, 3), min_size=1), second=st.sets(st.integers(0, 3)))
     def part(self, which: int, first: set[int], second: set[int]) -> None:
-        """A trainer gives trials packs of their own; those that have ended meanwhile stay."""
+        """A trainer moves trials to new packs; those that have ended stay."""
         pack = (held := pick(self.held(PackPurpose.TRAIN), which)).pack
         groups = [sorted(group) for group in (first, second - first) if group]
         running = {trial.number: trial for trial in pack.running}
@@ -262,7 +267,7 @@ class Workers(Machine):
     @precondition(lambda self: self.held())
     @rule(which=ANY)
     def renew(self, which: int) -> None:
-        """A worker keeps its pack, also one whose lease has run out unnoticed."""
+        """A worker renews its lease, even one that has run out unnoticed."""
         held = pick(self.held(), which)
 
         assert self.leases(held).renew(held.claim)
@@ -281,7 +286,7 @@ class Workers(Machine):
     @precondition(lambda self: self.held())
     @rule(which=ANY)
     def hold(self, which: int) -> None:
-        """A worker finds no room for files: it gives its pack back, and its job waits for somebody."""
+        """A worker finds the store full; it gives its pack back, and its job is paused."""
         self.given_back_for_room(pick(self.held(), which))
 
     def given_back_for_room(self, held: Held) -> None:
@@ -296,7 +301,7 @@ class Workers(Machine):
     def died(self, which: int) -> None:
         """A trainer dies on its pack."""
         held = pick(self.held(), which)
-        self.unneeded.update(self.leases(held).died(held.claim, "signal SIGKILL"))
+        self.leases(held).died(held.claim, "signal SIGKILL")
         held.pack.let_go()
         held.given_back = True
         self.suspected(held.pack)
@@ -306,7 +311,7 @@ class Workers(Machine):
     @precondition(lambda self: self.held())
     @rule(which=ANY)
     def expire(self, which: int) -> None:
-        """A worker is not heard of until its lease has run out."""
+        """A worker is silent until its lease has run out."""
         self.expired(pick(self.held(), which).pack)
 
     def expired(self, pack: ModelPack) -> None:
@@ -316,7 +321,7 @@ class Workers(Machine):
     @precondition(lambda self: self.held())
     @rule(which=ANY, times=st.integers(1, MAX_LOSSES))
     def lose(self, which: int, times: int) -> None:
-        """Worker after worker is lost with the same pack."""
+        """The same pack is lost with one worker after another."""
         pack = pick(self.held(), which).pack
         for _ in range(times):
             if not pack.leased:
@@ -329,7 +334,7 @@ class Workers(Machine):
 
     @rule(owner=OWNER)
     def reap(self, owner: int) -> None:
-        """Somebody takes back what was lost, once."""
+        """A worker takes back the lost packs, once."""
         count = self.owners[owner].reap()
 
         assert count == self.reaped()
@@ -338,11 +343,11 @@ class Workers(Machine):
     @precondition(lambda self: self.held(PackPurpose.TRAIN))
     @rule(which=ANY)
     def close(self, which: int) -> None:
-        """A worker is done with a pack; what still runs in it was stopped before it could say so."""
+        """A worker ends a pack; its running trials are cancelled."""
         self.closed(pick(self.held(PackPurpose.TRAIN), which))
 
     def closed(self, held: Held) -> None:
-        self.unneeded.update(self.leases(held).close(held.claim))
+        self.leases(held).close(held.claim)
         self.end_trials(held.pack, TrialState.CANCELLED)
         held.pack.end()
         self.follow(held.pack.job)
@@ -363,7 +368,7 @@ class Workers(Machine):
         self.follow(job)
 
     def publication(self) -> Published:
-        return Published(self.file("onnx"), FILE, [1, 8, 8], [str(n) for n in range(10)], 650, 0.2, 0.88)
+        return Published((self.file("onnx"), FILE), [1, 8, 8], [str(n) for n in range(10)], 650, 0.2, 0.88)
 
     @precondition(lambda self: self.held(PackPurpose.PUBLISH))
     @rule(which=ANY)
@@ -389,7 +394,7 @@ class Workers(Machine):
     @precondition(lambda self: any(not held.good for held in self.claims))
     @rule(which=ANY, number=st.integers(0, 3))
     def write_late(self, which: int, number: int) -> None:
-        """A worker that has lost its pack goes on writing: whatever it tries, nothing comes of it."""
+        """A worker that has lost its pack goes on writing; every write is refused and changes nothing."""
         held = pick([held for held in self.claims if not held.good], which)
         for name, write in self.writes(held, number).items():
             try:
@@ -400,18 +405,20 @@ class Workers(Machine):
         leases, claim = self.owners[0], held.claim
 
         assert leases.renew(claim) is False
-        assert (leases.release(claim, 5.0), leases.hold(claim, "late"), leases.died(claim, "late")) == (None, None, [])
+        leases.release(claim, 5.0)
+        leases.hold(claim, "late")
+        leases.died(claim, "late")
         self.unchanged()
 
     def writes(self, held: Held, number: int) -> dict[str, Callable[[], Any]]:
-        """All that a claim is needed for."""
+        """Return every write that needs a claim."""
         ledger, claim, saved = self.ledger, held.claim, ("late", FILE)
         rung = Measured(number, measurement(9, 0.99), {})
         end = Finished(number, TrialState.COMPLETED, "late", measurement(9, 0.99), 0.99, None)
         writes: dict[str, Callable[[], Any]] = {
             "pack": lambda: ledger.pack(claim),
             "reserve": lambda: ledger.reserve(claim, lambda _: True),
-            "settle_pack": lambda: ledger.settle_pack(claim, "late", 9),
+            "fix_lanes": lambda: ledger.fix_lanes(claim, "late", 9),
             "part": lambda: ledger.divide(claim, [[number]]),
             "start": lambda: ledger.record(claim, [Started(number, PARAMS, {}, {}, 1, 2, 0)], {}),
             "measure": lambda: ledger.record(claim, [rung], {}),
@@ -423,7 +430,7 @@ class Workers(Machine):
             "open_test": lambda: self.publishing.open_test(claim),
         }
         if (winner := held.winner) is not None:
-            late = Published("late", FILE, [1, 8, 8], ["0"], 1, 0.1, 0.99)
+            late = Published(("late", FILE), [1, 8, 8], ["0"], 1, 0.1, 0.99)
             writes["publish"] = lambda: self.publishing.publish(claim, winner, late)
             writes["discard winner"] = lambda: self.publishing.discard(claim, winner, "late")
         return writes
@@ -444,7 +451,7 @@ class Workers(Machine):
     @precondition(lambda self: any(pack.waits for pack in self.packs.values()))
     @rule()
     def wait(self) -> None:
-        """Packs have waited long enough."""
+        """The wait of packs that were lost ends."""
         self.waited()
 
     def waited(self) -> None:

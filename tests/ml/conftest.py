@@ -1,4 +1,4 @@
-"""What the tests of the science share: one thread, and the data sets in memory."""
+"""Fixtures of the tests of `ml`: one thread, and the data sets in memory."""
 
 from collections.abc import Iterator
 
@@ -13,31 +13,31 @@ from ml.training.process import process_settings
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
-    """Train as a trainer does: on one thread, so that sums are added in one order."""
+    """Train on one thread, as a trainer does, so that sums are added in one order."""
     process_settings()
     torch.set_flush_denormal(False)
 
 
 @pytest.fixture(autouse=True)
 def _denormals() -> Iterator[None]:
-    """Undo what a test that ran a whole training process has set for this one; Hypothesis draws denormals."""
+    """Allow denormals again, which Hypothesis draws, after a test that ran the settings of a training process."""
     yield
     torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")
 def mnist() -> Arrays:
-    """All of MNIST."""
+    """Return all of MNIST."""
     return datasets["mnist"].load()
 
 
 @pytest.fixture(scope="session")
 def digits() -> Arrays:
-    """All of the small data set."""
+    """Return all of the small data set."""
     return datasets["digits"].load()
 
 
 @pytest.fixture(scope="session", params=[way.device for way in DEVICES])
 def digits_data(digits: Arrays, request: pytest.FixtureRequest) -> TrainingData:
-    """The small data set, cut for training, on each device: 1,294 images to train on and 323 to validate."""
+    """Return the small data set, split for training, on each device: 1,294 training and 323 validation images."""
     return TrainingData.of(digits, None, "random", 0).to(request.param)

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, and never read damaged."""
+"""Checkpoints: written completely or not at all, and never read if damaged."""
 
 import ast
 import hashlib
@@ -34,14 +34,14 @@ def _checkpoint() -> Checkpoint:
 
 
 def _same(one: Checkpoint, other: Checkpoint) -> bool:
-    """Whether two checkpoints are equal bit for bit, NaNs and signs of zero included."""
+    """Return whether two checkpoints are equal bit for bit, including NaNs and signs of zero."""
     bits = [{k: (v.dtype, v.shape, v.tobytes()) for k, v in c.weights.items()} for c in (one, other)]
     return bits[0] == bits[1] and one.card == other.card
 
 
 @pytest.fixture
 def _full_disk() -> Iterator[None]:
-    """Let no file grow beyond 100 bytes, so that a write fails in its middle as on a full disk."""
+    """Limit files to 100 bytes, so that a write fails in its middle as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
     yield
@@ -59,7 +59,7 @@ def test_a_checkpoint_comes_back_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_not_contiguous_come_back_equal(tmp_path: Path) -> None:
-    """A transposed array is saved by its values, not by its memory."""
+    """A transposed array is saved by its values, not by its memory layout."""
     weight = np.arange(6, dtype=np.float32).reshape(2, 3).T
     save_checkpoint(tmp_path / "best.safetensors", Checkpoint({"weight": weight}, {}))
 
@@ -67,7 +67,7 @@ def test_weights_that_are_not_contiguous_come_back_equal(tmp_path: Path) -> None
 
 
 def test_what_is_said_of_a_file_is_so(tmp_path: Path) -> None:
-    """The hash and size that saving returns are those of the file."""
+    """Saving returns the hash and size of the file."""
     path = tmp_path / "best.safetensors"
     saved = save_checkpoint(path, _checkpoint())
 
@@ -76,7 +76,7 @@ def test_what_is_said_of_a_file_is_so(tmp_path: Path) -> None:
 
 
 def test_the_same_checkpoint_makes_the_same_file(tmp_path: Path) -> None:
-    """Saving twice, the card's keys in another order, gives the same hash."""
+    """Saving the same content with the card's keys in another order gives the same hash."""
     checkpoint = _checkpoint()
     turned = Checkpoint(checkpoint.weights, dict(reversed(CARD.items())))
 
@@ -84,7 +84,7 @@ def test_the_same_checkpoint_makes_the_same_file(tmp_path: Path) -> None:
 
 
 def test_the_file_is_plain_safetensors(tmp_path: Path) -> None:
-    """Read by hand, the file is a length, a JSON header and float32s: nothing that could run."""
+    """The file is a length, a JSON header and float32s: nothing that can run."""
     checkpoint = _checkpoint()
     save_checkpoint(tmp_path / "best.safetensors", checkpoint)
     content = (tmp_path / "best.safetensors").read_bytes()
@@ -98,7 +98,7 @@ def test_the_file_is_plain_safetensors(tmp_path: Path) -> None:
 
 
 def test_folders_are_made(tmp_path: Path) -> None:
-    """A checkpoint can be saved where no folder is yet."""
+    """Saving a checkpoint creates missing folders."""
     save_checkpoint(tmp_path / "jobs" / "7" / "best.safetensors", _checkpoint())
 
     assert _same(load_checkpoint(tmp_path / "jobs" / "7" / "best.safetensors"), _checkpoint())
@@ -110,7 +110,7 @@ def test_folders_are_made(tmp_path: Path) -> None:
 @pytest.mark.parametrize("known", [True, False], ids=["hash known", "hash unknown"])
 @pytest.mark.parametrize("kind", ["missing", "a folder", "empty", "truncated", "half a header", "no tensors", "deep"])
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, kind: str, known: bool) -> None:
-    """A file that is missing, cut short or something else is a CheckpointError that names it."""
+    """A missing, truncated or different file is a CheckpointError that names the file."""
     path = tmp_path / "best.safetensors"
     saved = save_checkpoint(path, _checkpoint())
     content = path.read_bytes()
@@ -127,7 +127,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, kind: str, know
 
 
 def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
-    """Whichever byte is damaged, a checkpoint whose hash is known is not read."""
+    """A checkpoint with a known hash is not read if any byte is damaged."""
     path = tmp_path / "best.safetensors"
     saved = save_checkpoint(path, _checkpoint())
     content = path.read_bytes()
@@ -143,7 +143,7 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
 def test_a_damaged_header_is_nothing_but_a_checkpoint_error(
     tmp_path_factory: pytest.TempPathFactory, position: int, value: int
 ) -> None:
-    """Without a known hash a damaged file either still reads or is a CheckpointError, never another error."""
+    """Without a known hash a damaged file is read or is a CheckpointError, never another error."""
     path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
     save_checkpoint(path, _checkpoint())
     content = bytearray(path.read_bytes())
@@ -158,7 +158,7 @@ def test_a_damaged_header_is_nothing_but_a_checkpoint_error(
 
 
 def test_safetensors_of_others_are_refused(tmp_path: Path) -> None:
-    """A sound safetensors file without our card is no checkpoint of Chiffre."""
+    """A valid safetensors file without our card is not a checkpoint of Chiffre."""
     header = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}  '
     (tmp_path / "theirs.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
 
@@ -167,7 +167,7 @@ def test_safetensors_of_others_are_refused(tmp_path: Path) -> None:
 
 
 def test_reading_checks_the_hash(tmp_path: Path) -> None:
-    """`read` returns what `write` wrote, and refuses what has changed since."""
+    """`read` returns what `write` wrote, and refuses a file that has changed since."""
     saved = write(tmp_path / "file", b"content")
     before = read(tmp_path / "file", saved.sha256)
     (tmp_path / "file").write_bytes(b"c0ntent")
@@ -181,7 +181,7 @@ def test_reading_checks_the_hash(tmp_path: Path) -> None:
 
 
 def test_nothing_but_the_file_is_left(tmp_path: Path) -> None:
-    """After saving twice the folder holds the newer file and no temporary one."""
+    """After saving twice the folder holds the newer file and no temporary file."""
     write(tmp_path / "file", b"old")
     write(tmp_path / "file", b"new")
 
@@ -199,7 +199,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_taken_by_a_folder_leaves_nothing(tmp_path: Path) -> None:
-    """Where the file cannot be put in its place the temporary one is removed."""
+    """If the file cannot take its name, the temporary file is removed."""
     (tmp_path / "file").mkdir()
 
     with pytest.raises(IsADirectoryError):
@@ -208,7 +208,7 @@ def test_a_name_that_is_taken_by_a_folder_leaves_nothing(tmp_path: Path) -> None
 
 
 def test_an_open_file_survives_its_replacement(tmp_path: Path) -> None:
-    """Who has the old file open reads it to its end while a new one takes its name."""
+    """A reader that has the old file open reads it to its end while a new file takes its name."""
     write(tmp_path / "file", b"old")
     with (tmp_path / "file").open("rb") as file:
         write(tmp_path / "file", b"newer")
@@ -237,7 +237,7 @@ def _imports(tree: ast.AST) -> list[str]:
 
 @pytest.mark.parametrize("path", sorted(set(ML.rglob("*.py")) - {REPORT}), ids=lambda path: path.name)
 def test_nothing_is_pickled(path: Path) -> None:
-    """Beside the report's own data file nothing in ml imports a pickling module or reads what could be pickled."""
+    """Except for the report's data file, nothing in ml imports a pickling module or reads pickles."""
     tree = ast.parse(path.read_text())
     found = [name for name in _imports(tree) if name.split(".")[0] in PICKLERS]
     found += [ast.unparse(n) for n in ast.walk(tree) if isinstance(n, ast.Attribute) and ast.unparse(n) in READERS]
@@ -247,7 +247,7 @@ def test_nothing_is_pickled(path: Path) -> None:
 
 
 def test_the_reports_file_is_read_from_the_command_line_alone() -> None:
-    """The one file of tensors that is unpickled holds weights only, and nothing but `python -m ml` can read it."""
+    """Only `python -m ml` reads the report's file, and only its tensors are unpickled."""
     readers = [
         path.name for path in ML.rglob("*.py") if "ml.images.report_pickle" in _imports(ast.parse(path.read_text()))
     ]

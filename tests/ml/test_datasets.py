@@ -42,7 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", datasets)
 def test_a_data_set_is_what_its_entry_says(name: str) -> None:
-    """A data set has the shape, the size and the labels that the catalog states, every class among them."""
+    """A data set has the shape, size and labels of its registry entry, with images of every class."""
     dataset = datasets[name]
     arrays = dataset.load()
 
@@ -93,7 +93,7 @@ def test_the_hash_covers_pixels_labels_and_shape(digits: Arrays) -> None:
 
 
 def test_what_is_taken_is_a_copy(digits: Arrays) -> None:
-    """Images taken by index are those images, and writing to them leaves the data set as it was."""
+    """Images taken by index are those images, and writing to them leaves the data set unchanged."""
     taken = digits.take(np.array([5, 3]))
     taken.images[:] = 0
 
@@ -119,7 +119,7 @@ def _damage(path: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["flipped", "truncated", "empty", "missing", "appended"])
 @pytest.mark.parametrize("file", FILES)
 def test_a_damaged_file_is_noticed(folder: Path, file: str, kind: str) -> None:
-    """Each file of a data set, with a byte flipped or added, cut short, emptied or missing, is a DataError."""
+    """Every file with a byte flipped or added, truncated, emptied or missing is a DataError."""
     _damage(folder / file, kind)
 
     with pytest.raises(DataError, match="restore its files"):
@@ -127,7 +127,7 @@ def test_a_damaged_file_is_noticed(folder: Path, file: str, kind: str) -> None:
 
 
 def test_no_flipped_byte_goes_unnoticed(folder: Path) -> None:
-    """Whichever byte of a file is flipped, beyond gzip's own time stamp, it is a DataError and nothing else."""
+    """A flipped byte in a file, except in gzip's time stamp, is a DataError and nothing else."""
     path = folder / "digits" / "labels-idx1-ubyte.gz"
     content = path.read_bytes()
     found: dict[str, list[int]] = {}
@@ -143,7 +143,7 @@ def test_no_flipped_byte_goes_unnoticed(folder: Path) -> None:
 
 
 def test_another_data_sets_files_are_noticed(folder: Path) -> None:
-    """Sound files with the wrong content are a DataError that names the hash."""
+    """Valid files with other content are a DataError that names the hash."""
     images = folder / "mnist" / "t10k-images-idx3-ubyte.gz"
     labels = folder / "mnist" / "t10k-labels-idx1-ubyte.gz"
     shutil.copy(images, folder / "digits" / "images-idx3-ubyte.gz")
@@ -190,14 +190,14 @@ def test_the_parts_are_disjoint_and_cover_everything(name: str, split: SplitName
     ],
 )
 def test_the_test_images_never_move(name: str, split: SplitName, sha256: str) -> None:
-    """The test images are the same for every seed, and the same as on the day this was written."""
+    """The test images are the same for every seed and in every release."""
     hashes = {_sha256(_cut(name, split, seed).test) for seed in (*SEEDS, *range(2, 20))}
 
     assert hashes == {sha256}
 
 
 def test_the_official_test_images_are_the_last_ten_thousand() -> None:
-    """The official split tests on the publishers' own test set, which stands at the end."""
+    """The official split tests on the publishers' test set, which is at the end."""
     test = _cut("mnist", "official", 0).test
 
     assert np.array_equal(test, np.arange(60_000, 70_000))
@@ -205,7 +205,7 @@ def test_the_official_test_images_are_the_last_ten_thousand() -> None:
 
 @pytest.mark.parametrize(("name", "split"), SPLITS)
 def test_train_and_validation_move_with_the_seed(name: str, split: SplitName) -> None:
-    """Another seed validates on other images; the same seed on the same."""
+    """Another seed validates on other images; the same seed on the same images."""
     first, again, other = _cut(name, split, 0), _cut(name, split, 0), _cut(name, split, 1)
 
     assert np.array_equal(first.train, again.train)
@@ -222,13 +222,13 @@ def test_the_cut_of_seed_0_never_moves() -> None:
 
 
 def test_an_official_split_needs_an_official_test_set() -> None:
-    """A data set without a test set of its own cannot be split officially."""
+    """A data set without an official test set cannot be split officially."""
     with pytest.raises(ValueError, match="no official test images"):
         _cut("digits", "official", 0)
 
 
 def test_training_never_sees_the_test_images(digits: Arrays) -> None:
-    """The training data hold the train and validation images of the cut, and no other."""
+    """Training data hold the training and validation images of the split, and no others."""
     data = TrainingData.of(digits, None, "random", 5)
     parts = _cut("digits", "random", 5)
 
@@ -248,7 +248,7 @@ stream_seeds = st.integers(0, 2**32 - 1)
 @settings(deadline=None)
 @given(size=sizes, batch_size=batch_sizes, seed=stream_seeds)
 def test_every_pass_visits_every_image_once(size: int, batch_size: int, seed: int) -> None:
-    """End to end, the batches are one shuffled pass after another, whatever their width."""
+    """The batches, end to end, are one shuffled pass after another, for any batch size."""
     stream = Stream(size, batch_size, seed)
     batches = [stream.batch(step) for step in range(-(-4 * size // batch_size))]
     passes = np.concatenate(batches)[: 4 * size].reshape(4, size)
@@ -260,7 +260,7 @@ def test_every_pass_visits_every_image_once(size: int, batch_size: int, seed: in
 @settings(deadline=None)
 @given(size=sizes, batch_size=batch_sizes, seed=stream_seeds, steps=st.lists(st.integers(0, 40), max_size=8))
 def test_a_stream_can_be_entered_anywhere(size: int, batch_size: int, seed: int, steps: list[int]) -> None:
-    """Any step, asked for in any order, has the images that it has when all are walked through."""
+    """Any step, requested in any order, has the same images as in a walk through all steps."""
     walked = Stream(size, batch_size, seed)
     in_order = [walked.batch(step) for step in range(max(steps, default=0) + 1)]
     jumped = Stream(size, batch_size, seed)
@@ -269,7 +269,7 @@ def test_a_stream_can_be_entered_anywhere(size: int, batch_size: int, seed: int,
 
 
 def test_a_batch_straddles_two_passes() -> None:
-    """The batch at the end of a pass begins with its last images and ends with the first of the next."""
+    """The batch at the end of a pass has its last images and then the first images of the next pass."""
     stream, whole = Stream(10, 4, 3), Stream(10, 10, 3)
 
     assert stream.batch(2).tolist() == [*whole.batch(0)[8:], *whole.batch(1)[:2]]
@@ -277,7 +277,7 @@ def test_a_batch_straddles_two_passes() -> None:
 
 @given(size=st.integers(1, 10**6), batch_size=st.integers(1, 4096), tenths=st.integers(1, 10_000))
 def test_steps_is_the_smallest_number_that_saw_enough(size: int, batch_size: int, tenths: int) -> None:
-    """`steps(k)` sees k tenths of the data set's worth of images, and one step fewer does not."""
+    """`steps(k)` steps see k tenths of an epoch, and one step fewer does not."""
     steps = Stream(size, batch_size, 0).steps(tenths)
 
     assert 10 * steps * batch_size >= tenths * size > 10 * (steps - 1) * batch_size
@@ -292,7 +292,7 @@ def test_passes_and_seeds_are_shuffled_apart() -> None:
 
 
 def test_a_stream_never_changes() -> None:
-    """The first images of seed 0 over the training part of MNIST are those that recorded results saw."""
+    """The first images of seed 0 over MNIST's training images are those of recorded results."""
     batch = Stream(50_400, 8, 0).batch(0)
 
     assert batch.tolist() == [26102, 41478, 285, 21158, 33240, 39560, 42767, 3774]
@@ -300,7 +300,7 @@ def test_a_stream_never_changes() -> None:
 
 @pytest.mark.parametrize(("images", "kept"), [(None, (50_400, 12_600)), (63_000, (50_400, 12_600)), (630, (504, 126))])
 def test_a_limit_keeps_the_proportion_of_training_to_validation(images: int | None, kept: tuple[int, int]) -> None:
-    """One that is no limit changes nothing."""
+    """A limit above the number of images changes nothing."""
     assert limited(50_400, 12_600, images) == kept
 
 
@@ -308,5 +308,5 @@ def test_a_limit_keeps_the_proportion_of_training_to_validation(images: int | No
     ("name", "digit"), [("7", 7), ("007", 7), ("²", None), ("٣", None), ("a7", None), ("1" * 19, None)]
 )
 def test_a_class_is_a_digit_where_its_name_is_a_plain_number(name: str, digit: int | None) -> None:
-    """Not every character that counts as a digit is one that can be read as a number, nor every number fits in JSON."""
+    """Some digit characters cannot be read as a number, and some numbers do not fit in JSON."""
     assert digit_of(name) == digit

@@ -1,4 +1,4 @@
-"""The kinds of layer, held against torch's own."""
+"""The kinds of layer, compared with torch's own."""
 
 import json
 from dataclasses import asdict
@@ -38,13 +38,13 @@ kinds: st.SearchStrategy[Layer] = st.one_of(
 
 
 def _torch(layer: Layer) -> nn.Module:
-    """The torch module that bears the layer's name."""
+    """Return the torch module with the layer's name."""
     module: nn.Module = getattr(nn, type(layer).__name__)(**asdict(layer))
     return module
 
 
 def _torch_shape(layer: Layer, shape: Shape) -> Shape | None:
-    """The shape of what torch makes of an image of `shape`; None where it refuses."""
+    """Return the shape of torch's output for an image of `shape`; None if torch refuses it."""
     try:
         return tuple(_torch(layer)(torch.zeros(2, *shape)).shape[1:])
     except RuntimeError:
@@ -54,7 +54,7 @@ def _torch_shape(layer: Layer, shape: Shape) -> Shape | None:
 @settings(deadline=None)
 @given(layer=kinds, shape=st.one_of(image_shapes, st.tuples(small)))
 def test_a_layer_makes_the_shape_that_torch_makes(layer: Layer, shape: Shape) -> None:
-    """Where torch takes a batch of images the layer says what leaves, and where it says ShapeError torch refuses."""
+    """A layer gives torch's output shape, and torch refuses what the layer refuses."""
     try:
         found = layer.output_shape(shape)
     except ShapeError:
@@ -79,7 +79,7 @@ def test_a_layer_makes_the_shape_that_torch_makes(layer: Layer, shape: Shape) ->
     ],
 )
 def test_a_shape_that_does_not_fit_is_refused_with_both_sides(layer: Layer, shape: Shape) -> None:
-    """The error names the layer and the shape that it was given."""
+    """The error names the layer and the shape that it got."""
     with pytest.raises(ShapeError) as caught:
         layer.output_shape(shape)
 
@@ -114,7 +114,7 @@ def test_parameter_count_is_torchs(layers: list[Layer]) -> None:
 @settings(deadline=None)
 @given(entering=small, leaving=small)
 def test_the_flops_of_a_linear_layer_are_torchs(entering: int, leaving: int) -> None:
-    """A linear layer costs what torch's counter counts for one image."""
+    """A linear layer has the FLOPs of torch's counter for one image."""
     layer = Linear(entering, leaving)
     with FlopCounterMode(display=False) as counter:
         _torch(layer)(torch.zeros(1, entering))
@@ -127,7 +127,7 @@ def test_the_flops_of_a_linear_layer_are_torchs(entering: int, leaving: int) -> 
 def test_the_flops_of_a_convolution_are_torchs(
     channels: int, leaving: int, kernel: int, extra: tuple[int, int]
 ) -> None:
-    """A convolution costs what torch's counter counts for one image."""
+    """A convolution has the FLOPs of torch's counter for one image."""
     layer = Conv2d(channels, leaving, kernel)
     shape = (channels, kernel + extra[0], kernel + extra[1])
     with FlopCounterMode(display=False) as counter:
@@ -137,14 +137,14 @@ def test_the_flops_of_a_convolution_are_torchs(
 
 
 def test_flops_follow_the_shape_through_the_network() -> None:
-    """Each layer is counted at the shape that enters it, not at the network's."""
+    """Each layer is counted with its own input shape, not with the network's."""
     layers: list[Layer] = [Conv2d(1, 6, 5), ReLU(), MaxPool2d(2), Conv2d(6, 16, 5), Flatten(), Linear(1024, 10)]
 
     assert flop_count(layers, (1, 28, 28)) == 2 * (24 * 24 * 6 * 25 + 8 * 8 * 16 * 6 * 25 + 1024 * 10)
 
 
 def test_shapes_lists_what_leaves_each_layer() -> None:
-    """The shapes of LeNet's first half are those of its paper without padding."""
+    """The output shapes of LeNet's first half are those of its paper without padding."""
     found = shapes([Conv2d(1, 6, 5), ReLU(), MaxPool2d(2), Flatten()], (1, 28, 28))
 
     assert found == [(6, 24, 24), (6, 24, 24), (6, 12, 12), (864,)]

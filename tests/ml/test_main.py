@@ -76,7 +76,7 @@ def test_the_reports_own_file_can_be_trained_on(tmp_path: Path) -> None:
     ],
 )
 def test_a_specification_that_cannot_run_is_refused_in_words(tmp_path: Path, text: str, said: str) -> None:
-    """Exit status 1, and the reason instead of a traceback."""
+    """Exit status 1, with the reason instead of a traceback."""
     spec = tmp_path / "spec.json"
     spec.write_text(text)
     done = run("tune", spec)
@@ -87,7 +87,7 @@ def test_a_specification_that_cannot_run_is_refused_in_words(tmp_path: Path, tex
 
 
 def test_a_file_that_is_no_data_is_refused_in_words(tmp_path: Path) -> None:
-    """Any other file given as data says what was expected."""
+    """Any other file given as data says which file was expected."""
     file = tmp_path / "mnist.pkl.gz"
     file.write_bytes(b"not a gzip file")
     done = run("tune", spec_file(tmp_path), "--data", file)
@@ -97,7 +97,7 @@ def test_a_file_that_is_no_data_is_refused_in_words(tmp_path: Path) -> None:
 
 
 def test_a_gpu_that_is_not_there_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a machine with one, it is hidden."""
+    """On a machine with a GPU, it is hidden."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     done = run("tune", spec_file(tmp_path), "--device", "cuda")
 
@@ -107,5 +107,5 @@ def test_a_gpu_that_is_not_there_is_refused_in_words(tmp_path: Path, monkeypatch
 
 
 def test_sha256_prints_what_the_registry_says() -> None:
-    """So that a newcomer can register a data set."""
+    """The printed hash is the one to register a data set with."""
     assert run("sha256", "digits").output.strip() == datasets["digits"].sha256

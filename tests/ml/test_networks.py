@@ -1,4 +1,4 @@
-"""The networks: one contract that each keeps on every data set, and what is particular to one."""
+"""The networks: a contract that each keeps on every data set, and tests of single networks."""
 
 from itertools import pairwise, product
 from math import prod
@@ -32,7 +32,7 @@ def _pixels(dataset: str, n: int) -> torch.Tensor:
 
 @CONTRACT
 def test_a_network_answers_with_one_output_a_class(model: str, dataset: str) -> None:
-    """The layers fit the images of the data set and end in as many outputs as it has classes."""
+    """The layers fit the data set's images and end in one output per class."""
     leaving = shapes(_layers(model, dataset), datasets[dataset].shape)
 
     assert leaving[-1] == (len(datasets[dataset].classes),)
@@ -40,7 +40,7 @@ def test_a_network_answers_with_one_output_a_class(model: str, dataset: str) -> 
 
 @CONTRACT
 def test_torch_makes_the_declared_shapes(model: str, dataset: str) -> None:
-    """Layer by layer, the torch module turns images into the shapes that the declaration states."""
+    """Layer by layer, the torch module gives the declared shapes."""
     layers = _layers(model, dataset)
     x, found = _pixels(dataset, 2), []
     for module in module_of(layers, 0):
@@ -52,7 +52,7 @@ def test_torch_makes_the_declared_shapes(model: str, dataset: str) -> None:
 
 @CONTRACT
 def test_torch_trains_the_declared_weights(model: str, dataset: str) -> None:
-    """The torch module has exactly the weights that the layers name, and their shapes."""
+    """The torch module has exactly the weights that the layers name, with their shapes."""
     layers = _layers(model, dataset)
     declared = {f"{i}.{name}": shape for i, layer in enumerate(layers) for name, shape in layer.weights().items()}
     module = module_of(layers, 0)
@@ -64,7 +64,7 @@ def test_torch_trains_the_declared_weights(model: str, dataset: str) -> None:
 
 @CONTRACT
 def test_initial_weights_follow_from_the_seed_alone(model: str, dataset: str) -> None:
-    """The same seed draws the same weights, another others, and torch's own random state does not move."""
+    """Only the seed decides the initial weights, and torch's own random state does not move."""
     layers = _layers(model, dataset)
     before = torch.random.get_rng_state()
     first, again, other = (torch.cat([p.flatten() for p in module_of(layers, seed).parameters()]) for seed in (3, 3, 4))
@@ -91,7 +91,7 @@ def test_onnx_runtime_answers_as_torch_does(model: str, dataset: str) -> None:
 
 @CONTRACT
 def test_layers_survive_a_checkpoints_card(model: str, dataset: str) -> None:
-    """What a checkpoint keeps of a network builds the same network."""
+    """The layers in a checkpoint's card build the same network."""
     layers = _layers(model, dataset)
 
     assert from_json(to_json(layers)) == layers
@@ -99,7 +99,7 @@ def test_layers_survive_a_checkpoints_card(model: str, dataset: str) -> None:
 
 @CONTRACT
 def test_the_corners_of_the_default_space_can_be_trained(model: str, dataset: str) -> None:
-    """Every corner of every dimension of the default space is a parameter that the network takes and builds."""
+    """The network takes every corner of every dimension of its default space."""
     network = networks[model]
     corners = [{name: corner} for name, dimension in network.space.items() for corner in dimension.corners()]
     built = [
@@ -112,7 +112,7 @@ def test_the_corners_of_the_default_space_can_be_trained(model: str, dataset: st
 
 @CONTRACT
 def test_the_default_space_is_searched_where_none_is_named(model: str, dataset: str) -> None:
-    """A tuning job without a search space searches the network's own."""
+    """A tuning job without a search space searches the network's default space."""
     spec = TuneSpec.model_validate({"model": model, "dataset": dataset})
 
     assert spec.search_space == networks[model].space
@@ -121,7 +121,7 @@ def test_the_default_space_is_searched_where_none_is_named(model: str, dataset: 
 @pytest.mark.parametrize(("images", "low", "high"), [(300, 16, 240), (50, 16, 40), (10, 8, 8)])
 @pytest.mark.parametrize("model", networks)
 def test_the_default_space_has_no_larger_batch_than_images(model: str, images: int, low: int, high: int) -> None:
-    """A job that is held to few images, four fifths of them to train on, draws batches that they fill."""
+    """A job limited to few images, four fifths of them for training, draws batches that fit."""
     batches = TuneSpec.model_validate({"model": model, "images": images}).search_space["batch_size"]
 
     assert batches == networks[model].space["batch_size"].model_copy(update={"low": low, "high": high})
@@ -129,7 +129,7 @@ def test_the_default_space_has_no_larger_batch_than_images(model: str, images: i
 
 @pytest.mark.parametrize("model", networks)
 def test_the_default_space_has_something_to_search(model: str) -> None:
-    """A default space draws known parameters, and at least one from a range."""
+    """A default space draws known parameters, at least one of them from a range."""
     space = networks[model].space
     ranges = [name for name, dimension in space.items() if len(dimension.corners()) > 1]
 
@@ -139,7 +139,7 @@ def test_the_default_space_has_something_to_search(model: str) -> None:
 
 @pytest.mark.parametrize("model", networks)
 def test_every_parameter_is_described(model: str) -> None:
-    """The catalog can show each parameter's type and default, and the names of the optimizers."""
+    """The catalog has each parameter's type and default, and the names of the optimizers."""
     params = networks[model].params
     described = describe(params)
 
@@ -189,7 +189,7 @@ def test_the_perceptron_has_one_layer() -> None:
     ],
 )
 def test_hidden_layers_have_the_widths_asked_for(model: str, params: dict[str, object], widths: list[int]) -> None:
-    """Each hidden layer has its own width, and joins the ones beside it."""
+    """Each hidden layer has its own width and fits its neighbours."""
     layers = networks[model].layers((1, 28, 28), 10, networks[model].params.model_validate(params))
     linear = [layer for layer in layers if isinstance(layer, Linear)]
 
@@ -198,7 +198,7 @@ def test_hidden_layers_have_the_widths_asked_for(model: str, params: dict[str, o
 
 
 class _Lowest:
-    """Stands for a trial that draws the low end of everything."""
+    """A trial that draws the lowest value of everything."""
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         return low
@@ -214,7 +214,7 @@ class _Lowest:
 
 @pytest.mark.parametrize("model", networks)
 def test_a_draw_from_the_default_space_is_a_set_of_parameters(model: str) -> None:
-    """What the default space suggests is taken whole by the network's parameters."""
+    """The network's parameters accept a draw from its default space."""
     drawn = suggest(networks[model].space, _Lowest())
     params = networks[model].params.model_validate(drawn)
 

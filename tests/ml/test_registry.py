@@ -1,4 +1,4 @@
-"""The registries: a named dict with a decorator."""
+"""The registries: a dict with a decorator."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def test_every_name_leads_to_its_entry(registry: Registry[object]) -> None:
 
 @by_noun
 def test_an_unknown_name_is_answered_with_the_known_ones(registry: Registry[object]) -> None:
-    """The error for an unknown name says what kind of thing it is and lists what can be chosen."""
+    """The error for an unknown name says what kind of thing is missing and lists the choices."""
     with pytest.raises(UnknownName) as caught:
         registry["perceptor"]
 
@@ -34,7 +34,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones(registry: Registry[obje
 
 @by_noun
 def test_whether_a_name_is_known_can_be_asked(registry: Registry[object]) -> None:
-    """`in` and `get` answer for an unknown name, as those of every Mapping do."""
+    """`in` and `get` work for an unknown name, as in every Mapping."""
     found = ("perceptor" in registry, registry.get("perceptor"))
 
     assert found == (False, None)

@@ -1,4 +1,4 @@
-"""The samplers and pruners: one contract for each registry, and what each promises of its own."""
+"""The samplers and pruners: one contract for each registry, and tests of each one."""
 
 import inspect
 import json
@@ -69,7 +69,7 @@ def _stated(spec: TuneSpec) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _parameters(kind: Any) -> set[str]:
-    """Return the names that a class takes; a class without an `__init__` of its own takes none."""
+    """Return the argument names of a class; a class without its own `__init__` has none."""
     return set() if kind.__init__ is object.__init__ else set(inspect.signature(kind).parameters)
 
 
@@ -78,7 +78,7 @@ def _parameters(kind: Any) -> set[str]:
 
 @EACH_SAMPLER
 def test_a_sampler_is_the_optuna_class_it_names(sampler: str) -> None:
-    """The class is found in Optuna, is a sampler, and takes the arguments stated."""
+    """The class exists in Optuna, is a sampler, and takes the arguments given."""
     kind = _class(samplers[sampler])
 
     assert issubclass(kind, optuna.samplers.BaseSampler)
@@ -88,7 +88,7 @@ def test_a_sampler_is_the_optuna_class_it_names(sampler: str) -> None:
 @EACH_PRUNER
 @pytest.mark.parametrize("epochs", [1, 2, 9, 1000])
 def test_a_pruner_is_the_optuna_class_it_names(pruner: str, epochs: int) -> None:
-    """The class is found in Optuna, is a pruner, and takes the arguments stated for trials of any length."""
+    """The class exists in Optuna, is a pruner, and takes the arguments given for any trial length."""
     kind = _class(pruners[pruner])
     arguments = pruners[pruner](name=pruner).arguments(epochs)
 
@@ -98,7 +98,7 @@ def test_a_pruner_is_the_optuna_class_it_names(pruner: str, epochs: int) -> None
 
 @EACH_SAMPLER
 def test_every_argument_of_a_sampler_is_stated(sampler: str) -> None:
-    """Optuna's defaults decide nothing: each argument is given, but for those left alone above."""
+    """No Optuna default decides: each argument is given, except those excluded above."""
     stated = set(_stated(_spec(sampler))[0])
     left_alone = set(LEFT_ALONE.get(sampler, {}))
 
@@ -108,13 +108,13 @@ def test_every_argument_of_a_sampler_is_stated(sampler: str) -> None:
 
 @EACH_PRUNER
 def test_every_argument_of_a_pruner_is_stated(pruner: str) -> None:
-    """Optuna's defaults decide nothing: each argument is given."""
+    """No Optuna default decides: each argument is given."""
     assert set(_stated(_spec("random", pruner))[1]) == _parameters(_class(pruners[pruner]))
 
 
 @pytest.mark.parametrize(("sampler", "argument"), [(s, a) for s, found in LEFT_ALONE.items() for a in found])
 def test_what_is_left_alone_is_deprecated(sampler: str, argument: str) -> None:
-    """Each argument that is not stated is one that Optuna warns of when it is."""
+    """Optuna warns about each argument that is not given, if it is given."""
     value, reason = LEFT_ALONE[sampler][argument]
 
     assert "deprecated" in reason
@@ -153,7 +153,7 @@ def _value(record: TrialRecord) -> float:
 
 
 def _history(spec: TuneSpec, trials: int) -> list[TrialRecord]:
-    """Return the records of so many trials, one after the other, all of them completed."""
+    """Return the records of completed trials, one after another."""
     search, records = Search(spec), []
     for number in range(trials):
         _, record = search.ask(number)
@@ -181,7 +181,7 @@ def test_the_same_seed_and_history_draw_the_same(sampler: str, trials: int) -> N
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_another_seed_draws_something_else(sampler: str) -> None:
-    """The job's seed decides the draws, and each trial's draw is its own."""
+    """The job's seed decides the draws, and each trial draws other values."""
     draws = [str(Search(_spec(sampler, seed=seed)).ask(number)[0]) for seed in (0, 1) for number in range(10)]
 
     assert len(set(draws)) == len(draws)
@@ -189,14 +189,14 @@ def test_another_seed_draws_something_else(sampler: str) -> None:
 
 @EACH_PRUNER
 def test_tpe_learns_from_the_trials_before(pruner: str) -> None:
-    """Beyond its first trials TPE comes closer to the best region than random draws do, beside any pruner."""
+    """After its startup trials TPE is closer to the best region than random draws, with any pruner."""
     tpe, random = (_history(_spec(name, pruner, seed=1), 60)[20:] for name in ("tpe", "random"))
 
     assert statistics.mean(map(_value, tpe)) > 1.5 * statistics.mean(map(_value, random))
 
 
 def test_random_draws_fill_the_range() -> None:
-    """Two hundred random learning rates are even in the logarithm: a Kolmogorov-Smirnov test finds nothing."""
+    """200 random learning rates are uniform on a log scale, by a Kolmogorov-Smirnov test."""
     search = Search(_spec("random"))
     rates = [search.ask(number)[0].learning_rate for number in range(200)]
 
@@ -212,7 +212,7 @@ def _points(search: Search, numbers: list[int]) -> list[tuple[Any, ...]]:
 
 
 def test_a_grid_visits_every_combination_exactly_once() -> None:
-    """As many trials as the grid has points visit each of them, whatever the trials before came to."""
+    """As many trials as points visit each point once, for any results of earlier trials."""
     spec = _spec("grid")
     found = _points(Search(spec), list(range(spec.trial_limit)))
 
@@ -220,7 +220,7 @@ def test_a_grid_visits_every_combination_exactly_once() -> None:
 
 
 def test_a_trials_number_is_its_place_in_the_grid() -> None:
-    """Trainers that ask for numbers in any order visit the points that one would."""
+    """Trainers that take numbers in any order visit the same points as a single trainer."""
     spec = _spec("grid")
     numbers = list(range(24))
     shuffled = np.random.default_rng(0).permutation(24).tolist()
@@ -231,7 +231,7 @@ def test_a_trials_number_is_its_place_in_the_grid() -> None:
 
 
 def test_a_grid_is_shuffled() -> None:
-    """A grid cut short has seen more than one corner of itself, key after key."""
+    """A grid that ends early has seen several regions, one key after another."""
     seen = _points(Search(_spec("grid")), list(range(8)))
 
     assert all(len(set(values)) > 1 for values in zip(*seen, strict=True))
@@ -270,7 +270,7 @@ def _verdicts(spec: TuneSpec, curves: list[list[float]]) -> list[int | None]:
 
 
 def _curves(seed: int, trials: int = 40, epochs: int = 9) -> list[list[float]]:
-    """Return learning curves in 0..1 that rise, each to a level of its own."""
+    """Return rising learning curves in 0..1, each to its own level."""
     rng = np.random.default_rng(seed)
     noise = rng.normal(0, 0.02, (trials, epochs))
     return (rng.random((trials, 1)) * (1 - 0.5 ** np.arange(1, epochs + 1)) + noise).tolist()
@@ -287,7 +287,7 @@ def test_the_same_history_gives_the_same_verdicts(pruner: str) -> None:
 @EACH_PRUNER
 @pytest.mark.parametrize("objective", ["val_accuracy", "val_loss"])
 def test_a_pruner_ends_the_worse_trials(pruner: str, objective: str) -> None:
-    """Those that are pruned would have ended worse on average than those that are not; `none` prunes nothing."""
+    """Pruned trials would have ended worse on average than the others; `none` prunes nothing."""
     maximize = objective == "val_accuracy"
     curves = [curve if maximize else [1 - value for value in curve] for curve in _curves(1)]
     ends = _verdicts(_spec("random", pruner, objective=objective), curves)
@@ -301,7 +301,7 @@ def test_a_pruner_ends_the_worse_trials(pruner: str, objective: str) -> None:
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 10_000), startup=st.integers(0, 5), warmup=st.integers(0, 4))
 def test_the_median_pruner_compares_with_the_median(seed: int, startup: int, warmup: int) -> None:
-    """A trial ends in the first epoch past its warm-up in which its best is below the median of those completed."""
+    """A trial ends in the first epoch after its warm-up that is below the median of completed trials."""
     curves = _curves(seed, trials=12, epochs=6)
     pruner = {"name": "median", "n_startup_trials": startup, "n_warmup_epochs": warmup}
     completed: list[list[float]] = []
@@ -317,7 +317,7 @@ def test_the_median_pruner_compares_with_the_median(seed: int, startup: int, war
 
 @pytest.mark.parametrize("pruner", ["successive_halving", "hyperband"])
 def test_halving_prunes_only_at_its_rungs(pruner: str) -> None:
-    """With a reduction of 3 from 1 epoch on, trials end after 1, 3 or 9 epochs and nowhere between."""
+    """With a reduction of 3 from epoch 1, trials end only after 1, 3 or 9 epochs."""
     ends = _verdicts(_spec("random", pruner), _curves(2, trials=60, epochs=9))
 
     assert {end for end in ends if end is not None} <= {1, 3, 9}
@@ -348,14 +348,14 @@ def test_halving_prunes_only_at_its_rungs(pruner: str) -> None:
     ],
 )
 def test_a_trial_is_measured_at_whole_epochs_and_early_rungs(pruner: dict[str, Any], rungs: list[int]) -> None:
-    """Every pruner has each whole epoch, and halving its own rungs below the first; in tenths, ascending."""
+    """Every pruner measures each whole epoch, and halving its early rungs too; in tenths, ascending."""
     assert list(_spec("random", pruner).pruner.rungs(3)) == rungs
 
 
 @EACH_PRUNER
 @given(epochs=st.integers(1, 1000), tenths=st.integers(1, 100), factor=st.integers(2, 100))
 def test_rungs_ascend_to_the_last_epoch(pruner: str, epochs: int, tenths: int, factor: int) -> None:
-    """Rungs ascend without repeats from at least one tenth to the end of the trial's last epoch."""
+    """Rungs ascend without repeats from at least one tenth to the trial's last epoch."""
     halving = {"min_epochs": tenths / 10, "reduction_factor": factor}
     chosen = pruners[pruner](name=pruner, **(halving if "min_epochs" in pruners[pruner].model_fields else {}))
     rungs = chosen.rungs(epochs)
@@ -385,7 +385,7 @@ def _judged(spec: TuneSpec, trials: int) -> dict[int, list[int]]:
 
 
 def test_halving_judges_at_its_early_rungs() -> None:
-    """The best trial so far completes rungs at 0.1, 0.3 and 0.9 epochs, and those of 2.7 and 8.1 at 3 and 9."""
+    """The best trial completes rungs at 0.1, 0.3 and 0.9 epochs, and those of 2.7 and 8.1 at 3 and 9."""
     halving = {"name": "successive_halving", "min_epochs": 0.1}
 
     assert set(map(tuple, _judged(_spec("random", halving), 10).values())) == {(1, 3, 9, 30, 90)}
@@ -393,7 +393,7 @@ def test_halving_judges_at_its_early_rungs() -> None:
 
 @pytest.mark.long
 def test_each_bracket_of_hyperband_judges_at_its_early_rungs() -> None:
-    """A trial's first rung is its bracket's: 0.1, 0.3, 0.9, … epochs, each rung judged at its own measurement."""
+    """A trial's first rung is that of its bracket: 0.1, 0.3, 0.9, … epochs, each measured at itself."""
     found = set(map(tuple, _judged(_spec("random", {"name": "hyperband", "min_epochs": 0.1}), 200).values()))
 
     assert found == {(1, 3, 9, 30, 90), (3, 9, 30, 90), (9, 30, 90), (30, 90), (90,)}
@@ -401,7 +401,7 @@ def test_each_bracket_of_hyperband_judges_at_its_early_rungs() -> None:
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_trials_that_reach_a_rung_together_are_judged_together(order: int) -> None:
-    """A third of twelve goes on, the best, in whatever order they are named; the first of all is not spared."""
+    """The best third of twelve continues, in any order; the first of all is not spared."""
     search = Search(_spec("random", {"name": "successive_halving", "min_epochs": 0.1}))
     levels = dict(enumerate(np.random.default_rng(0).random(12).tolist()))
     for number in levels:
@@ -414,7 +414,7 @@ def test_trials_that_reach_a_rung_together_are_judged_together(order: int) -> No
 
 
 def test_an_early_rung_ends_the_worse_trials() -> None:
-    """After a tenth of an epoch two thirds of the trials that are worse than those before are already gone."""
+    """After a tenth of an epoch two thirds of the trials that are worse than earlier ones have ended."""
     spec = _spec("random", {"name": "successive_halving", "min_epochs": 0.1})
     search = Search(spec)
     levels = np.random.default_rng(0).random(60)
@@ -430,7 +430,7 @@ def test_an_early_rung_ends_the_worse_trials() -> None:
 @pytest.mark.parametrize("pruner", ["successive_halving", "hyperband"])
 @pytest.mark.parametrize("value", [1, 1.0, 3, 0.1, 0.3, 0.7, 1.5, 1000, 0.1 + 0.2])
 def test_the_first_rung_is_a_number_of_tenths(pruner: str, value: float) -> None:
-    """Whole epochs, written as either kind of number, and tenths are taken, and come back from JSON as they are."""
+    """Whole epochs, as int or float, and tenths are accepted and stay the same in JSON."""
     spec = _spec("random", {"name": pruner, "min_epochs": value})
     kept = TuneSpec.model_validate(json.loads(json.dumps(spec.model_dump(mode="json"))))
 
@@ -441,7 +441,7 @@ def test_the_first_rung_is_a_number_of_tenths(pruner: str, value: float) -> None
 
 @pytest.mark.parametrize("pruner", ["successive_halving", "hyperband"])
 def test_the_first_rung_is_one_epoch_unless_told_otherwise(pruner: str) -> None:
-    """Left out or written out, an epoch is an epoch: the study keeps its name."""
+    """One epoch, given or by default, is the same; the study keeps its name."""
     written, left_out = (_spec("random", {"name": pruner, **f}) for f in ({"min_epochs": 1}, {}))
 
     assert Search(written).name == Search(left_out).name
@@ -457,7 +457,7 @@ def test_hyperband_starts_brackets_at_several_rungs() -> None:
 
 @EACH_PRUNER
 def test_a_trial_of_one_epoch_can_be_asked_and_reported(pruner: str) -> None:
-    """Where a job's trials last one epoch, every pruner still answers."""
+    """Every pruner works if a job's trials last one epoch."""
     ends = _verdicts(_spec("random", pruner, budget={"trials": 5, "epochs": 1}), _curves(4, trials=5, epochs=1))
 
     assert len(ends) == 5
@@ -465,7 +465,7 @@ def test_a_trial_of_one_epoch_can_be_asked_and_reported(pruner: str) -> None:
 
 @EACH_SAMPLER
 def test_what_a_sampler_notes_is_json(sampler: str) -> None:
-    """What Optuna notes of a trial survives JSON, which is how a job keeps it."""
+    """Optuna's notes on a trial survive JSON, in which a job keeps them."""
     history = _history(_spec(sampler), 15)
     noted = [(record.suggestion, record.attrs) for record in history]
 

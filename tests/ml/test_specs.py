@@ -1,4 +1,4 @@
-"""TrainSpec and TuneSpec: what they accept can be trained, and what they refuse is named."""
+"""TrainSpec and TuneSpec: accepted specifications can be trained, and refusals name the field."""
 
 import json
 from typing import Any
@@ -8,8 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from ml.datasets import DatasetInfo
 from ml.errors import SpecError
 from ml.parameters.space import MAX_GRID
+from ml.presets.scaling import scaled
+from ml.registry import Registry
 from ml.specs import MAX_TRIALS, TrainSpec, TuneSpec
 from ml.tuning.search import Search
 
@@ -35,7 +38,7 @@ Path = tuple[str | int, ...]
 
 
 def _paths(kind: type[TrainSpec] | type[TuneSpec], body: Any) -> list[Path]:
-    """Return where the problems of a refused body are; none where it is accepted."""
+    """Return the paths of the problems of a refused body; none if it is accepted."""
     try:
         kind.model_validate(body)
     except SpecError as error:
@@ -46,13 +49,13 @@ def _paths(kind: type[TrainSpec] | type[TuneSpec], body: Any) -> list[Path]:
 
 
 def _covers(written: Any, kept: Any) -> bool:
-    """Tell whether everything written is kept, beside defaults."""
+    """Return whether everything written is kept; defaults may be added."""
     if isinstance(written, dict):
         return isinstance(kept, dict) and all(name in kept and _covers(written[name], kept[name]) for name in written)
     return bool(written == kept)
 
 
-# --- what is accepted
+# --- accepted bodies
 
 
 @pytest.mark.parametrize(
@@ -100,8 +103,25 @@ def test_the_largest_network_of_the_report_is_allowed() -> None:
     assert _paths(TuneSpec, body) == []
 
 
+def test_a_data_set_is_looked_up_by_the_callers_function() -> None:
+    """The specification keeps the description found, and JSON the name with its version."""
+    letters = DatasetInfo("letters@2", (1, 8, 8), ("a", "b"), 400, "0" * 64, None, "")
+    known: Registry[DatasetInfo] = Registry("data set")
+    known.register("letters")(letters)
+    body = {"model": "mlp", "dataset": "letters", "params": {"batch_size": 8}}
+    train = TrainSpec.of(body, known.__getitem__)
+    tune = TuneSpec.of({"model": "mlp", "dataset": "letters"}, known.__getitem__)
+
+    assert train.as_tune().dataset is letters
+    assert scaled(tune, 0.9).dataset is letters
+    assert tune.model_dump(mode="json")["dataset"] == "letters@2"
+    assert tune.layers(tune.network.params())[-1].weights()["bias"] == (2,)
+    assert tune.training_images == 288
+    assert _paths(TuneSpec, {"model": "mlp", "dataset": "letters"}) == [("dataset",)]
+
+
 def test_a_spec_cannot_be_changed() -> None:
-    """What was checked whole stays as it was checked."""
+    """A specification stays as it was checked."""
     spec = TuneSpec.model_validate_json(DESIGN)
 
     with pytest.raises(ValidationError, match="frozen"):
@@ -277,7 +297,7 @@ def test_a_first_rung_between_two_tenths_is_refused_in_words() -> None:
 
 @pytest.mark.parametrize("model", [["cnn"], {}, None, 3, True])
 def test_a_model_that_is_no_name_is_refused_without_a_space(model: Any) -> None:
-    """Where no space is given the model is looked up early: whatever JSON stands there is refused by name."""
+    """Without a space the model is looked up early; any JSON that is not a name is refused by its path."""
     assert _paths(TuneSpec, {"model": model}) == [("model",)]
 
 
@@ -363,7 +383,7 @@ def test_a_trial_is_measured_until_its_own_last_epoch(asked: int | None, rungs: 
     assert spec.rungs(spec.params({} if asked is None else {"epochs": asked})) == rungs
 
 
-# --- whatever is posted
+# --- any body
 
 scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5))
 junk = st.recursive(

@@ -1,4 +1,4 @@
-"""What the tests of the page share: a browser, a page that must stay without errors, and services to look at."""
+"""Fixtures of the page's tests: a browser, a page that must stay free of errors, and services to open."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,9 +20,9 @@ from worker.database.engine import Database
 from worker.ledger.leases import Leases
 from worker.ledger.ledger import Ledger
 
-expect.set_options(timeout=60_000)  # milliseconds; a busy machine is slow, and nobody waits longer than need be
+expect.set_options(timeout=60_000)  # milliseconds, for a busy machine; a test continues as soon as its condition holds
 
-# A few seconds' training each: good enough to know a seven, and bad enough to make mistakes.
+# A few seconds of training each: good enough to recognise a seven, and bad enough to make mistakes.
 TRAINED: tuple[dict[str, Any], ...] = (
     {"model": "shallow", "params": {"batch_size": 64, "hidden_size": 128}, "budget": {"epochs": 2}},
     {"model": "shallow", "params": {"batch_size": 500, "hidden_size": 16}, "budget": {"epochs": 1}},
@@ -32,15 +32,15 @@ TRAINED: tuple[dict[str, Any], ...] = (
 )
 
 
-@pytest.fixture(scope="module")  # its loop runs until it ends, and others' tests on this worker have loops too
+@pytest.fixture(scope="module")  # Playwright's event loop blocks others, and other modules' tests use loops too
 def browser() -> Iterator[Browser]:
-    """A Chromium; without one the tests fail, as nobody shall think that the page was tested."""
+    """Start Chromium, in about a second; without one the tests fail, so that none passes untested."""
     try:
         found = chromium()
     except NoChromium as error:
         pytest.fail(str(error), pytrace=False)
     with sync_playwright() as playwright:
-        # Its sandbox does not run as root.
+        # Chromium's sandbox does not run as root.
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield browser
         browser.close()
@@ -48,7 +48,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A page of its own; at the end of the test there must have been no error and no request to another host."""
+    """Open a new page; at the end of the test it must have had no error and no request to another host."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     page.set_default_timeout(60_000)
@@ -61,17 +61,17 @@ def page(browser: Browser) -> Iterator[Page]:
     context.close()
 
     assert not wrong
-    assert hosts <= {"127.0.0.1", ""}  # without a host: what the page made itself
+    assert hosts <= {"127.0.0.1", ""}  # no host: data that the page made itself
 
 
 def _is_error(message: ConsoleMessage) -> bool:
-    """Whether the console tells of a mistake; that an answer was 422 is told to the person, by the page."""
+    """Return whether a console message is an error of the page; failed requests are shown to the reader instead."""
     return message.type == "error" and not message.text.startswith("Failed to load resource")
 
 
 @pytest.fixture
 def axe() -> Callable[[Page], list[str]]:
-    """What axe-core finds on a page that is serious or worse, in words."""
+    """Return a function that lists what axe-core finds on a page, if it is serious or worse."""
     source = files("axe_playwright_python").joinpath("axe.min.js").read_text()
 
     def findings(page: Page) -> list[str]:
@@ -89,14 +89,14 @@ def axe() -> Callable[[Page], list[str]]:
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A whole service, with a worker that trains."""
+    """Start a whole service, with a worker that trains."""
     with chiffre_up(tmp_path_factory.mktemp("page")) as up:
         yield Service(up.url, up)
 
 
 @pytest.fixture(scope="session")
 def trained(service: Service) -> Service:
-    """The same service with all four networks, trained on MNIST by real jobs, the shallow one twice."""
+    """Let real jobs train all four networks on MNIST in the service, the shallow one twice."""
     with Chiffre(service.url) as client:
         jobs = [client.train({"dataset": "mnist", **spec})["id"] for spec in TRAINED]
         states = [list(client.follow(job))[-1]["state"] for job in jobs]
@@ -106,7 +106,7 @@ def trained(service: Service) -> Service:
 
 @pytest.fixture(scope="module")
 def idle(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Iterator[tuple[str, Work]]:
-    """The URL of an API that no worker works for, and its database, to write into."""
+    """Start an API without a worker; its URL and its database, to write into."""
     home = tmp_path_factory.mktemp("idle")
     shutil.copy(sqlite_template, home / "chiffre.db")
     database = Database(f"sqlite:///{home / 'chiffre.db'}")

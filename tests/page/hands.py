@@ -1,4 +1,4 @@
-"""What a hand does on the page: strokes with a mouse, a finger or a pen, and pictures that are dropped or pasted."""
+"""Input by hand: strokes with a mouse, a finger or a pen, and pictures that are dropped or pasted."""
 
 import base64
 import io
@@ -8,13 +8,13 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Page
 
-Stroke = list[tuple[float, float]]  # corners, in shares of the sheet
+Stroke = list[tuple[float, float]]  # corners, as shares of the box
 SEVEN: Stroke = [(0.25, 0.22), (0.75, 0.22), (0.42, 0.82)]
 STEPS = 12  # between two corners
 
 
-def places(page: Page, stroke: Stroke) -> list[tuple[float, float]]:
-    """A stroke's places on the page, from corner to corner."""
+def points(page: Page, stroke: Stroke) -> list[tuple[float, float]]:
+    """Return the points of a stroke on the page, from corner to corner."""
     page.locator(".pad").scroll_into_view_if_needed()
     box = page.locator(".pad").bounding_box()
     assert box is not None
@@ -29,43 +29,43 @@ def places(page: Page, stroke: Stroke) -> list[tuple[float, float]]:
 
 def draw(page: Page, stroke: Stroke = SEVEN) -> None:
     """Draw with the mouse."""
-    first, *rest = places(page, stroke)
+    first, *rest = points(page, stroke)
     page.mouse.move(*first)
     page.mouse.down()
-    for place in rest:
-        page.mouse.move(*place)
+    for point in rest:
+        page.mouse.move(*point)
     page.mouse.up()
 
 
 def touch(page: Page, stroke: Stroke = SEVEN) -> None:
     """Draw with a finger."""
     screen = page.context.new_cdp_session(page)
-    kinds = ["touchStart"] + ["touchMove"] * len(places(page, stroke)[1:])
-    for kind, (x, y) in zip(kinds, places(page, stroke), strict=True):
+    kinds = ["touchStart"] + ["touchMove"] * len(points(page, stroke)[1:])
+    for kind, (x, y) in zip(kinds, points(page, stroke), strict=True):
         screen.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
     screen.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
 
 def write(page: Page, stroke: Stroke = SEVEN) -> None:
-    """Draw with a pen, which hovers over the sheet before and after."""
+    """Draw with a pen, which hovers over the box before and after."""
     screen = page.context.new_cdp_session(page)
 
-    def at(kind: str, place: tuple[float, float], **more: object) -> None:
-        x, y = place
+    def at(kind: str, point: tuple[float, float], **more: object) -> None:
+        x, y = point
         screen.send("Input.dispatchMouseEvent", {"type": kind, "x": x, "y": y, "pointerType": "pen", **more})
 
-    way = places(page, stroke)
-    at("mouseMoved", way[-1])
-    at("mouseMoved", way[0])
-    at("mousePressed", way[0], button="left", buttons=1, clickCount=1)
-    for place in way[1:]:
-        at("mouseMoved", place, button="left", buttons=1)
-    at("mouseReleased", way[-1], button="left", clickCount=1)
-    at("mouseMoved", way[0])
+    path = points(page, stroke)
+    at("mouseMoved", path[-1])
+    at("mouseMoved", path[0])
+    at("mousePressed", path[0], button="left", buttons=1, clickCount=1)
+    for point in path[1:]:
+        at("mouseMoved", point, button="left", buttons=1)
+    at("mouseReleased", path[-1], button="left", clickCount=1)
+    at("mouseMoved", path[0])
 
 
 def photograph(digit: np.ndarray) -> bytes:
-    """A digit, uint8 [28, 28] and light on dark, as a JPEG of dark ink on grey paper, with shade and noise."""
+    """Turn a digit, uint8 [28, 28] and light on dark, into a JPEG of dark ink on grey paper, with shade and noise."""
     ink = np.asarray(Image.fromarray(digit).resize((280, 280), Image.Resampling.BICUBIC), np.float32) / 255
     paper = np.tile(np.linspace(225, 190, 600, dtype=np.float32), (480, 1))
     paper[100:380, 180:460] -= 150 * ink
@@ -76,7 +76,7 @@ def photograph(digit: np.ndarray) -> bytes:
 
 
 def paste(page: Page, content: bytes) -> None:
-    """Copy a picture, which the clipboard holds as a PNG, and paste it by the keyboard."""
+    """Copy a picture to the clipboard as a PNG, and paste it with the keyboard."""
     copied = io.BytesIO()
     Image.open(io.BytesIO(content)).save(copied, "PNG")
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -92,7 +92,7 @@ def paste(page: Page, content: bytes) -> None:
 
 
 def drop(page: Page, content: bytes, name: str, kind: str) -> None:
-    """Drop a file on the sheet."""
+    """Drop a file on the box."""
     carried = page.evaluate_handle(
         """([content, name, type]) => {
             const bytes = Uint8Array.from(atob(content), (char) => char.charCodeAt(0));
@@ -105,8 +105,8 @@ def drop(page: Page, content: bytes, name: str, kind: str) -> None:
     page.locator(".pad").dispatch_event("drop", {"dataTransfer": carried})
 
 
-def fed(page: Page) -> np.ndarray:
-    """What the page says that the networks were given, uint8 [28, 28]."""
+def network_input(page: Page) -> np.ndarray:
+    """Return the network input that the page shows, uint8 [28, 28]."""
     grey = page.locator(".fed canvas").evaluate(
         "(canvas) => [...canvas.getContext('2d').getImageData(0, 0, 28, 28).data].filter((_, i) => i % 4 === 0)"
     )

@@ -1,6 +1,7 @@
-"""Every page for everybody: axe-core's rules, light and dark, and no sideways scrolling on a phone."""
+"""Accessibility of every page: axe-core's rules in both themes, and no sideways scrolling on a phone."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -8,17 +9,18 @@ from playwright.sync_api import Page, expect
 from tests.page.hands import draw
 from tests.page.services import Service
 
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("page")]
+pytestmark = pytest.mark.long
 
 ADDRESSES = ("jobs", "jobs/new", "jobs/{job}", "jobs/{job}/trials/0", "models", "models/shallow", "models/cnn/1", "try")
 PAGES = (*ADDRESSES, "reports", "nowhere")
+THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 
-def look(page: Page, up: Service, address: str) -> None:
-    """Open a page and wait until all of it is there."""
+def open_whole(page: Page, up: Service, address: str) -> None:
+    """Open a page and wait until all of it is loaded."""
     job = page.request.get(f"{up.url}/models/cnn").json()["versions"][0]["job_id"]
     page.goto(f"{up.url}/#/{address.format(job=job)}")
-    page.reload()  # else only the hash has changed
+    page.reload()  # going to another hash loads nothing
     expect(page.get_by_role("heading", level=1)).to_be_visible()
     if address == "try":
         draw(page)
@@ -26,22 +28,22 @@ def look(page: Page, up: Service, address: str) -> None:
     expect(page.locator(".busy")).to_have_count(0)
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_finds_nothing_serious_on_any_page(
-    page: Page, trained: Service, axe: Callable[[Page], list[str]], theme: str
+def test_axe_finds_nothing_serious_on_any_page_in_either_theme(
+    page: Page, trained: Service, axe: Callable[[Page], list[str]]
 ) -> None:
-    """Names, roles, contrast and order, in both themes; the page of an error too."""
-    page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+    """Names, roles, contrast and order are right, also on the page of an error."""
     found = {}
     for address in PAGES:
-        look(page, trained, address)
-        found[address] = axe(page)
+        open_whole(page, trained, address)
+        for theme in THEMES:
+            page.emulate_media(color_scheme=theme)
+            found[address, theme] = axe(page)
 
-    assert not {address: findings for address, findings in found.items() if findings}
+    assert not {place: findings for place, findings in found.items() if findings}
 
 
 def test_axe_finds_what_is_wrong(page: Page, trained: Service, axe: Callable[[Page], list[str]]) -> None:
-    """A picture without a name is found: the rules really run."""
+    """A picture without a name is found, so the rules really run."""
     page.goto(f"{trained.url}/#/jobs")
     expect(page.get_by_role("heading", level=1)).to_be_visible()
     page.evaluate("document.body.append(document.createElement('img'))")
@@ -50,11 +52,11 @@ def test_axe_finds_what_is_wrong(page: Page, trained: Service, axe: Callable[[Pa
 
 
 def test_no_page_scrolls_sideways_on_a_phone(page: Page, trained: Service) -> None:
-    """At 360 pixels, the narrowest that is common."""
+    """Every page fits into 360 pixels, the narrowest common width."""
     page.set_viewport_size({"width": 360, "height": 740})
     widths = {}
     for address in PAGES:
-        look(page, trained, address)
+        open_whole(page, trained, address)
         widths[address] = page.evaluate("document.documentElement.scrollWidth")
 
     assert widths == dict.fromkeys(PAGES, 360)

@@ -1,4 +1,4 @@
-"""Where the page's browser comes from."""
+"""The browser of the page's tests: found, installed, or reported as missing."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from benchmarks.chromium import NoChromium, chromium
 
 
 def test_without_a_browser_it_is_said_that_the_page_was_not_tested(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody who may install nothing is told what to ask for."""
+    """Without root, the error names the command that root must run."""
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
 
@@ -21,7 +21,7 @@ def test_without_a_browser_it_is_said_that_the_page_was_not_tested(monkeypatch: 
 
 
 def test_root_has_debians_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By apt-get, after which it is found."""
+    """Apt-get updates its lists and installs Chromium, which is then found."""
     ran: list[list[str]] = []
 
     def run(command: list[str], **_: Any) -> CompletedProcess[str]:
@@ -39,7 +39,7 @@ def test_root_has_debians_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_where_nothing_can_be_installed_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As apt-get has it."""
+    """The error quotes what apt-get wrote."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(subprocess, "run", lambda command, **_: CompletedProcess(command, 100, "", "no network"))
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/apt-get" if name == "apt-get" else None)

@@ -1,4 +1,4 @@
-"""How soon a page is seen by somebody who has never been here, and how much it takes."""
+"""The first visit: how soon a page is painted, and how many bytes it loads."""
 
 from contextlib import closing
 
@@ -7,17 +7,18 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.page.services import Service
 
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("page")]
+pytestmark = pytest.mark.long
 
 PAGES = ("jobs", "jobs/new", "jobs/{job}", "models", "models/shallow", "models/cnn/1", "try", "reports")
-TIMES = 3  # the quickest counts: a busy machine is slow for reasons of its own
+QUICK = 1000  # milliseconds until the first paint, at most
+TRIES = 3  # one quick visit is enough: a busy machine is sometimes slow
 
 
 @pytest.mark.parametrize("address", PAGES)
 def test_the_first_paint_is_quick_and_light(browser: Browser, trained: Service, address: str) -> None:
-    """Under a second, and under 300 kB of all that is fetched until the page is whole."""
+    """The first paint takes under a second, and the whole page under 300 kB."""
     painted, sizes = [], []
-    for _ in range(TIMES):
+    for _ in range(TRIES):
         with closing(browser.new_context()) as context:
             page = context.new_page()
             job = page.request.get(f"{trained.url}/models/cnn").json()["versions"][0]["job_id"]
@@ -26,17 +27,19 @@ def test_the_first_paint_is_quick_and_light(browser: Browser, trained: Service, 
             expect(page.locator(".busy")).to_have_count(0)
             painted.append(first_paint(page))
             sizes.append(fetched(page))
+        if painted[-1] < QUICK:
+            break
 
-    assert min(painted) < 1000
+    assert min(painted) < QUICK
     assert 10_000 < max(sizes) < 300_000
 
 
 def first_paint(page: Page) -> float:
-    """Milliseconds until something was seen."""
+    """Return the milliseconds until the first content was painted."""
     return float(page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
 
 
 def fetched(page: Page) -> int:
-    """Bytes that came over the wire, of the page and of all that it asked for."""
+    """Return the bytes that the page and everything it requested took on the wire."""
     kinds = "[...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]"
     return int(page.evaluate(f"{kinds}.reduce((sum, each) => sum + each.transferSize, 0)"))

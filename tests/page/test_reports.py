@@ -1,4 +1,4 @@
-"""The page of reports in a real browser."""
+"""The page of reports, in a real browser."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,13 +10,13 @@ from support.worker_tools import Work
 from api.client import Chiffre
 from tests.page.services import Service
 
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("page")]
+pytestmark = pytest.mark.long
 
 PAPER = 688  # pixels: A4 within the margins of the report's style, at 96 to the inch
 
 
 def test_experiments_that_were_posted_together_have_one_report(page: Page, idle: tuple[str, Work]) -> None:
-    """The page lists them, and opens their report in the language that is asked for."""
+    """The page lists the experiments, and opens their report in the language that is chosen."""
     url, _ = idle
     with Chiffre(url) as client:
         group = client.post_experiments("mnist-report", scale=0.01)
@@ -48,12 +48,12 @@ SEARCHED: dict[str, Any] = {
 
 
 def test_a_finished_report_is_whole_on_a_screen_a_telephone_and_paper(
-    page: Page, trained: Service, axe: Callable[[Page], list[str]]
+    page: Page, service: Service, axe: Callable[[Page], list[str]]
 ) -> None:
-    """Its figures and pictures are drawn, nothing leaves the page at its side, and axe finds nothing serious."""
-    with Chiffre(trained.url) as client:
+    """Figures and pictures are drawn, nothing is wider than the page, and axe finds nothing serious."""
+    with Chiffre(service.url) as client:
         *_, job = client.follow(client.tune(SEARCHED)["id"])
-    page.goto(f"{trained.url}/jobs/{job['id']}/report")
+    page.goto(f"{service.url}/jobs/{job['id']}/report")
     expect(page.locator("#analysis").get_by_role("table")).not_to_have_count(0)
     mistakes = page.locator(".mistakes img")
     drawn = mistakes.evaluate_all("images => images.map(image => image.complete && image.naturalWidth > 0)")

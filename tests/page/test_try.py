@@ -1,4 +1,4 @@
-"""The page to try the networks on, in a real browser: drawings, pictures and test digits."""
+"""The page to try networks, in a real browser: drawings, pictures and test images."""
 
 import io
 import re
@@ -6,22 +6,23 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Response, expect
 
 from api.client import Chiffre
 from ml.datasets import datasets
-from tests.page.hands import draw, drop, fed, paste, photograph, touch, write
+from ml.prediction.calibration import NOVEL
+from tests.page.hands import draw, drop, network_input, paste, photograph, touch, write
 from tests.page.services import Service
 
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("page")]
+pytestmark = pytest.mark.long
 
 NETWORKS = ("perceptron", "shallow", "mlp", "cnn")
-PHOTOGRAPHED = 7000  # an image of the data set: far from the first, so that nobody has tuned by it
+PHOTOGRAPHED = 7000  # an image of the data set, far from the first ones that other tests use
 
 
 @pytest.fixture
 def sheet(page: Page, trained: Service) -> Page:
-    """The page, open and empty."""
+    """Open the page, with nothing drawn."""
     page.goto(f"{trained.url}/#/try")
     expect(page.locator(".verdict")).to_have_count(len(NETWORKS))
     return page
@@ -29,7 +30,7 @@ def sheet(page: Page, trained: Service) -> Page:
 
 @pytest.fixture
 def phone(browser: Browser, trained: Service) -> Iterator[Page]:
-    """The same on a phone."""
+    """Open the page on a phone."""
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     page = context.new_page()
     page.goto(f"{trained.url}/#/try")
@@ -38,35 +39,57 @@ def phone(browser: Browser, trained: Service) -> Iterator[Page]:
     context.close()
 
 
+# The first picture waits for `later()`. Attributes of <html> say that it waits, and count the pictures that the page
+# has dealt with; the page's policy forbids what Playwright's `wait_for_function` needs.
+SLOW_FIRST_READ = """() => {
+    const [read, encode] = [createImageBitmap, HTMLCanvasElement.prototype.toBlob];
+    const { dataset } = document.documentElement;
+    dataset.handled = 0;
+    window.createImageBitmap = async (...given) => {
+        const bitmap = await read(...given);
+        if (!window.later) await new Promise((go) => ((window.later = go), (dataset.waits = true)));
+        return bitmap;
+    };
+    HTMLCanvasElement.prototype.toBlob = function (done, ...given) {
+        encode.call(this, (blob) => (done(blob), setTimeout(() => dataset.handled++)), ...given);
+    };
+}"""
+
+
 def colours(page: Page) -> np.ndarray:
-    """What the canvas of the image that was fed shows, uint8 [3, height, width]."""
+    """Return the network input that the page shows, in colour, uint8 [3, height, width]."""
     read = "(c) => [c.height, c.width, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
     height, width, *flat = page.locator(".fed canvas").evaluate(read)
     return np.array(flat, np.uint8).reshape(height, width, 4).transpose(2, 0, 1)[:3]
 
 
+def explained(response: Response) -> bool:
+    """Return whether a response is the last one for an image, which has the saliency map."""
+    return "explain" in response.url
+
+
 def expect_all(page: Page, label: str) -> None:
-    """Every network says that it is this."""
+    """Wait until every network answers with this label."""
     expect(page.locator(".verdict-label")).to_have_text([label] * len(NETWORKS))
 
 
 def test_a_seven_that_is_drawn_is_a_seven_to_every_network(sheet: Page) -> None:
-    """With the probabilities of /predict, the saliency, and the image that was fed."""
+    """The page shows the probabilities of /predict, the saliency map, and the network input."""
     draw(sheet)
     expect_all(sheet, "7")
-    expect(sheet.get_by_label("Where cnn sees that it is 7")).to_be_visible()
+    expect(sheet.get_by_label("Pixels that cnn bases its answer 7 on")).to_be_visible()
 
     for network in NETWORKS:
         bars = sheet.get_by_label(f"{network}: probabilities").locator("li")
         expect(bars).to_have_count(10)
         assert bars.nth(7).locator(".chance").evaluate("(bar) => parseFloat(bar.style.width)") > 30
-    rows = (fed(sheet) > 100).sum(1)  # pixels of ink
+    rows = (network_input(sheet) > 100).sum(1)  # pixels of ink
     (inked,) = rows.nonzero()
     assert rows[inked[1]] > 10 > rows[inked[-2]] > 0  # a bar above, a stem below
 
 
 def test_a_finger_draws_as_a_mouse_does(phone: Page) -> None:
-    """And the page does not scroll away under it."""
+    """The page does not scroll under the finger."""
     before = phone.evaluate("scrollY")
     touch(phone)
     expect_all(phone, "7")
@@ -75,7 +98,7 @@ def test_a_finger_draws_as_a_mouse_does(phone: Page) -> None:
 
 
 def test_a_pen_draws_as_a_mouse_does(sheet: Page) -> None:
-    """One that hovers leaves no ink."""
+    """A pen that hovers leaves no ink."""
     kinds: list[str] = []
     sheet.expose_function("heard", lambda kind: kinds.append(kind))
     sheet.evaluate("addEventListener('pointerdown', (event) => heard(event.pointerType))")
@@ -86,7 +109,7 @@ def test_a_pen_draws_as_a_mouse_does(sheet: Page) -> None:
 
 
 def test_the_answer_comes_while_one_draws(sheet: Page) -> None:
-    """Before the pointer is lifted."""
+    """The answer is there before the pointer is lifted."""
     box = sheet.locator(".pad").bounding_box()
     assert box is not None
     sheet.mouse.move(box["x"] + 140, box["y"] + 40)
@@ -97,45 +120,48 @@ def test_the_answer_comes_while_one_draws(sheet: Page) -> None:
 
 
 def test_a_photograph_of_dark_ink_that_is_dropped_is_inverted_and_read(sheet: Page) -> None:
-    """Paper, shade and noise are gone from what the networks are given."""
+    """Paper, shade and noise are gone from the network input."""
     mnist = datasets["mnist"].load()
     truth = str(mnist.labels[PHOTOGRAPHED])
-    drop(sheet, photograph(mnist.images[PHOTOGRAPHED, 0]), "a photo.jpg", "image/jpeg")
+    with sheet.expect_response(explained) as answered:
+        drop(sheet, photograph(mnist.images[PHOTOGRAPHED, 0]), "a photo.jpg", "image/jpeg")
+    report = answered.value.json()["input_report"]
     expect(sheet.locator("[aria-label=cnn] .verdict-label")).to_have_text(truth)
-    expect(sheet.locator(".sheet")).to_contain_text("This is a photo.jpg.")
-    expect(sheet.locator(".fed")).to_contain_text("ark ink on a light background became light ink on a dark one")
+    expect(sheet.locator(".sheet")).to_contain_text("Picture: a photo.jpg")
+    expect(sheet.locator(".fed")).to_contain_text(", ".join(report["changed"])[1:])  # it begins with a capital letter
 
-    assert fed(sheet)[[0, -1]].max() == 0
-    assert np.corrcoef(fed(sheet).ravel(), mnist.images[PHOTOGRAPHED, 0].ravel())[0, 1] > 0.8
+    assert report["inverted"]
+    assert network_input(sheet)[[0, -1]].max() == 0
+    assert np.corrcoef(network_input(sheet).ravel(), mnist.images[PHOTOGRAPHED, 0].ravel())[0, 1] > 0.8
 
 
 def test_a_picture_that_is_pasted_is_read(sheet: Page) -> None:
-    """From the clipboard itself, by the keys that paste."""
+    """The picture comes from the real clipboard, by the keys that paste."""
     mnist = datasets["mnist"].load()
     truth = str(mnist.labels[PHOTOGRAPHED])
-    paste(sheet, photograph(mnist.images[PHOTOGRAPHED, 0]))
-    expect(sheet.locator("[aria-label=cnn] .verdict-label")).to_have_text(truth)
+    with sheet.expect_response(explained) as answered:
+        paste(sheet, photograph(mnist.images[PHOTOGRAPHED, 0]))
 
-    expect(sheet.locator(".fed")).to_contain_text("ark ink on a light background became light ink on a dark one")
+    expect(sheet.locator("[aria-label=cnn] .verdict-label")).to_have_text(truth)
+    assert answered.value.json()["input_report"]["inverted"]
 
 
 def test_a_picture_that_is_slow_to_be_read_takes_the_place_of_no_later_one(sheet: Page) -> None:
-    """Two are dropped one after the other, and the first is there last."""
-    slow = "(async (...given) => { const read = await window.quick(...given); "
-    slow += "if (!window.later) await new Promise((go) => (window.later = go)); return read; })"
-    sheet.evaluate(f"() => {{ window.quick = createImageBitmap; createImageBitmap = {slow}; }}")
+    """Two are dropped one after the other, and the first is read last."""
+    sheet.evaluate(SLOW_FIRST_READ)
     image = photograph(datasets["mnist"].load().images[PHOTOGRAPHED, 0])
     drop(sheet, image, "first.jpg", "image/jpeg")
-    sheet.wait_for_function("() => Boolean(window.later)")
+    expect(sheet.locator("html")).to_have_attribute("data-waits", "true")
     drop(sheet, image, "second.jpg", "image/jpeg")
-    expect(sheet.locator(".sheet")).to_contain_text("This is second.jpg.")
-    sheet.evaluate("() => { later(); return new Promise((done) => setTimeout(done, 500)); }")
+    expect(sheet.locator(".sheet")).to_contain_text("Picture: second.jpg")
+    sheet.evaluate("later()")
+    expect(sheet.locator("html")).to_have_attribute("data-handled", "2")
 
-    assert "This is second.jpg." in sheet.locator(".sheet").inner_text()
+    assert "Picture: second.jpg" in sheet.locator(".sheet").inner_text()
 
 
 def test_the_version_that_answers_is_named(sheet: Page, trained: Service) -> None:
-    """Also where another one has become the champion since the page was opened."""
+    """The name follows when another version becomes the champion while the page is open."""
     named = sheet.locator("[aria-label=shallow]").get_by_role("link")
     champion = int(named.inner_text().removeprefix("version "))
     draw(sheet)
@@ -153,32 +179,32 @@ def test_the_version_that_answers_is_named(sheet: Page, trained: Service) -> Non
 
 
 def test_a_file_that_is_no_picture_is_told_of(sheet: Page) -> None:
-    """By its name, and what to do."""
+    """The error names the file and says what to use."""
     drop(sheet, b"no picture", "notes.png", "image/png")
 
-    expect(sheet.get_by_role("alert")).to_contain_text("The file notes.png is no picture that this browser can read")
+    expect(sheet.get_by_role("alert")).to_contain_text("otes.png is not a picture that this browser can read")
 
 
 def test_a_random_test_digit_is_shown_with_its_label_and_fed_as_it_is(sheet: Page, trained: Service) -> None:
-    """It comes from the test images, and every answer is marked right or wrong."""
+    """The image is from the test split, and every answer is marked correct or wrong."""
     with sheet.expect_response(lambda answer: "/images/random" in answer.url) as answered:
         sheet.get_by_role("button", name="Random test image").click()
     image = answered.value.json()
-    expect(sheet.locator(".sheet")).to_contain_text(f"a test image: it shows {image['label']}")
+    expect(sheet.locator(".sheet")).to_contain_text(f"Test image {image['index']:,}, label {image['label']}")
     expect(sheet.locator(".verdict-note")).to_contain_text(["%"] * len(NETWORKS))
     mnist = datasets["mnist"].load()
 
-    assert np.array_equal(fed(sheet), mnist.images[image["index"], 0])
+    assert np.array_equal(network_input(sheet), mnist.images[image["index"], 0])
     assert image["label"] == str(mnist.labels[image["index"]])
     for network in NETWORKS:
         verdict = sheet.locator(f"[aria-label={network}]")
-        right = verdict.locator(".verdict-label").inner_text() == image["label"]
-        expect(verdict.locator(".verdict-note")).to_contain_text("right" if right else "wrong")
+        correct = verdict.locator(".verdict-label").inner_text() == image["label"]
+        expect(verdict.locator(".verdict-note")).to_contain_text("correct" if correct else "wrong")
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_of_another_form_are_shown_and_asked_about(page: Page, service: Service, channels: int) -> None:
-    """Neither square nor 28 wide, and in colour: a random one, what it rests on, and a picture of one's own."""
+    """Images that are not square, not 28 wide or in colour are shown, explained and classified; so is a photograph."""
     rng = np.random.default_rng(channels)
     labels = np.arange(120, dtype=np.uint8) % 2
     images = rng.integers(0, 100, (120, channels, 12, 9), np.uint8) + (150 * labels)[:, None, None, None]
@@ -193,42 +219,40 @@ def test_images_of_another_form_are_shown_and_asked_about(page: Page, service: S
     verdict = page.locator(".verdict[aria-label=perceptron]")
     with page.expect_response(lambda answer: "/images/random" in answer.url) as answered:
         page.get_by_role("button", name="Random test image").click()
-    expect(page.get_by_label("What the networks were given, 9 by 12 pixels")).to_be_visible()
+    expect(page.get_by_label("Network input, 9 by 12 pixels")).to_be_visible()
     expect(verdict.locator(".saliency")).to_be_visible()
     image = np.array(answered.value.json()["pixels"]).reshape(channels, 12, 9)
 
     assert np.array_equal(colours(page), np.broadcast_to(image, (3, 12, 9)))
-    with page.expect_response(lambda answer: "explain" in answer.url):
+    with page.expect_response(explained):
         drop(page, photograph(datasets["mnist"].load().images[0, 0]), "a photo.jpg", "image/jpeg")
-    expect(page.locator(".sheet")).to_contain_text("This is a photo.jpg.")
+    expect(page.locator(".sheet")).to_contain_text("Picture: a photo.jpg")
     expect(verdict.locator(".verdict-label")).to_have_text(re.compile("0|1"))
     if channels == 3:
-        expect(page.locator(".fed")).to_contain_text("it cannot be shown here")
+        expect(page.locator(".fed")).to_contain_text("There is no preview")
         expect(verdict.locator(".saliency")).to_be_hidden()
     expect(page.get_by_role("alert")).to_have_count(0)
 
 
 def test_a_scribble_is_abstained_from_with_a_reason(sheet: Page) -> None:
-    """It is no digit, and most networks notice."""
+    """A scribble is no digit, and a network that notices says why it abstains."""
     draw(sheet, [(x, y) for x in (0.1, 0.3, 0.5, 0.7, 0.9) for y in (0.1, 0.9)])
 
-    expect(sheet.locator(".abstains .verdict-note").first).to_contain_text(
-        "abstains the image does not look like those that the network was trained on"
-    )
+    expect(sheet.locator(".abstains .verdict-note").first).to_contain_text(f"abstains {NOVEL}")
 
 
 def test_clearing_takes_all_answers_away(sheet: Page) -> None:
-    """And what is answered late does not come back."""
+    """A late answer does not bring them back."""
     draw(sheet)
     expect_all(sheet, "7")
     sheet.get_by_role("button", name="Clear").click()
     expect_all(sheet, "–")
 
-    assert fed(sheet).max() == 0
+    assert network_input(sheet).max() == 0
 
 
 def test_what_was_drawn_while_the_api_was_dead_is_answered_by_the_next(sheet: Page, trained: Service) -> None:
-    """The page says that nobody answers, and asks again by itself, without a reload."""
+    """The page says that the API does not answer, and sends the drawing again without a reload."""
     sheet.evaluate("window.kept = true")
     trained.restart_api()
     draw(sheet)

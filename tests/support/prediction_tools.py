@@ -1,6 +1,7 @@
 """Predict jobs without a process of their own."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ from sqlmodel import col
 from ml.records import Stop
 from support.worker_tools import Work
 from worker.artifacts.folder import FolderStore
+from worker.artifacts.store import drop_files
 from worker.database.tables import Artifact, Job, ModelVersion, Opening, PackPurpose
 from worker.ledger.leases import Claim
+from worker.ledger.uploaded_datasets import DatasetStore
 from worker.prediction.image_sets import Subset
 from worker.prediction.rows import PredictionRows, PredictSpec, asked_version
 from worker.prediction.work import predict
+from worker.training.workbench import Workbench
 
 
 @dataclass
@@ -42,7 +46,7 @@ class Predictions:
         """Post a job over part of a data set, for the champion."""
         version = asked_version(self.work.database, model, None, dataset)
         spec = PredictSpec(model=model, version=version.version, dataset=dataset, subset=subset)
-        return self.rows.accept(version, spec)[0]
+        return self.rows.accept(version, spec)
 
     def claim(self) -> Claim:
         """Claim the next pack, which must be one that predicts."""
@@ -53,7 +57,11 @@ class Predictions:
 
     def run(self, claim: Claim | None = None, orders: Orders | None = None) -> bool:
         """Do what a trainer does with a pack."""
-        return predict(claim or self.claim(), self.rows, FolderStore(self.artifacts), orders or Orders())
+        store = FolderStore(self.artifacts)
+        find = DatasetStore(self.work.database, store, self.artifacts.parent / "cache").find
+        bench = Workbench(self.work.database, store, find, orders or Orders(), "cpu", 15)
+        self.work.database.on_unneeded = partial(drop_files, store)
+        return predict(claim or self.claim(), bench)
 
     def answers(self, job_id: str) -> list[dict[str, Any]]:
         """What a job answered, line by line."""

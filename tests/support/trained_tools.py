@@ -1,15 +1,18 @@
 """Jobs that are really trained, without processes of their own."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from sqlalchemy import select
 
 from ml.records import Stop
 from support.worker_tools import Work
-from worker.artifacts.store import Store, store_of
+from worker.artifacts.store import Store, drop_files, store_of
 from worker.database.tables import Opening, Pack, PackPurpose
+from worker.ledger.uploaded_datasets import DatasetStore
 from worker.settings import settings
 from worker.trainer import Trainer
+from worker.training.workbench import Workbench
 
 
 class Orders:
@@ -44,7 +47,10 @@ class Training:
 
     def __post_init__(self) -> None:
         self.orders = Orders()
-        self.trainer = Trainer(self.work.database, self.orders, self.store, "cpu", 15)  # type: ignore[arg-type]
+        self.work.database.on_unneeded = partial(drop_files, self.store)
+        find = DatasetStore(self.work.database, self.store, settings().dataset_cache).find
+        self.bench = Workbench(self.work.database, self.store, find, self.orders, "cpu", 15)
+        self.trainer = Trainer(self.bench)
 
     def run(self, until: PackPurpose | None = None) -> None:
         """Work on packs until there are none, or none but those with a purpose."""

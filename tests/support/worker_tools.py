@@ -1,26 +1,32 @@
 """A ledger, two workers, and trials that need no training."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import select
 from sqlmodel import col
 
 from ml.artifacts import Saved
+from ml.datasets import FindInfo, datasets
 from ml.records import Finished, Measured, RungResult, Started, TrialRecord, TrialState
 from ml.specs import TuneSpec
 from worker.database.engine import Database
 from worker.database.tables import Job, Pack, Trial
+from worker.ledger import job_spec
 from worker.ledger.leases import Claim, Leases
 from worker.ledger.ledger import Ledger
 from worker.ledger.requests import Controls
+from worker.ledger.uploaded_datasets import dataset_info
 
 FILE = Saved("0" * 64, 1)
 
 
-def tune_spec(**fields: Any) -> TuneSpec:
+def tune_spec(find: FindInfo = datasets.__getitem__, /, **fields: Any) -> TuneSpec:
     """A small tuning job."""
-    return TuneSpec.model_validate({"model": "perceptron", "dataset": "digits", "budget": {"trials": 2}, **fields})
+    return TuneSpec.of({"model": "perceptron", "dataset": "digits", "budget": {"trials": 2}, **fields}, find)
 
 
 def measurement(epoch: int, accuracy: float | None, loss: float | None = 0.5) -> RungResult:
@@ -39,7 +45,14 @@ class Work:
 
     def accept(self, **fields: Any) -> Job:
         """Post a job."""
-        return self.ledger.accept(tune_spec(**fields))
+        with self.database.reading() as session:
+            spec = tune_spec(partial(dataset_info, session), **fields)
+        return self.ledger.accept(spec)
+
+    def spec(self, job: Job) -> TuneSpec:
+        """The work of a job."""
+        with self.database.reading() as session:
+            return job_spec.tune_spec(session, job)
 
     def start(self, claim: Claim, number: int) -> None:
         """Begin a trial."""
@@ -57,7 +70,15 @@ class Work:
 
     def cancel(self, job: Job) -> Job:
         """Cancel a job."""
-        return self.controls.cancel(job.id)[0]
+        return self.controls.cancel(job.id)
+
+    @contextmanager
+    def unneeded(self) -> Iterator[list[str]]:
+        """Collect the keys of files that are to be removed, instead of removing them."""
+        found: list[str] = []
+        before, self.database.on_unneeded = self.database.on_unneeded, found.extend
+        yield found
+        self.database.on_unneeded = before
 
     @property
     def controls(self) -> Controls:

@@ -1,28 +1,85 @@
-"""A worker in this process, with real training processes."""
+"""A worker in this process, with real training processes that stay warm from one test of a module to the next.
 
+They know one database and one folder. So what such tests write is removed between them, and not the database itself.
+"""
+
+import os
+import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+from support.gate import SABOTAGE
+from support.warm import WarmTrainers
 from support.worker_tools import Work
 
-from worker.artifacts.store import store_of
+from worker.artifacts.store import drop_files, store_of
+from worker.database.engine import Database
+from worker.database.tables import Job
 from worker.ledger.leases import Leases
 from worker.settings import settings
 from worker.supervision.supervisor import Supervisor
 from worker.supervision.trainer_pool import Trainers
 
 
+@pytest.fixture(scope="module")
+def home_of_module(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Path:
+    """A folder with a migrated SQLite database for all tests of a module that train in processes."""
+    home = tmp_path_factory.mktemp("home")
+    shutil.copy(sqlite_template, home / "chiffre.db")
+    return home
+
+
 @pytest.fixture
-def trainers(request: pytest.FixtureRequest, environment: Path) -> Iterator[Trainers]:
-    """Training processes on the test's database, one if the test does not say how many."""
-    trainers = Trainers(getattr(request, "param", 1))
-    yield trainers
-    trainers.close()
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """The folder of all state: the module's for a test with trainers, else one of the test alone."""
+    if "trainers" not in request.fixturenames:
+        yield tmp_path
+        return
+    home: Path = request.getfixturevalue("home_of_module")
+    yield home
+    for path in home.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+
+
+@pytest.fixture
+def sqlite_url(request: pytest.FixtureRequest, home: Path, sqlite_template: Path) -> Iterator[str]:
+    """The URL of an empty, migrated SQLite database: the module's for a test with trainers, else one of the test."""
+    url = f"sqlite:///{home / 'chiffre.db'}"
+    if "trainers" not in request.fixturenames:
+        shutil.copy(sqlite_template, home / "chiffre.db")
+        yield url
+        return
+    yield url
+    database = Database(url)
+    with database.writing() as session:
+        for table in reversed(Job.metadata.sorted_tables):
+            session.execute(table.delete())
+    database.close()
+
+
+@pytest.fixture(scope="module")
+def warm_trainers() -> Iterator[WarmTrainers]:
+    """The module's trainers, until its last test has ended."""
+    warm = WarmTrainers()
+    yield warm
+    warm.close()
+
+
+@pytest.fixture
+def trainers(
+    request: pytest.FixtureRequest, environment: Path, warm_trainers: WarmTrainers, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Trainers]:
+    """Training processes on the test's database, one if the test does not say how many; they know the gate."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SABOTAGE), os.environ.get("PYTHONPATH", "")]))
+    with warm_trainers.borrowed(getattr(request, "param", 1)) as trainers:
+        yield trainers
 
 
 @pytest.fixture
 def supervisor(work: Work, trainers: Trainers) -> Supervisor:
     """A worker whose leases last six seconds."""
-    store = store_of(settings())
-    return Supervisor(Leases(work.database, "tested", 6), trainers, store, poll_seconds=0.2)
+    work.database.on_unneeded = partial(drop_files, store_of(settings()))
+    return Supervisor(Leases(work.database, "tested", 6), trainers, poll_seconds=0.2)

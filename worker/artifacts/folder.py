@@ -1,4 +1,4 @@
-"""The store of artifacts in a folder, of this machine or one that several share."""
+"""The store of artifacts in a folder."""
 
 import errno
 import os
@@ -17,16 +17,16 @@ ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 class FolderStore:
-    """A folder, of this machine or one that several share."""
+    """Objects as files of a folder, either local or shared by several machines."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def write(self, key: str, content: bytes) -> Saved:
         path = self._path(key)
-        with _told(key):
+        with _as_storage_errors(key):
             if path.is_file() and path.read_bytes() != content:
-                raise BadKey(f"{key} holds something else already; report this")
+                raise BadKey(f"{key} already holds different content; please report this as a bug")
             return write(path, content)
 
     def read(self, key: str, sha256: str) -> bytes:
@@ -39,12 +39,12 @@ class FolderStore:
 
     def remove(self, key: str) -> None:
         path = self._path(key)
-        with _told(key), suppress(FileNotFoundError, NotADirectoryError):
+        with _as_storage_errors(key), suppress(FileNotFoundError, NotADirectoryError):
             path.unlink()
 
     def keys(self, prefix: str = "") -> Iterator[tuple[str, float]]:
         start = self.folder / check_prefix(prefix).rpartition("/")[0]
-        with _told(f"{start}"):
+        with _as_storage_errors(f"{start}"):
             for path in _files(start):
                 key = path.relative_to(self.folder).as_posix()
                 modified = _modified(path)
@@ -58,9 +58,9 @@ class FolderStore:
 
     @contextmanager
     def _found(self, key: str) -> Iterator[Path]:
-        """Where an object lies; CheckpointError where there turns out to be none."""
+        """Yield the path of an object, and raise CheckpointError if reading it finds no file."""
         path = self._path(key)
-        with _told(key):
+        with _as_storage_errors(key):
             try:
                 yield path
             except ABSENT as error:
@@ -71,31 +71,34 @@ class FolderStore:
 
 
 @contextmanager
-def _told(key: str) -> Iterator[None]:
-    """Let an error of the system be told as one of ours."""
+def _as_storage_errors(key: str) -> Iterator[None]:
+    """Turn an OSError into StorageFull or StorageAway."""
     try:
         yield
     except OSError as error:
         if error.errno in FULL:
-            raise StorageFull(f"there is no room for {key} ({error.strerror}); make some, or move it all") from error
+            raise StorageFull(
+                f"there is no room for {key} ({error.strerror}); free some space or move the artifacts"
+            ) from error
         raise StorageAway(
-            f"the folder of artifacts refuses {key} ({error.strerror}); is it mounted, and open to this user?"
+            f"the artifacts folder refuses {key} ({error.strerror}); "
+            "check that it is mounted and that this user may read and write it"
         ) from error
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Every file under a folder; those that vanish meanwhile may be among them."""
-    for parent, _, names in os.walk(folder, onerror=_raise_but_absent):
+    """Yield every file under a folder; some may have been deleted meanwhile."""
+    for parent, _, names in os.walk(folder, onerror=_raise_unless_absent):
         yield from (Path(parent, name) for name in names)
 
 
-def _raise_but_absent(error: OSError) -> None:
+def _raise_unless_absent(error: OSError) -> None:
     if not isinstance(error, ABSENT):
         raise error
 
 
 def _modified(path: Path) -> float | None:
-    """When a file was written; None where it is gone or no plain file."""
+    """Return when a file was written, in seconds since 1970; None if it is gone or not a regular file."""
     try:
         status = path.lstat()
     except ABSENT:

@@ -1,6 +1,7 @@
-"""The store of artifacts: objects under keys, in a folder or wherever else the scheme of a URL says.
+"""The store of artifacts: objects under keys, in a folder or in S3, as the scheme of a URL says.
 
-A key is written once and never changes its content, so that whatever points to an object may be written after it.
+The content under a key is written once and never changes. A caller writes the object first and then the row that
+points to it.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -19,38 +20,48 @@ log = structlog.get_logger()
 
 
 class Store(Protocol):
-    """Objects under keys, each of them whole or not there.
+    """Objects under keys; each object is either complete or absent.
 
-    Any call raises StorageAway where the storage cannot be reached or refuses, and BadKey where a key is none.
+    Every call raises StorageAway if the storage cannot be reached or refuses, and BadKey if a key is not valid.
     """
 
     def write(self, key: str, content: bytes) -> Saved:
-        """Store an object; it survives a crash once this returns, and nothing is ever seen of one that fails.
+        """Store an object so that it survives a crash once this returns; a failed write leaves nothing visible.
 
-        To write the same again is no error: the first answer may have been lost. BadKey where the key holds something
-        else, StorageFull where there is no room.
+        Writing the same content again succeeds, because the answer to the first attempt may have been lost.
+
+        Raises:
+            BadKey: if the key already holds different content.
+            StorageFull: if there is no room.
         """
         ...
 
     def read(self, key: str, sha256: str) -> bytes:
-        """The content of an object; CheckpointError where it is missing or not what was written."""
+        """Return the content of an object.
+
+        Raises:
+            CheckpointError: if the object is missing or its hash differs.
+        """
         ...
 
     def pieces(self, key: str, sha256: str) -> Iterator[bytes]:
-        """The content of an object as `read` gives it, without ever holding more than a piece of it.
+        """Yield the content of an object in pieces, so that only one piece is in memory at a time.
 
-        It is read twice, once for its hash: CheckpointError comes before the first piece.
+        The object is read twice: the first pass checks the hash before any piece is yielded.
+
+        Raises:
+            CheckpointError: if the object is missing or its hash differs.
         """
         ...
 
     def remove(self, key: str) -> None:
-        """Remove an object; no error where it is gone already."""
+        """Remove an object; do nothing if it does not exist."""
         ...
 
     def keys(self, prefix: str = "") -> Iterator[tuple[str, float]]:
-        """The keys that begin with these characters, and when each was written, in seconds since 1970.
+        """Yield each key that starts with `prefix`, with the time it was written in seconds since 1970.
 
-        What a crash left of a write is listed as well, under a name that begins with a dot, so that it can be removed.
+        Temporary files that a crash left are included, so that they can be removed; their names start with a dot.
         """
         ...
 
@@ -59,18 +70,22 @@ stores: Registry[Callable[[str], Store]] = Registry("scheme for CHIFFRE_ARTIFACT
 
 
 def store_of(config: Settings) -> Store:
-    """The store that CHIFFRE_ARTIFACTS names; UnknownName where its scheme is not one of ours."""
+    """Return the store that CHIFFRE_ARTIFACTS names.
+
+    Raises:
+        UnknownName: if no store is registered for its scheme.
+    """
     scheme, found, place = config.artifact_store.partition("://")
     return stores[scheme.lower()](place) if found else FolderStore(Path(scheme))
 
 
 def drop_files(store: Store, keys: Iterable[str]) -> None:
-    """Remove objects that no row points to; what cannot be removed now is found by the collector later."""
+    """Remove objects that no row points to; the janitor later finds those that cannot be removed now."""
     for key in keys:
         try:
             store.remove(key)
         except StorageAway as error:
-            log.warning("an object that nobody needs could not be removed", key=key, error=str(error))
+            log.warning("could not remove an unused artifact", key=key, error=str(error))
 
 
 @stores.register("file")
@@ -80,9 +95,14 @@ def _folder(place: str) -> Store:
 
 @stores.register("s3")
 def _s3(place: str) -> Store:
-    """Imported here alone: to load boto3 takes a third of a second and 30 MiB, and it need not be installed."""
+    """Return a store in S3.
+
+    The import is inside this function: loading boto3 takes a third of a second and 30 MiB, and boto3 is optional.
+    """
     try:
         from worker.artifacts.s3 import S3Store
     except ModuleNotFoundError as error:
-        raise StorageAway(f"S3 needs {error.name}; pip install 'chiffre[s3]' brings it") from error
+        raise StorageAway(
+            f"artifacts in S3 need the package {error.name}; install it with: pip install 'chiffre[s3]'"
+        ) from error
     return S3Store.at(place)

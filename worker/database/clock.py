@@ -1,4 +1,4 @@
-"""The database's clock: every instant is seconds since 1970 by it, so that machines need not agree on the time."""
+"""The database's clock: every instant is in seconds since 1970 by it, so machines need not agree on the time."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -26,5 +26,5 @@ def _postgresql(element: now, compiler: Any, **_: Any) -> str:
 
 
 def to_datetime(instant: float | None) -> datetime | None:
-    """An instant as a date with a time zone."""
+    """Return an instant as a date with a time zone."""
     return None if instant is None else datetime.fromtimestamp(instant, UTC)

@@ -1,4 +1,4 @@
-"""The schema's migrations; apart from `db.py`, because only what migrates needs Alembic's 12 MB."""
+"""The schema's migrations; not in `engine.py`, because only processes that migrate need Alembic's 12 MB."""
 
 from pathlib import Path
 
@@ -12,19 +12,25 @@ from worker.errors import SchemaError
 
 
 def migrate(database: Database) -> None:
-    """Bring the schema up to date; SchemaError where that cannot be."""
+    """Bring the schema up to date.
+
+    Raises:
+        SchemaError: if that fails, such as because the database cannot be reached.
+    """
     try:
         if database.url.get_backend_name() == "sqlite" and database.url.database:
             Path(database.url.database).parent.mkdir(parents=True, exist_ok=True)
         command.upgrade(configuration(database), "head")
     except (DBAPIError, CommandError, OSError) as error:
-        words = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0][:200]
-        raise SchemaError(f"the database cannot be brought up to date: {words}; `chiffre doctor` says more") from error
+        message = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0][:200]
+        raise SchemaError(
+            f"the database cannot be brought up to date: {message}; run `chiffre doctor` for details"
+        ) from error
 
 
 def configuration(database: Database) -> Config:
-    """Alembic's configuration for `database`."""
-    packaged = Path(__file__).parents[1] / "alembic"  # where a wheel carries them
+    """Return Alembic's configuration for `database`."""
+    packaged = Path(__file__).parents[1] / "alembic"  # their place in a wheel
     folder = packaged if packaged.is_dir() else Path(__file__).parents[2] / "alembic"
     config = Config()
     config.set_main_option("script_location", str(folder).replace("%", "%%"))

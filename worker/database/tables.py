@@ -19,24 +19,24 @@ PREDICTING = ("predict", "evaluate")  # the kinds of jobs that classify images
 
 
 class JobState(StrEnum):
-    """Where a job stands."""
+    """The states of a job."""
 
-    QUEUED = "queued"  # accepted, nothing begun
+    QUEUED = "queued"  # accepted; nothing was begun
     RUNNING = "running"  # at least one trial was begun
-    PAUSED = "paused"  # somebody asked, or its files found no space; nothing is worked on until it is resumed
-    STOPPING = "stopping"  # no more trials; running ones end, the winner is published
+    PAUSED = "paused"  # by request, or because the store is full; no work until it is resumed
+    STOPPING = "stopping"  # it begins no more trials; run-off and publication follow
     COMPLETED = "completed"  # the winner is published
     FAILED = "failed"  # no trial can be published; `error` says why
-    CANCELLED = "cancelled"  # somebody asked
+    CANCELLED = "cancelled"  # by request
 
     @property
     def final(self) -> bool:
-        """Whether nothing more will happen."""
+        """True if the job has ended."""
         return self in (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
 
 
 class StopReason(StrEnum):
-    """Why a job begins no more trials."""
+    """The limits and causes that stop a job from beginning more trials."""
 
     TRIALS = "trials"
     SECONDS = "seconds"
@@ -46,16 +46,16 @@ class StopReason(StrEnum):
 
 
 class PackPurpose(StrEnum):
-    """What a pack is for."""
+    """The kinds of work that a pack can be for."""
 
     TRAIN = "train"  # its trials are trained
     RUN_OFF = "run_off"  # the best are trained again on fresh seeds, to be compared
     PUBLISH = "publish"  # the job's winner becomes a version
-    PREDICT = "predict"  # a version answers for many images
+    PREDICT = "predict"  # a version classifies many images
 
 
 class UsedDataset(SQLModel, table=True):
-    """A data set that some job was accepted for."""
+    """A data set that at least one job was accepted for."""
 
     __tablename__ = "dataset"
 
@@ -67,7 +67,7 @@ class UsedDataset(SQLModel, table=True):
 
 
 class DatasetVersion(SQLModel, table=True):
-    """A data set that somebody uploaded; never changed."""
+    """A version of an uploaded data set; rows are never changed."""
 
     name: str = Field(primary_key=True)
     version: int = Field(primary_key=True)
@@ -81,7 +81,7 @@ class DatasetVersion(SQLModel, table=True):
 
 
 class Job(SQLModel, table=True):
-    """What a person posted."""
+    """A job, as it was posted and as far as it has got."""
 
     id: str = Field(primary_key=True)
     kind: str  # train, tune, predict or evaluate
@@ -102,8 +102,8 @@ class Job(SQLModel, table=True):
     best_value: float | None = None
     active_seconds: float = 0.0  # time with a pack leased, up to active_since
     active_since: float | None = None
-    run: int = 1  # raised when a completed job goes on
-    # What a job of kind predict or evaluate found: worker.prediction.work.Result as JSON.
+    run: int = 1  # raised each time the job runs again after its end
+    # Of a predict or evaluate job: worker.prediction.work.Result as JSON.
     result: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
     sequence: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))  # the last change's number
     created_at: float = Field(index=True)
@@ -112,27 +112,28 @@ class Job(SQLModel, table=True):
 
     @property
     def predicts(self) -> bool:
-        """Whether it classifies images with a published version: it has no trials, and nothing to be extended."""
+        """True if the job classifies images with a published version; it has no trials and no budget."""
         return self.kind in PREDICTING
 
 
 class Pack(SQLModel, table=True):
-    """What a worker claims: some trials that train as one. `losses` counts leases that ran out since it last got on."""
+    """Trials that train together, claimed by one worker at a time."""
 
     __table_args__ = (Index(None, "job_id", "done"),)
 
     id: int | None = Field(default=None, primary_key=True)
     job_id: str = Field(foreign_key="job.id")
     purpose: str
-    key: str  # what its trials share
+    key: str  # the hyper-parameters that its trials share, as text
     lanes: int  # trials at once
     stream_seed: int | None = Field(default=None, sa_column=Column(BigInteger))
-    position: int = 0  # steps taken of the stream
+    position: int = 0  # steps of the stream that were taken
     done: bool = Field(default=False, index=True)
-    deaths: int = 0  # trainers that died on it while its trial was alone
+    deaths: int = 0  # trainers that died on it while it had a single trial
+    # Leases that ran out in a row, since its last checkpoint.
     lost_leases: int = Field(default=0, sa_column=Column("losses", Integer, nullable=False, server_default="0"))
-    not_before: float | None = None  # when it may be claimed again after a loss
-    # Made of another's trials: no more join.
+    not_before: float | None = None  # it cannot be claimed before this instant
+    # Its trials come from another pack, or it has given some away: no more trials join.
     parted: bool = Field(default=False, sa_column=Column(Boolean, nullable=False, server_default=false()))
     lease_owner: str | None = None
     lease_epoch: int = 0  # raised by every claim; a write with an older one is refused
@@ -140,7 +141,7 @@ class Pack(SQLModel, table=True):
 
 
 class Trial(SQLModel, table=True):
-    """One attempt at training."""
+    """One network with its hyper-parameters, trained once."""
 
     __table_args__ = (UniqueConstraint("job_id", "number"), Index(None, "job_id", "sequence"))
 
@@ -151,20 +152,20 @@ class Trial(SQLModel, table=True):
     lane: int = 0
     state: str
     reason: str | None = Field(default=None, sa_column=Column(Text))  # why it ended
-    # All hyper-parameters as trained, and what was drawn by Optuna's flat names.
+    # All hyper-parameters as trained, and the drawn ones by Optuna's flat names.
     params: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
     suggestion: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
     attrs: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))  # Optuna's notes
-    # What somebody enqueued, by Optuna's flat names; the rest is drawn.
+    # The values that a request gave, by Optuna's flat names; the sampler draws the rest.
     enqueued: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
     flops: int | None = Field(default=None, sa_column=Column(BigInteger))  # of one image's forward pass
-    weights: int | None = Field(default=None, sa_column=Column(BigInteger))  # how many
+    weights: int | None = Field(default=None, sa_column=Column(BigInteger))  # their number
     init_seed: int | None = Field(default=None, sa_column=Column(BigInteger))
     start_step: int | None = None
-    epochs_run: float = 0  # measured so far, in tenths
+    epochs_run: float = 0  # measured so far, a multiple of 0.1
     best_epoch: float | None = None
-    value: float | None = None  # the objective of the best epoch, once the trial is judged
-    train_loss: float | None = None  # of the best epoch, as the next two
+    value: float | None = None  # the objective of the best epoch; None until the trial is judged
+    train_loss: float | None = None  # this and the next two: of the best epoch
     val_loss: float | None = None
     val_accuracy: float | None = None
     seconds: float = 0.0  # training and evaluation
@@ -176,7 +177,7 @@ class Trial(SQLModel, table=True):
 class Measurement(SQLModel, table=True):
     """One trial at one rung."""
 
-    # Nullable, because the release before knew none of these three.
+    # Nullable, because an older release has none of these three.
     __table_args__ = (Index(None, "job_id", "sequence"),)
     job_id: str | None = Field(default=None, foreign_key="job.id")
     sequence: int | None = Field(default=None, sa_column=Column(BigInteger))  # the job's when it was written
@@ -192,9 +193,9 @@ class Measurement(SQLModel, table=True):
 
 
 class Rerun(SQLModel, table=True):
-    """A trial's hyper-parameters trained once more, for the run-off of a run of its job: no trial, nor counted as one.
+    """One training of a trial's hyper-parameters in a run-off; it does not count as a trial.
 
-    Its state is that of a trial, None until it has ended.
+    Its state is one of a trial's states, and None until it has ended.
     """
 
     __table_args__ = (UniqueConstraint("job_id", "run", "trial", "seed"),)
@@ -204,20 +205,22 @@ class Rerun(SQLModel, table=True):
     run: int
     trial: int  # number
     seed: int  # which of the fresh seeds, from 0
-    cut_seed: int = Field(sa_column=Column(BigInteger, nullable=False))  # that it makes of the job's
+    split_seed: int = Field(sa_column=Column("cut_seed", BigInteger, nullable=False))  # of its own data split
     pack_id: int = Field(foreign_key="pack.id", index=True)
     state: str | None = None
     reason: str | None = Field(default=None, sa_column=Column(Text))  # why it ended
     epochs_run: float = 0.0  # measured so far
     best_epoch: float | None = None
-    val_loss: float | None = None  # of the best epoch, as the next
+    val_loss: float | None = None  # this and the next: of the best epoch
     val_accuracy: float | None = None
     seconds: float = 0.0  # training and evaluation
-    predictions_id: int | None = Field(default=None, foreign_key="artifact.id")  # labels of its validation images
+    predictions_id: int | None = Field(
+        default=None, foreign_key="artifact.id"
+    )  # predicted labels of its validation images
 
 
 class RunOff(SQLModel, table=True):
-    """What the run-off of a run of a job came to: ml.statistics.run_off_result.Verdict as JSON."""
+    """The result of one run-off: ml.statistics.run_off_result.Verdict as JSON."""
 
     job_id: str = Field(foreign_key="job.id", primary_key=True)
     run: int = Field(primary_key=True)
@@ -227,15 +230,15 @@ class RunOff(SQLModel, table=True):
 
 
 class Artifact(SQLModel, table=True):
-    """A file that a job made, under the artifact folder."""
+    """A stored file of a job."""
 
     id: int | None = Field(default=None, primary_key=True)
     job_id: str = Field(foreign_key="job.id", index=True)
     trial: int  # number
-    # checkpoint, onnx, test_outputs, predictions, rerun: labels it predicts; upload: images to predict; or pack: all
-    # that it takes to go on with one.
+    # checkpoint, onnx, test_outputs, predictions, rerun (labels that a training of a run-off predicts), upload (images
+    # to predict), or pack (the checkpoint of a pack).
     kind: str
-    # Of kind pack; `trial` is then its first.
+    # Set for kind pack; `trial` is then the pack's first.
     pack_id: int | None = Field(default=None, foreign_key="pack.id", index=True)
     path: str  # the key in the store
     sha256: str
@@ -244,7 +247,7 @@ class Artifact(SQLModel, table=True):
 
 
 class ModelVersion(SQLModel, table=True):
-    """A trial, published: a job's winner, or one that no other beats in objective and size; never changed."""
+    """A published trial: a job's winner, or another trial of its front; rows are never changed."""
 
     __table_args__ = (UniqueConstraint("model", "version"), UniqueConstraint("job_id", "run", "trial"))
 
@@ -254,7 +257,7 @@ class ModelVersion(SQLModel, table=True):
     dataset: str
     dataset_sha256: str = Field(foreign_key="dataset.sha256")
     split: str
-    objective: str  # with the loss it was computed from, where it is one
+    objective: str  # val_accuracy, or val_loss with the name of the loss: val_loss:mse
     value: float  # the objective on validation
     job_id: str = Field(foreign_key="job.id")
     run: int
@@ -262,27 +265,27 @@ class ModelVersion(SQLModel, table=True):
     params: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
     shape: list[int] = Field(sa_column=Column(JSON, nullable=False))
     classes: list[str] = Field(sa_column=Column(JSON, nullable=False))
-    weights: int  # how many
+    weights: int  # their number
     val_loss: float
     val_accuracy: float
     test_loss: float | None
-    test_accuracy: float | None  # of the winner alone: for the others the test images stay closed
+    test_accuracy: float | None  # None unless it is the winner: the test images are opened for the winner alone
     checkpoint_id: int = Field(foreign_key="artifact.id")
     onnx_id: int = Field(foreign_key="artifact.id")
     code_version: str
-    # Nullable, because the release before knew neither: the Calibration of ml.prediction as JSON, and the median
+    # Nullable, because an older release has neither: ml.prediction.calibration.Calibration as JSON, and the median
     # seconds of one image's forward pass on one core of the worker that published it.
     calibration: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
     latency_seconds: float | None = None
-    # SHA-256 of the layers that compute an answer; whoever has the same is not measured again on such a machine.
+    # SHA-256 of the layers that compute an answer. Versions that share it share the latency on one kind of machine.
     architecture: str | None = Field(default=None, index=True)
-    # Hardware and versions of the worker that published it; null where the release before did.
+    # Hardware and versions of the worker that published it; null if that was an older release.
     environment: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
     created_at: float
 
 
 class Champion(SQLModel, table=True):
-    """Which version answers for a network and a data set."""
+    """The version that answers for a network and a data set."""
 
     model: str = Field(primary_key=True)
     dataset: str = Field(primary_key=True)
@@ -291,7 +294,7 @@ class Champion(SQLModel, table=True):
 
 
 class ChampionMove(SQLModel, table=True):
-    """A champion has been moved; rows are added and never changed."""
+    """One move of a champion; rows are added and never changed."""
 
     __table_args__ = (Index(None, "model", "dataset"),)
 
@@ -306,7 +309,7 @@ class ChampionMove(SQLModel, table=True):
 
 
 class Opening(SQLModel, table=True):
-    """One look at the test images."""
+    """One opening of the test images."""
 
     __tablename__ = "testopening"
     __table_args__ = (UniqueConstraint("job_id", "run"),)
@@ -321,29 +324,29 @@ class Opening(SQLModel, table=True):
 
 
 class Event(SQLModel, table=True):
-    """A transition of a job or of one of its trials, in the order in which they were committed."""
+    """A transition of a job or of one of its trials; sequence numbers are in the order of the commits."""
 
     job_id: str = Field(foreign_key="job.id", primary_key=True)
     sequence: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
     trial: int | None = None  # number; None for the job's own
     state: str
     detail: str | None = Field(default=None, sa_column=Column(Text))
-    by: str | None = None  # who: a worker, or "request"
+    by: str | None = None  # a worker's name, or "request"
     at: float
 
 
 class IdempotencyKey(SQLModel, table=True):
-    """A request that created something, so that the same one again creates nothing."""
+    """A request that created something, kept so that the same request creates nothing more."""
 
     key: str = Field(primary_key=True)
     sha256: str  # of the method, the path and the body
     job_id: str = Field(foreign_key="job.id")
-    trial: int | None = None  # number, where it created one
+    trial: int | None = None  # number, if it created one
     at: float = Field(index=True)
 
 
 class JobGroup(SQLModel, table=True):
-    """A collection of experiments that a person posted, each of them a job."""
+    """A posted collection of experiments, each of which is a job."""
 
     id: str = Field(primary_key=True)
     collection: str
@@ -353,7 +356,7 @@ class JobGroup(SQLModel, table=True):
 
 
 class GroupMember(SQLModel, table=True):
-    """An experiment of a group, and the job that it is."""
+    """An experiment of a group, and its job."""
 
     group_id: str = Field(foreign_key="jobgroup.id", primary_key=True)
     position: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})

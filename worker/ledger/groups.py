@@ -1,7 +1,7 @@
-"""Groups: the experiments of a collection, posted together, each a job of its own.
+"""Groups: the experiments of a collection, posted together, each as its own job.
 
-All of a group's jobs are written in one transaction. From then on nothing but the jobs themselves is needed for the
-work to go on: the group only says which they are.
+All jobs of a group are written in one transaction. From then on the work depends on the jobs alone; the group only
+lists them.
 """
 
 import secrets
@@ -11,21 +11,20 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlmodel import Session, col
 
-from ml.datasets import datasets
 from ml.specs import TuneSpec
 from worker.database.engine import Database
 from worker.database.tables import GroupMember, Job, JobGroup
-from worker.errors import NotFound
+from worker.errors import Fact, NotFound
 from worker.ledger.idempotency import Once, remember, remembered
 from worker.ledger.ledger import new_job
 from worker.ledger.transitions import clock
 
-APART = 1e-6  # seconds between the jobs of a group, so that the first experiment is begun first
+SPACING = 1e-6  # seconds between the jobs of a group, so that workers begin its experiments in order
 
 
 @dataclass(frozen=True)
 class Posted:
-    """What a group is of."""
+    """The collection that a group was posted from, and how."""
 
     collection: str
     scale: float
@@ -33,23 +32,24 @@ class Posted:
 
 
 class Groups:
-    """What people can ask of groups."""
+    """The requests that make groups."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
 
     def accept(self, posted: Posted, specs: Mapping[str, TuneSpec], once: Once | None = None) -> JobGroup:
-        """Write a job down for each experiment, in their order, all of them or none; the group.
+        """Write down one job for each experiment, in their order, and the group; all of it or nothing.
 
-        The group of before where the request has been answered already; KeyReused where its key was another's.
+        Returns:
+            The group. A request that is sent again returns the group that it made before.
+
+        Raises:
+            KeyReused: if the Idempotency-Key came with another request before.
         """
         with self.database.writing() as session:
             if (before := remembered(session, once)) is not None:
                 return _group_of(session, before.job_id)
-            jobs = [
-                new_job(session, spec, datasets[spec.dataset], APART * place)
-                for place, spec in enumerate(specs.values())
-            ]
+            jobs = [new_job(session, spec, SPACING * place) for place, spec in enumerate(specs.values())]
             group = JobGroup(
                 id=secrets.token_hex(6),
                 collection=posted.collection,
@@ -66,21 +66,25 @@ class Groups:
 
 
 def find_group(session: Session, group_id: str) -> JobGroup:
-    """A group by its id; NotFound where there is none."""
+    """Return a group by its id.
+
+    Raises:
+        NotFound: if there is no such group.
+    """
     group = session.get(JobGroup, group_id)
     if group is None:
-        raise NotFound("there is no such group; GET /jobs/experiments lists them")
+        raise NotFound("there is no such group", Fact.NO_GROUP)
     return group
 
 
 def newest_groups(session: Session, limit: int) -> list[JobGroup]:
-    """The groups that were posted last, the newest first."""
+    """Return the groups that were posted last, the newest first."""
     newest = select(JobGroup).order_by(col(JobGroup.created_at).desc(), col(JobGroup.id)).limit(limit)
     return list(session.scalars(newest))
 
 
 def members(session: Session, group: JobGroup) -> list[tuple[str, Job]]:
-    """Each experiment's name and job, in the order of the collection."""
+    """Return each experiment's name and job, in the order of the collection."""
     joined = select(GroupMember, Job).join(Job, col(Job.id) == col(GroupMember.job_id))
     rows = session.execute(joined.where(col(GroupMember.group_id) == group.id).order_by(col(GroupMember.position)))
     return [(member.experiment, job) for member, job in rows]

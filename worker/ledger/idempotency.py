@@ -1,4 +1,4 @@
-"""Requests that create something, remembered by their Idempotency-Key: the same one again creates nothing."""
+"""Idempotency keys: a request that creates something and is sent again creates nothing more."""
 
 from dataclasses import dataclass
 
@@ -11,30 +11,34 @@ from worker.database.tables import IdempotencyKey
 from worker.errors import KeyReused
 from worker.ledger.transitions import clock
 
-KEPT_SECONDS = 24 * 3600.0  # how long a key is remembered; a client that has not heard by then has given up
+KEPT_SECONDS = 24 * 3600.0  # how long a key is remembered; a client that has no answer by then has given up
 
 
 @dataclass(frozen=True)
 class Once:
-    """A request that shall have its effect once."""
+    """A request that must take effect only once."""
 
     key: str
     sha256: str  # of method, path and body
 
 
 def remembered(session: Session, once: Once | None) -> IdempotencyKey | None:
-    """What a request has created before; KeyReused where its key came with another request."""
+    """Return what a request has created before; None if nothing, or if it has no key.
+
+    Raises:
+        KeyReused: if its key came with another request.
+    """
     if once is None:
         return None
     one_at_a_time(session, once.key)
     row = session.get(IdempotencyKey, once.key)
     if row is not None and row.sha256 != once.sha256:
-        raise KeyReused("this Idempotency-Key came with another request before; give each request a key of its own")
+        raise KeyReused("this Idempotency-Key came with another request before; use a new key for each request")
     return row
 
 
 def remember(session: Session, once: Once | None, job_id: str, trial: int | None = None) -> None:
-    """Note what a request has created, in the transaction that does so."""
+    """Note what a request has created, in the transaction that creates it."""
     if once is not None:
         session.flush()  # the job that it refers to
         session.add(IdempotencyKey(key=once.key, sha256=once.sha256, job_id=job_id, trial=trial, at=clock(session)))
@@ -42,6 +46,6 @@ def remember(session: Session, once: Once | None, job_id: str, trial: int | None
 
 
 def forget(database: Database) -> None:
-    """Forget the keys that nobody will send again."""
+    """Delete the keys that are older than KEPT_SECONDS."""
     with database.writing() as session:
         session.execute(delete(IdempotencyKey).where(col(IdempotencyKey.at) < now() - KEPT_SECONDS))

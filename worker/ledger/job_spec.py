@@ -1,19 +1,19 @@
-"""What a job asks for, as it was posted."""
+"""The specification of a job, as it was posted."""
+
+from functools import partial
+
+from sqlmodel import Session
 
 from ml.specs import TrainSpec, TuneSpec
 from worker.database.tables import Job
+from worker.ledger.uploaded_datasets import dataset_info
 
 
-def spec_of(job: Job) -> TrainSpec | TuneSpec:
-    """What was posted, with its budget as it is now."""
-    return (TrainSpec if job.kind == "train" else TuneSpec).model_validate(job.spec)
+def spec_of(session: Session, job: Job) -> TrainSpec | TuneSpec:
+    """Return what was posted, with the budget as it is now."""
+    return (TrainSpec if job.kind == "train" else TuneSpec).of(job.spec, partial(dataset_info, session))
 
 
-def tune_spec(job: Job) -> TuneSpec:
-    """The work that a job asks for."""
-    return as_tune(spec_of(job))
-
-
-def as_tune(spec: TrainSpec | TuneSpec) -> TuneSpec:
-    """A specification as that of a search, which training is one of one trial."""
-    return spec.as_tune() if isinstance(spec, TrainSpec) else spec
+def tune_spec(session: Session, job: Job) -> TuneSpec:
+    """Return the job's work as a search; training is one of a single trial."""
+    return spec_of(session, job).as_tune()

@@ -1,7 +1,7 @@
-"""Leases: which worker works on which pack.
+"""Leases: they decide which worker works on which pack.
 
-A claim raises the pack's lease epoch; from then on a write that carries an older epoch is refused. Nothing here trusts
-a clock but the database's.
+A claim raises the pack's lease epoch. From then on a write that carries an older epoch is refused. All times are by the
+database's clock.
 """
 
 from collections.abc import Collection
@@ -16,16 +16,16 @@ from worker.database.clock import now
 from worker.database.engine import Database
 from worker.database.tables import PREDICTING, Job, JobState, Pack, PackPurpose, StopReason, Trial
 from worker.errors import LeaseLost
-from worker.ledger.packs import divide, drop, end_pack, end_running, new_pack, prediction_pack, running
-from worker.ledger.retention import uploads
+from worker.ledger.files import delete_uploads
+from worker.ledger.packs import divide, end_pack, end_running, new_pack, prediction_pack, running
 from worker.ledger.run_off_start import give_up
 from worker.ledger.settlement import HOPELESS, settle
 from worker.ledger.transitions import (
     DISCARDED,
-    account,
     begin_trial,
     clock,
     lease,
+    lease_change,
     lock_job,
     move_job,
     note_job,
@@ -34,8 +34,8 @@ from worker.ledger.transitions import (
 )
 
 MAX_DEATHS = 2  # trainers that may die on a trial alone before it counts as failed
-MAX_LOSSES = 5  # leases of a pack that may run out in a row before its trials are suspected
-# What could not be done, where the work of a pack that has no trials fails; the job fails with it.
+MAX_LOSSES = 5  # leases of a pack that may run out in a row before one of its trials is suspected
+# Why a job fails if the work of a pack without trials fails.
 WITHOUT_TRIALS = {
     PackPurpose.PUBLISH: "the winner could not be published",
     PackPurpose.PREDICT: "the images could not be classified",
@@ -45,7 +45,7 @@ FIRST_WAIT, LONGEST_WAIT = 5.0, 300.0  # seconds until a pack that was lost agai
 
 @dataclass(frozen=True)
 class Claim:
-    """A pack that this process may work on while nobody else claims it."""
+    """A pack that this process may work on until another worker claims it."""
 
     pack_id: int
     job_id: str
@@ -55,14 +55,18 @@ class Claim:
 
 @dataclass(frozen=True)
 class PackOrders:
-    """What a worker is to do about a pack that it holds."""
+    """Changes in how a worker must treat a pack that it holds."""
 
-    stop: Stop | None = None
-    cancelled: Collection[int] = ()  # trials, by number, that somebody cancelled
+    stop: Stop | None = None  # why the pack must end now; None: it goes on
+    cancelled: Collection[int] = ()  # numbers of its trials that were cancelled
 
 
 def fence(session: Session, claim: Claim) -> tuple[Job, Pack]:
-    """The job and the claimed pack, locked until the transaction ends; LeaseLost where the claim is no longer good."""
+    """Return the job and the claimed pack, both locked until the transaction ends.
+
+    Raises:
+        LeaseLost: if the pack has ended, or another worker has claimed it since.
+    """
     job = lock_job(session, claim.job_id)
     pack = session.scalar(
         select(Pack)
@@ -71,7 +75,7 @@ def fence(session: Session, claim: Claim) -> tuple[Job, Pack]:
         .execution_options(populate_existing=True)
     )
     if pack is None:
-        raise LeaseLost(f"pack {claim.pack_id} has been ended or claimed by another since epoch {claim.epoch}")
+        raise LeaseLost(f"pack {claim.pack_id} has ended, or another worker has claimed it since epoch {claim.epoch}")
     return job, pack
 
 
@@ -84,9 +88,12 @@ class Leases:
         self.seconds = seconds
 
     def claim(self) -> Claim | None:
-        """A pack to work on: one that was begun and lost before a new one; None where there is no work."""
+        """Claim a pack to work on; return None if there is no work.
+
+        A pack that was begun and is unclaimed comes before a new one.
+        """
         self.reap()
-        # A transaction each: one that locks the rows of two jobs could wait for another that does.
+        # One transaction for each look: two transactions that lock rows of two jobs could wait for each other.
         for look in (self._waiting_pack, self._new_pack):
             with self.database.writing() as session:
                 pack = look(session)
@@ -95,26 +102,24 @@ class Leases:
         return None
 
     def work_waits(self) -> bool:
-        """Whether there is a pack that nobody works on, or a job that nobody has begun."""
+        """Return whether any pack or job is waiting to be claimed."""
         waiting = select(col(Pack.id)).join(Job, col(Job.id) == Pack.job_id).where(*_WAITING, _UNPAUSED).limit(1)
         queued = select(col(Job.id)).where(col(Job.state) == JobState.QUEUED).limit(1)
         with self.database.reading() as session:
             return session.scalar(waiting) is not None or session.scalar(queued) is not None
 
     def renew(self, claim: Claim) -> bool:
-        """Keep a pack for another lease; False where it is lost."""
+        """Extend the lease of a pack; return False if the lease is lost."""
         with self.database.writing() as session:
             if (held := _still_held(session, claim)) is None:
                 return False
             job, pack = held
-            account(session, job)  # a lease that ran out while the machine slept must not count as worked
-            pack.lease_expires_at = clock(session) + self.seconds
-            session.flush()
-            account(session, job)
+            with lease_change(session, job):  # a lease that ran out while the machine slept must not count as worked
+                pack.lease_expires_at = clock(session) + self.seconds
             return True
 
     def orders(self, claim: Claim) -> PackOrders:
-        """Whether the claimed pack must end now, and why; which of its trials are to be left out."""
+        """Return whether and why the claimed pack must end now, and which of its trials to leave out."""
         with self.database.reading() as session:
             job, pack = session.get_one(Job, claim.job_id), session.get_one(Pack, claim.pack_id)
             if pack.done or pack.lease_epoch != claim.epoch:
@@ -127,9 +132,9 @@ class Leases:
             return PackOrders(None, set(session.scalars(select(col(Trial.number)).where(*cancelled))))
 
     def release(self, claim: Claim, wait: float = 0.0) -> None:
-        """Give a pack back unfinished, for any worker to take up after so many seconds.
+        """Give a pack back unfinished; any worker may claim it after `wait` seconds.
 
-        Nothing happens where it is lost.
+        A claim whose lease is lost changes nothing, here and in the next three methods.
         """
         with self.database.writing() as session:
             if (held := _still_held(session, claim)) is None:
@@ -139,7 +144,7 @@ class Leases:
             pack.not_before = clock(session) + wait if wait else None
 
     def hold(self, claim: Claim, why: str) -> None:
-        """Give a pack back and pause its job: its work cannot be written down until somebody sets that right."""
+        """Give a pack back and pause its job, because the store has no room until a person makes some."""
         with self.database.writing() as session:
             if (held := _still_held(session, claim)) is None:
                 return
@@ -148,48 +153,50 @@ class Leases:
             if JobState(job.state) in (JobState.RUNNING, JobState.STOPPING):
                 move_job(session, job, JobState.PAUSED, why, self.owner)
 
-    def died(self, claim: Claim, how: str) -> list[str]:
-        """Give back a pack on which a trainer died; the paths of files that no row needs any more.
+    def died(self, claim: Claim, how: str) -> None:
+        """Give back a pack on which a trainer died.
 
-        Of several trials nobody knows which is to blame: they go on in halves, until the guilty one is alone. A trial
-        on which MAX_DEATHS trainers died alone has failed.
+        One of several trials may be the cause. The pack is halved after each death, until that trial is alone. A trial
+        fails once MAX_DEATHS trainers have died on it alone.
         """
         with self.database.writing() as session:
             if (held := _still_held(session, claim)) is None:
-                return []
+                return
             job, pack = held
             _let_go(session, job, pack)
-            return self._suspect(session, job, pack, how)
+            self._suspect(session, job, pack, how)
 
-    def impossible(self, claim: Claim, why: str) -> list[str]:
-        """End a job of which no pack can be begun; the paths of files that no row needs any more.
+    def impossible(self, claim: Claim, why: str) -> None:
+        """End a job whose pack cannot be begun on this worker, such as for lack of memory.
 
-        One that has a trial to publish, or other packs, which may be at work where it is possible, is not ended: its
-        pack counts as one on which a trainer died.
+        A job that has a trial to publish, or other open packs, goes on: another worker may be able to train it. Its
+        pack then counts as one on which a trainer died.
         """
         with self.database.writing() as session:
             if (held := _still_held(session, claim)) is None:
-                return []
+                return
             job, pack = held
             if job.best_trial is not None or _has_others(session, pack):
                 _let_go(session, job, pack)
-                return self._suspect(session, job, pack, why)
+                self._suspect(session, job, pack, why)
+                return
             job.error, job.stop_reason = why, StopReason.FAILURES
-            return self._ended(session, job, pack, TrialState.FAILED, why)
+            self._end(session, job, pack, TrialState.FAILED, why)
 
-    def close(self, claim: Claim) -> list[str]:
-        """End a pack whose work is done; the paths of files that no row needs any more.
+    def close(self, claim: Claim) -> None:
+        """End a pack whose work is done, and cancel the trials that still run in it.
 
-        LeaseLost where another has claimed it. A trial that still runs in it was stopped before it could say so.
+        Raises:
+            LeaseLost: if another worker has claimed it.
         """
         with self.database.writing() as session:
             job, pack = fence(session, claim)
-            return self._ended(session, job, pack, TrialState.CANCELLED, "stopped before it could end by itself")
+            self._end(session, job, pack, TrialState.CANCELLED, "stopped with its pack")
 
     def reap(self) -> int:
-        """Take back packs whose lease has run out, here or anywhere; how many there were.
+        """Take back all packs whose lease has run out, of any worker; return how many there were.
 
-        Any process may do so at any time: a pack is taken back once, and its owner can write no more.
+        Any process may call this at any time. A pack is taken back once, and its former owner can no longer write.
         """
         reaped = 0
         for pack_id, job_id in self._expired():
@@ -207,21 +214,20 @@ class Leases:
         pack = session.scalar(select(Pack).where(col(Pack.id) == pack_id, *_EXPIRED).with_for_update(skip_locked=True))
         if pack is None:
             return False
-        lost = f"pack {pack.id} was lost with its worker, {pack.lease_owner}"
+        lost = f"pack {pack.id} was lost: its worker {pack.lease_owner} did not renew its lease"
         pack.lease_epoch += 1
         pack.lost_leases += 1
         _let_go(session, job, pack)
-        note_job(session, job, lost, self.owner)  # before it may end
+        note_job(session, job, lost, self.owner)  # first, as the next lines may end the job
         if pack.lost_leases >= MAX_LOSSES:
             self._suspect(session, job, pack, f"{lost}, {pack.lost_leases} times in a row")
         elif pack.lost_leases > 1:
             pack.not_before = clock(session) + min(LONGEST_WAIT, FIRST_WAIT * 2 ** (pack.lost_leases - 2))
         return True
 
-    def _suspect(self, session: Session, job: Job, pack: Pack, how: str) -> list[str]:
-        """Find out which trial of a pack ends whoever works on it."""
+    def _suspect(self, session: Session, job: Job, pack: Pack, how: str) -> None:
+        """Halve a pack of several trials to find the one that ends its workers; fail a trial that is alone."""
         trials = running(session, pack)
-        unneeded: list[str] = []
         pack.lost_leases = 0
         pack.deaths += len(trials) < 2
         if len(trials) > 1:
@@ -232,21 +238,18 @@ class Leases:
             give_up(session, pack, how)
             if (what := WITHOUT_TRIALS.get(PackPurpose(pack.purpose))) is not None:
                 job.error = f"{what}: {how}"
-            unneeded = drop(session, uploads(session, job)) + self._ended(session, job, pack, TrialState.FAILED, how)
-        return unneeded
+            delete_uploads(session, job)
+            self._end(session, job, pack, TrialState.FAILED, how)
 
-    def _ended(self, session: Session, job: Job, pack: Pack, state: TrialState, why: str) -> list[str]:
-        """End a pack, and in that state what of it still runs; the paths of files that no row needs any more."""
-        account(session, job)
-        end_running(session, job, pack, state, why, self.owner)
-        unneeded = end_pack(session, pack)
-        session.flush()
-        account(session, job)
+    def _end(self, session: Session, job: Job, pack: Pack, state: TrialState, why: str) -> None:
+        """End a pack, and its running trials in the given state."""
+        with lease_change(session, job):
+            end_running(session, job, pack, state, why, self.owner)
+            end_pack(session, pack)
         settle(session, job, self.owner)
-        return unneeded
 
     def _waiting_pack(self, session: Session) -> Pack | None:
-        """A pack that was begun and is nobody's, now this owner's."""
+        """Claim for this owner a pack that was begun and is unclaimed; return None if there is none."""
         job = session.scalar(
             select(Job)
             .join(Pack, col(Pack.job_id) == Job.id)
@@ -268,6 +271,7 @@ class Leases:
         return None if pack is None else self._taken(session, job, pack)
 
     def _new_pack(self, session: Session) -> Pack | None:
+        """Claim a new pack of the job that is next; return None if no job may begin one."""
         job = session.scalar(_next_job())
         if job is None:
             return None
@@ -282,13 +286,12 @@ class Leases:
         if job.state == JobState.QUEUED:
             job.started_at = job.started_at or clock(session)
             move_job(session, job, JobState.RUNNING, None, self.owner)
-        account(session, job)
-        lease(session, pack, self.owner, self.seconds)
-        account(session, job)
+        with lease_change(session, job):
+            lease(session, pack, self.owner, self.seconds)
         return pack
 
 
-# Of packs: those whose lease ran out, and those that wait for somebody to claim them.
+# Conditions on packs: the lease has run out; the pack is waiting to be claimed.
 _EXPIRED = (col(Pack.done).is_(False), col(Pack.lease_expires_at) < now())
 _WAITING = (
     col(Pack.done).is_(False),
@@ -299,7 +302,7 @@ _UNPAUSED = col(Job.state) != JobState.PAUSED
 
 
 def _still_held(session: Session, claim: Claim) -> tuple[Job, Pack] | None:
-    """The job and the claimed pack as `fence` gives them; None where the claim is no longer good."""
+    """Return the job and the claimed pack, both locked; None if the lease is lost."""
     try:
         return fence(session, claim)
     except LeaseLost:
@@ -307,26 +310,30 @@ def _still_held(session: Session, claim: Claim) -> tuple[Job, Pack] | None:
 
 
 def _let_go(session: Session, job: Job, pack: Pack) -> None:
-    """Make a pack nobody's."""
-    account(session, job)
-    pack.lease_owner = pack.lease_expires_at = None
-    session.flush()
-    account(session, job)
+    """Make a pack unclaimed."""
+    with lease_change(session, job):
+        pack.lease_owner = pack.lease_expires_at = None
 
 
 def _has_others(session: Session, pack: Pack) -> bool:
-    """Whether its job has other packs that are open."""
+    """Return whether the job has other open packs."""
     others = (col(Pack.job_id) == pack.job_id, col(Pack.id) != pack.id, col(Pack.done).is_(False))
     return session.scalar(select(col(Pack.id)).where(*others).limit(1)) is not None
 
 
 def _makes_good(session: Session, pack: Pack) -> bool:
-    """Whether a pack trains a trial again whose checkpoint was damaged: its job's seconds were spent on it before."""
+    """Return whether a pack trains a trial again because its checkpoint was damaged.
+
+    Such a pack may exceed the job's seconds, which were spent on the trial before.
+    """
     return any(reasons(session, trial)[:1] == [DISCARDED] for trial in running(session, pack))
 
 
 def _next_job() -> Any:
-    """Of the jobs that may begin a trial or classify the one with the fewest packs at work: none waits for another."""
+    """Return a query for the next job that may begin a trial or classify images.
+
+    It is the job with the fewest open packs, so that no job waits until another has ended.
+    """
     busy = (
         select(func.count())
         .select_from(Pack)

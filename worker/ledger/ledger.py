@@ -1,4 +1,4 @@
-"""The ledger: what happens to jobs and trials, written once and only by whoever holds the lease."""
+"""The ledger: what happens to jobs and trials, written once and only by the holder of the pack's lease."""
 
 import secrets
 from collections import defaultdict
@@ -9,37 +9,40 @@ from typing import Any, cast
 from sqlalchemy import func, select
 from sqlmodel import Session, col
 
-from ml.artifacts import Saved
-from ml.datasets import Dataset, datasets
 from ml.records import Event, Finished, Measured, PackRecord, RungResult, Started, TrialRecord, TrialState
 from ml.specs import TrainSpec, TuneSpec
-from worker.database.engine import Database
+from worker.artifacts.new_files import Stored
+from worker.database.engine import Database, note_unneeded
 from worker.database.tables import Artifact, Job, JobState, Measurement, Trial
+from worker.ledger.files import add_file, delete_files
 from worker.ledger.idempotency import Once, remember, remembered
-from worker.ledger.job_spec import as_tune
 from worker.ledger.leases import Claim, fence
-from worker.ledger.packs import divide, drop, kept, running
-from worker.ledger.retention import leads, outdone, worth_keeping
+from worker.ledger.packs import divide, pack_checkpoints, running
+from worker.ledger.retention import beaten_checkpoints, leads, worth_keeping
 from worker.ledger.settlement import spent
 from worker.ledger.transfer import resolved
 from worker.ledger.transitions import REQUEST, begin_trial, clock, end_trial, note_job, stamp
 from worker.ledger.uploaded_datasets import know
 
-Checkpointed = tuple[str, Saved]  # a checkpoint's path, and what was written there
 
+def new_job(session: Session, spec: TrainSpec | TuneSpec, after: float = 0.0) -> Job:
+    """Write a new job down.
 
-def new_job(session: Session, spec: TrainSpec | TuneSpec, dataset: Dataset, after: float = 0.0) -> Job:
-    """Write a new job down, as if it had come so many seconds later: of jobs that come together, which is first."""
-    know(session, spec.dataset, dataset)
-    tune, spec = as_tune(spec), resolved(session, spec)
+    Args:
+        session: A writing session.
+        spec: The job.
+        after: Seconds to add to its time of creation, which puts jobs that are posted together in order.
+    """
+    know(session, spec.dataset)
+    tune, spec = spec.as_tune(), resolved(session, spec)
     job = Job(
         id=secrets.token_hex(6),
         kind="train" if isinstance(spec, TrainSpec) else "tune",
         spec=spec.model_dump(mode="json"),
         state=JobState.QUEUED,
         model=spec.model,
-        dataset=spec.dataset,
-        dataset_sha256=dataset.sha256,
+        dataset=spec.dataset.name,
+        dataset_sha256=spec.dataset.sha256,
         maximize=spec.maximize,
         trial_limit=tune.trial_limit,
         seconds_limit=tune.budget.seconds,
@@ -59,26 +62,33 @@ class OpenedPack:
 
 
 class Ledger:
-    """What becomes of jobs and their trials."""
+    """The writes that a job's training needs, from the accepted request to the last trial."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
 
     def accept(self, spec: TrainSpec | TuneSpec, once: Once | None = None) -> Job:
-        """Write a new job down; from here on it is not lost.
+        """Write a new job down; once this returns, the job is not lost.
 
-        The job of before where the request has been answered already; KeyReused where its key was another's.
+        Returns:
+            The job. A request that is sent again returns the job that it made before.
+
+        Raises:
+            KeyReused: if the Idempotency-Key came with another request before.
         """
-        dataset = datasets[spec.dataset]
         with self.database.writing() as session:
             if (before := remembered(session, once)) is not None:
                 return session.get_one(Job, before.job_id)
-            job = new_job(session, spec, dataset)
+            job = new_job(session, spec)
             remember(session, once, job.id)
             return job
 
     def pack(self, claim: Claim) -> OpenedPack:
-        """A claimed pack as it was left; LeaseLost where another has claimed it."""
+        """Return a claimed pack as it was left.
+
+        Raises:
+            LeaseLost: if another worker has claimed it.
+        """
         with self.database.writing() as session:
             _, pack = fence(session, claim)
             trials = session.scalars(
@@ -91,10 +101,14 @@ class Ledger:
                 lanes=pack.lanes,
                 parted=pack.parted,
             )
-            return OpenedPack(record, kept(session, pack))
+            return OpenedPack(record, pack_checkpoints(session, pack))
 
     def reserve(self, claim: Claim, fits: Callable[[int], bool]) -> TrialRecord | None:
-        """One more trial for a claimed pack; None where the job begins no more, or `fits` refuses the next number."""
+        """Begin one more trial in a claimed pack.
+
+        Returns:
+            The trial; None if the job begins no more, or if `fits` refuses the next trial's number.
+        """
         with self.database.writing() as session:
             job, pack = fence(session, claim)
             begins = job.state == JobState.RUNNING and spent(session, job) is None
@@ -103,14 +117,15 @@ class Ledger:
             return TrialRecord(begin_trial(session, job, pack, pack.lease_owner).number, TrialState.RUNNING)
 
     def lanes(self, job_id: str) -> int | None:
-        """How many trials of a job train together; None before it has run."""
+        """Return how many trials of a job train together; None before it has run."""
         with self.database.reading() as session:
             return session.get_one(Job, job_id).lanes
 
-    def settle_pack(self, claim: Claim, key: str, lanes: int) -> int:
-        """Note what a claimed pack's trials share, and how many lanes it has: the job's, which its first pack settles.
+    def fix_lanes(self, claim: Claim, key: str, lanes: int) -> int:
+        """Set the key of a claimed pack and the number of its lanes, and return that number.
 
-        One that was halved since trainers died on it keeps its fewer.
+        The first pack of a job fixes the number for all of its packs. A pack that was halved because trainers died on
+        it keeps its smaller number.
         """
         with self.database.writing() as session:
             job, pack = fence(session, claim)
@@ -120,26 +135,33 @@ class Ledger:
             return pack.lanes
 
     def divide(self, claim: Claim, groups: Sequence[Sequence[int]]) -> None:
-        """Give running trials of the claimed pack, by number, packs of their own."""
+        """Move groups of running trials of the claimed pack, by number, to new packs."""
         with self.database.writing() as session:
             _, pack = fence(session, claim)
             trials = {trial.number: trial for trial in running(session, pack)}
-            still = [[trials[n] for n in group if n in trials] for group in groups]  # somebody may have cancelled one
+            still = [[trials[n] for n in group if n in trials] for group in groups]  # some may be cancelled by now
             divide(session, pack, [group for group in still if group])
 
-    def record(self, claim: Claim, events: Sequence[Event], saved: dict[int, Checkpointed]) -> list[str]:
+    def record(self, claim: Claim, events: Sequence[Event], saved: dict[int, Stored]) -> None:
         """Write down what happened to trials of the claimed pack, all of it or nothing.
 
-        What is said of a trial that somebody has cancelled is left out. `saved` has the checkpoint of each trial that
-        is worth keeping. Returns the paths of files that no row needs any more. LeaseLost where another has claimed
-        the pack or it was ended.
+        Events of a trial that has ended are ignored, as those of a cancelled one.
+
+        Args:
+            claim: The pack.
+            events: In their order.
+            saved: The stored checkpoint of each ended trial that is worth keeping, by the trial's number. A file that
+                is not kept after all is removed.
+
+        Raises:
+            LeaseLost: if another worker has claimed the pack, or it has ended.
         """
         with self.database.writing() as session:
             job, pack = fence(session, claim)
             numbers = {event.number for event in events}
             of_pack = (col(Trial.pack_id) == pack.id, col(Trial.number).in_(numbers))
             trials = {trial.number: trial for trial in session.scalars(select(Trial).where(*of_pack))}
-            unneeded = {path for path, _ in saved.values()}
+            unused = set(saved)
             for event in events:
                 trial = trials.get(event.number)
                 if trial is None or trial.state != TrialState.RUNNING:
@@ -151,49 +173,53 @@ class Ledger:
                         _measure(session, job, trial, event, claim)
                     case Finished():
                         _finish(session, job, trial, event, pack.lease_owner)
-                        if event.number in saved:
-                            unneeded -= _crown(session, job, trial, saved[event.number])
+                        if event.number in unused and trial.value is not None:
+                            _keep(session, job, trial, trial.value, saved[event.number])
+                            unused.remove(event.number)
                 session.flush()
-            return sorted(unneeded | set(drop(session, outdone(session, job)) if saved else []))
+            note_unneeded(session, (saved[number][0] for number in unused))
+            if saved:
+                delete_files(session, beaten_checkpoints(session, job))
 
     def worth_keeping(self, claim: Claim, number: int, value: float) -> bool:
-        """Whether a trial's checkpoint would be kept if it ended with this value."""
+        """Return whether a trial's checkpoint would be kept if the trial ended with this value."""
         with self.database.reading() as session:
             trial = session.scalars(select(Trial).where(*_of(claim.job_id, number))).one()
             return worth_keeping(session, session.get_one(Job, claim.job_id), trial, value)
 
-    def keep(self, claim: Claim, position: int, saved: Checkpointed) -> list[str]:
-        """Note a checkpoint of the claimed pack; the paths of files that no row needs any more.
+    def keep(self, claim: Claim, position: int, saved: Stored) -> None:
+        """Note a checkpoint of the claimed pack.
 
-        The one before stays, for the case that this one is damaged.
+        The previous checkpoint stays, in case this one is damaged; older ones are deleted.
+
+        Args:
+            claim: The pack.
+            position: The steps that the pack has taken of its stream.
+            saved: The stored checkpoint.
         """
-        path, file = saved
         with self.database.writing() as session:
             job, pack = fence(session, claim)
-            before = kept(session, pack)
+            before = pack_checkpoints(session, pack)
             pack.position, pack.lost_leases, pack.not_before = position, 0, None
             first = session.scalar(select(func.min(Trial.number)).where(col(Trial.pack_id) == pack.id)) or 0
-            artifact = _artifact(session, job, first, "pack", path, file)
-            artifact.pack_id = pack.id
-            session.add(artifact)
-            session.flush()
-            return drop(session, before[1:])
+            add_file(session, job.id, "pack", saved, trial=first, pack_id=pack.id)
+            delete_files(session, before[1:])
 
     def discard(self, claim: Claim, checkpoint: Artifact, why: str) -> None:
-        """Forget a checkpoint of the claimed pack that is damaged; the janitor removes its file."""
+        """Delete the row of a damaged checkpoint of the claimed pack; the janitor removes the file an hour later."""
         with self.database.writing() as session:
             job, pack = fence(session, claim)
             session.delete(session.get_one(Artifact, checkpoint.id))
-            note_job(session, job, f"pack {pack.id} cannot go on from a checkpoint: {why}", pack.lease_owner)
+            note_job(session, job, f"pack {pack.id} cannot go on from its newest checkpoint: {why}", pack.lease_owner)
 
     def changes(self, job_id: str, after: int) -> tuple[list[TrialRecord], int]:
-        """The trials of a job that changed after number `after` of its counter, and the number to ask from next."""
+        """Return the trials of a job that changed after a change number, and the number to ask from next."""
         with self.database.reading() as session:
             return changes(session, job_id, after)
 
 
 def changes(session: Session, job_id: str, after: int) -> tuple[list[TrialRecord], int]:
-    """What `Ledger.changes` gives, as a session sees it."""
+    """Return the same as `Ledger.changes`, as a session sees it."""
     changed = (col(Trial.job_id) == job_id, col(Trial.sequence) > after)
     trials = session.scalars(select(Trial).where(*changed).order_by(col(Trial.sequence))).all()
     if not trials:
@@ -204,7 +230,7 @@ def changes(session: Session, job_id: str, after: int) -> tuple[list[TrialRecord
 
 
 def _record(trial: Trial, **more: Any) -> TrialRecord:
-    """A row as a search needs it."""
+    """Return a row as the record that a search needs."""
     return TrialRecord(
         trial.number,
         TrialState(trial.state),
@@ -214,12 +240,13 @@ def _record(trial: Trial, **more: Any) -> TrialRecord:
         enqueued=trial.enqueued,
         reason=trial.reason or "",
         start_step=trial.start_step,
+        lane=trial.lane,
         **more,
     )
 
 
 def _rungs(session: Session, pack_id: int) -> dict[int, dict[int, RungResult]]:
-    """What was measured of a pack's trials, by trial id and step."""
+    """Return the measurements of a pack's trials, by trial id and step."""
     rows = session.scalars(
         select(Measurement).join(Trial, col(Trial.id) == Measurement.trial_id).where(col(Trial.pack_id) == pack_id)
     )
@@ -231,15 +258,15 @@ def _rungs(session: Session, pack_id: int) -> dict[int, dict[int, RungResult]]:
 
 
 def _start(job: Job, trial: Trial, event: Started) -> None:
-    """A trial has its hyper-parameters."""
+    """Write down a trial's hyper-parameters and seeds."""
     trial.params, trial.suggestion, trial.attrs = event.params, event.suggestion, event.attrs
-    trial.init_seed, trial.start_step = event.init_seed, event.start_step
+    trial.init_seed, trial.start_step, trial.lane = event.init_seed, event.start_step, event.lane
     trial.flops, trial.weights = event.flops, event.weights
     stamp(job, trial)
 
 
 def _measure(session: Session, job: Job, trial: Trial, event: Measured, claim: Claim) -> None:
-    """A trial has reached a rung."""
+    """Write down what a trial measured at a rung."""
     row = Measurement(trial_id=cast("int", trial.id), job_id=job.id, **asdict(event.measurement))
     row.sequence, row.lease_epoch = stamp(job, trial), claim.epoch
     session.add(row)
@@ -249,7 +276,7 @@ def _measure(session: Session, job: Job, trial: Trial, event: Measured, claim: C
 
 
 def _finish(session: Session, job: Job, trial: Trial, event: Finished, by: str | None) -> None:
-    """A trial has ended."""
+    """Write down how a trial ended."""
     trial.value = event.value if event.state.judged else None
     if event.best:
         trial.best_epoch = event.best.epoch
@@ -258,25 +285,15 @@ def _finish(session: Session, job: Job, trial: Trial, event: Finished, by: str |
     end_trial(session, job, trial, event.state, event.reason, by)
 
 
-def _crown(session: Session, job: Job, trial: Trial, saved: Checkpointed) -> set[str]:
-    """Keep a trial's checkpoint, and let the trial lead its job where it does; what is kept.
+def _keep(session: Session, job: Job, trial: Trial, value: float, saved: Stored) -> None:
+    """Add a trial's checkpoint, and make the trial the job's best if its value is.
 
-    Whether it is worth keeping is asked once, when all that ended together are written: `outdone` names those that are
-    not. Asked for each lane it reads the whole front each time, while nobody else can write.
+    `beaten_checkpoints` then finds the checkpoints to delete, once for all trials that ended together. To ask for each
+    trial would read the whole front each time, while no other transaction can write.
     """
-    path, file = saved
-    if trial.value is None:
-        return set()
-    session.add(_artifact(session, job, trial.number, "checkpoint", path, file))
-    if leads(job, trial.number, trial.value):
-        job.best_trial, job.best_value = trial.number, trial.value
-    session.flush()
-    return {path}
-
-
-def _artifact(session: Session, job: Job, trial: int, kind: str, path: str, file: Saved) -> Artifact:
-    at = clock(session)
-    return Artifact(job_id=job.id, trial=trial, kind=kind, path=path, sha256=file.sha256, size=file.size, created_at=at)
+    add_file(session, job.id, "checkpoint", saved, trial=trial.number)
+    if leads(job, trial.number, value):
+        job.best_trial, job.best_value = trial.number, value
 
 
 def _of(job_id: str, number: int) -> tuple[Any, ...]:
@@ -284,7 +301,7 @@ def _of(job_id: str, number: int) -> tuple[Any, ...]:
 
 
 def _values(session: Session, job_id: str, after: int, objective: str) -> dict[int, dict[int, float]]:
-    """The objective by trial id and step, of the trials of a job that changed after a number of its counter."""
+    """Return the objective by trial id and step, for the trials of a job that changed after a change number."""
     column = Measurement.val_accuracy if objective == "val_accuracy" else Measurement.val_loss
     rows = session.execute(
         select(col(Measurement.trial_id), col(Measurement.step), col(column))

@@ -1,9 +1,8 @@
-"""Retention: whose checkpoints a job keeps.
+"""Retention: the trials whose checkpoints a job keeps.
 
-The best trial's, those of trials that no other beats in everything: at least as good an objective with no more FLOPs
-and no more weights, and those that a run-off is to decide between. The rest is removed, so that a thousand trials do
-not fill a disk. What a version was made of stays. Images that were uploaded to be classified go when their job ends;
-what was answered stays.
+A job keeps the checkpoints of its best trial, of the finalists of its run-off, and of each trial that no other trial
+beats. One trial beats another if its objective is at least as good, with no more FLOPs and no more weights. All other
+checkpoints are removed, so that a thousand trials do not fill a disk. The files of a version always stay.
 """
 
 from dataclasses import dataclass
@@ -19,21 +18,21 @@ from worker.database.tables import Artifact, Job, ModelVersion, Trial
 
 @dataclass(frozen=True)
 class Standing:
-    """What a trial is held against others by."""
+    """The values that trials are compared by."""
 
     number: int
-    value: float  # the higher, the better
+    value: float  # higher is better
     flops: float
     weights: float
 
     @classmethod
     def of(cls, job: Job, trial: Trial, value: float) -> "Standing":
-        """A trial of a job, with the value that it has or may get."""
+        """Return the standing of a trial with the value that it has or may get."""
         sizes = [inf if size is None else size for size in (trial.flops, trial.weights)]
         return cls(trial.number, value if job.maximize else -value, *sizes)
 
     def beats(self, other: "Standing") -> bool:
-        """Whether the other is nowhere better; of equals the first is kept."""
+        """Return whether the other is better in nothing; of two equal trials the first beats the second."""
         mine = (-self.value, self.flops, self.weights)
         its = (-other.value, other.flops, other.weights)
         no_worse = all(a <= b for a, b in zip(mine, its, strict=True))
@@ -41,13 +40,13 @@ class Standing:
 
 
 def standing_order(job: Job, trial: Trial) -> tuple[float, int]:
-    """What judged trials of a job are sorted by, the best first; of equals the one that was begun first."""
+    """Return the key that sorts judged trials of a job, best first; of equal trials the one that was begun first."""
     value = cast("float", trial.value)
     return (-value if job.maximize else value, trial.number)
 
 
 def leads(job: Job, number: int, value: float) -> bool:
-    """Whether a value is the best of a job so far; of equals the trial that was begun first leads."""
+    """Return whether a value is the best of a job so far; of equal trials the one that was begun first leads."""
     if job.best_value is None or job.best_trial is None:
         return True
     if value == job.best_value:
@@ -56,15 +55,15 @@ def leads(job: Job, number: int, value: float) -> bool:
 
 
 def worth_keeping(session: Session, job: Job, trial: Trial, value: float) -> bool:
-    """Whether the checkpoint of a trial with this value would be kept."""
+    """Return whether the checkpoint of a trial with this value would be kept."""
     own, front = Standing.of(job, trial, value), _front(session, job)
     if leads(job, trial.number, value) or trial.number in _finalists(job, [*front, own]):
         return True
     return not any(other.beats(own) for other in front)
 
 
-def outdone(session: Session, job: Job) -> list[Artifact]:
-    """The checkpoints of a job that need not be kept."""
+def beaten_checkpoints(session: Session, job: Job) -> list[Artifact]:
+    """Return the checkpoints of a job that need not be kept."""
     front = _front(session, job)
     beaten = {one.number for one in front if any(other.beats(one) for other in front)} - {
         job.best_trial,
@@ -76,12 +75,12 @@ def outdone(session: Session, job: Job) -> list[Artifact]:
 
 
 def finalists(session: Session, job: Job) -> list[int]:
-    """The trials, by number, that the run-off of a job decides between, the best first; none where it asks for none."""
+    """Return the numbers of the trials that a job's run-off decides between, best first; empty without a run-off."""
     return _finalists(job, _front(session, job))
 
 
 def runner_up(session: Session, job: Job) -> tuple[int | None, float | None]:
-    """The best of a job's trials that have a checkpoint, and its value; None where there is none."""
+    """Return the best of a job's trials that have a checkpoint, and its value; (None, None) if there is none."""
     front = _front(session, job)
     if not front:
         return None, None
@@ -90,7 +89,10 @@ def runner_up(session: Session, job: Job) -> tuple[int | None, float | None]:
 
 
 def on_front(session: Session, job: Job) -> list[int]:
-    """The trials with a checkpoint that no other beats in objective and FLOPs, or objective and weights; best first."""
+    """Return the numbers of the trials on the front, best first.
+
+    They have a checkpoint, and no other trial beats them in objective and FLOPs, or in objective and weights.
+    """
     kept = [one for one in _front(session, job) if isfinite(one.flops) and isfinite(one.weights)]
     numbers = {
         number
@@ -100,14 +102,8 @@ def on_front(session: Session, job: Job) -> list[int]:
     return [one.number for one in sorted(kept, key=lambda one: (-one.value, one.number)) if one.number in numbers]
 
 
-def uploads(session: Session, job: Job) -> list[Artifact]:
-    """The images that were uploaded for a job: once it has ended nobody needs them."""
-    of_job = (col(Artifact.job_id) == job.id, col(Artifact.kind) == "upload")
-    return list(session.scalars(select(Artifact).where(*of_job)))
-
-
 def _front(session: Session, job: Job) -> list[Standing]:
-    """The trials of a job that have a checkpoint."""
+    """Return the standings of a job's trials that have a checkpoint."""
     with_checkpoint = select(col(Artifact.trial)).where(*_of(job))
     statement = select(Trial).where(
         col(Trial.job_id) == job.id, col(Trial.number).in_(with_checkpoint), col(Trial.value).is_not(None)
@@ -116,7 +112,7 @@ def _front(session: Session, job: Job) -> list[Standing]:
 
 
 def _finalists(job: Job, standings: list[Standing]) -> list[int]:
-    """As many of the best as the run-off of a job is to decide between."""
+    """Return the numbers of the best, as many as the job's run-off decides between."""
     top = (job.spec.get("run_off") or {}).get("top", 0)
     return [one.number for one in sorted(standings, key=lambda one: (-one.value, one.number))[:top]]
 

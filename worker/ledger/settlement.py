@@ -1,4 +1,4 @@
-"""Settlement: what follows for a job when a pack has ended or somebody cancelled."""
+"""Settlement: the next step of a job after a pack has ended or a trial was cancelled."""
 
 from sqlalchemy import and_, func, or_, select
 from sqlmodel import Session, col
@@ -8,11 +8,14 @@ from worker.database.tables import Job, JobState, ModelVersion, Pack, PackPurpos
 from worker.ledger.run_off_start import begin_run_off
 from worker.ledger.transitions import clock, move_job, out_of_time
 
-HOPELESS = 10  # trials that failed with none that worked; a job like this is stopped
+HOPELESS = 10  # failed trials after which a job without any good trial is stopped
 
 
 def settle(session: Session, job: Job, by: str | None) -> None:
-    """Take a locked job as far as it can go: to publication, to its end, or nowhere while trials run or remain."""
+    """Move a locked job on as far as possible: to its run-off, its publication or its end.
+
+    Nothing changes while the job is paused, has open packs, or may begin more trials.
+    """
     if JobState(job.state).final or job.state == JobState.PAUSED or _open_packs(session, job):
         return
     if job.predicts:
@@ -27,7 +30,9 @@ def settle(session: Session, job: Job, by: str | None) -> None:
     elif _published(session, job):
         end_job(session, job, JobState.COMPLETED, reason, by)
     elif trainings := begin_run_off(session, job):
-        _end_search(session, job, f"no more trials ({reason}); {trainings} trainings decide between the best", by)
+        _end_search(
+            session, job, f"no more trials ({reason}); a run-off of {trainings} trainings decides between the best", by
+        )
     else:
         _end_search(session, job, f"no more trials ({reason}); publishing trial {job.best_trial}", by)
         session.add(Pack(job_id=job.id, purpose=PackPurpose.PUBLISH, key="", lanes=0))
@@ -39,22 +44,22 @@ def _end_search(session: Session, job: Job, detail: str, by: str | None) -> None
 
 
 def _settle_prediction(session: Session, job: Job, by: str | None) -> None:
-    """End a job that classifies images, where it has its result or cannot have it."""
+    """End a job that classifies images, if it has its result or cannot get it."""
     if job.error:
         end_job(session, job, JobState.FAILED, job.error, by)
     elif job.result is not None:
-        end_job(session, job, JobState.COMPLETED, f"{job.result['images']} images were looked at", by)
+        end_job(session, job, JobState.COMPLETED, f"{job.result['images']} images were classified", by)
 
 
 def end_job(session: Session, job: Job, state: JobState, detail: str, by: str | None) -> None:
-    """End a locked job none of whose packs is at work."""
+    """End a locked job that has no open pack."""
     job.error = detail if state == JobState.FAILED else None
     job.finished_at = clock(session)
     move_job(session, job, state, detail, by)
 
 
 def reopen(session: Session, job: Job, why: str, by: str) -> None:
-    """Let a locked job that has ended go on, as another run of it."""
+    """Let a locked job that has ended run again, as its next run."""
     job.run += 1
     job.stop_reason = job.error = job.finished_at = None
     move_job(session, job, JobState.QUEUED, f"run {job.run}: {why}", by)
@@ -66,18 +71,21 @@ def _open_packs(session: Session, job: Job) -> int:
 
 
 def _published(session: Session, job: Job) -> bool:
-    """Whether the winner is a version already, of this run or, where no run-off chooses it, of one before."""
+    """Return whether the job's winner is a version already.
+
+    Without a run-off, a version of an earlier run counts if the same trial with the same value won it.
+    """
     winner = and_(col(ModelVersion.trial) == job.best_trial, col(ModelVersion.value) == job.best_value)
     this_run = col(ModelVersion.run) == job.run
     same = this_run if job.spec.get("run_off") else or_(this_run, winner)
-    # Other trials of the front are versions too: the test images were opened for the winner alone.
+    # Other trials of the front are versions too; only the winner's has a test accuracy.
     tested = col(ModelVersion.test_accuracy).is_not(None)
     statement = select(col(ModelVersion.id)).where(col(ModelVersion.job_id) == job.id, same, tested)
     return session.scalar(statement.limit(1)) is not None
 
 
 def spent(session: Session, job: Job) -> StopReason | None:
-    """The limit that a job has reached, None while it may begin another trial."""
+    """Return the limit that a job has reached; None while it may begin another trial."""
     if job.best_trial is None and job.failures >= HOPELESS:
         return StopReason.FAILURES
     if job.reserved >= job.trial_limit:
@@ -99,4 +107,4 @@ def _why_no_winner(session: Session, job: Job) -> str:
         .order_by(col(Trial.number).desc())
         .limit(1)
     )
-    return f"no trial can be published: {ended or 'none was begun'}. The last one: {last}"
+    return f"no trial can be published: {ended or 'none was begun'}. Reason of the last trial: {last}"

@@ -1,10 +1,12 @@
-"""The journal: every transition of jobs and trials, under the job's own counter.
+"""Transitions: every change of a job's or trial's state, and the event that records it.
 
-Each change raises the counter in the transaction that makes it. The row of the job stays locked until that transaction
-ends, so the order of numbers is the order of commits on both databases; a reader that has seen number n has seen
-everything before it. Nobody else changes a state.
+Each change raises the job's counter, its sequence, in the same transaction. The job's row stays locked until that
+transaction ends, so numbers are in the order of the commits on both databases. A reader that has seen number n has seen
+all changes before it. No other module changes a state.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 from sqlalchemy import func, select, update
@@ -12,18 +14,18 @@ from sqlmodel import Session, col
 
 from ml.records import TrialState
 from worker.database.clock import now
-from worker.database.tables import Event, Job, JobState, Pack, Trial
-from worker.errors import NotFound
+from worker.database.tables import Event, Job, JobState, Opening, Pack, Trial
+from worker.errors import Fact, NotFound
 
-REQUEST = "request"  # who made a transition, where it was somebody who asked over HTTP
-DISCARDED = "trained again, as its checkpoint was damaged"  # why a trial begins again, where nobody asked for it
+REQUEST = "request"  # the author of a transition that a client asked for
+DISCARDED = "trained again, as its checkpoint was damaged"  # why a trial begins again without a request
 
 JOB_MOVES: dict[JobState, set[JobState]] = {
     JobState.QUEUED: {
         JobState.RUNNING,
         JobState.PAUSED,
         JobState.STOPPING,
-        JobState.COMPLETED,  # of a later run that was called off before it began
+        JobState.COMPLETED,  # of a later run whose budget was lowered again before it began
         JobState.FAILED,
         JobState.CANCELLED,
     },
@@ -36,7 +38,7 @@ JOB_MOVES: dict[JobState, set[JobState]] = {
     },
     JobState.PAUSED: {JobState.QUEUED, JobState.RUNNING, JobState.STOPPING, JobState.CANCELLED},
     JobState.STOPPING: {JobState.RUNNING, JobState.PAUSED, JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED},
-    JobState.COMPLETED: {JobState.QUEUED},  # its budget was raised, or a trial of it is tried again: another run
+    JobState.COMPLETED: {JobState.QUEUED},  # the next run: its budget was raised, or one of its trials is retried
     JobState.FAILED: {JobState.QUEUED},
     JobState.CANCELLED: set(),
 }
@@ -44,24 +46,27 @@ TRIAL_ENDS = set(TrialState) - {TrialState.RUNNING}
 
 
 def clock(session: Session) -> float:
-    """The present instant by the database."""
+    """Return the present instant by the database's clock."""
     return float(session.scalar(select(now())) or 0.0)
 
 
 def lock_job(session: Session, job_id: str) -> Job:
-    """The job, locked until the transaction ends; NotFound where there is none.
+    """Return the job, locked until the transaction ends.
 
-    Whoever locks rows of a job locks the job first, so that no two transactions wait for each other.
+    Every transaction locks the job before other rows of it, so that no two wait for each other.
+
+    Raises:
+        NotFound: if there is no such job.
     """
     statement = select(Job).where(col(Job.id) == job_id).with_for_update().execution_options(populate_existing=True)
     job = session.scalar(statement)
     if job is None:
-        raise NotFound("there is no such job; GET /jobs lists them")
+        raise NotFound("there is no such job", Fact.NO_JOB)
     return job
 
 
 def move_job(session: Session, job: Job, state: JobState, detail: str | None = None, by: str | None = None) -> None:
-    """Move a locked job to another state, and note why and who did so."""
+    """Move a locked job to another state, and record the reason and the author."""
     if state not in JOB_MOVES[JobState(job.state)]:
         raise RuntimeError(f"a job cannot go from {job.state} to {state}; report this")
     job.state = state
@@ -69,7 +74,7 @@ def move_job(session: Session, job: Job, state: JobState, detail: str | None = N
 
 
 def note_job(session: Session, job: Job, detail: str | None, by: str | None) -> None:
-    """Note something about a locked job that is worth knowing and changes no state."""
+    """Add an entry to a locked job's history without a change of state."""
     _note(session, job, None, job.state, detail, by)
 
 
@@ -83,7 +88,7 @@ def end_trial(session: Session, job: Job, trial: Trial, state: TrialState, reaso
 
 
 def begin_trial(session: Session, job: Job, pack: Pack, by: str | None) -> Trial:
-    """The next trial of a locked job, in a pack of it."""
+    """Begin the next trial of a locked job in one of its packs."""
     trial = Trial(
         job_id=job.id,
         number=job.reserved,
@@ -98,7 +103,7 @@ def begin_trial(session: Session, job: Job, pack: Pack, by: str | None) -> Trial
 
 
 def begin_again(session: Session, job: Job, trial: Trial, pack: Pack, detail: str, by: str) -> None:
-    """Let a trial of a locked job that has ended run again, in another pack."""
+    """Let an ended trial of a locked job run again, in another pack."""
     job.failures -= trial.state == TrialState.FAILED
     trial.state, trial.reason, trial.finished_at = TrialState.RUNNING, None, None
     trial.pack_id = cast("int", pack.id)
@@ -106,16 +111,42 @@ def begin_again(session: Session, job: Job, trial: Trial, pack: Pack, detail: st
 
 
 def reasons(session: Session, trial: Trial) -> list[str | None]:
-    """Why a trial is in the state that it is in, and why it came to those before: the last first."""
+    """Return the reasons of a trial's transitions, the latest first."""
     of_trial = (col(Event.job_id) == trial.job_id, col(Event.trial) == trial.number)
     return list(session.scalars(select(col(Event.detail)).where(*of_trial).order_by(col(Event.sequence).desc())))
 
 
 def stamp(job: Job, trial: Trial) -> int:
-    """Stamp a change of a trial of a locked job that is no transition; its number."""
+    """Give the next change number to a trial whose state stays the same, and return it."""
     job.sequence += 1
     trial.sequence = job.sequence
     return job.sequence
+
+
+def note_opening(session: Session, job: Job, split: str, version_id: int | None = None) -> None:
+    """Note that a locked job is about to look at test images; once for each run of the job.
+
+    Args:
+        session: In the transaction that locks the job.
+        job: Its data set is the one that is opened.
+        split: Decides which images are the test images.
+        version_id: The version that is tested, if it exists already.
+    """
+    if opening_of(session, job) is None:
+        opening = Opening(
+            dataset_sha256=job.dataset_sha256,
+            split=split,
+            job_id=job.id,
+            run=job.run,
+            version_id=version_id,
+            at=clock(session),
+        )
+        session.add(opening)
+
+
+def opening_of(session: Session, job: Job) -> Opening | None:
+    """Return the opening of test images in a job's present run; None if it has not looked at them."""
+    return session.scalar(select(Opening).where(col(Opening.job_id) == job.id, col(Opening.run) == job.run))
 
 
 def _note(session: Session, job: Job, trial: int | None, state: str, detail: str | None, by: str | None) -> int:
@@ -128,38 +159,47 @@ def _note(session: Session, job: Job, trial: int | None, state: str, detail: str
     return job.sequence
 
 
-def account(session: Session, job: Job) -> None:
-    """Bring the time that a locked job has had a pack leased up to date; called before and after leases change."""
+@contextmanager
+def lease_change(session: Session, job: Job) -> Iterator[None]:
+    """Keep a locked job's active seconds right while leases of its packs begin or end inside the block."""
+    _account(session, job)
+    yield
+    session.flush()
+    _account(session, job)
+
+
+def _account(session: Session, job: Job) -> None:
+    """Bring the seconds that a locked job has had a pack leased up to the present."""
     present, leased_until = clock(session), _leased_until(session, job)
     job.active_seconds = _active_seconds(job, present, leased_until)
     job.active_since = present if leased_until > present else None
 
 
 def active_seconds(session: Session, job: Job) -> float:
-    """Seconds that a job has had a pack leased, by now."""
+    """Return the seconds in which a job has had a pack leased so far."""
     return _active_seconds(job, clock(session), _leased_until(session, job))
 
 
 def out_of_time(session: Session, job: Job) -> bool:
-    """Whether a job has used up its seconds."""
+    """Return whether a job has used up its seconds."""
     return job.seconds_limit is not None and active_seconds(session, job) >= job.seconds_limit
 
 
 def _active_seconds(job: Job, present: float, leased_until: float) -> float:
     if job.active_since is None:
         return job.active_seconds
-    # Where every lease ran out, as when the machine slept, the time since then does not count.
+    # Time after the last lease ran out does not count, such as while the machine slept.
     return job.active_seconds + max(0.0, min(present, leased_until) - job.active_since)
 
 
 def _leased_until(session: Session, job: Job) -> float:
-    """When the last lease of a job's packs ends; long ago where there is none."""
+    """Return when the last lease of a job's packs ends; 0 if none is leased."""
     of_job = (col(Pack.job_id) == job.id, col(Pack.done).is_(False))
     return session.scalar(select(func.max(Pack.lease_expires_at)).where(*of_job)) or 0.0
 
 
 def lease(session: Session, pack: Pack, owner: str, lease_seconds: float) -> None:
-    """Give a pack to `owner`: whoever held it before can no longer write."""
+    """Lease a pack to `owner`; its former owner can no longer write."""
     session.execute(
         update(Pack)
         .where(col(Pack.id) == pack.id)

@@ -1,6 +1,6 @@
-"""A version answers for many images: the work of a predict job."""
+"""The work of a predict or evaluate job: classify many images with a version."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -10,39 +10,41 @@ from pydantic import BaseModel
 
 from ml.canonical.canonical import canonical
 from ml.canonical.frame import form_of
-from ml.datasets import datasets, digit_of
+from ml.datasets import digit_of
 from ml.images.resize import resized
 from ml.prediction.calibration import UNCALIBRATED, Calibration
 from ml.prediction.predictor import Predictor
 from ml.statistics.intervals import wilson
-from worker.artifacts.store import Store, drop_files
-from worker.errors import LeaseLost
+from worker.artifacts.new_files import NewFiles
+from worker.artifacts.store import Store
 from worker.ledger.leases import Claim
 from worker.prediction.image_sets import UNKNOWN, ImageSet, Subset, in_unit
 from worker.prediction.rows import PredictionRows, PredictionTask
-from worker.training.ledger_book import Orders
+from worker.training.workbench import Workbench
 
-PART = 512  # images between two looks at what the supervisor wants: less than a second's work even for the CNN
+BATCH = 512  # images between two looks at the supervisor's orders: less than a second's work even for the CNN
 DIGITS = 6  # of a probability, as /predict shows it
 
 Answer = dict[str, Any]  # a line of the results
 
 
 class Result(BaseModel):
-    """What a predict job found. Accuracy is that of the most probable class, whether or not the version abstained."""
+    """The result of a predict job. Accuracy counts the most probable class, even if the version abstained."""
 
     images: int  # unusable ones included
     unusable: int
     abstained: int
-    labelled: int  # images whose class is known
-    accuracy: float | None  # share of those, 0..1
-    interval: tuple[float, float] | None = None  # of 95 %, that the accuracy speaks for
-    confusion_matrix: list[list[int]] | None  # of those: a row a true class, a column a predicted one
+    labelled: int  # number of images whose class is known
+    accuracy: float | None  # share of the labelled images, 0..1
+    interval: tuple[float, float] | None = None  # the accuracy's 95 % confidence interval
+    confusion_matrix: (
+        list[list[int]] | None
+    )  # of the labelled images: a row for each true class, a column for each predicted one
     classes: list[str]
 
 
 class Answering:
-    """A version that answers, and the count of what it got right."""
+    """A version that classifies images, and the counts for the result."""
 
     def __init__(self, predictor: Predictor, calibration: Calibration) -> None:
         self.predictor = predictor
@@ -52,7 +54,13 @@ class Answering:
         self.confusion = np.zeros((classes, classes), np.int64)  # by true and by predicted class
 
     def answers(self, images: ImageSet, in_form: bool, ids: dict[int, str]) -> Iterator[tuple[int, Answer]]:
-        """What each image shows, with its place."""
+        """Yield each image's place and answer.
+
+        Args:
+            images: To classify.
+            in_form: Bring them to the data set's own form first.
+            ids: The sender's names, by place.
+        """
         pixels = _in_form(in_unit(images.pixels)) if in_form else in_unit(images.pixels)
         outputs, novelty = self.predictor.run(pixels)
         probabilities = self.calibration.probabilities(outputs)
@@ -66,7 +74,7 @@ class Answering:
             yield place, self._answer(place, ids.get(place), label, confidence, reason, truth)
 
     def result(self, images: ImageSet) -> Result:
-        """What was found over all of them."""
+        """Return the result over all images that were classified."""
         labelled, right = int(self.confusion.sum()), int(self.confusion.trace())
         return Result(
             images=images.count,
@@ -101,56 +109,58 @@ class Answering:
         }
 
 
-def predict(claim: Claim, predicting: PredictionRows, store: Store, orders: Orders) -> bool:
-    """Classify the images of the claimed pack's job; False where the pack must end before all of them are.
+def predict(claim: Claim, bench: Workbench) -> bool:
+    """Classify the images of a claimed pack's job, write the answers down and end the job.
 
-    Nothing is kept of what was begun: to do it again takes seconds. LeaseLost where the pack is another's by now.
+    Returns:
+        False if the pack must stop before all images are classified. Nothing is kept then: to do it again takes
+        seconds.
+
+    Raises:
+        LeaseLost: if another worker has claimed the pack or the job was cancelled.
     """
-    work = predicting.work(claim)
-    images = _images(claim, work, predicting, store)
-    answering = _answering(work, store)
+    rows = PredictionRows(bench.database)
+    work = rows.work(claim)
+    images = _images(claim, work, rows, bench)
+    answering = _answering(work, bench.store)
     lines = {place: orjson.dumps(answer) for place, answer in _unusable(images).items()}
-    for part in images.parts(PART):
-        if orders.stop is not None:
+    for batch in images.batches(BATCH):
+        if bench.orders.stop is not None:
             return False
-        found = answering.answers(_at_size(part, work), work.spec.canonical, images.ids)
+        found = answering.answers(_at_size(batch, work), work.spec.canonical, images.ids)
         lines |= {place: orjson.dumps(answer) for place, answer in found}
     content = b"".join(lines[place] + b"\n" for place in sorted(lines))
     # Pack and epoch in the path keep two claims from writing the same file.
     path = f"{claim.job_id}/predictions.{claim.pack_id}.{claim.epoch}.jsonl"
-    saved = store.write(path, content)
-    try:
-        unneeded = predicting.finish(claim, (path, saved), answering.result(images).model_dump())
-    except LeaseLost:
-        drop_files(store, [path])
-        raise
-    drop_files(store, unneeded)
+    with NewFiles(bench.store) as files:
+        rows.finish(claim, files.write(path, content), answering.result(images).model_dump())
     return True
 
 
-def _images(claim: Claim, work: PredictionTask, predicting: PredictionRows, store: Store) -> ImageSet:
-    """What the version is given; that test images are opened is written down before."""
+def _images(claim: Claim, work: PredictionTask, rows: PredictionRows, bench: Workbench) -> ImageSet:
+    """Return the images to classify; an opening of test images is recorded before."""
     if work.upload is not None:
-        return ImageSet.of_bytes(store.read(work.upload.path, work.upload.sha256), work.upload.path)
+        return ImageSet.of_bytes(bench.store.read(work.upload.path, work.upload.sha256), work.upload.path)
     if work.spec.opens_test:
-        predicting.open_test(claim, work.version, work.split)
+        rows.open_test(claim, work.version, work.split)
     subset = cast("Subset", work.spec.subset)  # a job without an upload names one
-    images = ImageSet.of_dataset(work.spec.dataset, subset, work.split, work.seed, work.images)
-    return _renumbered(images, work) if work.spec.evaluates else images
+    dataset = bench.find(work.spec.dataset)
+    images = ImageSet.of_dataset(dataset, subset, work.split, work.seed, work.images)
+    return _renumbered(images, dataset.classes, work.version.classes) if work.spec.evaluates else images
 
 
-def _renumbered(images: ImageSet, work: PredictionTask) -> ImageSet:
-    """Images of another data set, and their labels by the version's numbers."""
-    numbers = np.array([work.version.classes.index(name) for name in datasets[work.spec.dataset].classes])
+def _renumbered(images: ImageSet, classes: Sequence[str], known: list[str]) -> ImageSet:
+    """Return images of another data set with their labels as the version numbers its classes."""
+    numbers = np.array([known.index(name) for name in classes])
     return replace(images, labels=numbers[images.labels])
 
 
-def _at_size(part: ImageSet, work: PredictionTask) -> ImageSet:
-    """Images of another data set at the version's size: some at a time, as all of them may be larger than memory."""
+def _at_size(batch: ImageSet, work: PredictionTask) -> ImageSet:
+    """Resize images of another data set for the version; one batch, as all of them may exceed the memory."""
     if not work.spec.evaluates:
-        return part
+        return batch
     _, height, width = work.version.shape
-    return replace(part, pixels=resized(part.pixels, height, width, cast("str", work.spec.resize)))
+    return replace(batch, pixels=resized(batch.pixels, height, width, cast("str", work.spec.resize)))
 
 
 def _answering(work: PredictionTask, store: Store) -> Answering:
@@ -161,13 +171,13 @@ def _answering(work: PredictionTask, store: Store) -> Answering:
 
 
 def _unusable(images: ImageSet) -> dict[int, Answer]:
-    """What is said of places without an image."""
+    """Return the answers for places without an image."""
     named = {place: {"id": images.ids[place]} for place in images.errors if place in images.ids}
     return {place: {"index": place, **named.get(place, {}), "error": why} for place, why in images.errors.items()}
 
 
 def _in_form(pixels: np.ndarray) -> np.ndarray:
-    """Images, float32 [n, channels, height, width] in 0..1, in the data set's own form; only grey ones have one."""
+    """Bring images, float32 [n, channels, height, width] in 0..1, to the data set's own form, if they are grey."""
     if pixels.shape[1] != 1:
         return pixels
     greys = np.rint(pixels[:, 0] * 255).astype(np.uint8)

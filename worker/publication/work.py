@@ -1,6 +1,6 @@
-"""A job's winner becomes a version: its graph checked, its calibration fitted, its speed measured, its test taken.
+"""The work of publication: check a winner's graph, fit its calibration, measure its speed, and test it.
 
-So do the other trials of its front, but for the test: the images of that are opened for the winner alone.
+The other trials of its front go through the same steps, except the test: test images are opened for the winner alone.
 """
 
 import json
@@ -14,7 +14,8 @@ import numpy as np
 import structlog
 import torch
 
-from ml.artifacts import Saved, checkpoint_of
+from ml.artifacts import checkpoint_of
+from ml.datasets import Dataset
 from ml.errors import CheckpointError
 from ml.layers import Dropout, Layer, Shape, from_json, parameter_count, to_json, trains_alone
 from ml.network.evaluate import Images, evaluate, probabilities
@@ -27,37 +28,37 @@ from ml.prediction.novelty import Novelty
 from ml.prediction.predictor import Predictor
 from ml.records import Checkpoint
 from ml.specs import TuneSpec
-from worker.artifacts.store import Store, drop_files
+from worker.artifacts.new_files import NewFiles, Stored
+from worker.artifacts.store import Store
 from worker.environment import environment
-from worker.errors import LeaseLost
 from worker.ledger.job_spec import tune_spec
 from worker.ledger.leases import Claim
 from worker.publication.rows import Chosen, PublicationRows, Published
-from worker.run_off.rows import RunOffRows
 from worker.run_off.work import decide
 from worker.training.training_data import novelty_of, test_images, training_data
+from worker.training.workbench import Workbench
 
 MAX_GRAPH_ERROR = 1e-5  # difference of probabilities between torch and ONNX Runtime that publication accepts
-CHECKED = 1000  # validation images that it is looked for on
-WARM_RUNS, TIMED_RUNS = 20, 40  # of one image, the latter in each of
-ROUNDS = 5
+CHECKED = 1000  # validation images of that comparison
+WARM_RUNS = 20  # of one image, before the first round
+ROUNDS, TIMED_RUNS = 5, 40  # timed runs of one image in each round
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A trained network as it is going to serve, and as torch has it."""
+    """A trained network as torch module and as the ONNX graph that will serve."""
 
     module: torch.nn.Module
     onnx: bytes
     predictor: Predictor
     weights: int
-    architecture: str  # SHA-256 of what an answer takes: whoever has the same takes as long
+    architecture: str  # SHA-256 of the layers; networks that share it take the same time
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, novelty: Novelty) -> "Candidate":
-        """The network of a checkpoint, with what tells its data set's images from others."""
+        """Return the network of a checkpoint, with the layers that tell its data set's images from others."""
         layers, shape = from_json(checkpoint.card["layers"]), tuple(checkpoint.card["shape"])
         module = module_of(layers, init_seed=0)
         module.load_state_dict({name: torch.from_numpy(array) for name, array in checkpoint.weights.items()})
@@ -67,20 +68,27 @@ class Candidate:
         return cls(module, onnx, predictor, parameter_count(layers), architecture_of(layers, novelty.layers, shape))
 
     def check(self, images: torch.Tensor) -> None:
-        """CheckpointError where the graph does not answer as torch does, for images uint8 [n, …]."""
+        """Check that the graph answers as torch does.
+
+        Args:
+            images: uint8 [n, channels, height, width].
+
+        Raises:
+            CheckpointError: if a probability differs by more than MAX_GRAPH_ERROR.
+        """
         served = self.predictor.probabilities(_scaled(images))
         error = float(np.abs(served - probabilities(self.module, images)).max())
         if not error <= MAX_GRAPH_ERROR:
             raise CheckpointError(f"the ONNX graph differs from torch by {error:.1e} in probability; report this")
 
     def calibration(self, validation: Images) -> Calibration:
-        """When its answers for these images can be trusted."""
+        """Return the calibration that these images give: when its answers can be trusted."""
         return fit(*self.predictor.run(_scaled(validation.images)), validation.labels.numpy())
 
     def latency(self, images: torch.Tensor) -> float:
-        """The seconds of a run with one image on one thread: the lowest of several rounds' medians.
+        """Return the seconds of one run with one image on one thread: the lowest of several rounds' medians.
 
-        A trainer has a core of its own; the lowest is that of the round in which least else ran on it.
+        In the round with the lowest median, other processes used the trainer's core least.
         """
         pixels = _scaled(images[:1])
         for _ in range(WARM_RUNS):
@@ -89,25 +97,29 @@ class Candidate:
 
 
 class VersionBuilder:
-    """Where the trials of a job are made ready to be versions."""
+    """Makes a job's trials ready to become versions."""
 
-    def __init__(self, claim: Claim, spec: TuneSpec, store: Store, publishing: PublicationRows) -> None:
+    def __init__(self, claim: Claim, spec: TuneSpec, dataset: Dataset, files: NewFiles, rows: PublicationRows) -> None:
         self.claim = claim
         self.spec = spec
-        self.store = store
-        self.publishing = publishing
-        self.validation = training_data(spec.dataset, spec.split, spec.seed, "cpu").first(spec.images).validation
-        self.novelty = novelty_of(spec.dataset, spec.split, spec.seed, spec.images)
-        self.written: list[str] = []  # keys of files
+        self.dataset = dataset
+        self.files = files
+        self.rows = rows
+        self.validation = training_data(dataset, spec.split, spec.seed, "cpu").first(spec.images).validation
+        self.novelty = novelty_of(dataset, spec.split, spec.seed, spec.images)
         self._latencies: dict[str, float] = {}  # by architecture
 
     def made(self, chosen: Chosen, checkpoint: Checkpoint) -> tuple[Candidate, Published]:
-        """A trial's network and what is known of it, its graph stored; CheckpointError where that is not sound."""
+        """Store a trial's graph; return its network and the facts to publish.
+
+        Raises:
+            CheckpointError: if the graph does not answer as torch does.
+        """
         candidate = Candidate.of(checkpoint, self.novelty)
         candidate.check(self.validation.images[:CHECKED])
         calibration = candidate.calibration(self.validation)
         published = Published(
-            *self._kept(chosen, "onnx", candidate.onnx),
+            self._kept(chosen, "onnx", candidate.onnx),
             list(candidate.predictor.shape),
             list(candidate.predictor.classes),
             candidate.weights,
@@ -119,8 +131,8 @@ class VersionBuilder:
         return candidate, published
 
     def tested(self, chosen: Chosen, candidate: Candidate, published: Published) -> Published:
-        """What is known of a network, and how it does on the test images; what it answers for them is stored."""
-        test = test_images(self.spec.dataset, self.spec.split)
+        """Test a network, store its outputs, and return its facts with the test's figures added."""
+        test = test_images(self.dataset, self.spec.split)
         test_loss, test_accuracy = evaluate(candidate.module, test, self.spec.loss)
         outputs, novelty = candidate.predictor.run(_scaled(test.images))
         on_test = judged(Calibration.model_validate(published.calibration), outputs, novelty, test.labels.numpy())
@@ -133,74 +145,80 @@ class VersionBuilder:
         )
 
     def _latency(self, candidate: Candidate) -> float:
-        """Measured once an architecture, here or for a version that was published on such a machine before."""
+        """Return the latency of an architecture, measured here once or taken from a version of a like machine."""
         name = candidate.architecture
         if name not in self._latencies:
-            known = self.publishing.latency(name, environment())
+            known = self.rows.latency(name, environment())
             self._latencies[name] = candidate.latency(self.validation.images) if known is None else known
         return self._latencies[name]
 
-    def _kept(self, chosen: Chosen, ending: str, content: bytes) -> tuple[str, Saved]:
+    def _kept(self, chosen: Chosen, ending: str, content: bytes) -> Stored:
         path = f"{self.claim.job_id}/{chosen.trial.number}.{self.claim.pack_id}.{self.claim.epoch}.{ending}"
-        saved = self.store.write(path, content)
-        self.written.append(path)
-        return path, saved
+        return self.files.write(path, content)
 
     def others(self, front: list[Chosen]) -> list[tuple[Chosen, Published]]:
-        """The trials of a front, each as far as it is sound."""
+        """Return the trials of a front that pass all checks, with the facts to publish."""
         found = []
         for chosen in front:
             try:
-                found.append((chosen, self.made(chosen, _read(self.store, chosen))[1]))
+                found.append((chosen, self.made(chosen, _read(self.files.store, chosen))[1]))
             except CheckpointError as error:  # the winner is published all the same
-                log.warning("a trial of the front is no version", trial=chosen.trial.number, error=str(error))
+                log.warning("a trial of the front was not published", trial=chosen.trial.number, error=str(error))
         return found
 
 
-def publish(claim: Claim, publishing: PublicationRows, store: Store) -> None:
-    """Turn the winner of the claimed pack's job into a version; the test images are opened once.
+def publish(claim: Claim, bench: Workbench) -> bool:
+    """Decide the run-off of a claimed pack's job, turn the winner into a version, and end the job.
 
-    Where its checkpoint is damaged, it is trained again instead. LeaseLost where the pack is another's by now.
+    The test images are opened once. A winner whose checkpoint is damaged is trained again instead.
+
+    Raises:
+        LeaseLost: if another worker has claimed the pack or the job was cancelled.
     """
-    decide(claim, RunOffRows(publishing.database), store)
-    winner = publishing.winner(claim)
+    decide(claim, bench)
+    rows = PublicationRows(bench.database)
+    winner = rows.winner(claim)
     try:
-        checkpoint = _read(store, winner)
+        checkpoint = _read(bench.store, winner)
     except CheckpointError as error:
-        publishing.discard(claim, winner, str(error))
-        return
-    bench = VersionBuilder(claim, tune_spec(winner.job), store, publishing)
-    candidate, published = bench.made(winner, checkpoint)
-    others = bench.others(publishing.front(claim, winner))
-    publishing.open_test(claim)
-    published = bench.tested(winner, candidate, published)
-    try:
-        publishing.publish(claim, winner, published, others)
-    except LeaseLost:
-        drop_files(store, bench.written)
-        raise
+        rows.discard(claim, winner, str(error))
+        return True
+    with bench.database.reading() as session:
+        spec = tune_spec(session, winner.job)
+    with NewFiles(bench.store) as files:
+        builder = VersionBuilder(claim, spec, bench.find(spec.dataset.name), files, rows)
+        candidate, published = builder.made(winner, checkpoint)
+        others = builder.others(rows.front(claim, winner))
+        rows.open_test(claim)
+        published = builder.tested(winner, candidate, published)
+        rows.publish(claim, winner, published, others)
+    return True
 
 
 def architecture_of(layers: list[Layer], novelty: list[Layer], shape: Shape) -> str:
-    """A hash of the layers that compute an answer for an image of a shape: dropout only trains."""
+    """Return a SHA-256 of the layers that compute an answer for an image of a shape; dropout has no part in it."""
     computing = [layer for layer in layers if not isinstance(layer, Dropout)]
     described = json.dumps([to_json(computing), to_json(novelty), shape])
     return sha256(described.encode()).hexdigest()
 
 
 def _read(store: Store, chosen: Chosen) -> Checkpoint:
-    """A trial's checkpoint; CheckpointError where it is damaged."""
+    """Return a trial's checkpoint.
+
+    Raises:
+        CheckpointError: if it is missing or damaged.
+    """
     path = chosen.checkpoint.path
     return checkpoint_of(store.read(path, chosen.checkpoint.sha256), path)
 
 
 def _scaled(images: torch.Tensor) -> np.ndarray:
-    """Pixels as a graph takes them: float32 in 0..1."""
+    """Return pixels as a graph takes them: float32 in 0..1."""
     return images.numpy().astype(np.float32) / 255
 
 
 def _npy(outputs: np.ndarray) -> bytes:
-    """An array as the content of an .npy file."""
+    """Return an array as the content of an .npy file."""
     file = BytesIO()
     np.save(file, outputs, allow_pickle=False)
     return file.getvalue()

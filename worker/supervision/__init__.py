@@ -1,1 +1,1 @@
-"""What a worker process does beside training: claim packs, lend trainers, ring and tidy up."""
+"""The work of a worker process besides training: claim packs, lend trainers, wake other workers and clean up."""

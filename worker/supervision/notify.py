@@ -1,7 +1,7 @@
-"""The doorbell: it says that there is work, never which; the database says that.
+"""Messages that wake workers. A message only says that there is work; the database says which.
 
-A ring that is lost costs a few seconds, until some worker looks by itself. The broker's clients are imported when they
-are first used: they take 20 MB, which an API that only predicts need not have.
+A lost message costs a few seconds, until a worker polls the database. The broker's clients are imported on first use:
+they take 20 MB, which an API that only predicts does not need.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -10,53 +10,44 @@ from typing import Any
 
 import structlog
 
-from ml.specs import TrainSpec, TuneSpec
-from worker.database.tables import Job
-from worker.ledger.idempotency import Once
-from worker.ledger.ledger import Ledger
 from worker.settings import settings
 
-RING_EXPIRES = 30  # seconds; idle workers look by themselves long before
+WAKE_EXPIRES = 30  # seconds; idle workers poll the database long before
 TIMEOUTS: dict[str, Any] = {"socket_timeout": 1, "socket_connect_timeout": 1}  # seconds
-WAITING = 16  # rings that wait for a slow broker: a worker that finds work rings for the next, so that more say nothing
+WAITING = 16  # messages that may wait for a slow broker; more are useless, as a worker with work wakes the next one
 
 log = structlog.get_logger()
 
-_ringer = ThreadPoolExecutor(1, thread_name_prefix="ring")
+_sender = ThreadPoolExecutor(1, thread_name_prefix="wake")
 _waiting = BoundedSemaphore(WAITING)
 
 
-def submit(ledger: Ledger, spec: TrainSpec | TuneSpec, once: Once | None = None) -> Job:
-    """Accept a job, then ring for a worker."""
-    job = ledger.accept(spec, once)
-    ring()
-    return job
-
-
-def ring() -> None:
-    """Wake one idle worker, in the background: a broker that is slow or gone delays nobody."""
+def wake_worker() -> None:
+    """Wake one idle worker in the background, so that a slow or missing broker does not delay the caller."""
     if settings().broker is not None and _waiting.acquire(blocking=False):
-        _ringer.submit(_send).add_done_callback(lambda _: _waiting.release())
+        _sender.submit(_send).add_done_callback(lambda _: _waiting.release())
 
 
 def _send() -> None:
-    from worker.queue import RING, app
+    from worker.queue import WAKE, app  # loads Celery: see the top of this file
 
     try:
-        app.send_task(RING, expires=RING_EXPIRES, ignore_result=True)
-    except Exception as error:  # whatever the transport raises: the job is safe, and workers look by themselves
-        log.warning("could not ring", error=str(error), hint="workers find the job within CHIFFRE_POLL_SECONDS")
+        app.send_task(WAKE, expires=WAKE_EXPIRES, ignore_result=True)
+    except Exception as error:  # broad on purpose: transports raise anything, and workers find the job by polling
+        log.warning(
+            "could not wake a worker", error=str(error), hint="workers find the job within CHIFFRE_POLL_SECONDS"
+        )
 
 
 def broker_answers() -> bool:
-    """Whether a broker is named and can be reached."""
+    """Return whether a broker is configured and can be reached."""
     url = settings().broker
     if url is None:
         return False
-    from redis import Redis, RedisError
+    from redis import Redis, RedisError  # see the top of this file
 
     try:
-        # Celery's name for a socket, and the client's.
+        # Celery and the client name a Unix socket differently.
         with Redis.from_url(url.replace("redis+socket://", "unix://"), **TIMEOUTS) as client:
             return bool(client.ping())
     except (RedisError, ValueError, OSError):

@@ -1,4 +1,4 @@
-"""The supervisor: claims packs, lends each a trainer, keeps the lease while it trains, and stops it when asked."""
+"""The supervisor: it claims packs, lends each a trainer, renews the lease during training and stops the trainer."""
 
 from collections.abc import Collection
 from math import inf
@@ -9,42 +9,40 @@ from typing import Any
 import structlog
 
 from ml.records import Stop
-from worker.artifacts.store import Store, drop_files
 from worker.errors import LeaseLost
 from worker.ledger.leases import Claim, Leases, PackOrders
-from worker.supervision.notify import ring
+from worker.supervision.notify import wake_worker
 from worker.supervision.trainer_pool import TrainerDied, TrainerProcess, Trainers
 
-LOOK_SECONDS = 2.0  # how often a supervisor looks whether its pack must end
-AWAY_SECONDS = 5.0  # how long a pack rests whose trainer found the database or the storage away
-STOP_SECONDS = 8.0  # how long a trainer may take to end a pack before it is killed: whoever is told to end has ten
-WRITE_SECONDS = 60.0  # the same where a job's seconds are spent: what was measured must be written to the store
+CHECK_SECONDS = 2.0  # between two checks whether the pack must stop
+AWAY_SECONDS = 5.0  # before a pack may be claimed again whose trainer could not reach the database or the storage
+STOP_SECONDS = 8.0  # for a trainer to stop before it is killed; a service manager gives the worker ten
+WRITE_SECONDS = 60.0  # for a trainer to stop at the time limit of a job, as it must still store its results
 
 log = structlog.get_logger()
 
 
 class Supervisor:
-    """One worker's part in all jobs."""
+    """The threads of one worker process, each of which works on one pack at a time."""
 
-    def __init__(self, leases: Leases, trainers: Trainers, store: Store, poll_seconds: float) -> None:
+    def __init__(self, leases: Leases, trainers: Trainers, poll_seconds: float) -> None:
         self.leases = leases
         self.trainers = trainers
-        self.store = store
         self.poll_seconds = poll_seconds
         self.draining = Event()
         self._workers: set[Thread] = set()
 
     def work(self) -> None:
-        """Work on packs until there are none or no trainer is idle."""
+        """Work on packs until none is waiting or no trainer is idle."""
         first = True
         while not self.draining.is_set() and (trainer := self.trainers.borrow()) is not None:
             try:
-                trainer.wait_until_ready()  # so that its start spends nothing of a job's seconds
+                trainer.wait_until_ready()  # so that its start does not count against the time limit of a job
                 claim = None if self.draining.is_set() else self.leases.claim()
                 if claim is None:
                     return
-                if first:  # where there was one pack there may be another: pass the bell on
-                    ring()
+                if first:  # there may be more packs: let one more worker look
+                    wake_worker()
                     first = False
                 self._supervise(trainer, claim)
             except TrainerDied as error:
@@ -54,7 +52,7 @@ class Supervisor:
                 self.trainers.give_back(trainer)
 
     def poll(self) -> None:
-        """Look for work now and then, rung or not, until the worker drains."""
+        """Look for work regularly, even without a message, until the worker drains."""
         while not self.draining.wait(self.poll_seconds):
             self._workers = {thread for thread in self._workers if thread.is_alive()}
             thread = Thread(target=self._work_and_log)
@@ -62,11 +60,11 @@ class Supervisor:
             thread.start()
 
     def drain(self) -> None:
-        """Begin nothing more, and give back what is being worked on."""
+        """Claim nothing more, and give back the packs in training."""
         self.draining.set()
 
     def close(self) -> None:
-        """Wait until everything has been given back, then end the trainers."""
+        """Wait until every pack has been given back, then end the trainers."""
         for thread in self._workers:
             thread.join()
         self.trainers.close()
@@ -74,71 +72,71 @@ class Supervisor:
     def _work_and_log(self) -> None:
         try:
             self.work()
-        except Exception as error:  # the boundary of a thread: the database may be away, the next look tries again
+        except Exception as error:  # broad on purpose: the end of a thread; the next poll tries again
             log.warning("could not look for work", error=str(error))
 
     def _supervise(self, trainer: TrainerProcess, claim: Claim) -> None:
-        """See one pack through."""
+        """Let a trainer work on one pack, and record how that ended."""
         try:
             trainer.begin(claim)
-        except TrainerDied as error:  # while it was idle: no trial is to blame
-            log.warning("trainer died", how=str(error))
+        except TrainerDied as error:  # it died while idle, so no trial caused it
+            log.warning("a trainer died", how=str(error))
             self.leases.release(claim)
             return
         try:
             answer = Watch(self.leases, trainer, claim, self.draining).until_answered()
         except TrainerDied as error:
-            log.warning("trainer died", pack=claim.pack_id, how=str(error))
+            log.warning("a trainer died", pack=claim.pack_id, how=str(error))
             answer = {"failed": str(error)}
         if "done" in answer:
             self._close(claim)
         elif "failed" in answer:
-            drop_files(self.store, self.leases.died(claim, answer["failed"]))
+            self.leases.died(claim, answer["failed"])
         elif "impossible" in answer:
-            drop_files(self.store, self.leases.impossible(claim, answer["impossible"]))
+            self.leases.impossible(claim, answer["impossible"])
         elif "full" in answer:
             self.leases.hold(claim, answer["full"])
         elif "away" in answer:
             self.leases.release(claim, wait=AWAY_SECONDS)
         elif "ended" not in answer:
-            self.leases.release(claim)  # drained or paused; where it is lost this does nothing
+            self.leases.release(claim)  # drained or paused; does nothing if the lease is lost
 
     def _close(self, claim: Claim) -> None:
         try:
-            drop_files(self.store, self.leases.close(claim))
+            self.leases.close(claim)
         except LeaseLost:
-            log.warning("lease lost", pack=claim.pack_id)
+            log.warning("a lease was lost", pack=claim.pack_id)
 
 
 class Watch:
-    """A pack in training, and the time since its lease was renewed."""
+    """The supervision of one pack in training: its lease, and the orders to its trainer."""
 
     def __init__(self, leases: Leases, trainer: TrainerProcess, claim: Claim, draining: Event) -> None:
         self.leases = leases
         self.trainer = trainer
         self.claim = claim
         self.draining = draining
-        self.renewed = monotonic()  # when the last renewal that succeeded was sent
-        self.reason: Stop | None = None  # why the trainer was told to stop
-        self.deadline = inf  # when it must have stopped
-        self.cancelled: Collection[int] = ()  # the trials that it was told to leave out
+        self.renewed = monotonic()  # when the last successful renewal was sent
+        self.reason: Stop | None = None  # for which the trainer was asked to stop
+        self.deadline = inf  # the time by which it must have stopped
+        self.cancelled: Collection[int] = ()  # trials that it was asked to leave out
 
     def until_answered(self) -> dict[str, Any]:
-        """Wait for the trainer's answer, and kill it where the lease is lost or it does not stop."""
-        while (answer := self.trainer.answer(min(LOOK_SECONDS, self.leases.seconds / 8))) is None:
-            self._pass_on()
+        """Return the trainer's answer; kill the trainer if the lease is lost or it does not stop in time."""
+        while (answer := self.trainer.answer(min(CHECK_SECONDS, self.leases.seconds / 8))) is None:
+            self._send_orders()
             if not self._keeps_lease():
-                log.warning("lease lost", pack=self.claim.pack_id)
+                log.warning("a lease was lost", pack=self.claim.pack_id)
                 self.trainer.kill()
                 return {"lost": self.claim.pack_id}
             if monotonic() > self.deadline:
-                log.warning("trainer does not stop", pack=self.claim.pack_id)
+                log.warning("a trainer does not stop", pack=self.claim.pack_id)
                 self.trainer.kill()
                 return {"done" if self.reason == Stop.SECONDS else "released": self.claim.pack_id}
         return answer
 
-    def _pass_on(self) -> None:
-        """Tell the trainer what it is to do."""
+    def _send_orders(self) -> None:
+        """Send the trainer any new order: to stop, or to leave out cancelled trials."""
         if self.reason not in (None, Stop.SECONDS):
             return
         orders = PackOrders(Stop.RELEASED) if self.draining.is_set() else self._orders()
@@ -149,7 +147,7 @@ class Watch:
             self._stop(orders.stop)
 
     def _stop(self, reason: Stop) -> None:
-        """Let the trainer end; one that writes down what was measured goes on with that, in less time."""
+        """Ask the trainer to stop; one that is already storing its results at the time limit only gets less time."""
         if self.reason is None:
             self.trainer.stop(reason)
         self.reason = reason
@@ -157,7 +155,7 @@ class Watch:
         self.deadline = min(self.deadline, monotonic() + seconds)
 
     def _keeps_lease(self) -> bool:
-        """Renew the lease when it is a quarter old; False where it is lost, or so old that it may be lost."""
+        """Renew a lease that is a quarter over; return False if it is lost or may be lost by now."""
         age = monotonic() - self.renewed
         if age < self.leases.seconds / 4 or self.reason == Stop.CANCELLED:
             return True
@@ -166,7 +164,7 @@ class Watch:
             if not self.leases.renew(self.claim):
                 return False
             self.renewed = sent
-        except Exception as error:  # the database is away: hold on while nobody else can have claimed the pack
+        except Exception as error:  # broad on purpose: keep training until another worker could have claimed the pack
             log.warning("could not renew a lease", pack=self.claim.pack_id, error=str(error))
             return age < self.leases.seconds * 2 / 3
         return True
@@ -174,6 +172,6 @@ class Watch:
     def _orders(self) -> PackOrders:
         try:
             return self.leases.orders(self.claim)
-        except Exception as error:  # the database is away; the lease decides how long that may last
-            log.warning("could not look at a job", job=self.claim.job_id, error=str(error))
+        except Exception as error:  # broad on purpose: the lease decides how long the database may be away
+            log.warning("could not read the orders of a job", job=self.claim.job_id, error=str(error))
             return PackOrders(None, self.cancelled)

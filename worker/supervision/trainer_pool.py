@@ -1,4 +1,4 @@
-"""The worker's trainers: warm processes, lent to one pack at a time."""
+"""The training processes of a worker: started in advance and lent to one pack at a time."""
 
 import os
 import signal
@@ -22,16 +22,16 @@ log = structlog.get_logger()
 
 
 class TrainerDied(Exception):
-    """The trainer's process ended without an answer; the text says how."""
+    """The training process ended without an answer; the text says how."""
 
 
 class TrainerProcess:
-    """One training process, exec'd in a process group of its own."""
+    """One training process, exec'd in a separate process group."""
 
     def __init__(self) -> None:
         ours, theirs = Pipe()
         self._pipe: Connection = ours
-        # One thread each: the trainers together use every core once.
+        # One thread each, as there is a trainer for every core.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "worker.trainer", str(theirs.fileno())],
@@ -41,41 +41,50 @@ class TrainerProcess:
             env=environment,
         )
         theirs.close()
-        self._device: str | None = None  # once it is ready
+        self._device: str | None = None  # known once it is ready
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs."""
+        """True if the process is running."""
         return self._process.poll() is None
 
     @property
     def pid(self) -> int:
-        """The process's id."""
+        """The id of the process."""
         return self._process.pid
 
     def wait_until_ready(self) -> str:
-        """Wait until torch is loaded, about three seconds after the start; where it trains, cpu or cuda.
+        """Wait until torch is loaded, about three seconds after the start, and return the device: "cpu" or "cuda".
 
-        TrainerDied where the process ended.
+        Raises:
+            TrainerDied: if the process ended.
         """
         if self._device is None:
             self._device = str(self._receive()["ready"])
         return self._device
 
     def begin(self, claim: Claim) -> None:
-        """Hand over a pack; TrainerDied where the process is gone."""
+        """Hand over a pack.
+
+        Raises:
+            TrainerDied: if the process ended.
+        """
         self._send({"pack": claim.pack_id, "job": claim.job_id, "epoch": claim.epoch, "purpose": claim.purpose})
 
     def stop(self, reason: Stop) -> None:
-        """Ask for the pack to be ended at the next step."""
+        """Ask the trainer to stop the pack at its next step."""
         self._send({"stop": reason})
 
     def cancel(self, numbers: Collection[int]) -> None:
-        """Ask for these trials to be left out from the next step on."""
+        """Ask the trainer to leave out these trials from its next step on."""
         self._send({"cancelled": sorted(numbers)})
 
     def answer(self, timeout: float) -> dict[str, Any] | None:
-        """How the pack went, None while it is being worked on; TrainerDied where the process ended."""
+        """Return the trainer's answer to a pack, or None if there is none within `timeout` seconds.
+
+        Raises:
+            TrainerDied: if the process ended.
+        """
         try:
             answered = self._pipe.poll(timeout)
         except OSError:  # the pipe is closed
@@ -83,7 +92,7 @@ class TrainerProcess:
         return self._receive() if answered else None
 
     def kill(self) -> None:
-        """End the process and whatever it started."""
+        """Kill the process and its children."""
         if self.alive:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -105,25 +114,30 @@ class TrainerProcess:
     def _how(self) -> str:
         code = self._process.wait()
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        return f"the training process died ({how}); its log says more"
+        return f"the training process died ({how}); see its log"
 
 
 class Trainers:
-    """A fixed number of warm trainers; one that dies is replaced at once, until they are closed."""
+    """A fixed number of running trainers; one that dies is replaced until the pool is closed."""
 
     def __init__(self, number: int | None) -> None:
-        """Start so many; None: one a core, but on a GPU one in all, whose lanes fill it where more would take turns."""
+        """Start the trainers.
+
+        Args:
+            number: How many; None: one for each core, or one on a GPU. The lanes of one trainer fill a GPU; several
+                trainers would only take turns.
+        """
         self._idle: SimpleQueue[TrainerProcess] = SimpleQueue()
         self._all: list[TrainerProcess] = []
         self._closed = False
-        self._lock = Lock()  # over the two above: a thread may give a trainer back while another closes
+        self._lock = Lock()  # guards _all and _closed: a thread may give a trainer back while another closes the pool
         first = self._start()
         self._idle.put(first)
-        for _ in range(1, number or _most_useful(first)):
+        for _ in range(1, number or _default_number(first)):
             self._idle.put(self._start())
 
     def borrow(self) -> TrainerProcess | None:
-        """An idle trainer, None where all are at work or they are closed."""
+        """Return an idle trainer, or None if all are busy or the pool is closed."""
         try:
             trainer = self._idle.get_nowait()
         except Empty:
@@ -131,13 +145,13 @@ class Trainers:
         return trainer if trainer.alive else self._replace(trainer)
 
     def give_back(self, trainer: TrainerProcess) -> None:
-        """Return a borrowed trainer, dead or alive."""
+        """Put a borrowed trainer back, dead or alive."""
         returned = trainer if trainer.alive else self._replace(trainer)
         if returned is not None:
             self._idle.put(returned)
 
     def close(self) -> None:
-        """End all of them, for good."""
+        """Kill all trainers and start no more."""
         with self._lock:
             self._closed = True
             for trainer in self._all:
@@ -155,7 +169,7 @@ class Trainers:
             dead.kill()
             try:
                 started = self._start()
-            except OSError as error:  # no process or no memory just now: the next look tries again
+            except OSError as error:  # too many processes or too little memory: the next poll tries again
                 log.error("a trainer cannot be started", error=str(error))
                 self._idle.put(dead)
                 return None
@@ -163,9 +177,9 @@ class Trainers:
             return started
 
 
-def _most_useful(first: TrainerProcess) -> int:
-    """How many trainers are worth having where the first trains."""
+def _default_number(first: TrainerProcess) -> int:
+    """Return one on a GPU, else the number of cores."""
     try:
         return 1 if first.wait_until_ready() == "cuda" else cores()
-    except TrainerDied:  # whoever borrows it will say so, and replace it
+    except TrainerDied:  # `borrow` replaces it
         return cores()

@@ -1,1 +1,1 @@
-"""The training of a claimed pack: its images, its work and what it records."""
+"""The training of a claimed pack: its images, its work and its records."""

@@ -1,4 +1,4 @@
-"""The ledger as ml.tuning.tune's book: a claimed pack, what is recorded of it, and the files that rows point to."""
+"""The ledger as the book of a tuning: a claimed pack, its records, and the files that its rows point to."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -7,21 +7,22 @@ from typing import Protocol
 import structlog
 
 from ml.artifacts import checkpoint_bytes, checkpoint_of
-from ml.errors import CheckpointError, ChiffreError
+from ml.errors import CheckpointError
 from ml.records import Checkpoint, Event, Finished, PackRecord, Stop, TrialRecord
 from ml.tuning.keys import Key
 from ml.tuning.search import Search
-from worker.artifacts.store import Store, drop_files
+from worker.artifacts.new_files import NewFiles, Stored
+from worker.artifacts.store import Store
 from worker.database.tables import Artifact
 from worker.errors import StorageAway, StorageFull
 from worker.ledger.leases import Claim
-from worker.ledger.ledger import Checkpointed, Ledger
+from worker.ledger.ledger import Ledger
 
 log = structlog.get_logger()
 
 
 class Orders(Protocol):
-    """What whoever holds the claim wants of its pack, as it may change at any time."""
+    """The supervisor's orders for a claimed pack; they may change at any time."""
 
     stop: Stop | None
     cancelled: frozenset[int]
@@ -29,15 +30,15 @@ class Orders(Protocol):
 
 @dataclass
 class JobSearch:
-    """A job's search, warm from one pack to the next."""
+    """A job's search, which a trainer keeps from one pack to the next."""
 
     search: Search
-    seen: int = 0  # the job's counter up to which records were applied
+    seen: int = 0  # the value of the job's counter up to which records were applied
 
 
 @dataclass
 class LedgerBook:
-    """A claimed pack as ml.tuning.tune's book."""
+    """The book of one claimed pack."""
 
     ledger: Ledger
     claim: Claim
@@ -46,10 +47,10 @@ class LedgerBook:
     store: Store
     checkpoint_seconds: float
     _opened: bool = False
-    _kept: int = 0  # checkpoints of the pack
+    _kept: int = 0  # number of checkpoints that were made of the pack
 
     def open(self) -> PackRecord | None:
-        """The claimed pack with the newest of its checkpoints that is whole; None once it has been opened."""
+        """Return the claimed pack with its newest undamaged checkpoint; None once it has been opened."""
         if self._opened:
             return None
         self._opened = True
@@ -58,69 +59,63 @@ class LedgerBook:
         return opened.record
 
     def reserve(self, fits: Callable[[int], bool]) -> TrialRecord | None:
-        """One more of the job's trials."""
+        """Reserve one more of the job's trials for this pack."""
         return self.ledger.reserve(self.claim, fits)
 
     def width(self, key: Key, measured: Callable[[], int]) -> int:
-        """What the job's first pack was found to train best with."""
+        """Return the width of the job's packs, which its first pack measured."""
         lanes = self.ledger.lanes(self.claim.job_id) or measured()
-        return self.ledger.settle_pack(self.claim, str(key), lanes)
+        return self.ledger.fix_lanes(self.claim, str(key), lanes)
 
     def divide(self, groups: Sequence[Sequence[int]]) -> None:
-        """Let others claim them."""
+        """Move running trials to new packs, which any trainer may claim."""
         if groups:
             self.ledger.divide(self.claim, groups)
 
     def changes(self) -> Iterable[TrialRecord]:
-        """What any trainer changed in this job since this process last asked."""
+        """Return the job's trials that any trainer changed since this process last asked."""
         records, self.warm.seen = self.ledger.changes(self.claim.job_id, self.warm.seen)
         return records
 
     def record(self, events: Sequence[Event]) -> None:
-        """Save the weights that are worth it, then write the rows that point to them, then drop what they replaced.
+        """Save weights that are worth keeping, then write the rows that point to them, then drop replaced files.
 
-        LeaseLost where the pack belongs to another by now, StorageFull where there is no room for the weights.
+        Raises:
+            LeaseLost: if another worker has claimed the pack.
+            StorageFull: if there is no room for the weights.
         """
-        saved: dict[int, Checkpointed] = {}
-        try:
+        saved: dict[int, Stored] = {}
+        with NewFiles(self.store) as files:
             for event in events:
                 if isinstance(event, Finished) and event.checkpoint and event.value is not None:
-                    saved |= self._save(event, event.checkpoint, event.value)
-            unneeded = self.ledger.record(self.claim, events, saved)
-        except ChiffreError:
-            self._drop(path for path, _ in saved.values())
-            raise
-        self._drop(unneeded)
+                    saved |= self._save(files, event, event.checkpoint, event.value)
+            self.ledger.record(self.claim, events, saved)
 
     def keep(self, checkpoint: Checkpoint) -> None:
-        """Save the pack, then write the row that points to it.
+        """Save a checkpoint of the pack, then write the row that points to it.
 
-        Without room for it the pack goes on: it is the pack before that is gone back to.
+        If there is no room for it, training goes on: a resume then uses the previous checkpoint.
         """
         self._kept += 1
         path = f"{self.claim.job_id}/packs/{self.claim.pack_id}.{self.claim.epoch}.{self._kept}.safetensors"
-        try:
-            saved = self.store.write(path, checkpoint_bytes(checkpoint))
-        except (StorageFull, StorageAway) as error:
-            log.warning("a pack could not be kept", pack=self.claim.pack_id, error=str(error))
-            return
-        try:
-            unneeded = self.ledger.keep(self.claim, checkpoint.card["position"], (path, saved))
-        except ChiffreError:
-            self._drop([path])
-            raise
-        self._drop(unneeded)
+        with NewFiles(self.store) as files:
+            try:
+                saved = files.write(path, checkpoint_bytes(checkpoint))
+            except (StorageFull, StorageAway) as error:
+                log.warning("no checkpoint of the pack could be saved", pack=self.claim.pack_id, error=str(error))
+                return
+            self.ledger.keep(self.claim, checkpoint.card["position"], saved)
 
     def should_stop(self) -> Stop | None:
-        """What the supervisor said."""
+        """Return the supervisor's order to stop, if there is one."""
         return self.orders.stop
 
     def cancelled(self) -> Collection[int]:
-        """What the supervisor said."""
+        """Return the numbers of the trials that the supervisor reports as cancelled."""
         return self.orders.cancelled
 
     def _newest_whole(self, checkpoints: Iterable[Artifact]) -> Checkpoint | None:
-        """The first of a pack's checkpoints that is what was written; damaged ones are forgotten."""
+        """Return the first undamaged checkpoint of a pack; discard the damaged ones before it."""
         for artifact in checkpoints:
             try:
                 return checkpoint_of(self.store.read(artifact.path, artifact.sha256), artifact.path)
@@ -129,13 +124,10 @@ class LedgerBook:
                 self.ledger.discard(self.claim, artifact, str(error))
         return None
 
-    def _save(self, event: Finished, checkpoint: Checkpoint, value: float) -> dict[int, Checkpointed]:
+    def _save(self, files: NewFiles, event: Finished, checkpoint: Checkpoint, value: float) -> dict[int, Stored]:
         """Save a trial's checkpoint if it is worth keeping."""
         if not self.ledger.worth_keeping(self.claim, event.number, value):
             return {}
-        # Pack and epoch in the path keep two claims, and two attempts at a trial, from writing the same file.
+        # With pack and epoch in the path, two claims or two attempts at a trial never write the same file.
         path = f"{self.claim.job_id}/{event.number}.{self.claim.pack_id}.{self.claim.epoch}.safetensors"
-        return {event.number: (path, self.store.write(path, checkpoint_bytes(checkpoint)))}
-
-    def _drop(self, paths: Iterable[str]) -> None:
-        drop_files(self.store, paths)
+        return {event.number: files.write(path, checkpoint_bytes(checkpoint))}

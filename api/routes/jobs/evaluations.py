@@ -1,26 +1,28 @@
 """Evaluation: measure a version on a data set that it was not trained on."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import TypeVar
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.deps import OnceDep, PredictingDep
+from api.deps import OnceDep, PredictingDep, UploadedDep
 from api.http.errors import BadInput
 from api.views.jobs import accepted
 from api.views.schemas import JobDetail
-from ml.datasets import SplitName, datasets
+from ml.datasets import FindDataset, SplitName
 from ml.errors import UnknownName
 from ml.images.resize import resizes
 from ml.networks import networks
-from ml.registry import Registry
 from worker.database.tables import Job
 from worker.ledger.idempotency import Once
 from worker.prediction.image_sets import Subset
 from worker.prediction.rows import PredictionRows, PredictSpec, asked_version, check_other
-from worker.supervision.notify import ring
+from worker.supervision.notify import wake_worker
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+T = TypeVar("T")
 
 
 class Evaluation(BaseModel):
@@ -46,24 +48,31 @@ class Evaluation(BaseModel):
 
 
 @router.post("/evaluate", status_code=202)
-def evaluate(evaluation: Evaluation, predicting: PredictingDep, once: OnceDep, response: Response) -> JobDetail:
+def evaluate(
+    evaluation: Evaluation, predicting: PredictingDep, uploaded: UploadedDep, once: OnceDep, response: Response
+) -> JobDetail:
     """Evaluate a version on another data set: accuracy, its interval, and the confusion matrix.
 
     Images are resized to the network's input, and classes are matched by name. The prediction for each image is in a
     file, as for a predict job: `GET /jobs/{job_id}/predictions`.
     """
-    job = _accepted(evaluation, predicting, once)
-    ring()
+    job = _accepted(evaluation, predicting, uploaded.find, once)
+    wake_worker()
     return accepted(job, predicting.database, response)
 
 
-def _accepted(evaluation: Evaluation, predicting: PredictionRows, once: Once | None) -> Job:
-    registries: dict[str, Registry[Any]] = {"model": networks, "dataset": datasets, "resize": resizes}
-    for field, registry in registries.items():
-        if getattr(evaluation, field) not in registry:
-            raise BadInput(f"#/{field}", str(UnknownName(registry.noun, registry)))
+def _accepted(evaluation: Evaluation, predicting: PredictionRows, find: FindDataset, once: Once | None) -> Job:
+    _named("model", evaluation.model, networks.__getitem__)
+    dataset = _named("dataset", evaluation.dataset, find)
+    _named("resize", evaluation.resize, resizes.__getitem__)
     version = asked_version(predicting.database, evaluation.model, evaluation.version, None)
-    pinned = datasets.pinned(evaluation.dataset)
-    check_other(predicting.database, version, datasets[pinned], evaluation.split, evaluation.subset)
-    spec = PredictSpec(**{**evaluation.model_dump(), "dataset": pinned})
-    return predicting.accept(version, spec, once=once)[0]
+    check_other(predicting.database, version, dataset, evaluation.split, evaluation.subset)
+    spec = PredictSpec(**{**evaluation.model_dump(), "dataset": dataset.name})
+    return predicting.accept(version, spec, once=once)
+
+
+def _named(field: str, name: str, find: Callable[[str], T]) -> T:
+    try:
+        return find(name)
+    except UnknownName as error:
+        raise BadInput(f"#/{field}", str(error)) from None

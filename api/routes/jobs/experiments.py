@@ -20,7 +20,7 @@ from worker.database.clock import to_datetime
 from worker.database.tables import JobGroup, JobState
 from worker.errors import NotFound
 from worker.ledger.groups import Groups, Posted, find_group, members, newest_groups
-from worker.supervision.notify import ring
+from worker.supervision.notify import wake_worker
 
 router = APIRouter(prefix="/jobs/experiments", tags=["experiments"])
 
@@ -130,7 +130,7 @@ def post_experiments(
     """Submit one job for each experiment of a collection. Either all jobs are accepted or none."""
     posted = Posted(request.collection, request.scale, request.seed)
     group = Groups(database).accept(posted, request.specs(), once)
-    ring()
+    wake_worker()
     response.headers["Location"] = f"/jobs/experiments/{group.id}"
     response.headers["Retry-After"] = "1"
     with database.reading() as session:

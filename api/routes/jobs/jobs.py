@@ -2,12 +2,12 @@
 
 from typing import Annotated, Any, cast
 
-from fastapi import APIRouter, BackgroundTasks, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy import select
 from sqlmodel import col
 
-from api.deps import ControlsDep, DatabaseDep, LedgerDep, OnceDep, StoreDep
+from api.deps import ControlsDep, DatabaseDep, LedgerDep, OnceDep, TrainSpecDep, TuneSpecDep
 from api.http.paging import Cursor, Limit, RowOrder, link_next, page_of
 from api.views.estimates import estimate
 from api.views.jobs import JobId, accepted, detail, job_of, summary
@@ -19,12 +19,11 @@ from api.views.schemas import (
     Validated,
 )
 from ml.specs import TrainSpec, TuneSpec
-from worker.artifacts.store import drop_files
 from worker.database.engine import Database
 from worker.database.tables import Job, JobState
 from worker.ledger.requests import Controls
 from worker.ledger.transfer import resolved
-from worker.supervision.notify import ring, submit
+from worker.supervision.notify import wake_worker
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -37,22 +36,26 @@ VALIDATED: dict[int | str, dict[str, Any]] = {200: {"model": Validated, "descrip
 
 @router.post("/train", status_code=202, responses=VALIDATED)
 def train(
-    spec: TrainSpec, ledger: LedgerDep, once: OnceDep, response: Response, validate_only: ValidateOnly = False
+    spec: TrainSpecDep, ledger: LedgerDep, once: OnceDep, response: Response, validate_only: ValidateOnly = False
 ) -> JobDetail:
     """Train one network with fixed hyper-parameters."""
     if validate_only:
         return _validated(spec, ledger.database)
-    return accepted(submit(ledger, spec, once), ledger.database, response)
+    job = ledger.accept(spec, once)
+    wake_worker()
+    return accepted(job, ledger.database, response)
 
 
 @router.post("/tune", status_code=202, responses=VALIDATED)
 def tune(
-    spec: TuneSpec, ledger: LedgerDep, once: OnceDep, response: Response, validate_only: ValidateOnly = False
+    spec: TuneSpecDep, ledger: LedgerDep, once: OnceDep, response: Response, validate_only: ValidateOnly = False
 ) -> JobDetail:
     """Search the hyper-parameters of one network."""
     if validate_only:
         return _validated(spec, ledger.database)
-    return accepted(submit(ledger, spec, once), ledger.database, response)
+    job = ledger.accept(spec, once)
+    wake_worker()
+    return accepted(job, ledger.database, response)
 
 
 @router.get("")
@@ -81,11 +84,9 @@ def get_job(job_id: JobId, database: DatabaseDep) -> JobDetail:
 
 
 @router.post("/{job_id}/cancel", status_code=202)
-def cancel(job_id: JobId, controls: ControlsDep, store: StoreDep, after: BackgroundTasks) -> JobDetail:
+def cancel(job_id: JobId, controls: ControlsDep) -> JobDetail:
     """Cancel a job; its running trials stop within seconds. A job that has ended does not change."""
-    job, unneeded = controls.cancel(job_id)
-    after.add_task(drop_files, store, unneeded)
-    return _answer(controls, job)
+    return _answer(controls, controls.cancel(job_id))
 
 
 @router.post("/{job_id}/pause", status_code=202)
@@ -98,7 +99,7 @@ def pause(job_id: JobId, controls: ControlsDep) -> JobDetail:
 def resume(job_id: JobId, controls: ControlsDep) -> JobDetail:
     """Resume a paused job."""
     job = controls.resume(job_id)
-    ring()
+    wake_worker()
     return _answer(controls, job)
 
 
@@ -106,16 +107,18 @@ def resume(job_id: JobId, controls: ControlsDep) -> JobDetail:
 def extend(job_id: JobId, change: JobChange, controls: ControlsDep) -> JobDetail:
     """Change a job's limits. Raising a limit restarts a completed job."""
     job = controls.extend(job_id, change.budget.model_dump(exclude_unset=True))
-    ring()
+    wake_worker()
     return _answer(controls, job)
 
 
 def _validated(spec: TrainSpec | TuneSpec, database: Database) -> JobDetail:
     with database.reading() as session:
         found = estimate(session, resolved(session, spec))
-    trials = spec.trial_limit if isinstance(spec, TuneSpec) else 1
     answer = Validated(
-        spec=spec.model_dump(mode="json"), trial_limit=trials, seconds=found.seconds, measured_trials=found.trials
+        spec=spec.model_dump(mode="json"),
+        trial_limit=spec.as_tune().trial_limit,
+        seconds=found.seconds,
+        measured_trials=found.trials,
     )
     # The declared type describes a submitted job. A ready response is sent as it is.
     return cast("JobDetail", JSONResponse(answer.model_dump()))

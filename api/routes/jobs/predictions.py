@@ -13,20 +13,21 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from api.deps import ImagesDep, OnceOfImagesDep, PredictingDep, StoreDep
 from api.http.errors import BadInput, invalid, refuse_many
+from api.http.field_errors import not_json
 from api.http.files import TEXT, KnownTag, documented, names, sent
 from api.inputs.uploads import kind_of, readers
 from api.views.jobs import JobId, accepted
 from api.views.schemas import JobDetail
 from ml.datasets import datasets
-from ml.errors import ChiffreError
 from ml.networks import networks
-from worker.artifacts.store import Store, drop_files
+from worker.artifacts.new_files import NewFiles
+from worker.artifacts.store import Store
 from worker.database.tables import Artifact, Job, JobState, ModelVersion
 from worker.errors import NotFound
 from worker.ledger.idempotency import Once
 from worker.prediction.image_sets import Subset
 from worker.prediction.rows import PredictionRows, PredictSpec, asked_version, check_images, upload_key
-from worker.supervision.notify import ring
+from worker.supervision.notify import wake_worker
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -108,7 +109,7 @@ def predict(
         job = _of_dataset(_document(body, query), predicting, once)
     else:
         job = _of_images(_checked(query, "?"), kind, body, predicting, store, once)
-    ring()
+    wake_worker()
     return accepted(job, predicting.database, response)
 
 
@@ -133,9 +134,9 @@ def predictions(
 
 def _of_dataset(choice: DatasetToClassify, predicting: PredictionRows, once: Once | None) -> Job:
     version = asked_version(predicting.database, choice.model, choice.version, choice.dataset)
-    check_images(version)
+    check_images(predicting.database, version)
     spec = _spec(version, canonical=choice.canonical, subset=choice.subset)
-    return predicting.accept(version, spec, once=once)[0]
+    return predicting.accept(version, spec, once=once)
 
 
 def _of_images(
@@ -145,16 +146,9 @@ def _of_images(
         raise BadInput("?model", "missing; name the network that shall classify the images")
     version = asked_version(predicting.database, choice.model, choice.version, choice.dataset)
     images = readers[kind](body, tuple(version.shape), tuple(version.classes))
-    key = upload_key(version)
-    upload = key, store.write(key, images.to_bytes())
-    try:
-        job, is_new = predicting.accept(version, _spec(version, canonical=choice.canonical), upload, once)
-    except ChiffreError:  # only this: after an error of the database the row may exist and need the file
-        drop_files(store, [key])
-        raise
-    if not is_new:
-        drop_files(store, [key])
-    return job
+    with NewFiles(store) as files:
+        upload = files.write(upload_key(version), images.to_bytes())
+        return predicting.accept(version, _spec(version, canonical=choice.canonical), upload, once)
 
 
 def _spec(version: ModelVersion, **options: Any) -> PredictSpec:
@@ -176,7 +170,7 @@ def _document(body: bytes, query: ImagesToClassify) -> DatasetToClassify:
             refuse_many(document, DatasetToClassify, "#/")
         return _checked(DatasetToClassify.model_validate(document, strict=True), "#/")
     except orjson.JSONDecodeError as error:
-        raise BadInput("#", f"not valid JSON: {error.msg}") from None
+        raise BadInput("#", not_json(error.pos)) from None
     except ValidationError as error:
         raise invalid(error, "#/") from None
 

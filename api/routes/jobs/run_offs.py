@@ -32,7 +32,7 @@ class RerunPublic(BaseModel):
     @classmethod
     def of(cls, row: Rerun) -> Self:
         """Return the public form of a row."""
-        return cls(**row.model_dump(include=set(cls.model_fields)))
+        return cls(cut_seed=row.split_seed, **row.model_dump(include=set(cls.model_fields)))
 
 
 class RunOffPublic(BaseModel):

@@ -5,12 +5,12 @@ import io
 from collections.abc import Iterator
 from typing import Annotated, Any, cast
 
-from fastapi import APIRouter, BackgroundTasks, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy import select
 from sqlmodel import col
 
-from api.deps import ControlsDep, DatabaseDep, OnceDep, StoreDep
+from api.deps import ControlsDep, DatabaseDep, OnceDep
 from api.http.errors import BadInput
 from api.http.paging import Cursor, Limit, RowOrder, link_next, page_of
 from api.views.jobs import JobId, TrialNumber, job_of
@@ -18,13 +18,12 @@ from api.views.schemas import Enqueued, MeasurementPublic, TrialDetail, TrialPag
 from ml.networks import networks
 from ml.parameters.params import describe
 from ml.records import TrialState
-from worker.artifacts.store import drop_files
 from worker.database.engine import Database
 from worker.database.tables import Job, Measurement, Pack, Trial
 from worker.errors import NotFound
 from worker.ledger.job_spec import spec_of
 from worker.ledger.transfer import fresh_of
-from worker.supervision.notify import ring
+from worker.supervision.notify import wake_worker
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -85,7 +84,7 @@ def get_trial(job_id: JobId, number: TrialNumber, database: DatabaseDep) -> Tria
             **TrialPublic.of(trial).model_dump(),
             **seeds,
             **place,
-            fresh=fresh_of(session, spec_of(job), trial.params or {}) if trial.params else None,
+            fresh=fresh_of(session, spec_of(session, job), trial.params or {}) if trial.params else None,
             stream_seed=session.get_one(Pack, trial.pack_id).stream_seed,
             measurements=[MeasurementPublic.of(m) for m in measurements],
         )
@@ -97,26 +96,22 @@ def enqueue(
 ) -> TrialPublic:
     """Enqueue a configuration of your choice; it counts as one trial of the budget."""
     trial = controls.enqueue(job_id, configuration.params, once)
-    ring()
+    wake_worker()
     response.headers["Location"] = f"/jobs/{job_id}/trials/{trial.number}"
     return TrialPublic.of(trial)
 
 
 @router.post("/{job_id}/trials/{number}/cancel", status_code=202)
-def cancel_trial(
-    job_id: JobId, number: TrialNumber, controls: ControlsDep, store: StoreDep, after: BackgroundTasks
-) -> TrialPublic:
+def cancel_trial(job_id: JobId, number: TrialNumber, controls: ControlsDep) -> TrialPublic:
     """Cancel a trial; the job goes on. A trial that has ended does not change."""
-    trial, unneeded = controls.cancel_trial(job_id, number)
-    after.add_task(drop_files, store, unneeded)
-    return TrialPublic.of(trial)
+    return TrialPublic.of(controls.cancel_trial(job_id, number))
 
 
 @router.post("/{job_id}/trials/{number}/retry", status_code=202)
 def retry(job_id: JobId, number: TrialNumber, controls: ControlsDep) -> TrialPublic:
     """Run a failed trial again. This restarts a job that has ended."""
     trial = controls.retry(job_id, number)
-    ring()
+    wake_worker()
     return TrialPublic.of(trial)
 
 

@@ -18,7 +18,7 @@ from api.http.errors import answer_to
 from api.inputs.options import Options
 from api.prediction.served import Served
 from api.prediction.tensors import INPUT, OUTPUTS, read, write
-from ml.datasets import datasets
+from ml.datasets import can_be_dataset
 from ml.errors import ChiffreError
 from ml.networks import networks
 from worker.database.tables import ModelVersion
@@ -172,8 +172,8 @@ async def infer_version(
 async def _infer(options: Options, body: bytes, roster: RosterDep, json_bytes: int | None) -> Response:
     served = await roster.served_for(options)
     inference, images = await run_in_threadpool(read, body, json_bytes, served.predictor.shape)
-    answered = await served.batcher.ask(images.pixels)
-    content, head = write(inference, served, answered)
+    predicted = await served.batcher.predict(images.pixels)
+    content, head = write(inference, served, predicted)
     if head is None:
         return Response(content, media_type="application/json")
     return Response(content, headers={LENGTH: str(head)}, media_type="application/octet-stream")
@@ -188,7 +188,7 @@ def _options(name: str, version: int | None = None) -> Options:
     """
     model, _, dataset = name.partition(".")
     dataset = dataset or "mnist"
-    if model not in networks or not datasets.may_be(dataset):
+    if model not in networks or not can_be_dataset(dataset):
         raise NotFound(
             f"there is no such model; use a network ({', '.join(networks)}), with .dataset if not mnist: cnn.digits"
         )

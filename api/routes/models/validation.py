@@ -98,7 +98,7 @@ def _judged(model: str, version: int, database: Database, store: Store, looks: L
         spec = session.get_one(Job, found.job_id).spec
     if (known := looks.known(graph.sha256)) is not None:
         return found, known
-    check_images(found)
+    check_images(database, found)
     calibration = Calibration(**found.calibration) if found.calibration else UNCALIBRATED
     order = JudgementOrder(
         dataset=found.dataset,

@@ -1,47 +1,47 @@
-// What mattered: importances and the correlation matrix, from GET /jobs/{id}/analysis.
+// Parameter importance and the correlation matrix, from GET /jobs/{id}/analysis.
 
 import { get } from "../api.js";
-import { bars } from "./charts.js";
+import { bars } from "./svg.js";
 import { fill, h } from "../dom.js";
-import { count, percent, words } from "../format.js";
-import { ended, isOver } from "../states.js";
+import { count, percent, readable } from "../format.js";
+import { endedTrials, isOver } from "../states.js";
 
-const FEW = 4; // ended trials from which on there is something to say
-const ENOUGH = 20; // trials from which importances mean something
-const GROWTH = 1.25; // by which their number grows until it is asked again, while the job runs
+const FEW = 4; // ended trials that an analysis needs
+const ENOUGH = 20; // trials from which importances are reliable
+const GROWTH = 1.25; // factor by which the number of trials grows until the next request, while the job runs
 
-/** Two sections, and `look()`, which asks again when there is more to know. */
-export function analysis({ record, signal }) {
-  const [importances, correlation] = [section("Which parameter matters"), section("Correlations")];
-  let asked = null; // the end of the job that is shown
-  let enough = FEW;
+/** Return two sections, and `refresh()`, which requests the analysis again when there are enough new trials. */
+export function analysis({ store, signal }) {
+  const [importances, correlation] = [section("Parameter importance"), section("Correlations")];
+  let shown = null; // the end of the job that the analysis includes
+  let needed = FEW;
 
-  async function look() {
-    const known = ended(record.job);
-    const end = isOver(record.job) ? `${record.job.state} ${record.job.run}` : null;
-    if (known < FEW) return tell("There is something to say once a few trials have ended.");
-    if (end === null ? known < enough : end === asked) return;
-    enough = Math.ceil(known * GROWTH);
-    asked = end;
+  async function refresh() {
+    const trials = endedTrials(store.job);
+    const end = isOver(store.job) ? `${store.job.state} ${store.job.run}` : null;
+    if (trials < FEW) return show(`Appears after ${FEW} trials.`);
+    if (end === null ? trials < needed : end === shown) return;
+    needed = Math.ceil(trials * GROWTH);
+    shown = end;
     try {
-      const found = await get(`/jobs/${record.id}/analysis`, { signal });
-      fill(importances.body, drawImportances(found));
-      fill(correlation.body, drawCorrelation(found));
+      const result = await get(`/jobs/${store.id}/analysis`, { signal });
+      fill(importances.body, drawImportances(result));
+      fill(correlation.body, drawCorrelation(result));
     } catch (error) {
       if (!signal.aborted)
-        tell(
+        show(
           error.status === 404
             ? "This service does not analyse jobs."
-            : `It cannot be told just now: ${error.message}.`,
+            : `The analysis is not available now: ${error.message}.`,
         );
     }
   }
 
-  function tell(words) {
-    for (const { body } of [importances, correlation]) fill(body, h("p", { class: "muted" }, words));
+  function show(message) {
+    for (const { body } of [importances, correlation]) fill(body, h("p", { class: "muted" }, message));
   }
 
-  return { importances: importances.element, correlation: correlation.element, look };
+  return { importances: importances.element, correlation: correlation.element, refresh };
 }
 
 function section(title) {
@@ -49,11 +49,11 @@ function section(title) {
   return { body, element: h("section", { class: "card" }, h("h2", {}, title), body) };
 }
 
-/** Bars of the first method that could be used; its source stands under them. */
+/** Draw bars of the first method that was applicable, with its source below. */
 function drawImportances({ importances, used }) {
-  const found = importances.find((importance) => importance.values);
-  if (!found) return h("p", { class: "muted" }, importances[0]?.reason ?? "It cannot be told.");
-  const rows = Object.entries(found.values)
+  const chosen = importances.find((importance) => importance.values);
+  if (!chosen) return h("p", { class: "muted" }, importances[0]?.reason ?? "Not available.");
+  const rows = Object.entries(chosen.values)
     .map(([label, value]) => ({ label, value }))
     .sort((a, b) => b.value - a.value);
   return [
@@ -67,16 +67,16 @@ function drawImportances({ importances, used }) {
     h(
       "p",
       { class: "hint" },
-      `By ${words(found.method)} (${found.source}), from ${count(found.trials, "trial")}. `,
-      used < ENOUGH && "With so few, it says little.",
+      `By ${readable(chosen.method)} (${chosen.source}), from ${count(chosen.trials, "trial")}. `,
+      used < ENOUGH && "Too few trials to be reliable.",
     ),
   ];
 }
 
-/** A table whose cells are tinted by their coefficient. */
+/** Create a table whose cells are tinted by their coefficient. */
 function drawCorrelation({ correlations: { variables, pearson, n } }) {
   if (!pearson.flat().some((value) => value !== null))
-    return h("p", { class: "muted" }, "Too few trials ran to their end.");
+    return h("p", { class: "muted" }, "Too few trials ran to the end.");
   return h(
     "div",
     { class: "scroll", tabindex: 0, role: "group", "aria-label": "Correlations" },
@@ -86,7 +86,7 @@ function drawCorrelation({ correlations: { variables, pearson, n } }) {
       h(
         "caption",
         {},
-        "Pearson’s r over the trials that ran to their end: −1, one falls where the other rises; 0, nothing to see; 1, they rise together",
+        "Pearson’s r over trials that ran to the end. 1: both rise together; 0: no linear relation; −1: one falls as the other rises.",
       ),
       h(
         "thead",

@@ -1,39 +1,39 @@
-// A canvas that is drawn at most once a frame, sharp on every screen, in the colours of the theme, with axes.
+// A canvas that is drawn at most once per frame, sharp on every screen, in the colours of the theme; and axes for it.
 
-import { eachFrame, h, text, token } from "../dom.js";
+import { oncePerFrame, h, setText, token } from "../dom.js";
 import { figure } from "../format.js";
 import { ticks } from "./scales.js";
 
 const MARGIN = { top: 14, right: 16, bottom: 34, left: 58 };
 
 /**
- * A canvas in a <figure> whose caption says in words what it shows. `paint(context, size, colours)` draws what the trials
- * say, `over` (the same) what is pointed at. `redraw()` asks for both, `again()` for `over` alone; it happens at most once
- * a frame, only while the canvas is seen, and by itself where size or theme change. `say(words)` sets the caption;
- * `nothing(words)`, said while painting, hides the canvas too.
+ * Create a canvas in a <figure> whose caption describes what it shows. `paint(context, size, colours)` draws the data, and
+ * `over(context, size, colours)` the mark under the pointer. `redraw()` requests both, `redrawOver()` only `over`. They run
+ * at most once per frame, only while the canvas is visible, and also when its size or the theme changes. `caption(text)`
+ * sets the caption; `hide(text)`, called while painting, hides the canvas as well.
  */
 export function plot({ label, height = 300, paint, over = () => {}, signal, onmove, onleave, onpick }) {
   const canvas = h("canvas", { role: "img", "aria-label": label, style: { height: `${height}px` } });
   const under = document.createElement("canvas");
-  const caption = h("figcaption", { class: "small muted" });
+  const figcaption = h("figcaption", { class: "small muted" });
   let stale = true;
-  let seen = false;
-  const draw = eachFrame(() => {
-    if (!seen) return;
+  let isVisible = false;
+  const draw = oncePerFrame(() => {
+    if (!isVisible) return;
     canvas.hidden = false;
     const width = canvas.clientWidth;
     if (!width) return;
     const size = { width, height };
     const palette = colours();
-    if (stale || under.width !== pixels(width)) paint(fresh(under, size, canvas), size, palette);
+    if (stale || under.width !== pixels(width)) paint(cleared(under, size, canvas), size, palette);
     stale = false;
-    const context = fresh(canvas, size, canvas);
+    const context = cleared(canvas, size, canvas);
     context.drawImage(under, 0, 0, width, height);
     over(context, size, palette);
   });
   const redraw = () => ((stale = true), draw());
   const resized = new ResizeObserver(redraw);
-  const watched = new IntersectionObserver(([{ isIntersecting }]) => ((seen = isIntersecting), draw()), {
+  const watched = new IntersectionObserver(([{ isIntersecting }]) => ((isVisible = isIntersecting), draw()), {
     rootMargin: "200px",
   });
   addEventListener("theme", redraw, { signal });
@@ -43,18 +43,18 @@ export function plot({ label, height = 300, paint, over = () => {}, signal, onmo
   if (onmove) canvas.addEventListener("pointermove", at(onmove));
   if (onleave) canvas.addEventListener("pointerleave", onleave);
   if (onpick) canvas.addEventListener("click", at(onpick));
-  const element = h("figure", { class: "plot" }, canvas, caption);
+  const element = h("figure", { class: "plot" }, canvas, figcaption);
   resized.observe(element);
   watched.observe(element);
-  const say = (words) => text(caption, words);
-  const nothing = (words) => ((canvas.hidden = true), say(words));
-  return { element, canvas, redraw, again: draw, say, nothing };
+  const caption = (content) => setText(figcaption, content);
+  const hide = (content) => ((canvas.hidden = true), caption(content));
+  return { element, canvas, redraw, redrawOver: draw, caption, hide };
 }
 
 const pixels = (length) => Math.round(length * (devicePixelRatio || 1));
 
-/** The cleared context of a canvas, in CSS pixels, with the font of the page. */
-function fresh(canvas, { width, height }, styled) {
+/** Clear a canvas and return its context, in CSS pixels and with the font of the page. */
+function cleared(canvas, { width, height }, styled) {
   canvas.width = pixels(width);
   canvas.height = pixels(height);
   const context = canvas.getContext("2d");
@@ -68,7 +68,7 @@ function colours() {
   return Object.fromEntries(names.map((name) => [name.replace("-", "_"), token(`--${name}`)]));
 }
 
-/** Grid, ticks and names of both axes. */
+/** Draw the grid, the ticks and the labels of both axes. */
 export function axes(
   context,
   x,
@@ -95,7 +95,7 @@ export function axes(
   context.fillText(labelY, 0, 10);
 }
 
-/** The ranges of both scales of a plot of this size. */
+/** Return the ranges of both scales for a plot of this size. */
 export const inside = ({ width, height }) => ({
   x: [MARGIN.left, width - MARGIN.right],
   y: [height - MARGIN.bottom, MARGIN.top + 6],

@@ -1,4 +1,4 @@
-// What can be told of a trial: the columns of the table, the axes of the parallel coordinates, the names for filters.
+// Columns of trials: for the table, for the axes of the parallel coordinates, and for filters by name.
 
 import { duration, figure, percent, plain } from "../format.js";
 import { extent } from "./scales.js";
@@ -15,7 +15,7 @@ const OBJECTIVES = {
   val_loss: { name: "val_loss", label: "loss", high: false, format: figure, axis: figure },
 };
 
-/** What the trials of a job are best at: its name, how it is written, whether a higher one is better, `read(trial)`. */
+/** Return the objective of a job: name, label, format, `high` (higher is better), `read(trial)` and `better(a, b)`. */
 export function objectiveOf(job) {
   const objective = OBJECTIVES[job.spec.objective] ?? OBJECTIVES.val_accuracy;
   return {
@@ -25,10 +25,10 @@ export function objectiveOf(job) {
   };
 }
 
-const SAMPLE = 2000; // values by which it is told which are bad: to sort twenty thousand takes longer than to draw them
+const SAMPLE = 2000; // values that decide which are bad: sorting twenty thousand takes longer than drawing them
 
-/** The range of some values, less a tenth of the worst where they are many, so that the good ones can be told apart. */
-export function telling(values, high) {
+/** Return the range of some values. With more than 20, it leaves out the worst tenth, so that good values stand apart. */
+export function usefulRange(values, high) {
   const whole = extent(values);
   if (!whole || values.length <= 20) return whole;
   const every = Math.ceil(values.length / SAMPLE);
@@ -37,10 +37,10 @@ export function telling(values, high) {
   return high ? [sorted[bad], whole[1]] : [whole[0], sorted[sorted.length - 1 - bad]];
 }
 
-/** {name, label, read(trial), format(value), numeric}: first what was reached, then the parameters. */
+/** Return the columns, results first and then parameters: {name, label, read(trial), format(value), numeric}. */
 export function columnsOf(job, trials) {
   const objective = objectiveOf(job);
-  const reached = [
+  const results = [
     { name: "number", label: "Trial", read: (t) => t.number, format: String, numeric: true },
     { name: "state", label: "State", read: (t) => t.state, format: badge },
     { name: "val_accuracy", label: "Accuracy", read: (t) => t.val_accuracy, format: percent, numeric: true },
@@ -48,10 +48,10 @@ export function columnsOf(job, trials) {
     { name: "epochs_run", label: "Epochs", read: (t) => t.epochs_run, format: figure, numeric: true },
     { name: "seconds", label: "Time", read: (t) => t.seconds, format: duration, numeric: true },
   ].map((column) => (column.name === objective.name ? { ...column, read: objective.read } : column));
-  return [...reached, ...parametersOf(job, trials)];
+  return [...results, ...parametersOf(job, trials)];
 }
 
-/** The columns of hyper-parameters: of a search those that it searches, else all. */
+/** Return the columns of hyper-parameters: for a tune job those that it searches, otherwise all. */
 export function parametersOf(job, trials) {
   const searched = job.kind === "tune" ? Object.keys(job.spec.search_space) : Object.keys(trials[0]?.params ?? {});
   const varied = searched.filter((name) => job.kind !== "tune" || typeof job.spec.search_space[name] === "object");
@@ -66,10 +66,10 @@ export function parametersOf(job, trials) {
   }));
 }
 
-/** Compare two values; what is not there comes last in both directions. */
+/** Compare two values for sorting; missing values come last in both directions. */
 export function compare(a, b, down) {
-  const [without, other] = [a === null || a === undefined, b === null || b === undefined];
-  if (without || other) return without - other;
+  const [missingA, missingB] = [a === null || a === undefined, b === null || b === undefined];
+  if (missingA || missingB) return missingA - missingB;
   const order =
     typeof a === "number" && typeof b === "number"
       ? a - b

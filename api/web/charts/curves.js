@@ -1,9 +1,9 @@
-// Learning curves: a line a trial, drawn as they grow; pruned ones faded, the best one on top.
+// Learning curves: a line for each trial, drawn as it trains. Pruned trials are faded; the best is on top.
 
 import { h } from "../dom.js";
 import { count, figure, percent } from "../format.js";
 import { axes, inside, plot } from "./canvas.js";
-import { telling } from "./columns.js";
+import { usefulRange } from "./columns.js";
 import { padded, scale } from "./scales.js";
 
 const FIGURES = {
@@ -11,19 +11,19 @@ const FIGURES = {
   val_loss: { name: "validation loss", format: figure, high: false },
   train_loss: { name: "training loss", format: figure, high: false },
 };
-const TOGETHER = 25; // lines a path
-const REACH = 14; // pixels around a line within which it is meant
+const BATCH = 25; // lines per path
+const REACH = 14; // pixels from a line within which the pointer selects it
 
 /**
- * The curves of a record. `chosen(trial)` says which are in the foreground, `open(number)` is called for the one that
- * is clicked. Beside the element there is `redraw()`.
+ * Return the learning curves of a job: their element and `redraw()`. Curves are in the foreground if `matches(trial)` is
+ * true. `open(number)` is called with the trial that is clicked.
  */
-export function curves({ record, chosen, open, signal }) {
+export function curves({ store, matches, open, signal }) {
   let figureName = "val_accuracy";
   let near = null;
   let scales = null;
   const drawn = plot({
-    label: "Learning curves; the table of trials has the same figures",
+    label: "Learning curves; the table of trials has the same values",
     height: 320,
     signal,
     paint,
@@ -34,18 +34,18 @@ export function curves({ record, chosen, open, signal }) {
   });
   const select = h(
     "select",
-    { "aria-label": "What the curves show", onchange: () => ((figureName = select.value), drawn.redraw()) },
+    { "aria-label": "Curve metric", onchange: () => ((figureName = select.value), drawn.redraw()) },
     Object.entries(FIGURES).map(([value, { name }]) => h("option", { value }, name)),
   );
 
   function paint(context, size, colours) {
     const { name, format, high } = FIGURES[figureName];
-    const lines = [...record.curves].map(([number, curve]) => ({ number, curve, trial: record.trials.get(number) }));
-    const domain = telling(
+    const lines = [...store.curves].map(([number, curve]) => ({ number, curve, trial: store.trials.get(number) }));
+    const domain = usefulRange(
       lines.flatMap(({ curve }) => curve.map((at) => at[figureName])).filter((v) => v !== null),
       high,
     );
-    if (!domain) return void ((scales = null), drawn.nothing("No epoch has been measured yet."));
+    if (!domain) return void ((scales = null), drawn.hide("No epochs measured yet."));
     const { x: acrossRange, y: upRange } = inside(size);
     const x = scale([0, Math.max(1, ...lines.map(({ curve }) => curve.at(-1).epoch))], acrossRange);
     const y = scale(padded(domain), upRange);
@@ -54,12 +54,12 @@ export function curves({ record, chosen, open, signal }) {
     clipped(context, x, y, () => draw(context, lines, x, y, colours));
   }
 
-  /** The one that is pointed at, and the words for it. */
+  /** Highlight the curve under the pointer and describe it in the caption. */
   function over(context, size, { ink }) {
     if (!scales) return;
     const { x, y, lines } = scales;
     const { name, format } = FIGURES[figureName];
-    if (near === null) return drawn.say(told(lines));
+    if (near === null) return drawn.caption(summary(lines));
     clipped(context, x, y, () =>
       stroke(
         context,
@@ -71,19 +71,19 @@ export function curves({ record, chosen, open, signal }) {
         1,
       ),
     );
-    drawn.say(toldOf(near, name, format));
+    drawn.caption(describe(near, name, format));
   }
 
   function draw(context, lines, x, y, colours) {
-    const best = record.job.best?.trial;
+    const best = store.job.best?.trial;
     const groups = { back: [], pruned: [], front: [] };
     for (const line of lines) {
       if (line.number === best) continue;
-      groups[line.trial && !chosen(line.trial) ? "back" : line.trial?.state === "pruned" ? "pruned" : "front"].push(
+      groups[line.trial && !matches(line.trial) ? "back" : line.trial?.state === "pruned" ? "pruned" : "front"].push(
         line,
       );
     }
-    const thin = Math.max(0.12, Math.min(1, 60 / lines.length)); // a thousand lines are to show where they are dense
+    const thin = Math.max(0.12, Math.min(1, 60 / lines.length)); // a thousand lines must still show where they are dense
     stroke(context, groups.back, x, y, colours.mark_faded, 1, 0.25 * thin);
     stroke(context, groups.pruned, x, y, colours.mark_faded, 1, 0.6 * thin);
     stroke(context, groups.front, x, y, colours.mark, 1.25, 0.85 * thin);
@@ -98,13 +98,13 @@ export function curves({ record, chosen, open, signal }) {
     );
   }
 
-  /** The lines of a group, some of them as one path: that is quick, and where many lie they still add up. */
+  /** Draw the lines of a group in batches, each as one path: that is fast, and dense places still look darker. */
   function stroke(context, lines, x, y, colour, width, alpha) {
-    for (let at = 0; at < lines.length; at += TOGETHER)
-      strokeSome(context, lines.slice(at, at + TOGETHER), x, y, colour, width, alpha);
+    for (let at = 0; at < lines.length; at += BATCH)
+      strokeBatch(context, lines.slice(at, at + BATCH), x, y, colour, width, alpha);
   }
 
-  function strokeSome(context, lines, x, y, colour, width, alpha) {
+  function strokeBatch(context, lines, x, y, colour, width, alpha) {
     context.strokeStyle = context.fillStyle = colour;
     context.lineWidth = width;
     context.globalAlpha = alpha;
@@ -119,12 +119,12 @@ export function curves({ record, chosen, open, signal }) {
   }
 
   function trace(context, curve, x, y) {
-    let begun = false;
+    let started = false;
     for (const measured of curve) {
       const value = measured[figureName];
       if (value === null) continue;
-      begun ? context.lineTo(x(measured.epoch), y(value)) : context.moveTo(x(measured.epoch), y(value));
-      begun = true;
+      started ? context.lineTo(x(measured.epoch), y(value)) : context.moveTo(x(measured.epoch), y(value));
+      started = true;
     }
   }
 
@@ -139,18 +139,18 @@ export function curves({ record, chosen, open, signal }) {
     const was = near;
     near = px === null || !scales ? null : nearest(scales, figureName, px, py);
     drawn.canvas.style.cursor = near === null ? "" : "pointer";
-    if (near !== was) drawn.again();
+    if (near !== was) drawn.redrawOver();
   }
 
-  function told(lines) {
+  function summary(lines) {
     const pruned = lines.filter(({ trial }) => trial?.state === "pruned").length;
     if (lines.length === 1) return "Click the curve to open its trial.";
-    return `${count(lines.length, "curve")}, ${pruned} of them pruned and faded; the best one is thick. Click one to open its trial.`;
+    return `${count(lines.length, "curve")}, ${figure(pruned)} pruned (faded). The best is thick. Click a curve to open its trial.`;
   }
 
-  function toldOf(number, name, format) {
-    const last = record.curves.get(number).at(-1);
-    return `Trial ${number}, ${record.trials.get(number)?.state ?? "running"}: ${name} ${format(last[figureName])} after ${figure(last.epoch)} epochs.`;
+  function describe(number, name, format) {
+    const last = store.curves.get(number).at(-1);
+    return `Trial ${number}, ${store.trials.get(number)?.state ?? "running"}: ${name} ${format(last[figureName])} after ${figure(last.epoch)} epochs.`;
   }
 
   return {
@@ -164,7 +164,7 @@ export function curves({ record, chosen, open, signal }) {
   };
 }
 
-/** Draw inside the frame of a plot only. */
+/** Draw only inside the frame of a plot. */
 function clipped(context, x, y, draw) {
   context.save();
   context.beginPath();
@@ -174,15 +174,15 @@ function clipped(context, x, y, draw) {
   context.restore();
 }
 
-/** The number of the trial whose line passes nearest to a place, null where none is near. */
+/** Return the number of the trial whose line is nearest to a point, or null if none is within REACH. */
 function nearest({ x, y, lines }, name, px, py) {
   let best = null;
   let least = REACH;
   for (const { number, curve } of lines) {
     for (const measured of curve) {
       if (measured[name] === null) continue;
-      const away = Math.hypot(x(measured.epoch) - px, y(measured[name]) - py);
-      if (away < least) [least, best] = [away, number];
+      const distance = Math.hypot(x(measured.epoch) - px, y(measured[name]) - py);
+      if (distance < least) [least, best] = [distance, number];
     }
   }
   return best;

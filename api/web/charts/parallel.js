@@ -1,17 +1,17 @@
-// Parallel coordinates: an axis a hyper-parameter, the objective last, a line a trial.
+// Parallel coordinates: an axis for each hyper-parameter, the objective last, and a line for each trial.
 
 import { h } from "../dom.js";
-import { plain } from "../format.js";
+import { count, plain } from "../format.js";
 import { plot } from "./canvas.js";
 import { extent, scale, ticks } from "./scales.js";
-import { objectiveOf, parametersOf, telling } from "./columns.js";
+import { objectiveOf, parametersOf, usefulRange } from "./columns.js";
 
-const SIDE = 56; // pixels beside the outer axes, for their names
-const ROOM = 84; // pixels an axis, at least
+const SIDE = 56; // pixels outside the outer axes, for their labels
+const ROOM = 84; // pixels per axis, at least
 const [TOP, BOTTOM] = [34, 16];
 
-/** The lines of a record's trials. `chosen(trial)` says which are in the foreground. Beside the element: `redraw()`. */
-export function parallel({ record, chosen, signal }) {
+/** Return the plot of a job's trials: its element and `redraw()`. Trials are in the foreground if `matches(trial)`. */
+export function parallel({ store, matches, signal }) {
   const drawn = plot({
     label: "Parallel coordinates of hyper-parameters and the objective",
     height: 300,
@@ -20,21 +20,21 @@ export function parallel({ record, chosen, signal }) {
   });
 
   function paint(context, size, colours) {
-    const { read } = objectiveOf(record.job);
-    const trials = [...record.trials.values()].filter((trial) => trial.params && read(trial) !== null);
-    const axes = axesOf(record.job, trials);
+    const { read } = objectiveOf(store.job);
+    const trials = [...store.trials.values()].filter((trial) => trial.params && read(trial) !== null);
+    const axes = axesOf(store.job, trials);
     if (trials.length < 2 || axes.length < 2)
-      return drawn.nothing("There is something to see once two trials have been measured.");
-    drawn.canvas.style.minWidth = `${axes.length * ROOM}px`; // where that is more than there is, the figure scrolls
+      return drawn.hide("Appears after two measured trials.");
+    drawn.canvas.style.minWidth = `${axes.length * ROOM}px`; // the figure scrolls if that is wider than the page
     axes.forEach((axis, i) => place(axis, i, axes.length, size));
     const order = trials
       .map((trial) => ({ trial, share: axes.at(-1).share(read(trial)) }))
       .sort((a, b) => a.share - b.share);
     const thin = Math.max(0.25, Math.min(1, 100 / order.length));
-    for (const { trial, share } of order) line(context, axes, trial, chosen(trial) ? share : null, thin, colours);
-    axes.forEach((axis, i) => name(context, axis, i, axes.length, colours));
-    drawn.say(
-      `${order.length} trials; the better one's objective, the stronger its line. Filter the trials to see where the good ones lie.`,
+    for (const { trial, share } of order) line(context, axes, trial, matches(trial) ? share : null, thin, colours);
+    axes.forEach((axis, i) => drawAxis(context, axis, i, axes.length, colours));
+    drawn.caption(
+      `${count(order.length, "trial")}. Better trials have darker lines. Filter trials to see where the good ones lie.`,
     );
   }
 
@@ -42,22 +42,22 @@ export function parallel({ record, chosen, signal }) {
   return { element: h("div", {}, h("h2", {}, "Parallel coordinates"), drawn.element), redraw: drawn.redraw };
 }
 
-/** Axes of the parameters that differ, and of the objective: {label, values, read, log, format}. */
+/** Return the axes of the parameters that differ between trials, and of the objective: {label, read, log, format}. */
 function axesOf(job, trials) {
   const parameters = parametersOf(job, trials).map((column) => {
     const lists = trials.some((trial) => Array.isArray(column.read(trial)));
     const read = lists ? (trial) => column.read(trial)?.length ?? null : column.read;
-    const label = lists ? `${column.label}, how many` : column.label;
+    const label = lists ? `${column.label}, length` : column.label;
     return { label, read, log: Boolean(job.spec.search_space?.[column.name]?.log), format: plain };
   });
   const varied = parameters.filter(({ read }) => new Set(trials.map(read)).size > 1);
   return [...varied.map((axis) => withScale(axis, trials)), objectiveAxis(job, trials)];
 }
 
-/** The last axis: a bad tenth of the trials lies at its end, and `share` says how good a value is, from 0 to 1. */
+/** Return the last axis. Its end holds the worst tenth of the trials; `share` maps a value to 0 (worst) to 1 (best). */
 function objectiveAxis(job, trials) {
   const { label, high, axis, read } = objectiveOf(job);
-  const domain = telling(trials.map(read), high) ?? [0, 1];
+  const domain = usefulRange(trials.map(read), high) ?? [0, 1];
   const share = (value) => Math.min(1, Math.max(0, (value - domain[0]) / (domain[1] - domain[0] || 1)));
   return { label, read, format: axis, domain, share: (value) => (high ? share(value) : 1 - share(value)) };
 }
@@ -84,18 +84,18 @@ function line(context, axes, trial, share, thin, colours) {
   context.strokeStyle = share === null ? colours.mark_faded : colours.mark;
   context.globalAlpha = share === null ? 0.06 * thin : (0.08 + 0.75 * share ** 2) * (share > 0.97 ? 1 : thin);
   context.lineWidth = share > 0.97 ? 2 : 1;
-  let begun = false;
+  let started = false;
   for (const axis of axes) {
     const y = axis.y(axis.read(trial));
     if (y === null) continue;
-    begun ? context.lineTo(axis.x, y) : context.moveTo(axis.x, y);
-    begun = true;
+    started ? context.lineTo(axis.x, y) : context.moveTo(axis.x, y);
+    started = true;
   }
   context.stroke();
   context.globalAlpha = 1;
 }
 
-function name(context, axis, i, n, { muted, ink, edge, surface }) {
+function drawAxis(context, axis, i, n, { muted, ink, surface }) {
   context.fillStyle = context.strokeStyle = muted;
   context.lineWidth = 1;
   context.beginPath();
@@ -112,15 +112,15 @@ function name(context, axis, i, n, { muted, ink, edge, surface }) {
     ? axis.choices.map((label, at) => [label, at])
     : ticks(axis.scale, 4).map((value) => [axis.format(value), value]);
   for (const [label, at] of marks)
-    label_(context, label, axis.x + (i === n - 1 ? 6 : -6), axis.scale(at) + 4, surface, muted);
+    drawLabel(context, label, axis.x + (i === n - 1 ? 6 : -6), axis.scale(at) + 4, surface, muted);
 }
 
-/** A label that can be read on top of lines. */
-function label_(context, words, x, y, ground, colour) {
+/** Draw a label that stays readable on top of lines. */
+function drawLabel(context, label, x, y, ground, colour) {
   context.strokeStyle = ground;
   context.lineWidth = 4;
   context.lineJoin = "round";
-  context.strokeText(words, x, y);
+  context.strokeText(label, x, y);
   context.fillStyle = colour;
-  context.fillText(words, x, y);
+  context.fillText(label, x, y);
 }

@@ -1,20 +1,20 @@
-// Accuracy against the time that a trial took, with the Pareto front: those that none is better than at less cost.
+// Objective against training time, with the Pareto front: the trials that no other trial beats in both.
 
 import { h } from "../dom.js";
-import { count, duration } from "../format.js";
+import { count, duration, figure } from "../format.js";
 import { axes, inside, plot } from "./canvas.js";
-import { objectiveOf, telling } from "./columns.js";
+import { objectiveOf, usefulRange } from "./columns.js";
 import { extent, padded, scale } from "./scales.js";
 
-const REACH = 12;
+const REACH = 12; // pixels from a dot within which the pointer selects it
 
-/** The scatter of a record's trials. `chosen` and `open` as for curves. Beside the element: `redraw()`. */
-export function pareto({ record, chosen, open, signal }) {
+/** Return the scatter plot of a job's trials: its element and `redraw()`. `matches` and `open` are as for the curves. */
+export function pareto({ store, matches, open, signal }) {
   let near = null;
   let places = [];
-  let words = "";
+  let summary = "";
   const drawn = plot({
-    label: "Objective against time of each trial; the table of trials has the same figures",
+    label: "Objective against time of each trial; the table of trials has the same values",
     height: 300,
     signal,
     paint,
@@ -25,70 +25,70 @@ export function pareto({ record, chosen, open, signal }) {
   });
 
   function paint(context, size, colours) {
-    const objective = objectiveOf(record.job);
-    const trials = [...record.trials.values()].filter((trial) => objective.read(trial) !== null && trial.seconds > 0);
+    const objective = objectiveOf(store.job);
+    const trials = [...store.trials.values()].filter((trial) => objective.read(trial) !== null && trial.seconds > 0);
     places = [];
     near = null;
-    words = "";
-    if (!trials.length) return drawn.nothing("No trial has been measured yet.");
+    summary = "";
+    if (!trials.length) return drawn.hide("No trials measured yet.");
     const { x: across, y: up } = inside(size);
     const [least, most] = extent(trials.map((trial) => trial.seconds));
     const x = scale([least * 0.9, most * 1.1], across, most / least > 10);
-    const y = scale(padded(telling(trials.map(objective.read), objective.high)), up);
-    axes(context, x, y, colours, { labelX: "seconds of training", labelY: objective.label, formatY: objective.axis });
+    const y = scale(padded(usefulRange(trials.map(objective.read), objective.high)), up);
+    axes(context, x, y, colours, { labelX: "training time (s)", labelY: objective.label, formatY: objective.axis });
     const clamp = (at) => Math.min(up[0], Math.max(up[1], at));
     places = trials.map((trial) => ({ trial, x: x(trial.seconds), y: clamp(y(objective.read(trial))) }));
     for (const place of places) dot(context, place, colours);
     const best = frontOf(trials, objective);
-    front(
+    drawFront(
       context,
       best.map((trial) => places.find((place) => place.trial === trial)),
       colours,
     );
-    words = `${count(best.length, "trial")} of ${trials.length} on the front: none is better in less time.`;
+    summary = `${figure(best.length)} of ${count(trials.length, "trial")} on the Pareto front: no other trial is both better and faster.`;
   }
 
-  /** The one that is pointed at, and the words for it. */
+  /** Highlight the trial under the pointer and describe it in the caption. */
   function over(context, size, { ink }) {
-    if (!near) return words && drawn.say(words);
-    const { format, read } = objectiveOf(record.job);
+    if (!near) return summary && drawn.caption(summary);
+    const { format, read } = objectiveOf(store.job);
     context.fillStyle = ink;
     circle(context, near, 6);
-    drawn.say(
+    drawn.caption(
       `Trial ${near.trial.number}, ${near.trial.state}: ${format(read(near.trial))} in ${duration(near.trial.seconds)}.`,
     );
   }
 
   function dot(context, place, { mark, mark_faded }) {
     const { trial } = place;
-    context.fillStyle = trial.state === "pruned" || !chosen(trial) ? mark_faded : mark;
-    context.globalAlpha = chosen(trial) ? (trial.state === "pruned" ? 0.5 : 0.8) : 0.12;
+    context.fillStyle = trial.state === "pruned" || !matches(trial) ? mark_faded : mark;
+    context.globalAlpha = matches(trial) ? (trial.state === "pruned" ? 0.5 : 0.8) : 0.12;
     circle(context, place, 3.5);
     context.globalAlpha = 1;
   }
 
   function onmove(px, py) {
     const was = near;
-    const found = places
+    const within = places
       .map((place) => [Math.hypot(place.x - px, place.y - py), place])
-      .filter(([away]) => away < REACH);
-    near = found.sort(([a], [b]) => a - b)[0]?.[1] ?? null;
+      .filter(([distance]) => distance < REACH);
+    near = within.sort(([a], [b]) => a - b)[0]?.[1] ?? null;
     drawn.canvas.style.cursor = near ? "pointer" : "";
-    if (near !== was) drawn.again();
+    if (near !== was) drawn.redrawOver();
   }
 
   return {
     element: h(
       "div",
       {},
-      h("h2", {}, objectiveOf(record.job).high ? "Accuracy against time" : "Loss against time"),
+      h("h2", {}, objectiveOf(store.job).high ? "Accuracy against time" : "Loss against time"),
       drawn.element,
     ),
     redraw: drawn.redraw,
   };
 }
 
-/** The trials that no other beats in objective and time, the quickest first. */
+/** Return the trials that no other trial beats in both objective and time, fastest first. */
 function frontOf(trials, { read, better }) {
   const front = [];
   for (const trial of trials.toSorted((a, b) => a.seconds - b.seconds)) {
@@ -97,8 +97,8 @@ function frontOf(trials, { read, better }) {
   return front;
 }
 
-/** A staircase through places: what was reached by then. */
-function front(context, places, { mark_2 }) {
+/** Draw the front as a staircase: the best objective within each time. */
+function drawFront(context, places, { mark_2 }) {
   context.strokeStyle = context.fillStyle = mark_2;
   context.lineWidth = 2;
   context.beginPath();

@@ -1,4 +1,4 @@
-// Plotly's figures, each in a frame of its own: a page of this service with a looser policy, which can reach nothing here.
+// Plots by Plotly, each in its own frame. The frame's page has a looser policy, and its sandbox cannot reach this page.
 
 import { h, fill } from "../dom.js";
 
@@ -6,50 +6,50 @@ const SHOWN = ["min_accuracy", "target"];
 const PLOTS = {
   optimization_history: ["Optimization history", SHOWN],
   timeline: ["Timeline", []],
-  slice: ["Each parameter alone", SHOWN],
-  contour: ["Two parameters at a time", SHOWN],
-  rank: ["Ranks, two parameters at a time", SHOWN],
+  slice: ["Slice (one parameter)", SHOWN],
+  contour: ["Contour (two parameters)", SHOWN],
+  rank: ["Rank (two parameters)", SHOWN],
   edf: ["Empirical distribution", SHOWN],
-  param_importances: ["Importances of parameters", SHOWN],
+  param_importances: ["Parameter importance", SHOWN],
   pareto_front: ["Accuracy against cost", ["min_accuracy", "cost"]],
   correlations: ["Correlations", ["coefficient"]],
-  interactions: ["Two parameters whose effects depend on each other", []],
+  interactions: ["Parameter interactions", []],
   parallel_coordinate: ["Parallel coordinates", SHOWN],
   intermediate_values: ["Learning curves", ["min_accuracy"]],
 };
-/** What can be asked of a figure: its label, and the values to choose from; without those it is a share. */
+/** Options of plots: a label, and the values to choose from; an option without values is a share from 0 to 1. */
 const OPTIONS = {
-  min_accuracy: ["Accuracy of at least"],
+  min_accuracy: ["Minimum accuracy"],
   target: [
-    "Showing",
-    { objective: "the objective", val_accuracy: "accuracy", val_loss: "loss", seconds: "seconds of training" },
+    "Metric",
+    { objective: "objective", val_accuracy: "accuracy", val_loss: "loss", seconds: "training time (s)" },
   ],
   cost: [
     "Cost",
-    { seconds: "seconds of training", flops: "FLOPs", weights: "weights", latency_seconds: "latency, of versions" },
+    { seconds: "training time (s)", flops: "FLOPs", weights: "weights", latency_seconds: "latency (published versions)" },
   ],
   coefficient: ["Coefficient", { spearman: "Spearman's", pearson: "Pearson's" }],
 };
 
-/** A section with a choice of figures; nothing is loaded before one is chosen. */
-export function plots({ record }) {
-  const place = h(
+/** Create a section with a choice of plots; nothing is loaded before the reader chooses one. */
+export function plots({ store }) {
+  const body = h(
     "div",
     {},
-    h("p", { class: "muted" }, "Choose a figure; it is drawn from the trials as they are then."),
+    h("p", { class: "muted" }, "Choose a plot of the current trials."),
   );
   const controls = h("div", { class: "row" });
   const draw = () => {
     const name = select.value;
-    const asked = [...controls.querySelectorAll("select, input")].filter((one) => one.value && one.reportValidity());
-    const query = new URLSearchParams(asked.map((one) => [one.name, one.value]));
+    const options = [...controls.querySelectorAll("select, input")].filter((option) => option.value && option.reportValidity());
+    const query = new URLSearchParams(options.map((option) => [option.name, option.value]));
     if (name)
       fill(
-        place,
+        body,
         h("iframe", {
-          src: `/jobs/${record.id}/plots/${name}${query.size ? `?${query}` : ""}`,
+          src: `/jobs/${store.id}/plots/${name}${query.size ? `?${query}` : ""}`,
           sandbox: "allow-scripts",
-          title: `Figure: ${PLOTS[name][0]}`,
+          title: `Plot: ${PLOTS[name][0]}`,
           loading: "lazy",
         }),
       );
@@ -66,17 +66,17 @@ export function plots({ record }) {
     h(
       "div",
       { class: "row spread" },
-      h("h2", {}, "More figures"),
+      h("h2", {}, "More plots"),
       h(
         "div",
         { class: "row" },
-        h("label", { for: "plot" }, "Figure"),
+        h("label", { for: "plot" }, "Plot"),
         h("span", { class: "narrow figure" }, select),
-        h("button", { type: "button", onclick: draw }, "Draw again"),
+        h("button", { type: "button", onclick: draw }, "Redraw"),
       ),
     ),
     controls,
-    place,
+    body,
   );
 }
 

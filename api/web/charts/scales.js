@@ -1,22 +1,22 @@
-// Scales: from a value to a place, and the ticks of an axis.
+// Scales that map values to positions, and the ticks of an axis.
 
-/** Places of numbers between `domain` [low, high] and `range` [from, to]; of their logarithms where `log`. */
+/** Return a function that maps `domain` [low, high] to `range` [from, to], on a log scale if `log` is true. */
 export function scale(domain, range, log = false) {
   const turn = log ? Math.log : (x) => x;
   const [low, high] = domain.map(turn);
   const width = high - low || 1;
-  const place = (value) => range[0] + ((turn(value) - low) / width) * (range[1] - range[0]);
-  place.domain = domain;
-  place.range = range;
-  place.log = log;
-  place.invert = (at) => {
+  const position = (value) => range[0] + ((turn(value) - low) / width) * (range[1] - range[0]);
+  position.domain = domain;
+  position.range = range;
+  position.log = log;
+  position.invert = (at) => {
     const value = low + ((at - range[0]) / (range[1] - range[0] || 1)) * width;
     return log ? Math.exp(value) : value;
   };
-  return place;
+  return position;
 }
 
-/** Round values inside a scale's domain, about `count` of them; powers of ten where it is logarithmic over a decade. */
+/** Return about `count` round values inside a scale's domain; powers of ten on a log scale of a decade or more. */
 export function ticks({ domain: [low, high], log }, count = 5) {
   if (log && high / low >= 10) return decades(low, high, count);
   const step = stepOf((high - low) / count);
@@ -43,7 +43,7 @@ function stepOf(rough) {
   return [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999) * power;
 }
 
-/** The least and greatest of some numbers, null where there are none. */
+/** Return the least and the greatest of some numbers, or null if there are none. */
 export function extent(values) {
   let low = Infinity;
   let high = -Infinity;
@@ -54,7 +54,7 @@ export function extent(values) {
   return low <= high ? [low, high] : null;
 }
 
-/** A domain a little wider than its values, so that no mark lies on the frame. */
+/** Widen a domain a little, so that no mark lies on the frame. */
 export function padded([low, high], share = 0.05) {
   const margin = (high - low) * share || Math.abs(high) * share || 1;
   return [low - margin, high + margin];

@@ -1,25 +1,25 @@
-// A sheet to draw on with a mouse, a pen or a finger. It shows pictures too.
+// A box to draw in with a mouse, a pen or a finger. It shows pictures too.
 
 import { h } from "../dom.js";
 
 const SIDE = 280;
-const EMPTY = "Sheet to draw on"; // its label
-const PEN = 22; // as wide on the sheet as MNIST's pens are on 28 pixels
+const EMPTY = "Drawing box"; // label of the empty box
+const PEN = 22; // pixels of SIDE: as wide as MNIST's strokes are in 28 pixels
 
-/** `changed` is called after each bit that is drawn; a new drawing takes the place of a picture. */
+/** A canvas to draw on. `changed` is called after each line that is drawn. A new drawing replaces a picture. */
 export class Pad {
   constructor(changed) {
     this.element = h("canvas", { class: "pad", width: SIDE, height: SIDE, role: "img" });
     this.context = this.element.getContext("2d");
     this.changed = changed;
-    this.stroke = null; // the pointer that draws, where the sheet was when it began, its last place, and up to where it is drawn
+    this.stroke = null; // pointer id, the box's position, the last point, and the point up to which the line is drawn
     this.clear();
     this.element.addEventListener("pointerdown", (event) => this.#begin(event));
     this.element.addEventListener("pointermove", (event) => this.#move(event));
     for (const end of ["pointerup", "pointercancel"]) this.element.addEventListener(end, (event) => this.#end(event));
   }
 
-  /** An empty sheet. */
+  /** Clear the box. */
   clear() {
     this.context.fillStyle = "white";
     this.context.fillRect(0, 0, SIDE, SIDE);
@@ -27,7 +27,7 @@ export class Pad {
     this.element.setAttribute("aria-label", EMPTY);
   }
 
-  /** Show a picture, as large as fits; what is small stays in squares. */
+  /** Show a picture as large as it fits; small images keep their square pixels. */
   show(canvas, label) {
     this.clear();
     const grow = Math.min(SIDE / canvas.width, SIDE / canvas.height);
@@ -45,8 +45,8 @@ export class Pad {
     this.holds = "drawing";
     this.element.setAttribute("aria-label", "Your drawing");
     this.element.setPointerCapture(event.pointerId);
-    const box = this.element.getBoundingClientRect(); // kept: the page may shift under a hand that draws
-    const at = placed(event, box);
+    const box = this.element.getBoundingClientRect(); // kept for the whole stroke, as the layout may shift while the reader draws
+    const at = pointOf(event, box);
     this.stroke = { pointer: event.pointerId, box, at, middle: at };
     this.#line((pen) => pen.lineTo(at.x + 0.01, at.y)); // a dot
     this.changed();
@@ -55,7 +55,7 @@ export class Pad {
   #move(event) {
     if (this.stroke?.pointer !== event.pointerId) return;
     const events = event.getCoalescedEvents?.() ?? [];
-    for (const each of events.length ? events : [event]) this.#draw(placed(each, this.stroke.box));
+    for (const each of events.length ? events : [event]) this.#draw(pointOf(each, this.stroke.box));
     this.changed();
   }
 
@@ -67,7 +67,7 @@ export class Pad {
     this.changed();
   }
 
-  /** On to a place: round through the middles between places, so that quick lines have no corners. */
+  /** Continue the line to a point. Curves through the midpoints keep quick lines free of corners. */
   #draw(to) {
     const { at } = this.stroke;
     const middle = { x: (at.x + to.x) / 2, y: (at.y + to.y) / 2 };
@@ -85,4 +85,4 @@ export class Pad {
   }
 }
 
-const placed = (event, box) => ({ x: ((event.clientX - box.left) / box.width) * SIDE, y: ((event.clientY - box.top) / box.height) * SIDE });
+const pointOf = (event, box) => ({ x: ((event.clientX - box.left) / box.width) * SIDE, y: ((event.clientY - box.top) / box.height) * SIDE });

@@ -1,12 +1,12 @@
-// Small grey images on canvases, and pictures that people bring.
+// Draw the images of data sets on canvases, and read the reader's pictures.
 
 import { h } from "../dom.js";
 
-const LARGEST = 1024; // pixels of the longer side that a picture is sent with
+const LARGEST = 1024; // pixels of a picture's longer side when it is sent, at most
 
 /**
- * A canvas with an image of a `shape`, [channels, height, width], on it: `pixels` are 0 to 255, channel by channel and in
- * each row by row, or as rows where there is one channel; 0 is black.
+ * Create a canvas with an image of a `shape`, [channels, height, width]. `pixels` are 0 to 255 with 0 as black, channel by
+ * channel and row by row. An image with one channel may also be an array of rows.
  */
 export function digit(pixels, label, shape) {
   const canvas = h("canvas", { class: "digit", role: "img", "aria-label": label });
@@ -14,18 +14,18 @@ export function digit(pixels, label, shape) {
   return canvas;
 }
 
-/** Put an image on a canvas: three channels are red, green and blue, of any other number the mean is shown. */
+/** Draw an image on a canvas. Three channels are red, green and blue; for any other number the mean is drawn. */
 export function paint(canvas, pixels, [channels, height, width]) {
   const planes = planesOf(pixels.flat(), channels);
   colour(canvas, width, height, channels === 3 ? (i) => planes.map((plane) => plane[i]) : (i) => Array(3).fill(mean(planes, i)));
 }
 
-/** A black image. */
+/** Return the pixels of a black image. */
 export const black = ([channels, height, width]) => Array(channels * height * width).fill(0);
 
 /**
- * Put an image on a canvas, orange where the answer rests on a pixel and blue where the pixel speaks against it.
- * `saliency` has how far the answer's probability falls where a pixel is covered, as rows.
+ * Draw an image with its saliency map: orange pixels support the answer, blue pixels count against it. `saliency` holds
+ * rows of how far the answer's probability falls when a pixel is covered.
  */
 export function paintSaliency(canvas, pixels, saliency) {
   const [flat, falls] = [pixels.flat(), saliency.flat()];
@@ -34,7 +34,7 @@ export function paintSaliency(canvas, pixels, saliency) {
   colour(canvas, saliency[0].length, saliency.length, (i) => {
     const share = Math.min(1, Math.abs(falls[i]) / most) * 0.85;
     const [grey, tone] = [mean(planes, i) * 0.75, falls[i] > 0 ? [255, 140, 30] : [70, 140, 255]];
-    return tone.map((part) => grey * (1 - share) + part * share);
+    return tone.map((channel) => grey * (1 - share) + channel * share);
   });
 }
 
@@ -54,13 +54,13 @@ function colour(canvas, width, height, of) {
   context.putImageData(image, 0, 0);
 }
 
-/** A picture in whatever format this browser reads, upright and no larger than need be. Throws where it is none. */
+/** Read a picture of any format that the browser supports: upright, and at most LARGEST. Throws if it cannot be read. */
 export async function pictureOf(file) {
   let bitmap;
   try {
     bitmap = await createImageBitmap(file);
   } catch {
-    throw new Error(`The file ${file.name} is no picture that this browser can read; try a PNG or a JPEG`);
+    throw new Error(`${file.name} is not a picture that this browser can read. Use a PNG or JPEG file.`);
   }
   const shrink = Math.min(1, LARGEST / Math.max(bitmap.width, bitmap.height));
   const canvas = h("canvas", { width: Math.max(1, Math.round(bitmap.width * shrink)), height: Math.max(1, Math.round(bitmap.height * shrink)) });
@@ -71,5 +71,5 @@ export async function pictureOf(file) {
   return canvas;
 }
 
-/** What is on a canvas, as a PNG. */
+/** Encode a canvas as a PNG. */
 export const png = (canvas) => new Promise((resolve) => canvas.toBlob(resolve, "image/png"));

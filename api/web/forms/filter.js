@@ -1,4 +1,4 @@
-// The words by which trials are filtered: "> 0.98", "learning_rate <= 1e-3, optimizer = sgd", "pruned".
+// Parse filters of trials: "> 0.98", "learning_rate <= 1e-3, optimizer = sgd", "pruned".
 
 const COMPARE = {
   "<": (a, b) => a < b,
@@ -11,13 +11,14 @@ const COMPARE = {
 const TERM = /^([A-Za-z_][\w.]*)?\s*(<=|>=|!=|<|>|=)\s*(\S.*)$/;
 
 /**
- * A predicate over trials; terms are parted by commas, and all must hold. Throws an Error in words where one cannot be read.
+ * Parse a filter into a predicate over trials. Terms are separated by commas, and all must hold. Throws an Error that a
+ * reader understands if a term cannot be parsed.
  *
- * `columns` is name → (trial → value); `objective` names the one that is meant where a term begins with its comparison.
- * A term without a comparison is looked for in the state.
+ * `columns` maps a name to (trial → value). A term that starts with its comparison is about the column `objective`.
+ * A term without a comparison is a state, or a part of its name.
  */
-export function predicate(words, columns, objective) {
-  const terms = words
+export function predicate(filter, columns, objective) {
+  const terms = filter
     .split(",")
     .map((term) => term.trim())
     .filter(Boolean);
@@ -26,25 +27,25 @@ export function predicate(words, columns, objective) {
 }
 
 function testOf(term, columns, objective) {
-  const found = TERM.exec(term);
-  if (!found) return stateTest(term);
-  const [, name = objective, sign, wanted] = found;
+  const parsed = TERM.exec(term);
+  if (!parsed) return stateTest(term);
+  const [, name = objective, sign, wanted] = parsed;
   const read = columns[name] ?? columns[Object.keys(columns).find((known) => known.startsWith(name))];
-  if (!read) throw new Error(`there is no column “${name}”; there are: ${Object.keys(columns).join(", ")}`);
+  if (!read) throw new Error(`There is no column “${name}”. Columns: ${Object.keys(columns).join(", ")}.`);
   const value = /%$/.test(wanted)
     ? Number(wanted.slice(0, -1)) / 100
     : isNaN(wanted)
       ? wanted.replaceAll(/["']/g, "").trim()
       : Number(wanted);
   return (trial) => {
-    const has = read(trial);
-    return has !== null && has !== undefined && COMPARE[sign](typeof value === "string" ? String(has) : has, value);
+    const actual = read(trial);
+    return actual !== null && actual !== undefined && COMPARE[sign](typeof value === "string" ? String(actual) : actual, value);
   };
 }
 
 function stateTest(term) {
   const wanted = term.toLowerCase().replaceAll(" ", "_");
   if (!/^[a-z_]+$/.test(wanted))
-    throw new Error(`“${term}” is no comparison; try “> 0.98”, “learning_rate < 0.01” or “pruned”`);
+    throw new Error(`“${term}” is not a comparison. Try “> 0.98”, “learning_rate < 0.01” or “pruned”.`);
   return (trial) => trial.state.includes(wanted);
 }

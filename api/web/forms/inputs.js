@@ -1,15 +1,15 @@
-// Controls for values: by JSON Schema, as the catalog describes hyper-parameters.
+// Form controls for values that a JSON Schema describes, as the catalog does for hyper-parameters.
 
-import { h, unique } from "../dom.js";
+import { h, uniqueId } from "../dom.js";
 import { plain } from "../format.js";
 
-/** A schema without its "or null". */
+/** Return a schema without the alternative null. */
 export function strict(schema) {
   const options = (schema.anyOf ?? []).filter((option) => option.type !== "null");
   return options.length === 1 ? { ...schema, ...options[0], anyOf: undefined } : schema;
 }
 
-/** The JSON type that a schema allows beside null; "json" where it is none that has a control of its own. */
+/** Return the type that a schema allows besides null, or "json" if no control exists for that type. */
 export function typeOf(schema) {
   const { type, items, enum: choices } = strict(schema);
   if (choices) return "enum";
@@ -18,8 +18,8 @@ export function typeOf(schema) {
 }
 
 /**
- * A control for a value of this schema. `onvalue` hears undefined where it is left empty, and the words themselves where
- * they cannot be read: the API then says what is wrong with them.
+ * Create a control for a value of a schema. `onvalue` gets undefined if the control is empty. It gets the text if the text
+ * cannot be parsed, so that the API can report what is wrong.
  */
 export function inputFor(schema, value, onvalue, attributes = {}) {
   const type = typeOf(schema);
@@ -37,13 +37,13 @@ export function inputFor(schema, value, onvalue, attributes = {}) {
     title: minimum !== undefined && maximum !== undefined ? `${minimum} to ${maximum}` : null,
     ...attributes,
   });
-  input.addEventListener("input", () => onvalue(read(input.value, type)));
+  input.addEventListener("input", () => onvalue(parse(input.value, type)));
   return input;
 }
 
 function choice(options, schema, value, onvalue, attributes) {
-  const known = "default" in schema && schema.default !== null;
-  const empty = known ? `${schema.default} (default)` : "–";
+  const hasDefault = "default" in schema && schema.default !== null;
+  const empty = hasDefault ? `${schema.default} (default)` : "–";
   const select = h(
     "select",
     { ...attributes, onchange: () => onvalue(select.value === "" ? undefined : JSON.parse(select.value)) },
@@ -58,22 +58,22 @@ function shown(value, type) {
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 
-/** What somebody typed, as a value. */
-export function read(words, type) {
-  const text = words.trim();
+/** Parse the text of a control into a value of a type. */
+export function parse(content, type) {
+  const text = content.trim();
   if (text === "") return undefined;
   if (type === "array") return list(text);
   if (type === "string") return text;
   return scalar(text, type === "json");
 }
 
-/** Values parted by commas. */
+/** Parse values that are separated by commas. */
 export const list = (text) =>
   text
     .split(",")
-    .map((part) => part.trim())
+    .map((item) => item.trim())
     .filter(Boolean)
-    .map((part) => scalar(part, false));
+    .map((item) => scalar(item, false));
 
 function scalar(text, json) {
   const number = Number(text);
@@ -86,10 +86,10 @@ function scalar(text, json) {
   }
 }
 
-/** A labelled control, a hint under it, and a place for what is wrong with it. */
+/** A control with its label, a hint, and a place for an error message. */
 export class Field {
   constructor(label, control, hint = "") {
-    control.id ||= unique("field");
+    control.id ||= uniqueId("field");
     this.control = control;
     this.error = h("p", { class: "error", id: `${control.id}-error` });
     const hinted = hint && h("p", { class: "hint", id: `${control.id}-hint` }, hint);
@@ -97,11 +97,11 @@ export class Field {
     this.element = h("div", { class: "field" }, h("label", { for: control.id }, label), control, hinted, this.error);
   }
 
-  /** Say what is wrong, or with "" that nothing is. */
-  tell(words) {
-    this.error.textContent = words;
-    words ? this.control.setAttribute("aria-invalid", "true") : this.control.removeAttribute("aria-invalid");
-    const folded = words && this.element.closest("details");
+  /** Show an error message; "" clears it. */
+  showError(message) {
+    this.error.textContent = message;
+    message ? this.control.setAttribute("aria-invalid", "true") : this.control.removeAttribute("aria-invalid");
+    const folded = message && this.element.closest("details");
     if (folded) folded.open = true;
   }
 }

@@ -1,11 +1,11 @@
-// What can be done with a job: buttons, and the dialogs behind them.
+// Buttons that act on a job, and their dialogs.
 
 import { patch, post } from "../api.js";
-import { announce, ask, failure, fill, h } from "../dom.js";
+import { announce, openDialog, failure, fill, h } from "../dom.js";
 import { to } from "../address.js";
-import { classifies, isOver, titleOf } from "../states.js";
+import { isInference, isOver, titleOf } from "../states.js";
 
-/** The buttons for a job. `changed` gets the job as the API answers; `failed` an element that tells an error. */
+/** Create the buttons for a job. `changed` gets the updated job from the API; `failed` gets an element with the error. */
 export function buttons(job, changed, failed) {
   const run = (path, done) => async () => {
     try {
@@ -16,15 +16,15 @@ export function buttons(job, changed, failed) {
     }
   };
   const active = !isOver(job);
-  const extends_ = !classifies(job) && ["queued", "running", "paused", "completed"].includes(job.state);
+  const canExtend = !isInference(job) && ["queued", "running", "paused", "completed"].includes(job.state);
   const name = `${titleOf(job)}, ${job.id}`;
   return [
-    ["queued", "running", "stopping"].includes(job.state) && button("Pause", name, run("pause", "The job is paused")),
-    job.state === "paused" && button("Resume", name, run("resume", "The job goes on")),
-    extends_ && button("Extend", name, () => extend(job, changed)),
-    !classifies(job) &&
+    ["queued", "running", "stopping"].includes(job.state) && button("Pause", name, run("pause", "Job paused")),
+    job.state === "paused" && button("Resume", name, run("resume", "Job resumed")),
+    canExtend && button("Extend", name, () => extend(job, changed)),
+    !isInference(job) &&
       h("a", { class: "button", href: `#/jobs/new?from=${job.id}`, "aria-label": `Duplicate ${name}` }, "Duplicate"),
-    active && button("Cancel", name, () => cancel(job, run("cancel", "The job is cancelled")), "danger"),
+    active && button("Cancel", name, () => cancel(job, run("cancel", "Job cancelled")), "danger"),
   ].filter(Boolean);
 }
 
@@ -32,21 +32,21 @@ const button = (label, name, onclick, kind = "") =>
   h("button", { type: "button", class: kind, onclick, "aria-label": `${label} ${name}` }, label);
 
 async function cancel(job, run) {
-  const words = h(
+  const body = h(
     "p",
     {},
-    `Its running trials are cut within seconds; what was measured is kept. A cancelled job cannot be resumed.`,
+    "Running trials stop within seconds. Results so far are kept. A cancelled job cannot be resumed.",
   );
   if (
-    await ask(`Cancel “${titleOf(job)}”?`, words, [
-      ["Keep it", null],
-      ["Cancel the job", "yes", "danger"],
+    await openDialog(`Cancel “${titleOf(job)}”?`, body, [
+      ["Keep job", null],
+      ["Cancel job", "yes", "danger"],
     ])
   )
     await run();
 }
 
-/** A dialog for another budget; it stays open until the API has taken it. */
+/** Open a dialog for new limits; it stays open until the API accepts them. */
 async function extend(job, changed) {
   const trials = h("input", {
     type: "number",
@@ -71,18 +71,18 @@ async function extend(job, changed) {
       "p",
       {},
       job.state === "completed"
-        ? "A completed job runs on where its new budget allows for more."
-        : "The job ends at whichever limit it reaches first.",
+        ? "Raising a limit restarts a completed job."
+        : "The job stops at the first limit that it reaches.",
     ),
-    job.kind === "tune" && h("p", { class: "field" }, h("label", { for: trials.id }, "Trials in all"), trials),
-    h("p", { class: "field" }, h("label", { for: seconds.id }, "Seconds of work, empty for no limit"), seconds),
+    job.kind === "tune" && h("p", { class: "field" }, h("label", { for: trials.id }, "Total trials"), trials),
+    h("p", { class: "field" }, h("label", { for: seconds.id }, "Time limit in seconds (blank = no limit)"), seconds),
     problem,
   );
   for (;;) {
     if (
-      !(await ask("Another budget", body, [
+      !(await openDialog("Change limits", body, [
         ["Close", null],
-        ["Change the budget", "yes", "primary"],
+        ["Save limits", "yes", "primary"],
       ]))
     )
       return;
@@ -90,7 +90,7 @@ async function extend(job, changed) {
     if (job.kind === "tune") budget.trials = Number(trials.value);
     try {
       changed(await patch(`/jobs/${job.id}`, { budget }));
-      announce("The budget is changed");
+      announce("Limits saved");
       return;
     } catch (error) {
       fill(problem, failure(error));
@@ -98,5 +98,5 @@ async function extend(job, changed) {
   }
 }
 
-/** The address of a job's page. */
+/** Return the address of a job's page. */
 export const jobAddress = (job) => to("jobs", job.id);

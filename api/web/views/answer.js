@@ -1,12 +1,12 @@
-// What one network says of an image: its answer, whether it abstains and why, a bar a class, and what it rests on.
+// A network's answer to an image: the label or the reason for abstaining, the probabilities, and the saliency map.
 
-import { h, fill, text } from "../dom.js";
+import { h, fill, setText } from "../dom.js";
 import { percent } from "../format.js";
 import { paintSaliency } from "../drawing/pixels.js";
 import { to } from "../address.js";
 
-/** The panel of a network; `champion` is undefined where none is published. */
-export class Verdict {
+/** The panel of one network; `champion` is undefined if no version is published. */
+export class AnswerPanel {
   constructor(model, classes, champion) {
     this.model = model;
     this.champion = champion;
@@ -19,58 +19,58 @@ export class Verdict {
   }
 
   #head() {
-    if (this.champion) this.#answers(this.champion.version);
+    if (this.champion) this.#showVersion(this.champion.version);
     return h("div", { class: "row spread" }, h("h2", {}, this.model), this.champion && this.version);
   }
 
-  /** Which version it is that answers: another one may have become the champion. */
-  #answers(version) {
+  /** Show the version that answered, since another one may have become the champion. */
+  #showVersion(version) {
     this.version.href = to("models", this.model, version);
-    text(this.version, `version ${version}`);
+    setText(this.version, `version ${version}`);
   }
 
   #body() {
-    const said = h("div", { class: "said" }, this.label, this.map);
-    return [said, this.note, h("ol", { class: "chances", "aria-label": `${this.model}: probabilities` }, this.bars.map((bar) => bar.element))];
+    const answer = h("div", { class: "said" }, this.label, this.map);
+    return [answer, this.note, h("ol", { class: "chances", "aria-label": `${this.model}: probabilities` }, this.bars.map((bar) => bar.element))];
   }
 
   #missing() {
     return h("div", { class: "empty" },
-      h("p", { class: "empty-title" }, "Nothing published yet"),
-      h("a", { href: "#/jobs/new" }, `Train or tune it`));
+      h("p", { class: "empty-title" }, "No model yet"),
+      h("a", { href: "#/jobs/new" }, "Train or tune"));
   }
 
-  /** Show an answer of /predict; `truth` is the label where it is known. */
+  /** Show an answer of /predict; `truth` is the true label, or undefined if it is unknown. */
   show(answer, pixels, truth) {
-    this.#answers(answer.version);
-    text(this.label, answer.label);
+    this.#showVersion(answer.version);
+    setText(this.label, answer.label);
     this.element.classList.toggle("abstains", answer.abstained);
-    const right = truth === undefined ? null : badge(answer.label === truth);
-    const sure = h("span", {}, percent(answer.confidence, 1));
-    fill(this.note, answer.abstained ? [h("span", { class: "badge warn" }, "abstains"), ` ${answer.reason}`] : [sure, right && " ", right]);
+    const mark = truth === undefined ? null : badge(answer.label === truth);
+    const confidence = h("span", {}, percent(answer.confidence, 1));
+    fill(this.note, answer.abstained ? [h("span", { class: "badge warn" }, "abstains"), ` ${answer.reason}`] : [confidence, mark && " ", mark]);
     this.bars.forEach((bar, i) => bar.show(answer.probabilities[i], answer.probabilities[i] === answer.confidence));
     if (answer.saliency && pixels) this.#explain(answer, pixels);
   }
 
   #explain(answer, pixels) {
     paintSaliency(this.map, pixels, answer.saliency);
-    this.map.setAttribute("aria-label", `Where ${this.model} sees that it is ${answer.label}`);
+    this.map.setAttribute("aria-label", `Pixels that ${this.model} bases its answer ${answer.label} on`);
     this.map.hidden = false;
   }
 
-  /** Another image is asked about: what the answer rests on is not known of it yet. */
-  forget() {
+  /** Hide the saliency map: it belongs to the previous image. */
+  hideSaliency() {
     this.map.hidden = true;
   }
 
-  /** Show that it could not answer. */
+  /** Show the error instead of an answer. */
   fail(error) {
     this.clear();
     fill(this.note, h("span", { class: "error" }, error.message));
   }
 
   clear() {
-    text(this.label, "–");
+    setText(this.label, "–");
     fill(this.note, "");
     this.element.classList.remove("abstains");
     this.bars.forEach((bar) => bar.show(0, false));
@@ -78,9 +78,9 @@ export class Verdict {
   }
 }
 
-const badge = (right) => h("span", { class: `badge ${right ? "good" : "bad"}` }, right ? "right" : "wrong");
+const badge = (correct) => h("span", { class: `badge ${correct ? "good" : "bad"}` }, correct ? "correct" : "wrong");
 
-/** A class's probability. */
+/** The probability of one class, as a bar and a number. */
 class Bar {
   constructor(name) {
     this.fill = h("span", { class: "chance" });
@@ -92,6 +92,6 @@ class Bar {
   show(share, best) {
     this.fill.style.setProperty("width", `${share * 100}%`);
     this.element.classList.toggle("best", best);
-    text(this.figure, share >= 0.0005 ? percent(share, 1) : "");
+    setText(this.figure, share >= 0.0005 ? percent(share, 1) : "");
   }
 }

@@ -1,83 +1,83 @@
-// A job, live: its trials and their curves as they come, by the event stream.
+// A job with its trials and learning curves, updated live from the event stream.
 
 import { analysis } from "../charts/analysis.js";
 import { columnsOf, objectiveOf } from "../charts/columns.js";
 import { curves } from "../charts/curves.js";
-import { fill, h, nextFrame, text } from "../dom.js";
+import { fill, h, nextFrame, setText, timeAgo } from "../dom.js";
 import { predicate } from "../forms/filter.js";
-import { count, figure, instant } from "../format.js";
-import { headOf } from "./jobhead.js";
+import { count, figure } from "../format.js";
+import { headOf } from "./job_head.js";
 import { parallel } from "../charts/parallel.js";
 import { pareto } from "../charts/pareto.js";
 import { plots } from "../charts/plotly.js";
-import { recordOf } from "./job_store.js";
-import { rewrite, to } from "../address.js";
-import { badge, classifies, isOver, titleOf } from "../states.js";
+import { openStore } from "./job_store.js";
+import { setQuery, to } from "../address.js";
+import { badge, isInference, isOver, titleOf } from "../states.js";
 import { trialTable } from "./trials.js";
 
-const EASY = 5000; // points of curves up to which everything is drawn at every change
-const CALM = 400; // milliseconds between two drawings of more
+const FEW_POINTS = 5000; // points of curves up to which every change is drawn at once
+const SLOWER = 400; // milliseconds between two drawings of more points
 
 export async function show(root, { id, filter = "" }, signal) {
-  const record = await recordOf(id, signal);
-  document.title = `${titleOf(record.job)} · Chiffre`;
-  const head = headOf(record, () => redraw());
+  const store = await openStore(id, signal);
+  document.title = `${titleOf(store.job)} · Chiffre`;
+  const head = headOf(store, () => redraw());
   const open = (number) => (location.hash = to("jobs", id, "trials", number));
-  const filtering = filterOf(record, filter, () => redraw());
-  const shared = { record, chosen: filtering.chosen, open, signal };
-  const { kind } = record.job;
-  const parts = classifies(record.job) ? [] : [curves(shared), trialTable(shared)];
-  if (kind === "tune") parts.push(parallel(shared), pareto(shared));
-  const [drawnCurves, table, lines, scatter] = parts;
-  const found = kind === "tune" ? analysis({ record, signal }) : null;
-  const rest = more(record);
-  const result = classifies(record.job) ? h("div", {}, resultOf(record.job)) : null;
-  let told = Boolean(record.job.result);
+  const filtering = filterOf(store, filter, () => redraw());
+  const shared = { store, matches: filtering.matches, open, signal };
+  const { kind } = store.job;
+  const charts = isInference(store.job) ? [] : [curves(shared), trialTable(shared)];
+  if (kind === "tune") charts.push(parallel(shared), pareto(shared));
+  const [learning, table, lines, scatter] = charts;
+  const insights = kind === "tune" ? analysis({ store, signal }) : null;
+  const details = detailsOf(store);
+  const result = isInference(store.job) ? h("div", {}, resultOf(store.job)) : null;
+  let isShown = Boolean(store.job.result);
   fill(
     root,
     head.element,
     result,
     kind === "tune" && filtering.element,
-    drawnCurves && [card(drawnCurves), h("section", { class: "card" }, h("h2", {}, "Trials"), table.element)],
-    found && [
+    learning && [card(learning), h("section", { class: "card" }, h("h2", {}, "Trials"), table.element)],
+    insights && [
       card(lines),
-      h("div", { class: "grid wide" }, card(scatter), found.importances),
-      found.correlation,
-      plots({ record, signal }),
+      h("div", { class: "grid wide" }, card(scatter), insights.importances),
+      insights.correlation,
+      plots({ store, signal }),
     ],
-    rest.element,
+    details.element,
   );
-  const whole = async () => {
+  const drawAll = async () => {
     head.update();
-    rest.update();
-    if (result && !told && record.job.result) (told = true), fill(result, resultOf(record.job));
-    for (const part of parts) (part.redraw(), await nextFrame()); // one a frame: all at once would be felt
-    found?.look();
+    details.update();
+    if (result && !isShown && store.job.result) (isShown = true), fill(result, resultOf(store.job));
+    for (const chart of charts) (chart.redraw(), await nextFrame()); // one per frame keeps the page responsive
+    insights?.refresh();
   };
-  const redraw = calmly(whole, () => (record.points > EASY ? CALM : 0));
+  const redraw = throttle(drawAll, () => (store.points > FEW_POINTS ? SLOWER : 0));
   redraw();
-  record.follow(signal, redraw, head.stream).catch((error) => signal.aborted || head.failed(error));
+  store.follow(signal, redraw, head.stream).catch((error) => signal.aborted || head.failed(error));
 }
 
 const card = ({ element }) => h("section", { class: "card" }, element);
 
-/** Call `work` now, and then no more often than every `pause()` milliseconds; what comes in between is one call more. */
-function calmly(work, pause) {
+/** Wrap `callback` so that calls within `pause()` milliseconds become one, at the end of the pause. */
+function throttle(callback, pause) {
   let waiting = null;
   return () => {
     if (waiting) return;
-    waiting = setTimeout(() => ((waiting = null), work()), pause());
+    waiting = setTimeout(() => ((waiting = null), callback()), pause());
   };
 }
 
-/** A line of words that choose trials, everywhere on the page. */
-function filterOf(record, begun, redraw) {
+/** Create the input that filters trials in the table and in all charts. */
+function filterOf(store, initial, redraw) {
   let test = () => true;
   const error = h("p", { class: "error", id: "filter-error", role: "alert" });
   const input = h("input", {
     type: "search",
     id: "filter",
-    value: begun,
+    value: initial,
     placeholder: "> 0.98",
     "aria-describedby": "filter-hint filter-error",
     oninput: () => (read(), redraw()),
@@ -85,15 +85,15 @@ function filterOf(record, begun, redraw) {
 
   function read() {
     const columns = Object.fromEntries(
-      columnsOf(record.job, [...record.trials.values()]).map(({ name, read }) => [name, read]),
+      columnsOf(store.job, [...store.trials.values()]).map(({ name, read }) => [name, read]),
     );
     try {
-      test = predicate(input.value, columns, objectiveOf(record.job).name);
-      text(error, "");
+      test = predicate(input.value, columns, objectiveOf(store.job).name);
+      setText(error, "");
       input.removeAttribute("aria-invalid");
-      rewrite({ filter: input.value });
+      setQuery({ filter: input.value });
     } catch (problem) {
-      text(error, problem.message);
+      setText(error, problem.message);
       input.setAttribute("aria-invalid", "true");
     }
   }
@@ -102,25 +102,25 @@ function filterOf(record, begun, redraw) {
   const element = h(
     "div",
     { class: "field filter" },
-    h("label", { for: "filter" }, "Filter the trials"),
+    h("label", { for: "filter" }, "Filter trials"),
     input,
     h(
       "p",
       { class: "hint", id: "filter-hint" },
-      "such as ",
+      "Examples: ",
       h("code", {}, "> 0.98"),
-      ", ",
+      " or ",
       h("code", {}, "learning_rate < 0.01, pruned"),
-      "; the charts fade what is filtered away",
+      ". Charts fade trials that do not match.",
     ),
     error,
   );
-  return { element, chosen: (trial) => test(trial) };
+  return { element, matches: (trial) => test(trial) };
 }
 
-/** What a predict job found. */
+/** Show the result of a predict or evaluate job. */
 function resultOf(job) {
-  if (!job.result) return h("p", { class: "notice" }, isOver(job) ? "It has no result." : "The result is shown when the job has completed.");
+  if (!job.result) return h("p", { class: "notice" }, isOver(job) ? "No result." : "The result appears when the job completes.");
   const { images, unusable, abstained, accuracy } = job.result;
   const facts = [
     ["Images", figure(images)],
@@ -137,24 +137,24 @@ function resultOf(job) {
       { class: "facts" },
       facts.map(([term, value]) => h("div", {}, h("dt", {}, term), h("dd", {}, value))),
     ),
-    h("p", {}, h("a", { href: `/jobs/${job.id}/predictions` }, "What each image shows")),
+    h("p", {}, h("a", { href: `/jobs/${job.id}/predictions` }, "Prediction per image")),
   );
 }
 
-/** Files, specification and history, and `update()` for what has been added to that. */
-function more(record) {
+/** Show report, specification and history; `update()` adds new entries of the history. */
+function detailsOf(store) {
   const summary = h("summary");
   const history = h("ol", { class: "history" });
   const update = () => {
-    if (history.childElementCount === record.job.history.length) return;
-    text(summary, `History: ${count(record.job.history.length, "change")}`);
+    if (history.childElementCount === store.job.history.length) return;
+    setText(summary, `History: ${count(store.job.history.length, "change")}`);
     fill(
       history,
-      record.job.history.map(({ state, detail, by, at }) =>
+      store.job.history.map(({ state, detail, by, at }) =>
         h(
           "li",
           {},
-          h("span", { class: "muted small" }, instant(at)),
+          h("span", { class: "muted small" }, timeAgo(at)),
           " ",
           badge(state),
           detail ? ` ${detail}` : "",
@@ -166,18 +166,18 @@ function more(record) {
   const element = h(
     "section",
     { class: "card view" },
-    h("h2", {}, "Files, specification and history"),
+    h("h2", {}, "Report, specification and history"),
     h(
       "p",
       { class: "row" },
-      h("a", { href: `/jobs/${record.id}/report` }, "Report"),
-      h("a", { href: `#/jobs/new?from=${record.id}` }, "Another job like this one"),
+      h("a", { href: `/jobs/${store.id}/report` }, "Report"),
+      h("a", { href: `#/jobs/new?from=${store.id}` }, "New job like this"),
     ),
     h(
       "details",
       {},
       h("summary", {}, "Specification"),
-      h("pre", { tabindex: 0 }, JSON.stringify(record.job.spec, null, 2)),
+      h("pre", { tabindex: 0 }, JSON.stringify(store.job.spec, null, 2)),
     ),
     h("details", {}, summary, history),
   );

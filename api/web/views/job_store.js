@@ -1,25 +1,25 @@
-// What is known of a job: its trials and their curves, kept up to date by its event stream.
+// Store of one job: its trials and their learning curves, kept up to date by the event stream.
 
 import { follow, get, pages, pause } from "../api.js";
 import { objectiveOf } from "../charts/columns.js";
 import { isOver } from "../states.js";
 
-const ONE_BY_ONE = 4; // trials that have changed and are asked for one by one; more of them by the page
-const EVERY = 700; // milliseconds between two such questions, at least
+const FEW = 4; // changed trials that are requested one by one; more of them are requested as pages
+const INTERVAL = 700; // milliseconds between two such requests, at least
+const WHEN_OVER = 3000; // milliseconds between requests for a job that has ended, as it may be resumed
 
-const WHEN_OVER = 3000; // milliseconds between looks at a job that has ended: somebody may let it go on
+let latest = null; // the store of the last job, so that going back to that job is quick
 
-const kept = { record: null }; // the last job that was looked at: to go back to it costs nothing
-
-/** The record of a job, as it was left if it is the one that was looked at last. */
-export async function recordOf(id, signal) {
-  if (kept.record?.id !== id) kept.record = new Record(id);
-  await kept.record.load(signal);
-  return kept.record;
+/** Return the loaded store of a job; the store of the last job is used again. */
+export async function openStore(id, signal) {
+  if (latest?.id !== id) latest = new JobStore(id);
+  const store = latest;
+  await store.load(signal);
+  return store;
 }
 
-/** A job, its trials by number, their curves, and the last event that was heard. */
-class Record {
+/** A job, its trials by number, their learning curves, and the id of the last event. */
+class JobStore {
   constructor(id) {
     this.id = id;
     this.job = null;
@@ -32,12 +32,12 @@ class Record {
 
   async load(signal) {
     this.job = await get(`/jobs/${this.id}`, { signal });
-    if (!this.last) await this.#drawn(signal);
-    await this.#all(signal);
+    if (!this.last) await this.#loadCurves(signal);
+    await this.#loadTrials(signal);
   }
 
-  /** The curves so far, at once; the stream goes on from there. */
-  async #drawn(signal) {
+  /** Load all curves so far in one request; the event stream continues from there. */
+  async #loadCurves(signal) {
     const { sequence, curves } = await get(`/jobs/${this.id}/curves`, { signal });
     this.last = sequence;
     for (const { number, epoch, train_loss, val_loss, val_accuracy, seconds } of curves) {
@@ -53,13 +53,16 @@ class Record {
     }
   }
 
-  /** Hear events until `signal` is aborted, also of a job that goes on; `changed` is called after each batch and answer. */
+  /**
+   * Follow the events until `signal` is aborted, also after the job has ended, as it may be resumed. `changed` is called
+   * after each batch of events and each response.
+   */
   async follow(signal, changed, onState) {
     const onEvents = (events) => {
       for (const event of events) this.#apply(event);
       changed();
     };
-    this.#freshen(signal, changed);
+    this.#refresh(signal, changed);
     while (!signal.aborted) {
       await follow(`/jobs/${this.id}/events`, { after: this.last, signal, onEvents, onState });
       this.stale.add("job");
@@ -70,57 +73,57 @@ class Record {
 
   #apply({ id, event, data }) {
     this.last = Number(id ?? this.last);
-    if (event === "job") this.#heardOfJob(data);
-    else if (event === "trial") this.#heardOfTrial(data);
-    else if (event === "epoch") this.#measured(data);
+    if (event === "job") this.#onJob(data);
+    else if (event === "trial") this.#onTrial(data);
+    else if (event === "epoch") this.#onEpoch(data);
   }
 
-  #heardOfJob({ at }) {
-    const seen = this.job.history.at(-1)?.at ?? "";
-    if (at > seen) this.stale.add("job");
+  #onJob({ at }) {
+    const newest = this.job.history.at(-1)?.at ?? "";
+    if (at > newest) this.stale.add("job");
   }
 
-  #heardOfTrial({ number, state, at }) {
+  #onTrial({ number, state, at }) {
     const trial = this.trials.get(number);
-    const past =
+    const isKnown =
       trial && (trial.state === state ? trial.params !== null : trial.finished_at !== null && at <= trial.finished_at);
-    if (!past) this.stale.add(number);
+    if (!isKnown) this.stale.add(number);
   }
 
-  #measured({ number, ...point }) {
+  #onEpoch({ number, ...point }) {
     const curve = this.curves.get(number) ?? [];
     this.curves.set(number, curve);
-    this.points += place(curve, point);
+    this.points += insertPoint(curve, point);
     const trial = this.trials.get(number);
     if (!trial?.params) this.stale.add(number);
-    else if (trial.state === "running") follows(trial, curve, point, objectiveOf(this.job));
+    else if (trial.state === "running") updateTrial(trial, curve, point, objectiveOf(this.job));
   }
 
-  /** Ask for what has changed, no more often than need be. */
-  async #freshen(signal, changed) {
+  /** Request jobs and trials that events have marked as stale, at most every INTERVAL. */
+  async #refresh(signal, changed) {
     while (!signal.aborted) {
-      await pause(EVERY, signal);
+      await pause(INTERVAL, signal);
       if (!this.stale.size || signal.aborted) continue;
       const stale = this.stale;
       this.stale = new Set();
       try {
         this.job = await get(`/jobs/${this.id}`, { signal });
         stale.delete("job");
-        await (stale.size > ONE_BY_ONE ? this.#all(signal) : this.#each(stale, signal));
+        await (stale.size > FEW ? this.#loadTrials(signal) : this.#loadEach(stale, signal));
         changed();
       } catch {
-        for (const what of stale) this.stale.add(what); // asked for again when the API answers
+        for (const key of stale) this.stale.add(key); // requested again when the API answers
       }
     }
   }
 
-  async #all(signal) {
+  async #loadTrials(signal) {
     for await (const items of pages(`/jobs/${this.id}/trials?limit=1000`, { signal })) {
       for (const trial of items) this.trials.set(trial.number, trial);
     }
   }
 
-  async #each(numbers, signal) {
+  async #loadEach(numbers, signal) {
     for (const number of numbers) {
       const { measurements, ...trial } = await get(`/jobs/${this.id}/trials/${number}`, { signal });
       this.trials.set(number, trial);
@@ -128,16 +131,16 @@ class Record {
   }
 }
 
-/** Put a point where it belongs; a rung may come again after its pack was lost. 1 where it is new. */
-function place(curve, point) {
+/** Insert a point by epoch; an epoch comes again if its pack was lost. Returns 1 if the point is new, else 0. */
+function insertPoint(curve, point) {
   const at = curve.findLastIndex((known) => known.epoch <= point.epoch);
-  const again = at >= 0 && curve[at].epoch === point.epoch;
-  curve.splice(again ? at : at + 1, again ? 1 : 0, point);
-  return again ? 0 : 1;
+  const isRepeat = at >= 0 && curve[at].epoch === point.epoch;
+  curve.splice(isRepeat ? at : at + 1, isRepeat ? 1 : 0, point);
+  return isRepeat ? 0 : 1;
 }
 
-/** A running trial's figures, as the API would give them at its next answer. */
-function follows(trial, curve, point, { name, better }) {
+/** Update the figures of a running trial as the API will report them in its next response. */
+function updateTrial(trial, curve, point, { name, better }) {
   trial.epochs_run = point.epoch;
   trial.seconds = curve.reduce((sum, each) => sum + each.seconds, 0);
   if (point[name] === null || (trial[name] !== null && !better(point[name], trial[name]))) return;

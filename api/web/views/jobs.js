@@ -2,27 +2,27 @@
 
 import { get, poll } from "../api.js";
 import { buttons, jobAddress } from "./actions.js";
-import { empty, failure, fill, h, refill, text } from "../dom.js";
-import { ago, count, duration, instant, percent, figure, words } from "../format.js";
-import { rewrite } from "../address.js";
-import { badge, classifies, ended, isOver, progressOf, secondsLeft, titleOf } from "../states.js";
+import { empty, failure, fill, h, refill, setText, timeAgo } from "../dom.js";
+import { count, duration, percent, figure, readable } from "../format.js";
+import { setQuery } from "../address.js";
+import { badge, isInference, endedTrials, isOver, progressOf, secondsLeft, stopReason, titleOf } from "../states.js";
 
 const STATES = ["queued", "running", "paused", "stopping", "completed", "failed", "cancelled"];
 const PAGE = 25;
 const LARGEST = 1000; // jobs that the API lists at once
-const EVERY = 2000; // milliseconds between looks
+const INTERVAL = 2000; // milliseconds between two requests
 
 export async function show(root, params, signal) {
   const list = h("ul", { class: "jobs" });
   const rows = new Map(); // a job's id → its row
-  const told = h("div");
+  const alert = h("div");
   const more = h("button", { type: "button", onclick: () => ((shown += PAGE), again()) }, "Show older jobs");
   let state = STATES.includes(params.state) ? params.state : "";
   let shown = PAGE;
-  let looks = 0; // so that an answer that comes after a later one's question is not shown
+  let latest = 0; // number of the latest request; responses to earlier ones are dropped
 
-  async function look() {
-    const own = ++looks;
+  async function load() {
+    const request = ++latest;
     const jobs = [];
     let cursor = null;
     do {
@@ -32,19 +32,19 @@ export async function show(root, params, signal) {
       jobs.push(...page.items);
       cursor = page.next_cursor;
     } while (cursor && jobs.length < shown);
-    if (own !== looks) return;
+    if (request !== latest) return;
     more.hidden = !cursor;
     draw(jobs);
   }
 
   function draw(jobs) {
-    const kept = new Set(jobs.map((job) => job.id));
-    for (const [id, row] of rows) if (!kept.has(id)) (row.element.remove(), rows.delete(id));
+    const listed = new Set(jobs.map((job) => job.id));
+    for (const [id, row] of rows) if (!listed.has(id)) (row.element.remove(), rows.delete(id));
     jobs.forEach((job, at) => {
       if (!rows.has(job.id))
         rows.set(
           job.id,
-          rowOf(job, look, (problem) => fill(told, problem)),
+          rowOf(job, load, (problem) => fill(alert, problem)),
         );
       const { element, update } = rows.get(job.id);
       update(job);
@@ -53,13 +53,13 @@ export async function show(root, params, signal) {
     fill(nothing, jobs.length ? [] : noJobs(state));
   }
 
-  const again = () => (fill(told), look().catch((error) => signal.aborted || fill(told, failure(error))));
+  const again = () => (fill(alert), load().catch((error) => signal.aborted || fill(alert, failure(error))));
   const nothing = h("div");
   const choice = h(
     "select",
     {
       id: "state",
-      onchange: () => ((state = choice.value), rewrite({ state }), again()),
+      onchange: () => ((state = choice.value), setQuery({ state }), again()),
     },
     h("option", { value: "" }, "all"),
     STATES.map((name) => h("option", { value: name, selected: name === state }, name)),
@@ -73,17 +73,17 @@ export async function show(root, params, signal) {
       h("div", { class: "row" }, h("label", { for: "state" }, "State"), h("span", { class: "narrow" }, choice)),
       h("a", { class: "button primary", href: "#/jobs/new" }, "New job"),
     ),
-    told,
+    alert,
     nothing,
     list,
     h("div", { class: "row" }, more),
   );
-  await look();
-  poll(look, EVERY, signal).catch(
+  await load();
+  poll(load, INTERVAL, signal).catch(
     (error) =>
       signal.aborted ||
       fill(
-        told,
+        alert,
         failure(error, () => location.reload()),
       ),
   );
@@ -91,18 +91,18 @@ export async function show(root, params, signal) {
 
 const noJobs = (state) =>
   state
-    ? empty(`No job is ${state}.`)
+    ? empty(`No ${state} jobs`)
     : empty(
-        "No jobs yet.",
-        h("p", {}, "A job searches the hyper-parameters of a network, or trains one with fixed ones."),
-        h("p", {}, h("a", { class: "button primary", href: "#/jobs/new" }, "Post the first one")),
+        "No jobs yet",
+        h("p", {}, "A job tunes the hyper-parameters of a network, or trains it with fixed values."),
+        h("p", {}, h("a", { class: "button primary", href: "#/jobs/new" }, "Create a job")),
       );
 
-/** A row that changes in place, so that focus and selection stay where they are. */
-function rowOf(job, look, failed) {
+/** Create a row that is updated in place, so that it keeps focus and selection. */
+function rowOf(job, changed, failed) {
   const state = h("span");
   const bar = h("progress", { max: 1, "aria-label": `Progress of job ${job.id}` });
-  const told = h("span", { class: "small muted" });
+  const status = h("span", { class: "small muted" });
   const best = h("dd");
   const left = h("dd");
   const leftTerm = h("dt");
@@ -119,16 +119,16 @@ function rowOf(job, look, failed) {
         { class: "small muted" },
         h("code", {}, job.id),
         " · ",
-        h("time", { datetime: job.created_at, title: instant(job.created_at) }, ago(job.created_at)),
+        timeAgo(job.created_at),
         " ",
         state,
       ),
     ),
-    h("div", { class: "job-progress" }, bar, told),
+    h("div", { class: "job-progress" }, bar, status),
     h("dl", { class: "facts plain" }, h("div", {}, h("dt", {}, "Best so far"), best), h("div", {}, leftTerm, left)),
     actions,
   );
-  let known = "";
+  let drawn = ""; // the state that the badge and the buttons show
   return {
     element,
     update(now) {
@@ -136,10 +136,10 @@ function rowOf(job, look, failed) {
       bar.hidden = progress === null && isOver(now);
       progress === null ? bar.removeAttribute("value") : (bar.value = progress);
       if (now.state === "queued" || (now.state === "paused" && progress === null)) bar.value = 0;
-      text(told, progressInWords(now));
+      setText(status, statusOf(now));
       fill(best, now.best ? [objective(now), h("span", { class: "muted small" }, ` trial ${now.best.trial}`)] : "–");
-      text(leftTerm, isOver(now) ? "Took" : "Time left");
-      text(
+      setText(leftTerm, isOver(now) ? "Duration" : "Time left");
+      setText(
         left,
         isOver(now)
           ? duration(now.active_seconds)
@@ -147,22 +147,23 @@ function rowOf(job, look, failed) {
             ? "–"
             : `about ${duration(secondsLeft(now))}`,
       );
-      if (known === `${now.state} ${now.trial_limit} ${now.seconds_limit}`) return;
-      known = `${now.state} ${now.trial_limit} ${now.seconds_limit}`;
+      if (drawn === `${now.state} ${now.trial_limit} ${now.seconds_limit}`) return;
+      drawn = `${now.state} ${now.trial_limit} ${now.seconds_limit}`;
       fill(state, badge(now.state));
-      refill(actions, buttons(now, look, failed));
+      refill(actions, buttons(now, changed, failed));
     },
   };
 }
 
-/** An accuracy as per cent, a loss as it is. */
+/** Format the best objective: an accuracy as a percentage, a loss as a number. */
 const objective = ({ objective, best }) =>
   objective === "val_loss" ? `loss ${figure(best.value)}` : percent(best.value);
 
-function progressInWords(job) {
+function statusOf(job) {
   if (job.error) return job.error;
-  if (classifies(job)) return job.stop_reason ? words(job.stop_reason) : "";
-  const limit = job.trial_limit >= 100000 ? "" : ` of ${job.trial_limit.toLocaleString("en")}`;
+  if (isInference(job)) return stopReason(job);
+  const done = endedTrials(job);
+  const trials = job.trial_limit >= 100000 ? count(done, "trial") : `${figure(done)} of ${count(job.trial_limit, "trial")}`;
   const pruned = job.trials.pruned ? `, ${job.trials.pruned.toLocaleString("en")} pruned` : "";
   const running = job.trials.running ? `, ${job.trials.running} running` : "";
   return job.kind === "train"
@@ -170,6 +171,6 @@ function progressInWords(job) {
       ? "training"
       : job.state === "completed"
         ? "trained"
-        : words(job.state)
-    : `${count(ended(job), "trial")}${limit}${pruned}${running}`;
+        : readable(job.state)
+    : `${trials}${pruned}${running}`;
 }

@@ -1,26 +1,26 @@
-// A new job: a form and its specification as JSON side by side, each following the other, checked as one types.
+// New job: a form next to its specification as JSON. Each follows the other, and the API validates both while typing.
 
 import { get, post } from "../api.js";
-import { failure, fill, h, text } from "../dom.js";
+import { failure, fill, h, setText } from "../dom.js";
 import { count, duration } from "../format.js";
 import { to } from "../address.js";
-import { begin, drawForm } from "../forms/specform.js";
+import { initialSpec, drawForm } from "../forms/spec_form.js";
 
-const REST = 350; // milliseconds without a change until the API is asked
+const DELAY = 350; // milliseconds without a change until the API validates
 
 export async function show(root, params, signal) {
-  const [catalog, model] = await Promise.all([
+  const [catalog, original] = await Promise.all([
     get("/catalog", { signal }),
     params.from ? get(`/jobs/${encodeURIComponent(params.from)}`, { signal }) : null,
   ]);
-  let kind = model?.kind === "train" || params.kind === "train" ? "train" : "tune";
-  let spec = model
-    ? structuredClone(model.spec)
-    : begin(kind, catalog, "cnn" in catalog.networks ? "cnn" : Object.keys(catalog.networks)[0]);
+  let kind = original?.kind === "train" || params.kind === "train" ? "train" : "tune";
+  let spec = original
+    ? structuredClone(original.spec)
+    : initialSpec(kind, catalog, "cnn" in catalog.networks ? "cnn" : Object.keys(catalog.networks)[0]);
   let fields = new Map();
-  let unread = false; // whether the JSON is none, so that the form does not say what it says
+  let isInvalid = false; // true if the text is not JSON, so that the form does not match it
   let timer = null;
-  let question = new AbortController();
+  let request = new AbortController(); // of the last validation
 
   const form = h("div", { class: "view" });
   const json = h("textarea", {
@@ -31,27 +31,27 @@ export async function show(root, params, signal) {
     oninput: readJson,
   });
   const jsonError = h("p", { class: "error", id: "json-error" });
-  const told = h("div", { role: "status" });
-  const send = h("button", { type: "submit", class: "primary" }, "Submit the job");
+  const status = h("div", { role: "status" });
+  const send = h("button", { type: "submit", class: "primary" }, "Submit job");
   const kinds = ["tune", "train"].map((name) => {
     const radio = h("input", {
       type: "radio",
       name: "kind",
       value: name,
       checked: name === kind,
-      onchange: () => turn(name),
+      onchange: () => setKind(name),
     });
     return h(
       "label",
       { class: "check" },
       radio,
-      name === "tune" ? "Search the hyper-parameters" : "Train with fixed ones",
+      name === "tune" ? "Tune hyper-parameters" : "Train fixed values",
     );
   });
   fill(
     root,
-    h("nav", { "aria-label": "Where you are", class: "small" }, h("a", { href: "#/jobs" }, "Jobs"), " / new"),
-    h("div", { class: "head" }, h("h1", {}, model ? "A job like another" : "New job")),
+    h("nav", { "aria-label": "Breadcrumb", class: "small" }, h("a", { href: "#/jobs" }, "Jobs"), " / new"),
+    h("div", { class: "head" }, h("h1", {}, original ? "Duplicate job" : "New job")),
     h(
       "form",
       { class: "new", onsubmit: submit, novalidate: true },
@@ -59,7 +59,7 @@ export async function show(root, params, signal) {
       h(
         "div",
         { class: "side" },
-        h("section", { class: "card view" }, told, send),
+        h("section", { class: "card view" }, status, send),
         h(
           "section",
           { class: "card field" },
@@ -72,86 +72,86 @@ export async function show(root, params, signal) {
   );
   redraw(spec);
 
-  function turn(name) {
+  function setKind(name) {
     kind = name;
     const model = spec.model in catalog.networks ? spec.model : Object.keys(catalog.networks)[0];
-    redraw(begin(kind, catalog, model, spec.dataset));
+    redraw(initialSpec(kind, catalog, model, spec.dataset));
   }
 
-  /** Draw the form of another specification; the focus stays on the control that it had. */
+  /** Draw the form of another specification, and keep the focus on the same field. */
   function redraw(now) {
-    const [held] = [...fields].find(([, field]) => field.element.contains(document.activeElement)) ?? [];
-    fields = drawForm(form, { kind, spec: now, catalog, changed, again: redraw });
+    const [focused] = [...fields].find(([, field]) => field.element.contains(document.activeElement)) ?? [];
+    fields = drawForm(form, { kind, spec: now, catalog, changed, onstructure: redraw });
     spec = now;
-    fields.get(held)?.element.querySelector("input, select, textarea")?.focus();
+    fields.get(focused)?.element.querySelector("input, select, textarea")?.focus();
     changed();
   }
 
   function changed() {
-    unread = false;
+    isInvalid = false;
     if (document.activeElement !== json) json.value = JSON.stringify(spec, null, 2);
-    text(jsonError, "");
+    setText(jsonError, "");
     clearTimeout(timer);
-    timer = setTimeout(check, REST);
+    timer = setTimeout(validate, DELAY);
   }
 
   function readJson() {
     try {
-      const written = JSON.parse(json.value);
-      if (written === null || typeof written !== "object" || Array.isArray(written))
-        throw new Error("an object is wanted");
-      redraw(written);
+      const parsed = JSON.parse(json.value);
+      if (parsed === null || typeof parsed !== "object" || Array.isArray(parsed))
+        throw new Error("a JSON object is required");
+      redraw(parsed);
     } catch (error) {
-      unread = true;
-      text(jsonError, `Not a specification in JSON: ${error.message}`);
+      isInvalid = true;
+      setText(jsonError, `Not a valid specification: ${error.message}`);
     }
   }
 
-  /** Ask the API what it makes of the specification. */
-  async function check() {
-    question.abort();
-    question = new AbortController();
-    signal.addEventListener("abort", () => question.abort(), { once: true });
-    const asked = question.signal;
+  /** Let the API validate the specification, and show its errors or its estimate. */
+  async function validate() {
+    request.abort();
+    request = new AbortController();
+    signal.addEventListener("abort", () => request.abort(), { once: true });
+    const current = request.signal;
     try {
-      const found = await post(`/jobs/${kind}?validate_only=true`, spec, { signal: asked });
-      if (asked.aborted) return;
-      tellErrors([]);
-      fill(told, estimated(found));
+      const estimate = await post(`/jobs/${kind}?validate_only=true`, spec, { signal: current });
+      if (current.aborted) return;
+      showErrors([]);
+      fill(status, estimateOf(estimate));
     } catch (error) {
-      if (!asked.aborted) tellProblem(error);
+      if (!current.aborted) showProblem(error);
     }
   }
 
   async function submit(event) {
     event.preventDefault();
-    if (unread) return json.focus();
+    if (isInvalid) return json.focus();
     clearTimeout(timer);
-    question.abort();
+    request.abort();
     send.disabled = true;
     try {
       const job = await post(`/jobs/${kind}`, spec, { headers: { "Idempotency-Key": keyFor(`${kind} ${JSON.stringify(spec)}`) } });
-      last = { of: null, key: null }; // posted again it is another job
+      last = { body: null, key: null }; // submitting again creates another job
       location.hash = to("jobs", job.id);
     } catch (error) {
-      tellProblem(error);
+      showProblem(error);
       root.querySelector("[aria-invalid]")?.focus();
     }
     send.disabled = false;
   }
 
-  function tellProblem(error) {
-    const rest = tellErrors(error.errors ?? []);
-    if (!error.errors?.length) return fill(told, failure(error));
+  function showProblem(error) {
+    const rest = showErrors(error.errors ?? []);
+    if (!error.errors?.length) return fill(status, failure(error));
     fill(
-      told,
-      h("p", { class: "error" }, `${count(error.errors.length, "thing")} to mend.`),
+      status,
+      h("p", { class: "error" }, `${count(error.errors.length, "problem")} to fix`),
       rest.map(({ pointer, detail }) => h("p", { class: "error" }, h("code", {}, pointer), ` ${detail}`)),
     );
   }
 
-  /** Put each error at its field; those that have none are returned. */
-  function tellErrors(errors) {
+  /** Show each error at its field, and return the errors that have no field. */
+  function showErrors(errors) {
     const at = new Map();
     const rest = [];
     for (const error of errors) {
@@ -159,35 +159,34 @@ export async function show(root, params, signal) {
       if (field) at.set(field, [...(at.get(field) ?? []), error.detail]);
       else rest.push(error);
     }
-    for (const field of fields.values()) field.tell((at.get(field) ?? []).join("; "));
+    for (const field of fields.values()) field.showError((at.get(field) ?? []).join("; "));
     return rest;
   }
 }
 
-/** The field that a pointer names, or the nearest one around it. */
+/** Return the field of a JSON pointer, or else of its nearest parent that has a field. */
 function fieldOf(pointer, fields) {
   for (let at = pointer; at.includes("/"); at = at.slice(0, at.lastIndexOf("/")))
     if (fields.has(at)) return fields.get(at);
   return null;
 }
 
-function estimated({ seconds, measured_trials, trial_limit }) {
-  const trials = trial_limit >= 100000 ? "trials until the time is up" : count(trial_limit, "trial");
+function estimateOf({ seconds, measured_trials, trial_limit }) {
+  const trials = trial_limit >= 100000 ? "all trials until the time limit" : count(trial_limit, "trial");
   if (seconds === null)
-    return h("p", {}, `${trials}. How long it takes cannot be told: nothing like it was measured here.`);
+    return h("p", {}, `${trials}. No estimate yet: no similar job has run here.`);
   return h(
     "p",
     {},
     h("strong", {}, `About ${duration(seconds)}`),
-    ` for ${trials}, by ${count(measured_trials, "earlier one")}.`,
+    ` for ${trials}, estimated from ${count(measured_trials, "earlier trial")}.`,
   );
 }
 
-/** Any text of our own: the same submission, sent twice, is one job. */
-let last = { of: null, key: null };
+let last = { body: null, key: null }; // the last submission and its idempotency key
 
-/** A key of what is posted: the same when it is sent again because the answer was lost, so that it is one job. */
-function keyFor(what) {
-  if (last.of !== what) last = { of: what, key: Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(16)).join("") };
+/** Return the idempotency key of a submission: a retry after a lost response uses the same key and creates no second job. */
+function keyFor(body) {
+  if (last.body !== body) last = { body, key: Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(16)).join("") };
   return last.key;
 }

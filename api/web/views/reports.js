@@ -1,12 +1,12 @@
-// Reports: one of every job that has ended, and of experiments together, written by the service when asked for.
+// Reports of completed jobs and of experiments. The service writes a report when it is requested.
 
 import { get, pages } from "../api.js";
-import { empty, h, fill } from "../dom.js";
-import { ago, figure, instant, percent } from "../format.js";
+import { empty, h, fill, timeAgo } from "../dom.js";
+import { figure, percent } from "../format.js";
 import { to } from "../address.js";
-import { badge, classifies, titleOf } from "../states.js";
+import { badge, isInference, titleOf } from "../states.js";
 
-const MOST = 200; // rows
+const MOST = 200; // jobs that are listed
 const HEADS = ["Job", "Best", "Version", "Ended", "Report"];
 const GROUP_HEADS = ["Experiments", "Scale", "Posted", "Report"];
 const LANGUAGES = [
@@ -17,7 +17,7 @@ const LANGUAGES = [
 export async function show(root, params, signal) {
   const jobs = [];
   for await (const items of pages("/jobs?state=completed&limit=100", { signal })) {
-    jobs.push(...items.filter((job) => !classifies(job)));
+    jobs.push(...items.filter((job) => !isInference(job)));
     if (jobs.length >= MOST) break;
   }
   const { groups } = await get("/jobs/experiments", { signal });
@@ -27,14 +27,14 @@ export async function show(root, params, signal) {
     h(
       "p",
       { class: "muted" },
-      "A report is one HTML file that tells of a job: what was searched, what was found, and how sure that is. It can be kept and printed.",
+      "A report is one HTML file about a job: its search space, its results and their uncertainty. You can save and print it.",
     ),
-    groups.length > 0 && table("Experiments that were posted together, the newest first", GROUP_HEADS, groups.map(groupRow)),
+    groups.length > 0 && table("Experiments posted together, newest first", GROUP_HEADS, groups.map(groupRow)),
     jobs.length
-      ? table("Completed jobs, the newest first", HEADS, jobs.map(row))
+      ? table("Completed jobs, newest first", HEADS, jobs.map(row))
       : empty(
-          "No job has completed yet.",
-          h("p", {}, "When one has, its report is here."),
+          "No completed jobs yet",
+          h("p", {}, "The report of a job appears here when the job completes."),
           h("p", {}, h("a", { class: "button primary", href: "#/jobs/new" }, "New job")),
         ),
   );
@@ -69,7 +69,7 @@ function groupRow(group) {
     {},
     h("th", { scope: "row" }, group.collection, h("br"), h("code", { class: "muted" }, group.id)),
     h("td", {}, percent(group.scale)),
-    h("td", {}, h("time", { datetime: group.created_at, title: instant(group.created_at) }, ago(group.created_at))),
+    h("td", {}, timeAgo(group.created_at)),
     h("td", {}, links(`/jobs/experiments/${group.id}/report`, of)),
   );
 }
@@ -98,12 +98,12 @@ function row(job) {
           )
         : "–",
     ),
-    h("td", {}, h("time", { datetime: job.finished_at, title: instant(job.finished_at) }, ago(job.finished_at))),
+    h("td", {}, timeAgo(job.finished_at)),
     h("td", {}, links(`/jobs/${job.id}/report`, `${titleOf(job)}, ${job.id}`)),
   );
 }
 
-/** A report in each language. */
+/** Create a link to the report in each language. */
 const links = (path, of) =>
   h(
     "div",

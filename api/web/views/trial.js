@@ -1,15 +1,15 @@
-// One trial: its curves, its parameters, its lane, and what can be done with it.
+// A trial: its buttons, results, learning curves, hyper-parameters and lane.
 
 import { get, poll, post } from "../api.js";
 import { objectiveOf } from "../charts/columns.js";
-import { failure, fill, h, refill, s } from "../dom.js";
-import { frame } from "../charts/charts.js";
-import { count, duration, figure, instant, percent, plain } from "../format.js";
+import { failure, fill, h, refill, s, timeAgo } from "../dom.js";
+import { frame } from "../charts/svg.js";
+import { count, duration, figure, percent, plain } from "../format.js";
 import { extent, padded, scale } from "../charts/scales.js";
 import { badge, titleOf } from "../states.js";
 import { to } from "../address.js";
 
-const EVERY = 2000; // milliseconds between looks at a running trial
+const INTERVAL = 2000; // milliseconds between requests for a running trial
 
 export async function show(root, { id, number }, signal) {
   const [job, trial] = await Promise.all([
@@ -28,14 +28,14 @@ export async function show(root, { id, number }, signal) {
       if (now.state !== "running") running.abort();
       update(now);
     },
-    EVERY,
+    INTERVAL,
     trial.state === "running" ? running.signal : AbortSignal.abort(),
   );
 }
 
-/** A view that changes in place, so that focus stays where it is. */
+/** Create a view that is updated in place, so that it keeps the focus. */
 function viewOf(job, number) {
-  const [state, told, reason, figures] = [h("span"), h("div"), h("div"), h("div")];
+  const [state, alert, reason, figures] = [h("span"), h("div"), h("div"), h("div")];
   const [title, actions] = [h("div", { class: "titled" }, h("h1", {}, `Trial ${number}`), state), h("div", { class: "row" })];
   const [curves, origins, table] = [h("div", { class: "grid wide" }), h("div", { class: "grid" }), h("table")];
   const act = (path) => async () => {
@@ -43,48 +43,48 @@ function viewOf(job, number) {
       await post(`/jobs/${job.id}/trials/${number}/${path}`);
       location.hash = to("jobs", job.id);
     } catch (error) {
-      fill(told, failure(error));
+      fill(alert, failure(error));
     }
   };
-  let known = "";
+  let drawn = ""; // the state that the badge and the buttons show
   const elements = [
-    h("div", { class: "view" }, whereabouts(job, number), h("div", { class: "head" }, title, actions), told, reason),
-    h("section", { class: "card" }, h("h2", {}, "What it reached"), figures),
+    h("div", { class: "view" }, breadcrumb(job, number), h("div", { class: "head" }, title, actions), alert, reason),
+    h("section", { class: "card" }, h("h2", {}, "Results"), figures),
     curves,
     origins,
     h(
       "section",
       { class: "card" },
-      h("h2", {}, "Every epoch"),
-      h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Every epoch" }, table),
+      h("h2", {}, "Results per epoch"),
+      h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Results per epoch" }, table),
     ),
   ];
   return {
     elements,
     update(trial) {
-      if (known !== trial.state) {
-        known = trial.state;
+      if (drawn !== trial.state) {
+        drawn = trial.state;
         fill(state, badge(trial.state));
         refill(actions, actionsOf(trial.state, act));
       }
       fill(reason, trial.reason && h("p", { class: "notice" }, trial.reason));
-      fill(figures, facts(reached(job, trial)));
+      fill(figures, facts(results(job, trial)));
       fill(
         curves,
         curve(trial, ["val_accuracy"], "Accuracy", (v) => percent(v, 1)),
         curve(trial, ["val_loss", "train_loss"], "Loss", figure),
       );
-      const drawn = Object.entries(trial.params ?? {}).map(([name, value]) => [name, plain(value)]);
-      fill(origins, card("Hyper-parameters", drawn), card("Where it trained", lane(trial)));
+      const params = Object.entries(trial.params ?? {}).map(([name, value]) => [name, plain(value)]);
+      fill(origins, card("Hyper-parameters", params), card("Training", laneRows(trial)));
       fill(table, epochs(trial));
     },
   };
 }
 
-const whereabouts = (job, number) =>
+const breadcrumb = (job, number) =>
   h(
     "nav",
-    { "aria-label": "Where you are", class: "small" },
+    { "aria-label": "Breadcrumb", class: "small" },
     h("a", { href: "#/jobs" }, "Jobs"),
     " / ",
     h("a", { href: to("jobs", job.id) }, titleOf(job)),
@@ -93,8 +93,8 @@ const whereabouts = (job, number) =>
 
 const actionsOf = (state, act) => [
   state === "running" &&
-    h("button", { type: "button", class: "danger", onclick: act("cancel") }, "Cancel the trial"),
-  state === "failed" && h("button", { type: "button", onclick: act("retry") }, "Try it again"),
+    h("button", { type: "button", class: "danger", onclick: act("cancel") }, "Cancel trial"),
+  state === "failed" && h("button", { type: "button", onclick: act("retry") }, "Retry trial"),
 ];
 
 const card = (title, rows) => h("section", { class: "card" }, h("h2", {}, title), pairs(title, rows));
@@ -124,9 +124,9 @@ const pairs = (title, rows) =>
           ),
         ),
       )
-    : h("p", { class: "muted" }, "Not drawn yet.");
+    : h("p", { class: "muted" }, "No values yet.");
 
-function reached(job, trial) {
+function results(job, trial) {
   const { label, format, read } = objectiveOf(job);
   return [
     [label.charAt(0).toUpperCase() + label.slice(1), format(read(trial))],
@@ -138,35 +138,35 @@ function reached(job, trial) {
   ];
 }
 
-const lane = (trial) => [
+const laneRows = (trial) => [
   ["Pack", trial.pack === undefined ? "–" : String(trial.pack)],
   ["Lane", trial.lane === undefined ? "–" : String(trial.lane)],
-  ["Began at step", figure(trial.start_step)],
-  ["Seed of weights", trial.init_seed === null ? "–" : String(trial.init_seed)],
-  ["Seed of the stream", trial.stream_seed === null ? "–" : String(trial.stream_seed)],
+  ["Start step", figure(trial.start_step)],
+  ["Weight seed", trial.init_seed === null ? "–" : String(trial.init_seed)],
+  ["Stream seed", trial.stream_seed === null ? "–" : String(trial.stream_seed)],
   ["Weights", figure(trial.weights)],
-  ["FLOPs an image", figure(trial.flops)],
-  ["Began", instant(trial.created_at)],
-  ["Ended", instant(trial.finished_at)],
+  ["FLOPs per image", figure(trial.flops)],
+  ["Started", timeAgo(trial.created_at)],
+  ["Ended", timeAgo(trial.finished_at)],
 ];
 
 const [WIDTH, HEIGHT] = [480, 260];
 
-/** A chart of one or two figures by epoch. */
+/** Draw one or two figures by epoch. */
 function curve({ measurements }, names, title, format) {
   const values = measurements.flatMap((m) => names.map((name) => m[name])).filter((v) => v !== null);
-  const known = extent(values);
-  if (!known)
+  const range = extent(values);
+  if (!range)
     return h(
       "section",
       { class: "card" },
       h("h2", {}, title),
-      h("p", { class: "muted" }, "No epoch has been measured yet."),
+      h("p", { class: "muted" }, "No epochs measured yet."),
     );
   const x = scale([0, Math.max(1, measurements.at(-1).epoch)], [58, WIDTH - 12]);
-  const y = scale(padded(known), [HEIGHT - 34, 18]);
+  const y = scale(padded(range), [HEIGHT - 34, 18]);
   const chart = frame({
-    title: `${title} by epoch; the table below has the figures`,
+    title: `${title} by epoch; the table below has the values`,
     width: WIDTH,
     height: HEIGHT,
     x,

@@ -1,15 +1,15 @@
-// The table of trials: sorted by a click on a heading, filtered, twenty at a time.
+// Table of trials: filtered, sorted by clicking a heading, twenty rows per page.
 
-import { fill, h, text } from "../dom.js";
-import { count } from "../format.js";
+import { fill, h, setText } from "../dom.js";
+import { count, figure } from "../format.js";
 import { to } from "../address.js";
 import { columnsOf, compare } from "../charts/columns.js";
 
 const PAGE = 20;
-const LONG = 20; // characters
+const LONG = 20; // characters from which a cell gets its full text as a title
 
-/** The table of a record. `chosen(trial)` says which trials are shown. Beside the element there is `redraw()`. */
-export function trialTable({ record, chosen }) {
+/** Return the table of a job's trials: its element and `redraw()`. Trials are shown if `matches(trial)` is true. */
+export function trialTable({ store, matches }) {
   let order = { name: "number", down: true };
   let page = 0;
   let heads = "";
@@ -17,10 +17,10 @@ export function trialTable({ record, chosen }) {
   const body = h("tbody");
   const caption = h("caption");
   const [before, after] = [
-    [-1, "Earlier rows"],
-    [1, "Later rows"],
+    [-1, "Previous page"],
+    [1, "Next page"],
   ].map(([step, label]) => h("button", { type: "button", onclick: () => ((page += step), redraw()) }, label));
-  const where = h("span", { class: "muted small" });
+  const range = h("span", { class: "muted small" });
   const element = h(
     "div",
     {},
@@ -29,26 +29,33 @@ export function trialTable({ record, chosen }) {
       { class: "scroll", tabindex: 0, role: "group", "aria-label": "Trials" },
       h("table", {}, caption, h("thead", {}, head), body),
     ),
-    h("div", { class: "row pager" }, before, after, where),
+    h("div", { class: "row pager" }, before, after, range),
   );
 
   function redraw() {
-    const all = [...record.trials.values()];
-    const columns = columnsOf(record.job, all);
+    const all = [...store.trials.values()];
+    const columns = columnsOf(store.job, all);
     drawHead(columns);
-    const sorted = sort(all.filter(chosen), columns);
+    const sorted = sort(all.filter(matches), columns);
     const last = Math.max(0, Math.ceil(sorted.length / PAGE) - 1);
     page = Math.min(Math.max(page, 0), last);
     const rows = sorted.slice(page * PAGE, (page + 1) * PAGE);
     drawBody(rows, columns);
-    text(
+    setText(
       caption,
-      `${count(sorted.length, "trial")}${sorted.length < all.length ? ` of ${all.length}` : ""}, by ${order.name}${order.down ? ", the greatest first" : ""}`,
+      `${sorted.length < all.length ? `${figure(sorted.length)} of ` : ""}${count(all.length, "trial")}, ${orderOf(columns)}`,
     );
     before.disabled = page === 0;
     after.disabled = page === last;
     before.hidden = after.hidden = last === 0;
-    text(where, last ? `rows ${page * PAGE + 1} to ${page * PAGE + rows.length}` : "");
+    setText(range, last ? `rows ${page * PAGE + 1} to ${page * PAGE + rows.length}` : "");
+  }
+
+  function orderOf(columns) {
+    if (order.name === "number") return order.down ? "newest first" : "oldest first";
+    const { label, numeric } = columns.find(({ name }) => name === order.name) ?? columns[0];
+    const first = numeric ? (order.down ? "highest first" : "lowest first") : order.down ? "Z to A" : "A to Z";
+    return `by ${label}, ${first}`;
   }
 
   function sort(trials, columns) {
@@ -69,7 +76,7 @@ export function trialTable({ record, chosen }) {
   }
 
   function headOf({ name, label, numeric }) {
-    const turn = () => {
+    const sortByThis = () => {
       order = { name, down: order.name === name ? !order.down : Boolean(numeric) };
       page = 0;
       redraw();
@@ -77,11 +84,11 @@ export function trialTable({ record, chosen }) {
     return h(
       "th",
       { scope: "col", class: numeric ? "number" : "", "data-name": name },
-      h("button", { type: "button", class: "sort", onclick: turn }, label),
+      h("button", { type: "button", class: "sort", onclick: sortByThis }, label),
     );
   }
 
-  /** Rows are used again and cells written where they differ, so that focus stays and little is laid out anew. */
+  /** Reuse rows and write only the cells that differ, so that focus stays and layout is cheap. */
   function drawBody(rows, columns) {
     while (body.children.length > rows.length) body.lastChild.remove();
     rows.forEach((trial, at) => {
@@ -93,7 +100,7 @@ export function trialTable({ record, chosen }) {
         fresh.dataset.key = key;
         row = fresh;
       }
-      row.classList.toggle("best", record.job.best?.trial === trial.number);
+      row.classList.toggle("best", store.job.best?.trial === trial.number);
       columns.forEach((column, i) => i > 1 && write(row.children[i], column.format(column.read(trial))));
     });
   }
@@ -109,7 +116,7 @@ export function trialTable({ record, chosen }) {
         return h(
           "th",
           { scope: "row", class: "number" },
-          h("a", { href: to("jobs", record.id, "trials", trial.number) }, value),
+          h("a", { href: to("jobs", store.id, "trials", trial.number) }, value),
         );
       }),
     );
@@ -118,8 +125,8 @@ export function trialTable({ record, chosen }) {
   return { element, redraw };
 }
 
-/** Write a cell; what is cut off there can be read by pointing at it. */
+/** Write a cell; a long value is cut off, so its title has the full text. */
 function write(cell, value) {
-  text(cell, value);
+  setText(cell, value);
   if (value.length > LONG) cell.title = value;
 }

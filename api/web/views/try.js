@@ -1,14 +1,14 @@
-// Try it: draw, bring a picture or take a random test image; what every network says of it, as one draws.
+// Try it: draw, open a picture or take a random test image, and see the answer of every network while drawing.
 
 import { get, request } from "../api.js";
-import { asker } from "../drawing/asking.js";
-import { announce, empty, failure, fill, h, text } from "../dom.js";
+import { throttled } from "../drawing/throttle.js";
+import { announce, empty, failure, fill, h, setText } from "../dom.js";
 import { Pad } from "../drawing/pad.js";
 import { black, digit, paint, pictureOf, png } from "../drawing/pixels.js";
-import { Verdict } from "./answer.js";
+import { AnswerPanel } from "./answer.js";
 
-const HINT = "Draw on the sheet, large and in one go.";
-const AGAIN = 1000; // milliseconds until what could not be answered is asked again
+const HINT = "Draw one large digit in the box.";
+const RETRY = 1000; // milliseconds until a request that failed is sent again
 
 export async function show(root, params, signal) {
   const catalog = await get("/catalog", { signal });
@@ -18,15 +18,15 @@ export async function show(root, params, signal) {
   const bench = new Bench(catalog, champions, dataset, signal);
   fill(root,
     h("div", { class: "head" }, h("h1", {}, "Try it"), bench.datasets()),
-    !bench.published.length && nothing(dataset),
-    h("div", { class: "bench" }, bench.sheet(), h("div", { class: "verdicts" }, bench.verdicts.map((verdict) => verdict.element))));
+    !bench.published.length && noModel(dataset),
+    h("div", { class: "bench" }, bench.drawingCard(), h("div", { class: "verdicts" }, bench.panels.map((panel) => panel.element))));
   bench.listen();
 }
 
-const nothing = (dataset) =>
-  empty(`No network has been trained on ${dataset} yet`, h("p", {}, "Train or tune one; its best trial answers here as soon as the job has ended."), h("a", { class: "button primary", href: "#/jobs/new" }, "New job"));
+const noModel = (dataset) =>
+  empty(`No model for ${dataset} yet`, h("p", {}, "Train or tune a network. Its best trial answers here when the job ends."), h("a", { class: "button primary", href: "#/jobs/new" }, "New job"));
 
-/** What is asked about, and the answers. */
+/** The image that is classified, and the panels with the answers. */
 class Bench {
   constructor(catalog, champions, dataset, signal) {
     const champion = (model) => champions.find((each) => each.model === model && each.dataset === dataset);
@@ -34,160 +34,160 @@ class Bench {
     this.dataset = dataset;
     this.shape = catalog.datasets[dataset].shape;
     this.signal = signal;
-    this.input = null; // a function that resolves with {pixels} or {blob}; `truth` where it is known
-    this.turn = null; // of the picture that is being brought
-    this.verdicts = Object.keys(catalog.networks).map((model) => new Verdict(model, catalog.datasets[dataset].classes, champion(model)));
-    this.published = this.verdicts.filter((verdict) => verdict.champion);
-    this.changed = asker((explain, round) => this.#ask(explain, round), signal);
-    this.pad = new Pad(() => this.#take(this.drawing));
-    this.drawing = this.#sheet();
-    this.fed = digit(black(this.shape), "What the networks were given: nothing yet", this.shape);
-    this.done = h("p", { class: "small muted" }, "Whatever you draw or bring is centred and scaled as in the data set before a network sees it.");
-    this.said = h("p", { class: "hint", role: "status" }, HINT);
-    this.trouble = h("div");
+    this.input = null; // {pixels} or {blob, a function}; with `truth` if the label is known, `message` if it has a name
+    this.turn = null; // identifies the picture that is loading
+    this.panels = Object.keys(catalog.networks).map((model) => new AnswerPanel(model, catalog.datasets[dataset].classes, champion(model)));
+    this.published = this.panels.filter((panel) => panel.champion);
+    this.changed = throttled((explain, request) => this.#predict(explain, request), signal);
+    this.pad = new Pad(() => this.#setInput(this.drawing));
+    this.drawing = this.#newDrawing();
+    this.preview = digit(black(this.shape), "Network input: empty", this.shape);
+    this.report = h("p", { class: "small muted" }, "Drawings and pictures are centred and scaled like the images of the data set.");
+    this.message = h("p", { class: "hint", role: "status" }, HINT);
+    this.alert = h("div");
   }
 
-  /** The choice of a data set. */
+  /** Create the choice of a data set. */
   datasets() {
     const options = Object.keys(this.catalog.datasets).map((name) => h("option", { value: name, selected: name === this.dataset }, name));
     const select = h("select", { id: "try-dataset", onchange: () => (location.hash = `#/try?dataset=${encodeURIComponent(select.value)}`) }, options);
     return h("div", { class: "row trained" }, h("label", { for: select.id }, "Trained on"), select);
   }
 
-  /** The sheet with all that can be put on it, and what the networks were given. */
-  sheet() {
-    const file = h("input", { type: "file", id: "try-file", class: "unseen", accept: "image/*", onchange: () => this.#bring(file.files[0]).then(() => (file.value = "")) });
+  /** Create the drawing box with its buttons, and the network input below it. */
+  drawingCard() {
+    const file = h("input", { type: "file", id: "try-file", class: "unseen", accept: "image/*", onchange: () => this.#openPicture(file.files[0]).then(() => (file.value = "")) });
     const button = (label, onclick) => h("button", { type: "button", onclick }, label);
     return h("section", { class: "card sheet", "aria-label": "Image" },
       this.pad.element,
-      h("div", { class: "row" }, button("Clear", () => this.#clear()), button("Random test image", () => this.#random()), file, h("label", { class: "button", for: file.id }, "Open a picture …")),
-      this.said,
-      this.trouble,
-      h("div", { class: "fed" }, this.fed, h("div", {}, h("h2", {}, "What the networks were given"), this.done)));
+      h("div", { class: "row" }, button("Clear", () => this.#clear()), button("Random test image", () => this.#random()), file, h("label", { class: "button", for: file.id }, "Open picture …")),
+      this.message,
+      this.alert,
+      h("div", { class: "fed" }, this.preview, h("div", {}, h("h2", {}, "Network input"), this.report)));
   }
 
-  /** Hear of pictures that are pasted anywhere, or dropped anywhere. */
+  /** Listen for pictures that are pasted or dropped anywhere on the page. */
   listen() {
     const { signal } = this;
     const over = (event) => (event.preventDefault(), this.pad.element.classList.toggle("dropping", event.type === "dragover"));
-    addEventListener("paste", (event) => event.clipboardData.files[0] && this.#bring(event.clipboardData.files[0]), { signal });
+    addEventListener("paste", (event) => event.clipboardData.files[0] && this.#openPicture(event.clipboardData.files[0]), { signal });
     addEventListener("dragover", over, { signal });
     addEventListener("dragleave", over, { signal });
-    addEventListener("drop", (event) => (over(event), event.dataTransfer.files[0] && this.#bring(event.dataTransfer.files[0])), { signal });
+    addEventListener("drop", (event) => (over(event), event.dataTransfer.files[0] && this.#openPicture(event.dataTransfer.files[0])), { signal });
   }
 
-  /** A turn for what takes time: whether it is still its own, and nothing was drawn or brought meanwhile. */
-  #turn() {
-    const own = {};
-    this.turn = own;
-    return () => this.turn === own;
+  /** Start loading an image. Returns a function that is true until another image is drawn or loaded. */
+  #startLoading() {
+    const turn = {};
+    this.turn = turn;
+    return () => this.turn === turn;
   }
 
-  #take(input) {
+  #setInput(input) {
     this.turn = null;
-    if (input !== this.input) for (const verdict of this.published) verdict.forget();
+    if (input !== this.input) for (const panel of this.published) panel.hideSaliency();
     this.input = input;
-    text(this.said, input.words ?? "Draw on, or clear the sheet for another.");
-    fill(this.trouble);
+    setText(this.message, input.message ?? "Keep drawing, or clear the box to start again.");
+    fill(this.alert);
     this.changed();
   }
 
-  #sheet() {
+  #newDrawing() {
     return { blob: () => png(this.pad.element) };
   }
 
   #clear() {
     this.turn = null;
     this.input = null;
-    this.drawing = this.#sheet();
+    this.drawing = this.#newDrawing();
     this.pad.clear();
-    this.changed(); // what was asked before is given up
-    for (const verdict of this.published) verdict.clear();
-    paint(this.fed, black(this.shape), this.shape);
-    this.fed.setAttribute("aria-label", "What the networks were given: nothing yet");
-    text(this.said, HINT);
-    fill(this.trouble);
+    this.changed(); // cancels the request for the image before
+    for (const panel of this.published) panel.clear();
+    paint(this.preview, black(this.shape), this.shape);
+    this.preview.setAttribute("aria-label", "Network input: empty");
+    setText(this.message, HINT);
+    fill(this.alert);
   }
 
-  /** A picture from a file, the clipboard or a drag. */
-  async #bring(file) {
+  /** Load a picture from a file, the clipboard or a drag. */
+  async #openPicture(file) {
     if (!file) return;
-    const still = this.#turn();
+    const isCurrent = this.#startLoading();
     try {
       const picture = await pictureOf(file);
       const blob = await png(picture);
-      if (!still()) return;
-      const name = file.name || "the pasted picture";
-      this.pad.show(picture, `The picture ${name}`);
-      this.#take({ blob: async () => blob, words: `This is ${name}.` });
+      if (!isCurrent()) return;
+      const name = file.name || "pasted picture";
+      this.pad.show(picture, `Picture ${name}`);
+      this.#setInput({ blob: async () => blob, message: `Picture: ${name}` });
     } catch (error) {
-      if (still()) fill(this.trouble, failure(error));
+      if (isCurrent()) fill(this.alert, failure(error));
     }
   }
 
   async #random() {
-    const still = this.#turn();
+    const isCurrent = this.#startLoading();
     try {
       const { index, label, pixels } = await get(`/datasets/${this.dataset}/images/random?part=test`, { signal: this.signal });
-      if (!still()) return;
-      this.pad.show(digit(pixels, "", this.shape), `A test image that shows ${label}`);
-      this.#take({ pixels, truth: label, words: `Image ${index.toLocaleString("en")}, a test image: it shows ${label}.` });
+      if (!isCurrent()) return;
+      this.pad.show(digit(pixels, "", this.shape), `Test image with label ${label}`);
+      this.#setInput({ pixels, truth: label, message: `Test image ${index.toLocaleString("en")}, label ${label}` });
     } catch (error) {
-      if (!this.signal.aborted) fill(this.trouble, failure(error, () => this.#random()));
+      if (!this.signal.aborted) fill(this.alert, failure(error, () => this.#random()));
     }
   }
 
-  /** Ask every network at once, and show each answer as it comes. */
-  async #ask(explain, signal) {
+  /** Send the image to every network at once, and show each answer as it arrives. */
+  async #predict(explain, signal) {
     const { input } = this;
     if (!input) return;
     const body = await (input.pixels ? JSON.stringify({ pixels: input.pixels, scale: 255 }) : input.blob());
-    const answers = await Promise.all(this.published.map((verdict) => this.#one(verdict, input, body, explain, signal)));
+    const answers = await Promise.all(this.published.map((panel) => this.#predictOne(panel, input, body, explain, signal)));
     if (explain && !signal.aborted) announce(summary(this.published, answers));
   }
 
-  async #one(verdict, input, body, explain, signal) {
-    const query = new URLSearchParams({ model: verdict.model, dataset: this.dataset, ...(explain && { explain: true }) });
+  async #predictOne(panel, input, body, explain, signal) {
+    const query = new URLSearchParams({ model: panel.model, dataset: this.dataset, ...(explain && { explain: true }) });
     const headers = { "content-type": input.pixels ? "application/json" : "image/png" };
     try {
       const response = await request(`/predict?${query}`, { method: "POST", headers, body, signal });
       const answer = await response.json();
-      if (signal.aborted || this.input !== input) return null; // another image is looked at by now
+      if (signal.aborted || this.input !== input) return null; // the image has changed meanwhile
       const pixels = answer.input_report?.pixels ?? input.pixels;
-      this.#given(pixels, answer.input_report);
-      verdict.show(answer, pixels, input.truth);
+      this.#showInput(pixels, answer.input_report);
+      panel.show(answer, pixels, input.truth);
       return answer;
     } catch (error) {
       if (signal.aborted || this.input !== input) return null;
-      verdict.fail(error);
-      if (error.status === 0 || error.status >= 500) this.#later();
+      panel.fail(error);
+      if (error.status === 0 || error.status >= 500) this.#retryLater();
       return null;
     }
   }
 
-  /** Ask again soon: the API is away, or busy. */
-  #later() {
-    clearTimeout(this.later);
-    this.later = setTimeout(this.changed, AGAIN);
+  /** Send the request again soon: the API is unreachable or busy. */
+  #retryLater() {
+    clearTimeout(this.retry);
+    this.retry = setTimeout(this.changed, RETRY);
   }
 
-  #given(pixels, report) {
+  #showInput(pixels, report) {
     const [, height, width] = this.shape;
-    paint(this.fed, pixels ?? black(this.shape), this.shape);
-    this.fed.setAttribute("aria-label", pixels ? `What the networks were given, ${width} by ${height} pixels` : "It cannot be shown here");
-    text(this.done, pixels ? done(report) : "The picture as it is, brought to the size of the data set's images; it cannot be shown here.");
+    paint(this.preview, pixels ?? black(this.shape), this.shape);
+    this.preview.setAttribute("aria-label", pixels ? `Network input, ${width} by ${height} pixels` : "Network input: no preview");
+    setText(this.report, pixels ? describeChanges(report) : "The picture is resized to the size of the data set's images. There is no preview.");
   }
 }
 
-/** What was done to a picture, in words. */
-function done(report) {
-  if (!report) return "The image as it is: it comes from the data set.";
-  if (!report.found) return "Nothing stands out from the ground.";
-  const words = report.changed.join(", ");
-  return words ? `${words[0].toUpperCase()}${words.slice(1)}.` : "Nothing had to be changed.";
+/** Describe how the API changed a picture to look like an image of the data set. */
+function describeChanges(report) {
+  if (!report) return "Unchanged: this image is from the data set.";
+  if (!report.found) return "Nothing stands out from the background.";
+  const changes = report.changed.join(", ");
+  return changes ? `${changes[0].toUpperCase()}${changes.slice(1)}.` : "No changes needed.";
 }
 
-function summary(verdicts, answers) {
-  const said = verdicts.flatMap(({ model }, i) => (answers[i] ? [`${model}: ${answers[i].abstained ? "abstains" : answers[i].label}`] : []));
-  return said.join("; ");
+function summary(panels, answers) {
+  const labels = panels.flatMap(({ model }, i) => (answers[i] ? [`${model}: ${answers[i].abstained ? "abstains" : answers[i].label}`] : []));
+  return labels.join("; ");
 }

@@ -1,7 +1,7 @@
-"""The hand-written endpoint: FastAPI and torch, as a careful user writes it.
+"""The hand-written endpoint: FastAPI and torch, as a careful user would write it.
 
-`async def`, although inference blocks the loop: as `def`, in one of FastAPI's threads, an image took half as much
-again of the core.
+The endpoint is `async def`, although inference blocks the event loop: as `def`, in a thread of FastAPI, an image took
+1.5 times as much processor time.
 """
 
 from typing import Annotated
@@ -16,13 +16,13 @@ network = trained()
 
 
 class Image(BaseModel):
-    """784 numbers, row by row, 0 is black and 255 white."""
+    """784 numbers, row by row; 0 is black and 255 is white."""
 
     pixels: Annotated[list[float], Field(min_length=784, max_length=784)]
 
 
 class Prediction(BaseModel):
-    """What the image shows."""
+    """The answer for one image."""
 
     label: int
     probabilities: list[float]

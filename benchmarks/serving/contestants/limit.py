@@ -1,6 +1,6 @@
-"""The limit: a bare ASGI application that reads and parses the same body, and answers constant bytes.
+"""The limit: a bare ASGI application that reads and parses the same body, and answers with constant bytes.
 
-ANSWER is what it answers, as long as what Chiffre does. No server in Python on this HTTP stack can be faster.
+ANSWER is its answer, which is as long as that of Chiffre. No Python server on this HTTP stack can be faster.
 """
 
 import os
@@ -17,7 +17,7 @@ HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % l
 async def app(
     scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
 ) -> None:
-    """Read, parse, answer."""
+    """Read and parse a request, and answer it."""
     if scope["type"] != "http":
         return
     body, more = b"", True

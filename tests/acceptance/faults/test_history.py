@@ -82,7 +82,7 @@ def _publish(work: Work, folder: Path) -> None:
     path = f"{claim.job_id}/winner.onnx"
     onnx = write(folder / path, b"a graph")
     publishing.open_test(claim)
-    published = Published(path, onnx, [1, 28, 28], list("0123456789"), 7850, 0.4, 0.88)
+    published = Published((path, onnx), [1, 28, 28], list("0123456789"), 7850, 0.4, 0.88)
     publishing.publish(claim, publishing.winner(claim), published)
 
 

@@ -22,6 +22,6 @@ def quick(**fields: Any) -> dict[str, Any]:
     return {"model": "perceptron", "dataset": "digits", "budget": {"trials": 1, "epochs": 1}, **fields}
 
 
-def instant(seed: int, longest: float) -> float:
-    """A moment in the next so many seconds, of a seed."""
-    return Random(seed).uniform(0, longest)
+def moment(seed: int, last: int) -> int:
+    """Return a moment of a seed, from 1 to `last`, in whatever the test counts."""
+    return Random(seed).randint(1, last)

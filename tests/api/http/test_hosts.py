@@ -32,13 +32,13 @@ OTHERS = [
 
 @pytest.fixture
 def database_url(tmp_path: Path) -> str:
-    """A database that no test here looks at."""
+    """Use a database that no test here reads."""
     return f"sqlite:///{tmp_path}/chiffre.db"
 
 
 @pytest.fixture
 def api_for(environment: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., TestClient]:
-    """Makes an API that knows some hosts."""
+    """Return a function that makes an API with known hosts."""
 
     def make(*hosts: str) -> TestClient:
         from api.main import create_app
@@ -51,20 +51,20 @@ def api_for(environment: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
 
 
 def status(api: TestClient, host: str) -> int:
-    """What an API answers to a Host header."""
+    """Return the status that an API answers to a Host header."""
     code: int = api.get("/livez", headers={"host": host}).status_code
     return code
 
 
 @pytest.mark.parametrize("host", OURS)
 def test_this_machines_names_are_answered(shared_api: TestClient, host: str) -> None:
-    """With and without a port, in either case of letters."""
+    """They are accepted with and without a port, in upper and lower case."""
     assert status(shared_api, host) == 200
 
 
 @pytest.mark.parametrize("host", OTHERS)
 def test_other_names_are_refused(shared_api: TestClient, host: str) -> None:
-    """400, and which setting would let it in; the name itself is not repeated."""
+    """The answer is 400 and names the setting that would allow the host; it does not repeat the name."""
     response = shared_api.get("/livez", headers={"host": host})
     found = problem(response, 400)
 
@@ -77,12 +77,12 @@ def test_other_names_are_refused(shared_api: TestClient, host: str) -> None:
     [("POST", "/predict"), ("GET", "/jobs"), ("GET", "/docs"), ("GET", "/nothing"), ("PUT", "/jobs")],
 )
 def test_no_path_is_answered_to_another_name(shared_api: TestClient, method: str, path: str) -> None:
-    """The name is looked at before anything else."""
+    """The host is checked before everything else."""
     problem(shared_api.request(method, path, headers={"host": "evil.example"}, json={"pixels": BLANK}), 400)
 
 
 def test_hosts_can_be_added(api_for: Callable[..., TestClient]) -> None:
-    """What CHIFFRE_ALLOWED_HOSTS lists is answered, and nothing else."""
+    """Hosts in CHIFFRE_ALLOWED_HOSTS are answered, and no others."""
     api = api_for("chiffre.example.org", "10.0.0.7", "::1", "[fe80::1]")
     answered = ["chiffre.example.org", "Chiffre.Example.ORG:443", "10.0.0.7:8000", "[::1]:80", "[fe80::1]"]
 
@@ -92,7 +92,7 @@ def test_hosts_can_be_added(api_for: Callable[..., TestClient]) -> None:
 
 
 def test_a_wildcard_stands_for_any_name_below(api_for: Callable[..., TestClient]) -> None:
-    """`*.example.org` is every name that ends so, not the domain itself and not one that only looks alike."""
+    """`*.example.org` allows every name with this ending, but neither the domain itself nor a lookalike."""
     api = api_for("*.example.org")
 
     assert status(api, "a.example.org") == status(api, "a.b.example.org:8000") == 200
@@ -100,7 +100,7 @@ def test_a_wildcard_stands_for_any_name_below(api_for: Callable[..., TestClient]
 
 
 def test_a_star_stands_for_every_name(api_for: Callable[..., TestClient]) -> None:
-    """Behind a proxy that checks names itself all can be let in."""
+    """Behind a proxy that checks names itself, all hosts can be allowed."""
     api = api_for("*")
 
     assert {status(api, host) for host in [*OURS, *OTHERS]} == {200}
@@ -111,7 +111,7 @@ OTHER_SITES = ["https://evil.example", "null", "http://localhost.evil.example:80
 
 @pytest.mark.parametrize("origin", OTHER_SITES)
 def test_a_page_of_another_site_changes_nothing_here(shared_api: TestClient, origin: str) -> None:
-    """A browser sends it without a question where there is no body, and tells whose page asked."""
+    """A browser sends a request without a body unasked, but names the origin of the page."""
     headers = {"origin": origin}
 
     assert problem(shared_api.post("/models/cnn/champion/rollback", headers=headers), 403)
@@ -121,7 +121,7 @@ def test_a_page_of_another_site_changes_nothing_here(shared_api: TestClient, ori
 
 @pytest.mark.parametrize("origin", ["http://127.0.0.1", "http://localhost:8000", None])
 def test_our_own_page_and_those_that_are_no_page_do(shared_api: TestClient, origin: str | None) -> None:
-    """The page itself, and commands, which have no origin."""
+    """Requests of our own page are allowed, and those of commands, which have no origin."""
     headers = {} if origin is None else {"origin": origin}
 
     assert shared_api.post("/models/cnn/champion/rollback", headers=headers).status_code == 404

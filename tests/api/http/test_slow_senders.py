@@ -13,7 +13,7 @@ PATHS = ["/predict", "/jobs/tune", "/jobs/predict?model=cnn", "/v2/models/cnn/in
 
 @pytest.fixture
 def database_url(tmp_path: Path, sqlite_template: Path) -> str:
-    """One kind of database will do: no body gets that far."""
+    """Use SQLite alone: no body reaches the database."""
     shutil.copy(sqlite_template, tmp_path / "chiffre.db")
     return f"sqlite:///{tmp_path}/chiffre.db"
 
@@ -22,7 +22,7 @@ def database_url(tmp_path: Path, sqlite_template: Path) -> str:
 def test_a_body_that_stops_in_the_middle_is_not_held_for_ever(
     path: str, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client is told and its connection closed, at once and not when it has been idle for some time."""
+    """The client gets an answer and its connection is closed at once, not after an idle timeout."""
     monkeypatch.setattr("api.http.slow_senders.SILENT_SECONDS", 0.2)
     place = urlsplit(url)
     with socket.create_connection((place.hostname, place.port), timeout=30) as client:
@@ -38,7 +38,7 @@ def test_a_body_that_stops_in_the_middle_is_not_held_for_ever(
 
 @pytest.mark.long
 def test_a_body_that_comes_in_pieces_is_read(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of it may take longer than any piece may."""
+    """The whole body may take longer than the limit for one piece."""
     monkeypatch.setattr("api.http.slow_senders.SILENT_SECONDS", 3.0)
     place = urlsplit(url)
     with socket.create_connection((place.hostname, place.port), timeout=30) as client:

@@ -1,4 +1,4 @@
-"""The kinds of body that /predict takes, and what it can be asked beside the answer."""
+"""The kinds of body that /predict takes, and its options."""
 
 import io
 import random
@@ -41,32 +41,32 @@ def api(cnn: Version, shared_api: TestClient) -> TestClient:
 
 
 def give(api: TestClient, kind: str, content: bytes, query: str = "") -> Response:
-    """POST a body of a kind."""
+    """POST a body of a content type."""
     return api.post(f"/predict?{query}", content=content, headers={"content-type": kind})
 
 
 def answered(response: Response) -> dict[str, Any]:
-    """A 200 as JSON."""
+    """Return the JSON of an answer, which must be 200."""
     assert response.status_code == 200, response.text[:500]
     found: dict[str, Any] = response.json()
     return found
 
 
 def npy(array: np.ndarray) -> bytes:
-    """As numpy.save writes it."""
+    """Return an array as numpy.save writes it."""
     file = io.BytesIO()
     np.save(file, array, allow_pickle=True)
     return file.getvalue()
 
 
 def picture(values: list[int], form: str = "PNG", **options: Any) -> bytes:
-    """28 by 28 pixels as a picture."""
+    """Return 28 by 28 pixels as a picture."""
     file = io.BytesIO()
     Image.fromarray(np.array(values, np.uint8).reshape(28, 28)).save(file, form, **options)
     return file.getvalue()
 
 
-# --- one image, whichever way it comes
+# --- one image, in any form
 
 ONE: dict[str, Callable[[list[int]], tuple[str, bytes, str]]] = {
     "bytes": lambda grey: ("application/octet-stream", bytes(grey), ""),
@@ -105,7 +105,7 @@ def _saved(image: Image.Image) -> bytes:
 def test_one_image_is_answered_alike_whichever_way_it_comes(
     api: TestClient, cnn: Version, way: Callable[[list[int]], tuple[str, bytes, str]]
 ) -> None:
-    """Bytes, numpy's format in any dtype and order, and pictures: the answer is torch's."""
+    """The answer is torch's for bytes, for arrays of any dtype and order, and for pictures."""
     for values in GREYS:
         found = answered(give(api, *way(values)))
 
@@ -114,7 +114,7 @@ def test_one_image_is_answered_alike_whichever_way_it_comes(
 
 
 def test_nested_rows_are_an_image_too(api: TestClient) -> None:
-    """28 rows of 28."""
+    """They may be 28 rows of 28."""
     rows = [GREYS[0][28 * i : 28 * i + 28] for i in range(28)]
     flat = answered(api.post("/predict", json={"pixels": GREYS[0]}))
 
@@ -122,7 +122,7 @@ def test_nested_rows_are_an_image_too(api: TestClient) -> None:
 
 
 def test_a_jpeg_is_answered(api: TestClient, cnn: Version) -> None:
-    """Close to what its pixels are, as the format loses some."""
+    """The answer is close to that for its pixels, as JPEG is lossy."""
     smooth = [int(127 + 120 * np.sin(i / 90)) for i in range(784)]
     found = answered(give(api, "image/jpeg", picture(smooth, "JPEG", quality=100), FLAT))
 
@@ -130,7 +130,7 @@ def test_a_jpeg_is_answered(api: TestClient, cnn: Version) -> None:
 
 
 def test_transparent_ink_is_seen_on_paper_of_the_other_tone(api: TestClient) -> None:
-    """A drawing pad sends black ink on nothing, or white ink on nothing: both are as on paper."""
+    """A drawing pad sends black or white ink on a transparent ground: both are read as if on paper."""
     shape = np.array(GREYS[0], np.uint8).reshape(28, 28) // 255 * 255
     for ink, paper in ((0, 255), (255, 0)):
         pad = Image.fromarray(np.dstack([np.full_like(shape, ink), shape]), "LA")
@@ -142,7 +142,7 @@ def test_transparent_ink_is_seen_on_paper_of_the_other_tone(api: TestClient) -> 
 
 
 def test_a_sheet_that_was_cut_out_keeps_its_paper() -> None:
-    """What surrounds a window or a cut-out is taken for more of the same paper, and its shadow with it."""
+    """The surroundings of a cut-out and its shadow are read as more of the same paper."""
     digit = np.zeros((60, 60), bool)
     digit[20:40, 28:31] = True
     for ink, paper in ((10, 240), (250, 20)):
@@ -160,7 +160,7 @@ def test_a_sheet_that_was_cut_out_keeps_its_paper() -> None:
 
 
 def test_a_picture_whose_orientation_cannot_be_read_is_taken_as_it_is(api: TestClient) -> None:
-    """Its pixels are whole; that it was turned is told only by what is damaged."""
+    """Its pixels are intact; only the record of its rotation is damaged."""
     damaged = picture(GREYS[0], exif=b"no EXIF data")
     found, plain = (answered(give(api, "image/png", body, FLAT)) for body in (damaged, picture(GREYS[0])))
 
@@ -169,7 +169,7 @@ def test_a_picture_whose_orientation_cannot_be_read_is_taken_as_it_is(api: TestC
 
 @pytest.mark.parametrize("orientation", [1, 3, 6])
 def test_a_picture_is_turned_as_it_says(orientation: int) -> None:
-    """Cameras write down how they were held."""
+    """Cameras record how they were held."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     quarters = {1: 0, 3: 2, 6: -1}[orientation]  # counter-clockwise
@@ -181,7 +181,7 @@ def test_a_picture_is_turned_as_it_says(orientation: int) -> None:
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "PNG with transparency"])
 def test_a_network_of_colours_sees_those_of_a_picture(form: str) -> None:
-    """Red, green and blue each at the network's size, as an array of them would be."""
+    """Red, green and blue are each resized to the network's shape, like an array of them."""
     colours = [(200, 30, 40), (10, 180, 90)]
     image = Image.new("RGB", (40, 20), colours[0])
     image.paste(colours[1], (20, 0, 40, 20))
@@ -200,20 +200,20 @@ def test_a_network_of_colours_sees_those_of_a_picture(form: str) -> None:
 
 
 def test_a_grey_picture_is_grey_to_a_network_of_colours() -> None:
-    """Each channel holds its tones."""
+    """Each channel holds its grey levels."""
     (found,) = readers["image/png"](picture(GREYS[0]), Options()).images((3, 28, 28)).pixels
 
     assert np.array_equal(found, np.broadcast_to(np.array(GREYS[0]).reshape(28, 28), (3, 28, 28)))
 
 
 def test_a_network_of_other_channels_takes_no_picture() -> None:
-    """Nobody knows which channel would be which; the refusal says what can be sent."""
+    """The order of the channels is unknown; the error says what to send instead."""
     with pytest.raises(BadInput, match="application/x-npy"):
         readers["image/png"](picture(GREYS[0]), Options()).images((4, 28, 28))
 
 
 def test_more_pixels_than_may_wait_to_be_decoded_are_refused(api: TestClient) -> None:
-    """503 with the time after which to ask again; each picture gives its places back, one that is damaged too."""
+    """The answer is 503 with a Retry-After; each picture gives its places back, even a damaged one."""
     pictures = api.app.plain["/predict"].app.app.pictures  # type: ignore[attr-defined]
     for body, status in ((picture(GREYS[0]), 200), (picture(GREYS[0])[:-100], 422)):
         assert give(api, "image/png", body).status_code == status
@@ -233,7 +233,7 @@ def test_more_pixels_than_may_wait_to_be_decoded_are_refused(api: TestClient) ->
 
 
 def test_several_images_are_answered_in_their_order(api: TestClient, cnn: Version) -> None:
-    """As JSON, as bytes and as an array, each as it is answered alone."""
+    """JSON, bytes and an array of images get the answers that each image gets alone."""
     alone = [answered(api.post("/predict", json={"pixels": grey}))["probabilities"] for grey in GREYS]
     array = np.array(GREYS, np.uint8)
     for response in (
@@ -250,7 +250,7 @@ def test_several_images_are_answered_in_their_order(api: TestClient, cnn: Versio
 
 
 def test_an_image_that_cannot_be_used_fails_alone(api: TestClient) -> None:
-    """Its place holds what is wrong, the others their answers."""
+    """Its place holds an error, and the others their predictions."""
     bad: list[Any] = [[0] * 783, [0] * 783 + [True], "image", None, [0] * 783 + [256], [[0] * 28] * 27, [-0.5] * 784]
     images = [value for pair in zip(bad, GREYS * 3, strict=False) for value in pair]
     found = answered(send(api, "/predict", {"images": images}))["predictions"]
@@ -264,14 +264,14 @@ def test_an_image_that_cannot_be_used_fails_alone(api: TestClient) -> None:
 
 
 def test_a_list_of_which_nothing_can_be_used_is_answered_with_errors(api: TestClient) -> None:
-    """Nobody is asked, and each place says why."""
+    """No network runs, and each place holds an error."""
     found = answered(send(api, "/predict", {"images": [[], "x"]}))["predictions"]
 
     assert ["error" in each for each in found] == [True, True]
 
 
 def test_1024_images_are_answered_and_1025_refused(api: TestClient) -> None:
-    """In every form that takes several."""
+    """The limit holds for every form that takes a list."""
     image = bytes(GREYS[0])
     found = answered(give(api, "application/octet-stream", image * 1024, "top_k=1"))["predictions"]
 
@@ -286,7 +286,7 @@ def test_1024_images_are_answered_and_1025_refused(api: TestClient) -> None:
 
 
 def test_the_best_labels_alone_can_be_asked_for(api: TestClient) -> None:
-    """The most probable first, as many as asked for, in place of all probabilities."""
+    """They come most probable first, as many as requested, instead of all probabilities."""
     whole = answered(api.post("/predict", json={"pixels": GREYS[0]}))
     found = answered(api.post("/predict?top_k=3", json={"pixels": GREYS[0]}))
     best = sorted(enumerate(whole["probabilities"]), key=lambda pair: -pair[1])[:3]
@@ -298,7 +298,7 @@ def test_the_best_labels_alone_can_be_asked_for(api: TestClient) -> None:
 
 
 def test_a_version_can_be_asked_by_number(api: TestClient, shared_work: Work, shared_artifacts: Path) -> None:
-    """The one before the champion answers for itself; one that is not there does not."""
+    """A version before the champion can be chosen; one that does not exist is a 404."""
     old = publish(shared_work, shared_artifacts, "shallow", 0.7, seed=1)
     new = publish(shared_work, shared_artifacts, "shallow", 0.8, seed=2)
     for number, version in ((1, old), (2, new), (1, old)):
@@ -314,7 +314,7 @@ def test_a_version_can_be_asked_by_number(api: TestClient, shared_work: Work, sh
 
 
 def test_an_explanation_shows_where_the_answer_rests(api: TestClient, cnn: Version) -> None:
-    """28 by 28 values; each is the mean fall of the label's probability over the patches that cover the pixel."""
+    """Each of 28 by 28 values is the mean fall of the label's probability over the patches that cover the pixel."""
     found = answered(api.post("/predict?explain=true", json={"pixels": GREYS[0]}))
     saliency = np.array(found["saliency"])
     pixels = np.array(GREYS[0], float).reshape(28, 28)
@@ -332,7 +332,7 @@ def test_an_explanation_shows_where_the_answer_rests(api: TestClient, cnn: Versi
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (1, 180, 180), (3, 500, 30), (1, 1, 2000)])
 def test_an_explanation_of_a_large_image_asks_no_more_than_of_a_small_one(shape: tuple[int, ...]) -> None:
-    """Its patches are larger in proportion, each pixel lies under nine of them, and few copies are made at once."""
+    """The patches grow in proportion, nine of them cover each pixel, and few copies are made at once."""
     image = np.ones(shape, np.float32)
     batches = list(covered(image))
     copies = np.concatenate(batches)
@@ -364,12 +364,12 @@ QUERIES = {
 
 @pytest.mark.parametrize(("query", "pointer"), QUERIES.items())
 def test_an_option_that_cannot_be_is_named(api: TestClient, query: str, pointer: str) -> None:
-    """Each by its place in the query."""
+    """The error points to the option in the query."""
     assert pointers(api.post(f"/predict?{query}", json={"pixels": GREYS[0]})).keys() == {pointer}
 
 
 def test_the_body_counts_where_the_query_says_otherwise(api: TestClient) -> None:
-    """A body that names an option was written for this question."""
+    """An option in the body takes precedence over one in the query."""
     found = answered(api.post("/predict?top_k=3", json={"pixels": GREYS[0], "top_k": 2}))
 
     assert len(found["top"]) == 2
@@ -379,18 +379,18 @@ def test_the_body_counts_where_the_query_says_otherwise(api: TestClient) -> None
 
 
 def header(shape: str, descr: str = "'|u1'", order: str = "False") -> bytes:
-    """The head of an npy file, as written by hand."""
+    """Return the header of an npy file with a shape, type and order."""
     return head(f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}")
 
 
 def head(text: str) -> bytes:
-    """The head of an npy file, whatever it says."""
+    """Return the header of an npy file with any text."""
     text = text.ljust(117) + "\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode()
 
 
 def png(width: int, height: int, data: bytes = b"") -> bytes:
-    """A PNG that says it is this large."""
+    """Return a PNG that declares this size."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -447,12 +447,12 @@ UNREADABLE: dict[str, tuple[str, bytes]] = {
 @pytest.mark.parametrize(("kind", "content"), UNREADABLE.values(), ids=UNREADABLE)
 @pytest.mark.parametrize("query", ["", "canonical=false", "canonical=true"])
 def test_what_cannot_be_read_is_refused(api: TestClient, kind: str, content: bytes, query: str) -> None:
-    """422 with the whole body as its pointer, never a 500."""
+    """The answer is 422 with the whole body as its pointer, never 500."""
     assert pointers(give(api, kind, content, query)).keys() == {"#"}
 
 
 def test_a_kind_that_is_not_read_is_named_with_those_that_are(api: TestClient) -> None:
-    """415; and what is compressed is not unpacked, as nobody knows how large it would be."""
+    """The answer is 415; a compressed body is not unpacked, as its full size is unknown."""
     for kind in ("text/plain", "application/x-www-form-urlencoded", "image/gif", "application/zip", ""):
         assert "image/png" in problem(give(api, kind, b"x"), 415)["detail"]
     headers = {"content-type": "application/json", "content-encoding": "gzip"}
@@ -461,7 +461,7 @@ def test_a_kind_that_is_not_read_is_named_with_those_that_are(api: TestClient) -
 
 
 def test_only_post_is_answered(api: TestClient) -> None:
-    """405 says which method is."""
+    """The answer is 405 with the allowed method."""
     response = api.get("/predict")
 
     problem(response, 405)
@@ -469,12 +469,12 @@ def test_only_post_is_answered(api: TestClient) -> None:
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_is_read(api: TestClient) -> None:
-    """413 names the setting."""
+    """The answer is 413 and names the setting."""
     assert "CHIFFRE_MAX_IMAGE_BYTES" in problem(give(api, "image/png", bytes((16 << 20) + 1)), 413)["detail"]
 
 
 def test_bombs_leave_no_memory_behind(api: TestClient) -> None:
-    """After each kind of unreadable body twenty times the process is as large as before, give or take 20 MB."""
+    """After twenty of each kind of unreadable body the process has grown by less than 20 MB."""
     for kind, content in UNREADABLE.values():
         give(api, kind, content)
     before = psutil.Process().memory_info().rss

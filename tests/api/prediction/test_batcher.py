@@ -1,4 +1,4 @@
-"""What runs together, and that one question's trouble is not another's."""
+"""Batching: the requests that run together, and errors that stay with their own request."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from api.http.errors import Busy
-from api.prediction.batch_result import Answered, BatchResult
-from api.prediction.batcher import INLINE_SECONDS, Batcher, Queue
+from api.prediction.batch_result import BatchResult, BatchSlice
+from api.prediction.batcher import INLINE_SECONDS, Batcher
+from api.prediction.queue_limit import QueueLimit
 from ml.prediction.predictor import MAX_BATCH
 
 POISON = 13  # a pixel that the network below does not bear
 
 
 class Network:
-    """Answers each image with its own first pixel as the class, and notes how many ran together."""
+    """Predicts the first pixel of each image as its class, and notes how many images ran together."""
 
     def __init__(self) -> None:
         self.ran: list[int] = []
@@ -31,42 +32,42 @@ class Network:
 
 @pytest.fixture
 def executor() -> Iterator[ThreadPoolExecutor]:
-    """A thread for what runs long."""
+    """Yield an executor for long batches."""
     with ThreadPoolExecutor(1) as executor:
         yield executor
 
 
-Questioning = Callable[[Batcher], Awaitable[list[Answered | BaseException]]]
+Questioning = Callable[[Batcher], Awaitable[list[BatchSlice | BaseException]]]
 
 
 def answers(
     network: Network, executor: ThreadPoolExecutor, questioning: Questioning, seconds: float = 0.0, limit: int = 1000
-) -> list[Answered | BaseException]:
-    """What the questions are answered, where an image takes so many seconds and so many images may wait."""
+) -> list[BatchSlice | BaseException]:
+    """Return the results of requests, for a time per image and a limit on waiting images."""
 
-    async def ask() -> list[Answered | BaseException]:
-        return await questioning(Batcher(network, seconds, Queue(limit), executor, lambda *_: None))
+    async def ask() -> list[BatchSlice | BaseException]:
+        return await questioning(Batcher(network, seconds, QueueLimit(limit), executor, lambda *_: None))
 
     return asyncio.run(ask())
 
 
-def labels(found: list[Answered | BaseException]) -> list[list[int] | str]:
-    """The labels of each answer, the words of each error."""
-    return [answer.labels if isinstance(answer, Answered) else str(answer) for answer in found]
+def labels(found: list[BatchSlice | BaseException]) -> list[list[int] | str]:
+    """Return the labels of each result, and the text of each error."""
+    return [answer.labels if isinstance(answer, BatchSlice) else str(answer) for answer in found]
 
 
 def image(*first: int) -> np.ndarray:
-    """Images of 2 by 2 pixels, by their first."""
+    """Return images of 2 by 2 pixels, given the first pixel of each."""
     pixels = np.zeros((len(first), 1, 2, 2), np.uint8)
     pixels[:, 0, 0, 0] = first
     return pixels
 
 
-async def in_turns(batcher: Batcher, questions: list[np.ndarray], turns: int = 1) -> list[Answered | BaseException]:
-    """Ask one question after another, so many turns of the event loop apart."""
+async def in_turns(batcher: Batcher, questions: list[np.ndarray], turns: int = 1) -> list[BatchSlice | BaseException]:
+    """Send one request after another, some turns of the event loop apart."""
     asked = []
     for pixels in questions:
-        asked.append(batcher.ask(pixels))
+        asked.append(batcher.predict(pixels))
         for _ in range(turns):
             await asyncio.sleep(0)
     return await asyncio.gather(*asked, return_exceptions=True)
@@ -74,7 +75,7 @@ async def in_turns(batcher: Batcher, questions: list[np.ndarray], turns: int = 1
 
 @pytest.mark.parametrize("seconds", [0.0, INLINE_SECONDS * 2])
 def test_questions_of_successive_turns_run_as_one_batch(executor: ThreadPoolExecutor, seconds: float) -> None:
-    """The event loop reads a few connections a turn; what each turn brings joins what the last one brought."""
+    """The event loop reads a few connections per turn; requests of successive turns join one batch."""
     network = Network()
     found = answers(network, executor, lambda b: in_turns(b, [image(n) for n in range(1, 6)]), seconds)
 
@@ -83,7 +84,7 @@ def test_questions_of_successive_turns_run_as_one_batch(executor: ThreadPoolExec
 
 
 def test_a_lone_question_waits_for_nobody(executor: ThreadPoolExecutor) -> None:
-    """A few empty turns of the loop later it has been answered."""
+    """It is answered within a few empty turns of the event loop."""
     network = Network()
     found = answers(network, executor, lambda b: in_turns(b, [image(1), image(2)], turns=5))
 
@@ -92,7 +93,7 @@ def test_a_lone_question_waits_for_nobody(executor: ThreadPoolExecutor) -> None:
 
 
 def test_a_batch_holds_no_more_than_the_network_takes_at_once(executor: ThreadPoolExecutor) -> None:
-    """What is left runs next, and every question gets its own images' answers."""
+    """The rest runs next, and every request gets the results for its own images."""
     network = Network()
     questions = [image(*range(20, 50)), image(1), image(*range(50, 90)), image(2)]
     found = answers(network, executor, lambda b: in_turns(b, questions))
@@ -103,7 +104,7 @@ def test_a_batch_holds_no_more_than_the_network_takes_at_once(executor: ThreadPo
 
 
 def test_a_question_that_cannot_be_answered_fails_alone(executor: ThreadPoolExecutor) -> None:
-    """The others of its batch are answered."""
+    """The other requests of its batch are answered."""
     network = Network()
     found = answers(network, executor, lambda b: in_turns(b, [image(1), image(POISON), image(2)]))
 
@@ -111,12 +112,12 @@ def test_a_question_that_cannot_be_answered_fails_alone(executor: ThreadPoolExec
 
 
 def test_only_what_is_counted_is_told_of(executor: ThreadPoolExecutor) -> None:
-    """Of a batch in which both kinds of question ran the rows of the one, beside how many images ran."""
+    """Of a mixed batch, the meter gets the rows of predictions alone, and the number of all images."""
     told: list[tuple[list[int], int]] = []
 
-    async def ask() -> list[Answered]:
-        batcher = Batcher(Network(), 0.0, Queue(), executor, lambda batch, n, *_: told.append((batch.labels, n)))
-        asked = [batcher.ask(image(1, 2)), batcher.ask(image(3, 4), counted=False), batcher.ask(image(5))]
+    async def ask() -> list[BatchSlice]:
+        batcher = Batcher(Network(), 0.0, QueueLimit(), executor, lambda batch, n, *_: told.append((batch.labels, n)))
+        asked = [batcher.predict(image(1, 2)), batcher.predict(image(3, 4), counted=False), batcher.predict(image(5))]
         return await asyncio.gather(*asked)
 
     assert [answer.labels for answer in asyncio.run(ask())] == [[1, 2], [3, 4], [5]]
@@ -125,22 +126,22 @@ def test_only_what_is_counted_is_told_of(executor: ThreadPoolExecutor) -> None:
 
 @pytest.mark.parametrize("seconds", [0.0, INLINE_SECONDS * 2])
 def test_answers_are_delivered_though_they_cannot_be_counted(executor: ThreadPoolExecutor, seconds: float) -> None:
-    """The next question is answered too."""
+    """The next request is answered too."""
 
     async def ask() -> list[list[int]]:
-        batcher = Batcher(Network(), seconds, Queue(), executor, lambda *_: [].pop())
-        return [(await asyncio.wait_for(batcher.ask(image(n)), 10)).labels for n in (1, 2)]
+        batcher = Batcher(Network(), seconds, QueueLimit(), executor, lambda *_: [].pop())
+        return [(await asyncio.wait_for(batcher.predict(image(n)), 10)).labels for n in (1, 2)]
 
     assert asyncio.run(ask()) == [[1], [2]]
 
 
 def test_more_than_may_wait_is_refused_at_once(executor: ThreadPoolExecutor) -> None:
-    """Those that wait are answered, and then there is room again."""
+    """Waiting requests are answered, and then there is room again."""
 
-    async def crowd(batcher: Batcher) -> list[Answered | BaseException]:
-        first = batcher.ask(image(1, 2))
+    async def crowd(batcher: Batcher) -> list[BatchSlice | BaseException]:
+        first = batcher.predict(image(1, 2))
         with pytest.raises(Busy):
-            batcher.ask(image(3))
+            batcher.predict(image(3))
         await first
         return await in_turns(batcher, [image(4, 5)])
 

@@ -1,4 +1,4 @@
-"""What /metrics counts, in one process and over several."""
+"""The metrics of /metrics, in one process and over several."""
 
 from pathlib import Path
 from typing import Any
@@ -22,18 +22,18 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def samples(text: str) -> Samples:
-    """Every figure by name and labels."""
+    """Return every figure by name and labels."""
     families = text_string_to_metric_families(text)
     return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
 
 
 def figure(found: Samples, name: str, **labels: str) -> float:
-    """One figure, 0 where it is not there."""
+    """Return one figure, 0 if it is missing."""
     return found.get((name, frozenset(labels.items())), 0)
 
 
 def looked(api: TestClient) -> Samples:
-    """The figures of an API."""
+    """Return the figures of an API."""
     response = api.get("/metrics")
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/plain; version=")
@@ -41,7 +41,7 @@ def looked(api: TestClient) -> Samples:
 
 
 def test_images_are_counted_by_who_answered_and_how(api: TestClient, work: Work, environment: Path) -> None:
-    """Predictions, classes, confidences, batches, stages and requests go up by what was asked."""
+    """Predictions, classes, confidences, batches, stages and requests grow with each request."""
     publish(work, environment, "cnn", 0.99)
     own = {"model": "cnn", "dataset": "mnist", "version": "1"}
     api.post("/predict", json={"pixels": BLANK})
@@ -69,7 +69,7 @@ def test_images_are_counted_by_who_answered_and_how(api: TestClient, work: Work,
 
 
 def test_the_copies_that_explain_an_answer_are_no_predictions(api: TestClient, work: Work, environment: Path) -> None:
-    """One image was asked about: one prediction, one class and one confidence, though hundreds ran."""
+    """One request counts as one prediction, one class and one confidence, though hundreds of images ran."""
     publish(work, environment, "cnn", 0.99)
     own = {"model": "cnn", "dataset": "mnist", "version": "1"}
     api.post("/predict", json={"pixels": BLANK})
@@ -87,7 +87,7 @@ def test_the_copies_that_explain_an_answer_are_no_predictions(api: TestClient, w
 
 
 def test_every_champion_is_named(api: TestClient, work: Work, environment: Path) -> None:
-    """With the hash of its weights."""
+    """Its metric has the hash of its weights."""
     version = publish(work, environment, "cnn", 0.99)
     api.post("/predict", json={"pixels": BLANK})
     own = {"model": "cnn", "dataset": "mnist", "version": "1", "checkpoint_sha256": version.checkpoint_sha256}
@@ -97,7 +97,7 @@ def test_every_champion_is_named(api: TestClient, work: Work, environment: Path)
 
 @pytest.mark.parametrize("count", [1, 2, 3, 1000])
 def test_many_values_are_counted_as_one_by_one(count: int) -> None:
-    """The same buckets and sum, at the bounds too."""
+    """The buckets and the sum are the same, at the bounds too."""
     values = np.random.default_rng(count).choice([0, 0.1, 0.25, 0.5, 0.50001, 0.99, 1], count)
     bounds = (0.1, 0.5, 0.99, 1)
     name = f"test_{uuid4().hex}"
@@ -117,7 +117,7 @@ def test_many_values_are_counted_as_one_by_one(count: int) -> None:
 
 @pytest.mark.parametrize("count", [1, 5])
 def test_what_is_no_number_is_not_observed(count: int) -> None:
-    """It lies in no bucket; what comes with it is counted, and the sum stays a number."""
+    """It falls into no bucket; the values around it are counted, and the sum stays finite."""
     found = Distribution(f"test_{uuid4().hex}", "x", buckets=(0.5, 1), registry=None)
     found.observe_all(np.array([np.nan] + [0.25] * count))
     (family,) = found.collect()
@@ -129,7 +129,7 @@ def test_what_is_no_number_is_not_observed(count: int) -> None:
 def test_what_cannot_be_counted_keeps_nobody_from_an_answer(
     api: TestClient, work: Work, environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Champions are followed all the same, and afterwards what is answered is counted again."""
+    """Champions are still followed, and later predictions are counted again."""
     publish(work, environment, "shallow", 0.9)
     with monkeypatch.context() as patch:
         patch.setattr(metrics.Meter, "add", lambda *_: [].pop())
@@ -146,7 +146,7 @@ def test_what_cannot_be_counted_keeps_nobody_from_an_answer(
 
 
 def test_the_stability_index_is_the_symmetric_divergence() -> None:
-    """Kullback and Leibler's in both directions, by scipy; 0 for what has not moved."""
+    """It equals scipy's Kullback-Leibler divergence in both directions; without drift it is 0."""
     generator = np.random.default_rng(0)
     expected, found = (shares / shares.sum() for shares in generator.random((2, 10)) + 0.1)
     divergence = kl_div(found, expected).sum() + kl_div(expected, found).sum()
@@ -157,7 +157,7 @@ def test_the_stability_index_is_the_symmetric_divergence() -> None:
 
 @pytest.mark.long
 def test_two_processes_count_together(work: Work, environment: Path, tmp_path: Path) -> None:
-    """Whichever of them answers /metrics answers for both."""
+    """Each of them answers /metrics for both."""
     publish(work, environment, "shallow", 0.9)
     folder = tmp_path / "figures"
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""`/predict?prefer=fastest-within:…`: which version answers."""
+"""`/predict?prefer=fastest-within:…`: the version that predicts."""
 
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ CASES = [(0.9, 0.003), (0.899, 0.001), (0.897, 0.0005), (0.5, 0.0001)]  # accura
 
 
 def version(number: int, accuracy: float, latency: float | None, **fields: Any) -> ModelVersion:
-    """A row of the registry, as far as a preference looks at it."""
+    """Return a version with the fields that a preference reads."""
     like = {"model": "cnn", "dataset": "mnist", "dataset_sha256": "a", "split": "random"}
     return ModelVersion(id=number, version=number, val_accuracy=accuracy, latency_seconds=latency, **{**like, **fields})
 
 
 def answers(api: TestClient, prefer: str, **query: str) -> int:
-    """The version that answers a blank image."""
+    """Return the number of the version that predicts for a blank image."""
     answer = api.post("/predict", params={"prefer": prefer, **query}, json={"pixels": BLANK})
     assert answer.status_code == 200, answer.text
     number: int = answer.json()["version"]
@@ -33,7 +33,7 @@ def answers(api: TestClient, prefer: str, **query: str) -> int:
     ("within", "expected"), [(0.0, [1]), (0.09, [1]), (0.1, [2, 1]), (0.3, [3, 2, 1]), (100.0, [4, 3, 2, 1])]
 )
 def test_the_fastest_comes_first_of_those_that_are_accurate_enough(within: float, expected: list[int]) -> None:
-    """Percentage points below the most accurate, the limit included."""
+    """They are within so many percentage points of the most accurate, the limit included."""
     versions = [version(number, *case) for number, case in enumerate(CASES, 1)]
     ranked = Preference("cnn", "mnist", within).ranked(versions, versions[0])
 
@@ -56,7 +56,7 @@ def test_only_what_was_measured_on_the_same_images_is_compared() -> None:
 
 
 def test_an_uploaded_data_set_may_be_called_without_its_version() -> None:
-    """Those are compared that were trained on what the champion was trained on."""
+    """Only versions trained on the champion's data are compared."""
     champion = version(1, 0.9, 0.003, dataset="letters@2")
     others = [version(2, 0.9, 0.001, dataset="letters@2"), version(3, 0.9, 0.0005, dataset="letters@1")]
 
@@ -66,7 +66,7 @@ def test_an_uploaded_data_set_may_be_called_without_its_version() -> None:
 def test_the_fastest_version_answers_and_a_new_one_within_two_seconds(
     api: TestClient, work: Work, environment: Path
 ) -> None:
-    """By the query or the body; the champion goes on answering whoever asks for nothing."""
+    """The preference may stand in the query or the body; without one, the champion predicts."""
     for accuracy, latency in CASES[:3]:
         publish(work, environment, value=accuracy, measured={"latency_seconds": latency})
     body = {"pixels": BLANK, "prefer": "fastest-within:0.1", "model": "perceptron"}
@@ -81,7 +81,7 @@ def test_the_fastest_version_answers_and_a_new_one_within_two_seconds(
 def test_a_version_that_was_judged_on_few_images_is_not_compared(
     api: TestClient, work: Work, environment: Path
 ) -> None:
-    """Of forty images it may have told all right."""
+    """On forty images its accuracy says little."""
     publish(work, environment, value=0.9, measured={"latency_seconds": 0.002})
     publish(work, environment, value=1.0, measured={"latency_seconds": 0.001}, images=200)
 
@@ -89,7 +89,7 @@ def test_a_version_that_was_judged_on_few_images_is_not_compared(
 
 
 def test_without_a_latency_the_champion_answers(api: TestClient, work: Work, environment: Path) -> None:
-    """Versions of an earlier release have none."""
+    """Versions of an earlier release have no latency."""
     publish(work, environment, value=0.8)
     publish(work, environment, value=0.9)
 
@@ -97,7 +97,7 @@ def test_without_a_latency_the_champion_answers(api: TestClient, work: Work, env
 
 
 def test_a_version_that_does_not_load_is_passed_over(api: TestClient, work: Work, environment: Path) -> None:
-    """The next fastest answers in its place."""
+    """The next fastest version predicts instead."""
     publish(work, environment, value=0.9, measured={"latency_seconds": 0.002})
     publish(
         work,
@@ -125,12 +125,12 @@ def test_a_version_that_does_not_load_is_passed_over(api: TestClient, work: Work
     ],
 )
 def test_a_preference_that_is_none_is_refused(shared_api: TestClient, query: str, pointer: str) -> None:
-    """With the field that is wrong."""
+    """The error names the field."""
     assert pointer in pointers(shared_api.post(f"/predict?{query}", json={"pixels": BLANK}))
 
 
 def test_a_preference_is_documented(shared_api: TestClient) -> None:
-    """In the query and in the body."""
+    """It is documented for the query and the body."""
     operation = shared_api.get("/openapi.json").json()["paths"]["/predict"]["post"]
     bodies = operation["requestBody"]["content"]["application/json"]["schema"]["oneOf"]
 
@@ -141,11 +141,11 @@ def test_a_preference_is_documented(shared_api: TestClient) -> None:
 def test_a_preference_that_nobody_asks_for_any_more_is_followed_no_longer(
     work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each look at all versions for it would go on for ever, once a second in every process."""
+    """Otherwise every process would read all versions for it once a second, for ever."""
     preferences = Preferences(work.database)
     looks: list[str] = []
     monkeypatch.setattr(preferences, "_files", lambda: looks.append("looked") or ({}, {}))
-    preferences.ask(Options(prefer="fastest-within:1"))
+    preferences.follow(Options(prefer="fastest-within:1"))
     preferences.refresh({}, lambda files: None)
     monkeypatch.setattr("api.prediction.preferences.IDLE_SECONDS", -1.0)
     preferences.refresh({}, lambda files: None)

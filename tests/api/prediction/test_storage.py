@@ -1,4 +1,4 @@
-"""Prediction from artifacts that lie in S3, and what goes on answering while they cannot be reached."""
+"""Prediction from artifacts in S3, also while S3 is away."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,14 +21,14 @@ GREY = [128] * 784
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
-    """The URL of an S3 server."""
+    """Yield the URL of an S3 server."""
     with s3_server() as url:
         yield url
 
 
 @pytest.fixture
 def faulty(environment: Path, s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Meddler]:
-    """A server that meddles with what goes to S3; the settings name a bucket there."""
+    """Yield a proxy that meddles with requests to S3; the settings name a bucket behind it."""
     with meddler(s3) as server:
         point_at(monkeypatch, server.url)
         monkeypatch.setenv("CHIFFRE_ARTIFACTS", f"s3://{new_bucket()}/artifacts")
@@ -46,7 +46,7 @@ def api(faulty: Meddler) -> Iterator[TestClient]:
 
 
 def upload(folder: Path) -> Store:
-    """Store in S3 what lies in a folder; the store."""
+    """Copy a folder to S3, and return the store."""
     store = store_of(settings())
     for path in folder.rglob("*.*"):
         store.write(path.relative_to(folder).as_posix(), path.read_bytes())
@@ -54,13 +54,13 @@ def upload(folder: Path) -> Store:
 
 
 def version(api: TestClient) -> int | None:
-    """Which version answers, None where none does."""
+    """Return the number of the version that predicts, None if there is none."""
     found: int | None = api.post("/predict", json={"pixels": BLANK}).json().get("version")
     return found
 
 
 def test_a_champion_in_s3_answers(api: TestClient, work: Work, tmp_path: Path) -> None:
-    """As one in a folder does, with what torch says."""
+    """Its predictions are torch's, like those of a champion in a folder."""
     published = publish(work, tmp_path / "local", spoil=lambda path: upload(tmp_path / "local"))
     answer = api.post("/predict", json={"pixels": GREY}).json()
 
@@ -71,7 +71,7 @@ def test_a_champion_in_s3_answers(api: TestClient, work: Work, tmp_path: Path) -
 def test_while_s3_is_away_the_old_version_answers(
     api: TestClient, work: Work, tmp_path: Path, faulty: Meddler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And the new one as soon as it can be read, without anybody's doing."""
+    """The new version takes over by itself as soon as it can be read."""
     monkeypatch.setattr("api.prediction.roster.AWAY_SECONDS", 0.5)
     publish(work, tmp_path / "local", value=0.9, spoil=lambda path: upload(tmp_path / "local"))
     before = version(api)
@@ -89,7 +89,7 @@ def test_while_s3_is_away_the_old_version_answers(
 
 
 class Stalled:
-    """A store that does not answer until it is told to."""
+    """A store that does not answer until it is released."""
 
     def __init__(self) -> None:
         self.asked = Event()
@@ -116,7 +116,7 @@ class Stalled:
 def test_nobody_waits_for_storage_that_stalls(
     api: TestClient, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who asks for a network that is being loaded soon hears that there is none; who asks for another, what it is."""
+    """A request for the network being loaded soon gets an error; requests for others are answered."""
     monkeypatch.setattr("api.prediction.roster.PATIENCE_SECONDS", 0.5)
     publish(work, tmp_path / "local", spoil=lambda path: upload(tmp_path / "local"))
     first = version(api)
@@ -136,7 +136,7 @@ def test_nobody_waits_for_storage_that_stalls(
 def test_a_version_that_did_not_load_is_left_alone_for_a_while(
     api: TestClient, work: Work, tmp_path: Path, faulty: Meddler
 ) -> None:
-    """A damaged object is not fetched every second, nor by whoever asks."""
+    """A damaged object is fetched neither every second nor by each request."""
     publish(work, tmp_path / "local", spoil=lambda path: (path.write_bytes(b"damaged"), upload(tmp_path / "local")))
     asked = eventually(lambda: version(api) is None and sum(method == "GET" for method, _ in faulty.seen))
     for _ in range(5):
@@ -150,7 +150,7 @@ def test_a_version_that_did_not_load_is_left_alone_for_a_while(
 
 
 def test_files_in_s3_are_downloaded(api: TestClient, work: Work, tmp_path: Path, faulty: Meddler) -> None:
-    """As they lie there; while S3 refuses, the client is told to come back."""
+    """They arrive unchanged; while S3 refuses, the client gets a Retry-After."""
     publish(work, tmp_path / "local", spoil=lambda path: upload(tmp_path / "local"))
     (graph,) = (tmp_path / "local").rglob("*.onnx")
     found = api.get("/models/perceptron/versions/1/onnx")

@@ -25,7 +25,7 @@ IMAGES = [[random.Random(n).randrange(256) for _ in range(784)] for n in range(2
 
 
 async def load(url: str) -> tuple[Counter[int], list[tuple[int, dict[str, Any]]]]:
-    """The statuses of all requests, and the answers with the image they are for; champions change meanwhile."""
+    """Return the statuses of all requests, and each answer with its image, while champions change."""
     statuses: Counter[int] = Counter()
     answers: list[tuple[int, dict[str, Any]]] = []
     numbers = iter(range(REQUESTS))
@@ -77,7 +77,7 @@ def test_every_answer_under_load_is_the_whole_answer_of_one_version(work: Work, 
 
 @pytest.mark.long
 def test_every_process_follows_within_two_seconds(work: Work, environment: Path) -> None:
-    """Whoever is promoted through one API answers in the other; and in the same one at once."""
+    """A version promoted through one API serves in the other, and in the same one at once."""
     publish(work, environment, "shallow", 0.9, seed=1)
     publish(work, environment, "shallow", 0.8, seed=2)
     with uvicorn_process() as one, uvicorn_process() as other:
@@ -98,14 +98,14 @@ def test_every_process_follows_within_two_seconds(work: Work, environment: Path)
 
 
 def version_of(url: str) -> int:
-    """The version that answers."""
+    """Return the number of the version that predicts."""
     response = httpx2.post(f"{url}/predict", json={"pixels": IMAGES[0]}).raise_for_status()
     number: int = response.json()["version"]
     return number
 
 
 def test_a_champion_that_does_not_load_is_told_of_by_readyz(api: TestClient, work: Work, environment: Path) -> None:
-    """The one before it goes on, and the answer says which does not load and why."""
+    """The previous version still serves, and the answer names the failing version and the cause."""
     publish(work, environment, "shallow", 0.8, seed=1)
     api.post("/predict", json={"pixels": IMAGES[0]})
     sound = api.get("/readyz").json()
@@ -120,7 +120,7 @@ def test_a_champion_that_does_not_load_is_told_of_by_readyz(api: TestClient, wor
 
 
 def test_after_a_restart_the_champion_before_a_damaged_one_goes_on(work: Work, environment: Path) -> None:
-    """The newest that loads and that nobody rolled back from; the damaged one is told of all the same."""
+    """The newest loadable version that was not rolled back serves; the damaged one is still reported."""
     for value, seed, spoil in ((0.7, 1, Path.exists), (0.8, 2, Path.unlink)):
         publish(work, environment, "shallow", value, seed=seed, spoil=spoil)
     publish(work, environment, "shallow", 0.85, seed=3)
@@ -136,7 +136,7 @@ def test_after_a_restart_the_champion_before_a_damaged_one_goes_on(work: Work, e
 
 
 def test_a_version_that_storage_does_not_give_holds_up_no_other(work: Work, environment: Path) -> None:
-    """The champion by its number and others answer meanwhile; whoever asks for it waits, and it is read once."""
+    """Other versions are served meanwhile; requests for the slow one wait, and it is read once."""
     for value, seed in ((0.9, 1), (0.8, 2), (0.7, 3)):
         publish(work, environment, "shallow", value, seed=seed)
     waits, asked, given = Event(), Event(), Event()
@@ -170,7 +170,7 @@ def test_a_version_that_storage_does_not_give_holds_up_no_other(work: Work, envi
 
 
 def test_a_champion_that_loads_while_readyz_looks_is_not_told_of(work: Work, environment: Path) -> None:
-    """What the follower strikes out meanwhile is gone."""
+    """An entry that the follower removes meanwhile is not reported."""
 
     class Struck(dict[int, tuple[float, str]]):
         def __contains__(self, key: object) -> bool:

@@ -37,8 +37,6 @@ from worker.database.tables import Job, JobState, StopReason
 from worker.errors import StorageAway
 from worker.publication.rows import ANSWERS
 
-pytestmark = pytest.mark.xdist_group("report")  # one search for all
-
 SOURCES = Path(__file__).parents[3] / "api" / "report"
 STATES = {*JobState, *TrialState, *StopReason}  # each is a sentence, though no source of the report says it
 TITLES = {title for one in collections().values() for title in (one.title, *(e.title for e in one.experiments))}
@@ -425,4 +423,4 @@ def test_storage_that_is_away_gives_no_other_report() -> None:
 
     facts = SimpleNamespace(files={ANSWERS: SimpleNamespace(path="a", sha256="b")}, version=object())
     with pytest.raises(StorageAway):
-        answers_of(cast("Facts", facts), cast("Store", Away()))
+        answers_of(cast("Facts", facts), cast("Store", Away()), datasets.__getitem__)

@@ -1,4 +1,4 @@
-"""Data sets of people's own: what can be sent, what is refused, and how they are named."""
+"""Uploaded data sets: what can be sent, what is refused, and how data sets are named."""
 
 import gzip
 import io
@@ -34,19 +34,19 @@ LABELS = np.arange(120) % 3
 
 
 def npz(**arrays: Any) -> bytes:
-    """An archive as numpy.savez writes it."""
+    """Return an archive as numpy.savez writes it."""
     file = io.BytesIO()
     np.savez_compressed(file, **arrays)
     return file.getvalue()
 
 
 def idx(array: np.ndarray) -> bytes:
-    """An IDX file of bytes: http://yann.lecun.com/exdb/mnist."""
+    """Return an IDX file of bytes: http://yann.lecun.com/exdb/mnist."""
     return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
 
 
 def zipped(method: int = zipfile.ZIP_DEFLATED, **members: bytes) -> bytes:
-    """A zip archive."""
+    """Return a zip archive."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", method) as archive:
         for name, content in members.items():
@@ -60,7 +60,7 @@ def send(api: TestClient, content: bytes, name: str = "letters", **query: Any) -
 
 
 def test_the_same_images_are_the_same_data_set_whatever_file_they_came_from(api: TestClient) -> None:
-    """Floats in 0..1, IDX files, packed or not, and texts as labels have the hash of the plain arrays."""
+    """Floats in 0..1, IDX files, compressed or not, and text labels have the hash of the plain arrays."""
     names = np.array(["a", "b", "c"])
     archives = [
         npz(images=IMAGES, labels=LABELS.astype(np.uint8)),
@@ -78,7 +78,7 @@ def test_the_same_images_are_the_same_data_set_whatever_file_they_came_from(api:
 
 
 def test_other_images_under_the_same_name_are_another_version(api: TestClient) -> None:
-    """The same again are not, and each can be had for good."""
+    """Equal images are not another version, and each version stays available."""
     first, again = send(api, npz(images=IMAGES, labels=LABELS)), send(api, npz(images=IMAGES, labels=LABELS))
     second = send(api, npz(images=255 - IMAGES, labels=LABELS))
 
@@ -94,7 +94,7 @@ def test_other_images_under_the_same_name_are_another_version(api: TestClient) -
 
 
 def test_a_specification_is_pinned_to_the_version_of_when_it_was_posted(api: TestClient) -> None:
-    """Whatever is uploaded before the job runs."""
+    """A later upload does not change the job."""
     first = send(api, npz(images=IMAGES, labels=LABELS)).json()
     job = api.post("/jobs/train", json={"model": "shallow", "dataset": "letters"}).json()
     send(api, npz(images=255 - IMAGES, labels=LABELS))
@@ -144,7 +144,7 @@ BAD: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_what_cannot_be_used_is_told_with_its_place(shared_api: TestClient, name: str) -> None:
-    """As problem+json, and nothing is kept of it."""
+    """The answer is problem+json with a pointer, and nothing is stored."""
     content, pointer = BAD[name]
     response = send(shared_api, content, "unusable")
 
@@ -153,7 +153,7 @@ def test_what_cannot_be_used_is_told_with_its_place(shared_api: TestClient, name
 
 
 def test_texts_that_are_none_are_refused(shared_api: TestClient) -> None:
-    """Numpy itself would stumble over them."""
+    """Numpy itself would fail on them."""
     labels = np.full(120, 0x7FFFFFFF, np.uint32).view("U1")
 
     assert list(pointers(send(shared_api, npz(images=IMAGES, labels=labels)), 422)) == ["#/labels.npy"]
@@ -163,7 +163,7 @@ def test_texts_that_are_none_are_refused(shared_api: TestClient) -> None:
 def test_what_unpacks_to_more_than_the_limit_is_not_unpacked(
     packed: bool | str, environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A bomb of a few kilobytes, as a member, once more packed within it, or in members each below the limit."""
+    """Bombs of a few kilobytes: as a member, nested, or in members each below the limit."""
     monkeypatch.setenv("CHIFFRE_MAX_DATASET_BYTES", str(1 << 20))
     settings.cache_clear()
     bomb = bytes(16 << 20)
@@ -178,7 +178,7 @@ def test_what_unpacks_to_more_than_the_limit_is_not_unpacked(
 
 
 def test_a_member_that_holds_more_than_it_says_is_not_unpacked() -> None:
-    """Its size is written in the archive, by whoever made it."""
+    """The size in the archive is written by its sender."""
     bomb = 64 << 20
     content = zipped(images=bytes(bomb), labels=idx(LABELS)).replace(struct.pack("<L", bomb), struct.pack("<L", 100))
     tracemalloc.start()
@@ -193,7 +193,7 @@ def test_a_member_that_holds_more_than_it_says_is_not_unpacked() -> None:
 
 
 def test_texts_are_counted_before_they_are_read_as_such() -> None:
-    """A few kilobytes of zeros would be hundreds of megabytes of Python's texts: names of classes, or labels."""
+    """A few kilobytes of zeros would become hundreds of megabytes of Python strings."""
     many = 1 << 18
     images, texts = np.zeros((many, 1, 1), np.uint8), np.arange(many).astype("U6")
     archives = [npz(images=IMAGES, labels=LABELS, classes=texts), npz(images=images, labels=texts)]
@@ -214,7 +214,7 @@ def test_texts_are_counted_before_they_are_read_as_such() -> None:
 def test_where_the_temporary_folder_is_full_that_is_told(
     shared_api: TestClient, monkeypatch: pytest.MonkeyPatch, images: np.ndarray
 ) -> None:
-    """With 507 as the body arrives; the log says where to make room."""
+    """The answer is 507 while the body arrives; the log says how to free space."""
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda: open("/dev/full", "w+b"))  # noqa: SIM115
     with capture_logs() as logs:
         full = send(shared_api, zipped(zipfile.ZIP_STORED, images=idx(images), labels=idx(LABELS)))
@@ -228,19 +228,19 @@ def test_where_the_temporary_folder_is_full_that_is_told(
 
 @pytest.mark.parametrize("name", ["mnist", "Letters", "a@1", "a.b", "..", "a" * 64])
 def test_a_name_is_one_that_nothing_else_has(shared_api: TestClient, name: str) -> None:
-    """Nor does it look like a version, or lead elsewhere."""
+    """A name also cannot look like a version or a path."""
     response = send(shared_api, npz(images=IMAGES, labels=LABELS), name)
 
     assert response.status_code == (409 if name == "mnist" else 422)
 
 
 def test_what_is_no_zip_archive_by_its_type_is_refused(shared_api: TestClient) -> None:
-    """With 415, as for other bodies."""
+    """The answer is 415, as for other bodies."""
     assert problem(shared_api.post("/datasets?name=a", content=b"", headers={"Content-Type": "text/csv"}), 415)
 
 
 def test_an_uploaded_data_set_is_predicted_for_at_its_own_size(api: TestClient, work: Work, environment: Path) -> None:
-    """By its name alone as its newest version with a champion has it, and by that version's own name."""
+    """Its name alone means its newest version with a champion; a version's name means that version."""
     send(api, npz(images=IMAGES, labels=np.array(["a", "b", "c"])[LABELS]))
     publish(work, environment, "perceptron", dataset="letters", search_space={"learning_rate": 0.01})
     send(api, npz(images=255 - IMAGES, labels=np.array(["a", "b", "c"])[LABELS]))
@@ -260,7 +260,7 @@ def test_an_uploaded_data_set_is_predicted_for_at_its_own_size(api: TestClient, 
 
 
 def test_a_version_is_evaluated_over_http(shared_api: TestClient, shared_work: Work, shared_artifacts: Path) -> None:
-    """With the fields that name what is wrong where it is not."""
+    """Errors name the field that is wrong."""
     publish(shared_work, shared_artifacts)
     asked = {"model": "perceptron", "version": 1, "dataset": "digits"}
     posted = shared_api.post("/jobs/evaluate", json=asked)
@@ -275,7 +275,7 @@ def test_a_version_is_evaluated_over_http(shared_api: TestClient, shared_work: W
 
 
 def test_the_command_adds_a_data_set_from_two_idx_files(url: str, tmp_path: Path) -> None:
-    """And lists it beside those that there are."""
+    """It then lists the data set with the others."""
     run = CliRunner(env={"CHIFFRE_URL": url}).invoke
     images, labels = tmp_path / "images.gz", tmp_path / "labels"
     images.write_bytes(gzip.compress(idx(IMAGES)))

@@ -1,4 +1,4 @@
-"""Correlations, held against pandas and scipy on a table of the same trials."""
+"""Correlations, compared with pandas and scipy on a table of the same trials."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ from ml.records import TrialState
 
 
 def table(trials: list[Observation]) -> pd.DataFrame:
-    """The trials that ran to their end as pandas has them."""
+    """Return the trials that ran to their end as a pandas table."""
     ended = [trial for trial in trials if trial.state in ENDED]
     frame = pd.DataFrame([{**trial.params, **dataclasses.asdict(trial)} for trial in ended])
     return frame.assign(**{"optimizer=sgd": (frame["optimizer"] == "sgd").astype(float)})
@@ -30,12 +30,12 @@ def trials() -> list[Observation]:
 
 @pytest.fixture(scope="module")
 def found(trials: list[Observation]) -> Correlations:
-    """Their correlations."""
+    """Return their correlations."""
     return correlations(Observations.of(searched(40).spec.search_space, trials))
 
 
 def test_coefficients_are_those_of_pandas(trials: list[Observation], found: Correlations) -> None:
-    """Pearson's and Spearman's, of parameters, loss, accuracy and time, without trials that the pruner ended."""
+    """Pearson and Spearman of parameters, loss, accuracy and time, without trials that the pruner ended."""
     names = [name for name in found.variables if name != "epochs_run"]
     frame = table(trials)[names].astype(float)
 
@@ -70,7 +70,7 @@ def test_p_values_are_those_of_the_t_distribution(found: Correlations) -> None:
 
 
 def test_what_does_not_vary_is_null_with_a_reason(found: Correlations) -> None:
-    """All trials ran two epochs: no coefficient, on no side, and the reason says so."""
+    """All trials ran two epochs, so epochs have no coefficients, and the reason says so."""
     place = found.variables.index("epochs_run")
 
     for matrix in (found.pearson, found.pearson_p, found.spearman, found.spearman_p):
@@ -82,7 +82,7 @@ def test_what_does_not_vary_is_null_with_a_reason(found: Correlations) -> None:
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_two_trials_have_no_correlation(number: int) -> None:
-    """Two points lie on a line whatever they are."""
+    """Two points always lie on a line."""
     search = searched(2)
     found = correlations(Observations.of(search.spec.search_space, reached(search, number)))
 
@@ -91,7 +91,7 @@ def test_two_trials_have_no_correlation(number: int) -> None:
 
 
 def test_a_list_is_looked_at_as_its_length_and_the_mean_of_its_items() -> None:
-    """So that layers of different number can be compared."""
+    """So networks with different numbers of layers can be compared."""
     spec = searched(1, {"hidden_size": {"type": "categorical", "choices": [16, 32]}}).spec
     listed = [[100, 300], [50], [10, 20, 30]]
     trials = [Observation(number, TrialState.COMPLETED, {"hidden_size": value}) for number, value in enumerate(listed)]
@@ -105,12 +105,12 @@ def test_a_list_is_looked_at_as_its_length_and_the_mean_of_its_items() -> None:
 
 @pytest.mark.parametrize(("n", "chance"), [(3, 1 / 3), (4, 1 / 12), (5, 1 / 60), (8, 2 / 40320)])
 def test_few_trials_in_perfect_order_may_be_so_by_chance(n: int, chance: float) -> None:
-    """As one of all orders, or the reverse; Student's t would say never."""
+    """The p-value is that of one order, or its reverse, among all; Student's t would say 0."""
     assert _spearman([float(i) for i in range(n)], [float(i**3) for i in range(n)]) == pytest.approx(chance)
 
 
 def test_the_chance_of_few_trials_with_ties_is_scipys_over_all_orders() -> None:
-    """Every pairing of seven values, two of them alike."""
+    """All pairings of seven values, two of them equal."""
     x, y = [1.0, 2.0, 2.0, 4.0, 5.0, 6.0, 7.0], [2.0, 1.0, 4.0, 3.0, 3.0, 7.0, 5.0]
     exact = stats.permutation_test(
         (x,),
@@ -124,16 +124,16 @@ def test_the_chance_of_few_trials_with_ties_is_scipys_over_all_orders() -> None:
 
 
 def test_a_trial_that_the_jobs_limit_cut_is_left_out() -> None:
-    """It reached less because it was cut, as one that was pruned."""
+    """It reached less because it ended early, like a pruned trial."""
     spec = searched(1).spec
     trials = reached(searched(8), 8)
     cut = dataclasses.replace(
-        next(one for one in trials if one.whole), state=TrialState.STOPPED_EARLY, out_of_time=True
+        next(one for one in trials if one.ran_to_end), state=TrialState.STOPPED_EARLY, out_of_time=True
     )
     observed = Observations.of(spec.search_space, [cut if one.number == cut.number else one for one in trials])
 
     assert [one.number for one in observed.trials] == [
-        one.number for one in trials if one.whole and one.number != cut.number
+        one.number for one in trials if one.ran_to_end and one.number != cut.number
     ]
 
 

@@ -1,4 +1,4 @@
-"""Figures: every one of them, for searches of every size, and what of them can be held against the trials."""
+"""Figures: each one, for searches of every size, and compared with the trials."""
 
 import json
 import time
@@ -21,7 +21,7 @@ TRIALS = 24
 
 
 def drawn(name: str, trials: int = TRIALS, **options: Any) -> dict[str, Any]:
-    """A figure as JSON that any client can read."""
+    """Return a figure as JSON that any client can read."""
     search = searched(trials)
     made = orjson.dumps(figure(name, search, reached(search, trials), PlotOptions(**options)))
     found: dict[str, Any] = json.loads(made, parse_constant=pytest.fail)
@@ -29,14 +29,14 @@ def drawn(name: str, trials: int = TRIALS, **options: Any) -> dict[str, Any]:
 
 
 def test_every_plot_that_is_offered_can_be_drawn() -> None:
-    """The list for the API, its type and the functions are of the same plots."""
+    """The API's list, its type and the functions name the same plots."""
     assert list(PLOTS) == list(get_args(PlotName))
     assert set(PLOTS) == {*figures, *OF_OBSERVATIONS}
 
 
 @pytest.mark.parametrize("name", PLOTS)
 def test_a_figure_has_data_and_a_title(name: str) -> None:
-    """Of a search with trials."""
+    """For a search with trials."""
     found = drawn(name)
 
     assert found["data"]
@@ -46,14 +46,14 @@ def test_a_figure_has_data_and_a_title(name: str) -> None:
 @pytest.mark.parametrize("trials", [0, 1, 2])
 @pytest.mark.parametrize("name", PLOTS)
 def test_a_search_with_hardly_a_trial_has_a_figure_all_the_same(name: str, trials: int) -> None:
-    """Where there is nothing to draw it says why."""
+    """A figure without data says why."""
     found = drawn(name, trials)
 
     assert found["data"] or found["layout"]["annotations"][0]["text"]
 
 
 def test_parallel_coordinates_show_trials_above_an_accuracy_only() -> None:
-    """As many lines as trials that reached it."""
+    """There are as many lines as trials that reached it."""
     search = searched(TRIALS)
     trials = [trial for trial in reached(search, TRIALS) if trial.state in ENDED]
     above = [trial for trial in trials if (trial.val_accuracy or 0) >= 0.9]
@@ -66,7 +66,7 @@ def test_parallel_coordinates_show_trials_above_an_accuracy_only() -> None:
 
 
 def test_a_slice_of_time_shows_each_trials_seconds() -> None:
-    """A point a trial that ran to its end, in the place of its parameter."""
+    """There is one point for each trial that ran to its end, at its parameter."""
     search = searched(TRIALS)
     trials = [trial for trial in reached(search, TRIALS) if trial.state in ENDED]
     (points,) = [trace for trace in drawn("slice", target="seconds")["data"] if trace["xaxis"] == "x2"]
@@ -78,7 +78,7 @@ def test_a_slice_of_time_shows_each_trials_seconds() -> None:
 
 @pytest.mark.parametrize("cost", get_args(Cost))
 def test_the_pareto_front_is_the_one_that_the_service_tells(cost: str) -> None:
-    """Optuna's marks the trials that ml.analysis.pareto finds; pruned ones are shown too, where their cost is known."""
+    """Optuna marks the trials of ml.analysis.pareto; pruned trials with a known cost are shown too."""
     search = searched(TRIALS)
     trials = reached(search, TRIALS)
     costs = {trial.number: getattr(trial, cost) for trial in trials}
@@ -91,7 +91,7 @@ def test_the_pareto_front_is_the_one_that_the_service_tells(cost: str) -> None:
 
 
 def test_a_trial_that_diverged_is_on_no_front() -> None:
-    """However accurate it was before: it has no value, and there is nothing to publish of it."""
+    """It has no value however accurate it was before, and nothing of it can be published."""
     search = searched(TRIALS + 1)
     trials = reached(search, TRIALS)
     search.ask(TRIALS)
@@ -106,7 +106,7 @@ def test_a_trial_that_diverged_is_on_no_front() -> None:
 
 @pytest.mark.parametrize("coefficient", ["pearson", "spearman"])
 def test_correlations_are_shown_with_their_chances(coefficient: str) -> None:
-    """As SciPy has them."""
+    """The values are SciPy's."""
     (heat,) = drawn("correlations", coefficient=coefficient)["data"]
     search = searched(TRIALS)
     ended = [t for t in reached(search, TRIALS) if t.state in ENDED]
@@ -119,7 +119,7 @@ def test_correlations_are_shown_with_their_chances(coefficient: str) -> None:
 
 
 def test_the_pair_that_is_least_likely_by_chance_is_shown() -> None:
-    """Its two parameters, the means of their groups, and the trials of each."""
+    """The figure has its two parameters, the means of the cells, and the trials in each."""
     found = drawn("interactions")
     (heat,) = found["data"]
 
@@ -132,7 +132,7 @@ def test_the_pair_that_is_least_likely_by_chance_is_shown() -> None:
 
 
 def test_learning_curves_are_by_epoch_and_keep_their_numbers() -> None:
-    """Two rungs a trial, at epochs 1 and 2."""
+    """Each trial has two rungs, at epochs 1 and 2."""
     found = drawn("intermediate_values", 5)["data"]
 
     assert [trace["name"] for trace in found] == [f"Trial{number}" for number in range(5)]
@@ -140,7 +140,7 @@ def test_learning_curves_are_by_epoch_and_keep_their_numbers() -> None:
 
 
 def test_a_search_with_as_many_parameters_as_lists_bring_shows_the_most_important() -> None:
-    """Sixteen panels at most."""
+    """There are at most sixteen panels."""
     found = drawn("contour")
 
     assert sum(name.startswith("xaxis") for name in found["layout"]) <= 16
@@ -164,7 +164,7 @@ def test_of_many_parameters_those_are_shown_that_matter_for_what_is_asked() -> N
 
 
 def test_the_timeline_is_of_trials_that_began_at_any_place_on_earth(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A running trial's bar reaches to now, whatever the zone; one that was cancelled before it was drawn has none."""
+    """A running trial's bar ends now, in any time zone; a trial cancelled before its draw has no bar."""
     monkeypatch.setenv("TZ", "America/New_York")
     time.tzset()
     try:

@@ -1,4 +1,4 @@
-"""Importances by Optuna, for jobs with much, little and nothing to say."""
+"""Importances by Optuna, for jobs with many, few and no usable trials."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from ml.records import TrialState
 
 
 def test_the_parameter_that_matters_has_the_greatest_importance() -> None:
-    """Shares that add up to one, by both methods; the batch size, which accuracy does not depend on, has little."""
+    """Shares add up to 1 by both methods; the batch size, which does not matter here, has little."""
     search = searched(120)
     for found in importances(study_of(search, reached(search, 120))):
         assert found.values is not None
@@ -23,7 +23,7 @@ def test_the_parameter_that_matters_has_the_greatest_importance() -> None:
 
 
 def test_trials_that_the_jobs_limit_cut_have_no_say() -> None:
-    """Their values are what they are because they were cut."""
+    """Their values are low because they ended early."""
     search = searched(40)
     trials = reached(search, 40)
     cut = [replace(one, out_of_time=one.state == TrialState.STOPPED_EARLY) for one in trials]
@@ -34,13 +34,13 @@ def test_trials_that_the_jobs_limit_cut_have_no_say() -> None:
 
 @pytest.mark.parametrize(("trials", "best"), [(10, 5), (25, 5), (50, 5), (80, 8), (1000, 100)])
 def test_ped_anova_looks_at_the_best_tenth_or_at_five(trials: int, best: int) -> None:
-    """What Optuna asks for: of fewer it would judge by one or two trials."""
+    """Optuna asks for five; with fewer it would judge by one or two trials."""
     assert ped_anova(trials)._target_quantile * trials == pytest.approx(best)
 
 
 @pytest.mark.parametrize("trials", [0, 1, 2, 4])
 def test_a_job_with_few_trials_is_analysed_as_far_as_it_goes(trials: int) -> None:
-    """What cannot be said is null with a reason; nothing is raised."""
+    """A value that cannot be computed is null with a reason; nothing is raised."""
     search = searched(trials)
     found = analysis(search, reached(search, trials))
 

@@ -1,4 +1,4 @@
-"""Interactions and groups, held against the textbook's sums over a balanced design, pandas and scikit-learn."""
+"""Interactions and groups, compared with a textbook's sums of squares, pandas and scikit-learn."""
 
 import numpy as np
 import pandas as pd
@@ -9,13 +9,12 @@ from support.searched import reached, searched
 
 from ml.analysis.findings import Interaction
 from ml.analysis.groups import effects, grouped
-from ml.analysis.interactions import Test as Anova
-from ml.analysis.interactions import interactions, two_way, within
+from ml.analysis.interactions import AnovaResult, interactions, two_way, within
 from ml.analysis.observations import Column, Observations
 
 
 def design(seed: int, replicates: int, strength: float) -> pd.DataFrame:
-    """A table of two factors of 3 and 4 levels, with an interaction of a certain strength."""
+    """Return a table of two factors of 3 and 4 levels, with an interaction of a given strength."""
     draws = np.random.RandomState(seed)
     rows = [(a, b) for a in range(3) for b in range(4) for _ in range(replicates)]
     frame = pd.DataFrame(rows, columns=["a", "b"])
@@ -23,16 +22,16 @@ def design(seed: int, replicates: int, strength: float) -> pd.DataFrame:
     return frame.assign(y=frame.a + 0.5 * frame.b + strength * (frame.a - 1) * (frame.b - 1.5) + 0.3 * noise)
 
 
-def anova(frame: pd.DataFrame) -> Anova:
-    """What is tested says of a table."""
+def anova(frame: pd.DataFrame) -> AnovaResult:
+    """Return the analysis of variance of a table."""
     found = two_way(frame.a.to_numpy(), frame.b.to_numpy(), frame.y.to_numpy())
-    assert isinstance(found, Anova)
+    assert isinstance(found, AnovaResult)
     return found
 
 
 @pytest.mark.parametrize("strength", [0.0, 1.0])
 def test_a_balanced_design_gives_the_textbooks_sums_of_squares(strength: float) -> None:
-    """Of means by pandas: between the levels of each, between the cells less both, and within the cells."""
+    """By pandas: between the levels of each factor, between cells less both, and within cells."""
     frame = design(1, 5, strength)
     grand = frame.y.mean()
     total = ((frame.y - grand) ** 2).sum()
@@ -51,7 +50,7 @@ def test_a_balanced_design_gives_the_textbooks_sums_of_squares(strength: float) 
 
 
 def test_an_unbalanced_design_is_two_models_of_scikit_learn_apart() -> None:
-    """The interaction is what a model of all cells explains beyond one with both main effects alone."""
+    """The interaction is what a model of all cells explains beyond a model of both main effects."""
     frame = design(2, 4, 0.5).sample(35, random_state=0)
     dummies = pd.get_dummies(frame[["a", "b"]].astype(str)).astype(float)
     cell = pd.get_dummies(frame.a.astype(str) + "/" + frame.b.astype(str)).astype(float)
@@ -64,7 +63,7 @@ def test_an_unbalanced_design_is_two_models_of_scikit_learn_apart() -> None:
 
 
 def test_chance_alone_is_rarely_taken_for_an_interaction() -> None:
-    """Of 200 designs without one, about one in twenty has a p-value under 0.05."""
+    """Of 200 designs without an interaction, about one in twenty has a p-value under 0.05."""
     p = [anova(design(seed, 3, 0.0)).p or 0.0 for seed in range(200)]
 
     assert stats.binomtest(sum(value < 0.05 for value in p), len(p), 0.05).pvalue > 0.001
@@ -74,8 +73,8 @@ def test_chance_alone_is_rarely_taken_for_an_interaction() -> None:
 EFFECTS = {"linear": lambda x: x, "quadratic": lambda x: x**2, "exponential": np.exp}
 
 
-def plain_effects(seed: int, together: float, effect: str) -> Anova:
-    """Two numbers that are drawn together, and an outcome to which each adds an effect of its own."""
+def plain_effects(seed: int, together: float, effect: str) -> AnovaResult:
+    """Return two numbers that are drawn together, and an outcome to which each adds a separate effect."""
     rng = np.random.default_rng(seed)
     drawn = rng.multivariate_normal([0, 0], [[1, together], [together, 1]], 120)
     values = EFFECTS[effect](drawn).sum(1) + 0.1 * rng.normal(size=len(drawn))
@@ -83,7 +82,7 @@ def plain_effects(seed: int, together: float, effect: str) -> Anova:
     groups = [grouped(column, 4) for column in columns]
     beside = np.hstack([within(*pair) for pair in zip(columns, groups, strict=True)])
     found = two_way(groups[0].of_trial, groups[1].of_trial, values, beside)
-    assert isinstance(found, Anova)
+    assert isinstance(found, AnovaResult)
     return found
 
 
@@ -92,14 +91,14 @@ def plain_effects(seed: int, together: float, effect: str) -> Anova:
 def test_plain_effects_of_numbers_drawn_together_are_rarely_taken_for_an_interaction(
     effect: str, together: float
 ) -> None:
-    """Ranges hide what differs between their cells; with that taken off about one in twenty has p under 0.05."""
+    """Ranges hide differences between their cells; with covariates about one in twenty has p under 0.05."""
     found = [plain_effects(seed, together, effect).p or 0.0 for seed in range(100)]
 
     assert stats.binomtest(sum(p < 0.05 for p in found), 100, 0.05, alternative="greater").pvalue > 0.001
 
 
 def test_an_interaction_of_numbers_is_found_beside_their_plain_effects() -> None:
-    """The same numbers, and an outcome of their product."""
+    """The outcome is the product of the same numbers."""
     rng = np.random.default_rng(0)
     drawn = rng.normal(size=(120, 2))
     columns = [Column(name, tuple(map(float, own))) for name, own in zip("xy", drawn.T, strict=True)]
@@ -108,7 +107,7 @@ def test_an_interaction_of_numbers_is_found_beside_their_plain_effects() -> None
     values = drawn.sum(1) + drawn.prod(1) + 0.3 * rng.normal(size=len(drawn))
     found = two_way(groups[0].of_trial, groups[1].of_trial, values, beside)
 
-    assert isinstance(found, Anova)
+    assert isinstance(found, AnovaResult)
     assert (found.p or 0.0) < 1e-6
 
 
@@ -118,7 +117,7 @@ def _of(found: list[Interaction], one: str, other: str, outcome: str) -> Interac
 
 
 def test_a_planted_interaction_stands_first_where_its_correlation_says_nothing() -> None:
-    """The best learning rate depends on the optimizer: alone it seems to have no effect, and is shown to have one."""
+    """The best learning rate depends on the optimizer: alone it seems to have no effect, and the test finds one."""
     search = searched(160)
     observed = Observations.of(search.spec.search_space, reached(search, 160))
     found = interactions(observed)
@@ -139,7 +138,7 @@ def test_a_planted_interaction_stands_first_where_its_correlation_says_nothing()
 
 
 def test_cells_and_groups_are_those_of_pandas() -> None:
-    """A trial stands in one cell; means, deviations and counts by group are those of a groupby."""
+    """A trial is in one cell; means, deviations and counts by group are those of a groupby."""
     search = searched(60)
     observed = Observations.of(search.spec.search_space, reached(search, 60))
     frame = pd.DataFrame([{**t.params, "accuracy": t.val_accuracy, "time": t.seconds} for t in observed.trials])
@@ -160,7 +159,7 @@ def test_cells_and_groups_are_those_of_pandas() -> None:
 
 
 def test_trials_with_one_value_are_never_parted() -> None:
-    """Ranges hold about as many trials each, as far as equal values allow."""
+    """Ranges hold similar numbers of trials, as far as equal values allow."""
     groups = grouped(Column("x", (1.0,) * 50 + tuple(map(float, range(2, 52)))), 4)
 
     assert groups.labels[0] == "1"
@@ -188,14 +187,14 @@ def test_what_cannot_be_tested_has_a_reason(one: list[int], other: list[int], y:
     ("one", "other", "reason"),
     [
         ([0, 0, 1, 1], [0, 1, 0, 1], "chance cannot be estimated"),
-        ([0, 0, 1, 1], [0, 0, 1, 1], "too few of their combinations"),
+        ([0, 0, 1, 1], [0, 0, 1, 1], "too few combinations"),
     ],
 )
 def test_shares_are_told_where_there_is_no_test(one: list[int], other: list[int], reason: str) -> None:
-    """One trial a combination, or parameters that were never varied apart."""
+    """One trial per combination, or parameters that never varied separately."""
     found = two_way(np.array(one), np.array(other), np.array([1.0, 2.0, 3.0, 5.0]))
 
-    assert isinstance(found, Anova)
+    assert isinstance(found, AnovaResult)
     assert found.p is None
     assert found.reason is not None
     assert reason in found.reason
@@ -203,7 +202,7 @@ def test_shares_are_told_where_there_is_no_test(one: list[int], other: list[int]
 
 @pytest.mark.parametrize("values", [[*map(float, range(1, 7)), *[7.0] * 64], [1.0, 2.0, 3.0, 4.0, *[7.0] * 16]])
 def test_a_parameter_most_trials_of_which_lie_at_its_highest_value_has_groups(values: list[float]) -> None:
-    """What lies there is one, what lies below another."""
+    """The highest value is one group, and all lower values are another."""
     labels = grouped(Column("x", tuple(values)), 4).labels
 
     assert labels == (f"1 … {values[-1] - 1 if len(values) > 50 else 4:g}", "7")

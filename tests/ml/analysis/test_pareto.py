@@ -1,4 +1,4 @@
-"""The Pareto front, held against its definition."""
+"""The Pareto front, compared with its definition."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +11,7 @@ points = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=12).
 
 
 def beats(one: Point, other: Point) -> bool:
-    """Whether `one` makes `other` superfluous: no worse in anything, and better in something or begun before."""
+    """Return whether `one` dominates `other`: not worse in anything, and better in something or begun before."""
     no_worse = one.accuracy >= other.accuracy and one.cost <= other.cost
     better = one.accuracy > other.accuracy or one.cost < other.cost
     return no_worse and (better or one.number < other.number)
@@ -19,7 +19,7 @@ def beats(one: Point, other: Point) -> bool:
 
 @given(points)
 def test_the_front_is_what_nothing_beats(points: list[Point]) -> None:
-    """By comparing each with each; and it rises in cost and accuracy together."""
+    """All pairs are compared; along the front cost and accuracy rise together."""
     expected = {one.number for one in points if not any(beats(other, one) for other in points)}
     found = front(points)
     of_number = {point.number: point for point in points}

@@ -1,4 +1,4 @@
-"""The input canonicaliser: what is in form stays, everything else comes into form, and nothing makes it fail."""
+"""The input canonicaliser: an image in form stays, every other comes into form, and none makes it fail."""
 
 import numpy as np
 import pytest
@@ -23,48 +23,48 @@ DISTORTED = [name for name in DISTORTIONS if name != "untouched"]
 
 @pytest.fixture(scope="module")
 def validation(mnist: Arrays) -> Arrays:
-    """A thousand of MNIST's validation digits."""
+    """Return a thousand of MNIST's validation digits."""
     return mnist.take(data_split(len(mnist), 10_000, "random", 0).validation[:1000])
 
 
 @pytest.fixture(scope="module")
 def sample(validation: Arrays) -> np.ndarray:
-    """Forty of them, uint8 [40, 28, 28]."""
+    """Return forty of them, uint8 [40, 28, 28]."""
     return validation.images[:40, 0]
 
 
 def distorted(family: str, digits: np.ndarray) -> list[np.ndarray]:
-    """Digits of a family, always the same."""
+    """Return the same digits of a family every time."""
     rng = np.random.default_rng(3)
     return [DISTORTIONS[family](digit, rng) for digit in digits]
 
 
 def on_canvas(digit: np.ndarray, top: int, left: int, side: int = 100) -> np.ndarray:
-    """A digit on a large black canvas."""
+    """Return a digit on a large black canvas."""
     canvas = np.zeros((side, side), np.uint8)
     canvas[top : top + 28, left : left + 28] = digit
     return canvas
 
 
 def larger(digit: np.ndarray, factor: int) -> np.ndarray:
-    """A digit at several times its size."""
+    """Return a digit at several times its size."""
     side = 28 * factor
     return np.asarray(Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:
-    """The mean difference of two images, as a share of the ink of the first."""
+    """Return the mean difference of two images, as a share of the ink of the first."""
     return float(np.abs(one.astype(float) - other).sum() / one.sum())
 
 
 def difference_in_place(one: np.ndarray, other: np.ndarray) -> float:
-    """The same, with the second moved by at most a pixel to where it fits best."""
+    """Return the difference after the second image was shifted by at most a pixel to fit best."""
     steps = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
     return min(difference(one, np.roll(other, step, (0, 1))) for step in steps)
 
 
 def test_mnist_passes_untouched(validation: Arrays) -> None:
-    """Of a thousand digits at least 995 come out byte for byte, and then the report names no change."""
+    """Of a thousand digits at least 995 come out byte for byte, and their reports name no change."""
     found = [canonical(image) for image in validation.images[:, 0]]
     same = [np.array_equal(f.pixels, image) for f, image in zip(found, validation.images[:, 0], strict=True)]
 
@@ -73,7 +73,7 @@ def test_mnist_passes_untouched(validation: Arrays) -> None:
 
 
 def test_what_comes_out_is_ones_own(sample: np.ndarray) -> None:
-    """An image that is in form is copied: whoever writes to the answer does not write to the request."""
+    """An image in form is copied, so that a change to the answer does not change the request."""
     image = sample[0].copy()
     canonical(image).pixels[:] = 7
 
@@ -81,9 +81,9 @@ def test_what_comes_out_is_ones_own(sample: np.ndarray) -> None:
 
 
 def test_an_inverted_digit_is_turned_back(validation: Arrays) -> None:
-    """Each is seen to be inverted, and comes out as it was but for 2 % of its ink where nothing else was unusual.
+    """An inverted digit is detected; it comes out equal but for 2 % of its ink if nothing else is unusual.
 
-    A digit whose centre of mass lies between two pixels may stand on either.
+    A digit whose centre of mass lies between two pixels may be centred on either.
     """
     usual = 0
     for digit in validation.images[:200, 0]:
@@ -99,7 +99,7 @@ def test_an_inverted_digit_is_turned_back(validation: Arrays) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("family", [family for family in DISTORTED if family != "mixed"])
 def test_light_and_dark_ink_are_told_apart(family: str, sample: np.ndarray) -> None:
-    """Of every family whose polarity is known all are seen rightly."""
+    """In every family with a known polarity, the polarity of all digits is detected."""
     found = [canonical(image).report.inverted for image in distorted(family, sample)]
 
     assert found == [family in ("inverted", "photographs")] * len(sample)
@@ -108,7 +108,7 @@ def test_light_and_dark_ink_are_told_apart(family: str, sample: np.ndarray) -> N
 @pytest.mark.long
 @pytest.mark.parametrize("family", [*DISTORTIONS, "pen strokes"])
 def test_everything_comes_into_form(family: str, sample: np.ndarray) -> None:
-    """White on black, the box's longer side 20 pixels, the centre of mass within half a pixel of the middle one."""
+    """White on black, the box's longer side 20 pixels, the centre of mass within half a pixel of the middle pixel."""
     rng = np.random.default_rng(4)
     images = [pen_strokes(i % 10, rng) for i in range(40)] if family == "pen strokes" else distorted(family, sample)
     for image in images:
@@ -137,7 +137,7 @@ def test_what_is_canonical_stays(family: str, sample: np.ndarray) -> None:
 @given(top=st.integers(0, 72), left=st.integers(0, 72), number=st.integers(0, 39))
 @settings(max_examples=50, deadline=None)
 def test_where_a_digit_stands_does_not_matter(top: int, left: int, number: int, sample: np.ndarray) -> None:
-    """Anywhere on a large canvas it comes out the same, and the report says how far it was moved."""
+    """Anywhere on a large canvas a digit comes out the same, and the report says how far it was shifted."""
     found = canonical(on_canvas(sample[number], top, left))
     middle = canonical(on_canvas(sample[number], 36, 36))
 
@@ -148,7 +148,7 @@ def test_where_a_digit_stands_does_not_matter(top: int, left: int, number: int, 
 @pytest.mark.long
 @pytest.mark.parametrize("factor", [2, 3, 5, 9, 20])
 def test_how_large_a_digit_is_does_not_matter(factor: int, sample: np.ndarray) -> None:
-    """Enlarged by any factor it comes out alike: its edges are softer, so that it is up to a twentieth smaller."""
+    """An enlarged digit comes out nearly alike; its edges are softer, so that it is up to a twentieth smaller."""
     found = [canonical(larger(digit, factor)) for digit in sample]
     twice = [canonical(larger(digit, 2)).pixels for digit in sample]
     differences = [difference_in_place(digit, f.pixels) for digit, f in zip(twice, found, strict=True)]
@@ -160,7 +160,7 @@ def test_how_large_a_digit_is_does_not_matter(factor: int, sample: np.ndarray) -
 @pytest.mark.parametrize("pen", [2, 60])
 @pytest.mark.parametrize("label", range(10))
 def test_lines_come_into_mnists_range(label: int, pen: float) -> None:
-    """Drawn with a hair or a brush, a digit's lines come nearer to those of MNIST, and the report tells both widths."""
+    """The lines of a digit drawn with a thin or thick pen come nearer to MNIST's, and the report has both widths."""
     report = canonical(draw(str(label), np.random.default_rng(6), 300, pen)).report
     before, after = (abs(width - np.clip(width, THINNEST, THICKEST)) for width in report.stroke_width)
 
@@ -170,7 +170,7 @@ def test_lines_come_into_mnists_range(label: int, pen: float) -> None:
 
 @pytest.mark.parametrize("side", [14, 56, 96])
 def test_lines_are_as_wide_in_proportion_whatever_the_form(side: int) -> None:
-    """A pen that is left alone in MNIST's form is left alone in a smaller or larger one."""
+    """Lines that stay as they are in MNIST's form stay in a smaller or larger form."""
     grey = draw("7", np.random.default_rng(6), 256, 22)
     of_mnist, of_form = (canonical(grey, form).report for form in (MNIST, form_of((1, side, side))))
 
@@ -182,7 +182,7 @@ def test_lines_are_as_wide_in_proportion_whatever_the_form(side: int) -> None:
 
 @pytest.mark.parametrize("by", [-0.8, 0.7, 2.0])
 def test_widening_is_one_filter_over_a_square(by: float) -> None:
-    """Pillow's, of the size that many small ones make up."""
+    """Many small filters of Pillow equal one filter of the total size."""
     ink = np.pad(np.random.default_rng(0).random((40, 30)).astype(np.float32), 4)
     reach = round(4 * abs(by) / 2)
     whole = (ImageFilter.MaxFilter if by > 0 else ImageFilter.MinFilter)(2 * reach + 1)
@@ -193,7 +193,7 @@ def test_widening_is_one_filter_over_a_square(by: float) -> None:
 
 @pytest.mark.parametrize("width", [2, 5, 9])
 def test_the_width_of_a_line_is_measured(width: int) -> None:
-    """A long bar's width comes out within a tenth."""
+    """The measured width of a long bar is within a tenth of its width."""
     bar = np.zeros((400, 30))
     bar[10:390, 8 : 8 + width] = 1
 
@@ -202,7 +202,7 @@ def test_the_width_of_a_line_is_measured(width: int) -> None:
 
 @given(mask=arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
 def test_blobs_are_scipys(mask: np.ndarray) -> None:
-    """Pixels belong together exactly where scipy says so, and sums over blobs are its sums."""
+    """SciPy labels the same pixels together, and its sums over blobs are equal."""
     expected, count = ndimage.label(mask, np.ones((3, 3)))
     values = np.arange(mask.size, dtype=float).reshape(mask.shape)
     blobs = Blobs.of(mask)
@@ -216,7 +216,7 @@ def test_blobs_are_scipys(mask: np.ndarray) -> None:
 
 
 def test_a_speck_is_left_out_and_a_stroke_is_not(sample: np.ndarray) -> None:
-    """A fleck beside a five goes; its bar, which does not touch it, stays."""
+    """A speck near a five is removed; its bar, which does not touch it, stays."""
     five = np.zeros((120, 120), np.uint8)
     five[40:100, 40:48] = five[40:48, 55:80] = 255
     flecked = five.copy()
@@ -231,7 +231,7 @@ def test_a_speck_is_left_out_and_a_stroke_is_not(sample: np.ndarray) -> None:
 @pytest.mark.parametrize("shape", [(28, 28), (1, 1), (0, 0), (0, 5), (1, 5000), (5000, 1), (300, 200)])
 @pytest.mark.parametrize("level", [0, 1, 128, 255])
 def test_an_image_of_one_level_is_blank(shape: tuple[int, int], level: int) -> None:
-    """Black comes out, and the report says that nothing was found."""
+    """The result is black, and the report says that nothing was found."""
     found = canonical(np.full(shape, level, np.uint8))
 
     assert not found.pixels.any()
@@ -245,7 +245,7 @@ def test_an_image_of_one_level_is_blank(shape: tuple[int, int], level: int) -> N
 )
 @settings(max_examples=300, deadline=None)
 def test_no_image_makes_it_fail(image: np.ndarray, form: DigitForm) -> None:
-    """Whatever the bytes, an image in form comes out, its own canonical form; the report's figures are finite."""
+    """For any bytes the result is in form and its own canonical form; the report's figures are finite."""
     found = canonical(image, form)
 
     assert found.pixels.shape == (form.height, form.width)
@@ -267,14 +267,14 @@ def test_noise_makes_nothing_fail(shape: tuple[int, int]) -> None:
 
 
 def figures(report: InputReport) -> list[float]:
-    """All numbers of a report."""
+    """Return all numbers of a report."""
     alone = [report.background, report.uneven, report.noise, report.lean, report.scale]
     return [*alone, *report.shift, *report.stroke_width]
 
 
 @pytest.fixture(scope="module")
 def neighbours(mnist: Arrays) -> KNeighborsClassifier:
-    """The nearest of 3,000 training digits."""
+    """Return the nearest of 3,000 training digits."""
     train = mnist.take(data_split(len(mnist), 10_000, "random", 0).train[:3000])
     return KNeighborsClassifier(3).fit(train.images.reshape(len(train), -1) / 255, train.labels)
 
@@ -282,7 +282,7 @@ def neighbours(mnist: Arrays) -> KNeighborsClassifier:
 @pytest.mark.long
 @pytest.mark.parametrize("family", DISTORTED)
 def test_it_is_worth_it(family: str, validation: Arrays, neighbours: KNeighborsClassifier) -> None:
-    """Nearest neighbours name four in five of every family with it, and far more than without where it counts."""
+    """With it, nearest neighbours name four in five of every family, and far more than without it on hard families."""
     count = 60
     images = distorted(family, validation.images[:count, 0])
     ways = [np.asarray(Image.fromarray(i).resize((28, 28))) for i in images], [canonical(i).pixels for i in images]

@@ -1,4 +1,4 @@
-"""The report's own data file: read without running anything that it may hold."""
+"""The report's data file is read without running anything in it."""
 
 import gzip
 import pickle
@@ -31,7 +31,7 @@ def _pairs(arrays: Arrays, one_hot: bool, scale: float) -> Any:
 @pytest.mark.parametrize("one_hot", [True, False])
 @pytest.mark.parametrize("scale", [1, 255])
 def test_the_reports_file_is_read_as_bytes(tmp_path: Path, digits: Arrays, one_hot: bool, scale: float) -> None:
-    """Whether it holds 0..1 or 0..255, one-hot labels or numbers, the images and labels come out as they went in."""
+    """Pixels in 0..1 or 0..255 and labels as one-hot or numbers come out as they went in."""
     some = digits.take(np.arange(50))
     found = read_report_pickle(_write(tmp_path / "mnist.pkl.gz", _pairs(some, one_hot, scale)))
 
@@ -52,7 +52,7 @@ class _Runs:
 
 @pytest.mark.parametrize("kept", ["torch", "pickle"])
 def test_a_file_that_would_run_code_is_refused(tmp_path: Path, kept: str) -> None:
-    """A pickle with anything but tensors is a DataError, and what it holds is not run."""
+    """A pickle with anything except tensors is a DataError, and its content is not run."""
     path = tmp_path / "mnist.pkl.gz"
     if kept == "torch":
         _write(path, _Runs(tmp_path / "ran"))
@@ -73,7 +73,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, content: Any) -> No
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "flipped", "not gzip"])
 def test_a_damaged_file_is_refused(tmp_path: Path, digits: Arrays, damage: str) -> None:
-    """A file that is missing, cut short or damaged anywhere is a DataError that names it."""
+    """A missing, truncated or damaged file is a DataError that names the file."""
     path = _write(tmp_path / "mnist.pkl.gz", _pairs(digits.take(np.arange(50)), True, 255))
     content = path.read_bytes()
     path.unlink()

@@ -1,4 +1,4 @@
-"""Images at another size."""
+"""Resizing of images."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ IMAGES = np.random.default_rng(0).integers(60, 190, (5, 3, 20, 14), np.uint8)
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (28, 28), (20, 31)])
 @pytest.mark.parametrize("by", ["bilinear", "bicubic"])
 def test_a_resize_is_that_of_torch_without_aliases(by: str, height: int, width: int) -> None:
-    """To one grey of 256: both round, torch in float, Pillow in fixed point and after each direction."""
+    """Within one grey of 256: torch rounds floats, Pillow fixed-point numbers after each direction."""
     size = (height, width)
     expected = functional.interpolate(torch.from_numpy(IMAGES).float(), size, mode=by, antialias=True)
     found = resized(IMAGES, height, width, by).astype(float)
@@ -25,7 +25,7 @@ def test_a_resize_is_that_of_torch_without_aliases(by: str, height: int, width: 
 
 
 def test_a_box_is_the_mean_of_whole_blocks() -> None:
-    """Where the size is a divisor."""
+    """The new size divides the old one."""
     expected = IMAGES.reshape(5, 3, 10, 2, 7, 2).mean((3, 5))
 
     assert np.abs(resized(IMAGES, 10, 7, "box") - expected).max() <= 1
@@ -33,11 +33,11 @@ def test_a_box_is_the_mean_of_whole_blocks() -> None:
 
 @pytest.mark.parametrize("by", resizes)
 def test_images_of_the_right_size_are_left_alone(by: str) -> None:
-    """Whatever the resize."""
+    """This is true for every filter."""
     assert resized(IMAGES, 20, 14, by) is IMAGES
 
 
 def test_an_unknown_resize_is_told() -> None:
-    """With those that there are."""
+    """The error lists the known filters."""
     with pytest.raises(UnknownName, match="bilinear"):
         resized(IMAGES, 8, 8, "lanczos5")

@@ -38,7 +38,7 @@ WIDTHS: dict[str, list[dict[str, Any]]] = {
 
 @pytest.fixture(scope="session")
 def images(mnist: Arrays) -> Images:
-    """Some of MNIST."""
+    """Return some images of MNIST."""
     return Images.of(mnist.take(np.arange(6000)))
 
 
@@ -74,7 +74,7 @@ def _trained(
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
 @pytest.mark.parametrize("model", networks)
 def test_every_lane_equals_its_solo_run(model: str, loss: str, batch_size: int, way: Way, images: Images) -> None:
-    """After 200 steps no weight is further from plain torch's than 1e-8 of the largest, whatever trains beside it."""
+    """After 200 steps no weight differs from plain torch by more than 1e-8 of the largest, in any company."""
     states = _lanes_of(model, WIDTHS[model], OPTIMIZERS)
     steps = batches(len(images), batch_size, 200)
     trained = _trained(states, images, steps, loss, way=way)
@@ -84,7 +84,7 @@ def test_every_lane_equals_its_solo_run(model: str, loss: str, batch_size: int, 
 
 
 def _optimizers(fastest_adam: float) -> st.SearchStrategy[Optimizer]:
-    """Return any optimizer, Adam up to a learning rate."""
+    """Return any optimizer; Adam up to a given learning rate."""
     decays = st.sampled_from([0.0, 1e-4, 1e-2])
     return st.one_of(
         st.builds(Adam, learning_rate=st.floats(1e-5, fastest_adam), weight_decay=decays),
@@ -107,7 +107,7 @@ widths = {
 
 @dataclass
 class Mix:
-    """Some lanes of one network."""
+    """Several lanes of one network."""
 
     model: str
     params: list[dict[str, Any]]
@@ -118,7 +118,7 @@ class Mix:
 
 @st.composite
 def mixes(draw: st.DrawFn, fastest_adam: float = 3e-3) -> Mix:
-    """Any network, one to six lanes, each with its own width and optimizer."""
+    """Draw any network and one to six lanes, each with its own width and optimizer."""
     model, lanes = draw(st.sampled_from(sorted(networks))), draw(st.integers(1, 6))
     params = draw(st.lists(widths[model], min_size=lanes, max_size=lanes))
     chosen = draw(st.lists(_optimizers(fastest_adam), min_size=lanes, max_size=lanes))
@@ -148,10 +148,10 @@ def test_any_mix_of_lanes_equals_its_solo_runs(way: Way, mix: Mix, images: Image
 @given(mix=mixes(fastest_adam=1e-4))
 @settings(max_examples=40, deadline=None, derandomize=True)
 def test_in_float32_lanes_are_as_near_to_solo_as_rounding_allows(way: Way, mix: Mix, images: Images) -> None:
-    """After 20 steps a lane is within 1e-4 of plain torch, or no further than torch itself is from the exact result.
+    """After 20 steps a lane is within 1e-4 of plain torch, or as near to it as torch is to the exact result.
 
-    Adam makes a whole step of a gradient that is not 0 by rounding alone, in torch as in lanes: at a rate of 3e-3
-    torch's own float32 run ended 7e-3 from its float64 run. So its rates are low here, and the draws always the same.
+    Adam takes a whole step for a gradient that is non-zero only by rounding, in torch as in lanes: at a rate of 3e-3
+    torch's own float32 run ended 7e-3 from its float64 run. So rates are low here, and the draws are always the same.
     """
     states = _lanes_of(mix.model, mix.params, mix.optimizers)
     steps = batches(len(images), mix.batch_size, 20)
@@ -211,7 +211,7 @@ def _accuracy(module: nn.Module, data: Images) -> float:
 def test_a_lane_that_diverges_never_touches_its_neighbours(
     model: str, diverging: set[int], way: Way, images: Images
 ) -> None:
-    """Beside lanes of NaN and infinity the others end with the very bits that they have without them."""
+    """Next to lanes of NaN and infinity the others end bit-equal to a run without them."""
     calm = [Adam(learning_rate=1e-3), Sgd(learning_rate=0.05), Sgd(learning_rate=0.02, momentum=0.9)]
     wild = [kind.model_copy(update={"learning_rate": 3e38}) if n in diverging else kind for n, kind in enumerate(calm)]
     params = [WIDTHS[model][0]] * 3
@@ -227,7 +227,7 @@ def test_a_lane_that_diverges_never_touches_its_neighbours(
 
 
 def test_a_lane_that_diverges_is_the_only_one_that_is_not_finite(images: Images) -> None:
-    """The loss tells which lane diverged."""
+    """The losses show which lane diverged."""
     states = _lanes_of("shallow", [{"hidden_size": 20}] * 3, [Adam(), Sgd(learning_rate=3e38), Sgd(learning_rate=0.1)])
     lanes = Lanes(states, IMAGE)
     for indices in batches(len(images), 5, 20):
@@ -238,7 +238,7 @@ def test_a_lane_that_diverges_is_the_only_one_that_is_not_finite(images: Images)
 
 @pytest.mark.parametrize("model", ["shallow", "mlp"])
 def test_padding_stays_out_of_everything(model: str, images: Images) -> None:
-    """What pads a narrow lane is exactly 0 after training, weights and moments alike."""
+    """The padding of a narrow lane is exactly 0 after training, in weights and moments."""
     lanes = Lanes(_lanes_of(model, WIDTHS[model], OPTIMIZERS), IMAGE)
     for indices in batches(len(images), 4, 30):
         lanes.step(images, indices)
@@ -254,7 +254,7 @@ def test_padding_stays_out_of_everything(model: str, images: Images) -> None:
 
 @pytest.mark.parametrize("model", networks)
 def test_split_gives_plain_modules_that_answer_as_the_lanes_do(model: str, images: Images) -> None:
-    """Each is a torch module of the lane's own width."""
+    """Each is a torch module with the lane's own width."""
     lanes = Lanes(_lanes_of(model, WIDTHS[model], OPTIMIZERS), IMAGE)
     for indices in batches(len(images), 8, 20):
         lanes.step(images, indices)
@@ -273,7 +273,7 @@ def test_split_gives_plain_modules_that_answer_as_the_lanes_do(model: str, image
 @pytest.mark.parametrize("way", DEVICES)
 @pytest.mark.parametrize("model", networks)
 def test_lanes_that_are_taken_apart_and_put_together_go_on_bit_for_bit(model: str, way: Way, images: Images) -> None:
-    """What a state holds is all that training depends on."""
+    """A lane's state holds everything that training depends on."""
     steps = batches(len(images), 8, 20)
     whole = _trained(_lanes_of(model, WIDTHS[model], OPTIMIZERS), images, steps, dtype=torch.float32, way=way)
     half = _trained(_lanes_of(model, WIDTHS[model], OPTIMIZERS), images, steps[:10], dtype=torch.float32, way=way)
@@ -287,7 +287,7 @@ def test_lanes_that_are_taken_apart_and_put_together_go_on_bit_for_bit(model: st
 
 @pytest.mark.parametrize("model", networks)
 def test_evaluation_is_that_of_the_plain_modules(model: str, images: Images) -> None:
-    """Loss and accuracy, over a number of images that no batch divides."""
+    """Loss and accuracy agree, over a number of images that no batch size divides."""
     some = Images(images.images[:777], images.labels[:777])
     lanes = Lanes(_lanes_of(model, WIDTHS[model], OPTIMIZERS), IMAGE)
     for indices in batches(len(images), 8, 40):
@@ -317,7 +317,7 @@ NEWCOMERS: dict[str, list[Layer]] = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", NEWCOMERS)
 def test_a_newcomers_network_gets_lanes_without_writing_any(name: str, way: Way, images: Images) -> None:
-    """Any order of the kinds of layer that fits trains as it does alone."""
+    """Any valid order of the kinds of layer trains as it does alone."""
     states = [LaneState.initial(NEWCOMERS[name], optimizer, i) for i, optimizer in enumerate(OPTIMIZERS[:3])]
     steps = batches(len(images), 6, 20)
     trained = _trained(states, images, steps, way=way)
@@ -342,7 +342,7 @@ def test_lanes_may_differ_in_channels(images: Images) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_images_may_have_colours_and_any_height(way: Way) -> None:
-    """Three channels of 20×13 pixels, bright ones."""
+    """Bright images with three channels of 20×13 pixels train as they do alone."""
     draw = np.random.default_rng(0)
     coloured = Arrays(draw.integers(0, 256, (300, 3, 20, 13), np.uint8), draw.integers(0, 10, 300).astype(np.uint8))
     images = Images.of(coloured)
@@ -375,12 +375,14 @@ def test_lanes_of_other_kinds_of_layers_are_refused(other: list[Layer]) -> None:
     """The error names both, before any training."""
     states = [LaneState.initial(layers, Adam(), 0) for layers in ([Flatten(), Linear(784, 10)], other)]
 
-    with pytest.raises(LanesError, match=r"same kinds of layers: Flatten-Linear and .*Linear; train them in packs"):
+    with pytest.raises(
+        LanesError, match=r"same kinds of layers: Flatten-Linear and .*Linear; train them in separate packs"
+    ):
         Lanes(states, IMAGE)
 
 
 def test_kernels_of_other_sizes_are_other_kinds() -> None:
-    """A convolution of 5×5 does not train beside one of 3×3."""
+    """A convolution of 5×5 does not train with one of 3×3."""
     states = [
         LaneState.initial([Conv2d(1, 2, size), Flatten(), Linear(2 * (29 - size) ** 2, 10)], Adam(), 0)
         for size in (3, 5)
@@ -392,7 +394,7 @@ def test_kernels_of_other_sizes_are_other_kinds() -> None:
 
 @dataclass(frozen=True)
 class Doubled(Layer):
-    """A kind of layer that nobody has written lanes for."""
+    """A kind of layer without lanes."""
 
     def output_shape(self, shape: Shape) -> Shape:
         return shape

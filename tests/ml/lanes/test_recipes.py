@@ -1,4 +1,4 @@
-"""Recipes: schedules, label smoothing, moving averages and dropout of lanes, against plain torch."""
+"""Recipes: schedules, label smoothing, moving averages and dropout of lanes against plain torch."""
 
 from dataclasses import replace
 from typing import Any
@@ -37,7 +37,7 @@ SIZES = [20, 33, 64, 7]
 
 @pytest.fixture(scope="session")
 def images(mnist: Arrays) -> Images:
-    """Some of MNIST."""
+    """Return some images of MNIST."""
     return Images.of(mnist.take(np.arange(3000)))
 
 
@@ -63,7 +63,7 @@ NETWORKS = {"dense": _dense, "convolved": _convolved}
 
 
 def _lanes(name: str, shares: tuple[float, ...] = (0.5, 0.2, 0.0, 0.7)) -> list[LaneState]:
-    """Four lanes that differ in width, optimizer, recipe and dropout."""
+    """Return four lanes that differ in width, optimizer, recipe and dropout."""
     layers = [NETWORKS[name](size, share) for size, share in zip(SIZES, shares, strict=True)]
     return [LaneState.initial(layers[k], OPTIMIZERS[k], k, RECIPES[k]) for k in range(4)]
 
@@ -83,7 +83,7 @@ def _trained(
 @given(steps=st.integers(4, 500), name=st.sampled_from(["cosine", "one_cycle"]))
 @settings(max_examples=40, deadline=None)
 def test_a_schedule_is_torchs(name: str, steps: int) -> None:
-    """Every step takes the learning rate that torch's scheduler gives it."""
+    """Every step has the learning rate that torch's scheduler gives it."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     makes = {
         "cosine": lambda: CosineAnnealingLR(optimizer, steps),
@@ -102,7 +102,7 @@ def test_a_schedule_is_torchs(name: str, steps: int) -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_a_schedule_of_a_few_steps_is_finite(steps: int) -> None:
-    """No step divides by nothing, and none takes more than the whole learning rate."""
+    """No step divides by zero, and none has more than the whole learning rate."""
     shares = [share_of(number, step, steps) for number in NUMBERS.values() for step in range(steps)]
 
     assert all(0 <= share <= 1 for share in shares)
@@ -112,7 +112,7 @@ def test_a_schedule_of_a_few_steps_is_finite(steps: int) -> None:
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_lane_follows_its_own_recipe(name: str, loss: str, way: Way, images: Images) -> None:
-    """Schedule, smoothing, average and dropout of four lanes at once end where plain torch ends with each alone."""
+    """With schedule, smoothing, average and dropout, four lanes together end as plain torch ends with each alone."""
     steps = batches(len(images), 6, STEPS)
     trained = _trained(_lanes(name), images, steps, loss=loss, dtype=torch.float64, way=way)
     alone = [train_alone(state, images, steps, loss).state_dict() for state in _lanes(name)]
@@ -122,7 +122,7 @@ def test_every_lane_follows_its_own_recipe(name: str, loss: str, way: Way, image
 
 @pytest.mark.parametrize("batch_size", [3, 40])
 def test_a_wide_layer_follows_its_recipe_too(batch_size: int, images: Images) -> None:
-    """Where gradients are made row by row inside the optimizer, and where they are not."""
+    """Layers follow it with gradients that are computed row by row inside the optimizer, and with others."""
     layers = [Flatten(), Linear(784, 40), ReLU(), Dropout(0.4), Linear(40, 300), ReLU(), Dropout(0.4), Linear(300, 10)]
     states = [LaneState.initial(layers, OPTIMIZERS[k], k, RECIPES[k]) for k in range(4)]
     steps = batches(len(images), batch_size, 30)
@@ -138,7 +138,7 @@ def test_a_wide_layer_follows_its_recipe_too(batch_size: int, images: Images) ->
 @pytest.mark.parametrize("way", DEVICES)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_lane_that_diverges_never_touches_its_neighbours(name: str, way: Way, images: Images) -> None:
-    """Beside a lane of NaN, averaged or not, the others end with the very bits that they have without it."""
+    """Next to a lane of NaN, averaged or not, the others end bit-equal to a run without it."""
     steps = batches(len(images), 5, 30)
     calm, wild = _lanes(name), _lanes(name)
     for k in (0, 1):
@@ -184,7 +184,7 @@ def test_what_is_evaluated_is_the_average(images: Images) -> None:
 
 
 def test_a_mask_drops_its_share_and_no_two_are_alike() -> None:
-    """Of many numbers the share asked for is 0; masks of other lanes, steps and layers have nothing in common."""
+    """The requested share of many numbers is 0; masks of other lanes, steps and layers are independent."""
     places = places_of(np.arange(500)[None].repeat(2, 0))
     masks = []
     for seeds, step in (((1, 2), 0), ((1, 2), 1), ((3, 4), 0)):
@@ -201,7 +201,7 @@ def test_a_mask_drops_its_share_and_no_two_are_alike() -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_mask_is_the_same_wherever_it_is_drawn(way: Way) -> None:
-    """Bit for bit, at every share."""
+    """Masks on every device are equal bit for bit, at every share."""
     keys = keys_of(np.array([1, 2, 3, 4], np.uint32), np.array([0, 7, 2**31, 2**32 - 1]), 50)
     places = places_of(np.arange(4 * 300).reshape(4, 300))
     shares = np.array([0.0, 0.2, 0.5, 0.9])
@@ -215,7 +215,7 @@ def test_a_mask_is_the_same_wherever_it_is_drawn(way: Way) -> None:
 
 
 def test_no_dropout_and_a_share_of_nothing_are_the_same(images: Images) -> None:
-    """A lane that drops nothing ends with the very bits of a network without such layers."""
+    """A lane that drops nothing ends bit-equal to a network without dropout layers."""
     steps = batches(len(images), 8, 20)
     params = [networks["mlp"].params.model_validate(given) for given in ({}, {"dropout": 0.0})]
     layers = [networks["mlp"].layers(IMAGE, 10, own) for own in params]
@@ -227,7 +227,7 @@ def test_no_dropout_and_a_share_of_nothing_are_the_same(images: Images) -> None:
 
 
 def test_dropout_is_no_part_of_a_published_graph() -> None:
-    """The graph answers as the module does when it is not trained."""
+    """The graph answers as the module does outside of training."""
     state = LaneState.initial(_convolved(4, 0.5), Adam(), 0, PLAIN)
     weights = {name: tensor.numpy() for name, tensor in state.weights.items()}
     pixels = np.random.default_rng(0).random((5, *IMAGE), np.float32)

@@ -33,7 +33,7 @@ NO_UPLOADS: Any = SimpleNamespace(newest=dict)
 
 
 class SameShape(Wrapped):
-    """What leaves has the shape of what enters."""
+    """A layer whose output has the shape of its input."""
 
     def output_shape(self, shape: Shape) -> Shape:
         return shape
@@ -41,7 +41,7 @@ class SameShape(Wrapped):
 
 @dataclass(frozen=True)
 class BatchNorm2d(SameShape):
-    """Each channel with mean 0 and variance 1: a module with weights and buffers, of torch.nn's name."""
+    """Each channel with mean 0 and variance 1: a module with weights and buffers, named as in torch.nn."""
 
     num_features: int
 
@@ -51,7 +51,7 @@ class BatchNorm2d(SameShape):
 
 @dataclass(frozen=True)
 class Noise(SameShape):
-    """A module without weights that draws random numbers, of another name than torch's."""
+    """A module without weights that draws random numbers, with another name than torch's."""
 
     module: ClassVar[str] = "torch.nn.modules.dropout.Dropout"
     p: float
@@ -73,26 +73,26 @@ class Nowhere(SameShape):
 
 
 def normed(channels: int, height: int, width: int, classes: int, params: Params) -> list[Layer]:
-    """A network with a wrapped module among others."""
+    """Build a network with a wrapped module among other layers."""
     rows = 4 * ((height - 2) // 2) * ((width - 2) // 2)
     convolved = [Conv2d(channels, 4, 3), BatchNorm2d(4), ReLU(), MaxPool2d(2), Flatten()]
     return [*convolved, Linear(rows, 12), Noise(0.0), ReLU(), Linear(12, classes)]
 
 
 def noisy(channels: int, height: int, width: int, classes: int, params: Params) -> list[Layer]:
-    """A network that begins with a wrapped module, and draws random numbers."""
+    """Build a network that begins with a wrapped module and draws random numbers."""
     return [BatchNorm2d(channels), Flatten(), Noise(0.5), Linear(channels * height * width, classes)]
 
 
 @pytest.fixture(scope="module")
 def images(mnist: Arrays) -> Images:
-    """Some of MNIST."""
+    """Return some images of MNIST."""
     return Images.of(mnist.take(np.arange(2000)))
 
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a network that trains alone."""
+    """Register a network that trains alone, and return its name."""
     monkeypatch.setitem(networks, "noisy", Network(noisy, Params, {}, "For a test."))
     return "noisy"
 
@@ -124,7 +124,7 @@ def test_a_wrapped_module_trains_as_in_plain_torch(optimizer: Optimizer, loss: s
 
 
 def test_validation_uses_what_training_remembered(images: Images) -> None:
-    """Running means are used, and not moved, where a lane is evaluated."""
+    """An evaluation uses the running means and does not change them."""
     lanes = Lanes([_state(Adam())], IMAGE)
     for indices in batches(len(images), 20, 30):
         lanes.step(images, indices)
@@ -136,7 +136,7 @@ def test_validation_uses_what_training_remembered(images: Images) -> None:
 
 
 def test_random_numbers_are_the_steps_own(model: str, digits_data: TrainingData) -> None:
-    """A pack that went on from its checkpoint ends bit-equal to one that was never interrupted."""
+    """A pack that is resumed from its checkpoint ends bit-equal to one that was never interrupted."""
     spec = _spec(model)
     params = spec.params({"batch_size": 32})
 
@@ -158,7 +158,7 @@ def test_random_numbers_are_the_steps_own(model: str, digits_data: TrainingData)
 
 
 def test_noise_differs_from_step_to_step(images: Images) -> None:
-    """Two steps on the same images leave out different pixels."""
+    """Two steps on the same images drop different pixels."""
     lanes = Lanes([_state(Sgd(learning_rate=1e-9), Network(noisy, Params, {}, ""))], IMAGE)
     losses = []
     for indices in (np.arange(20), np.arange(20)):
@@ -169,7 +169,7 @@ def test_noise_differs_from_step_to_step(images: Images) -> None:
 
 
 def test_such_networks_train_alone(model: str, digits_data: TrainingData) -> None:
-    """Their width is one, the catalog says so, and asking for more is refused before any training."""
+    """Their width is one, the catalog says so, and more lanes are refused before any training."""
     spec = _spec(model, budget={"trials": 100, "epochs": 1})
     state = _state(Adam(), networks[model])
 
@@ -177,7 +177,7 @@ def test_such_networks_train_alone(model: str, digits_data: TrainingData) -> Non
     assert {name for name, network in catalog(NO_UPLOADS, 5, "mnist").networks.items() if not network.lanes} == {model}
     with pytest.raises(LanesError, match="2 lanes of a network whose trials train alone"):
         Lanes([state, state], IMAGE)
-    with pytest.raises(SpecError, match="trials of noisy train alone, not as lanes; leave it out") as refused:
+    with pytest.raises(SpecError, match="noisy trains each trial alone, so it has no lanes; leave it out") as refused:
         _spec(model, lanes=2)
     assert [problem.path for problem in refused.value.problems] == [("lanes",)]
     assert _spec(model, lanes=1).lanes == 1

@@ -1,4 +1,4 @@
-"""The ONNX graph, held against torch and against ONNX's own reference evaluator."""
+"""The ONNX graph against torch and against ONNX's own reference evaluator."""
 
 import io
 
@@ -25,7 +25,7 @@ EXAMPLES: dict[str, tuple[Shape, list[Layer]]] = {
 
 
 def _example(name: str) -> tuple[bytes, torch.nn.Module, np.ndarray]:
-    """The graph and the torch module of an example, and images for both."""
+    """Return the graph and the torch module of an example, and images for both."""
     shape, layers = EXAMPLES[name]
     module = module_of(layers, 5)
     weights = {key: tensor.numpy() for key, tensor in module.state_dict().items()}
@@ -40,7 +40,7 @@ def _torch_outputs(module: torch.nn.Module, pixels: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_onnx_runtime_computes_what_torch_computes(name: str) -> None:
-    """Outputs of ONNX Runtime equal torch's to float32's precision."""
+    """Outputs of ONNX Runtime equal torch's to the precision of float32."""
     graph, module, pixels = _example(name)
     (outputs,) = onnxruntime.InferenceSession(graph).run(["outputs"], {"pixels": pixels})
 
@@ -49,7 +49,7 @@ def test_onnx_runtime_computes_what_torch_computes(name: str) -> None:
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_reference_evaluator_computes_what_torch_computes(name: str) -> None:
-    """The graph means the same to ONNX's reference implementation, so that it is no quirk of one runtime."""
+    """ONNX's reference implementation agrees, so the result is not a quirk of one runtime."""
     graph, module, pixels = _example(name)
     (outputs,) = ReferenceEvaluator(onnx.load_model_from_string(graph)).run(None, {"pixels": pixels})
 
@@ -57,7 +57,7 @@ def test_the_reference_evaluator_computes_what_torch_computes(name: str) -> None
 
 
 def test_every_kind_of_layer_can_be_exported() -> None:
-    """No layer that a network may use is without a node, and the examples above hold each of them."""
+    """Every layer that a network may use has a node, and the examples above contain each of them."""
     exampled = {type(layer) for _, layers in EXAMPLES.values() for layer in layers}
 
     assert exampled == set(_NODES)
@@ -65,7 +65,7 @@ def test_every_kind_of_layer_can_be_exported() -> None:
 
 
 def test_the_graph_passes_onnxs_full_check() -> None:
-    """The model is valid, its shapes inferred strictly, and its batch is free."""
+    """The model is valid with strict shape inference, and its batch size is free."""
     graph, _, _ = _example("everything")
     model = onnx.load(io.BytesIO(graph))
     onnx.checker.check_model(model, full_check=True)
@@ -85,7 +85,7 @@ def test_any_number_of_images_can_be_asked(n: int) -> None:
 
 
 def test_weights_are_in_the_graph_bit_for_bit() -> None:
-    """The graph holds the trained weights unchanged, under their names."""
+    """The graph has the trained weights unchanged, under their names."""
     graph, module, _ = _example("everything")
     tensors = onnx.load(io.BytesIO(graph)).graph.initializer
     held = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in tensors}

@@ -1,4 +1,4 @@
-"""Transfer: trials that begin with another network's weights, some of which they keep."""
+"""Transfer: trials that begin with another network's weights, some of which stay frozen."""
 
 from typing import Any
 
@@ -33,12 +33,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalW
 
 
 def layers_of(model: str, classes: int = 10, **params: Any) -> list[Layer]:
-    """A network for MNIST's images."""
+    """Return a network for MNIST's images."""
     return networks[model].layers(IMAGE, classes, networks[model].params.model_validate(params))
 
 
 def weights_of(model: str, seed: int = 9, **params: Any) -> dict[str, np.ndarray]:
-    """The weights that a version may have."""
+    """Return weights that a version may have."""
     return {name: tensor.numpy() for name, tensor in module_of(layers_of(model, **params), seed).state_dict().items()}
 
 
@@ -50,7 +50,7 @@ def weights_of(model: str, seed: int = 9, **params: Any) -> dict[str, np.ndarray
 def test_lanes_with_frozen_layers_equal_plain_torch_without_gradients_there(
     model: str, frozen: set[int], way: Way, digits: Arrays
 ) -> None:
-    """Adam with weight decay and momentum beside each other; what is frozen is left bit for bit."""
+    """Adam with weight decay and momentum train together; frozen weights stay bit for bit."""
     images, places = Images.of(digits.take(np.arange(len(digits)))), frozenset(frozen)
     states = [LaneState.initial(layers_of(model), optimizer, n) for n, optimizer in enumerate(OPTIMIZERS)]
     steps = batches(len(images), 5, 40)
@@ -67,7 +67,7 @@ def test_lanes_with_frozen_layers_equal_plain_torch_without_gradients_there(
 
 
 def test_weights_of_the_same_place_and_shape_are_taken_over_and_others_are_the_lanes_own() -> None:
-    """As where classes differ: the last layer is that of the lane's seed."""
+    """If the number of classes differs, the last layer comes from the lane's seed."""
     given = module_of(layers_of("shallow"), 9).state_dict()
     state = LaneState.initial(layers_of("shallow", classes=4), Adam(), 1, given=given)
     own = module_of(layers_of("shallow", classes=4), 1).state_dict()
@@ -81,7 +81,7 @@ def test_weights_of_the_same_place_and_shape_are_taken_over_and_others_are_the_l
 
 
 def test_half_a_layer_is_not_taken_over() -> None:
-    """A bias of the right length whose weight has another shape stays where it is."""
+    """A bias is not taken over if the weight of its layer has another shape."""
     shapes = {"1.weight": (128, 100), "1.bias": (128,), "3.weight": (10, 128), "3.bias": (10,)}
 
     assert fresh(layers_of("shallow"), shapes) == ["1.weight", "1.bias"]
@@ -91,25 +91,25 @@ def test_half_a_layer_is_not_taken_over() -> None:
     ("freeze", "places"), [(0, set()), (1, {0}), (2, {0, 3}), (["3", "7"], {3, 7}), (4, {0, 3, 7, 9})]
 )
 def test_layers_are_frozen_by_number_or_place(freeze: Any, places: set[int]) -> None:
-    """Of those that have weights."""
+    """Only layers that have weights count."""
     assert InitFrom(model="cnn", version=1, freeze=freeze).frozen(layers_of("cnn")) == places
 
 
 @pytest.mark.parametrize("freeze", [5, ["1"], ["0", "3", "7", "9", "11"], ["x"]])
 def test_what_cannot_be_frozen_is_told(freeze: Any) -> None:
-    """All layers, or what is none."""
+    """All layers cannot be frozen, nor a layer that does not exist."""
     with pytest.raises(ValueError, match=r"layers|names"):
         InitFrom(model="cnn", version=1, freeze=freeze).frozen(layers_of("cnn"))
 
 
 def test_no_negative_number_of_layers_is_frozen() -> None:
-    """It is refused with its place."""
+    """A negative number is refused, with its place in the specification."""
     with pytest.raises(ValidationError, match="freeze"):
         InitFrom(model="cnn", version=1, freeze=-1)
 
 
 def spec_of(**fields: Any) -> TuneSpec:
-    """Three trials that begin with a version, their hidden layer frozen."""
+    """Return a job of three trials that begin with a version, with their hidden layer frozen."""
     body = {
         "model": "shallow",
         "dataset": "digits",
@@ -123,7 +123,7 @@ def spec_of(**fields: Any) -> TuneSpec:
 
 
 def test_every_trial_of_a_job_that_begins_with_a_version_can_be_replayed_alone(digits_data: TrainingData) -> None:
-    """Its checkpoint holds what was frozen unchanged, and names what began fresh."""
+    """Its checkpoint has the frozen weights unchanged, and names the fresh ones."""
     given = weights_of("shallow")
     given["3.weight"] = given["3.weight"][:4]  # as of another number of classes
     spec, data = spec_of(), digits_data.beginning_with(given)
@@ -145,7 +145,7 @@ def test_every_trial_of_a_job_that_begins_with_a_version_can_be_replayed_alone(d
 
 
 def test_a_pack_of_such_trials_goes_on_bit_equal_where_it_was_left(digits_data: TrainingData) -> None:
-    """With what is frozen, and what began fresh."""
+    """Frozen and fresh weights included."""
     spec, data = spec_of(), digits_data.beginning_with(weights_of("shallow"))
     recipe = {"batch_size": 16, "learning_rate": 1e-3}
 
@@ -169,8 +169,8 @@ def test_a_pack_of_such_trials_goes_on_bit_equal_where_it_was_left(digits_data: 
 
 
 def test_without_the_version_no_trial_begins(digits_data: TrainingData) -> None:
-    """Rather than from its seed, as if nobody had asked."""
+    """A trial fails instead of beginning with random weights."""
     spec = spec_of()
     pack = LanePack.of(spec, digits_data, spec.params({"batch_size": 16}), stream_seed=5)
-    with pytest.raises(LanesError, match="not at hand"):
+    with pytest.raises(LanesError, match="is not available"):
         pack.join(Lane(0, spec, spec.params({"batch_size": 16}), 1, 5))

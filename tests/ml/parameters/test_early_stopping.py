@@ -1,4 +1,4 @@
-"""Early stopping, held against the rule of the design written down plainly."""
+"""Early stopping, compared with its rule written plainly."""
 
 from fractions import Fraction
 from typing import Any, Literal
@@ -17,13 +17,13 @@ sixty_fourths = st.integers(0, 64).map(lambda n: n / 64)
 
 
 def _stopped_at(rule: EarlyStopping, losses: list[float]) -> int | None:
-    """The epoch, counted from 1, in which `rule` ends a trial with these losses."""
+    """Return the epoch, counted from 1, in which `rule` ends a trial with these losses."""
     patience = Patience(rule)
     return next((epoch for epoch, loss in enumerate(losses, 1) if patience.ends(loss)), None)
 
 
 def _expected_stop(rule: EarlyStopping, losses: list[float]) -> int | None:
-    """The same, from the whole list at once: which epochs cost patience, then which of them is one too many."""
+    """Return the same epoch from the whole list: first the epochs that cost patience, then the one too many."""
     exact = [Fraction(loss) for loss in losses]
     delta = Fraction(rule.min_delta)
     if rule.rule == "best":
@@ -38,7 +38,7 @@ def _expected_stop(rule: EarlyStopping, losses: list[float]) -> int | None:
 @pytest.mark.parametrize("rule", ["best", "previous"])
 @given(losses=st.lists(sixty_fourths, max_size=30), patience=st.integers(1, 5), min_delta=sixty_fourths)
 def test_a_trial_ends_where_the_rule_says(rule: Rule, losses: list[float], patience: int, min_delta: float) -> None:
-    """Whatever the losses, patience ends in the epoch that the design's rule names."""
+    """For any losses, patience ends in the epoch that the plain rule names."""
     stopping = EarlyStopping(patience=patience, min_delta=min_delta, rule=rule)
 
     assert _stopped_at(stopping, losses) == _expected_stop(stopping, losses)
@@ -55,14 +55,14 @@ def test_a_trial_ends_where_the_rule_says(rule: Rule, losses: list[float], patie
     ],
 )
 def test_hand_examples(losses: list[float], best: int | None, previous: int | None) -> None:
-    """With patience 2 and min_delta 1/16 the two rules end where a person counts."""
+    """With patience 2 and min_delta 1/16 the two rules end in the epochs counted by hand."""
     ends = [_stopped_at(EarlyStopping(min_delta=0.0625, rule=rule), losses) for rule in ("best", "previous")]
 
     assert ends == [best, previous]
 
 
 def test_the_first_epoch_costs_nothing() -> None:
-    """The first epoch has nothing to be compared with, so that patience 1 survives any first loss."""
+    """The first epoch has no earlier loss, so patience 1 survives any first loss."""
     patience = Patience(EarlyStopping(patience=1))
 
     assert not patience.ends(1e30)
@@ -76,7 +76,7 @@ def test_exactly_min_delta_counts_as_improvement() -> None:
 
 
 def test_the_defaults_are_those_of_the_report() -> None:
-    """Unless told otherwise, patience is 2, min_delta 0.001, and improvement is measured against the best."""
+    """By default patience is 2, min_delta 0.001, and improvement is measured against the best."""
     stated = EarlyStopping().model_dump()
 
     assert stated == {"patience": 2, "min_delta": 0.001, "rule": "best"}

@@ -1,4 +1,4 @@
-"""The search-space grammar: what is accepted can be drawn, and what is drawn can be trained."""
+"""The search-space grammar: accepted spaces can be drawn from, and draws can be trained."""
 
 import json
 from typing import Any
@@ -25,7 +25,7 @@ LIST: dict[str, Any] = {"type": "list", "length": {"type": "int", "low": 2, "hig
 
 
 def _refusals(dimension: Any) -> list[str]:
-    """Return what is said against a dimension; AssertionError where nothing is."""
+    """Return the problems of a dimension; AssertionError if it is accepted."""
     with pytest.raises(ValidationError) as caught:
         dimensions.validate_python(dimension)
     return [f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in caught.value.errors()]
@@ -55,7 +55,7 @@ def _refusals(dimension: Any) -> list[str]:
     ],
 )
 def test_every_kind_of_dimension_survives_json(written: Any, kind: type) -> None:
-    """Each way to write a dimension is understood, and comes back equal from the JSON that a job keeps."""
+    """Each way to write a dimension is understood, and comes back equal from a job's JSON."""
     dimension = dimensions.validate_python(written)
     kept = json.loads(json.dumps(dimensions.dump_python(dimension, mode="json"), allow_nan=False))
 
@@ -110,18 +110,18 @@ def test_a_dimension_that_cannot_be_drawn_is_refused(wrong: dict[str, Any], fiel
 
 @pytest.mark.parametrize("value", [None, [None], [[1]], {}, [{"a": 1}]])
 def test_a_value_that_no_parameter_takes_is_refused(value: Any) -> None:
-    """A fixed value is a number, a text, a truth value or a list of these."""
+    """A fixed value is a number, a text, true or false, or a list of these."""
     assert _refusals(value)
 
 
 def test_a_logarithmic_float_range_takes_no_step_of_one() -> None:
-    """Optuna refuses a step beside log when it draws, so that a step of 1.0 is refused here too."""
+    """Optuna refuses a step with log when it draws, so a step of 1.0 is refused here too."""
     assert _refusals({"type": "float", "low": 0.5, "high": 8.0, "step": 1.0, "log": True})
 
 
 @pytest.mark.parametrize("kind", [{"type": "categorical", "choices": [1, 1.0]}, {"type": "grid", "values": [1, 1.0]}])
 def test_equal_numbers_written_differently_are_repeats(kind: dict[str, Any]) -> None:
-    """1 and 1.0 train the same trial and Optuna takes them for one choice, so that they are a repeat."""
+    """1 and 1.0 train the same trial and are one choice for Optuna, so they are a repeat."""
     assert _refusals(kind)
 
 
@@ -151,23 +151,23 @@ def test_a_grid_is_the_product_of_its_values() -> None:
 
 
 def test_the_corners_of_a_range_are_its_ends() -> None:
-    """A range is allowed where both its ends are."""
+    """A range is allowed if both ends are."""
     assert dimensions.validate_python(INT).corners() == [3, 100]
 
 
 def test_the_corners_of_a_list_are_its_shortest_and_longest() -> None:
-    """A list is allowed where the shortest and longest are, of the lowest items and of the highest."""
+    """A list is allowed if the shortest and the longest are, with the lowest and the highest items."""
     corners = dimensions.validate_python(LIST).corners()
 
     assert {(len(corner), *set(corner)) for corner in corners} == {(n, item) for n in (2, 10) for item in (3, 100)}
 
 
 def test_the_corners_of_choices_are_all() -> None:
-    """Choices are in no order: each must be allowed."""
+    """Choices have no order: each must be allowed."""
     assert dimensions.validate_python({"type": "categorical", "choices": ["adam", "sgd"]}).corners() == ["adam", "sgd"]
 
 
-# --- whatever is accepted can be drawn and trained
+# --- accepted spaces can be drawn from and trained
 
 
 @st.composite
@@ -213,7 +213,7 @@ mlp_spaces = st.fixed_dictionaries(
 
 
 def _inside(written: Any, value: Any) -> bool:
-    """Tell whether a drawn value is one that the dimension, as written, allows."""
+    """Return whether a drawn value is one that the dimension, as written, allows."""
     if not isinstance(written, dict):
         return bool(value == written)
     if written["type"] == "categorical":
@@ -228,7 +228,7 @@ def _inside(written: Any, value: Any) -> bool:
 @settings(deadline=None, max_examples=150)
 @given(space=mlp_spaces, number=st.integers(0, 3), seed=st.integers(0, 2**32 - 1))
 def test_whatever_a_valid_space_draws_can_be_trained(space: dict[str, Any], number: int, seed: int) -> None:
-    """Every value that a valid space draws lies in it and is taken by the network's parameters."""
+    """Every draw from a valid space is in the space and accepted by the network's parameters."""
     body = {"model": "mlp", "search_space": space, "sampler": {"name": "random"}, "seed": seed}
     params, _ = Search(TuneSpec.model_validate(body)).ask(number)
     drawn = params.model_dump(include=set(space))
@@ -239,7 +239,7 @@ def test_whatever_a_valid_space_draws_can_be_trained(space: dict[str, Any], numb
 
 
 def test_a_tiny_step_is_refused_or_drawn() -> None:
-    """A step far smaller than its range either is refused by name or can be drawn; a running job does not meet it."""
+    """A step far smaller than its range is refused by name or can be drawn; a running job never meets it."""
     momentum = {"type": "float", "low": 0.0, "high": 0.9, "step": 1e-320}
     try:
         spec = TuneSpec.model_validate({"model": "mlp", "search_space": {"momentum": momentum}})

@@ -1,4 +1,4 @@
-"""Calibration: the temperature against what it must be, its error against a count by hand, and the limits."""
+"""Calibration: temperature, calibration error and limits, each compared with an independent result."""
 
 import json
 
@@ -25,7 +25,7 @@ anything = arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(2, 12)), 
 
 
 def drawn(seed: int, n: int = 4000) -> tuple[np.ndarray, np.ndarray]:
-    """Outputs, float32 [n, 10], and labels that are drawn with just the probabilities that the outputs stand for."""
+    """Return outputs, float32 [n, 10], and labels drawn with the probabilities of these outputs."""
     rng = np.random.default_rng(seed)
     outputs = rng.normal(0, 3, (n, 10)).astype(np.float32)
     cumulated = scipy_softmax(outputs, axis=1).cumsum(1)
@@ -35,7 +35,7 @@ def drawn(seed: int, n: int = 4000) -> tuple[np.ndarray, np.ndarray]:
 @settings(deadline=None, max_examples=25)
 @given(temperature=temperatures, seed=seeds)
 def test_a_known_temperature_is_found(temperature: float, seed: int) -> None:
-    """Outputs that were multiplied by a factor have that factor for temperature: 4,000 labels leave six per cent."""
+    """Outputs multiplied by a factor have that temperature, within six per cent for 4,000 labels."""
     outputs, labels = drawn(seed)
     found = fit_temperature(outputs * np.float32(temperature), labels)
 
@@ -46,7 +46,7 @@ def test_a_known_temperature_is_found(temperature: float, seed: int) -> None:
 @settings(deadline=None, max_examples=25)
 @given(temperature=temperatures, seed=seeds)
 def test_the_temperature_is_scipys_optimum(temperature: float, seed: int) -> None:
-    """No temperature makes the labels likelier than the one that is found, by another program's search."""
+    """Scipy's search finds no temperature with a higher likelihood."""
     outputs, labels = drawn(seed, 500)
     outputs = outputs * temperature
 
@@ -59,12 +59,12 @@ def test_the_temperature_is_scipys_optimum(temperature: float, seed: int) -> Non
 
 
 def test_outputs_that_tell_no_class_from_another_have_no_temperature() -> None:
-    """Any would do: 1 leaves them as they are."""
+    """Any temperature would do; 1 leaves the outputs unchanged."""
     assert fit_temperature(np.full((20, 10), 0.3, np.float32), np.arange(20) % 10) == 1
 
 
 def test_outputs_that_are_all_right_are_not_believed_without_end() -> None:
-    """A network without a mistake on 100 images is given odds that 100 images can support."""
+    """A network without a mistake on 100 images gets odds that 100 images can support."""
     labels = np.arange(100) % 10
     outputs = 5 * np.eye(10, dtype=np.float32)[labels]
     confidence = Calibration(temperature=fit_temperature(outputs, labels)).probabilities(outputs).max(1)
@@ -75,7 +75,7 @@ def test_outputs_that_are_all_right_are_not_believed_without_end() -> None:
 @settings(deadline=None)
 @given(outputs=anything, temperature=temperatures)
 def test_a_temperature_changes_no_answer(outputs: np.ndarray, temperature: float) -> None:
-    """The likeliest class stays likeliest, and probabilities stay float32 that sum to 1."""
+    """The most probable class stays, and probabilities stay float32 with sum 1."""
     found = Calibration(temperature=temperature).probabilities(outputs)
     likeliest = outputs.argmax(1)
 
@@ -87,7 +87,7 @@ def test_a_temperature_changes_no_answer(outputs: np.ndarray, temperature: float
 @settings(deadline=None)
 @given(seed=seeds, n=st.integers(1, 300), sharpness=st.floats(0, 10))
 def test_the_calibration_error_is_a_count_by_hand(seed: int, n: int, sharpness: float) -> None:
-    """It equals the definition, written out bin by bin."""
+    """It equals the definition, computed bin by bin."""
     rng = np.random.default_rng(seed)
     probabilities = scipy_softmax(sharpness * rng.normal(size=(n, 4)), axis=1)
     labels = rng.integers(4, size=n)
@@ -103,7 +103,7 @@ def test_the_calibration_error_is_a_count_by_hand(seed: int, n: int, sharpness: 
 
 @pytest.mark.parametrize("factor", [0.2, 4.0])
 def test_calibration_lessens_the_error_on_images_it_was_not_fitted_on(factor: float) -> None:
-    """Too timid or too sure, the error of fresh outputs falls to what chance leaves, and so says the fit beforehand."""
+    """For over- and underconfident outputs the error on new images falls to chance, as the fit predicts."""
     outputs, labels = drawn(1)
     fresh, their_labels = drawn(2)
     found = judged(fit(outputs * factor, None, labels), fresh * factor, None, their_labels)
@@ -115,7 +115,7 @@ def test_calibration_lessens_the_error_on_images_it_was_not_fitted_on(factor: fl
 
 
 def test_a_network_trained_on_squared_error_is_calibrated_too(digits_data: TrainingData) -> None:
-    """Its outputs lie near 0 and 1 and are no logits: a temperature far below 1 makes probabilities of them."""
+    """Its outputs are near 0 and 1 and not logits; a temperature far below 1 makes probabilities of them."""
     layers = networks["shallow"].layers((1, 28, 28), 10, networks["shallow"].params())
     lanes = Lanes([LaneState.initial(layers, Adam(), 0)], (1, 28, 28), "mse")
     rng = np.random.default_rng(0)
@@ -136,7 +136,7 @@ def test_a_network_trained_on_squared_error_is_calibrated_too(digits_data: Train
     share=st.sampled_from([0, 0.002, 0.01, 0.3]),
 )
 def test_no_more_than_the_share_lies_beyond_a_limit(scores: np.ndarray, share: float) -> None:
-    """However many scores are equal, and no lower limit would do."""
+    """This holds with any number of equal scores, and no lower limit would do."""
     found = limit(scores, share)
 
     assert (scores > found).mean() <= share
@@ -147,7 +147,7 @@ def test_no_more_than_the_share_lies_beyond_a_limit(scores: np.ndarray, share: f
 @settings(deadline=None, max_examples=25)
 @given(seed=seeds)
 def test_at_most_one_per_cent_of_the_validation_images_is_abstained_from(seed: int) -> None:
-    """Both limits together keep to it, and the share that is written down is that of `reasons`."""
+    """Both limits together keep to it, and the recorded share is that of `reasons`."""
     outputs, labels = drawn(seed, 1000)
     novelty = np.random.default_rng(seed).normal(size=1000).astype(np.float32)
     found = fit(outputs, novelty, labels)
@@ -159,14 +159,14 @@ def test_at_most_one_per_cent_of_the_validation_images_is_abstained_from(seed: i
 
 
 def test_the_mix_of_predicted_classes_is_kept() -> None:
-    """A share for each class, also for one that is never predicted."""
+    """Each class has a share, even if it is never predicted."""
     outputs = np.array([[2, 1, 0], [0, 0, 1], [3, 0, 0], [5, 4, 0]], np.float32)
 
     assert fit(outputs, None, np.array([0, 2, 1, 0])).class_shares == [0.75, 0, 0.25]
 
 
 def test_the_reason_says_which_limit() -> None:
-    """An image that is novel as well as unsure is called novel."""
+    """An image that is both novel and unsure is called novel."""
     calibration = Calibration(temperature=1, novelty_limit=2, confidence_limit=0.5)
     probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.45, 0.45], [0.45, 0.45]], np.float32)
     novelty = np.array([0, 2.5, 2, 3], np.float32)
@@ -187,7 +187,7 @@ def test_a_version_without_calibration_answers_as_before(outputs: np.ndarray) ->
 
 
 def test_a_calibration_survives_its_column() -> None:
-    """What is written as JSON is read as the same, also by a release that knows more or fewer fields."""
+    """JSON is read back equal, also by a release with more or fewer fields."""
     outputs, labels = drawn(3, 500)
     found = judged(fit(outputs, outputs[:, 0], labels), outputs, outputs[:, 0], labels)
     column = json.loads(json.dumps(found.model_dump()))
@@ -198,7 +198,7 @@ def test_a_calibration_survives_its_column() -> None:
 
 
 def test_outputs_that_are_not_finite_leave_the_test_out() -> None:
-    """Such a network is published with what validation says."""
+    """Such a network is published with its validation figures only."""
     outputs, labels = drawn(4, 200)
     found = fit(outputs, None, labels)
 

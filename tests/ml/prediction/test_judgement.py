@@ -1,4 +1,4 @@
-"""Judgements by validation images, and samples of a data set."""
+"""Judgements on validation images, and samples of a data set."""
 
 import json
 import subprocess
@@ -23,13 +23,13 @@ ORDER = JudgementOrder(dataset="digits", split="random", seed=3, calibration=Cal
 
 @pytest.fixture(scope="module")
 def module() -> torch.nn.Module:
-    """A perceptron with initial weights, which is mostly wrong."""
+    """Return a perceptron with initial weights, which is mostly wrong."""
     return module_of(networks["perceptron"].layers((1, 28, 28), 10, networks["perceptron"].params()), init_seed=0)
 
 
 @pytest.fixture(scope="module")
 def graph(module: torch.nn.Module) -> bytes:
-    """The same as ONNX."""
+    """Return the perceptron as ONNX."""
     weights = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
     layers = networks["perceptron"].layers((1, 28, 28), 10, networks["perceptron"].params())
     return onnx_bytes(layers, weights, (1, 28, 28))
@@ -37,13 +37,13 @@ def graph(module: torch.nn.Module) -> bytes:
 
 @pytest.fixture(scope="module")
 def judgement(graph: bytes) -> Judgement:
-    """What it answers for the validation images of the digits."""
-    return judge(ORDER, graph)
+    """Return its judgement on the digits' validation images."""
+    return judge(ORDER, datasets["digits"], graph)
 
 
 @pytest.fixture(scope="module")
 def expected(module: torch.nn.Module) -> tuple[np.ndarray, np.ndarray]:
-    """Torch's calibrated probabilities for the same images, and their labels."""
+    """Return torch's calibrated probabilities for the same images, and their labels."""
     digits = datasets["digits"].load()
     images = digits.take(data_split(len(digits), None, "random", ORDER.seed).validation)
     with torch.inference_mode():
@@ -52,7 +52,7 @@ def expected(module: torch.nn.Module) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_the_confusion_matrix_is_scikit_learns(judgement: Judgement, expected: tuple[np.ndarray, np.ndarray]) -> None:
-    """A row a true class, a column a predicted one; over the validation images of the job's own seed."""
+    """Rows are true classes, columns predicted ones, over the validation images of the job's seed."""
     probabilities, labels = expected
 
     assert judgement.images == len(labels)
@@ -60,7 +60,7 @@ def test_the_confusion_matrix_is_scikit_learns(judgement: Judgement, expected: t
 
 
 def test_the_bins_give_the_calibration_error(judgement: Judgement, expected: tuple[np.ndarray, np.ndarray]) -> None:
-    """Weighted by their images, their gaps between confidence and accuracy come to it."""
+    """The gaps between confidence and accuracy, weighted by images, add up to it."""
     gaps = [b.images * abs(b.confidence - b.accuracy) for b in judgement.bins if b.confidence is not None]
 
     assert sum(b.images for b in judgement.bins) == judgement.images
@@ -70,7 +70,7 @@ def test_the_bins_give_the_calibration_error(judgement: Judgement, expected: tup
 def test_the_mistakes_are_the_images_that_are_taken_for_something_else(
     judgement: Judgement, expected: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    """With their pixels, the most confident first, and no more of a pair of classes than are shown."""
+    """They have their pixels, come by confidence, and at most SHOWN are of one pair of classes."""
     digits = datasets["digits"].load()
     pairs = [(m.actual, m.predicted) for m in judgement.mistakes]
     counts = np.array(judgement.confusion_matrix)
@@ -87,7 +87,7 @@ def test_the_mistakes_are_the_images_that_are_taken_for_something_else(
 
 
 def test_the_program_answers_as_the_function_does(graph: bytes, judgement: Judgement) -> None:
-    """From standard input to standard output, without torch."""
+    """It reads standard input, writes standard output and needs no torch."""
     order = ORDER.model_dump_json().encode() + b"\n" + graph
     done = subprocess.run(
         [sys.executable, "-m", "ml.prediction.judgement"], input=order, capture_output=True, check=True
@@ -97,7 +97,7 @@ def test_the_program_answers_as_the_function_does(graph: bytes, judgement: Judge
 
 
 def test_samples_are_of_the_part_that_was_asked_for() -> None:
-    """Each once, as many as there are, with label and pixels."""
+    """Each image comes once, all of them if asked, with label and pixels."""
     command = [sys.executable, "-m", "ml.images.samples", "digits", "test", "1000"]
     done = subprocess.run(command, capture_output=True, check=True)
     found = Samples.model_validate(json.loads(done.stdout)).items

@@ -1,4 +1,4 @@
-"""Novelty: what the graph computes, and what it tells from digits, with drawings it was not fitted on."""
+"""Novelty: what the graph computes, and how well it tells digits from other drawings."""
 
 import numpy as np
 import onnx
@@ -25,19 +25,19 @@ LAYERS = [Flatten(), Linear(784, 10)]
 
 @pytest.fixture(scope="module")
 def mnist_data(mnist: Arrays) -> TrainingData:
-    """All of MNIST, cut for training."""
+    """Return all of MNIST, split for training."""
     return TrainingData.of(mnist, 10_000, "random", 0)
 
 
 @pytest.fixture(scope="module")
 def fitted(mnist_data: TrainingData) -> tuple[Novelty, float]:
-    """What tells MNIST's training images from others, and the limit that validation sets."""
+    """Return the novelty fitted to MNIST's training images, and the limit from validation."""
     novelty = fit_novelty(mnist_data.train.images.numpy(), DIGITS, 0)
     return novelty, limit(of(novelty, mnist_data.validation.images.numpy()), NOVEL_SHARE)
 
 
 def of(novelty: Novelty, images: np.ndarray) -> np.ndarray:
-    """The novelty of uint8 images, [n], by numpy alone."""
+    """Return the novelty of uint8 images, [n], by numpy."""
     x = images.reshape(len(images), -1) / 255
     for i, layer in enumerate(novelty.layers):
         if isinstance(layer, Linear):
@@ -47,7 +47,7 @@ def of(novelty: Novelty, images: np.ndarray) -> np.ndarray:
 
 
 def graph_of(novelty: Novelty, *, by_torch: bool = False) -> tuple[bytes, bytes]:
-    """A classifier's graph without and with this novelty, written here or by torch's exporter."""
+    """Return a classifier's graph without and with this novelty, written here or by torch's exporter."""
     module = module_of(LAYERS, 3)
     weights = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
     bare = exported(module, IMAGE) if by_torch else onnx_bytes(LAYERS, weights, IMAGE)
@@ -55,7 +55,7 @@ def graph_of(novelty: Novelty, *, by_torch: bool = False) -> tuple[bytes, bytes]
 
 
 def typed(characters: str) -> np.ndarray:
-    """Characters in Pillow's bitmap font, which nothing is fitted on, in MNIST's form: uint8 [n, 1, 28, 28]."""
+    """Return characters in Pillow's bitmap font, which no fit has seen, in MNIST's form: uint8 [n, 1, 28, 28]."""
     font, drawn = ImageFont.load_default_imagefont(), []
     for character in characters:
         image = Image.new("L", (12, 16))
@@ -67,7 +67,7 @@ def typed(characters: str) -> np.ndarray:
 
 @pytest.mark.long
 def test_test_images_are_as_good_as_never_novel(fitted: tuple[Novelty, float], mnist: Arrays) -> None:
-    """The share that was set on validation holds for the publishers' own test images, twice over at most."""
+    """The share set on validation holds for the official test images, at most doubled."""
     novelty, highest = fitted
 
     assert 0 < (of(novelty, mnist.images[-10_000:]) > highest).mean() < 2 * NOVEL_SHARE
@@ -78,7 +78,7 @@ def test_test_images_are_as_good_as_never_novel(fitted: tuple[Novelty, float], m
 def test_every_kind_of_negative_is_told_from_digits(
     kind: str, fitted: tuple[Novelty, float], mnist_data: TrainingData
 ) -> None:
-    """Fresh ones, made of validation images: nearly all, but of halves that fit together some are digits."""
+    """Nearly all new negatives, made of validation images, are novel; some matching halves are digits."""
     novelty, highest = fitted
     images = negatives[kind](np.random.default_rng(77), mnist_data.validation.images.numpy(), 300)
     found = (of(novelty, images) > highest).mean()
@@ -89,7 +89,7 @@ def test_every_kind_of_negative_is_told_from_digits(
 
 
 def test_a_blank_image_is_novel(fitted: tuple[Novelty, float]) -> None:
-    """Black and white alike."""
+    """Black and white images both are."""
     novelty, highest = fitted
     blank = np.stack([np.zeros(IMAGE, np.uint8), np.full(IMAGE, 255, np.uint8)])
 
@@ -97,7 +97,7 @@ def test_a_blank_image_is_novel(fitted: tuple[Novelty, float]) -> None:
 
 
 def test_letters_of_an_unknown_font_are_told_from_its_digits(fitted: tuple[Novelty, float]) -> None:
-    """Most letters are novel and most digits are not, in a font that neither was fitted on."""
+    """In a font that the fit has not seen, most letters are novel and most digits are not."""
     novelty, highest = fitted
     letters, digits = ((of(novelty, typed(which)) > highest).mean() for which in (PLAIN_LETTERS, "".join(DIGITS)))
 
@@ -107,7 +107,7 @@ def test_letters_of_an_unknown_font_are_told_from_its_digits(fitted: tuple[Novel
 
 @pytest.mark.parametrize("by_torch", [False, True])
 def test_the_graph_computes_it_and_leaves_the_outputs_alone(by_torch: bool, fitted: tuple[Novelty, float]) -> None:
-    """Its second output is numpy's to float32's precision, its first bit for bit what it was, and it is valid ONNX."""
+    """The second output is numpy's, the first is unchanged bit for bit, and the ONNX is valid."""
     novelty, _ = fitted
     bare, graph = graph_of(novelty, by_torch=by_torch)
     images = glyphs("".join(DIGITS) + PLAIN_LETTERS, np.random.default_rng(1), 60, 28)
@@ -125,7 +125,7 @@ def test_the_graph_computes_it_and_leaves_the_outputs_alone(by_torch: bool, fitt
 
 
 def test_an_image_is_answered_alike_alone_and_among_many(fitted: tuple[Novelty, float], mnist: Arrays) -> None:
-    """Also where so many are asked that they are run in several parts."""
+    """This also holds for inputs that run in several batches."""
     n = 2 * MAX_BATCH + 3
     predictor = Predictor(graph_of(fitted[0])[1], IMAGE, DIGITS)
     pixels = mnist.images[:n].astype(np.float32) / 255
@@ -138,7 +138,7 @@ def test_an_image_is_answered_alike_alone_and_among_many(fitted: tuple[Novelty, 
 
 @pytest.mark.long
 def test_a_seed_gives_the_same_network_every_time(digits_data: TrainingData) -> None:
-    """A job's version can be made again; another seed gives another."""
+    """A job's version can be made again; another seed gives another network."""
     one, same, other = (fit_novelty(digits_data.train.images.numpy(), DIGITS, seed).weights for seed in (0, 0, 1))
 
     assert all(np.array_equal(one[name], same[name]) for name in one)
@@ -146,7 +146,7 @@ def test_a_seed_gives_the_same_network_every_time(digits_data: TrainingData) -> 
 
 
 def test_a_data_set_of_anything_is_told_from_noise_and_blanks() -> None:
-    """Colours, other sizes, classes that are no digits: there are no letters, and blank and noise are novel."""
+    """With colours, other sizes and other classes there are no letters; blank and noise are novel."""
     rng = np.random.default_rng(0)
     rows, columns = np.indices((20, 16))
     places, size = rng.uniform(5, 11, (600, 2, 1, 1, 1)), rng.uniform(2, 4, (600, 3, 1, 1))
@@ -160,7 +160,7 @@ def test_a_data_set_of_anything_is_told_from_noise_and_blanks() -> None:
 
 
 def test_glyphs_have_the_form_of_mnist() -> None:
-    """20 pixels high or wide, within two, and their centre of mass within one of the middle, in print and by pen."""
+    """They are 20 pixels high or wide, within two, with the centre of mass within one of the middle."""
     drawn = glyphs(PLAIN_LETTERS, np.random.default_rng(5), 200, 28)[:, 0]
     lit = drawn > 64
     heights, widths = (np.ptp(np.where(lit.any(axis), np.arange(28), 14), axis=1) + 1 for axis in (2, 1))
@@ -172,14 +172,14 @@ def test_glyphs_have_the_form_of_mnist() -> None:
 
 
 def test_novelty_costs_little() -> None:
-    """Its multiply-adds for an image of MNIST stay under 50,000."""
+    """One MNIST image takes fewer than 50,000 multiply-adds."""
     layers = fit_novelty(np.zeros((60, *IMAGE), np.uint8), ("a", "b"), 0).layers
 
     assert sum(layer.flops((layer.in_features,)) for layer in layers if isinstance(layer, Linear)) < 2 * 50_000
 
 
 def test_torch_agrees_with_the_weights(fitted: tuple[Novelty, float]) -> None:
-    """The weights bear torch's names and layout, as those of a checkpoint do."""
+    """The weights have torch's names and layout, like those of a checkpoint."""
     novelty, _ = fitted
     module = module_of(novelty.layers, 0)
     module.load_state_dict({name: torch.from_numpy(weight) for name, weight in novelty.weights.items()})

@@ -1,4 +1,4 @@
-"""Prediction, held against torch and scipy."""
+"""Prediction, compared with torch and scipy."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,7 +21,7 @@ outputs = arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(1, 12)), e
 
 
 def _predictor(model: str) -> tuple[Predictor, torch.nn.Module]:
-    """A predictor with initial weights, and the torch module that has the same."""
+    """Return a predictor with initial weights, and the torch module with the same weights."""
     dataset = datasets["digits"]
     layers = networks[model].layers(dataset.shape, len(dataset.classes), networks[model].params())
     module = module_of(layers, 11)
@@ -41,7 +41,7 @@ def test_probabilities_are_torchs(model: str, digits: Arrays) -> None:
 
 @pytest.mark.parametrize("model", networks)
 def test_probabilities_are_probabilities(model: str, digits: Arrays) -> None:
-    """Each image's probabilities lie in 0..1 and sum to 1, one a class, in float32."""
+    """Each image's probabilities are in 0..1 and sum to 1, one per class, in float32."""
     predictor, _ = _predictor(model)
     found = predictor.probabilities(digits.images[:64].astype(np.float32) / 255)
 
@@ -52,7 +52,7 @@ def test_probabilities_are_probabilities(model: str, digits: Arrays) -> None:
 
 
 def test_float64_pixels_are_taken_too(digits: Arrays) -> None:
-    """Pixels as numpy divides them, in float64, give the answer of the same pixels in float32."""
+    """Pixels in float64, as numpy divides them, give the answer of the same pixels in float32."""
     predictor, _ = _predictor("mlp")
     pixels = digits.images[:8] / 255
 
@@ -60,7 +60,7 @@ def test_float64_pixels_are_taken_too(digits: Arrays) -> None:
 
 
 def test_an_answer_does_not_depend_on_its_neighbours(digits: Arrays) -> None:
-    """An image asked alone is answered as it is among others."""
+    """An image gets the same answer alone and among others."""
     predictor, _ = _predictor("cnn")
     pixels = digits.images[:8].astype(np.float32) / 255
     alone = np.concatenate([predictor.probabilities(pixels[i : i + 1]) for i in range(8)])
@@ -69,7 +69,7 @@ def test_an_answer_does_not_depend_on_its_neighbours(digits: Arrays) -> None:
 
 
 def test_threads_may_share_a_predictor(digits: Arrays) -> None:
-    """Eight threads asking at once get the answers that one gets."""
+    """Eight threads at once get the answers that one thread gets."""
     predictor, _ = _predictor("cnn")
     pixels = digits.images[:64].astype(np.float32) / 255
     expected = [predictor.probabilities(pixels[i : i + 1]) for i in range(64)]
@@ -86,7 +86,7 @@ def test_softmax_is_scipys(x: np.ndarray) -> None:
 
 
 def test_softmax_does_not_overflow() -> None:
-    """Outputs near float32's end give finite probabilities."""
+    """Outputs near the limits of float32 give finite probabilities."""
     found = softmax(np.array([[3e38, 1e38, 0]], np.float32))
 
     assert found.tolist() == [[1, 0, 0]]

@@ -1,4 +1,4 @@
-"""The presets: files that can be run, and the report's experiments as its table has them."""
+"""The presets: files that can be run, with the experiments of the report's table."""
 
 import json
 from itertools import product
@@ -16,7 +16,7 @@ LOW = (1e-5, 1e-4, 1e-3, 1e-2)
 HIGH = (0.01, 0.05, 0.1)
 WIDTHS = (250, 350, 500, 600)
 LISTS = [[width] * layers for layers in (1, 5, 10, 20) for width in WIDTHS]
-GRIDS: dict[str, dict[str, Any]] = {  # as the report prints them, with 600 where it prints 6000
+GRIDS: dict[str, dict[str, Any]] = {  # as the report prints them, except 600 in place of its 6000
     "perceptron": {},
     "shallow-grid": {
         "batch_size": (3, 5, 10),
@@ -35,7 +35,7 @@ REPORT = {experiment.name: experiment.spec for experiment in collection("mnist-r
 
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_is_a_specification(name: str) -> None:
-    """What a file has is kept whole when it is checked."""
+    """Validation keeps everything in a file."""
     kept, body = preset(name).model_dump(), preset_body(name)
 
     assert body.keys() <= kept.keys()
@@ -43,21 +43,21 @@ def test_every_preset_is_a_specification(name: str) -> None:
 
 
 def test_an_unknown_preset_is_refused_with_those_that_are_known() -> None:
-    """A name that leads out of the folder is no preset either."""
+    """A name that leads out of the folder is unknown too."""
     for name in ("nothing", "../presets/collections", "mnist-report/../mnist-report/cnn-search"):
         with pytest.raises(UnknownName, match="mnist-report/cnn-search"):
             preset(name)
 
 
 def test_a_collection_has_every_file_of_its_folder() -> None:
-    """No experiment is forgotten, and none is named without a file."""
+    """No experiment is missing, and each has a file."""
     for name, found in collections().items():
         assert {e.name for e in found.experiments} == {path.stem for path in (FOLDER / name).glob("*.json")}
 
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_a_grid_tries_the_points_of_the_report(name: str) -> None:
-    """Every combination of the printed values, on mean squared error by SGD, without pruning."""
+    """Every combination of the printed values, on mean squared error, with SGD, without pruning."""
     spec, printed = REPORT[name], GRIDS[name]
     points = len(list(product(*printed.values())))
     grids = {n: tuple(d.values) for n, d in spec.search_space.items() if isinstance(d, Grid)}
@@ -74,7 +74,7 @@ def test_the_grids_have_as_many_points_as_counted_by_hand() -> None:
 
 @pytest.mark.parametrize("name", [name for name in GRIDS if name.endswith(("stopped", "wide", "batches"))])
 def test_early_stopping_is_the_reports(name: str) -> None:
-    """It compares with the epoch before, and nothing restores patience."""
+    """It compares with the previous epoch, and nothing restores patience."""
     found = REPORT[name].early_stopping
 
     assert found is not None
@@ -82,7 +82,7 @@ def test_early_stopping_is_the_reports(name: str) -> None:
 
 
 def test_the_searches_have_the_reports_ranges_and_trials() -> None:
-    """Batches of 3 to 100, rates of 1e-5 to 1e-1 in the logarithm, Adam or SGD, and widths of each network."""
+    """Batches of 3 to 100, rates of 1e-5 to 1e-1 on a log scale, Adam or SGD, and each network's widths."""
     for name in SEARCHES:
         space = REPORT[name].search_space
         assert space["batch_size"] == Int(low=3, high=100)
@@ -99,7 +99,7 @@ def test_the_searches_have_the_reports_ranges_and_trials() -> None:
 @pytest.mark.parametrize("scale", [1e-9, 0.01, 0.3, 0.9])
 @pytest.mark.parametrize("name", REPORT)
 def test_a_scaled_experiment_tries_every_parameter_over_its_range(name: str, scale: float) -> None:
-    """Smaller in everything, never larger; a grid keeps both ends of each parameter."""
+    """Everything is smaller, nothing larger; a grid keeps both ends of each parameter."""
     whole, small = REPORT[name], scaled(REPORT[name], scale)
     grids = {n: d for n, d in whole.search_space.items() if isinstance(d, Grid)}
 
@@ -118,7 +118,7 @@ def test_a_scaled_experiment_tries_every_parameter_over_its_range(name: str, sca
 
 
 def test_a_scale_is_a_share() -> None:
-    """Of images and trials, where no least is in the way; at 1 nothing changes."""
+    """It scales images and trials down to their least; at 1 nothing changes."""
     spec = REPORT["cnn-search"]
     half, least = scaled(spec, 0.5), scaled(spec, 1e-6)
 
@@ -128,7 +128,7 @@ def test_a_scale_is_a_share() -> None:
 
 
 def test_a_spread_is_even() -> None:
-    """First and last, and between them at equal distances; a single value stays."""
+    """It has the first, the last, and values at equal distances; a single value stays."""
     assert spread(range(16), 4) == [0, 5, 10, 15]
     assert spread([7], 5) == [7]
     assert spread([1, 2, 3], 1) == [1, 3]

@@ -1,4 +1,4 @@
-"""Intervals of shares, against scipy."""
+"""Intervals of shares, compared with scipy."""
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +11,7 @@ from ml.statistics.intervals import wilson
 @given(n=st.integers(1, 100_000), share=st.floats(0, 1), confidence=st.sampled_from([0.9, 0.95, 0.99]))
 @settings(deadline=None)
 def test_the_interval_is_scipys(n: int, share: float, confidence: float) -> None:
-    """For any count, the ends included."""
+    """For any count, including 0 and all."""
     hits = round(share * n)
     expected = binomtest(hits, n).proportion_ci(confidence, method="wilson")
 
@@ -20,6 +20,6 @@ def test_the_interval_is_scipys(n: int, share: float, confidence: float) -> None
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 0), (2, 1), (-1, 5)])
 def test_what_is_no_share_is_refused(hits: int, n: int) -> None:
-    """None of none, more than all, less than none."""
-    with pytest.raises(ValueError, match="no share"):
+    """None of none, more than all, and fewer than none."""
+    with pytest.raises(ValueError, match="is not a share"):
         wilson(hits, n)

@@ -1,4 +1,4 @@
-"""Paired tests, against exact enumeration and numerical integration."""
+"""Paired tests, compared with exact enumeration and numerical integration."""
 
 from fractions import Fraction
 from itertools import pairwise
@@ -14,7 +14,7 @@ from ml.statistics.paired import corrected_t, difference_variance, holm, mcnemar
 
 
 def enumerated(first: int, second: int) -> tuple[Fraction, Fraction]:
-    """Exact and mid-p: the chance of every split of the discordant images that is as uneven, term by term."""
+    """Return exact and mid-p: the probability of every split that is as uneven, term by term."""
     n = first + second
     chances = [Fraction(comb(n, k), 2**n) for k in range(n + 1)]
     distance = abs(first - second)
@@ -24,7 +24,7 @@ def enumerated(first: int, second: int) -> tuple[Fraction, Fraction]:
 
 
 def tail(t: float, freedom: int) -> float:
-    """Both tails of Student's t beyond ±t, by Simpson's rule on its density."""
+    """Return both tails of Student's t beyond ±t, by Simpson's rule on its density."""
     x = np.linspace(0, abs(t), 20_001)
     scale = gamma((freedom + 1) / 2) / (sqrt(freedom * pi) * gamma(freedom / 2))
     y = scale * (1 + x**2 / freedom) ** (-(freedom + 1) / 2)
@@ -35,7 +35,7 @@ def tail(t: float, freedom: int) -> float:
 
 @given(st.integers(0, 60), st.integers(0, 60))
 def test_mcnemar_equals_exact_enumeration(first: int, second: int) -> None:
-    """Every split that is as uneven is counted, in fractions."""
+    """Every split that is as uneven counts, in fractions."""
     found, (exact, mid) = mcnemar(first, second), enumerated(first, second)
 
     assert found.exact == pytest.approx(float(exact), rel=1e-9)
@@ -44,7 +44,7 @@ def test_mcnemar_equals_exact_enumeration(first: int, second: int) -> None:
 
 @pytest.mark.parametrize(("values", "train", "validation"), [([0.1, 0.3, -0.05, 0.2], 800, 200), ([1.0, 2.0], 72, 18)])
 def test_the_corrected_test_equals_its_formula(values: list[float], train: int, validation: int) -> None:
-    """The statistic by numpy, its tails by integration, and the interval where that p is 0.05."""
+    """Numpy's statistic, tails by integration, and the interval that has p 0.05 at its ends."""
     found = corrected_t(values, train, validation)
     t = np.mean(values) / np.sqrt((1 / len(values) + validation / train) * np.var(values, ddof=1))
 
@@ -55,19 +55,19 @@ def test_the_corrected_test_equals_its_formula(values: list[float], train: int, 
 
 
 def test_without_a_correction_it_is_the_paired_t_test() -> None:
-    """Where no image validates, scipy's one-sample test is the limit."""
+    """Without validation images the limit is scipy's one-sample test."""
     values = np.random.default_rng(0).normal(0.1, 1, 12)
 
     assert corrected_t(values.tolist(), 10**15, 1).p == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
 
 
 def test_values_that_do_not_vary_have_no_statistic() -> None:
-    """All zero is a tie; all the same and not zero is none."""
+    """All zero is a tie; equal values that are not zero are none."""
     assert (corrected_t([0.0, 0.0], 8, 2).p, corrected_t([0.5, 0.5], 8, 2).p) == (1.0, 0.0)
 
 
 def test_values_that_vary_too_little_by_luck_count_as_varying_by_the_least() -> None:
-    """The same lead of one image on both of two cuts is no proof; a variance above the least is taken as it is."""
+    """A lead of one image on both of two splits is no proof; a variance above the least counts as it is."""
     lucky = corrected_t([1 / 323, 1 / 323], 1294, 323, least=difference_variance(4, 3, 323))
 
     assert lucky.p > 0.5
@@ -77,7 +77,7 @@ def test_values_that_vary_too_little_by_luck_count_as_varying_by_the_least() -> 
 
 @given(st.integers(1, 400), st.data())
 def test_the_least_variances_are_those_of_shares_and_differences(images: int, data: st.DataObject) -> None:
-    """Near the plain binomial and paired variances where images are many, and above 0 where those are 0."""
+    """For many images they are near the binomial and paired variances, and above 0 even if those are 0."""
     right = data.draw(st.integers(0, images))
     only_first = data.draw(st.integers(0, images))
     only_second = data.draw(st.integers(0, images - only_first))
@@ -96,14 +96,14 @@ def test_the_least_variances_are_those_of_shares_and_differences(images: int, da
 
 @pytest.mark.parametrize("values", [[], [0.1]])
 def test_one_cut_is_refused(values: list[float]) -> None:
-    """There is no variance of one."""
+    """One value has no variance."""
     with pytest.raises(ValueError, match="two or more"):
         corrected_t(values, 8, 2)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_rejects_as_the_step_down_procedure_does(ps: list[float]) -> None:
-    """At any level, what Holm's loop rejects is what has an adjusted p of at most that level."""
+    """At any level, Holm's loop rejects exactly the adjusted p-values up to that level."""
     adjusted = holm(ps)
     for level in (0.01, 0.05, 0.2, 0.7):
         rejected, order = set(), sorted(range(len(ps)), key=lambda i: ps[i])
@@ -117,7 +117,7 @@ def test_holm_rejects_as_the_step_down_procedure_does(ps: list[float]) -> None:
 
 
 def test_holms_correction_is_the_papers_example() -> None:
-    """Holm (1979): the smallest of n times n, the next times n − 1, never less than the one before, at most 1."""
+    """Holm (1979): n times the smallest, n − 1 times the next, never below the one before, at most 1."""
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []

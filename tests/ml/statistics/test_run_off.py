@@ -1,4 +1,4 @@
-"""What a run-off decides, on made-up answers."""
+"""The verdict of a run-off, on made-up answers."""
 
 from itertools import combinations
 
@@ -12,14 +12,14 @@ TRAIN, VALIDATION, CUTS = 800, 200, 5
 
 
 def finalist(trial: int, accuracy: float, weights: int, seed: int = 0, cuts: int = CUTS) -> Finalist:
-    """A finalist that is right in about this share of images, on every cut in others."""
+    """Return a finalist that is right on about this share of images, different ones on every split."""
     rng = np.random.default_rng([seed, trial])
     right = [rng.random(VALIDATION) < accuracy for _ in range(cuts)]
     return Finalist(trial, accuracy + 0.02, weights, 2 * weights, right)
 
 
 def test_a_difference_that_cuts_confirm_decides() -> None:
-    """Far ahead on every cut, the larger network wins, and nobody is tied with it."""
+    """Far ahead on every split, the larger network wins without a tie."""
     found = verdict([finalist(3, 0.5, 10), finalist(7, 0.99, 1000)], TRAIN, {})
 
     assert (found.leader, found.winner) == (7, 7)
@@ -29,7 +29,7 @@ def test_a_difference_that_cuts_confirm_decides() -> None:
 
 
 def test_of_those_that_are_tied_the_smallest_wins() -> None:
-    """A lead that may be luck gives way to fewer weights."""
+    """A lead that may be chance loses to fewer weights."""
     lucky, small = finalist(1, 0.9, 1000), finalist(2, 0.9, 10)
     found = verdict([lucky, small], TRAIN, {})
     even = verdict([Finalist(1, 0.9, 5, 9, small.right), Finalist(2, 0.9, 5, 8, small.right)], TRAIN, {})
@@ -42,7 +42,7 @@ def test_of_those_that_are_tied_the_smallest_wins() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_figures_are_those_of_scipy(seed: int) -> None:
-    """Means, intervals, differences and p-values, computed apart from what the verdict uses."""
+    """Means, intervals, differences and p-values, computed independently of the verdict."""
     finalists = [finalist(n, accuracy, 10 * n, seed) for n, accuracy in ((1, 0.9), (2, 0.88), (3, 0.8))]
     found = verdict(finalists, TRAIN, {})
     by_trial = {one.trial: np.array([right.mean() for right in one.right]) for one in finalists}
@@ -71,12 +71,12 @@ def test_the_figures_are_those_of_scipy(seed: int) -> None:
 
 
 def deviation(values: np.ndarray, least: float) -> float:
-    """The corrected deviation of a mean over cuts."""
+    """Return the corrected standard deviation of a mean over splits."""
     return float(np.sqrt((1 / CUTS + VALIDATION / TRAIN) * max(values.var(ddof=1), least)))
 
 
 def test_of_equal_networks_one_is_rarely_taken_for_better() -> None:
-    """Ten that are right in as many images by chance: in at most one of twenty run-offs is any not tied."""
+    """Of run-offs of ten equally good networks, at most one in twenty finds a difference."""
     rejected = sum(
         not all(one.tied for one in verdict([finalist(n, 0.9, 10, seed) for n in range(10)], TRAIN, {}).contenders)
         for seed in range(100)
@@ -86,7 +86,7 @@ def test_of_equal_networks_one_is_rarely_taken_for_better() -> None:
 
 
 def test_the_same_small_lead_on_two_cuts_is_a_tie() -> None:
-    """One image ahead on either cut: the lead does not vary, but it may be luck, and the smaller network wins."""
+    """A lead of one image on both splits may be chance, so the smaller network wins."""
     large, small = np.arange(323) < 314, np.arange(323) < 313
     found = verdict([Finalist(1, 0.97, 1000, 9, [large, large]), Finalist(2, 0.97, 10, 9, [small, small])], 1294, {})
 
@@ -95,7 +95,7 @@ def test_the_same_small_lead_on_two_cuts_is_a_tie() -> None:
 
 
 def test_each_cut_has_its_own_table_of_disagreements() -> None:
-    """McNemar's counts, image by image, and scipy's binomial p."""
+    """McNemar's counts are by image, and p is scipy's binomial p."""
     first, second = finalist(1, 0.95, 10), finalist(2, 0.7, 20)
     (duel,) = verdict([first, second], TRAIN, {}).duels
 
@@ -111,7 +111,7 @@ def test_each_cut_has_its_own_table_of_disagreements() -> None:
 
 
 def test_who_was_not_trained_to_the_end_is_out() -> None:
-    """With its reason; where that is everybody, nobody wins."""
+    """Each lost trial has its reason; if all are lost, there is no winner."""
     alone = verdict([finalist(1, 0.9, 10)], TRAIN, {2: "seed 0 is diverged"})
     nobody = verdict([], TRAIN, {1: "a", 2: "b"})
 

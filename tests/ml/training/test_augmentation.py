@@ -1,4 +1,4 @@
-"""Augmentation: distorted minibatches against SciPy, and as part of a pack."""
+"""Augmentation: distorted minibatches against SciPy, and in a pack."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalW
 
 @pytest.fixture(scope="session")
 def images(mnist: Arrays) -> Images:
-    """Some of MNIST."""
+    """Return some images of MNIST."""
     return Images.of(mnist.take(np.arange(500)))
 
 
@@ -41,7 +41,7 @@ def images(mnist: Arrays) -> Images:
 
 
 def test_distorted_images_are_scipys(images: Images) -> None:
-    """Each pixel is what SciPy interpolates where it comes from, rounded, and darkness outside."""
+    """Each pixel is SciPy's interpolation at its source, rounded; outside of the image it is dark."""
     distort = Distortion(STRONG, (1, 28, 28), 3, CPU)
     raw = images.images[:40]
     found = distort(raw, step=9).numpy()
@@ -56,7 +56,7 @@ def test_distorted_images_are_scipys(images: Images) -> None:
 
 
 def test_elastic_displacements_are_smoothed_as_scipy_smooths() -> None:
-    """Noise filtered by a Gaussian, beyond the edges of which there are zeros, times the strength."""
+    """Displacements are noise filtered by a Gaussian, with zeros beyond the edges, times the strength."""
     augmentation = Augmentation(elastic=34, elastic_sigma=3)
     distort = Distortion(augmentation, (1, 20, 31), 0, CPU)
     noise = torch.rand(2, 2, 20, 31, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -75,14 +75,14 @@ def test_elastic_displacements_are_smoothed_as_scipy_smooths() -> None:
     ],
 )
 def test_an_affine_map_does_what_its_name_says(asked: dict[str, float], expected: list[list[float]]) -> None:
-    """At the ends of what can be drawn: moved, turned, stretched and slanted."""
+    """At the limits of the draws, images are shifted, rotated, scaled and sheared."""
     draws = np.array([[1, -1, 1, 1, -1, 1]], np.float32)
 
     assert affine_maps(Augmentation(**asked), draws)[0].numpy() == pytest.approx(np.array(expected), abs=1e-6)
 
 
 def test_images_differ_from_step_to_step_and_from_place_to_place(images: Images) -> None:
-    """The same image at two places of two batches is four images, and never more distorted than asked."""
+    """One image at two places of two batches gives four images, none more distorted than the limits."""
     one = images.images[:1].repeat(2, 1, 1, 1)
     distort = Distortion(Augmentation(shift=2), (1, 28, 28), 3, CPU)
     found = {distort(one, step)[place].numpy().tobytes() for step in (0, 1) for place in (0, 1)}
@@ -94,7 +94,7 @@ def test_images_differ_from_step_to_step_and_from_place_to_place(images: Images)
 
 
 def test_without_augmentation_minibatches_are_the_data_sets_own(images: Images) -> None:
-    """Nothing is copied where nothing is asked for."""
+    """Nothing is copied if there is no augmentation."""
     stream = Stream(len(images), 20, 1)
     data, indices = Minibatches(images, stream, Augmentation()).at(7)
 
@@ -132,7 +132,7 @@ def _finish(pack: LanePack) -> None:
 
 @pytest.mark.parametrize("model", ["shallow", "cnn"])
 def test_a_pack_that_goes_on_from_its_checkpoint_is_bit_equal(model: str, digits_data: TrainingData) -> None:
-    """With all of a recipe: weights, average, learning rates and images are those of an unbroken run."""
+    """With every recipe, weights, average, learning rates and images are those of an unbroken run."""
     spec = _spec(model)
     other = {"learning_rate": 5e-3, "dropout": 0.0, "label_smoothing": 0.0, "schedule": "cosine"}
     whole, cut = (_pack(digits_data, _lane(spec, 0), _lane(spec, 1, **other)) for _ in range(2))
@@ -151,7 +151,7 @@ def test_a_pack_that_goes_on_from_its_checkpoint_is_bit_equal(model: str, digits
 
 
 def test_a_lane_of_a_pack_ends_as_plain_torch_does_on_the_same_images(digits_data: TrainingData) -> None:
-    """The weights that are kept are the average's, after a schedule over the trial's own epochs."""
+    """The kept weights are the moving average's, after a schedule over the trial's own epochs."""
     spec = _spec(objective="val_loss")
     lanes = _lane(spec, 0, epochs=1), _lane(spec, 1, hidden_size=50)
     pack = _pack(digits_data, *lanes)
@@ -171,7 +171,7 @@ def test_a_lane_of_a_pack_ends_as_plain_torch_does_on_the_same_images(digits_dat
 
 
 def test_a_trial_that_is_replayed_sees_the_same_images(digits_data: TrainingData) -> None:
-    """Alone and from its record, it measures what it measured beside others."""
+    """Alone and from its record, a trial measures what it measured in its pack."""
     spec = _spec()
     pack = _pack(digits_data, _lane(spec, 0), _lane(spec, 1))
     measured = [m for rungs in pack.run(lambda: False) for lane, m in rungs if lane.number == 1]
@@ -186,7 +186,7 @@ def test_a_trial_that_is_replayed_sees_the_same_images(digits_data: TrainingData
 
 
 def test_augmentation_decides_the_key_and_a_lanes_recipe_does_not() -> None:
-    """Trials that are distorted alike train together, whatever their schedules, averages and dropout."""
+    """Trials with the same augmentation train together, with any schedules, averages and dropout."""
     ranges = {
         name: {"type": "float", "low": 0.0, "high": 0.5}
         for name in ("dropout", "label_smoothing", "ema_decay", "scale", "elastic")
@@ -203,7 +203,7 @@ def test_augmentation_decides_the_key_and_a_lanes_recipe_does_not() -> None:
 
 
 def test_a_grid_is_divided_by_augmentation() -> None:
-    """The points of a key stand side by side, and each is drawn once."""
+    """The points of a key come together, and each is drawn once."""
     grid = {
         "batch_size": {"type": "grid", "values": [16, 32]},
         "rotation": {"type": "grid", "values": [0.0, 10.0]},
@@ -224,7 +224,7 @@ def test_a_grid_is_divided_by_augmentation() -> None:
 
 
 def test_a_search_of_recipes_publishes_the_weights_that_were_judged(digits_data: TrainingData) -> None:
-    """Trials with all kinds of recipe train as lanes, and the winner's checkpoint is as accurate as was recorded."""
+    """Trials with all kinds of recipe train as lanes, and the winner's checkpoint has the recorded accuracy."""
     space = {
         "batch_size": 32,
         "rotation": {"type": "categorical", "choices": [0.0, 10.0]},

@@ -1,4 +1,4 @@
-"""Training, held against plain torch and scikit-learn."""
+"""Training against plain torch and scikit-learn."""
 
 import inspect
 import json
@@ -45,7 +45,7 @@ class _Wild(Lane):
 
 
 def _lane(params: dict[str, Any], model: str = "mlp", epochs: int = 3, kind: type[Lane] = Lane, **fields: Any) -> Lane:
-    """Return a lane on the small data set with small hidden layers, unless told otherwise."""
+    """Return a lane on the small data set with small hidden layers, unless `params` say otherwise."""
     small = {"mlp": {"hidden_sizes": [24, 16]}, "shallow": {"hidden_size": 24}}.get(model, {})
     body = {"model": model, "dataset": "digits", "budget": {"trials": 1, "epochs": epochs}}
     spec = TuneSpec.model_validate(body | fields)
@@ -75,12 +75,12 @@ class _Solo:
 
 
 def _fit(lane: Lane, data: TrainingData, cut_now: Callable[[], bool] = _never) -> Iterator[RungResult]:
-    """Train a lane alone; what was measured."""
+    """Train a lane alone; return its measurements."""
     return _Solo(lane, data).run(cut_now)
 
 
 def _trained(lane: Lane, data: TrainingData, start_step: int = 0) -> torch.Tensor:
-    """Train a lane alone to its end; all its weights."""
+    """Train a lane alone to its end; return all its weights."""
     solo = _Solo(lane, data, start_step)
     for _ in solo.run():
         pass
@@ -98,14 +98,14 @@ def _flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def _normal(probabilities: np.ndarray) -> np.ndarray:
-    """Return float32 probabilities so that they sum to 1 in float64 too, as scikit-learn wants them."""
+    """Return float32 probabilities that sum to 1 in float64 too, as scikit-learn requires."""
     exact = probabilities.astype(np.float64)
     return exact / exact.sum(1, keepdims=True)
 
 
 @pytest.fixture(scope="session")
 def mnist_data(mnist: Arrays) -> TrainingData:
-    """Cut the first 2,000 images of MNIST for training."""
+    """Return the first 2,000 images of MNIST, split for training."""
     return TrainingData.of(Arrays(mnist.images[:2000], mnist.labels[:2000]), None, "random", 0)
 
 
@@ -120,7 +120,7 @@ OPTIMIZERS = [
 
 
 def _plain_optimizer(module: nn.Module, params: Params) -> torch.optim.Optimizer:
-    """Return the optimizer as its papers have it, every number written out."""
+    """Return the optimizer as its papers define it, with every number written out."""
     common: dict[str, Any] = {"lr": params.learning_rate, "weight_decay": params.weight_decay}
     if params.optimizer == "adam":
         return torch.optim.Adam(module.parameters(), betas=(0.9, 0.999), eps=1e-8, amsgrad=False, **common)
@@ -141,7 +141,7 @@ def _plain_mlp(lane: Lane) -> nn.Sequential:
 def test_an_epoch_ends_with_the_weights_of_a_plain_loop(
     digits_data: TrainingData, params: dict[str, Any], loss: str
 ) -> None:
-    """A torch loop written by hand, from the same weights over the same batches, ends with equal weights and loss."""
+    """A hand-written torch loop over the same batches, from the same weights, ends with equal weights and loss."""
     lane = _lane(params, epochs=1, loss=loss)
     plain = _plain_mlp(lane)
     solo = _Solo(lane, digits_data)
@@ -167,7 +167,7 @@ def test_an_epoch_ends_with_the_weights_of_a_plain_loop(
 
 
 def test_momentum_is_for_sgd_alone(digits_data: TrainingData) -> None:
-    """Adam trains the same whatever the momentum; SGD does not."""
+    """Momentum does not affect Adam; it affects SGD."""
     flats = {}
     for name in optimizers:
         for momentum in (0.0, 0.9):
@@ -180,7 +180,7 @@ def test_momentum_is_for_sgd_alone(digits_data: TrainingData) -> None:
 
 @pytest.mark.parametrize("name", optimizers)
 def test_an_optimizer_is_the_torch_class_it_names(name: str) -> None:
-    """Each optimizer's class is found in torch, and takes the arguments stated."""
+    """Each optimizer's class is found in torch, and takes the stated arguments."""
     optimizer = Params(optimizer=name, learning_rate=0.5, weight_decay=0.25, momentum=0.125).of_optimizer()
     kind: Any = locate(optimizers[name].torch_class)
     (group,) = kind(nn.Linear(2, 2).parameters(), **optimizer.arguments()).param_groups
@@ -191,7 +191,7 @@ def test_an_optimizer_is_the_torch_class_it_names(name: str) -> None:
 
 
 def test_a_lane_may_start_anywhere_in_its_stream(digits_data: TrainingData) -> None:
-    """A lane's run is defined by its start step too: one that enters later sees other batches."""
+    """The start step belongs to a lane's run: a lane that joins later sees other batches."""
     first, later = _lane(SGD, epochs=1), _lane(SGD, epochs=1)
     flats = [_trained(first, digits_data), _trained(later, digits_data, start_step=7)]
     expected = []
@@ -213,7 +213,7 @@ def test_a_lane_may_start_anywhere_in_its_stream(digits_data: TrainingData) -> N
 
 @pytest.mark.parametrize("model", networks)
 def test_the_same_seeds_give_the_same_weights(model: str, digits_data: TrainingData) -> None:
-    """Trained twice from the same seeds, a lane measures the same and ends with weights equal bit for bit."""
+    """Trained twice from the same seeds, a lane has the same measurements and bit-equal weights."""
     solos = [_Solo(_lane({}, model, epochs=2), digits_data) for _ in range(2)]
     measured = [[asdict(m) | {"seconds": 0} for m in solo.run()] for solo in solos]
 
@@ -245,7 +245,7 @@ def test_every_network_learns(model: str, accuracy: float, mnist_data: TrainingD
 
 
 def test_steps_count_tenths_of_an_epoch_and_images_what_was_seen(digits_data: TrainingData) -> None:
-    """Each epoch is ten steps and one data set's worth of images, rounded up to whole batches over all epochs."""
+    """An epoch is ten steps and all images once, rounded up to whole batches over all epochs."""
     lane = _lane({"batch_size": 100}, epochs=3)
     measured = list(_fit(lane, digits_data))
 
@@ -256,7 +256,7 @@ def test_steps_count_tenths_of_an_epoch_and_images_what_was_seen(digits_data: Tr
 
 
 def test_no_loss_is_made_up(digits_data: TrainingData) -> None:
-    """A batch larger than the training images is refused, or every epoch reports the loss of images it trained on."""
+    """A batch larger than the training images is refused; otherwise every epoch reports a loss of trained images."""
     measured: list[RungResult] = []
     try:
         lane = _lane({"batch_size": 2048}, epochs=4, search_space={"batch_size": 2048})
@@ -270,7 +270,7 @@ def test_no_loss_is_made_up(digits_data: TrainingData) -> None:
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
 def test_the_best_epochs_weights_are_kept(loss: str, digits_data: TrainingData) -> None:
-    """Evaluated anew by scikit-learn, the kept weights have the recorded accuracy and loss of the best epoch."""
+    """Evaluated by scikit-learn, the kept weights have the recorded accuracy and loss of the best epoch."""
     lane = _lane({"learning_rate": 0.03, "batch_size": 8}, epochs=8, loss=loss)
     measured = list(_fit(lane, digits_data))
     module = _module(lane, lane.best_weights)
@@ -291,7 +291,7 @@ def test_the_best_epochs_weights_are_kept(loss: str, digits_data: TrainingData) 
 
 
 def test_the_objective_decides_which_epoch_is_best(digits_data: TrainingData) -> None:
-    """By val_loss the epoch of the lowest loss is kept, by val_accuracy the first of the highest accuracy."""
+    """val_loss keeps the epoch with the lowest loss, val_accuracy the first with the highest accuracy."""
     bests, measured = {}, []
     for name in ("val_loss", "val_accuracy"):
         # One layer is convex: rounding does not decide which epoch it is.
@@ -338,7 +338,7 @@ def test_a_trials_own_epochs_are_capped_by_the_budget(asked: int, epochs: int, d
 
 
 def test_a_learning_rate_far_too_high_diverges(digits_data: TrainingData) -> None:
-    """SGD with a learning rate of 10 on squared errors blows up in its first epoch, and training ends there."""
+    """SGD with a learning rate of 10 on squared errors diverges in its first epoch, and training ends there."""
     params = {"optimizer": "sgd", "learning_rate": 10.0, "batch_size": 64, "hidden_sizes": [256, 128]}
     lane = _lane(params, epochs=5, loss="mse")
     measured = list(_fit(lane, digits_data))
@@ -349,7 +349,7 @@ def test_a_learning_rate_far_too_high_diverges(digits_data: TrainingData) -> Non
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
 def test_a_diverged_trial_is_recorded_with_null(loss: str, digits_data: TrainingData) -> None:
-    """A trial whose loss is no longer finite ends as diverged, with null in its last measurement, never NaN."""
+    """A trial whose loss is not finite ends as diverged, with null in its last measurement, never NaN."""
     lane = _lane(SGD, epochs=5, loss=loss, kind=_Wild)
     (measured,) = _fit(lane, digits_data)
     text = json.dumps(asdict(measured), allow_nan=False)
@@ -362,7 +362,7 @@ def test_a_diverged_trial_is_recorded_with_null(loss: str, digits_data: Training
 
 
 def test_a_diverged_trial_keeps_what_was_finite_before(digits_data: TrainingData) -> None:
-    """Where training blows up in a later epoch the earlier ones stay measured, and the best of them is known."""
+    """If training diverges in a later epoch, earlier measurements stay, and the best of them is known."""
     whole = _lane(SGD, epochs=4)
     pack = LanePack.of(whole.spec, digits_data, whole.params, stream_seed=6)
     pack.join(whole)
@@ -381,7 +381,7 @@ def test_a_diverged_trial_keeps_what_was_finite_before(digits_data: TrainingData
 
 
 def test_a_diverged_epoch_counts_the_images_it_saw(digits_data: TrainingData) -> None:
-    """An epoch that is broken off as the loss is no longer finite claims no image that was never trained on."""
+    """An epoch that ends early because the loss is not finite counts only the images that it trained on."""
     lane = _lane({"batch_size": 1, "optimizer": "sgd"}, epochs=1, kind=_Wild)
     (measured,) = _fit(lane, digits_data)
 
@@ -390,7 +390,7 @@ def test_a_diverged_epoch_counts_the_images_it_saw(digits_data: TrainingData) ->
 
 
 def test_early_stopping_ends_a_trial(digits_data: TrainingData) -> None:
-    """Where no loss is ever enough of an improvement a trial ends once patience is spent."""
+    """If no loss ever improves enough, a trial ends once its patience is spent."""
     lane = _lane({}, epochs=9, early_stopping={"patience": 3, "min_delta": 100.0})
     measured = list(_fit(lane, digits_data))
 
@@ -399,7 +399,7 @@ def test_early_stopping_ends_a_trial(digits_data: TrainingData) -> None:
 
 
 def test_early_stopping_watches_the_validation_loss(digits_data: TrainingData) -> None:
-    """A trial ends in the first epoch in which the loss was not below the best for as long as patience lasts."""
+    """A trial ends in the first epoch at which the loss has not improved for as long as patience lasts."""
     lane = _lane({"learning_rate": 0.03, "batch_size": 8}, epochs=40, early_stopping={"patience": 2, "min_delta": 0.0})
     losses = [m.val_loss or 0 for m in _fit(lane, digits_data)]
     worse = [i > 0 and losses[i] > min(losses[:i]) for i in range(len(losses))]
@@ -410,7 +410,7 @@ def test_early_stopping_watches_the_validation_loss(digits_data: TrainingData) -
 
 
 def test_a_lane_is_cut_at_the_next_step(digits_data: TrainingData) -> None:
-    """Told to stop after 50 steps, a lane has measured the epoch that was done and is left running."""
+    """Interrupted after 50 steps, a lane has measured the finished epoch and is still running."""
     lane = _lane({}, epochs=9)
     asked: list[int] = []
 
@@ -425,7 +425,7 @@ def test_a_lane_is_cut_at_the_next_step(digits_data: TrainingData) -> None:
 
 
 def test_a_lane_can_be_left(digits_data: TrainingData) -> None:
-    """Who prunes closes the generator: the lane is left after that epoch with what it had."""
+    """If the caller closes the generator, the lane stays as it was after that epoch."""
     lane = _lane({}, epochs=9)
     training = _fit(lane, digits_data)
     first = next(training)
@@ -445,7 +445,7 @@ def _linear(classes: int = 10) -> nn.Sequential:
 
 @pytest.mark.parametrize("n", [1, 999, 1000, 1001, 1797])
 def test_evaluation_is_scikit_learns(n: int, digits: Arrays) -> None:
-    """Loss and accuracy over any number of images, a remainder of a batch included, are scikit-learn's."""
+    """Loss and accuracy over any number of images, with a partial last batch, are scikit-learn's."""
     module, data = _linear(), Images.of(digits.take(np.arange(n)))
     found = probabilities(module, data.images)
     labels = data.labels.numpy()
@@ -461,7 +461,7 @@ def test_evaluation_is_scikit_learns(n: int, digits: Arrays) -> None:
 
 @pytest.mark.parametrize("classes", [2, 10, 26])
 def test_mse_compares_with_one_hot_targets(classes: int) -> None:
-    """The squared loss is scikit-learn's between outputs and one-hot targets."""
+    """The squared error is scikit-learn's between outputs and one-hot targets."""
     outputs = torch.randn(50, classes, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(50) % classes
     expected = mean_squared_error(np.eye(classes)[labels.numpy()], outputs.numpy())
@@ -480,7 +480,7 @@ def test_pixels_are_scaled_and_left_alone() -> None:
 
 
 def test_an_infinite_loss_is_evaluated_as_such(digits: Arrays) -> None:
-    """Evaluation reports what it finds; that it is not finite is for the caller to judge."""
+    """Evaluation returns a loss that is not finite; the caller judges it."""
     module = _linear()
     with torch.no_grad():
         module[1].weight.fill_(float("nan"))
@@ -497,7 +497,7 @@ def test_an_infinite_loss_is_evaluated_as_such(digits: Arrays) -> None:
 def test_a_measurement_that_is_not_finite_has_no_objective(
     train_loss: float | None, val_loss: float | None, accuracy: float | None, loss: float | None
 ) -> None:
-    """Only a measurement whose losses are both numbers can be best at anything."""
+    """Only a measurement with two finite losses can be the best."""
     measured = RungResult(10, 100, train_loss, val_loss, 0.9, 1.0)
     specs = [TuneSpec.model_validate({"model": "cnn", "objective": name}) for name in ("val_accuracy", "val_loss")]
 

@@ -1,4 +1,4 @@
-"""Packs: rungs, refills, ends, and going on where a pack was lost."""
+"""Packs: rungs, refills, ends, and resuming a lost pack."""
 
 from pathlib import Path
 from time import perf_counter
@@ -51,7 +51,7 @@ def _timeless(measured: RungResult) -> tuple[Any, ...]:
 
 
 def test_lanes_are_measured_at_their_rungs(digits_data: TrainingData) -> None:
-    """Each at the tenths of an epoch that the pruner judges, and at whole epochs."""
+    """Lanes are measured at the tenths of an epoch that the pruner judges, and at whole epochs."""
     spec = _spec(pruner={"name": "hyperband", "min_epochs": 0.1})
     measured = _run(_pack(spec, digits_data, _lane(spec, 0), _lane(spec, 1)))
     steps = [-(-tenths * len(digits_data.train) // 160) for tenths in (1, 3, 9, 10, 20)]
@@ -61,7 +61,7 @@ def test_lanes_are_measured_at_their_rungs(digits_data: TrainingData) -> None:
 
 
 def test_two_rungs_on_one_step_are_measured_once(digits_data: TrainingData) -> None:
-    """At a batch as large as half the data set there are fewer steps than rungs."""
+    """If a batch is half the data set, an epoch has fewer steps than rungs."""
     spec = _spec(pruner={"name": "hyperband", "min_epochs": 0.1})
     pack = LanePack.of(spec, digits_data, spec.params({"batch_size": 600}), stream_seed=5)
     pack.join(_lane(spec, 0, batch_size=600))
@@ -72,7 +72,7 @@ def test_two_rungs_on_one_step_are_measured_once(digits_data: TrainingData) -> N
 
 
 def test_a_pack_measures_what_its_lanes_would_alone(digits_data: TrainingData) -> None:
-    """Losses and accuracies of three lanes are those of three packs of one."""
+    """Losses and accuracies of three lanes are those of three packs with one lane each."""
     spec = _spec()
     rates = [{"learning_rate": 1e-3}, {"learning_rate": 0.05, "optimizer": "sgd"}, {"hidden_size": 20}]
     together = _run(_pack(spec, digits_data, *(_lane(spec, n, **own) for n, own in enumerate(rates))))
@@ -96,7 +96,7 @@ def test_a_pack_measures_what_its_lanes_would_alone(digits_data: TrainingData) -
 def test_a_refilled_lane_equals_a_fresh_solo_run_from_its_start_step(
     model: str, own: dict[str, Any], digits_data: TrainingData
 ) -> None:
-    """A lane that joins later trains on the stream from there, with initial weights and an optimizer of its own."""
+    """A lane that joins later trains on the stream from there, with its own initial weights and optimizer."""
     spec = _spec(model=model, search_space={"epochs": 1})
     pack = _pack(spec, digits_data, _lane(spec, 0, epochs=1), _lane(spec, 1, epochs=2))
     late = _lane(spec, 2, epochs=1, **own)
@@ -113,7 +113,7 @@ def test_a_refilled_lane_equals_a_fresh_solo_run_from_its_start_step(
 
 
 def test_lanes_that_ended_do_not_train_on(digits_data: TrainingData) -> None:
-    """The caller may end a lane between two rungs; its weights stay as they were."""
+    """The caller may end a lane between two rungs; its weights then stay as they are."""
     spec = _spec()
     ended, other = _lane(spec, 0), _lane(spec, 1)
     seen = []
@@ -126,7 +126,7 @@ def test_lanes_that_ended_do_not_train_on(digits_data: TrainingData) -> None:
 
 
 def test_a_lane_that_diverges_ends_at_once_and_the_others_go_on(digits_data: TrainingData) -> None:
-    """Its loss is null, and nobody waits for its rung."""
+    """Its loss is null, and it ends before its rung."""
     spec = _spec(budget={"trials": 8, "epochs": 3})
     wild, calm = _lane(spec, 0, learning_rate=3e38, optimizer="sgd", batch_size=4), _lane(spec, 1, batch_size=4)
     pack = LanePack.of(spec, digits_data, calm.params, stream_seed=5)
@@ -141,7 +141,7 @@ def test_a_lane_that_diverges_ends_at_once_and_the_others_go_on(digits_data: Tra
 
 
 def test_the_time_of_a_pack_is_shared_among_its_lanes(digits_data: TrainingData) -> None:
-    """The lanes' seconds add up to no more than the pack's; what lies between training and measuring is nobody's."""
+    """The lanes' seconds add up to at most the pack's; time between training and measuring counts for no lane."""
     spec = _spec()
     pack = _pack(spec, digits_data, *(_lane(spec, n) for n in range(4)))
     started = perf_counter()
@@ -157,7 +157,7 @@ def test_the_time_of_a_pack_is_shared_among_its_lanes(digits_data: TrainingData)
 @pytest.mark.long
 @pytest.mark.parametrize("model", ["perceptron", "shallow", "mlp", "cnn"])
 def test_a_resumed_pack_is_bit_equal(model: str, digits_data: TrainingData, tmp_path: Path) -> None:
-    """A pack that goes on from its file measures the numbers that it would have, and ends with the same weights."""
+    """A pack that is resumed from its file has the same measurements and ends with the same weights."""
     early = {"early_stopping": {"patience": 2, "min_delta": 0.0}}
     spec = _spec(model=model, budget={"trials": 8, "epochs": 3}, **early)
     kinds = [{}, {"optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.9}, {"learning_rate": 1e-4}]
@@ -177,7 +177,7 @@ def test_a_resumed_pack_is_bit_equal(model: str, digits_data: TrainingData, tmp_
 
 
 def test_a_pack_can_be_lost_between_two_rungs(digits_data: TrainingData) -> None:
-    """Where training was cut in the middle of an epoch, the sums of the training loss go on too, bit for bit."""
+    """If training is interrupted within an epoch, the sums of the training loss are resumed too, bit for bit."""
     spec = _spec()
     whole, lost = (_pack(spec, digits_data, _lane(spec, 0), _lane(spec, 1)) for _ in range(2))
     expected = _run(whole)
@@ -190,7 +190,7 @@ def test_a_pack_can_be_lost_between_two_rungs(digits_data: TrainingData) -> None
 
 
 def test_an_interruption_changes_nothing(digits_data: TrainingData) -> None:
-    """A pack that is interrupted at every step measures what it would have, bit for bit."""
+    """A pack that is interrupted at every step has the same measurements, bit for bit."""
     spec = _spec()
     whole, often = (_pack(spec, digits_data, _lane(spec, 0), _lane(spec, 1)) for _ in range(2))
     asked = iter(range(100_000))
@@ -200,7 +200,7 @@ def test_an_interruption_changes_nothing(digits_data: TrainingData) -> None:
 
 
 def test_some_lanes_of_a_checkpoint_can_go_on_without_the_others(digits_data: TrainingData) -> None:
-    """They end as they would have, but for rounding."""
+    """They end as they would have, except for rounding."""
     spec = _spec()
     whole, lost = (_pack(spec, digits_data, *(_lane(spec, n) for n in range(3))) for _ in range(2))
     next(iter(lost.run(lambda: False)))
@@ -216,7 +216,7 @@ def test_some_lanes_of_a_checkpoint_can_go_on_without_the_others(digits_data: Tr
 
 
 def test_what_was_recorded_stands_where_a_pack_is_trained_again(digits_data: TrainingData) -> None:
-    """A rung that is on record is not measured anew, so that nothing is ever recorded twice with two values."""
+    """A recorded rung is not measured again, so that it never has two values."""
     spec = _spec()
     recorded = dict.fromkeys([10], RungResult(10, 1296, 0.5, 0.25, 0.999, 1.0))
     lane = _lane(spec, 0)
@@ -243,7 +243,7 @@ def test_a_checkpoint_that_lacks_something_is_refused(digits_data: TrainingData)
 
 
 def test_a_job_that_sets_lanes_gets_them(digits_data: TrainingData) -> None:
-    """But never more than it has trials."""
+    """A job never gets more lanes than it has trials."""
     params = _spec().params({})
 
     assert measured_width(_spec(lanes=3), params, digits_data) == 3
@@ -251,7 +251,7 @@ def test_a_job_that_sets_lanes_gets_them(digits_data: TrainingData) -> None:
 
 
 def test_the_measured_width_leaves_the_search_its_packs(digits_data: TrainingData) -> None:
-    """A job of 64 trials trains at most four together, one of a single trial one."""
+    """A job of 64 trials trains at most four together, a job of one trial one."""
     wide, one = _spec(budget={"trials": 64}), _spec(budget={"trials": 1})
 
     assert measured_width(wide, wide.params({}), digits_data) in (1, 2, 4)
@@ -259,7 +259,7 @@ def test_the_measured_width_leaves_the_search_its_packs(digits_data: TrainingDat
 
 
 def test_lanes_that_memory_cannot_hold_are_refused_before_any_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says how much they take and what to do; a width that was only measured is cut instead."""
+    """The error says how much memory they take and what to do; a measured width is reduced instead."""
     asked, measured = _spec(lanes=8), _spec()
     params = asked.params({"hidden_size": 4000})
     monkeypatch.setattr("ml.tuning.width.memory_at_hand", lambda device: 400 * 2**20)  # a small machine
@@ -270,7 +270,7 @@ def test_lanes_that_memory_cannot_hold_are_refused_before_any_training(monkeypat
 
 
 def test_memory_must_hold_the_widest_that_may_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not the first of the pack alone; batch size and number of layers are the same for all of a pack."""
+    """Every trial that may join counts, not only the first; batch size and number of layers are fixed by the key."""
     sizes = {
         "type": "list",
         "length": {"type": "int", "low": 1, "high": 5},
@@ -288,14 +288,14 @@ def test_memory_must_hold_the_widest_that_may_be_drawn(monkeypatch: pytest.Monke
 
 
 def test_memory_at_hand_is_that_of_the_machine() -> None:
-    """Between 100 MiB and what is installed."""
+    """It is between 100 MiB and the installed memory."""
     installed = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
 
     assert 100 * 2**20 < memory_at_hand(CPU) <= installed
 
 
 def test_memory_at_hand_is_no_more_than_a_containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What its limit leaves, and files that it need not keep; without a limit a container has what the machine has."""
+    """It is what the container's limit leaves, plus cached files; without a limit it is the machine's."""
     monkeypatch.setattr("ml.training.process.CGROUP", tmp_path)
     (tmp_path / "memory.max").write_text(f"{300 * 2**20}\n")
     (tmp_path / "memory.current").write_text(f"{100 * 2**20}\n")
@@ -317,5 +317,5 @@ def test_memory_at_hand_is_no_more_than_a_containers(tmp_path: Path, monkeypatch
     ],
 )
 def test_the_narrowest_of_the_fastest_widths_is_taken(seconds: dict[int, float], width: int) -> None:
-    """A single measurement that something else spoiled does not end the search for it."""
+    """One disturbed measurement does not end the search for a width."""
     assert worthwhile(list(seconds), seconds.__getitem__) == width

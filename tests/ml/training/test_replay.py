@@ -1,4 +1,4 @@
-"""Replay: any trial of a pack again, alone, from what was recorded of it."""
+"""Replay: any trial of a pack is trained again, alone, from its record."""
 
 from typing import Any
 
@@ -21,13 +21,13 @@ RATES = {"learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2, "log": Tr
 
 @pytest.fixture(scope="module", params=[way.device for way in DEVICES])
 def mnist_data(mnist: Arrays, request: pytest.FixtureRequest) -> TrainingData:
-    """A part of MNIST on each device: 640 images to train on, and enough to validate that one is 0.05 points."""
+    """Return some of MNIST on each device: 640 training images, and so many for validation that one is 0.05 points."""
     whole = TrainingData.of(mnist, None, "random", 0)
     return TrainingData(whole.train.first(640), whole.validation.first(2000)).to(request.param)
 
 
 def _recorded(spec: TuneSpec, data: TrainingData) -> tuple[dict[int, Started], dict[int, list[RungResult]]]:
-    """Run a job; how each trial started, and what it measured."""
+    """Run a job; return the start and the measurements of each trial."""
     events: list[Event] = []
     tune(spec, data, MemoryBook(spec, events.append), Search(spec))
     starts = {event.number: event for event in events if isinstance(event, Started)}
@@ -45,7 +45,7 @@ def _recipe(start: Started, until: int) -> Recipe:
 
 @pytest.mark.parametrize("model", ["perceptron", "shallow", "mlp", "cnn"])
 def test_every_trial_can_be_replayed_alone(model: str, mnist_data: TrainingData) -> None:
-    """Those that began with the pack and those that joined it later, pruned or not, each within 0.3 points."""
+    """Trials that began with the pack or joined it later, pruned or not, are each within 0.3 points."""
     body: dict[str, Any] = {"model": model, "dataset": "mnist", "search_space": RATES, "lanes": 3}
     pruner = {"name": "hyperband", "min_epochs": 0.3}
     spec = TuneSpec.model_validate({**body, "pruner": pruner, "budget": {"trials": 8, "epochs": 2}})
@@ -62,7 +62,7 @@ def test_every_trial_can_be_replayed_alone(model: str, mnist_data: TrainingData)
 
 
 def test_another_record_gives_another_run(digits_data: TrainingData) -> None:
-    """Each part of the record matters: the seeds and the step at which the trial began."""
+    """Every field of the record matters: the seeds and the step at which the trial began."""
     body = {"model": "perceptron", "dataset": "digits", "search_space": RATES, "lanes": 2, "pruner": {"name": "none"}}
     spec = TuneSpec.model_validate({**body, "budget": {"trials": 2, "epochs": 1}})
     starts, measured = _recorded(spec, digits_data)

@@ -38,7 +38,7 @@ SMALL: dict[str, BaseDistribution] = {
 
 
 def _random(space: dict[str, BaseDistribution], n: int, seed: int) -> list[dict[str, Any]]:
-    """Return so many points of a space, drawn at random."""
+    """Return random points of a space."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
     return [study.ask(space).params for _ in range(n)]
 
@@ -76,7 +76,7 @@ def _kernels(estimator: Any, name: str) -> Any:
 
 
 def _density(estimator: Any, name: str, value: float) -> np.ndarray:
-    """Return each component's density at a value of one name, by SciPy: of an interval where the name has steps."""
+    """Return each component's density at a value of one name, by SciPy; for a name with steps, over an interval."""
     kernels, kind = _kernels(estimator, name), estimator._search_space[name]
     if isinstance(kind, CategoricalDistribution):
         return kernels.weights[:, int(value)]
@@ -90,7 +90,7 @@ def _density(estimator: Any, name: str, value: float) -> np.ndarray:
 
 
 def _cumulative(estimator: Any, name: str, weights: np.ndarray) -> Any:
-    """Return the distribution function of a continuous name, where the components have these weights."""
+    """Return the distribution function of a continuous name, given the components' weights."""
     kernels, kind = _kernels(estimator, name), estimator._search_space[name]
     scale = np.log if kind.log else np.asarray
     low, high = scale(kind.low), scale(kind.high)
@@ -125,7 +125,7 @@ def test_draws_follow_scipys_mixture(fixed: list[str]) -> None:
 
 
 def _pooled(counts: Any, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return counts with neighbouring cells put together until a hundred are expected in each."""
+    """Return counts with neighbouring cells merged until a hundred are expected in each."""
     _, groups = np.unique(np.cumsum(expected) // 100, return_inverse=True)
     return np.bincount(groups, counts), np.bincount(groups, expected * sum(counts) / expected.sum())
 
@@ -133,7 +133,7 @@ def _pooled(counts: Any, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 @settings(deadline=None, max_examples=50)
 @given(seed=st.integers(0, 10_000), n=st.integers(0, 60), fixed=st.sets(st.sampled_from(list(MIXED))))
 def test_draws_have_the_values_given_and_lie_in_the_space(seed: int, n: int, fixed: set[str]) -> None:
-    """Whatever is given and observed, nothing observed included, draws have what is given and can be recorded."""
+    """For any given and observed values, even without observations, draws keep the given values and can be recorded."""
     values = _internal(MIXED, _random(MIXED, 1, seed + 1))
     given = {name: float(values[name][0]) for name in fixed}
     samples = _estimator(given, MIXED, seed, n).sample(np.random.RandomState(seed), 24)
@@ -143,7 +143,7 @@ def test_draws_have_the_values_given_and_lie_in_the_space(seed: int, n: int, fix
 
 
 def test_a_value_far_from_everything_observed_leaves_the_prior() -> None:
-    """Of 64 values given far from all observations the product underflows even for the prior, which is drawn from."""
+    """Far from all observations the product of 64 densities underflows even for the prior, which is then drawn from."""
     given = {f"x{i}": 999_000.0 for i in range(64)}
     space: dict[str, BaseDistribution] = {name: IntDistribution(1, 1_000_000) for name in given}
     space |= {"y": FloatDistribution(0, 1)}
@@ -157,7 +157,7 @@ def test_a_value_far_from_everything_observed_leaves_the_prior() -> None:
 
 
 def test_densities_of_any_size_reweight() -> None:
-    """Only their ratios count, however small they are; where all are zero the weights stay as they were."""
+    """Only the ratios of densities count, however small they are; if all are zero, the weights stay."""
     weights = np.array([0.5, 0.3, 0.2])
     tiny = np.array([math.log(2) - 1e6, -1e6, -np.inf])
 
@@ -168,7 +168,7 @@ def test_densities_of_any_size_reweight() -> None:
 @settings(deadline=None, max_examples=50)
 @given(n=st.integers(0, 2**53), seed=st.integers(0, 100))
 def test_values_too_close_for_doubles_are_still_drawn(n: int, seed: int) -> None:
-    """Where rounding leaves little or nothing of the mass of a whole number, draws are still made."""
+    """Draws are made even if rounding leaves little or nothing of the mass of a whole number."""
     space: dict[str, BaseDistribution] = {"n": IntDistribution(0, 2**53), "y": FloatDistribution(0, 1)}
     drawn = _estimator({"n": float(n)}, space, seed).sample(np.random.RandomState(0), 50)
 
@@ -191,7 +191,7 @@ def _study(points: list[dict[str, Any]], values: list[float], space: dict[str, B
 def _draw(
     study: optuna.Study, sampler: Any, given: dict[str, Any], space: dict[str, BaseDistribution]
 ) -> dict[str, Any]:
-    """Return what a trial draws that has these values from the start; the study forgets it."""
+    """Return the values that a trial with given values draws; the study does not keep the trial."""
     study.sampler = sampler
     trial_id = study._storage.create_new_trial(study._study_id)
     for name, value in given.items():
@@ -225,7 +225,7 @@ def _rates(sampler_of: Any, batch: int) -> np.ndarray:
 
 
 def test_the_learning_rate_depends_on_the_batch_size_given() -> None:
-    """Given a small batch small learning rates are drawn, given a large one large; PartialFixedSampler cannot tell."""
+    """A small batch size gives small learning rates, a large one large ones; PartialFixedSampler cannot do this."""
 
     def conditional(study: optuna.Study, seed: int, batch: int) -> dict[str, Any]:
         return _draw(study, _tpe(seed=seed), {"batch_size": batch}, RATES)
@@ -243,7 +243,7 @@ def test_the_learning_rate_depends_on_the_batch_size_given() -> None:
 
 @pytest.mark.long
 def test_draws_are_those_of_the_joint_draws_that_have_the_value() -> None:
-    """With one candidate a draw is from l(x): given a batch size it is as a joint draw that happens to have it."""
+    """With one candidate a draw comes from l(x): given a batch size, it is like a joint draw that has that size."""
     points = _random(SMALL, 40, 1)
     study = _study(points, list(np.random.default_rng(0).random(40)), SMALL)
     joint = [_draw(study, _tpe(TPESampler, n_ei_candidates=1, seed=seed), {}, SMALL) for seed in range(1500)]
@@ -271,7 +271,7 @@ def _ratios(study: optuna.Study, space: dict[str, BaseDistribution], cells: list
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_best_candidate_by_the_joint_ratio_is_taken(seed: int) -> None:
-    """Where the candidates exhaust a small space, the draw is the cell with the best joint ratio among those left."""
+    """If the candidates cover a small space, the draw is the cell that fits and has the best joint ratio."""
     points = _random(SMALL, 30, seed)
     study = _study(points, list(np.random.default_rng(seed).random(30)), SMALL)
     given = {"batch_size": points[0]["batch_size"]}
@@ -282,7 +282,7 @@ def test_the_best_candidate_by_the_joint_ratio_is_taken(seed: int) -> None:
 
 
 def test_without_values_given_draws_are_optunas() -> None:
-    """A trial that has no values yet draws exactly what Optuna's own sampler draws."""
+    """A trial without given values draws exactly what Optuna's own sampler draws."""
     points = _random(MIXED, 30, 2)
     study = _study(points, [_value(point) for point in points], MIXED)
 
@@ -291,7 +291,7 @@ def test_without_values_given_draws_are_optunas() -> None:
 
 
 def test_before_there_are_enough_trials_draws_are_random() -> None:
-    """In the startup phase the values given are kept and the others even in their range."""
+    """In the startup phase given values are kept, and the others are uniform in their range."""
     study = _study(_random(RATES, 4, 3), [0.1] * 4, RATES)
     drawn = [_draw(study, _tpe(seed=seed), {"batch_size": 9}, RATES) for seed in range(300)]
 
@@ -308,7 +308,7 @@ BRANCHES: dict[str, BaseDistribution] = {
 
 
 def _branched(n: int) -> optuna.Study:
-    """Return a study in which `depth` is drawn with the kind `deep` alone: Optuna makes it a group of its own."""
+    """Return a study in which `depth` is drawn only with the kind `deep`; Optuna puts it into a separate group."""
     points = _random(BRANCHES, n, 5)
     values = [_value(point) + (point["depth"] / 9 if point["kind"] == "deep" else 0) for point in points]
     shown = [{k: v for k, v in point.items() if k != "depth" or point["kind"] == "deep"} for point in points]
@@ -318,7 +318,7 @@ def _branched(n: int) -> optuna.Study:
 @pytest.mark.long
 @pytest.mark.parametrize("given", [{"depth": 2}, {"kind": "plain"}, {"batch_size": 8, "depth": 2}, {"batch_size": 8}])
 def test_names_given_condition_the_group_they_are_in(given: dict[str, Any]) -> None:
-    """Names of another group are drawn as without the value; within a group the others follow it."""
+    """A given name does not affect names of another group; within its group the other names depend on it."""
     study = _branched(200)
     plain, drawn = ([_draw(study, _tpe(seed=seed), values, BRANCHES) for seed in range(20)] for values in ({}, given))
     rates, usual = (np.median([math.log10(p["learning_rate"]) for p in points]) for points in (drawn, plain))

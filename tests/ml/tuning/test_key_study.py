@@ -1,4 +1,4 @@
-"""Keys of packs: a search learns from what each pack came to, not from how many trials it had."""
+"""The study of keys: a search learns from the results of packs, not from their numbers of trials."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def _spec(seed: int) -> TuneSpec:
 
 
 def _searched(seed: int, batches: list[int], value: Any) -> Search:
-    """A search after packs of these batch sizes, whose trials were completed with what `value` says of a batch."""
+    """Return a search after packs with these batch sizes, whose trials completed with the values of `value`."""
     search = Search(_spec(seed))
     for pack, batch in enumerate(batches):
         like: dict[str, Any] = {}
@@ -47,7 +47,7 @@ def _next(search: Search, packs: int) -> int:
 
 
 def test_two_packs_do_not_hold_the_next_near_their_keys() -> None:
-    """Twenty-four trials of two batch sizes are two keys that were seen: the next is drawn from the whole range."""
+    """Twenty-four trials of two batch sizes are two observed keys: the next key is drawn from the whole range."""
     drawn = [_next(_searched(seed, [44, 50], lambda _: 0.9), 2) for seed in range(20)]
 
     assert sum(batch < 25 for batch in drawn) >= 2
@@ -56,7 +56,7 @@ def test_two_packs_do_not_hold_the_next_near_their_keys() -> None:
 
 @pytest.mark.long
 def test_the_next_key_is_near_those_that_did_well() -> None:
-    """Once packs of eight batch sizes were seen, where small ones do better, most of the next are small."""
+    """After packs of eight batch sizes, of which small ones did better, most of the next keys are small."""
     seen = [95, 5, 60, 12, 80, 30, 45, 70]
     drawn = [_next(_searched(seed, seen, lambda batch: 1 - batch / 200), 8) for seed in range(20)]
 
@@ -76,7 +76,7 @@ def _trial(batch: int, state: TrialState, step: int, value: float, *, follows: b
 
 @pytest.mark.parametrize("direction", [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE])
 def test_a_pack_is_the_best_of_its_trials(direction: StudyDirection) -> None:
-    """A completed one before those pruned, of these the one that came furthest, then the better one."""
+    """A completed trial is better than a pruned one; of these, more steps come first, then better values."""
     better, worse = (0.9, 0.5) if direction == StudyDirection.MAXIMIZE else (0.5, 0.9)
     pruned, complete = TrialState.PRUNED, TrialState.COMPLETE
     trials = [
@@ -96,7 +96,7 @@ def test_a_pack_is_the_best_of_its_trials(direction: StudyDirection) -> None:
 
 
 def test_trials_that_each_began_a_pack_are_drawn_as_optuna_draws_them() -> None:
-    """Where none followed another there is no study of keys."""
+    """If no trial adopted another's key, there is no study of keys."""
     trials = [_trial(8, TrialState.COMPLETE, 3, 0.5, follows=False)]
     found = study_of_keys(trials, ["batch_size"], StudyDirection.MAXIMIZE, optuna.samplers.RandomSampler())
 

@@ -1,4 +1,4 @@
-"""The key of a trial: what a pack must share, which names decide it, and a grid in the order of its keys."""
+"""The key of a trial: its parts, the names that decide it, and a grid in the order of its keys."""
 
 from itertools import groupby, product
 from time import process_time
@@ -48,14 +48,14 @@ def _choice(*values: Any) -> dict[str, Any]:
     ],
 )
 def test_a_key_reads_as_batch_and_kinds(model: str, params: dict[str, Any], text: str) -> None:
-    """A key's text names the batch size and the kinds of layer in their order."""
+    """A key's text names the batch size and the kinds of layer in order."""
     spec = _spec(model, {"batch_size": 3})
 
     assert str(key_of(spec, spec.params(params))) == text
 
 
 def test_widths_and_optimizers_are_no_part_of_a_key() -> None:
-    """Trials that differ in widths, learning rate and optimizer have one key; another depth is another key."""
+    """Trials that differ in widths, learning rate and optimizer share a key; another depth is another key."""
     spec = _spec("mlp", {"batch_size": 3})
     one, other, deeper = (
         key_of(spec, spec.params({"hidden_sizes": sizes, "learning_rate": rate, "optimizer": kind}))
@@ -83,12 +83,12 @@ def test_widths_and_optimizers_are_no_part_of_a_key() -> None:
     ],
 )
 def test_the_names_that_decide_a_key(model: str, space: dict[str, Any], names: list[str]) -> None:
-    """The batch size where it is drawn, and of a list its length; no width, no learning rate."""
+    """The batch size if it is drawn, and the length of a list decide a key; widths and learning rate do not."""
     assert list(key_names(_spec(model, space))) == names
 
 
 class NewParams(Params):
-    """What the newcomers below take."""
+    """The hyper-parameters of the new networks below."""
 
     depth: int = Field(1, ge=1, le=3)
     activation: Literal["none", "relu"] = "none"
@@ -113,7 +113,7 @@ def _quarrelsome(params: NewParams) -> bool:
 
 @pytest.fixture
 def newcomers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Networks whose parameters change the kinds of layer, one each way."""
+    """Register networks whose hyper-parameters change the kinds of layer, each in its own way."""
 
     def dense(features: int, classes: int, activated: list[bool]) -> list[Layer]:
         hidden = [layer for relu in activated for layer in ([Linear(4, 4), ReLU()] if relu else [Linear(4, 4)])]
@@ -163,14 +163,14 @@ def newcomers(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_the_names_that_decide_a_newcomers_key(model: str, space: dict[str, Any], names: list[str]) -> None:
-    """Any parameter that changes the kinds of layer is found, beside others too; what cannot be told is a key."""
+    """Every name that changes the kinds of layer is found, also in combination; an unclear name counts as one."""
     assert list(kind_names(_spec(model, space))) == names
 
 
 @settings(deadline=None, max_examples=50)
 @given(model=st.sampled_from(list(networks)), number=st.integers(0, 500), seed=st.integers(0, 99))
 def test_trials_alike_in_the_deciding_names_have_one_key(model: str, number: int, seed: int) -> None:
-    """Two draws of a network's own space that agree in the names that decide the key agree in the key."""
+    """Two draws of a network's default space that agree in the deciding names have the same key."""
     spec = TuneSpec.model_validate({"model": model, "seed": seed})
     search = Search(spec)
     first, record = search.ask(number)
@@ -204,7 +204,7 @@ def _walk(spec: TuneSpec) -> list[tuple[Key, dict[str, Any]]]:
 
 
 def test_a_grid_visits_every_point_of_a_key_before_the_next() -> None:
-    """Each point comes once, and those of one key stand together, whatever their widths."""
+    """Each point comes once, and the points of a key come together, with all their widths."""
     walked = _walk(_grid())
     points = {str(sorted(suggestion.items())) for _, suggestion in walked}
     runs = [(key, len(list(run))) for key, run in groupby(key for key, _ in walked)]
@@ -225,14 +225,14 @@ def test_keys_and_the_points_within_them_are_shuffled() -> None:
 
 
 def test_the_order_of_a_grid_depends_on_its_values_alone() -> None:
-    """Another seed, another pruner and names in another order walk the same points in the same order."""
+    """Another seed, another pruner or another order of names gives the same order of points."""
     turned = dict(reversed(GRID.items()))
 
     assert _walk(_grid(turned, seed=9, pruner={"name": "median"})) == _walk(_grid())
 
 
 def test_a_trial_of_a_grid_fits_the_packs_of_its_key_alone() -> None:
-    """`fits` says of each two points whether their keys are the same; a number beyond the grid fits nowhere."""
+    """`fits` is true for two points with the same key only; a number beyond the grid fits nowhere."""
     spec = _grid()
     search, walked = Search(spec), _walk(spec)
     found = [[search.fits(number, like) for _, like in walked] for number in range(30)]
@@ -242,7 +242,7 @@ def test_a_trial_of_a_grid_fits_the_packs_of_its_key_alone() -> None:
 
 
 def test_a_grid_draws_its_own_point_in_any_pack() -> None:
-    """Whatever a trial is asked to be like, it is the point of its number."""
+    """A trial of a grid is the point of its number in any pack."""
     spec = _grid()
     walked = _walk(spec)
 
@@ -251,7 +251,7 @@ def test_a_grid_draws_its_own_point_in_any_pack() -> None:
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_a_trial_of_another_sampler_fits_any_pack(sampler: str) -> None:
-    """Where values are drawn, a trial takes over the key of whichever pack it joins."""
+    """If values are drawn, a trial adopts the key of any pack that it joins."""
     spec = _spec("mlp", {"batch_size": BATCH}, sampler={"name": sampler})
     search = Search(spec)
 
@@ -266,7 +266,7 @@ def test_a_trial_of_another_sampler_fits_any_pack(sampler: str) -> None:
     ],
 )
 def test_a_large_grid_is_put_in_order_at_once(space: dict[str, Any]) -> None:
-    """A hundred thousand points take less than two seconds, and each further trial next to nothing."""
+    """Ordering 100,000 points takes less than two seconds, and each further trial almost no time."""
     spec = _grid({name: {"type": "grid", "values": list(values)} for name, values in space.items()})
     began = process_time()
     search = Search(spec)
@@ -280,7 +280,7 @@ def test_a_large_grid_is_put_in_order_at_once(space: dict[str, Any]) -> None:
 
 
 def test_the_points_of_a_large_grid_are_all_different() -> None:
-    """The order of a grid of 4,000 points names each of them once, one batch size after the other."""
+    """A grid of 4,000 points names each of them once, one batch size after the other."""
     values = {"batch_size": range(1, 41), "learning_rate": [i / 1000 for i in range(1, 101)]}
     spec = _grid({name: {"type": "grid", "values": list(found)} for name, found in values.items()})
     partition = partition_of(spec)

@@ -67,13 +67,13 @@ def _curve(record: TrialRecord) -> list[float]:
 
 
 def _end(number: int, pruned: bool) -> TrialState:
-    """Return how a trial ends: most are completed or pruned, some come to grief."""
+    """Return how a trial ends: most are completed or pruned, some fail, diverge or are cancelled."""
     accidents = {4: TrialState.DIVERGED, 9: TrialState.FAILED, 14: TrialState.CANCELLED, 19: TrialState.STOPPED_EARLY}
     return TrialState.PRUNED if pruned else accidents.get(number, TrialState.COMPLETED)
 
 
 def _kept(records: list[TrialRecord]) -> list[TrialRecord]:
-    """Return the records as a database gives them back: through JSON, steps as numbers again."""
+    """Return the records as a database returns them: through JSON, with steps as numbers again."""
     kept = []
     for record in records:
         row = json.loads(json.dumps(vars(record), allow_nan=False))
@@ -92,7 +92,7 @@ def _rebuilt(spec: TuneSpec, records: list[TrialRecord]) -> Search:
 def _play(spec: TuneSpec, rebuild: bool, pack: int = 1) -> list[TrialRecord]:
     """Run 25 trials without training, in one search or in a new one before every draw and every report.
 
-    So many trials at a time are drawn as one pack, given the key of its first.
+    With a width above 1, trials are drawn in packs, given the key of the first.
     """
     records: list[TrialRecord] = []
     search = Search(spec)
@@ -118,7 +118,7 @@ def _play(spec: TuneSpec, rebuild: bool, pack: int = 1) -> list[TrialRecord]:
 @pytest.mark.long
 @EVERY_PAIR
 def test_a_rebuilt_search_draws_and_prunes_as_the_one_that_went_on(sampler: str, pruner: str) -> None:
-    """A study rebuilt from records before every step gives the same 25 trials as one that lived through them."""
+    """A study that is rebuilt from records before every step gives the same 25 trials as one that was kept."""
     spec = _spec(sampler, pruner, seed=3)
     lived, rebuilt = _play(spec, rebuild=False), _play(spec, rebuild=True)
 
@@ -129,7 +129,7 @@ def test_a_rebuilt_search_draws_and_prunes_as_the_one_that_went_on(sampler: str,
 @pytest.mark.long
 @EVERY_PAIR
 def test_a_rebuilt_search_draws_packs_as_the_one_that_went_on(sampler: str, pruner: str) -> None:
-    """The same holds where trials are drawn four at a time, three of them given the key of the first."""
+    """The same holds if trials are drawn four at a time, three of them given the key of the first."""
     spec = _spec(sampler, pruner, seed=9)
     lived, rebuilt = (_play(spec, rebuild, pack=4) for rebuild in (False, True))
 
@@ -139,7 +139,7 @@ def test_a_rebuilt_search_draws_packs_as_the_one_that_went_on(sampler: str, prun
 
 @pytest.mark.parametrize("pruner", [name for name in pruners if name != "none"])
 def test_the_play_above_prunes_some_and_not_all(pruner: str) -> None:
-    """Each pruner has something to say about the made-up curves, so that the comparison above means something."""
+    """Each pruner ends some of the made-up curves, so that the comparison above means something."""
     states = [record.state for record in _play(_spec("random", pruner, seed=3), rebuild=False)]
 
     assert 2 <= states.count(TrialState.PRUNED) <= TRIALS - 5
@@ -149,7 +149,7 @@ def test_the_play_above_prunes_some_and_not_all(pruner: str) -> None:
 
 
 def _learned(spec: TuneSpec, seed: int = 0) -> list[TrialRecord]:
-    """Return 60 records of trials drawn at random, completed, with the value of their last epoch."""
+    """Return 60 records of random trials, completed, with the value of their last epoch."""
     search, records = Search(spec.model_copy(update={"sampler": samplers["random"](name="random"), "seed": seed})), []
     for number in range(60):
         _, record = search.ask(number)
@@ -161,7 +161,7 @@ def _learned(spec: TuneSpec, seed: int = 0) -> list[TrialRecord]:
 @pytest.mark.parametrize("trials", [0, 60])
 @pytest.mark.parametrize("sampler", [name for name in samplers if name != "grid"])
 def test_a_trial_drawn_for_a_pack_has_the_packs_key(sampler: str, trials: int) -> None:
-    """At first and later, the names that decide the key have the values of the first trial, the others are drawn."""
+    """At first and later, the deciding names have the values of the first trial, and the others are drawn."""
     spec = _spec(sampler)
     search = _rebuilt(spec, _learned(spec)[:trials])
     first, record = search.ask(trials)
@@ -175,7 +175,7 @@ def test_a_trial_drawn_for_a_pack_has_the_packs_key(sampler: str, trials: int) -
 
 
 def test_what_a_pack_settles_is_recorded_as_if_drawn() -> None:
-    """In the study the key's values are parameters with their ordinary distributions; that they were is noted."""
+    """In the study the values of the key are ordinary parameters, and the trial is marked as having adopted them."""
     spec = _spec("random")
     search = Search(spec)
     _, first = search.ask(0)
@@ -190,7 +190,7 @@ def test_what_a_pack_settles_is_recorded_as_if_drawn() -> None:
 
 
 def test_later_draws_learn_from_a_packs_trials() -> None:
-    """What TPE draws next for a pack depends on what the trials before it in the pack came to."""
+    """TPE's next draw for a pack depends on the results of the pack's earlier trials."""
     spec = _spec("tpe")
     records = _learned(spec)
     like = {"batch_size": 8, "hidden_sizes.length": 1}
@@ -208,7 +208,7 @@ def test_later_draws_learn_from_a_packs_trials() -> None:
 
 
 def test_a_sampler_learns_from_the_trials_of_all_brackets() -> None:
-    """Of hyperband's three none has sixteen yet; a sampler that draws sixteen at random draws no more at random."""
+    """A sampler learns after sixteen random trials, although none of hyperband's three brackets has sixteen yet."""
 
     def rates(startup: int) -> list[float]:
         spec = _spec("tpe", "hyperband").model_copy(update={"sampler": samplers["tpe"](n_startup_trials=startup)})
@@ -222,7 +222,7 @@ def test_a_sampler_learns_from_the_trials_of_all_brackets() -> None:
 
 
 def test_the_numbers_of_a_pack_are_drawn_each_with_its_own_seed() -> None:
-    """The same records, number and pack draw the same, whatever else was asked; another number draws another trial."""
+    """The same records, number and pack draw the same trial, in any order of calls; another number draws another."""
     spec = _spec("tpe", seed=2)
     records = _learned(spec)
     like = records[0].suggestion
@@ -240,7 +240,7 @@ def test_the_numbers_of_a_pack_are_drawn_each_with_its_own_seed() -> None:
 
 
 def test_the_learning_rate_is_drawn_with_regard_to_the_packs_batch() -> None:
-    """Where small batches want a small learning rate and large ones a large, packs of each get theirs."""
+    """If small batches need a small learning rate and large ones a large rate, packs of each get it."""
     spec = _spec("tpe", search_space={name: RANGES[name] for name in ("batch_size", "learning_rate")})
     records = [record for seed in range(4) for record in _learned(spec, seed)]
     for number, record in enumerate(records):
@@ -259,7 +259,7 @@ def test_the_learning_rate_is_drawn_with_regard_to_the_packs_batch() -> None:
 
 @pytest.mark.parametrize("kind", ["TPESampler", "QMCSampler"])
 def test_a_newcomer_that_knows_of_no_packs_draws_for_them(kind: str) -> None:
-    """A sampler that heeds nothing settled draws the other values as it would, and the pack's key is kept."""
+    """A sampler that ignores fixed values draws the other values as usual, and the pack's key is kept."""
 
     class Newcomer(Sampler):
         optuna_class = f"optuna.samplers.{kind}"
@@ -287,7 +287,7 @@ def test_a_newcomer_that_knows_of_no_packs_draws_for_them(kind: str) -> None:
 
 
 def _exchange(spec: TuneSpec, searches: list[Search]) -> list[TrialRecord]:
-    """Run trials two at a time, one in each search, every change applied to both; one search may be given twice."""
+    """Run trials two at a time, one in each search, and apply every change to both; one search may be given twice."""
     records: list[TrialRecord] = []
     for first in range(0, TRIALS - 1, 2):
         running = {}
@@ -316,7 +316,7 @@ def _share(searches: list[Search], record: TrialRecord) -> None:
 @pytest.mark.long
 @EVERY_PAIR
 def test_two_trainers_draw_and_prune_as_one_would(sampler: str, pruner: str) -> None:
-    """Two searches that exchange records, trials running in both, give the trials that one search gives."""
+    """Two searches that exchange records, with trials running in both, give the trials of one search."""
     spec = _spec(sampler, pruner, seed=4)
     alone, pair = Search(spec), [Search(spec), Search(spec)]
 
@@ -325,7 +325,7 @@ def test_two_trainers_draw_and_prune_as_one_would(sampler: str, pruner: str) -> 
 
 @pytest.mark.parametrize("sampler", samplers)
 def test_two_trainers_keep_each_trials_number(sampler: str) -> None:
-    """Whichever search drew a trial, it has the job's number in both studies."""
+    """A trial has the job's number in both studies."""
     spec = _spec(sampler)
     searches = [Search(spec), Search(spec)]
     records = _exchange(spec, searches)
@@ -338,7 +338,7 @@ def test_two_trainers_keep_each_trials_number(sampler: str) -> None:
 
 
 def test_a_number_may_come_before_those_below_it() -> None:
-    """A trainer that is the first to hear of trial 7 makes room for the seven before it."""
+    """A trainer that first hears of trial 7 creates the seven before it."""
     spec = _spec("random")
     search, in_order = Search(spec), Search(spec)
     late = search.ask(7)
@@ -352,7 +352,7 @@ def test_a_number_may_come_before_those_below_it() -> None:
 
 
 def test_applying_twice_changes_nothing() -> None:
-    """A record that arrives again, even after the trial ended, leaves the search as it is."""
+    """A record that arrives again, even after the trial has ended, leaves the search as it is."""
     spec = _spec("tpe", "median", seed=5)
     records = _play(spec, rebuild=False)
     once, twice = _rebuilt(spec, records), _rebuilt(spec, records)
@@ -363,7 +363,7 @@ def test_applying_twice_changes_nothing() -> None:
 
 
 def test_the_order_of_records_does_not_matter() -> None:
-    """Records that arrive in another order than the trials' draw the same next trial."""
+    """If records arrive in another order than the trials', the same next trial is drawn."""
     spec = _spec("tpe", "hyperband", seed=6)
     records = _play(spec, rebuild=False)
 
@@ -372,7 +372,7 @@ def test_the_order_of_records_does_not_matter() -> None:
 
 @pytest.mark.parametrize("state", list(TrialState))
 def test_every_state_of_a_trial_can_be_applied(state: TrialState) -> None:
-    """A search takes a trial in any state, with a value where it was judged and none where it was not."""
+    """A search accepts a trial in any state, with a value if it was judged and without one if not."""
     spec = _spec("tpe")
     _, record = Search(spec).ask(0)
     record.state, record.value = state, 0.5 if state.judged else None
@@ -383,7 +383,7 @@ def test_every_state_of_a_trial_can_be_applied(state: TrialState) -> None:
 
 
 def test_a_trial_that_diverged_late_is_none_of_the_best() -> None:
-    """What it reached before says nothing for its parameters: the next are drawn as if it had diverged at once."""
+    """Its values before do not count: the next trials are drawn as if it had diverged at once."""
     spec = _spec("tpe", "median", seed=3)
     records = [replace(record, state=TrialState.PRUNED, value=None) for record in _play(spec, rebuild=False)]
     for record in records:
@@ -397,7 +397,7 @@ def test_a_trial_that_diverged_late_is_none_of_the_best() -> None:
 
 
 def test_a_search_that_missed_how_a_trial_ran_again_learns_what_it_reached() -> None:
-    """It failed, was run again elsewhere, and completed before this search looked."""
+    """A trial failed, ran again elsewhere, and completed before this search looked."""
     spec = _spec("tpe", "median", seed=4)
     records = _play(spec, rebuild=False)
     failed = [replace(records[0], state=TrialState.FAILED, value=None, values={}), *records[1:]]
@@ -412,7 +412,7 @@ def test_a_search_that_missed_how_a_trial_ran_again_learns_what_it_reached() -> 
 
 @EVERY_PAIR
 def test_a_trial_taken_up_again_has_the_parameters_it_was_drawn_with(sampler: str, pruner: str) -> None:
-    """`recall` gives from the record, through JSON and in another search, what `ask` gave."""
+    """`recall` returns from the record what `ask` returned, through JSON and in another search."""
     spec = _spec(sampler, pruner, seed=7)
     search = Search(spec)
     asked = [search.ask(number) for number in range(10)]
@@ -423,7 +423,7 @@ def test_a_trial_taken_up_again_has_the_parameters_it_was_drawn_with(sampler: st
 
 @pytest.mark.parametrize("model", networks)
 def test_a_trial_of_the_default_space_can_be_taken_up_again(model: str) -> None:
-    """`recall` gives what `ask` gave for every network's own space."""
+    """`recall` returns what `ask` returned for the default space of every network."""
     spec = TuneSpec.model_validate({"model": model})
     params, record = Search(spec).ask(0)
 
@@ -433,7 +433,7 @@ def test_a_trial_of_the_default_space_can_be_taken_up_again(model: str) -> None:
 @pytest.mark.parametrize("ended", [TrialState.RUNNING, TrialState.FAILED, TrialState.COMPLETED])
 @pytest.mark.parametrize("pruner", pruners)
 def test_a_trial_that_begins_again_is_judged_from_its_start(pruner: str, ended: TrialState) -> None:
-    """Its earlier measurements are forgotten: it is pruned where it would be had it never been measured."""
+    """Its earlier measurements are forgotten: it is pruned as if it had never been measured before."""
     spec = _spec("random", pruner, seed=8)
     records = _play(spec, rebuild=False)
     _, fresh = _rebuilt(spec, records).ask(TRIALS)
@@ -449,7 +449,7 @@ def test_a_trial_that_begins_again_is_judged_from_its_start(pruner: str, ended: 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_what_was_enqueued_is_not_drawn(sampler: str) -> None:
-    """A trial has the values that somebody asked for; the others are drawn as ever."""
+    """An enqueued trial has the requested values; the others are drawn as usual."""
     spec = _spec(sampler)
     name, value = "learning_rate", 0.0123
     params, record = Search(spec).ask(0, None, {name: value})
@@ -461,7 +461,7 @@ def test_what_was_enqueued_is_not_drawn(sampler: str) -> None:
 
 
 def test_a_raised_budget_does_not_change_the_study() -> None:
-    """A job whose budget was raised goes on as the job that was posted with it."""
+    """A job with a raised budget continues like a job that was posted with that budget."""
     names = {Search(_spec("tpe", budget={"trials": n, "seconds": s})).name for n, s in ((5, 10), (50, 1000))}
 
     assert len(names) == 1
@@ -469,7 +469,7 @@ def test_a_raised_budget_does_not_change_the_study() -> None:
 
 
 def test_a_trial_that_was_ended_elsewhere_is_not_judged() -> None:
-    """Somebody cancelled it while its epoch was measured: nothing is noted of it any more."""
+    """If a trial was cancelled while its epoch was measured, nothing more is noted of it."""
     search = Search(_spec("random", "median"))
     _, record = search.ask(0)
     search.apply(TrialRecord(0, TrialState.CANCELLED, record.suggestion))
@@ -481,7 +481,7 @@ def test_a_trial_that_was_ended_elsewhere_is_not_judged() -> None:
 
 
 def test_the_objective_decides_which_way_is_better() -> None:
-    """Of the same values, a job for accuracy goes on with the high ones and a job for loss with the low."""
+    """Of the same values, a job for accuracy continues with the high ones, and a job for loss with the low ones."""
     verdicts = {}
     for objective in ("val_accuracy", "val_loss"):
         search = Search(_spec("random", "median", objective=objective))
@@ -499,7 +499,7 @@ def test_the_objective_decides_which_way_is_better() -> None:
 
 
 def test_a_space_of_fixed_values_draws_them() -> None:
-    """Where nothing is to be drawn each trial has the fixed values, and the record is empty."""
+    """If nothing is to be drawn, each trial has the fixed values, and its suggestion is empty."""
     params, record = Search(_spec("tpe", search_space={"batch_size": 5, "hidden_sizes": [7, 9]})).ask(0)
 
     assert params.model_dump(include={"batch_size", "hidden_sizes"}) == {"batch_size": 5, "hidden_sizes": [7, 9]}

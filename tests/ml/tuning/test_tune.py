@@ -54,7 +54,7 @@ RATES = {"learning_rate": {"type": "float", "low": 1e-4, "high": 1e-1, "log": Tr
 
 
 def _spec(**fields: Any) -> TuneSpec:
-    """Return a job of four short trials of a perceptron, one after the other, unless told otherwise."""
+    """Return a job of four short trials of a perceptron, one after the other, unless `fields` say otherwise."""
     body = {
         "model": "perceptron",
         "dataset": "digits",
@@ -74,7 +74,7 @@ def _grid(rates: list[float], **fields: Any) -> TuneSpec:
 
 
 def _run(spec: TuneSpec, data: TrainingData, kind: type[MemoryBook] = MemoryBook) -> tuple[MemoryBook, list[Event]]:
-    """Run a job to its end; its book and everything that happened."""
+    """Run a job to its end; return its book and its events."""
     events: list[Event] = []
     book = kind(spec, events.append)
     tune(spec, data, book, Search(spec))
@@ -103,7 +103,7 @@ def _curves(events: list[Event]) -> dict[int, list[RungResult]]:
 
 
 def _timeless(event: Event) -> str:
-    """Return everything about an event but how long it took, weights by their bits."""
+    """Return everything about an event except durations; weights as their bits."""
     return repr(_without_seconds(asdict(event)))
 
 
@@ -117,7 +117,7 @@ def _without_seconds(value: Any) -> Any:
 
 
 def test_every_trial_starts_is_measured_and_finishes_once(digits_data: TrainingData) -> None:
-    """The events of a trial are one start, one measurement an epoch and one end, and trials are numbered from 0."""
+    """The events of a trial are one start, a measurement per epoch and one end; numbers start at 0."""
     book, events = _run(_spec(), digits_data)
     kinds = [(event.number, type(event)) for event in events]
 
@@ -127,7 +127,7 @@ def test_every_trial_starts_is_measured_and_finishes_once(digits_data: TrainingD
 
 @pytest.mark.parametrize("lanes", [2, 3, 4])
 def test_every_trial_of_a_pack_starts_is_measured_and_finishes_once(lanes: int, digits_data: TrainingData) -> None:
-    """Whatever trains beside it, a trial's events are one start, one measurement an epoch and one end."""
+    """In any pack, a trial's events are one start, a measurement per epoch and one end."""
     book, events = _run(_spec(lanes=lanes), digits_data)
     kinds = {n: [type(event) for event in events if event.number == n] for n in range(4)}
     begun = [start.number for start in _started(events)]
@@ -139,7 +139,7 @@ def test_every_trial_of_a_pack_starts_is_measured_and_finishes_once(lanes: int, 
 
 
 def test_a_start_says_all_that_a_run_depends_on(digits_data: TrainingData) -> None:
-    """A started trial tells every hyper-parameter, and the seeds that the job's seed and its number give."""
+    """A start event has all hyper-parameters, and the seeds that follow from the job's seed and the trial's number."""
     _, events = _run(_spec(seed=12), digits_data)
     starts = _started(events)
 
@@ -152,7 +152,7 @@ def test_a_start_says_all_that_a_run_depends_on(digits_data: TrainingData) -> No
 
 
 def test_trials_of_a_pack_share_its_first_trials_stream(digits_data: TrainingData) -> None:
-    """Initial weights are each trial's own; one that takes a finished lane's place starts where the stream is."""
+    """Each trial has its own initial weights; a trial that replaces a finished one starts at the stream's position."""
     _, events = _run(_spec(seed=12, lanes=2), digits_data)  # an epoch is 21 steps, two are 41
     starts = _started(events)
 
@@ -161,8 +161,72 @@ def test_trials_of_a_pack_share_its_first_trials_stream(digits_data: TrainingDat
     assert [start.start_step for start in starts] == [0, 0, 41, 41]
 
 
+def _lowest_free(events: list[Event]) -> dict[int, int]:
+    """Return each trial's position in its pack: the lowest that no running trial holds when it starts."""
+    held: dict[int, int] = {}
+    found: dict[int, int] = {}
+    for event in events:
+        if isinstance(event, Started):
+            found[event.number] = held[event.number] = min(set(range(len(held) + 1)) - set(held.values()))
+        elif isinstance(event, Finished):
+            del held[event.number]
+    return found
+
+
+EPOCHS_DIFFER = {"epochs": {"type": "grid", "values": [1, 2, 3, 4, 5, 6]}, "batch_size": 256}
+
+
+def test_a_trial_takes_the_lowest_free_lane(digits_data: TrainingData) -> None:
+    """Trials that begin together have lanes 0, 1, 2; one that joins later has the lane of one that ended."""
+    _, events = _run(_grid([], search_space=EPOCHS_DIFFER, lanes=3, budget={"epochs": 6}), digits_data)
+    lanes = {start.number: start.lane for start in _started(events)}
+
+    assert list(lanes.values())[:3] == [0, 1, 2]
+    assert lanes == _lowest_free(events)
+    assert sorted(list(lanes.values())[3:]) != [0, 0, 0]
+
+
+@pytest.mark.parametrize("after", [5, 12, 20])
+def test_lanes_outlast_a_pack_that_is_resumed(after: int, digits_data: TrainingData) -> None:
+    """A pack that is released and opened again gives the trials that join it the lanes they would have had."""
+    spec = _grid([], search_space=EPOCHS_DIFFER, lanes=3, budget={"epochs": 6})
+    expected = {start.number: start.lane for start in _started(_run(spec, digits_data)[1])}
+    events: list[Event] = []
+    book = _Lost(spec, events.append)
+    asked = count()
+    book.should_stop = lambda: Stop.RELEASED if next(asked) > after else None  # type: ignore[method-assign]
+    tune(spec, digits_data, book, Search(spec))
+    begun = len(_started(events))
+    del book.should_stop
+    book.take_up()
+    tune(spec, digits_data, book, Search(spec))
+
+    assert begun < 6
+    assert {start.number: start.lane for start in _started(events)} == expected
+
+
+def test_a_trial_that_is_set_apart_has_the_first_lane_of_its_own_pack(
+    monkeypatch: pytest.MonkeyPatch, digits_data: TrainingData
+) -> None:
+    """A trial whose layers turn out to be of other kinds trains alone; the next trial takes lane 1."""
+
+    def uneven(channels: int, height: int, width: int, classes: int, params: Params) -> list[Layer]:
+        inputs = channels * height * width
+        hidden = [Linear(inputs, 4)] if 0.2 < params.weight_decay < 0.8 else []  # no corner of the space shows it
+        return [Flatten(), *hidden, Linear(4 if hidden else inputs, classes)]
+
+    monkeypatch.setitem(networks, "uneven", Network(uneven, Params, {}, "For a test."))
+    space = {"weight_decay": {"type": "grid", "values": [0.0, 0.5, 0.9]}, "batch_size": 64}
+    book, events = _run(_grid([], model="uneven", search_space=space, lanes=3), digits_data)
+    lanes = {start.params["weight_decay"]: start.lane for start in _started(events)}
+
+    assert _states(book) == [TrialState.COMPLETED] * 3
+    assert sorted(lanes.values()) == [0, 0, 1]
+    assert lanes[0.5] == 0
+
+
 def test_everything_recorded_is_finite_or_null(digits_data: TrainingData) -> None:
-    """All events, those of a diverged trial among them, are JSON without NaN; weights apart."""
+    """All events, even of a diverged trial, are JSON without NaN; weights are not compared."""
     wild = {"learning_rate": {"type": "grid", "values": [0.01, 10.0]}, "optimizer": "sgd", "hidden_sizes": [256, 128]}
     spec = _spec(model="mlp", loss="mse", search_space=wild, sampler={"name": "grid"}, budget={"epochs": 2})
     book, events = _run(spec, digits_data)
@@ -179,7 +243,7 @@ def test_everything_recorded_is_finite_or_null(digits_data: TrainingData) -> Non
 @pytest.mark.parametrize("sampler", samplers)
 @pytest.mark.parametrize(("trials", "lanes"), [(1, 1), (7, 1), (7, 3), (2, 3)])
 def test_a_budget_of_trials_is_exact(sampler: str, trials: int, lanes: int, digits_data: TrainingData) -> None:
-    """As many trials are begun as the budget says, however many train together, and each of them ends."""
+    """As many trials begin as the budget says, with any number of lanes, and each of them ends."""
     grid = {"learning_rate": {"type": "grid", "values": [n / 1000 for n in range(1, 10)]}}
     space = grid if sampler == "grid" else RATES
     budget = {"trials": trials, "epochs": 1}
@@ -200,7 +264,7 @@ def test_a_grid_ends_with_its_points(lanes: int, digits_data: TrainingData) -> N
 
 
 def test_a_grid_is_walked_a_key_at_a_time(digits_data: TrainingData) -> None:
-    """Points whose batches differ never share a pack; each is tried once all the same."""
+    """Points with different batch sizes never share a pack, and each is tried once."""
     space = {
         "learning_rate": {"type": "grid", "values": [0.1, 0.01, 0.001]},
         "batch_size": {"type": "grid", "values": [64, 128]},
@@ -215,7 +279,7 @@ def test_a_grid_is_walked_a_key_at_a_time(digits_data: TrainingData) -> None:
 
 
 def test_seconds_cut_a_trial_that_has_been_measured(digits_data: TrainingData) -> None:
-    """When the seconds are spent the trial at hand ends as stopped early and may win, and no other begins."""
+    """If the seconds are spent, the running trial ends as stopped early and may win, and no other begins."""
     spec = _spec(budget={"seconds": 0.5, "epochs": 1000}, search_space={"batch_size": 1})
     began = monotonic()
     book, events = _run(spec, digits_data)
@@ -234,7 +298,7 @@ def test_seconds_that_are_spent_begin_no_trial(digits_data: TrainingData) -> Non
 
 @dataclass
 class _Watched(MemoryBook):
-    """A book that says `stop` after it was asked `patience` times: once before each trial and each training step."""
+    """A book that stops after `patience` calls of `should_stop`: one before each trial and each training step."""
 
     stop: Stop = Stop.SECONDS
     patience: int = 30
@@ -257,7 +321,7 @@ class _Watched(MemoryBook):
 def test_a_stop_ends_the_trial_at_hand_at_its_next_step(
     stop: Stop, patience: int, measured: int, state: TrialState, digits_data: TrainingData
 ) -> None:
-    """Time that is up keeps what was measured; a cancelled trial, or one that was never measured, cannot win."""
+    """When time is up, measurements count; a cancelled trial, or one that was never measured, cannot win."""
     spec = _spec()  # an epoch is 21 steps
     events: list[Event] = []
     book = _Watched(spec, events.append, stop=stop, patience=patience)
@@ -296,7 +360,7 @@ def test_early_stopping_ends_trials_and_they_may_win(digits_data: TrainingData) 
 
 
 def test_a_trials_epochs_parameter_is_capped_by_the_budget(digits_data: TrainingData) -> None:
-    """A search over `epochs` ends each trial at its own number, or at the budget's where that is lower."""
+    """In a search over `epochs` each trial ends after its number of epochs, or after the budget's if that is lower."""
     space = {"epochs": {"type": "grid", "values": [1, 2, 5]}, "batch_size": 256}
     _, events = _run(_grid([], search_space=space, budget={"epochs": 3}), digits_data)
     asked = {event.number: event.params["epochs"] for event in events if isinstance(event, Started)}
@@ -305,7 +369,7 @@ def test_a_trials_epochs_parameter_is_capped_by_the_budget(digits_data: Training
 
 
 def _median_prunes(curves: dict[int, list[float]]) -> dict[int, bool]:
-    """Tell which trials, one after the other, a median over those completed before ends early."""
+    """Return which trials, one after the other, a median over the completed trials before would end early."""
     pruned: dict[int, bool] = {}
     for number, curve in curves.items():
         done = [curves[n] for n, early in pruned.items() if not early]
@@ -315,7 +379,7 @@ def _median_prunes(curves: dict[int, list[float]]) -> dict[int, bool]:
 
 
 def test_a_bad_trial_is_pruned(digits_data: TrainingData) -> None:
-    """Of good and hopeless learning rates, those below the median of the completed ones are pruned, no others."""
+    """Of good and bad learning rates, exactly those below the median of the completed ones are pruned."""
     rates = [0.01, 0.02, 1e-7, 2e-7, 3e-7, 4e-7, 0.03, 5e-7]
     spec = _grid(rates, pruner={"name": "median", "n_startup_trials": 1}, budget={"epochs": 3})
     book, events = _run(spec, digits_data)
@@ -328,7 +392,7 @@ def test_a_bad_trial_is_pruned(digits_data: TrainingData) -> None:
 
 
 def test_a_pruned_trial_may_win(digits_data: TrainingData) -> None:
-    """What a pruned trial reached counts: it has a checkpoint of its best epoch."""
+    """The results of a pruned trial count: it has a checkpoint of its best epoch."""
     spec = _grid([0.01, 1e-7, 2e-7, 3e-7], pruner={"name": "median", "n_startup_trials": 1}, budget={"epochs": 3})
     _, events = _run(spec, digits_data)
     pruned = [event for event in _finished(events) if event.state == TrialState.PRUNED]
@@ -339,12 +403,12 @@ def test_a_pruned_trial_may_win(digits_data: TrainingData) -> None:
 
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Register a network that torch cannot run where its hidden size is odd, for the length of a test."""
+    """Register, for the length of a test, a network that torch cannot run if its hidden size is odd."""
     monkeypatch.setattr(Layer, "kinds", dict(Layer.kinds))
 
     @dataclass(frozen=True)
     class GLU(Layer):
-        """Half of the features, each gated by one of the other half; torch raises where they are odd."""
+        """Half of the features, each gated by a feature of the other half; torch raises if their number is odd."""
 
         def output_shape(self, shape: Shape) -> Shape:
             return (shape[0] // 2,)
@@ -375,7 +439,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.parametrize("lanes", [1, 4, None])
 def test_an_error_ends_its_trial_and_the_job_goes_on(lanes: int | None, broken: str, digits_data: TrainingData) -> None:
-    """A trial in which torch raises is failed, with the error as its reason and no checkpoint; the others complete."""
+    """A trial in which torch raises fails with the error as its reason and no checkpoint; the others complete."""
     space = {"hidden_size": {"type": "grid", "values": [8, 9, 10, 11]}}
     book, events = _run(_grid([], model=broken, search_space=space, lanes=lanes), digits_data)
     sizes = {event.number: event.params["hidden_size"] for event in _started(events)}
@@ -391,7 +455,7 @@ def test_an_error_ends_its_trial_and_the_job_goes_on(lanes: int | None, broken: 
 def test_a_network_that_cannot_be_built_ends_its_trial_alone(
     lanes: int, monkeypatch: pytest.MonkeyPatch, digits_data: TrainingData
 ) -> None:
-    """Where a network's own function raises the trial is failed before its first step, and the others complete."""
+    """If a network's function raises, the trial fails before its first step, and the others complete."""
 
     class PickyParams(Params):
         hidden_size: int = Field(8, ge=2)
@@ -414,7 +478,7 @@ def test_a_network_that_cannot_be_built_ends_its_trial_alone(
 
 
 def test_a_diverged_trial_does_not_end_the_job(digits_data: TrainingData) -> None:
-    """A trial that blows up is diverged, says so, has no checkpoint, and the others go on."""
+    """A trial that diverges says so and has no checkpoint, and the others go on."""
     space = {"learning_rate": {"type": "grid", "values": [10.0, 0.01]}, "optimizer": "sgd", "hidden_sizes": [256, 128]}
     spec = _spec(model="mlp", loss="mse", search_space=space, sampler={"name": "grid"}, budget={"epochs": 2})
     book, events = _run(spec, digits_data)
@@ -434,7 +498,7 @@ endings = st.lists(st.tuples(st.sampled_from(TrialState), accuracies, accuracies
 
 @given(endings=endings, name=st.sampled_from(["val_accuracy", "val_loss"]))
 def test_the_winner_is_the_best_judged_trial(endings: list[tuple[TrialState, float, float]], name: str) -> None:
-    """Among trials with a checkpoint the best objective wins, of equals the first; without any, nobody."""
+    """Of trials with a checkpoint the best objective wins, of equal ones the first; without any there is no winner."""
     spec = _spec(objective=name, budget={"trials": 12})
     book = MemoryBook(spec)
     judged = {}
@@ -462,7 +526,7 @@ def test_the_winner_is_the_best_of_all_that_was_measured(name: str, digits_data:
 
 
 def test_a_checkpoint_is_the_winners_network(tmp_path: Any, digits_data: TrainingData) -> None:
-    """Saved, loaded and rebuilt from its card, the winner's network has the accuracy and loss that were recorded."""
+    """Saved, loaded and rebuilt from its card, the winner's network has the recorded accuracy and loss."""
     book, _ = _run(_spec(model="mlp", search_space={"hidden_sizes": [20, 10]}, budget={"trials": 2}), digits_data)
     assert book.winner is not None
     assert book.winner.checkpoint is not None
@@ -491,7 +555,7 @@ def test_a_checkpoint_is_the_winners_network(tmp_path: Any, digits_data: Trainin
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 @pytest.mark.parametrize("pruner", pruners)
 def test_a_seed_gives_the_same_job(sampler: str, pruner: str, lanes: int, digits_data: TrainingData) -> None:
-    """Run twice with as many lanes, a job has the same trials, measurements, ends and weights, bit for bit."""
+    """A job that is run twice has the same trials, measurements, ends and weights, bit for bit."""
     chosen = {"tpe": {"name": "tpe", "n_startup_trials": 2}}.get(sampler, {"name": sampler})
     budget = {"trials": 6, "epochs": 3}
     spec = _spec(sampler=chosen, pruner={"name": pruner}, budget=budget, seed=2, lanes=lanes)
@@ -522,12 +586,12 @@ def test_a_training_job_trains_as_a_trial_does(digits_data: TrainingData) -> Non
 
 
 class _Killed(Exception):
-    """The trainer is gone."""
+    """The trainer was killed."""
 
 
 @dataclass
 class _Lost(MemoryBook):
-    """A book that outlives its trainer, which is killed at a given call to it, before or after that was written."""
+    """A book that outlives its trainer, which is killed at a given call, before or after the call's work was done."""
 
     calls: int = 0
     kill_at: int = -1
@@ -567,10 +631,10 @@ class _Lost(MemoryBook):
             self.pack = [number for number in self.pack if not any(number in group for group in groups)]
 
     def take_up(self) -> None:
-        """Let the pack that was lost be opened again, by a trainer that knows nothing of it."""
+        """Let the lost pack be opened again, by a trainer that knows nothing of it."""
         if self._opened is not None:
             trials = [replace(self.trials[n], rungs=dict(self.trials[n].rungs)) for n in self.pack]
-            self._parted.insert(0, replace(self._opened, trials=trials, lanes=self._width or 1, checkpoint=self.kept))
+            self._divided.insert(0, replace(self._opened, trials=trials, lanes=self._width or 1, checkpoint=self.kept))
         self._changed = list(self.trials.values())
 
     @contextmanager
@@ -586,7 +650,7 @@ class _Lost(MemoryBook):
 def _survived(
     spec: TuneSpec, data: TrainingData, kill_at: int, before: bool, every: float
 ) -> tuple[_Lost, list[Event]]:
-    """A job whose trainer is killed once; the book and all that was recorded."""
+    """Run a job whose trainer is killed once; return the book and all events."""
     events: list[Event] = []
     book = _Lost(spec, events.append, checkpoint_seconds=every, kill_at=kill_at, before=before)
     try:
@@ -612,7 +676,7 @@ SURVIVORS: list[dict[str, Any]] = [
 def test_a_lost_pack_ends_as_if_it_had_never_been_lost(
     shape: dict[str, Any], before: bool, every: float, digits_data: TrainingData
 ) -> None:
-    """Wherever its trainer is killed: the same trials, measurements, ends and weights, each recorded once."""
+    """A trainer may be killed at any call: trials, measurements, ends and weights are the same, each recorded once."""
     tpe = {"name": "tpe", "n_startup_trials": 2}
     spec = _spec(sampler=tpe, budget={"trials": 5, "epochs": 2}, seed=3, search_space=TWO_KEYS, **shape)
     book, events = _survived(spec, digits_data, -1, before, inf)
@@ -628,7 +692,7 @@ def test_a_lost_pack_ends_as_if_it_had_never_been_lost(
 
 
 def test_a_pack_that_is_released_goes_on_where_it_was(digits_data: TrainingData) -> None:
-    """It is kept at the very step at which it was asked for, and nothing is recorded of its trials' end."""
+    """The pack is checkpointed at the step of the request, and no end of a trial is recorded."""
     spec = _spec(seed=3, lanes=2)
     expected = [_timeless(event) for event in _run(spec, digits_data)[1]]
     events: list[Event] = []
@@ -647,7 +711,7 @@ def test_a_pack_that_is_released_goes_on_where_it_was(digits_data: TrainingData)
 
 
 def test_a_trial_that_is_cancelled_leaves_its_pack_at_the_next_step(digits_data: TrainingData) -> None:
-    """The others go on; nothing more is recorded of it."""
+    """The others go on, and nothing more is recorded of the cancelled trial."""
     spec = _spec(seed=3, lanes=2, budget={"trials": 2, "epochs": 2})
     events: list[Event] = []
     book = _Lost(spec, events.append)
@@ -661,7 +725,7 @@ def test_a_trial_that_is_cancelled_leaves_its_pack_at_the_next_step(digits_data:
 
 @dataclass
 class _Clocked(MemoryBook):
-    """A book on a clock of its own: a step takes 10 ms, a checkpoint a given time."""
+    """A book with its own clock: a call takes 10 ms, a checkpoint a given time."""
 
     cost: float = 0.0
     now: float = 0.0
@@ -681,10 +745,10 @@ class _Clocked(MemoryBook):
 def test_checkpoints_take_at_most_two_percent_of_the_time(
     cost: float, digits_data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However dear they are and however often they are asked for."""
+    """The share holds for any cost of a checkpoint, even if no least time between two is asked for."""
     spec = _spec(budget={"trials": 4, "epochs": 20})
     book = _Clocked(spec, cost=cost, checkpoint_seconds=0.0)
-    monkeypatch.setattr("ml.tuning.tune.monotonic", lambda: book.now)
+    monkeypatch.setattr("ml.training.checkpointing.monotonic", lambda: book.now)
     tune(spec, digits_data, book, Search(spec))
 
     assert book.keeps >= 2
@@ -695,7 +759,7 @@ def test_checkpoints_take_at_most_two_percent_of_the_time(
 
 
 def test_a_book_tells_each_change_once(digits_data: TrainingData) -> None:
-    """What changed since the last look is told, and then no more."""
+    """A book returns the changes since the last call once, and then no more."""
     book = MemoryBook(_spec())
     trial = book.reserve(lambda number: True)
     assert trial is not None
@@ -707,7 +771,7 @@ def test_a_book_tells_each_change_once(digits_data: TrainingData) -> None:
 
 
 def test_the_book_keeps_what_a_search_needs(digits_data: TrainingData) -> None:
-    """After a job a search rebuilt from the book draws the trial that would have come next."""
+    """A search that is rebuilt from the book after a job draws the trial that would have come next."""
     sampler = {"name": "tpe", "n_startup_trials": 2}
     spec = _spec(sampler=sampler, pruner={"name": "median"}, budget={"trials": 6, "epochs": 2}, seed=4)
     longer = _spec(sampler=sampler, pruner={"name": "median"}, budget={"trials": 7, "epochs": 2}, seed=4)

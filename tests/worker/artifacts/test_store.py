@@ -1,4 +1,4 @@
-"""Artifacts in a folder and in S3: one contract for both, then what only one of them can suffer."""
+"""Artifacts in a folder and in S3: first their common contract, then the failures of each."""
 
 import hashlib
 import resource
@@ -47,7 +47,7 @@ from worker.artifacts.s3 import S3Store
 from worker.artifacts.store import Store, store_of
 from worker.database.engine import Database
 from worker.errors import BadKey, StorageAway, StorageFull
-from worker.ledger.uploaded_datasets import Uploaded
+from worker.ledger.uploaded_datasets import DatasetStore
 from worker.settings import Settings
 
 ROOT = Path(__file__).parents[3]
@@ -65,14 +65,14 @@ def s3() -> Iterator[str]:
 
 @pytest.fixture
 def bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An empty bucket, and settings of AWS that lead there."""
+    """An empty bucket, and AWS settings that point to its server."""
     point_at(monkeypatch, s3)
     return new_bucket()
 
 
 @pytest.fixture(params=["folder", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """An empty store, once of each kind."""
+    """An empty store, one of each kind."""
     if request.param == "folder":
         return store_of(Settings(artifacts=str(tmp_path / "artifacts")))
     bucket = request.getfixturevalue("bucket")
@@ -81,14 +81,14 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 @pytest.fixture
 def faulty(s3: str, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Meddler]:
-    """A server that meddles with what goes to the bucket, and that boto3 is pointed at."""
+    """A proxy before the bucket that injects faults, and that boto3 uses."""
     with meddler(s3) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
         yield server
 
 
 def spoil(store: Store, key: str, content: bytes) -> None:
-    """Change an object behind the store's back."""
+    """Change an object without the store."""
     if isinstance(store, FolderStore):
         (store.folder / key).write_bytes(content)
     elif isinstance(store, S3Store):
@@ -96,7 +96,7 @@ def spoil(store: Store, key: str, content: bytes) -> None:
 
 
 def listed(store: Store, prefix: str = "") -> list[str]:
-    """The keys that begin like this."""
+    """Return the keys that start with a prefix."""
     return [key for key, _ in store.keys(prefix)]
 
 
@@ -105,7 +105,7 @@ def listed(store: Store, prefix: str = "") -> list[str]:
 
 @pytest.mark.parametrize("content", [b"", b"\0", CONTENT, CONTENT * 200], ids=len)
 def test_what_was_written_is_read(store: Store, content: bytes) -> None:
-    """Byte for byte, and hash and size are those of the content."""
+    """The content is the same byte for byte, and hash and size are those of the content."""
     saved = store.write(KEY, content)
 
     assert saved == Saved(hashlib.sha256(content).hexdigest(), len(content))
@@ -114,7 +114,7 @@ def test_what_was_written_is_read(store: Store, content: bytes) -> None:
 
 
 def test_pieces_are_small(store: Store) -> None:
-    """Of a large object no more is in memory than a piece."""
+    """Only one piece of a large object is in memory."""
     content = CONTENT * 200
     saved = store.write(KEY, content)
     sizes = [len(piece) for piece in store.pieces(KEY, saved.sha256)]
@@ -123,7 +123,7 @@ def test_pieces_are_small(store: Store) -> None:
 
 
 def test_to_write_the_same_again_is_no_error(store: Store) -> None:
-    """Who does not know whether a write has succeeded repeats it."""
+    """A caller that does not know if a write succeeded repeats it."""
     first = store.write(KEY, CONTENT)
 
     assert store.write(KEY, CONTENT) == first
@@ -131,16 +131,16 @@ def test_to_write_the_same_again_is_no_error(store: Store) -> None:
 
 
 def test_a_key_never_changes_its_content(store: Store) -> None:
-    """What a row points to cannot be replaced under it."""
+    """The object that a row points to cannot be replaced."""
     store.write(KEY, CONTENT)
 
-    with pytest.raises(BadKey, match="something else"):
+    with pytest.raises(BadKey, match="already holds different content"):
         store.write(KEY, b"other")
     assert store.read(KEY, SHA256) == CONTENT
 
 
 def test_a_missing_object_says_what_to_do(store: Store) -> None:
-    """Beside others and where nothing was ever written."""
+    """The message is the same in an empty store and next to other objects."""
     with pytest.raises(CheckpointError, match="missing; restore it or train again"):
         store.read(KEY, SHA256)
     store.write(KEY, CONTENT)
@@ -151,7 +151,7 @@ def test_a_missing_object_says_what_to_do(store: Store) -> None:
 
 @pytest.mark.parametrize("damaged", [b"", CONTENT[:-1], CONTENT + b"\0", b"\1" + CONTENT[1:]], ids=len)
 def test_a_damaged_object_is_not_read(store: Store, damaged: bytes) -> None:
-    """Empty, cut, longer or with one byte changed."""
+    """An object that is empty, truncated, longer or has one changed byte is refused."""
     store.write(KEY, CONTENT)
     spoil(store, KEY, damaged)
 
@@ -161,7 +161,7 @@ def test_a_damaged_object_is_not_read(store: Store, damaged: bytes) -> None:
 
 
 def test_what_is_removed_is_gone(store: Store) -> None:
-    """That alone, and to remove it again is no error."""
+    """Only that object is gone, and removing it again is no error."""
     store.write(KEY, CONTENT)
     store.write(f"{KEY}.onnx", CONTENT)
     for _ in range(2):
@@ -173,7 +173,7 @@ def test_what_is_removed_is_gone(store: Store) -> None:
 
 
 def test_keys_are_listed_by_how_they_begin(store: Store) -> None:
-    """A prefix is the first characters of a key, whether a folder ends there or not."""
+    """A prefix is the first characters of a key, even if it is not a whole folder name."""
     written = {"a/1.onnx", "a/2.onnx", "ab/1.onnx", "b/c/1.onnx", "top"}
     for key in written:
         store.write(key, CONTENT)
@@ -187,13 +187,13 @@ def test_keys_are_listed_by_how_they_begin(store: Store) -> None:
 
 
 def test_an_empty_store_lists_nothing(store: Store) -> None:
-    """Not even an error, before anything was written."""
+    """Listing is no error before the first write."""
     assert not list(store.keys())
     assert not list(store.keys("0123456789ab/"))
 
 
 def test_keys_tell_when_they_were_written(store: Store) -> None:
-    """In seconds since 1970, to the second."""
+    """The time is in seconds since 1970, accurate to the second."""
     before = time()
     store.write(KEY, CONTENT)
     ((_, modified),) = store.keys()
@@ -202,7 +202,7 @@ def test_keys_tell_when_they_were_written(store: Store) -> None:
 
 
 def test_keys_may_be_removed_while_they_are_listed(store: Store) -> None:
-    """As who collects garbage does."""
+    """The janitor does this."""
     for number in range(20):
         store.write(f"job/{number}", b"")
     for key, _ in store.keys("job/"):
@@ -212,7 +212,7 @@ def test_keys_may_be_removed_while_they_are_listed(store: Store) -> None:
 
 
 def test_one_object_from_many_threads_is_one_object(store: Store) -> None:
-    """All of them succeed, and it is whole."""
+    """All writes succeed, and the object is complete."""
     with ThreadPoolExecutor(8) as threads:
         saved = set(threads.map(lambda _: store.write(KEY, CONTENT * 20), range(16)))
 
@@ -221,7 +221,7 @@ def test_one_object_from_many_threads_is_one_object(store: Store) -> None:
 
 
 def test_nobody_sees_half_an_object(store: Store) -> None:
-    """Whatever is listed under its own name while others write is there, and whole."""
+    """Every object that is listed during writes exists and is complete."""
     contents = {f"job/{n}": bytes([n]) * 1_000_000 for n in range(40)}
     hashes = {key: hashlib.sha256(content).hexdigest() for key, content in contents.items()}
     seen = 0
@@ -240,19 +240,18 @@ def test_nobody_sees_half_an_object(store: Store) -> None:
 def test_a_data_set_that_is_damaged_is_repaired_by_uploading_it_again(
     store: Store, database: Database, tmp_path: Path, damaged: bytes
 ) -> None:
-    """It is the same version then, and its images are read; until then the error says what to do."""
-    uploaded = Uploaded(database, store, tmp_path / "cache")
+    """The version stays the same and its images can be read; before, the error says what to do."""
+    uploaded = DatasetStore(database, store, tmp_path / "cache")
     arrays = Arrays(np.zeros((100, 1, 2, 2), np.uint8), np.arange(100, dtype=np.uint8) % 2)
     added, _ = uploaded.add("bars", arrays, ("a", "b"))
     spoil(store, added.path, damaged)
     found = uploaded.find("bars")
-    assert found is not None
     with pytest.raises(CheckpointError, match=r"damaged: .*; restore it or upload the data set again"):
-        found[1].read()
+        found.read()
     again, is_new = uploaded.add("bars", arrays, ("a", "b"))
 
     assert (again.version, again.file_sha256, is_new) == (1, added.file_sha256, False)
-    assert found[1].read().sha256() == arrays.sha256()
+    assert found.read().sha256() == arrays.sha256()
     assert listed(store) == [added.path]
 
 
@@ -277,23 +276,23 @@ BAD_KEYS += ["x" * 256, "/".join(["x" * 100] * 6)]
 
 
 def test_what_could_lead_out_of_the_store_is_no_key(store: Store) -> None:
-    """No call takes it."""
+    """Every call refuses such a key."""
     for key in BAD_KEYS:
         for call in (lambda key: store.write(key, CONTENT), lambda key: store.read(key, SHA256), store.remove):
-            with pytest.raises(BadKey, match="is no key"):
+            with pytest.raises(BadKey, match="not a valid artifact key"):
                 call(key)
 
 
 def test_what_could_lead_out_of_the_store_is_not_listed(store: Store) -> None:
-    """As with keys."""
+    """Such a prefix is refused, as such a key is."""
     for prefix in ("..", "../", "/", "a/../", "\0", "a//"):
-        with pytest.raises(BadKey, match="is no key"):
+        with pytest.raises(BadKey, match="not a valid artifact key"):
             listed(store, prefix)
 
 
 @given(st.text(st.sampled_from("ab./\\\0\n~-_ ä"), max_size=12))
 def test_every_key_is_a_file_below_the_folder(text: str) -> None:
-    """Whatever text is taken for a key names something below the folder, by the system's own rules."""
+    """Every valid key names a path below the folder, by the rules of the operating system."""
     path = Path(f"/a/folder/{text}")
 
     assert not is_key(text) or (path.resolve().is_relative_to("/a/folder/") and path.resolve() == path)
@@ -305,7 +304,7 @@ def test_every_key_is_a_file_below_the_folder(text: str) -> None:
 
 @pytest.mark.parametrize("artifacts", [None, "somewhere", "/some/where", "file:///some/where"])
 def test_without_a_scheme_it_is_a_folder(artifacts: str | None) -> None:
-    """By default the one under the home."""
+    """The default is the folder in the home."""
     store = store_of(Settings(home=Path("/home"), artifacts=artifacts))
     expected = {None: "/home/artifacts", "file:///some/where": "/some/where"}.get(artifacts, artifacts)
 
@@ -318,7 +317,7 @@ def test_without_a_scheme_it_is_a_folder(artifacts: str | None) -> None:
     [("s3://bucket", ""), ("s3://bucket/", ""), ("S3://bucket/a", "a/"), ("s3://bucket/a/b.c/", "a/b.c/")],
 )
 def test_a_url_of_s3_is_a_bucket_and_a_prefix(bucket: str, url: str, prefix: str) -> None:
-    """The prefix may be left out, and may end in a slash."""
+    """The prefix is optional and may end with a slash."""
     store = store_of(Settings(artifacts=url))
 
     assert isinstance(store, S3Store)
@@ -329,20 +328,20 @@ def test_a_url_of_s3_is_a_bucket_and_a_prefix(bucket: str, url: str, prefix: str
     "url", ["s3://", "s3:///a", "s3://id:secret@bucket/a", "s3://bucket/a?b=c", "s3://bucket/../a"]
 )
 def test_what_is_no_place_in_s3_is_said_at_the_start(bucket: str, url: str) -> None:
-    """With the form that it should have, and without what may be a secret."""
+    """The message shows the expected form, and no part of the URL that may be a secret."""
     with pytest.raises(StorageAway, match="s3://bucket/prefix") as caught:
         store_of(Settings(artifacts=url))
     assert "secret" not in str(caught.value)
 
 
 def test_an_unknown_scheme_names_those_there_are() -> None:
-    """And what it was asked for."""
+    """The message names the setting and the known schemes."""
     with pytest.raises(UnknownName, match="CHIFFRE_ARTIFACTS; choose one of: file, s3"):
         store_of(Settings(artifacts="gs://bucket"))
 
 
 def test_without_boto3_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """S3 is an extra."""
+    """boto3 belongs to an optional extra."""
     monkeypatch.setitem(sys.modules, "boto3", None)
     monkeypatch.delitem(sys.modules, "worker.artifacts.s3")
 
@@ -351,7 +350,7 @@ def test_without_boto3_the_error_says_what_to_install(monkeypatch: pytest.Monkey
 
 
 def test_boto3_is_not_loaded_for_a_folder() -> None:
-    """It costs a third of a second and tens of megabytes, and need not be there."""
+    """boto3 costs a third of a second and tens of megabytes, and may not be installed."""
     modules = "worker.tasks, worker.queue, worker.local, api.main, api.cli.app"
     made = "from worker.artifacts.store import store_of; from worker.settings import settings; store_of(settings())"
     program = f"import sys, {modules}; {made}; print([m for m in ('boto3', 'botocore', 'torch') if m in sys.modules])"
@@ -376,7 +375,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(small_disk: Path) -> None:
-    """What does not fit leaves neither half an object nor a temporary file, and what fits goes on."""
+    """A failed write leaves neither half an object nor a temporary file, and a smaller one succeeds."""
     store = FolderStore(small_disk)
     store.write("job/1", CONTENT)
     with pytest.raises(StorageFull, match=r"no room for job/2 \(No space left on device\)"):
@@ -389,7 +388,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(small_disk: Path) -> None:
 
 
 def test_a_file_that_may_not_grow_is_told_and_leaves_nothing(tmp_path: Path) -> None:
-    """As with a full disk, where a limit of the process is met, in its middle."""
+    """A write that reaches the file size limit of the process behaves as on a full disk."""
     program = f"""
 from pathlib import Path
 from worker.artifacts.folder import FolderStore
@@ -406,7 +405,7 @@ FolderStore(Path({str(tmp_path)!r})).write("job/1", bytes(10_000))
 
 
 def test_a_folder_that_cannot_be_written_is_away(tmp_path: Path) -> None:
-    """Not full: here a file stands in its place."""
+    """If a file is in the place of the folder, the storage counts as away, not as full."""
     (tmp_path / "artifacts").write_bytes(b"")
     store = FolderStore(tmp_path / "artifacts")
 
@@ -416,7 +415,7 @@ def test_a_folder_that_cannot_be_written_is_away(tmp_path: Path) -> None:
 
 
 def test_an_unreadable_disk_is_away_not_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error of reading may pass, so that nobody is told to train again."""
+    """A read error may be temporary, so the message does not advise to train again."""
 
     def fail(path: Path) -> bytes:
         raise OSError(5, "Input/output error")
@@ -430,7 +429,7 @@ def test_an_unreadable_disk_is_away_not_damaged(tmp_path: Path, monkeypatch: pyt
 
 
 def test_what_a_crash_left_can_be_found_and_removed(tmp_path: Path) -> None:
-    """Temporary files are listed by their names; links, folders and strange names are not ours."""
+    """Temporary files are listed by their names; links, folders and invalid names are ignored."""
     store = FolderStore(tmp_path / "artifacts")
     store.write("job/1", CONTENT)
     (tmp_path / "artifacts/job/.tmp_x9a").write_bytes(CONTENT[:7])
@@ -444,23 +443,23 @@ def test_what_a_crash_left_can_be_found_and_removed(tmp_path: Path) -> None:
 
 
 def test_a_writer_that_is_killed_leaves_whole_objects(tmp_path: Path) -> None:
-    """Whenever that is: what it was writing is there whole or not at all."""
+    """At whatever moment it is killed, an object is complete or absent."""
     program = f"""
 import hashlib, itertools, os
 from pathlib import Path
 from worker.artifacts.folder import FolderStore
 store = FolderStore(Path({str(tmp_path)!r}))
-print("ready", flush=True)
 for number in itertools.count():
     content = os.urandom(4_000_000)
     store.write(f"job/{{number}}.{{hashlib.sha256(content).hexdigest()}}", content)
+    print(number, flush=True)
 """
     store = FolderStore(tmp_path)
-    for seconds in (0.15, 0.22, 0.31):
+    for seconds in (0.0, 0.07, 0.16):
         writer = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=ROOT)
         assert writer.stdout is not None
-        writer.stdout.readline()
-        sleep(seconds)
+        writer.stdout.readline()  # the first object is complete
+        sleep(seconds)  # so that the kill comes at different moments of a later write
         writer.kill()
         writer.wait()
         writer.stdout.close()
@@ -489,7 +488,7 @@ def _store(bucket: str, silence: float = 5, attempts: int = 4) -> S3Store:
 
 
 def test_several_stores_share_a_bucket(bucket: str) -> None:
-    """Each sees what lies under its own prefix."""
+    """Each store sees only objects under its own prefix."""
     one, other = S3Store(bucket, "a/"), S3Store(bucket, "ab/")
     one.write(KEY, CONTENT)
     other.write(KEY, b"other")
@@ -500,7 +499,7 @@ def test_several_stores_share_a_bucket(bucket: str) -> None:
 
 
 def test_what_is_not_ours_is_not_listed(bucket: str) -> None:
-    """Other names in the bucket can be no artifact's."""
+    """Names in the bucket that are not valid keys are ignored."""
     for name in ("prefix/", "prefix/a folder/", "prefix/ä", "prefix/a/../b"):
         BACKEND.put_object(bucket, name, b"")
     _store(bucket).write(KEY, CONTENT)
@@ -509,7 +508,7 @@ def test_what_is_not_ours_is_not_listed(bucket: str) -> None:
 
 
 def test_a_long_list_is_read_to_its_end(bucket: str) -> None:
-    """S3 answers a thousand names at a time."""
+    """S3 returns a thousand names per answer."""
     names = {f"job/{number}" for number in range(2100)}
     for name in names:
         BACKEND.put_object(bucket, f"prefix/{name}", b"")
@@ -518,7 +517,7 @@ def test_a_long_list_is_read_to_its_end(bucket: str) -> None:
 
 
 def test_a_write_carries_its_hash_and_its_condition(bucket: str, faulty: Meddler) -> None:
-    """S3 itself compares what has arrived, and does not replace what is there."""
+    """S3 checks the hash of what it receives, and does not replace an object."""
     _store(bucket).write(KEY, CONTENT)
     ((method, headers),) = faulty.seen
 
@@ -537,7 +536,7 @@ def test_a_write_carries_its_hash_and_its_condition(bucket: str, faulty: Meddler
 def test_what_passes_is_tried_again(
     bucket: str, faulty: Meddler, operation: Callable[[Store], Any], faults: list[Fault]
 ) -> None:
-    """Nobody hears of an error that another attempt does not meet."""
+    """The caller does not see an error if a later attempt succeeds."""
     store = _store(bucket, silence=1)
     store.write(KEY, CONTENT)
     faulty.faults = list(faults)
@@ -548,7 +547,7 @@ def test_what_passes_is_tried_again(
 
 
 def test_after_a_lost_answer_the_object_is_there_once(bucket: str, faulty: Meddler) -> None:
-    """The second attempt finds what the first has written, and that is a success."""
+    """The second attempt finds the object that the first has written, which counts as success."""
     faulty.faults = [lose]
     saved = _store(bucket).write(KEY, CONTENT)
 
@@ -562,7 +561,7 @@ def test_after_a_lost_answer_the_object_is_there_once(bucket: str, faulty: Meddl
 def test_what_does_not_pass_ends_as_storage_that_is_away(
     bucket: str, faulty: Meddler, operation: Callable[[Store], Any], fault: Fault
 ) -> None:
-    """After a bounded number of attempts, each of them bounded in time."""
+    """The error comes after a limited number of attempts, each with a time limit."""
     store = _store(bucket, silence=0.3, attempts=2)
     store.write(KEY, CONTENT)
     faulty.always = fault
@@ -576,7 +575,7 @@ def test_what_does_not_pass_ends_as_storage_that_is_away(
 @pytest.mark.parametrize("fault", [cut, hang])
 @pytest.mark.parametrize("name", ["read", "pieces", "keys"])
 def test_half_an_answer_is_none(bucket: str, faulty: Meddler, name: str, fault: Fault) -> None:
-    """An object that arrives in part is not taken for a damaged one, nor half of a list for the whole."""
+    """A truncated answer counts neither as a damaged object nor as a complete list."""
     store = _store(bucket, silence=0.3, attempts=2)
     store.write(KEY, CONTENT)
     faulty.always = fault
@@ -590,7 +589,7 @@ def test_half_an_answer_is_none(bucket: str, faulty: Meddler, name: str, fault: 
     [("write", babble), ("read", babble), ("pieces", babble), ("keys", babble), ("write", nod), ("read", nod)],
 )
 def test_another_server_is_not_taken_for_s3(bucket: str, faulty: Meddler, name: str, fault: Fault) -> None:
-    """Who says 200 to everything has stored nothing, and what he sends is no damaged object."""
+    """A server that answers 200 to everything has stored nothing, and its content is not a damaged object."""
     store = _store(bucket)
     faulty.always = fault
 
@@ -600,7 +599,7 @@ def test_another_server_is_not_taken_for_s3(bucket: str, faulty: Meddler, name: 
 
 @pytest.mark.parametrize("silence", [0.2, 1.0])
 def test_a_stall_ends_when_it_should(bucket: str, faulty: Meddler, silence: float) -> None:
-    """Two attempts last two silences, and little more."""
+    """Two attempts take two timeouts, and little more."""
     faulty.always = stall
     before = monotonic()
     with pytest.raises(StorageAway):
@@ -610,7 +609,7 @@ def test_a_stall_ends_when_it_should(bucket: str, faulty: Meddler, silence: floa
 
 
 def test_a_slow_line_is_not_a_stall(bucket: str, faulty: Meddler) -> None:
-    """An upload may last longer than a silence, as long as it goes on."""
+    """An upload may take longer than the timeout as long as bytes keep flowing."""
     faulty.always = dawdle
     before = monotonic()
     _store(bucket, silence=1, attempts=1).write(KEY, bytes(16_000_000))
@@ -622,7 +621,7 @@ def test_a_slow_line_is_not_a_stall(bucket: str, faulty: Meddler) -> None:
 def test_where_nobody_listens_it_is_away(
     bucket: str, monkeypatch: pytest.MonkeyPatch, operation: Callable[[Store], Any]
 ) -> None:
-    """At once, and the address is told."""
+    """The error comes at once and names the address."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     before = monotonic()
     with pytest.raises(StorageAway, match=r"127\.0\.0\.1:9"):
@@ -632,7 +631,7 @@ def test_where_nobody_listens_it_is_away(
 
 
 def test_an_endpoint_that_is_no_url_is_said_at_the_start(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the name of the variable."""
+    """The message names the variable."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "minio:9000")
 
     with pytest.raises(StorageAway, match="AWS_ENDPOINT_URL_S3"):
@@ -650,7 +649,7 @@ def test_an_endpoint_that_is_no_url_is_said_at_the_start(bucket: str, monkeypatc
     ],
 )
 def test_a_full_bucket_is_told(bucket: str, faulty: Meddler, fault: Fault) -> None:
-    """In the words of each kind of storage, and without a second attempt."""
+    """The error code of each kind of storage is known, and there is no second attempt."""
     faulty.always = fault
     with pytest.raises(StorageFull, match=f"no room for {KEY}"):
         _store(bucket).write(KEY, CONTENT)
@@ -663,7 +662,7 @@ def test_a_full_bucket_is_told(bucket: str, faulty: Meddler, fault: Fault) -> No
 def test_a_write_that_another_attempt_holds_up_waits_for_it(
     bucket: str, faulty: Meddler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A conflict passes; one that does not is storage that is away."""
+    """A short conflict is waited out; a lasting one counts as storage that is away."""
     monkeypatch.setattr("worker.artifacts.s3.CONFLICT_PAUSES", (0.01, 0.02, 0.03))
     faulty.faults = [refuse(409, "ConditionalRequestConflict")] * 2
     saved = _store(bucket).write(KEY, CONTENT)
@@ -675,7 +674,7 @@ def test_a_write_that_another_attempt_holds_up_waits_for_it(
 
 
 def test_storage_that_knows_no_conditions_is_used_without(bucket: str, faulty: Meddler) -> None:
-    """Keys are new by their making, so that nothing is lost."""
+    """Nothing is overwritten, as every key is new."""
     faulty.faults = [refuse(501, "NotImplemented")]
     saved = _store(bucket).write(KEY, CONTENT)
 
@@ -685,14 +684,14 @@ def test_storage_that_knows_no_conditions_is_used_without(bucket: str, faulty: M
 
 @operations
 def test_a_bucket_that_is_not_there_is_told(bucket: str, operation: Callable[[Store], Any]) -> None:
-    """With its name and what to do."""
+    """The message names the bucket and says what to do."""
     with pytest.raises(StorageAway, match=r"no-such-bucket answers NoSuchBucket.*correct CHIFFRE_ARTIFACTS"):
         operation(S3Store("no-such-bucket"))
 
 
 @contextmanager
 def _asking_who_it_is(s3: str) -> Iterator[None]:
-    """Let moto's server check credentials, which it does not otherwise."""
+    """Let moto's server check credentials, which it does not do by default."""
     for allowed in ("0", "inf"):
         request = Request(f"{s3}/moto-api/reset-auth", allowed.encode(), {"Content-Type": "text/plain"})
         urlopen(request).close()
@@ -702,7 +701,7 @@ def _asking_who_it_is(s3: str) -> Iterator[None]:
 
 @operations
 def test_credentials_that_are_wrong_are_told(s3: str, bucket: str, operation: Callable[[Store], Any]) -> None:
-    """With the variables to look at, and not with what stands in them."""
+    """The message names the variables to check, and shows no value of them."""
     store = _store(bucket)
     with _asking_who_it_is(s3), pytest.raises(StorageAway, match="AWS_ACCESS_KEY_ID") as caught:
         operation(store)
@@ -715,7 +714,7 @@ def test_credentials_that_are_wrong_are_told(s3: str, bucket: str, operation: Ca
 def test_credentials_that_are_missing_are_told(
     bucket: str, operation: Callable[[Store], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody is asked, and nothing waits."""
+    """The error comes without a request and without waiting."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
 

@@ -1,4 +1,4 @@
-"""The database: transactions on both, and what keeps SQLite honest."""
+"""The database: transactions on both kinds, and the settings that keep SQLite safe."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,12 +8,12 @@ from sqlalchemy.exc import OperationalError
 from support.worker_tools import Work
 
 from worker.database.clock import now
-from worker.database.engine import Database
+from worker.database.engine import Database, note_unneeded
 from worker.database.tables import Job, JobState
 
 
 def test_concurrent_read_modify_writes_lose_nothing(work: Work) -> None:
-    """Four writers that read a value and write it back raised end with every one counted."""
+    """Four writers each read a value and write it back raised; no increment is lost."""
     job = work.accept()
 
     def raise_failures(_: int) -> None:
@@ -28,7 +28,7 @@ def test_concurrent_read_modify_writes_lose_nothing(work: Work) -> None:
 
 
 def test_an_exception_rolls_the_transaction_back(work: Work) -> None:
-    """Nothing of a failed write is left."""
+    """A failed transaction leaves no row."""
     job = work.accept()
 
     def fail() -> None:
@@ -43,8 +43,36 @@ def test_an_exception_rolls_the_transaction_back(work: Work) -> None:
     assert work.job(job).failures == 0
 
 
+def test_unneeded_files_are_removed_after_the_commit(work: Work) -> None:
+    """They are given to the store in one call, when the rows of the transaction are visible to others."""
+    job, seen = work.accept(), []
+    work.database.on_unneeded = lambda keys: seen.append((keys, work.job(job).failures))
+    with work.database.writing() as session:
+        note_unneeded(session, ["b"])
+        note_unneeded(session, ["a", "b"])
+        session.get_one(Job, job.id).failures = 5
+    with work.database.writing() as session:
+        session.get_one(Job, job.id).failures = 6
+
+    assert seen == [(["a", "b"], 5)]
+
+
+def test_a_rolled_back_transaction_removes_no_file(work: Work) -> None:
+    """Its rows still name the files."""
+
+    def fail() -> None:
+        with work.database.writing() as session:
+            note_unneeded(session, ["a"])
+            raise RuntimeError("half way")
+
+    with work.unneeded() as unneeded, pytest.raises(RuntimeError, match="half way"):
+        fail()
+
+    assert unneeded == []
+
+
 def test_the_clock_is_the_databases_in_seconds_since_1970(database: Database) -> None:
-    """Both databases answer with fractions of a second, later each time."""
+    """Both databases return fractions of a second, and each call a later instant."""
     with database.reading() as session:
         first, second = (session.scalar(select(now())) for _ in range(2))
 
@@ -53,7 +81,7 @@ def test_the_clock_is_the_databases_in_seconds_since_1970(database: Database) ->
 
 
 def test_sqlite_runs_in_wal_mode_on_a_version_without_the_wal_race(tmp_path: object, database: Database) -> None:
-    """The embedded database is fast and safe: WAL, full synchronisation, foreign keys, SQLite 3.51.3 or newer."""
+    """The embedded database uses WAL, full synchronisation, foreign keys, and SQLite 3.51.3 or newer."""
     if database.url.get_backend_name() != "sqlite":
         with database.reading() as session:
             major = int(str(session.scalar(text("SHOW server_version"))).split(".")[0])
@@ -70,7 +98,7 @@ def test_sqlite_runs_in_wal_mode_on_a_version_without_the_wal_race(tmp_path: obj
 
 @pytest.mark.long
 def test_a_process_that_stops_in_a_transaction_does_not_stop_the_others(work: Work) -> None:
-    """On Postgres its locks are taken from it after seconds; on SQLite others are told that the database is busy."""
+    """On Postgres it loses its locks after seconds; on SQLite other writers get an error that the database is busy."""
     job = work.accept()
     with work.database.engine.execution_options(writes=True).connect() as stopped:
         stopped.execute(select(Job).where(Job.id == job.id).with_for_update())

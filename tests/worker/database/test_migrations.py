@@ -39,7 +39,7 @@ def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
 
 
 def test_an_upgraded_empty_database_equals_the_tables(empty: Database) -> None:
-    """Nothing that the tables say is missing from the migrations, and nothing else is in them."""
+    """The migrations produce exactly the schema that the tables declare."""
     migrate(empty)
     with empty.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
@@ -61,7 +61,7 @@ def test_migrations_go_down_and_up_again(empty: Database) -> None:
 
 
 def test_migrating_twice_changes_nothing(empty: Database) -> None:
-    """Every start of the services may migrate."""
+    """A second migration changes nothing."""
     migrate(empty)
     before = inspect(empty.engine).get_table_names()
     migrate(empty)
@@ -85,7 +85,7 @@ FIRST: dict[str, dict[str, Any]] = {  # a job with a trial that has been measure
 
 
 def rows(database: Database) -> dict[str, dict[str, Any]]:
-    """The only row of each table that was filled."""
+    """Return the only row of each table that was filled."""
     with database.engine.connect() as connection:
         return {table: dict(connection.execute(text(f"SELECT * FROM {table}")).one()._mapping) for table in FIRST}
 
@@ -110,7 +110,7 @@ def fill(database: Database, rows: dict[str, dict[str, Any]] = FIRST) -> None:
 
 
 def test_a_database_that_is_in_use_is_upgraded_with_all_it_holds(empty: Database) -> None:
-    """Jobs, trials and measurements of the first revision are there after the last, and after a downgrade again."""
+    """Jobs, trials and measurements of the first revision survive all upgrades, and the downgrade back."""
     command.upgrade(configuration(empty), "0001")
     fill(empty)
     before = rows(empty)
@@ -124,7 +124,7 @@ def test_a_database_that_is_in_use_is_upgraded_with_all_it_holds(empty: Database
 
 
 def test_references_hold_after_a_migration(empty: Database) -> None:
-    """A row that refers to nothing is refused on the connections that migrated too."""
+    """A row that refers to a missing row is refused, also on connections that migrated."""
     migrate(empty)
 
     with pytest.raises(IntegrityError), empty.engine.begin() as connection:
@@ -132,7 +132,7 @@ def test_references_hold_after_a_migration(empty: Database) -> None:
 
 
 def test_the_release_before_can_write_after_the_migration(empty: Database) -> None:
-    """Rows with the columns of the revision before are accepted: what a migration adds has a default or may be null."""
+    """Rows with the columns of the revision before are accepted, as a new column has a default or may be null."""
     command.upgrade(configuration(empty), PREVIOUS)
     before = {table: {c["name"] for c in inspect(empty.engine).get_columns(table)} for table in FIRST}
     migrate(empty)
@@ -147,7 +147,7 @@ def test_the_release_before_can_write_after_the_migration(empty: Database) -> No
 
 
 def test_no_downgrade_leaves_rows_that_refer_to_none(empty: Database) -> None:
-    """The release before 0005 knows no version without a test accuracy; a champion that is one stops the way back."""
+    """The release before 0005 has no versions without a test accuracy; such a champion stops the downgrade."""
     migrate(empty)
     fill(empty, {**FIRST, **PUBLISHED})
     with pytest.raises((CommandError, IntegrityError)):
@@ -159,7 +159,7 @@ def test_no_downgrade_leaves_rows_that_refer_to_none(empty: Database) -> None:
 
 
 def test_a_checkpoint_may_have_more_than_two_gibibytes(empty: Database) -> None:
-    """Many lanes of a wide network have."""
+    """A pack of many lanes of a wide network is that large."""
     migrate(empty)
     fill(empty, {**FIRST, "artifact": {**PUBLISHED["artifact"], "size": 3 << 30}})
     with empty.engine.connect() as connection:

@@ -1,4 +1,4 @@
-"""Which version answers, every move of it, and the way back."""
+"""Champions: the rule that moves them, the log of their moves, and rollbacks."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,17 +15,17 @@ from support.worker_tools import FILE, Work
 
 from worker.database.engine import Database
 from worker.database.tables import Champion, ChampionMove, ModelVersion, PackPurpose
-from worker.errors import Conflict, NotFound
-from worker.ledger.champions import Champions, _apart, moves
+from worker.errors import Conflict, Fact, NotFound
+from worker.ledger.champions import Champions, _distinct_texts, moves
 from worker.ledger.leases import Claim, Leases
 from worker.ledger.ledger import Ledger
 from worker.publication.rows import PublicationRows, Published
 
-PUBLISHED = Published("file.onnx", FILE, [1, 28, 28], list("0123456789"), 7850, 0.4, 0.88)
+PUBLISHED = Published(("file.onnx", FILE), [1, 28, 28], list("0123456789"), 7850, 0.4, 0.88)
 
 
 def trained(work: Work, value: float, **fields: Any) -> Claim:
-    """Run a job of one trial; its pack to be published, claimed."""
+    """Run a job of one trial; return the claim of its pack to publish."""
     work.accept(budget={"trials": 1}, **fields)
     claim = work.leases.claim()
     assert claim is not None
@@ -43,26 +43,26 @@ def publish(work: Work, claim: Claim) -> None:
 
 
 def win(work: Work, *values: float, **fields: Any) -> None:
-    """Publish versions of the perceptron that reached these values, one after another."""
+    """Publish versions of the perceptron with these values, one after another."""
     for value in values:
         publish(work, trained(work, value, **fields))
 
 
 def champion(work: Work, dataset: str = "digits") -> int:
-    """The version that answers for the perceptron."""
+    """Return the number of the perceptron's champion."""
     with work.database.reading() as session:
         reigning = session.get_one(Champion, ("perceptron", dataset))
         return session.get_one(ModelVersion, reigning.version_id).version
 
 
 def log(work: Work, dataset: str = "digits") -> list[ChampionMove]:
-    """The moves of the perceptron's champion, the first first."""
+    """Return the moves of the perceptron's champion, the first first."""
     with work.database.reading() as session:
         return list(session.scalars(moves("perceptron", dataset).order_by(col(ChampionMove.id))))
 
 
 def steps(work: Work) -> list[tuple[int | None, int, str]]:
-    """The moves as version before, version after, and who moved."""
+    """Return the moves as version before, version after, and cause."""
     with work.database.reading() as session:
         rows = session.execute(select(col(ModelVersion.id), col(ModelVersion.version))).all()
         numbers: dict[int | None, int | None] = {None: None, **dict(rows)}
@@ -70,7 +70,7 @@ def steps(work: Work) -> list[tuple[int | None, int, str]]:
 
 
 def is_chain(work: Work) -> bool:
-    """Whether each row goes on from the one before, and the last is what answers."""
+    """Return whether each row continues the one before, and the last is the champion."""
     rows = log(work)
     previous = [None, *(row.version_id for row in rows)]
     with work.database.reading() as session:
@@ -80,7 +80,7 @@ def is_chain(work: Work) -> bool:
 
 @pytest.fixture
 def registry(work: Work) -> Champions:
-    """The registry of the test's database."""
+    """The champions of the test's database."""
     return Champions(work.database)
 
 
@@ -88,7 +88,7 @@ def registry(work: Work) -> Champions:
 
 
 def test_the_rule_notes_each_move_and_what_it_compared(work: Work) -> None:
-    """The first version and the better ones have a row with the reason in words; a worse one has none."""
+    """The first version and each better one have a row with the reason; a worse one has none."""
     win(work, 0.9914, 0.98, 0.9921)
 
     assert steps(work) == [(None, 1, "rule"), (1, 3, "rule")]
@@ -98,14 +98,14 @@ def test_the_rule_notes_each_move_and_what_it_compared(work: Work) -> None:
 
 
 def test_of_two_losses_the_lower_beats_the_higher_in_words_too(work: Work) -> None:
-    """The reason names the better value first, whatever the direction, and the kind of loss."""
+    """The reason names the better value first, for both directions, and the kind of loss."""
     win(work, 0.5, 0.25, objective="val_loss")
 
     assert log(work)[-1].reason == "0.2500 beats 0.5000 on val_loss:cross_entropy"
 
 
 def test_an_equal_version_does_not_move_the_champion(work: Work) -> None:
-    """It is not better."""
+    """It is not better, so the champion stays."""
     win(work, 0.9, 0.9)
 
     assert (champion(work), len(log(work))) == (1, 1)
@@ -114,15 +114,15 @@ def test_an_equal_version_does_not_move_the_champion(work: Work) -> None:
 @given(one=st.floats(0, 1), other=st.floats(0, 1))
 @settings(deadline=None)
 def test_a_reason_never_shows_two_different_values_alike(one: float, other: float) -> None:
-    """However little they differ."""
-    first, second = _apart(one, other)
+    """A difference of the last bit shows in the reason."""
+    first, second = _distinct_texts(one, other)
 
     assert (first == second) == (one == other)
     assert (float(first), float(second)) == pytest.approx((one, other), abs=5e-5)
 
 
 def test_what_another_split_or_objective_judged_does_not_move_the_champion(work: Work) -> None:
-    """Nothing is noted where nothing moved."""
+    """A champion that does not move gets no row."""
     win(work, 0.9, dataset="mnist")
     win(work, 0.99, dataset="mnist", split="official")
     win(work, 0.01, dataset="mnist", objective="val_loss")
@@ -135,7 +135,7 @@ def test_what_another_split_or_objective_judged_does_not_move_the_champion(work:
 
 
 def test_what_saw_all_images_takes_the_place_of_what_saw_a_part_and_never_the_other_way(work: Work) -> None:
-    """A value of a few validation images is no measure, however high; of two such jobs the better one answers."""
+    """A high value on few validation images does not beat it; of two jobs with a limit the better one is champion."""
     win(work, 0.7, 0.8, images=1000)
     win(work, 0.6)
     win(work, 0.9, images=1000)
@@ -145,7 +145,7 @@ def test_what_saw_all_images_takes_the_place_of_what_saw_a_part_and_never_the_ot
 
 
 def test_a_worse_version_is_promoted_by_hand(work: Work, registry: Champions) -> None:
-    """With the reason that was given."""
+    """The row has the given reason."""
     win(work, 0.9, 0.8)
     moved, version = registry.promote("perceptron", None, 2, "half the size")
 
@@ -155,7 +155,7 @@ def test_a_worse_version_is_promoted_by_hand(work: Work, registry: Champions) ->
 
 
 def test_to_promote_what_answers_already_changes_nothing(work: Work, registry: Champions) -> None:
-    """No row, and the instant of the last move stays."""
+    """There is no new row, and the instant of the last move stays."""
     win(work, 0.9, 0.8)
     first, _ = registry.promote("perceptron", "digits", 2, "once")
     again, _ = registry.promote("perceptron", "digits", 2, "twice")
@@ -165,7 +165,7 @@ def test_to_promote_what_answers_already_changes_nothing(work: Work, registry: C
 
 
 def test_by_hand_a_version_of_another_split_and_objective_may_answer(work: Work, registry: Champions) -> None:
-    """A person may know what no number says; from then on the rule compares with what was chosen."""
+    """From then on the rule compares with the version that was chosen."""
     win(work, 0.9, dataset="mnist")
     win(work, 0.5, dataset="mnist", split="official", objective="val_loss")
     registry.promote("perceptron", "mnist", 2, "official images")
@@ -177,7 +177,7 @@ def test_by_hand_a_version_of_another_split_and_objective_may_answer(work: Work,
 
 
 def test_no_version_answers_for_another_data_set_than_its_own(work: Work, registry: Champions) -> None:
-    """Its champion and the other's stay, and the refusal names the data set of the version."""
+    """Both champions stay, and the refusal names the version's data set."""
     win(work, 0.9)
     win(work, 0.9, dataset="mnist")
     with pytest.raises(Conflict, match="trained on digits"):
@@ -190,23 +190,26 @@ def test_no_version_answers_for_another_data_set_than_its_own(work: Work, regist
 def test_a_version_that_does_not_exist_is_not_promoted(
     work: Work, registry: Champions, model: str, version: int
 ) -> None:
-    """Neither one of this network nor one of a network without any."""
+    """Both a missing version of this network and a network without versions are refused."""
     win(work, 0.9)
 
-    with pytest.raises(NotFound, match="GET /models"):
+    with pytest.raises(NotFound) as refused:
         registry.promote(model, None, version, "")
+
+    assert refused.value.fact == Fact.NO_VERSION
 
 
 # --- back
 
 
 def test_rollbacks_walk_back_through_the_moves_and_never_between_two(work: Work, registry: Champions) -> None:
-    """Each undoes one more move, up to the first version; then there is nothing left, and nothing is noted."""
+    """Each rollback undoes one more move, up to the first version; the next is refused and leaves no row."""
     win(work, 0.7, 0.8, 0.9)
     back = [registry.rollback("perceptron", "digits")[1].version for _ in range(2)]
-    with pytest.raises(Conflict, match="PUT /models/perceptron/champion"):
+    with pytest.raises(Conflict) as refused:
         registry.rollback("perceptron", "digits")
 
+    assert (refused.value.fact, refused.value.names) == (Fact.NOTHING_TO_UNDO, {"model": "perceptron"})
     assert back == [2, 1]
     assert steps(work)[3:] == [(3, 2, "rollback"), (2, 1, "rollback")]
     assert log(work)[-1].reason == "undoes the move to version 2 (rule: 0.8000 beats 0.7000 on val_accuracy)"
@@ -214,7 +217,7 @@ def test_rollbacks_walk_back_through_the_moves_and_never_between_two(work: Work,
 
 
 def test_a_move_after_a_rollback_is_undone_first_and_then_those_before_it(work: Work, registry: Champions) -> None:
-    """What a rollback has undone stays undone: 1, 2, 3, back to 2, on to 1 by hand, back to 2, back to 1."""
+    """An undone move stays undone: 1, 2, 3, back to 2, on to 1 by hand, back to 2, back to 1."""
     win(work, 0.7, 0.8, 0.9)
     registry.rollback("perceptron", None)
     registry.promote("perceptron", None, 1, "")
@@ -232,7 +235,7 @@ actions = st.lists(st.integers(0, 5), max_size=30)  # a version to promote; 0 ro
 @given(asked=actions)
 @settings(deadline=None)
 def test_any_moves_and_rollbacks_are_those_of_a_stack(work_of_five: Callable[[], Work], asked: list[int]) -> None:
-    """An independent model, a stack of the versions that answered, says the same after every step."""
+    """An independent model, a stack of champions, agrees after every step."""
     work = work_of_five()
     registry, stack = Champions(work.database), [1]
     for version in asked:
@@ -252,7 +255,7 @@ def test_any_moves_and_rollbacks_are_those_of_a_stack(work_of_five: Callable[[],
 
 @pytest.fixture(scope="module")
 def work_of_five(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Work]]:
-    """Makes a database of five versions as good as new: the first answers."""
+    """Reset a database of five versions, so that the first is champion."""
     path = tmp_path_factory.mktemp("five") / "chiffre.db"
     shutil.copy(sqlite_template, path)
     database = Database(f"sqlite:///{path}")
@@ -272,7 +275,7 @@ def work_of_five(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 def test_each_data_set_has_a_way_back_of_its_own(work: Work, registry: Champions) -> None:
-    """Where a network has champions for several, a rollback must say which."""
+    """If a network has champions for several data sets, a rollback must name one."""
     win(work, 0.7, 0.8)
     win(work, 0.7, 0.8, dataset="mnist")
     with pytest.raises(Conflict, match="digits, mnist"):
@@ -286,24 +289,26 @@ def test_each_data_set_has_a_way_back_of_its_own(work: Work, registry: Champions
 def test_without_a_champion_there_is_nothing_to_roll_back(
     work: Work, registry: Champions, model: str, dataset: str | None
 ) -> None:
-    """The refusal says where the champions are listed."""
+    """The refusal says what is missing."""
     win(work, 0.9)
 
-    with pytest.raises(NotFound, match="GET /models"):
+    with pytest.raises(NotFound) as refused:
         registry.rollback(model, dataset)
+
+    assert refused.value.fact == Fact.NO_CHAMPION
 
 
 # --- of the release before, which kept no log
 
 
 def forget(work: Work) -> None:
-    """Leave the database as the release before would have."""
+    """Leave the database as the previous release would."""
     with work.database.writing() as session:
         session.execute(delete(ChampionMove))
 
 
 def test_the_first_move_on_record_names_the_champion_of_before(work: Work, registry: Champions) -> None:
-    """So that it can be undone as well, by rule or by hand."""
+    """So a move by rule or by hand can be undone there too."""
     win(work, 0.8)
     forget(work)
     win(work, 0.9)
@@ -314,7 +319,7 @@ def test_the_first_move_on_record_names_the_champion_of_before(work: Work, regis
 
 
 def test_a_champion_without_a_move_on_record_cannot_be_rolled_back(work: Work, registry: Champions) -> None:
-    """Nobody knows what was before it."""
+    """The version before it is unknown."""
     win(work, 0.8, 0.9)
     forget(work)
     with pytest.raises(Conflict):
@@ -327,7 +332,7 @@ def test_a_champion_without_a_move_on_record_cannot_be_rolled_back(work: Work, r
 
 
 def test_publications_promotions_and_rollbacks_at_once_leave_one_chain(work: Work, registry: Champions) -> None:
-    """Eight winners are published, two versions promoted and moves undone by eight threads; every step is on record."""
+    """Eight threads publish eight winners, promote two versions and undo moves; every step is recorded."""
     win(work, 0.5, 0.4)
     claims = [trained(work, 0.6 + n / 100) for n in (3, 0, 7, 1, 6, 2, 5, 4)]
     tasks: list[Callable[[], object]] = []
@@ -348,7 +353,7 @@ def test_publications_promotions_and_rollbacks_at_once_leave_one_chain(work: Wor
 
 
 def test_first_versions_that_are_published_at_once_leave_one_chain(work: Work) -> None:
-    """There is no champion yet that a lock could hold; one is first all the same, and the best answers."""
+    """No champion exists that a lock could hold; still one version is first, and the best ends as champion."""
     claims = [trained(work, value) for value in (0.6, 0.9, 0.7, 0.8)]
     failed = at_once([lambda claim=claim: publish(work, claim) for claim in claims])
     with work.database.reading() as session:
@@ -360,7 +365,7 @@ def test_first_versions_that_are_published_at_once_leave_one_chain(work: Work) -
 
 
 def at_once(tasks: list[Callable[[], object]]) -> list[BaseException]:
-    """Run tasks in eight threads; what they raised."""
+    """Run tasks in eight threads; return the errors that they raised."""
     with ThreadPoolExecutor(8) as pool:
         futures = [pool.submit(task) for task in tasks]
     return [error for future in futures if (error := future.exception()) is not None]

@@ -1,4 +1,4 @@
-"""Claims, leases and what protects a pack from two workers."""
+"""Claims and leases, and the fence that keeps two workers from one pack."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -30,13 +30,13 @@ def expire_all(work: Work) -> None:
 
 
 def trial_of(work: Work, claim: Claim) -> Trial:
-    """The trial of a claimed pack."""
+    """Return the trial of a claimed pack."""
     with work.database.reading() as session:
         return session.scalars(select(Trial).where(col(Trial.pack_id) == claim.pack_id)).one()
 
 
 def test_without_jobs_there_is_nothing_to_claim(work: Work) -> None:
-    """An idle worker is told so."""
+    """A claim without work returns None."""
     assert work.leases.claim() is None
 
 
@@ -52,7 +52,7 @@ def test_a_claim_begins_a_trial_and_moves_the_job_to_running(work: Work) -> None
 
 
 def test_two_workers_never_hold_the_same_pack(work: Work) -> None:
-    """A second claim is another trial, and beyond the budget there is none."""
+    """A second claim begins another trial, and beyond the budget there is none."""
     work.accept()
     claims = [work.leases.claim(), work.other.claim(), work.leases.claim()]
 
@@ -72,7 +72,7 @@ def test_a_budget_is_exact_however_many_claim_at_once(work: Work) -> None:
 
 
 def test_jobs_share_the_workers(work: Work) -> None:
-    """A job that came later is not starved by one with many trials."""
+    """A job with many trials does not starve a later one."""
     first = work.accept(budget={"trials": 1000})
     second = work.accept(budget={"trials": 1000})
     owners = [claim.job_id for _ in range(4) if (claim := work.leases.claim())]
@@ -81,7 +81,7 @@ def test_jobs_share_the_workers(work: Work) -> None:
 
 
 def test_a_lost_pack_goes_to_another_worker_with_its_trial(work: Work) -> None:
-    """When a lease has run out the next claim takes up the same pack under a higher epoch."""
+    """After a lease has run out, the next claim takes up the same pack with a higher epoch."""
     work.accept()
     claim = work.leases.claim()
     assert claim is not None
@@ -95,7 +95,7 @@ def test_a_lost_pack_goes_to_another_worker_with_its_trial(work: Work) -> None:
 
 
 def test_a_worker_that_lost_its_lease_cannot_write(work: Work) -> None:
-    """Every write of the old holder is refused, and leaves no trace."""
+    """Every write of the old holder is refused and changes no row."""
     work.accept()
     claim = work.leases.claim()
     assert claim is not None
@@ -122,7 +122,7 @@ def test_a_worker_that_lost_its_lease_cannot_write(work: Work) -> None:
 
 
 def test_releasing_a_lost_pack_does_not_take_it_from_its_new_owner(work: Work) -> None:
-    """A late release is a no-op."""
+    """A late release changes nothing."""
     work.accept()
     claim = work.leases.claim()
     assert claim is not None
@@ -150,7 +150,7 @@ def test_renewing_moves_the_expiry_by_the_databases_clock(work: Work) -> None:
 
 
 def test_a_released_pack_is_claimed_again_at_once(work: Work) -> None:
-    """A worker that drains gives its trial to the next."""
+    """A worker that drains gives its trial to the next worker."""
     work.accept()
     claim = work.leases.claim()
     assert claim is not None
@@ -172,7 +172,7 @@ def test_one_death_of_a_trainer_charges_nobody(work: Work) -> None:
 
 
 def test_a_trial_on_which_trainers_keep_dying_has_failed(work: Work) -> None:
-    """At the last death the trial fails with the reason, and the job goes on with the next."""
+    """At the last death the trial fails with the reason, and the job goes on with its next trial."""
     job = work.accept()
     for _ in range(MAX_DEATHS):
         claim = work.leases.claim()
@@ -204,7 +204,7 @@ def test_seconds_count_only_while_a_pack_is_leased(work: Work) -> None:
 
 
 def test_a_job_whose_seconds_are_spent_is_told_to_stop(work: Work) -> None:
-    """The supervisor learns it from the database."""
+    """The supervisor reads it from the database."""
     work.accept(budget={"seconds": 0.05})
     claim = work.leases.claim()
     assert claim is not None
@@ -217,7 +217,7 @@ def test_a_job_whose_seconds_are_spent_is_told_to_stop(work: Work) -> None:
 
 
 def test_a_cancelled_job_is_told_to_stop_and_nothing_more_is_written(work: Work) -> None:
-    """Cancelling ends the job, its trials and its packs at once; its worker learns it and can only let go."""
+    """Cancelling ends the job, its trials and its packs at once; its worker is told to stop."""
     job = work.accept()
     claim = work.pack(1)
     ended = work.cancel(job)
@@ -235,7 +235,7 @@ def test_a_cancelled_job_is_told_to_stop_and_nothing_more_is_written(work: Work)
 
 
 def test_time_that_the_machine_slept_does_not_count(work: Work) -> None:
-    """A lease that ran out an hour ago and is renewed now was worked on until it ran out."""
+    """A lease that ran out an hour ago and is renewed now counts until it ran out."""
     job = work.accept(budget={"trials": 5, "seconds": 600.0})
     claim = work.leases.claim()
     assert claim is not None
@@ -282,14 +282,14 @@ def test_two_workers_stop_a_job_that_cannot_work(work: Work) -> None:
 
 
 def guilty_pack(work: Work) -> Claim:
-    """A pack of four running trials that settled its key."""
+    """Claim a pack of four running trials whose key is set."""
     claim = work.pack(4)
     work.ledger.settle_pack(claim, "batch 32", 4)
     return claim
 
 
 def serve(work: Work, guilty: int) -> list[list[int]]:
-    """Work on all packs: trainers die on the guilty trial, the others complete; what they died on, in order."""
+    """Work on all packs: trainers die on the guilty trial, others complete. Return each death's trials."""
     died: list[list[int]] = []
     while (claim := work.leases.claim()) and claim.purpose == PackPurpose.TRAIN:
         numbers = [record.number for record in work.reserved(claim)]
@@ -305,7 +305,7 @@ def serve(work: Work, guilty: int) -> list[list[int]]:
 
 
 def test_a_pack_on_which_a_trainer_died_goes_on_in_halves(work: Work) -> None:
-    """The second half gets a pack of its own; both keep key and stream, and nobody is charged."""
+    """The second half gets a new pack; both keep key and stream, and no trial is charged."""
     job = work.accept(budget={"trials": 4}, seed=7)
     work.leases.died(guilty_pack(work), "signal SIGKILL")
     packs = work.packs()
@@ -315,6 +315,7 @@ def test_a_pack_on_which_a_trainer_died_goes_on_in_halves(work: Work) -> None:
     assert [(pack.key, pack.lanes, pack.deaths) for pack in packs] == [("batch 32", 2, 0)] * 2
     assert [pack.stream_seed for pack in packs] == [derive(7, SeedPurpose.STREAM, 0)] * 2
     assert [pack.parted for pack in packs] == [True, True]
+    assert [trial.lane for trial in work.trials()][2:] == [0, 1]
     assert {trial.state for trial in work.trials()} == {TrialState.RUNNING}
     assert work.job(job).failures == 0
 
@@ -328,7 +329,7 @@ def test_a_pack_on_which_a_trainer_died_goes_on_in_halves(work: Work) -> None:
     ],
 )
 def test_halves_are_halved_until_the_guilty_trial_fails_alone(work: Work, guilty: int, died: list[list[int]]) -> None:
-    """The others of its pack run on and complete; only deaths on a trial alone count."""
+    """The other trials of its pack complete; only deaths on a single trial count."""
     job = work.accept(budget={"trials": 4})
     work.leases.died(guilty_pack(work), "signal SIGKILL")
     found = [[0, 1, 2, 3], *serve(work, guilty)]
@@ -341,7 +342,7 @@ def test_halves_are_halved_until_the_guilty_trial_fails_alone(work: Work, guilty
 
 
 def test_halves_are_not_filled_up_with_others(work: Work) -> None:
-    """A half has as many lanes as trials, or the guilty one would never be alone while the budget lasts."""
+    """A half has as many lanes as trials, or new trials would keep joining the guilty one."""
     job = work.accept(budget={"trials": 100})
     work.leases.died(guilty_pack(work), "signal SIGKILL")
     widths = []
@@ -355,7 +356,7 @@ def test_halves_are_not_filled_up_with_others(work: Work) -> None:
 
 
 def test_three_trials_are_halved_too(work: Work) -> None:
-    """One stays and two go on by themselves; a trial that was only reserved goes with its half."""
+    """One stays and two move to another pack; a trial that was only reserved goes with its half."""
     work.accept(budget={"trials": 3})
     claim = work.pack(2)
     work.ledger.reserve(claim, lambda number: True)
@@ -367,7 +368,7 @@ def test_three_trials_are_halved_too(work: Work) -> None:
 
 
 def test_trials_that_had_ended_stay_with_their_pack(work: Work) -> None:
-    """Only those that still ran are divided."""
+    """Only running trials are divided."""
     work.accept(budget={"trials": 3})
     claim = work.pack(3)
     work.ledger.record(claim, [Finished(0, TrialState.COMPLETED, "", measurement(1, 0.5), 0.5, None)], {})
@@ -382,7 +383,7 @@ def test_trials_that_had_ended_stay_with_their_pack(work: Work) -> None:
 
 
 def test_any_process_takes_back_what_was_lost(work: Work) -> None:
-    """The pack is nobody's, its owner can write no more, and the history says who was lost and who saw it."""
+    """The pack is unclaimed, its owner can no longer write, and the history names the lost worker and the finder."""
     job = work.accept()
     claim = work.pack(1)
     expire(work, claim)
@@ -394,14 +395,14 @@ def test_any_process_takes_back_what_was_lost(work: Work) -> None:
     assert reaped == [1, 0]
     assert (pack.lease_owner, pack.lost_leases, pack.lease_epoch > claim.epoch) == (None, 1, True)
     assert told is not None
-    assert (told.detail, told.by) == (f"pack {pack.id} was lost with its worker, one", "two")
+    assert (told.detail, told.by) == (f"pack {pack.id} was lost: its worker one did not renew its lease", "two")
     assert work.job(job).state == JobState.RUNNING
     with pytest.raises(LeaseLost):
         work.measure(claim, 0, measurement(1, 0.9))
 
 
 def test_a_pack_that_is_lost_again_and_again_waits_longer_each_time(work: Work) -> None:
-    """The first time it goes on at once; to have been kept once more begins the count anew."""
+    """The first time there is no wait; a new checkpoint starts the count again."""
     work.accept()
     waits = []
     for _ in range(3):
@@ -420,7 +421,7 @@ def test_a_pack_that_is_lost_again_and_again_waits_longer_each_time(work: Work) 
 
 
 def test_a_pack_that_waits_is_not_claimed(work: Work) -> None:
-    """Another trial of the job is begun instead."""
+    """Another trial of the job begins instead."""
     work.accept()
     claim = work.pack(1)
     work.leases.release(claim, wait=60)
@@ -431,7 +432,7 @@ def test_a_pack_that_waits_is_not_claimed(work: Work) -> None:
 
 
 def test_trials_that_take_their_workers_with_them_are_suspected(work: Work) -> None:
-    """A pack that was lost five times in a row goes on in halves, and a trial alone fails in the end."""
+    """A pack that was lost five times in a row is halved, and a single trial fails in the end."""
     job = work.accept(budget={"trials": 1})
     for _ in range(MAX_LOSSES * MAX_DEATHS):
         work.pack(0)
@@ -450,7 +451,7 @@ def test_trials_that_take_their_workers_with_them_are_suspected(work: Work) -> N
 
 
 def test_what_one_machine_cannot_do_ends_no_job_that_another_works_on(work: Work) -> None:
-    """Its pack goes back, and the other's trial is the job's best."""
+    """Its pack is given back, and the other worker's trial is the job's best."""
     job = work.accept(budget={"trials": 2})
     able, unable = work.pack(1), work.pack(1, work.other)
     work.other.impossible(unable, "2 lanes take 9 GiB, more than there is")
@@ -462,7 +463,7 @@ def test_what_one_machine_cannot_do_ends_no_job_that_another_works_on(work: Work
 
 
 def test_what_the_only_machine_cannot_do_ends_the_job(work: Work) -> None:
-    """At once, with the words."""
+    """The job fails at once, and its error is that text."""
     job = work.accept(budget={"trials": 2})
     work.leases.impossible(work.pack(1), "2 lanes take 9 GiB, more than there is")
 

@@ -1,4 +1,4 @@
-"""What the ledger writes of jobs and trials."""
+"""The rows that the ledger writes about jobs and trials."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,6 @@ from ml.seeds import SeedPurpose, derive
 from ml.specs import TrainSpec
 from worker.database.tables import Artifact, Event, Job, JobState, Measurement, Pack, StopReason, Trial, UsedDataset
 from worker.errors import LeaseLost, NotFound
-from worker.ledger.job_spec import tune_spec
 
 
 def test_an_accepted_job_is_queued_with_its_whole_specification(work: Work) -> None:
@@ -27,11 +26,11 @@ def test_an_accepted_job_is_queued_with_its_whole_specification(work: Work) -> N
     assert job.state == JobState.QUEUED
     assert job.spec["sampler"] == {"name": "tpe", "n_startup_trials": 10, "n_ei_candidates": 24}
     assert set(job.spec["search_space"]) == {"batch_size", "learning_rate", "optimizer"}
-    assert tune_spec(job).budget.trials == 2
+    assert work.spec(job).budget.trials == 2
 
 
 def test_the_data_set_is_fixed_by_its_hash_when_a_job_is_accepted(work: Work) -> None:
-    """The job names the bytes, not only the name."""
+    """The job records the hash of the data set as well as its name."""
     job = work.accept()
     with work.database.reading() as session:
         dataset = session.get_one(UsedDataset, job.dataset_sha256)
@@ -40,15 +39,15 @@ def test_the_data_set_is_fixed_by_its_hash_when_a_job_is_accepted(work: Work) ->
 
 
 def test_a_training_job_is_one_trial(work: Work) -> None:
-    """It runs on the same path as a tuning job."""
+    """A training job takes the same path as a tuning job."""
     job = work.ledger.accept(TrainSpec(model="perceptron", dataset="digits", params={"batch_size": 16}))
 
     assert (job.kind, job.trial_limit) == ("train", 1)
-    assert tune_spec(job).search_space["batch_size"].corners() == [16]
+    assert work.spec(job).search_space["batch_size"].corners() == [16]
 
 
 def test_every_epoch_of_a_trial_is_kept(work: Work) -> None:
-    """Measurements are what was recorded, step by step."""
+    """Measurements are recorded step by step."""
     work.accept()
     claim = work.leases.claim()
     assert claim is not None
@@ -66,7 +65,7 @@ def test_every_epoch_of_a_trial_is_kept(work: Work) -> None:
 
 
 def test_a_pack_is_opened_as_it_was_left(work: Work) -> None:
-    """Whoever takes it up finds its trials, what they drew, where they began and every rung that was recorded."""
+    """The next worker finds the pack's trials, their drawn values, their start steps and every recorded rung."""
     work.accept()
     claim = work.pack(2)
     work.measure(claim, 0, measurement(1, 0.8), note=1)
@@ -83,7 +82,7 @@ def test_a_pack_is_opened_as_it_was_left(work: Work) -> None:
 
 
 def test_a_rung_is_recorded_once(work: Work) -> None:
-    """A second value for a step of a trial is refused, whoever writes it."""
+    """A second value for a step of a trial is refused, from any writer."""
     work.accept()
     claim = work.pack(1)
     work.measure(claim, 0, measurement(1, 0.8))
@@ -105,7 +104,7 @@ def test_the_best_trial_leads_and_the_first_of_equals_stays(work: Work) -> None:
 
 
 def test_a_lower_loss_leads_where_the_loss_is_the_objective(work: Work) -> None:
-    """The direction follows the objective."""
+    """The objective decides if higher or lower is better."""
     job = work.accept(budget={"trials": 2}, objective="val_loss")
     for value in (0.5, 0.4):
         claim = work.leases.claim()
@@ -116,7 +115,7 @@ def test_a_lower_loss_leads_where_the_loss_is_the_objective(work: Work) -> None:
 
 
 def test_only_the_leaders_checkpoint_is_kept(work: Work) -> None:
-    """What a new leader replaces is handed back for removal, and so is the file of one that does not lead."""
+    """The file that a new leader replaces is removed, and so is the file of a trial that does not lead."""
     work.accept(budget={"trials": 3})
     unneeded = []
     for number, value in enumerate((0.8, 0.9, 0.7)):
@@ -124,7 +123,9 @@ def test_only_the_leaders_checkpoint_is_kept(work: Work) -> None:
         assert claim is not None
         work.start(claim, number)
         finished = Finished(number, TrialState.COMPLETED, "", measurement(1, value), value, None)
-        unneeded.append(work.ledger.record(claim, [finished], {number: (f"file {number}", FILE)}))
+        with work.unneeded() as gone:
+            work.ledger.record(claim, [finished], {number: (f"file {number}", FILE)})
+        unneeded.append(gone)
         work.leases.close(claim)
     with work.database.reading() as session:
         kept = session.scalars(select(Artifact.path)).all()
@@ -134,12 +135,13 @@ def test_only_the_leaders_checkpoint_is_kept(work: Work) -> None:
 
 
 def test_of_trials_that_finish_at_once_the_best_leads(work: Work) -> None:
-    """Their ends are recorded together; one file is kept, and those of the others are handed back."""
+    """Their ends are recorded together; one file is kept, and the others are removed."""
     job = work.accept(budget={"trials": 3})
     claim = work.pack(3)
     values = (0.8, 0.9, 0.7)
     ends = [Finished(n, TrialState.COMPLETED, "", measurement(1, v), v, None) for n, v in enumerate(values)]
-    unneeded = work.ledger.record(claim, ends, {n: (f"file {n}", FILE) for n in range(3)})
+    with work.unneeded() as unneeded:
+        work.ledger.record(claim, ends, {n: (f"file {n}", FILE) for n in range(3)})
     with work.database.reading() as session:
         kept = session.scalars(select(Artifact.path)).all()
 
@@ -150,7 +152,7 @@ def test_of_trials_that_finish_at_once_the_best_leads(work: Work) -> None:
 
 @pytest.mark.parametrize("state", [TrialState.DIVERGED, TrialState.FAILED, TrialState.CANCELLED])
 def test_a_trial_without_a_result_never_leads(work: Work, state: TrialState) -> None:
-    """Whatever it measured before, a trial that was not judged has no value."""
+    """A trial that was not judged has no value, even if it was measured before."""
     job = work.accept()
     claim = work.leases.claim()
     assert claim is not None
@@ -163,7 +165,7 @@ def test_a_trial_without_a_result_never_leads(work: Work, state: TrialState) -> 
 
 
 def test_changes_are_what_changed_since_and_nothing_else(work: Work) -> None:
-    """A reader that goes on from its last number sees every change of every trial, once."""
+    """A reader that continues from its last number sees every change of every trial once."""
     job = work.accept()
     one, two = work.leases.claim(), work.other.claim()
     assert one is not None
@@ -205,7 +207,7 @@ def test_cancelling_is_idempotent_and_leaves_an_ended_job_as_it_is(work: Work) -
 
 
 def test_cancelling_what_is_not_there_says_so(work: Work) -> None:
-    """An unknown id is NotFound."""
+    """An unknown id raises NotFound."""
     with pytest.raises(NotFound, match="there is no such job"):
         work.controls.cancel("nothing")
 
@@ -233,7 +235,7 @@ def test_jobs_are_told_apart_by_their_ids(work: Work) -> None:
 
 
 def test_jobs_that_are_posted_at_once_are_all_accepted(work: Work) -> None:
-    """Eight first jobs on one data set do not get in each other's way."""
+    """Eight jobs that are the first on one data set can be posted at once."""
     with ThreadPoolExecutor(8) as pool:
         jobs = list(pool.map(lambda _: work.accept(), range(8)))
 
@@ -249,7 +251,7 @@ def anyone(number: int) -> bool:
 
 
 def test_budgets_are_exact_however_many_claim_and_reserve_at_once(work: Work) -> None:
-    """Workers that begin packs and workers that fill theirs begin together as many trials as the budget allows."""
+    """Workers that begin packs and workers that fill packs together begin as many trials as the budget allows."""
     work.accept(budget={"trials": 25})
     held = [work.pack(1) for _ in range(3)]
     with ThreadPoolExecutor(12) as pool:
@@ -264,7 +266,7 @@ def test_budgets_are_exact_however_many_claim_and_reserve_at_once(work: Work) ->
 
 
 def test_a_reserved_trial_belongs_to_the_pack_that_reserved_it(work: Work) -> None:
-    """Its number is the job's next, and whoever takes the pack up finds it there."""
+    """Its number is the job's next, and the next worker finds it in the pack."""
     work.accept(budget={"trials": 5})
     one, two = work.pack(1), work.pack(1, work.other)
     record = work.ledger.reserve(one, anyone)
@@ -276,16 +278,16 @@ def test_a_reserved_trial_belongs_to_the_pack_that_reserved_it(work: Work) -> No
 
 
 def test_a_trial_that_does_not_fit_is_left_to_another_pack(work: Work) -> None:
-    """The pack is asked about the next number; where it says no, that number goes to whoever asks next."""
+    """The pack is asked about the next number; if it refuses, that number goes to the next pack that asks."""
     work.accept(budget={"trials": 5})
     claim = work.pack(1)
     asked: list[int] = []
 
-    def nobody(number: int) -> bool:
+    def none(number: int) -> bool:
         asked.append(number)
         return False
 
-    refused = work.ledger.reserve(claim, nobody)
+    refused = work.ledger.reserve(claim, none)
     following = work.ledger.reserve(claim, anyone)
 
     assert (refused, asked) == (None, [1])
@@ -305,7 +307,7 @@ def test_a_cancelled_job_reserves_nothing_more(work: Work) -> None:
 
 
 def test_a_job_whose_seconds_are_spent_reserves_nothing_more(work: Work) -> None:
-    """Whichever limit is reached first ends it."""
+    """The limit that is reached first ends the job."""
     job = work.accept(budget={"trials": 5, "seconds": 50.0})
     claim = work.pack(2)
     with work.database.writing() as session:
@@ -316,7 +318,7 @@ def test_a_job_whose_seconds_are_spent_reserves_nothing_more(work: Work) -> None
 
 
 def test_a_jobs_first_pack_settles_how_many_trials_train_together(work: Work) -> None:
-    """Later packs get that number, whatever they measured; each notes what its own trials share."""
+    """Later packs get that number, even if they measured another; each records its own key."""
     job = work.accept(budget={"trials": 9})
     before = work.ledger.lanes(job.id)
     one, two = work.pack(1), work.pack(1, work.other)
@@ -327,7 +329,7 @@ def test_a_jobs_first_pack_settles_how_many_trials_train_together(work: Work) ->
 
 
 def test_a_pack_that_is_taken_up_again_keeps_its_lanes(work: Work) -> None:
-    """A lease that was lost says nothing against the trials."""
+    """A lost lease does not count against the trials."""
     work.accept(budget={"trials": 9})
     claim = work.pack(2)
     work.ledger.settle_pack(claim, "batch 32", 4)
@@ -339,7 +341,7 @@ def test_a_pack_that_is_taken_up_again_keeps_its_lanes(work: Work) -> None:
 
 
 def test_what_happened_to_several_trials_is_recorded_together(work: Work) -> None:
-    """A rung of one, the end of another and the start of a third are one transaction."""
+    """A rung of one trial, the end of another and the start of a third are one transaction."""
     job = work.accept(budget={"trials": 3})
     claim = work.pack(2)
     work.ledger.reserve(claim, anyone)
@@ -348,7 +350,7 @@ def test_what_happened_to_several_trials_is_recorded_together(work: Work) -> Non
         Measured(0, measurement(1, 0.8), {}),
         Measured(1, done, {}),
         Finished(1, TrialState.PRUNED, "worse", done, 0.9, None),
-        Started(2, {"batch_size": 32}, {}, {}, 1, 2, 7),
+        Started(2, {"batch_size": 32}, {}, {}, 1, 2, 7, lane=1),
     ]
     work.ledger.record(claim, events, {})
     records, _ = work.ledger.changes(job.id, 0)
@@ -359,18 +361,19 @@ def test_what_happened_to_several_trials_is_recorded_together(work: Work) -> Non
         1: (TrialState.PRUNED, {10: 0.9}, {"learning_rate": 0.01}),
         2: (TrialState.RUNNING, {}, {}),
     }
-    assert work.trials()[2].start_step == 7
+    assert (work.trials()[2].start_step, work.trials()[2].lane) == (7, 1)
+    assert [record.lane for record in work.ledger.pack(claim).record.trials] == [0, 0, 1]
 
 
 def rows(work: Work) -> list[dict[str, Any]]:
-    """All that the database says of jobs, trials and what they came to."""
+    """Return all rows of jobs, trials and their results."""
     with work.database.reading() as session:
         tables = (Job, Trial, Measurement, Event, Artifact)
         return [row.model_dump() for table in tables for row in session.scalars(select(table))]
 
 
 def test_a_stale_claim_writes_nothing_of_what_it_brings(work: Work) -> None:
-    """Of four events not one is written where another has claimed the pack."""
+    """None of four events is written if another worker has claimed the pack."""
     work.accept(budget={"trials": 2})
     claim = work.pack(2)
     work.leases.release(claim)
@@ -384,7 +387,7 @@ def test_a_stale_claim_writes_nothing_of_what_it_brings(work: Work) -> None:
 
 
 def test_what_cannot_be_recorded_whole_is_not_recorded_at_all(work: Work) -> None:
-    """Where the last of the events cannot be written, those before it are not either."""
+    """If the last event cannot be written, the events before it are not written either."""
     work.accept(budget={"trials": 2})
     claim = work.pack(2)
     before = rows(work)
@@ -396,7 +399,7 @@ def test_what_cannot_be_recorded_whole_is_not_recorded_at_all(work: Work) -> Non
 
 
 def rung_and_end(number: int, value: float = 0.9) -> list[Measured | Finished]:
-    """A trial that ends at its first rung."""
+    """Return the events of a trial that ends at its first rung."""
     best = measurement(1, value)
     return [Measured(number, best, {}), Finished(number, TrialState.COMPLETED, "", best, value, None)]
 
@@ -405,7 +408,7 @@ def rung_and_end(number: int, value: float = 0.9) -> list[Measured | Finished]:
 
 
 def statements(work: Work, job: Job, number: int) -> dict[str, int]:
-    """Let a trial begin, be measured, be read and end as the best so far; the SQL statements that each takes."""
+    """Begin, measure, read and end a trial as the best so far; return the SQL statements that each takes."""
     claim = work.pack(0)
     _, seen = work.ledger.changes(job.id, 0)
     *rung, end = rung_and_end(number, 0.5 + number / 10_000)
@@ -426,7 +429,7 @@ def statements(work: Work, job: Job, number: int) -> dict[str, int]:
 
 @contextmanager
 def counted(work: Work) -> Iterator[list[str]]:
-    """The SQL statements that are executed meanwhile."""
+    """Collect the SQL statements that are executed meanwhile."""
     found: list[str] = []
 
     def note(*arguments: Any) -> None:
@@ -460,7 +463,7 @@ def end_trials(work: Work, job: Job, until: int) -> None:
 
 
 def test_the_thousandth_trial_issues_as_many_statements_as_the_tenth(work: Work) -> None:
-    """Recording and reading a trial costs the same however long its job has run."""
+    """Recording and reading a trial costs the same at any length of its job."""
     job = work.accept(budget={"trials": 2000})
     claim = work.leases.claim()
     assert claim is not None

@@ -1,8 +1,8 @@
-"""The ledger against a model of it: whatever people, workers and their deaths do in whatever order.
+"""The ledger against a model of it, under any order of requests, work and deaths of workers.
 
-Hypothesis draws the steps. Each is done for real and to a few dataclasses, and after each all rows are held against
-these and against what the design promises. Where the product's rule is intricate (what follows when a job's last pack
-has ended) the model does not repeat it: it takes over what the ledger decided, and the invariants judge that.
+Hypothesis draws the steps. Each step is done to the real ledger and to a few dataclasses. After each step all rows are
+compared with the dataclasses and with the promises of the design. One rule is intricate: the next step of a job whose
+last pack has ended. The model does not repeat that rule. It takes the ledger's decision over, and the checks judge it.
 """
 
 import pytest
@@ -40,11 +40,11 @@ STEPS = 50  # of an example
 
 
 class LedgerMachine(Workers, People, Checks):
-    """A ledger, three workers and people who ask for things, beside the model."""
+    """A ledger, three workers and clients, next to the model."""
 
     @rule(owner=OWNER, fills=st.booleans(), state=END, value=VALUE, sizes=SIZES)
     def work(self, owner: int, fills: bool, state: TrialState, value: float, sizes: Sizes) -> None:
-        """A worker claims a pack and, where it is to be trained, sees it through, with as many trials as there are."""
+        """A worker claims a pack and, if it is one to train, ends it with as many trials as there are."""
         held = self.claimed(self.owners[owner])
         if held is not None and held.claim.purpose == PackPurpose.TRAIN:
             while fills and held.pack.job.limit < MAX_TRIALS and self.reserved(held):
@@ -67,7 +67,7 @@ class LedgerMachine(Workers, People, Checks):
     @precondition(lambda self: self.steps >= 12)  # or nothing would become intricate before
     @rule()
     def work_off(self) -> None:
-        """However things stand, one worker that stays brings every job to its end, once nobody keeps one paused."""
+        """From any state one worker that stays brings every job to its end, once paused jobs are resumed."""
         self.steps = 0
         for held in self.held():
             self.expired(held.pack)

@@ -1,4 +1,4 @@
-"""What people ask of jobs: pause, resume, more budget, trials of their own; and what becomes of a race."""
+"""Requests that change jobs: pause, resume, budgets, own trials and cancellations, also in a race."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +18,12 @@ from worker.errors import Conflict, LeaseLost, NotFound
 from worker.ledger.idempotency import Once, forget
 from worker.publication.rows import PublicationRows, Published
 
-PUBLISHED = Published("winner.onnx", FILE, [1, 28, 28], [str(n) for n in range(10)], 7850, 0.2, 0.88)
+PUBLISHED = Published(("winner.onnx", FILE), [1, 28, 28], [str(n) for n in range(10)], 7850, 0.2, 0.88)
 SPACE = {"learning_rate": {"type": "float", "low": 1e-4, "high": 0.1, "log": True}, "batch_size": 32}
 
 
 def complete(work: Work) -> None:
-    """Work on whatever there is until nothing is left: every trial completes, winners are published."""
+    """Work until nothing is left; every trial completes and winners are published."""
     while claim := work.leases.claim():
         if claim.purpose == "publish":
             publishing = PublicationRows(work.database)
@@ -39,7 +39,7 @@ def complete(work: Work) -> None:
 
 
 def history(work: Work, job: Job) -> list[str]:
-    """The states that a job went through."""
+    """Return the states that a job went through."""
     with work.database.reading() as session:
         of_job = (col(Event.job_id) == job.id, col(Event.trial).is_(None))
         return list(session.scalars(select(col(Event.state)).where(*of_job).order_by(col(Event.sequence))))
@@ -49,7 +49,7 @@ def history(work: Work, job: Job) -> list[str]:
 
 
 def test_a_paused_job_is_not_worked_on_until_it_is_resumed(work: Work) -> None:
-    """Its worker is told to give the pack back, nobody claims it, and nothing of it is lost."""
+    """Its worker is told to give the pack back, no worker can claim it, and no measurement is lost."""
     job = work.accept()
     claim = work.pack(2)
     work.measure(claim, 0, measurement(1, 0.8))
@@ -68,7 +68,7 @@ def test_a_paused_job_is_not_worked_on_until_it_is_resumed(work: Work) -> None:
 
 
 def test_what_a_trainer_reaches_before_it_hears_of_the_pause_counts(work: Work) -> None:
-    """Its last trial may even end; the job then waits with nothing at work, and is published once it is resumed."""
+    """Its last trial may end meanwhile; the job then waits without work, and is published once it is resumed."""
     job = work.accept(budget={"trials": 1})
     claim = work.pack(1)
     work.controls.pause(job.id)
@@ -80,7 +80,7 @@ def test_what_a_trainer_reaches_before_it_hears_of_the_pause_counts(work: Work) 
 
 
 def test_a_job_that_waits_can_be_paused_too(work: Work) -> None:
-    """It is queued again afterwards, as nothing of it was begun."""
+    """It is queued again afterwards, as none of its trials was begun."""
     job = work.accept()
     work.controls.pause(job.id)
     nothing = work.leases.claim()
@@ -102,21 +102,21 @@ def test_pausing_and_resuming_twice_is_doing_so_once(work: Work) -> None:
 
 
 def test_a_job_that_is_ending_cannot_be_paused(work: Work) -> None:
-    """The answer says how things stand."""
+    """The refusal names the job's state."""
     job = work.accept(budget={"trials": 1})
     work.run_trial(work.pack(1), 0.9)
-    with pytest.raises(Conflict, match="the job is publishing its winner; there is nothing to pause"):
+    with pytest.raises(Conflict, match="the job is publishing its winner and cannot be paused"):
         work.controls.pause(job.id)
     complete(work)
 
     with pytest.raises(Conflict, match="the job is completed"):
         work.controls.pause(job.id)
-    with pytest.raises(Conflict, match="the job is completed; raise its budget"):
+    with pytest.raises(Conflict, match="the job is completed and cannot be resumed; raise its budget"):
         work.controls.resume(job.id)
 
 
 def test_a_paused_job_can_be_cancelled(work: Work) -> None:
-    """It ends as any other."""
+    """A paused job ends like any other."""
     job = work.accept()
     work.pack(1)
     work.controls.pause(job.id)
@@ -126,7 +126,7 @@ def test_a_paused_job_can_be_cancelled(work: Work) -> None:
 
 
 def test_a_job_whose_files_find_no_room_is_paused_and_goes_on_later(work: Work) -> None:
-    """The history says why; whoever made room resumes it."""
+    """The history says why, and the job goes on once it is resumed."""
     job = work.accept()
     claim = work.pack(1)
     work.leases.hold(claim, "there is no room for it")
@@ -158,7 +158,7 @@ def test_a_winner_that_found_no_room_is_published_later(work: Work) -> None:
 
 
 def test_a_job_that_is_held_while_it_publishes_takes_no_more_work(work: Work) -> None:
-    """What would be begun now would come too late for the version."""
+    """A trial that began now would come too late for the version."""
     job = work.accept(search_space=SPACE, budget={"trials": 2})
     work.run_trial(work.pack(1), None, TrialState.FAILED)
     work.run_trial(work.pack(1), 0.9)
@@ -180,7 +180,7 @@ def test_a_job_that_is_held_while_it_publishes_takes_no_more_work(work: Work) ->
 
 
 def test_a_running_jobs_budget_can_be_raised(work: Work) -> None:
-    """It begins trials up to the new limit, and the specification says so."""
+    """It begins trials up to the new limit, which its specification shows."""
     job = work.accept(budget={"trials": 1})
     claim = work.pack(5)
     work.controls.extend(job.id, {"trials": 3})
@@ -192,7 +192,7 @@ def test_a_running_jobs_budget_can_be_raised(work: Work) -> None:
 
 
 def test_a_completed_jobs_budget_can_be_raised_and_it_runs_on(work: Work) -> None:
-    """As a second run: it goes through its states again, keeps its trials, and publishes a better winner."""
+    """It runs a second time: through its states again, with its trials, to a better winner."""
     job = work.accept(budget={"trials": 2})
     complete(work)
     reopened = work.controls.extend(job.id, {"trials": 4})
@@ -205,7 +205,7 @@ def test_a_completed_jobs_budget_can_be_raised_and_it_runs_on(work: Work) -> Non
 
 
 def test_a_run_that_found_nothing_better_publishes_nothing(work: Work) -> None:
-    """The winner is a version already."""
+    """The winner is a version already, so nothing is published."""
     job = work.accept(budget={"trials": 1})
     complete(work)
     work.controls.extend(job.id, {"trials": 2})
@@ -218,7 +218,7 @@ def test_a_run_that_found_nothing_better_publishes_nothing(work: Work) -> None:
 
 
 def test_a_run_that_is_called_off_before_it_began_completes_the_job_again(work: Work) -> None:
-    """The budget was raised and lowered again: there is nothing left to do."""
+    """The budget was raised and lowered again, so no work is left."""
     job = work.accept(budget={"trials": 1})
     complete(work)
     work.controls.extend(job.id, {"trials": 2})
@@ -227,7 +227,7 @@ def test_a_run_that_is_called_off_before_it_began_completes_the_job_again(work: 
 
 
 def test_asking_for_the_same_budget_again_changes_nothing(work: Work) -> None:
-    """Of a running job and of a completed one."""
+    """This holds for a running job and for a completed one."""
     job = work.accept(budget={"trials": 2})
     for _ in range(2):
         before = work.job(job).sequence
@@ -238,7 +238,7 @@ def test_asking_for_the_same_budget_again_changes_nothing(work: Work) -> None:
 
 
 def test_a_budget_cannot_be_less_than_what_was_begun(work: Work) -> None:
-    """The answer says how many were."""
+    """The refusal says how many trials were begun."""
     job = work.accept(budget={"trials": 5})
     work.pack(3)
 
@@ -248,7 +248,7 @@ def test_a_budget_cannot_be_less_than_what_was_begun(work: Work) -> None:
 
 
 def test_lowering_the_budget_to_what_was_done_ends_the_job(work: Work) -> None:
-    """With nothing at work it is settled at once."""
+    """Without open packs the job ends at once."""
     job = work.accept(budget={"trials": 5})
     work.run_trial(work.pack(1), 0.9)
     lowered = work.controls.extend(job.id, {"trials": 1})
@@ -257,11 +257,11 @@ def test_lowering_the_budget_to_what_was_done_ends_the_job(work: Work) -> None:
 
 
 def test_only_limits_can_be_changed_and_only_to_limits(work: Work) -> None:
-    """A training job has one trial; epochs are what the trials were drawn for; one limit must remain."""
+    """A training job has one trial; epochs are fixed for all trials; one limit must remain."""
     tune = work.accept(budget={"trials": 5})
-    with pytest.raises(SpecError, match="give trials, seconds or both"):
+    with pytest.raises(SpecError, match="no limit on trials or seconds"):
         work.controls.extend(tune.id, {"trials": None})
-    with pytest.raises(SpecError, match="epochs: cannot be changed; trials and seconds can"):
+    with pytest.raises(SpecError, match="epochs: cannot be changed; only trials and seconds can"):
         work.controls.extend(tune.id, {"epochs": 3})
     work.controls.extend(tune.id, {"trials": None, "seconds": 60.0})
 
@@ -269,14 +269,14 @@ def test_only_limits_can_be_changed_and_only_to_limits(work: Work) -> None:
 
 
 def test_a_job_that_failed_or_was_cancelled_cannot_be_extended(work: Work) -> None:
-    """Nor one that is publishing."""
+    """The same holds while the job publishes."""
     job = work.accept(budget={"trials": 1})
     work.run_trial(work.pack(1), 0.9)
-    with pytest.raises(Conflict, match="publishing its winner; its budget cannot be changed"):
+    with pytest.raises(Conflict, match="publishing its winner, so its budget cannot be changed"):
         work.controls.extend(job.id, {"trials": 2})
     work.cancel(job)
 
-    with pytest.raises(Conflict, match="the job is cancelled; its budget cannot be changed"):
+    with pytest.raises(Conflict, match="the job is cancelled, so its budget cannot be changed"):
         work.controls.extend(job.id, {"trials": 2})
 
 
@@ -284,7 +284,7 @@ def test_a_job_that_failed_or_was_cancelled_cannot_be_extended(work: Work) -> No
 
 
 def test_an_enqueued_configuration_is_the_next_trial(work: Work) -> None:
-    """It has a number at once, counts within the budget, and whoever claims it finds what was asked for."""
+    """It has a number at once, counts within the budget, and its worker finds the values that were given."""
     job = work.accept(search_space=SPACE, budget={"trials": 3})
     trial = work.controls.enqueue(job.id, {"learning_rate": 0.05})
     claim = work.leases.claim()
@@ -299,16 +299,16 @@ def test_an_enqueued_configuration_is_the_next_trial(work: Work) -> None:
 @pytest.mark.parametrize(
     ("params", "words"),
     [
-        ({"learning_rate": 5.0}, "it lies between 0.0001 and 0.1"),
-        ({"learning_rate": "fast"}, "it is a number"),
-        ({"batch_size": 64}, "it is 32 in every trial"),
-        ({"lr": 0.1}, "the job does not search it; it searches: learning_rate, batch_size"),
+        ({"learning_rate": 5.0}, "out of range; give a value from 0.0001 to 0.1"),
+        ({"learning_rate": "fast"}, "not a number; give one"),
+        ({"batch_size": 64}, "fixed in this job; give 32 or leave it out"),
+        ({"lr": 0.1}, "not searched by this job; choose from: learning_rate, batch_size"),
     ],
 )
 def test_a_configuration_that_the_search_could_not_draw_is_refused(
     work: Work, params: dict[str, Any], words: str
 ) -> None:
-    """The error names the parameter, and nothing is begun."""
+    """The error names the parameter, and no trial begins."""
     job = work.accept(search_space=SPACE)
 
     with pytest.raises(SpecError, match=words):
@@ -317,7 +317,7 @@ def test_a_configuration_that_the_search_could_not_draw_is_refused(
 
 
 def test_nothing_is_enqueued_beyond_the_budget(work: Work) -> None:
-    """Nor in a job that has ended, in a grid, or in a training job."""
+    """The same holds for a job that has ended, a grid and a training job."""
     job = work.accept(search_space=SPACE, budget={"trials": 1})
     work.controls.enqueue(job.id, {})
     with pytest.raises(Conflict, match=r"budget is spent \(trials\); raise it first"):
@@ -333,7 +333,7 @@ def test_nothing_is_enqueued_beyond_the_budget(work: Work) -> None:
 
 
 def test_a_failed_trial_can_be_tried_again(work: Work) -> None:
-    """From its start, in the budget that it was begun in; a job that has ended goes on for it."""
+    """It runs from its start and counts once in the budget; a job that has ended runs again for it."""
     job = work.accept(budget={"trials": 2})
     work.run_trial(work.pack(1), None, TrialState.FAILED)
     complete(work)
@@ -351,7 +351,7 @@ def test_a_failed_trial_can_be_tried_again(work: Work) -> None:
 
 
 def test_no_trial_is_tried_again_when_the_seconds_are_spent(work: Work) -> None:
-    """It would be cancelled at once, and could then be tried no more."""
+    """It would be cancelled at once, and a cancelled trial cannot be retried."""
     job = work.accept(budget={"trials": 2, "seconds": 100})
     work.run_trial(work.pack(1), None, TrialState.FAILED)
     complete(work)
@@ -364,11 +364,11 @@ def test_no_trial_is_tried_again_when_the_seconds_are_spent(work: Work) -> None:
 
 
 def test_only_a_failed_trial_can_be_tried_again(work: Work) -> None:
-    """The answer says how it ended."""
+    """The refusal says how it ended."""
     job = work.accept(budget={"trials": 2})
     work.run_trial(work.pack(1), 0.9)
 
-    with pytest.raises(Conflict, match="the trial is completed; only a failed one"):
+    with pytest.raises(Conflict, match="the trial is completed; only a failed trial"):
         work.controls.retry(job.id, 0)
     with pytest.raises(NotFound, match="no such trial"):
         work.controls.retry(job.id, 7)
@@ -378,14 +378,14 @@ def test_only_a_failed_trial_can_be_tried_again(work: Work) -> None:
 
 
 def test_a_cancelled_trial_is_left_out_by_its_worker(work: Work) -> None:
-    """It has ended at once, its worker is told, and what the trainer still says of it is not written."""
+    """It ends at once, its worker is told, and later events of it are ignored."""
     job = work.accept(budget={"trials": 2})
     claim = work.pack(2)
-    trial, _ = work.controls.cancel_trial(job.id, 1)
+    trial = work.controls.cancel_trial(job.id, 1)
     orders = work.leases.orders(claim)
     work.measure(claim, 1, measurement(1, 0.9))
     work.measure(claim, 0, measurement(1, 0.8))
-    again, _ = work.controls.cancel_trial(job.id, 1)
+    again = work.controls.cancel_trial(job.id, 1)
     rungs = {record.number: record.rungs for record in work.ledger.pack(claim).record.trials}
 
     assert (trial.state, again.sequence) == (TrialState.CANCELLED, trial.sequence)
@@ -394,7 +394,7 @@ def test_a_cancelled_trial_is_left_out_by_its_worker(work: Work) -> None:
 
 
 def test_cancelling_the_last_trial_while_no_worker_is_there_settles_the_job(work: Work) -> None:
-    """Nobody has to come back for it."""
+    """No worker needs to claim its pack again."""
     job = work.accept(budget={"trials": 2})
     work.run_trial(work.pack(1), 0.9)
     claim = work.pack(1)
@@ -406,11 +406,11 @@ def test_cancelling_the_last_trial_while_no_worker_is_there_settles_the_job(work
 
 
 def test_a_trial_that_has_ended_stays_as_it_is(work: Work) -> None:
-    """Whoever cancels it too late is told how it ended."""
+    """A cancellation that comes too late returns how the trial ended."""
     job = work.accept(budget={"trials": 2})
     work.run_trial(work.pack(1), 0.9)
 
-    assert work.controls.cancel_trial(job.id, 0)[0].state == TrialState.COMPLETED
+    assert work.controls.cancel_trial(job.id, 0).state == TrialState.COMPLETED
 
 
 # --- races
@@ -419,7 +419,7 @@ def test_a_trial_that_has_ended_stays_as_it_is(work: Work) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("turn", range(10))
 def test_of_cancelling_and_completing_one_wins(work: Work, turn: int) -> None:
-    """A hundred times at the same instant on each database: the first decides, and the other is told the truth."""
+    """A hundred times at the same instant on each database, the first wins, and the other gets the true state."""
     del turn
     for _ in range(10):
         job = work.accept(budget={"trials": 1})
@@ -455,7 +455,7 @@ def test_of_cancelling_and_completing_one_wins(work: Work, turn: int) -> None:
 
 
 def test_the_same_request_with_the_same_key_creates_one_job(work: Work) -> None:
-    """However often it comes, and also when all come at once."""
+    """This holds for any number of repeats, even at the same instant."""
     once = Once("mine", "a")
     spec = work.accept().spec
     with ThreadPoolExecutor(4) as pool:
@@ -468,7 +468,7 @@ def test_the_same_request_with_the_same_key_creates_one_job(work: Work) -> None:
 
 
 def test_an_enqueued_trial_is_created_once_too(work: Work) -> None:
-    """The answer is the trial of before."""
+    """The answer is the trial that the first request made."""
     job = work.accept(search_space=SPACE)
     numbers = [work.controls.enqueue(job.id, {}, Once("mine", "a")).number for _ in range(3)]
 
@@ -477,7 +477,7 @@ def test_an_enqueued_trial_is_created_once_too(work: Work) -> None:
 
 
 def test_a_key_is_forgotten_after_a_day(work: Work) -> None:
-    """Nobody waits for an answer that long."""
+    """No client waits for an answer that long."""
     spec = _spec(work.accept().spec)
     first = work.ledger.accept(spec, Once("mine", "a"))
     forget(work.database)

@@ -1,4 +1,4 @@
-"""Whose checkpoints a job keeps."""
+"""The checkpoints that a job keeps."""
 
 import os
 from dataclasses import replace
@@ -26,26 +26,27 @@ standings = st.lists(st.builds(Standing, st.just(0), sizes, sizes, sizes), min_s
 
 
 def end(work: Work, job: Job, value: float, flops: int, weights: int) -> list[str]:
-    """Run one trial of a job to this end; the paths that are not needed any more."""
+    """Run one trial of a job to this end; return the keys of files that are removed."""
     claim = work.leases.claim()
     assert claim is not None
     (record,) = work.reserved(claim)
     started = Started(record.number, {}, {}, {}, 1, 2, 0, flops, weights)
     finished = Finished(record.number, TrialState.COMPLETED, "", measurement(1, value), value, None)
-    unneeded = work.ledger.record(claim, [started, finished], {record.number: (f"{record.number}", FILE)})
+    with work.unneeded() as unneeded:
+        work.ledger.record(claim, [started, finished], {record.number: (f"{record.number}", FILE)})
     work.leases.close(claim)
     return unneeded
 
 
 def kept(work: Work, job: Job) -> list[int]:
-    """The trials of a job that have a checkpoint."""
+    """Return the numbers of a job's trials that have a checkpoint."""
     with work.database.reading() as session:
         of_job = (col(Artifact.job_id) == job.id, col(Artifact.kind) == "checkpoint")
         return sorted(session.scalars(select(col(Artifact.trial)).where(*of_job)))
 
 
 def test_the_best_and_the_front_are_kept(work: Work) -> None:
-    """A smaller network that is nearly as good stays beside the best; one that is worse in everything goes."""
+    """A smaller network that is nearly as good is kept with the best; one that is worse in everything is not."""
     job = work.accept(budget={"trials": 9})
     dropped = [
         end(work, job, 0.95, 100, 100),
@@ -70,7 +71,7 @@ def test_what_a_version_names_is_kept(work: Work, tmp_path: Path) -> None:
     publishing = PublicationRows(work.database)
     winner = publishing.winner(claim)
     graph = f"{job.id}/0.onnx"
-    publishing.publish(claim, winner, Published(graph, FILE, [1, 28, 28], list("0123456789"), 100, 0.4, 0.88))
+    publishing.publish(claim, winner, Published((graph, FILE), [1, 28, 28], list("0123456789"), 100, 0.4, 0.88))
     work.controls.extend(job.id, {"trials": 3})
     unneeded = [end(work, job, 0.95, 50, 50), end(work, job, 0.97, 40, 40)]
     for key in (graph, f"{job.id}/stray"):
@@ -86,13 +87,13 @@ def test_what_a_version_names_is_kept(work: Work, tmp_path: Path) -> None:
 
 
 def test_the_database_itself_keeps_what_a_version_names(work: Work) -> None:
-    """Whoever would delete the row of such a file, and with it the reason to keep it, is refused."""
+    """The row of such a file cannot be deleted."""
     job = work.accept(budget={"trials": 1})
     end(work, job, 0.9, 100, 100)
     claim = work.leases.claim()
     assert claim is not None
     publishing = PublicationRows(work.database)
-    published = Published("graph", FILE, [1, 28, 28], list("0123456789"), 100, 0.4, 0.88)
+    published = Published(("graph", FILE), [1, 28, 28], list("0123456789"), 100, 0.4, 0.88)
     publishing.publish(claim, publishing.winner(claim), published)
 
     for kind in ("checkpoint", "onnx"):
@@ -101,7 +102,7 @@ def test_the_database_itself_keeps_what_a_version_names(work: Work) -> None:
 
 
 def test_where_a_loss_is_judged_the_lower_is_better(work: Work) -> None:
-    """The direction follows the objective."""
+    """The objective decides if higher or lower is better."""
     job = work.accept(budget={"trials": 9}, objective="val_loss")
     for value in (0.5, 0.4, 0.6):
         end(work, job, value, 10, 10)
@@ -111,7 +112,7 @@ def test_where_a_loss_is_judged_the_lower_is_better(work: Work) -> None:
 
 @pytest.mark.long
 def test_a_thousand_trials_keep_few_checkpoints(work: Work) -> None:
-    """Of so many sizes and accuracies only a front remains, whatever their order; here of a hundred."""
+    """Only a front remains of a thousand sizes and accuracies in random order; here it has at most a hundred."""
     job = work.accept(budget={"trials": 1000})
     for n in range(100):
         size = 1 + n * 37 % 100
@@ -122,7 +123,7 @@ def test_a_thousand_trials_keep_few_checkpoints(work: Work) -> None:
 
 @given(standings)
 def test_of_any_trials_some_are_kept_and_each_other_is_beaten_by_one_of_those(found: list[Standing]) -> None:
-    """Beating is an order: to compare with those that are kept is to compare with all."""
+    """`beats` is an order, so comparing with the kept trials is the same as comparing with all."""
     front = [one for one in found if not any(other.beats(one) for other in found)]
 
     assert front

@@ -1,4 +1,4 @@
-"""What follows for a job when its packs have ended."""
+"""The next step of a job after its packs have ended."""
 
 import pytest
 from sqlalchemy import update
@@ -11,7 +11,7 @@ from worker.ledger.settlement import HOPELESS
 
 
 def exhaust(work: Work, value: float | None, state: TrialState = TrialState.COMPLETED) -> int:
-    """Run every trial that can be claimed; how many."""
+    """Run every trial that can be claimed; return their number."""
     count = 0
     while (claim := work.leases.claim()) is not None:
         if claim.purpose == PackPurpose.PUBLISH:
@@ -23,7 +23,7 @@ def exhaust(work: Work, value: float | None, state: TrialState = TrialState.COMP
 
 
 def test_a_job_whose_trials_are_spent_waits_for_publication(work: Work) -> None:
-    """It is not completed before its version is published: the next claim is to publish."""
+    """It is not completed before its version is published; the next claim is the pack to publish."""
     job = work.accept(budget={"trials": 3})
     count = exhaust(work, 0.9)
     claim = work.leases.claim()
@@ -36,7 +36,7 @@ def test_a_job_whose_trials_are_spent_waits_for_publication(work: Work) -> None:
 
 
 def test_a_grid_ends_when_every_point_was_tried(work: Work) -> None:
-    """Without a budget of trials a grid is as long as it is large."""
+    """Without a limit on trials, each point of a grid is tried once."""
     space = {
         "batch_size": {"type": "grid", "values": [16, 32]},
         "learning_rate": {"type": "grid", "values": [0.1, 0.01]},
@@ -49,7 +49,7 @@ def test_a_grid_ends_when_every_point_was_tried(work: Work) -> None:
 
 
 def test_a_job_ends_when_its_seconds_are_spent(work: Work) -> None:
-    """Whichever limit is reached first ends it."""
+    """The limit that is reached first ends the job."""
     job = work.accept(budget={"trials": 100, "seconds": 50.0})
     claim = work.leases.claim()
     assert claim is not None
@@ -63,18 +63,18 @@ def test_a_job_ends_when_its_seconds_are_spent(work: Work) -> None:
 
 @pytest.mark.parametrize("state", [TrialState.DIVERGED, TrialState.FAILED])
 def test_a_job_without_a_usable_trial_fails_and_says_why(work: Work, state: TrialState) -> None:
-    """The error counts the trials by state and quotes the last one."""
+    """The error counts the trials by state and quotes the reason of the last."""
     job = work.accept(budget={"trials": 2})
     exhaust(work, None, state)
     ended = work.job(job)
 
     assert ended.state == JobState.FAILED
-    assert ended.error == f"no trial can be published: 2 {state}. The last one: for the test"
+    assert ended.error == f"no trial can be published: 2 {state}. Reason of the last trial: for the test"
     assert ended.finished_at is not None
 
 
 def test_a_job_that_cannot_work_is_stopped(work: Work) -> None:
-    """When trial after trial fails and none works, the budget is not burnt to its end."""
+    """If trial after trial fails and none works, the rest of the budget is not spent."""
     job = work.accept(budget={"trials": 1000})
     count = exhaust(work, None, TrialState.FAILED)
 
@@ -83,7 +83,7 @@ def test_a_job_that_cannot_work_is_stopped(work: Work) -> None:
 
 
 def test_a_failed_trial_does_not_end_a_job_that_works(work: Work) -> None:
-    """Failures are counted, and the job goes on as long as some trial worked."""
+    """Failures are counted, and the job goes on if at least one trial worked."""
     job = work.accept(budget={"trials": HOPELESS + 5})
     claim = work.leases.claim()
     assert claim is not None
@@ -95,7 +95,7 @@ def test_a_failed_trial_does_not_end_a_job_that_works(work: Work) -> None:
 
 
 def test_a_winner_that_cannot_be_published_fails_the_job(work: Work) -> None:
-    """When publication keeps failing the job says why instead of hanging."""
+    """If publication keeps failing, the job fails with the reason."""
     job = work.accept(budget={"trials": 1})
     exhaust(work, 0.9)
     for _ in range(MAX_DEATHS):

@@ -1,4 +1,4 @@
-"""Data sets and versions that jobs build on: real training processes, from the row to the version that answers."""
+"""Jobs with uploaded data sets and with versions to begin with, in real training processes."""
 
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,15 @@ from worker.artifacts.store import store_of
 from worker.database.tables import Artifact, Job, ModelVersion, Trial
 from worker.ledger.job_spec import spec_of
 from worker.ledger.transfer import fresh_of, initial_weights
-from worker.ledger.uploaded_datasets import Uploaded
+from worker.ledger.uploaded_datasets import DatasetStore
 from worker.settings import settings
 from worker.supervision.supervisor import Supervisor
 
 
 @pytest.fixture
-def uploaded(work: Work, environment: Path, monkeypatch: pytest.MonkeyPatch) -> Uploaded:
-    """What people have uploaded, for specifications of this process."""
-    found = Uploaded(work.database, store_of(settings()), settings().dataset_cache)
-    monkeypatch.setattr(datasets, "finder", found.find)
-    return found
+def uploaded(work: Work, environment: Path) -> DatasetStore:
+    """The uploaded data sets."""
+    return DatasetStore(work.database, store_of(settings()), settings().dataset_cache)
 
 
 def bars() -> Arrays:
@@ -43,26 +41,26 @@ def bars() -> Arrays:
 
 
 def checkpoint(work: Work, folder: Path, version: ModelVersion) -> Checkpoint:
-    """The checkpoint of a version."""
+    """Return the checkpoint of a version."""
     with work.database.reading() as session:
         return load_checkpoint(folder / session.get_one(Artifact, version.checkpoint_id).path)
 
 
 def version_of(work: Work, job: Job) -> ModelVersion:
-    """The version that a job was published as."""
+    """Return the version of a job's winner."""
     with work.database.reading() as session:
         return session.scalars(select(ModelVersion).where(col(ModelVersion.job_id) == job.id)).one()
 
 
 @pytest.mark.long
 def test_a_data_set_of_ones_own_is_trained_on_by_a_process_that_fetches_it(
-    work: Work, supervisor: Supervisor, uploaded: Uploaded
+    work: Work, supervisor: Supervisor, uploaded: DatasetStore
 ) -> None:
-    """Of any size, colours and classes: it is published with its own shape and names, and a verified copy is kept."""
+    """Its size, colours and classes are those of its version, and a verified copy is kept."""
     added, _ = uploaded.add("bars", bars(), ("top", "middle", "bottom"))
     params = {"hidden_size": 16, "batch_size": 8, "learning_rate": 0.01}
     spec = {"model": "shallow", "dataset": "bars", "params": params, "budget": {"epochs": 8}}
-    job = work.ledger.accept(TrainSpec.model_validate(spec))
+    job = work.ledger.accept(TrainSpec.of(spec, uploaded.find))
     supervisor.work()
     version = version_of(work, job)
     (copy,) = settings().dataset_cache.iterdir()
@@ -73,26 +71,28 @@ def test_a_data_set_of_ones_own_is_trained_on_by_a_process_that_fetches_it(
     assert copy.name == f"{added.sha256}.safetensors"
 
 
-def test_a_damaged_copy_is_fetched_again_and_a_damaged_original_is_told(uploaded: Uploaded, environment: Path) -> None:
-    """Each is held against its hash whenever it is read."""
+def test_a_damaged_copy_is_fetched_again_and_a_damaged_original_is_told(
+    uploaded: DatasetStore, environment: Path
+) -> None:
+    """Each is compared with its hash whenever it is read."""
     added, _ = uploaded.add("bars", bars(), ("top", "middle", "bottom"))
-    first = datasets["bars"].load()
+    first = uploaded.find("bars").load()
     (copy,) = settings().dataset_cache.iterdir()
     copy.write_bytes(copy.read_bytes()[:-1] + b"\xff")
-    second = datasets["bars@1"].load()
+    second = uploaded.find("bars@1").load()
     copy.unlink()
     (environment / added.path).write_bytes(b"")
 
     assert first.sha256() == second.sha256() == bars().sha256() == added.sha256
     with pytest.raises(CheckpointError, match="damaged"):
-        datasets["bars@1"].load()
+        uploaded.find("bars@1").load()
 
 
 @pytest.mark.long
 def test_a_job_begins_with_a_versions_weights_and_keeps_those_that_are_frozen(
-    work: Work, supervisor: Supervisor, uploaded: Uploaded, environment: Path
+    work: Work, supervisor: Supervisor, uploaded: DatasetStore, environment: Path
 ) -> None:
-    """On another data set with fewer classes: the last layer starts fresh and is named in the record."""
+    """On another data set with fewer classes the last layer starts fresh, and the record names it."""
     publish(work, environment, "shallow", seed=3)
     digits = datasets["digits"].load()
     few = digits.take(np.flatnonzero(digits.labels < 4))
@@ -120,14 +120,15 @@ def test_a_job_begins_with_a_versions_weights_and_keeps_those_that_are_frozen(
 
 
 def first_job(work: Work) -> Job:
-    """The job that was posted first."""
+    """Return the job that was posted first."""
     with work.database.reading() as session:
         return session.scalars(select(Job).order_by(col(Job.created_at))).first()  # type: ignore[return-value]
 
 
 def work_spec(work: Work, job: Job) -> Any:
-    """A job's specification."""
-    return spec_of(work.job(job))
+    """Return a job's specification."""
+    with work.database.reading() as session:
+        return spec_of(session, work.job(job))
 
 
 WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
@@ -160,7 +161,7 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_what_a_job_cannot_begin_with_is_told_when_it_is_posted(work: Work, tmp_path: Path, name: str) -> None:
-    """By its place in the specification; no job is written down."""
+    """The error names the place in the specification, and no job is written."""
     fields, where = WRONG[name]
     publish(work, tmp_path, "shallow")
     space = {"learning_rate": 0.01}
@@ -171,7 +172,7 @@ def test_what_a_job_cannot_begin_with_is_told_when_it_is_posted(work: Work, tmp_
 
 
 def test_weights_that_are_damaged_are_not_begun_with(work: Work, environment: Path) -> None:
-    """They are verified when they are read."""
+    """Their hash is verified when they are read."""
     version = publish(work, environment, "shallow")
     job = work.accept(
         model="shallow", search_space={"learning_rate": 0.01}, init_from={"model": "shallow", "version": 1}

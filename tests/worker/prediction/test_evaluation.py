@@ -19,7 +19,7 @@ from tests.api.tools import publish
 from worker.artifacts.folder import FolderStore
 from worker.database.tables import Job
 from worker.errors import Conflict
-from worker.ledger.uploaded_datasets import Uploaded
+from worker.ledger.uploaded_datasets import DatasetStore
 from worker.prediction.image_sets import Subset
 from worker.prediction.rows import PredictSpec, asked_version, check_other
 
@@ -31,11 +31,11 @@ def predictions(work: Work, tmp_path: Path) -> Predictions:
 
 
 def evaluated(predictions: Predictions, trained_on: str, dataset: str, subset: Subset = "test") -> Job:
-    """Evaluate the champion of one data set on another; the job as it ended."""
+    """Evaluate the champion of one data set on another; return the job as it ended."""
     version = asked_version(predictions.work.database, "perceptron", None, trained_on)
     how = {"subset": subset, "split": "random", "resize": "bilinear"}
     spec = PredictSpec(model="perceptron", version=version.version, dataset=dataset, **how)
-    job = predictions.rows.accept(version, spec)[0]
+    job = predictions.rows.accept(version, spec)
     predictions.run()
     return predictions.work.job(job)
 
@@ -44,7 +44,7 @@ def evaluated(predictions: Predictions, trained_on: str, dataset: str, subset: S
 def test_a_version_is_evaluated_on_the_test_images_of_another_data_set(
     predictions: Predictions, trained_on: str, dataset: str
 ) -> None:
-    """Both ways: the confusion is scikit-learn's on torch's answers, and the interval SciPy's."""
+    """Both ways the confusion matrix is scikit-learn's on torch's answers, and the interval SciPy's."""
     version = publish(predictions.work, predictions.artifacts, dataset=trained_on)
     job = evaluated(predictions, trained_on, dataset)
     arrays = datasets[dataset].load()
@@ -65,7 +65,7 @@ def test_a_version_is_evaluated_on_the_test_images_of_another_data_set(
 def test_to_look_at_test_images_of_another_data_set_is_counted(
     predictions: Predictions, subset: Subset, openings: int
 ) -> None:
-    """As an opening of that data set, not of the version's own."""
+    """It counts as an opening of that data set, not of the version's own."""
     publish(predictions.work, predictions.artifacts)
     job = evaluated(predictions, "mnist", "digits", subset)
     found = predictions.openings(job.id)
@@ -74,16 +74,15 @@ def test_to_look_at_test_images_of_another_data_set_is_counted(
 
 
 def test_images_of_another_size_and_classes_in_another_order_are_matched(
-    predictions: Predictions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    predictions: Predictions, tmp_path: Path
 ) -> None:
-    """scikit-learn's digits, 8×8 and of five classes, for a network of MNIST: by name, and resized as is said."""
+    """scikit-learn's digits, 8×8 and of five classes, fit a network of MNIST by class name and after resizing."""
     version = publish(predictions.work, predictions.artifacts)
     digits = load_digits()
     five = digits.target < 5
     images = np.rint(digits.images[five] * (255 / 16)).astype(np.uint8)[:, None]
     labels = (4 - digits.target[five]).astype(np.uint8)
-    uploaded = Uploaded(predictions.work.database, FolderStore(predictions.artifacts), tmp_path / "cache")
-    monkeypatch.setattr(datasets, "finder", uploaded.find)
+    uploaded = DatasetStore(predictions.work.database, FolderStore(predictions.artifacts), tmp_path / "cache")
     uploaded.add("five", Arrays(images, labels), tuple("43210"))
     job = evaluated(predictions, "mnist", "five@1", "all")
     with torch.inference_mode():
@@ -98,7 +97,7 @@ def test_images_of_another_size_and_classes_in_another_order_are_matched(
 
 
 def test_what_cannot_be_compared_is_refused(predictions: Predictions) -> None:
-    """The version's own images, other channels, unknown classes, a split that there is not."""
+    """The version's own images, other channels, unknown classes and a missing split are refused."""
     publish(predictions.work, predictions.artifacts)
     version = asked_version(predictions.work.database, "perceptron", None, "mnist")
     digits = datasets["digits"]
@@ -120,7 +119,7 @@ def test_what_cannot_be_compared_is_refused(predictions: Predictions) -> None:
 def test_images_that_a_version_began_with_do_not_judge_it(
     predictions: Predictions, subset: Subset, split: SplitName, seen: bool
 ) -> None:
-    """The first saw them that it comes from; the test images of that one's split are all that it did not see."""
+    """It began with a version that was trained on them; only the test images of that version's split are unseen."""
     publish(predictions.work, predictions.artifacts)
     for number in (1, 2):
         init_from = {"model": "perceptron", "version": number}

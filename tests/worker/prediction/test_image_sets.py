@@ -1,4 +1,4 @@
-"""Images to be classified: nothing is lost on the way to the worker."""
+"""Images to be classified: the worker gets exactly the images that were sent."""
 
 import numpy as np
 import pytest
@@ -17,19 +17,19 @@ TEXTS = st.dictionaries(st.integers(0, 100), st.text(st.characters(codec="utf-8"
 
 @given(pixels=FLOATS | BYTES.map(in_unit))
 def test_what_is_made_smaller_is_the_same_bit_for_bit(pixels: np.ndarray) -> None:
-    """Floats that are no whole number of 255ths stay floats."""
+    """Floats that are not a multiple of 1/255 stay floats."""
     assert in_unit(compact(pixels)).tobytes() == pixels.tobytes()
 
 
 @given(pixels=BYTES)
 def test_bytes_stay_bytes(pixels: np.ndarray) -> None:
-    """A quarter of the size."""
+    """They take a quarter of the size."""
     assert np.array_equal(compact(in_unit(pixels)), pixels)
 
 
 @given(parts=st.lists(FLOATS | BYTES, min_size=1, max_size=4))
 def test_parts_of_both_kinds_are_put_together(parts: list[np.ndarray]) -> None:
-    """In their order, with the values that each has for a network."""
+    """The order stays, and so do the values that a network gets."""
     whole = together(parts)
 
     assert in_unit(whole).tobytes() == np.concatenate([in_unit(part) for part in parts]).tobytes()
@@ -37,7 +37,7 @@ def test_parts_of_both_kinds_are_put_together(parts: list[np.ndarray]) -> None:
 
 @given(pixels=FLOATS | BYTES, errors=TEXTS, ids=TEXTS)
 def test_a_file_holds_all_of_a_set(pixels: np.ndarray, errors: dict[int, str], ids: dict[int, str]) -> None:
-    """Pixels, places, labels, errors and ids, whatever texts they are."""
+    """Pixels, places, labels, errors and ids of any text survive."""
     images = ImageSet(pixels, np.array([0, 2, 5]), np.array([-1, 3, 9]), errors, ids)
     found = ImageSet.of_bytes(images.to_bytes(), "name")
 
@@ -49,7 +49,7 @@ def test_a_file_holds_all_of_a_set(pixels: np.ndarray, errors: dict[int, str], i
 
 @given(size=st.integers(1, 10))
 def test_parts_are_the_whole(size: int) -> None:
-    """Each image once, in order, at most so many at a time."""
+    """Each image comes once, in order, and a batch holds at most `size`."""
     images = ImageSet(np.arange(28, dtype=np.uint8).reshape(7, 1, 2, 2), np.arange(7), np.arange(7) % 3)
     parts = list(images.parts(size))
 
@@ -59,10 +59,11 @@ def test_parts_are_the_whole(size: int) -> None:
 
 
 def test_part_of_a_data_set_is_what_a_job_saw_of_it() -> None:
-    """Where it was held to few images, the first of each part of its cut; of the test images all."""
+    """A limit on images takes the first of training and validation; test images are all taken."""
     whole = data_split(datasets["digits"].size, None, "random", 7)
     found = {
-        subset: ImageSet.of_dataset("digits", subset, "random", 7, 400) for subset in ("train", "validation", "test")
+        subset: ImageSet.of_dataset(datasets["digits"], subset, "random", 7, 400)
+        for subset in ("train", "validation", "test")
     }
 
     assert found["train"].places.tolist() == sorted(whole.train[:320])
@@ -71,6 +72,6 @@ def test_part_of_a_data_set_is_what_a_job_saw_of_it() -> None:
 
 
 def test_another_file_is_no_set() -> None:
-    """It is refused by its name."""
+    """Another file is refused, and the error names it."""
     with pytest.raises(CheckpointError, match="other"):
         ImageSet.of_bytes(b"other", "other")

@@ -1,4 +1,4 @@
-"""Predict jobs: what a version answers for many images, and what becomes of a job whose work is disturbed."""
+"""Predict jobs: the answers of a version for many images, and jobs whose work is disturbed."""
 
 import os
 import signal
@@ -20,13 +20,11 @@ from ml.datasets import data_split, datasets
 from ml.records import Stop
 from tests.api.tools import Version, publish
 from worker.artifacts.folder import FolderStore
-from worker.artifacts.store import store_of
 from worker.database.tables import Event, Job, JobState, Pack
 from worker.errors import Conflict, LeaseLost
 from worker.ledger.leases import MAX_DEATHS, Leases
 from worker.prediction.image_sets import ImageSet, Subset
 from worker.prediction.rows import PredictSpec, asked_version, upload_key
-from worker.settings import settings
 from worker.supervision.supervisor import Supervisor
 from worker.supervision.trainer_pool import Trainers
 
@@ -48,7 +46,7 @@ def version(predictions: Predictions) -> Version:
 
 
 def expected(version: Version, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Torch's classes and confidences for images of the digits."""
+    """Return torch's classes and confidences for images of the digits."""
     images = torch.from_numpy(datasets["digits"].load().images[places]).float() / 255
     with torch.inference_mode():
         confidences, labels = (version.module(images) / TEMPERATURE).softmax(1).max(1)
@@ -56,22 +54,22 @@ def expected(version: Version, places: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def truths(places: np.ndarray) -> np.ndarray:
-    """The true classes of images of the digits."""
+    """Return the true classes of images of the digits."""
     return datasets["digits"].load().labels[places]
 
 
 def upload(predictions: Predictions) -> tuple[Job, Path]:
-    """A job for two blank images that were uploaded; the job and the file."""
+    """Post a job for two uploaded blank images; return the job and the file."""
     version = asked_version(predictions.work.database, "perceptron", None, "digits")
     images = ImageSet(np.zeros((2, 1, 28, 28), np.uint8), np.arange(2), np.full(2, -1))
     key = upload_key(version)
     saved = FolderStore(predictions.artifacts).write(key, images.to_bytes())
     spec = PredictSpec(model="perceptron", version=version.version, dataset="digits")
-    return predictions.rows.accept(version, spec, (key, saved))[0], predictions.artifacts / key
+    return predictions.rows.accept(version, spec, (key, saved)), predictions.artifacts / key
 
 
 def history(work: Work, job: Job) -> list[str]:
-    """The states that a job went through."""
+    """Return the states that a job went through."""
     with work.database.reading() as session:
         events = select(Event).where(col(Event.job_id) == job.id).order_by(col(Event.sequence))
         return [event.state for event in session.scalars(events)]
@@ -84,7 +82,7 @@ def history(work: Work, job: Job) -> list[str]:
 def test_accuracy_and_confusion_are_those_of_scikit_learn_on_torchs_answers(
     predictions: Predictions, version: Version, subset: Subset
 ) -> None:
-    """Over each part of the data set, as the job of the version divided it."""
+    """The answers are for each subset of the data set, as the version's job divided it."""
     job = predictions.accept(subset)
     predictions.run()
     size = datasets["digits"].size
@@ -106,7 +104,7 @@ def test_accuracy_and_confusion_are_those_of_scikit_learn_on_torchs_answers(
 
 
 def test_a_version_abstains_as_it_does_when_it_is_asked_directly(predictions: Predictions, version: Version) -> None:
-    """Below the limit of confidence with a reason; the label is told all the same."""
+    """It abstains below the confidence limit with a reason, and still names the most probable label."""
     job = predictions.accept()
     predictions.run()
     answers = predictions.answers(job.id)
@@ -119,7 +117,7 @@ def test_a_version_abstains_as_it_does_when_it_is_asked_directly(predictions: Pr
 
 
 def test_a_job_goes_through_a_real_worker(work: Work, supervisor: Supervisor, environment: Path) -> None:
-    """Claimed, run by a trainer and completed, with its transitions on record and every image answered."""
+    """A trainer claims and completes it; its transitions are recorded and every image is answered."""
     predictions = Predictions(work, environment)
     publish(work, environment, dataset="digits")
     job = predictions.accept()
@@ -138,7 +136,7 @@ def test_a_job_goes_through_a_real_worker(work: Work, supervisor: Supervisor, en
 def test_looking_at_test_images_is_counted_once(
     predictions: Predictions, version: Version, subset: Subset, openings: int
 ) -> None:
-    """However often the work is begun; what leaves them alone counts nothing."""
+    """The count is one however often the work begins; jobs that open no test images count none."""
     job = predictions.accept(subset)
     claim = predictions.claim()
     begun = predictions.run(claim, Orders(Stop.RELEASED))
@@ -159,7 +157,7 @@ def test_looking_at_test_images_is_counted_once(
 def test_a_trainer_that_is_killed_costs_time_and_nothing_else(
     work: Work, supervisor: Supervisor, trainers: Trainers, environment: Path
 ) -> None:
-    """Kill -9 between the first look at the test images and the last answer: the next worker does it all, once."""
+    """After a kill -9 between the opening of the test images and the last answer, the next worker does it all, once."""
     predictions = Predictions(work, environment)
     publish(work, environment, "cnn")
     job = predictions.accept("all", "cnn", "mnist")
@@ -169,7 +167,7 @@ def test_a_trainer_that_is_killed_costs_time_and_nothing_else(
     supervisor.draining.set()  # what is left is another worker's
     working.join(DEADLINE)
     before = predictions.files(job.id, "predictions")
-    Supervisor(Leases(work.database, "another", 6), trainers, store_of(settings()), poll_seconds=0.2).work()
+    Supervisor(Leases(work.database, "another", 6), trainers, poll_seconds=0.2).work()
     (file,) = predictions.files(job.id, "predictions")
 
     assert before == []
@@ -181,7 +179,7 @@ def test_a_trainer_that_is_killed_costs_time_and_nothing_else(
 
 
 def test_a_worker_that_lost_its_lease_writes_nothing(predictions: Predictions, version: Version) -> None:
-    """Another has claimed the pack meanwhile: one result is on record, and one file."""
+    """Another worker has claimed the pack meanwhile; one result is recorded, with one file."""
     job = predictions.accept()
     late = predictions.claim()
     with predictions.work.database.writing() as session:
@@ -195,20 +193,20 @@ def test_a_worker_that_lost_its_lease_writes_nothing(predictions: Predictions, v
 
 
 class Cancelling(Orders):
-    """Orders of a supervisor that has not heard yet of a job that is cancelled in the middle of the work."""
+    """Orders of a supervisor that does not know yet that the job was cancelled in the middle of its work."""
 
     def __init__(self, work: Work, job: Job) -> None:
         self.work, self.job = work, job
 
     @property
     def stop(self) -> Stop | None:  # type: ignore[override]
-        """Nothing; but somebody cancels."""
+        """Cancel the job, and order no stop."""
         self.work.cancel(self.job)
         return None
 
 
 def test_a_job_that_is_cancelled_in_the_middle_leaves_nothing(predictions: Predictions, version: Version) -> None:
-    """No result, no file, and the state stays."""
+    """There is no result and no file, and the state stays."""
     job = predictions.accept()
     with pytest.raises(LeaseLost):
         predictions.run(orders=Cancelling(predictions.work, job))
@@ -221,7 +219,7 @@ def test_a_job_that_is_cancelled_in_the_middle_leaves_nothing(predictions: Predi
 def test_a_job_that_is_paused_while_it_ends_completes_when_it_is_resumed(
     predictions: Predictions, version: Version
 ) -> None:
-    """What was found is kept."""
+    """The result is kept."""
     job = predictions.accept()
     claim = predictions.claim()
     predictions.work.controls.pause(job.id)
@@ -237,7 +235,7 @@ def test_a_job_that_is_paused_while_it_ends_completes_when_it_is_resumed(
 def test_a_job_that_is_paused_in_the_middle_is_done_when_it_is_resumed(
     predictions: Predictions, version: Version
 ) -> None:
-    """Nobody claims it while it is paused; resumed, it runs from its start."""
+    """It is not claimed while it is paused; once resumed, it runs from its start."""
     job = predictions.accept()
     claim = predictions.claim()
     predictions.work.controls.pause(job.id)
@@ -252,12 +250,12 @@ def test_a_job_that_is_paused_in_the_middle_is_done_when_it_is_resumed(
 
 
 def test_a_job_whose_trainers_die_fails_and_says_why(predictions: Predictions, version: Version) -> None:
-    """After as many deaths as a trial may cause; what was uploaded for it goes."""
+    """It fails after as many deaths as a trial may cause, and its uploaded images are removed."""
     job, file = upload(predictions)
     stored = file.exists()
-    unneeded: list[str] = []
-    for _ in range(MAX_DEATHS):
-        unneeded = predictions.work.leases.died(predictions.claim(), "signal SIGSEGV")
+    with predictions.work.unneeded() as unneeded:
+        for _ in range(MAX_DEATHS):
+            predictions.work.leases.died(predictions.claim(), "signal SIGSEGV")
     state, error = predictions.state(job)
 
     assert stored
@@ -281,16 +279,17 @@ def test_what_was_uploaded_goes_when_it_is_answered(predictions: Predictions, ve
 
 
 def test_what_was_uploaded_goes_when_its_job_is_cancelled(predictions: Predictions, version: Version) -> None:
-    """Also before anybody has begun it."""
+    """They are removed even if the job was never begun."""
     job, file = upload(predictions)
-    _, unneeded = predictions.work.controls.cancel(job.id)
+    with predictions.work.unneeded() as unneeded:
+        predictions.work.controls.cancel(job.id)
 
     assert unneeded == [str(file.relative_to(predictions.artifacts))]
     assert predictions.files(job.id, "upload") == []
 
 
 def test_an_upload_that_is_damaged_is_never_answered(predictions: Predictions, version: Version) -> None:
-    """Its hash is looked at first."""
+    """Its hash is compared first."""
     _, file = upload(predictions)
     file.write_bytes(file.read_bytes()[:-1] + b"\1")
     with pytest.raises(Exception, match="SHA-256"):
@@ -301,7 +300,7 @@ def test_an_upload_that_is_damaged_is_never_answered(predictions: Predictions, v
 
 
 def test_a_release_that_knows_only_trials_begins_no_predict_job(predictions: Predictions, version: Version) -> None:
-    """Until somebody claims it there is no pack that it could take up, and no trial left that it could begin."""
+    """Before it is claimed it has no pack to take up and no trial to begin."""
     job = predictions.accept()
     packs = [pack for pack in predictions.work.packs() if pack.job_id == job.id]
 
@@ -310,7 +309,7 @@ def test_a_release_that_knows_only_trials_begins_no_predict_job(predictions: Pre
 
 
 def test_one_job_is_claimed_by_one_worker(predictions: Predictions, version: Version) -> None:
-    """A job that is being worked on is not begun a second time, and an older one goes before a newer."""
+    """A job that is being worked on is not begun again, and an older job goes first."""
     older, newer = predictions.accept(), predictions.accept()
     first, second = predictions.claim(), predictions.work.other.claim()
 
@@ -331,9 +330,9 @@ def test_one_job_is_claimed_by_one_worker(predictions: Predictions, version: Ver
 def test_what_has_no_trials_refuses_what_is_about_them(
     predictions: Predictions, version: Version, control: Any
 ) -> None:
-    """With a reason."""
+    """The refusal says why."""
     job = predictions.accept()
-    with pytest.raises(Conflict, match="no trials and no budget"):
+    with pytest.raises(Conflict, match="no trials or budget"):
         control(predictions.work.controls, job.id)
 
     assert predictions.state(job)[0] == JobState.QUEUED

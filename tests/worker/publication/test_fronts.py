@@ -1,10 +1,11 @@
-"""The trials of a job's front become versions beside the winner."""
+"""The trials of a job's front become versions, besides the winner."""
 
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
 from sqlmodel import col
+from support.trained_tools import Training
 from support.worker_tools import Work, measurement
 from torch import Tensor
 
@@ -14,11 +15,8 @@ from ml.layers import flop_count, parameter_count, to_json
 from ml.network.modules import module_of
 from ml.networks import networks
 from ml.records import Checkpoint, Finished, Measured, Started, TrialState
-from worker.artifacts.store import store_of
 from worker.database.tables import Artifact, Champion, Job, JobState, ModelVersion, Opening
-from worker.publication.rows import PublicationRows
 from worker.publication.work import Candidate, publish
-from worker.settings import settings
 
 DATASET = datasets["digits"]
 # By number: the value that a trial reaches, and its hidden units. Trial 2 is beaten by 0, and its checkpoint not kept.
@@ -26,15 +24,15 @@ TRIALS = [(0.9, 64), (0.95, 128), (0.85, 64), (0.8, 16)]
 
 
 def sizes(hidden: int) -> dict[str, int]:
-    """FLOPs and weights of a shallow network."""
+    """Return the FLOPs and weights of a shallow network."""
     layers = networks["shallow"].layers(DATASET.shape, 10, networks["shallow"].params(hidden_size=hidden))
     return {"flops": flop_count(layers, DATASET.shape), "weights": parameter_count(layers)}
 
 
 def run(work: Work, folder: Path, trials: list[tuple[float, int]], recorded: dict[int, int] | None = None) -> str:
-    """Run a job of shallow networks up to its publication, without training; its id.
+    """Run a job of shallow networks up to its publication, without training; return its id.
 
-    `recorded` has the hidden units by which the size of a trial is written down, by number, where these are others.
+    `recorded` has other hidden units by a trial's number: those that its recorded size is of.
     """
     job = work.accept(model="shallow", budget={"trials": len(trials)}, sampler={"name": "random"}, lanes=1)
     network = networks["shallow"]
@@ -58,16 +56,16 @@ def run(work: Work, folder: Path, trials: list[tuple[float, int]], recorded: dic
 
 
 def published(work: Work) -> list[ModelVersion]:
-    """Publish what waits for it; all versions, by number."""
+    """Publish the waiting job; return all versions, by number."""
     claim = work.leases.claim()
     assert claim is not None
-    publish(claim, PublicationRows(work.database), store_of(settings()))
+    publish(claim, Training(work).bench)
     with work.database.reading() as session:
         return list(session.scalars(select(ModelVersion).order_by(col(ModelVersion.version))))
 
 
 def test_the_winner_comes_first_and_the_others_without_a_look_at_the_test_images(work: Work, environment: Path) -> None:
-    """Each has a latency of its own and a calibration; one opening is counted, and the winner is champion."""
+    """Each has its own latency and calibration; one opening is counted, and the winner is champion."""
     run(work, environment, TRIALS)
     versions = published(work)
     with work.database.reading() as session:
@@ -84,7 +82,7 @@ def test_the_winner_comes_first_and_the_others_without_a_look_at_the_test_images
 
 
 def test_a_smaller_trial_never_takes_the_place_of_a_better_champion(work: Work, environment: Path) -> None:
-    """By rule the champion of before goes on, whatever a worse job's front holds."""
+    """The previous champion stays, even if the front of a worse job holds a better value in one respect."""
     run(work, environment, [(0.97, 32)])
     first = published(work)
     run(work, environment, TRIALS)
@@ -97,7 +95,7 @@ def test_a_smaller_trial_never_takes_the_place_of_a_better_champion(work: Work, 
 
 
 def test_a_run_that_goes_on_publishes_no_trial_twice(work: Work, environment: Path) -> None:
-    """A new winner brings what is new on the front, and leaves what is a version already."""
+    """A new winner publishes the new trials of its front, and no trial that is a version already."""
     job_id = run(work, environment, TRIALS[:1])
     published(work)
     work.controls.extend(job_id, {"trials": 2})
@@ -124,7 +122,7 @@ def test_a_run_that_goes_on_publishes_no_trial_twice(work: Work, environment: Pa
 
 
 def test_a_damaged_checkpoint_of_the_front_costs_that_version_alone(work: Work, environment: Path) -> None:
-    """The job completes with its winner and the rest."""
+    """The job completes with its winner and the other trials."""
     job_id = run(work, environment, TRIALS)
     (environment / f"{job_id}/0.safetensors").write_bytes(b"damaged")
 

@@ -1,4 +1,4 @@
-"""From a job's winner to a version, and which version answers."""
+"""From a job's winner to a version, and the choice of the champion."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,11 +12,11 @@ from worker.database.tables import Champion, Job, JobState, ModelVersion, Openin
 from worker.errors import LeaseLost
 from worker.publication.rows import PublicationRows, Published
 
-PUBLISHED = Published("file.onnx", FILE, [1, 28, 28], list("0123456789"), 7850, 0.4, 0.88)
+PUBLISHED = Published(("file.onnx", FILE), [1, 28, 28], list("0123456789"), 7850, 0.4, 0.88)
 
 
 def win(work: Work, value: float, **fields: object) -> str:
-    """Run a job of one trial up to its publication; the job's id."""
+    """Run a job of one trial up to its publication; return the job's id."""
     job = work.accept(budget={"trials": 1}, **fields)
     claim = work.leases.claim()
     assert claim is not None
@@ -31,18 +31,18 @@ def win(work: Work, value: float, **fields: object) -> str:
 
 
 def champion(work: Work) -> int:
-    """The version that answers for the perceptron on digits."""
+    """Return the champion of the perceptron on digits."""
     with work.database.reading() as session:
         reigning = session.get_one(Champion, ("perceptron", "digits"))
         return session.get_one(ModelVersion, reigning.version_id).version
 
 
 def test_a_published_winner_completes_its_job(work: Work) -> None:
-    """The version carries its lineage."""
+    """The version names its job, trial, data and code."""
     job_id = win(work, 0.9)
     with work.database.reading() as session:
         version = session.scalars(select(ModelVersion)).one()
-    job = work.controls.cancel(job_id)[0]
+    job = work.controls.cancel(job_id)
 
     assert (version.model, version.version, version.job_id, version.trial) == ("perceptron", 1, job_id, 0)
     assert (version.val_accuracy, version.test_accuracy, version.split) == (0.9, 0.88, "random")
@@ -50,7 +50,7 @@ def test_a_published_winner_completes_its_job(work: Work) -> None:
 
 
 def test_the_test_images_are_opened_once_a_run_of_a_job(work: Work) -> None:
-    """However often publication is tried, one opening is written down, and it names the version."""
+    """Repeated publication records one opening, and it names the version."""
     work.accept(budget={"trials": 1})
     claim = work.leases.claim()
     assert claim is not None
@@ -83,7 +83,7 @@ def test_the_better_version_becomes_champion_and_a_worse_one_does_not(work: Work
 
 
 def test_versions_of_different_objectives_are_not_compared(work: Work) -> None:
-    """A loss says nothing about an accuracy: what answers stays."""
+    """A loss and an accuracy are not comparable, so the champion stays."""
     win(work, 0.9)
     win(work, 0.01, objective="val_loss")
 
@@ -91,7 +91,7 @@ def test_versions_of_different_objectives_are_not_compared(work: Work) -> None:
 
 
 def test_a_lower_loss_is_better_among_versions_judged_by_it(work: Work) -> None:
-    """The direction follows the objective."""
+    """The objective decides if higher or lower is better."""
     win(work, 0.5, objective="val_loss")
     win(work, 0.4, objective="val_loss")
     win(work, 0.6, objective="val_loss")
@@ -100,7 +100,7 @@ def test_a_lower_loss_is_better_among_versions_judged_by_it(work: Work) -> None:
 
 
 def test_a_cancelled_jobs_winner_is_not_published(work: Work) -> None:
-    """Whoever cancels before the version is written wins the race."""
+    """A cancellation before the version is written wins the race."""
     job = work.accept(budget={"trials": 1})
     claim = work.leases.claim()
     assert claim is not None
@@ -121,7 +121,7 @@ def test_a_cancelled_jobs_winner_is_not_published(work: Work) -> None:
 
 
 def test_a_damaged_winner_is_trained_again_also_when_the_seconds_are_spent(work: Work) -> None:
-    """They were spent on it before: a limit that ended it now would leave a worse trial to be published, or none."""
+    """The seconds were spent on it before. A limit that ended it now would leave a worse trial to publish, or none."""
     job = work.accept(budget={"trials": 1, "seconds": 100})
     work.run_trial(work.pack(1), 0.9)
     with work.database.writing() as session:
@@ -141,16 +141,16 @@ def test_a_damaged_winner_is_trained_again_also_when_the_seconds_are_spent(work:
 
 
 def test_publication_ends_pack_and_job_with_it(work: Work) -> None:
-    """A worker that dies right after it published leaves nothing to be published again, and nothing to cancel."""
+    """After a worker dies right after publication, nothing is published again, and nothing can be cancelled."""
     job_id = win(work, 0.9)
-    cancelled = work.controls.cancel(job_id)[0]
+    cancelled = work.controls.cancel(job_id)
 
     assert work.leases.claim() is None
     assert (cancelled.state, cancelled.error) == (JobState.COMPLETED, None)
 
 
 def test_winners_that_are_published_at_once_get_versions_of_their_own(work: Work) -> None:
-    """Four jobs of one network end at the same instant: four versions, and the best is champion."""
+    """Four jobs of one network end at the same instant; there are four versions, and the best is champion."""
     publishing = PublicationRows(work.database)
     for _ in range(4):
         work.accept(budget={"trials": 1})
@@ -169,7 +169,7 @@ def test_winners_that_are_published_at_once_get_versions_of_their_own(work: Work
 
 
 def test_a_worker_that_lost_its_lease_publishes_nothing(work: Work) -> None:
-    """Publication is fenced like every other write."""
+    """Publication with an old lease is refused like every other write."""
     work.accept(budget={"trials": 1})
     claim = work.leases.claim()
     assert claim is not None

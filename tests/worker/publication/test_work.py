@@ -1,4 +1,4 @@
-"""Publication as a trainer does it: what a version says of its own answers."""
+"""Publication as a trainer does it, and the calibration, test figures and speed of a version."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sqlalchemy import select
+from support.trained_tools import Training
 from support.worker_tools import Work, measurement
 
 from ml.artifacts import save_checkpoint
@@ -19,11 +20,8 @@ from ml.optimizers import Adam
 from ml.prediction.calibration import Calibration, calibration_error
 from ml.prediction.predictor import Predictor, softmax
 from ml.records import Checkpoint, Finished, Measured, Started, TrialState
-from worker.artifacts.store import store_of
 from worker.database.tables import Artifact, ModelVersion
-from worker.publication.rows import PublicationRows
 from worker.publication.work import Candidate, publish
-from worker.settings import settings
 from worker.training.training_data import novelty_of, training_data
 from worker.training.training_data import test_images as images_of_test
 
@@ -32,7 +30,7 @@ DATASET = datasets["digits"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """A version as it is stored, and what answers for it."""
+    """A stored version, with its calibration and its predictor."""
 
     version: ModelVersion
     calibration: Calibration
@@ -40,10 +38,10 @@ class Outcome:
 
 
 def trained(loss: str) -> Checkpoint:
-    """A shallow network after 300 steps on the small data set."""
+    """Return the checkpoint of a shallow network after 300 steps on the small data set."""
     layers = networks["shallow"].layers(DATASET.shape, 10, networks["shallow"].params())
     lanes = Lanes([LaneState.initial(layers, Adam(), 0)], DATASET.shape, loss)
-    data, rng = training_data("digits", "random", 0, "cpu").train, np.random.default_rng(0)
+    data, rng = training_data(DATASET, "random", 0, "cpu").train, np.random.default_rng(0)
     for _ in range(300):
         lanes.step(data, rng.integers(len(data), size=32))
     weights = {name: tensor.numpy() for name, tensor in lanes.state(0).weights.items()}
@@ -67,7 +65,7 @@ def published(work: Work, folder: Path, loss: str, images: int | None = None) ->
     work.leases.close(claim)
     claim = work.leases.claim()
     assert claim is not None
-    publish(claim, PublicationRows(work.database), store_of(settings()))
+    publish(claim, Training(work).bench)
     with work.database.reading() as session:
         version = session.scalars(select(ModelVersion)).one()
         graph = (folder / session.get_one(Artifact, version.onnx_id).path).read_bytes()
@@ -78,9 +76,9 @@ def published(work: Work, folder: Path, loss: str, images: int | None = None) ->
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
 def test_a_version_says_how_far_it_can_be_trusted(loss: str, work: Work, environment: Path) -> None:
-    """Its calibration is that of the stored graph, its figures those of the test images, and its speed is measured."""
+    """Its calibration fits the stored graph, its figures are of the test images, and its speed is measured."""
     found = published(work, environment, loss)
-    test = images_of_test("digits", "random")
+    test = images_of_test(DATASET, "random")
     outputs, novelty = found.predictor.run(test.images.numpy() / 255)
     probabilities = found.calibration.probabilities(outputs)
     reasons = found.calibration.reasons(probabilities, novelty)
@@ -96,7 +94,7 @@ def test_a_version_says_how_far_it_can_be_trusted(loss: str, work: Work, environ
 
 
 def test_a_version_abstains_from_what_is_no_digit(work: Work, environment: Path) -> None:
-    """Blank and noise have a reason, and nearly every test image has none."""
+    """It abstains from blank images and noise with a reason, and from hardly any test image."""
     found = published(work, environment, "cross_entropy")
     others = np.concatenate([np.zeros((1, *DATASET.shape)), np.random.default_rng(0).random((20, *DATASET.shape))])
     outputs, novelty = found.predictor.run(others)
@@ -108,25 +106,25 @@ def test_a_version_abstains_from_what_is_no_digit(work: Work, environment: Path)
 
 
 def test_a_version_of_few_images_is_calibrated_on_few(work: Work, environment: Path) -> None:
-    """On those that validated alone; all test images stay."""
+    """Only the validation images of its limit count; the test uses all test images."""
     found = published(work, environment, "cross_entropy", images=400)
 
     assert (found.calibration.images, found.calibration.test_images) == (80, 180)
 
 
 def test_the_test_figures_are_torchs(work: Work, environment: Path) -> None:
-    """Loss and accuracy on the test images are those of the module that the checkpoint describes."""
+    """Loss and accuracy on the test images equal those of the module that the checkpoint describes."""
     found = published(work, environment, "cross_entropy")
-    candidate = Candidate.of(trained("cross_entropy"), novelty_of("digits", "random", 0, None))
-    loss, accuracy = evaluate(candidate.module, images_of_test("digits", "random"), "cross_entropy")
+    candidate = Candidate.of(trained("cross_entropy"), novelty_of(DATASET, "random", 0, None))
+    loss, accuracy = evaluate(candidate.module, images_of_test(DATASET, "random"), "cross_entropy")
 
     assert (found.version.test_loss, found.version.test_accuracy) == (pytest.approx(loss), pytest.approx(accuracy))
 
 
 def test_a_graph_that_differs_from_torch_is_refused() -> None:
-    """The check looks at probabilities: weights that moved by a thousandth are found."""
-    candidate = Candidate.of(trained("cross_entropy"), novelty_of("digits", "random", 0, None))
-    images = training_data("digits", "random", 0, "cpu").validation.images
+    """The check compares probabilities, and finds weights that differ by a thousandth."""
+    candidate = Candidate.of(trained("cross_entropy"), novelty_of(DATASET, "random", 0, None))
+    images = training_data(DATASET, "random", 0, "cpu").validation.images
     candidate.check(images)
     for weight in candidate.module.parameters():
         weight.data += 1e-3

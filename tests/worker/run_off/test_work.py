@@ -1,12 +1,13 @@
 """Run-offs through the ledger, the packs and the trainer."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sqlalchemy import select
 from sqlmodel import col
-from support.trained_tools import Training
+from support.trained_tools import Orders, Training
 from support.worker_tools import Work
 
 from ml.datasets import data_split, datasets, limited
@@ -17,10 +18,9 @@ from ml.training.pack import LanePack
 from ml.training.retraining import predicted
 from worker.database.tables import Artifact, Job, ModelVersion, Opening, PackPurpose, Rerun, RunOff, Trial
 from worker.errors import Conflict
-from worker.ledger.job_spec import tune_spec
 from worker.publication.rows import PublicationRows
-from worker.run_off.rows import RunOffRows
 from worker.run_off.work import decide
+from worker.training.ledger_book import LedgerBook
 
 SPACE = {
     "batch_size": {"type": "categorical", "choices": [32, 64]},
@@ -41,26 +41,26 @@ only_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 def reruns(work: Work) -> list[Rerun]:
-    """All trainings of run-offs, by trial and seed."""
+    """Return all trainings of run-offs, by trial and seed."""
     with work.database.reading() as session:
         return list(session.scalars(select(Rerun).order_by(col(Rerun.trial), col(Rerun.seed))))
 
 
 def artifacts(work: Work) -> list[Artifact]:
-    """All files on record."""
+    """Return all recorded files."""
     with work.database.reading() as session:
         return list(session.scalars(select(Artifact)))
 
 
 def labels(work: Work, folder: Path, rerun: Rerun) -> np.ndarray:
-    """What a training predicts for the validation images of its cut."""
+    """Return a training's predictions for the validation images of its split."""
     with work.database.reading() as session:
         file = session.get_one(Artifact, rerun.predictions_id)
     return np.frombuffer((folder / file.path).read_bytes(), np.uint8)
 
 
 def decided(work: Work) -> tuple[RunOff, ModelVersion, list[Opening]]:
-    """What was decided, what was published, and who looked at test images."""
+    """Return the decision, the published version, and the openings of the test set."""
     published = select(ModelVersion).where(col(ModelVersion.test_accuracy).is_not(None))  # not others of the front
     with work.database.reading() as session:
         run_off, version = session.scalars(select(RunOff)).one(), session.scalars(published).one()
@@ -68,14 +68,14 @@ def decided(work: Work) -> tuple[RunOff, ModelVersion, list[Opening]]:
 
 
 def searched(work: Work) -> tuple[Job, Training]:
-    """A job whose search has ended, and a worker that has begun nothing of its run-off."""
+    """Return a job whose search has ended, and a worker that has not begun its run-off."""
     job, training = work.accept(**SPEC), Training(work)
     training.run(until=PackPurpose.RUN_OFF)
     return job, training
 
 
 def test_a_run_off_decides_what_is_published(work: Work, environment: Path) -> None:
-    """Three trials, two cuts, six trainings that no budget counts; test is opened once, by the winner alone."""
+    """Three trials and two splits are six trainings, which no budget counts; only the winner opens the test set."""
     job, training = searched(work)
     before = (work.job(job).state, len(reruns(work)), len(training.openings()))
     training.run()
@@ -87,12 +87,12 @@ def test_a_run_off_decides_what_is_published(work: Work, environment: Path) -> N
     assert {one.state for one in reruns(work)} == {"completed"}
     assert version.trial == run_off.winner == run_off.verdict["winner"]
     assert [opening.version_id for opening in openings] == [version.id]
-    assert len({one.cut_seed for one in reruns(work)}) == 2
+    assert len({one.split_seed for one in reruns(work)}) == 2
 
 
 @only_sqlite
 def test_a_training_ends_and_is_judged_at_the_epoch_that_the_search_chose(work: Work, environment: Path) -> None:
-    """Whatever it reaches before: an epoch that its own images had chosen would look better on them than it is."""
+    """Earlier measurements do not count: an epoch chosen on the training's own images would look too good on them."""
     job, training = work.accept(**SPEC | {"budget": {"trials": 3, "epochs": 6}}), Training(work)
     training.run(until=PackPurpose.RUN_OFF)
     with work.database.writing() as session:
@@ -107,14 +107,14 @@ def test_a_training_ends_and_is_judged_at_the_epoch_that_the_search_chose(work: 
 
 @only_sqlite
 def test_what_is_compared_is_what_was_predicted(work: Work, environment: Path) -> None:
-    """The accuracies of the verdict are those of the kept labels, against the data set's own."""
+    """The accuracies of the verdict are those of the kept predictions against the data set's labels."""
     _, training = searched(work)
     training.run()
     verdict = decided(work)[0].verdict
     arrays = datasets["digits"].load()
     for one in verdict["contenders"]:
         for rerun in (r for r in reruns(work) if r.trial == one["trial"]):
-            truth = arrays.labels[data_split(len(arrays), None, "random", rerun.cut_seed).validation]
+            truth = arrays.labels[data_split(len(arrays), None, "random", rerun.split_seed).validation]
             accuracy = float((labels(work, environment, rerun) == truth).mean())
             assert one["accuracies"][rerun.seed] == pytest.approx(accuracy)
             assert rerun.val_accuracy == pytest.approx(accuracy)
@@ -122,7 +122,7 @@ def test_what_is_compared_is_what_was_predicted(work: Work, environment: Path) -
 
 @only_sqlite
 def test_a_run_off_of_a_job_that_is_held_to_few_images_counts_those(work: Work, environment: Path) -> None:
-    """The corrected t-test weighs images to train against images to validate: 320 and 80 of 400."""
+    """The corrected t-test weighs training images against validation images: 320 and 80 of 400."""
     work.accept(**SPEC, images=400)
     Training(work).run()
     verdict = decided(work)[0].verdict
@@ -132,17 +132,17 @@ def test_a_run_off_of_a_job_that_is_held_to_few_images_counts_those(work: Work, 
 
 @only_sqlite
 def test_each_training_is_one_that_can_be_done_alone(work: Work, environment: Path) -> None:
-    """A lane alone on the cut, the seeds and the stream on record predicts the same labels for every image."""
+    """A lane alone, with the recorded split, seeds and stream, predicts the same labels for every image."""
     job, training = searched(work)
     training.run()
-    spec, (last, packs) = tune_spec(job), (reruns(work)[-1], {pack.id: pack for pack in work.packs()})
+    spec, (last, packs) = work.spec(job), (reruns(work)[-1], {pack.id: pack for pack in work.packs()})
     trial = work.trials()[last.trial]
-    data = TrainingData.load(datasets["digits"], "random", last.cut_seed)
+    data = TrainingData.load(datasets["digits"], "random", last.split_seed)
     params, stream_seed = spec.params(trial.params or {}), packs[last.pack_id].stream_seed or 0
     alone = LanePack.of(spec, data, params, stream_seed)
     until = round(10 * (trial.best_epoch or 0))
     lane = Lane(
-        trial.number, spec, params, derive(last.cut_seed, SeedPurpose.INIT, trial.number), stream_seed, until=until
+        trial.number, spec, params, derive(last.split_seed, SeedPurpose.INIT, trial.number), stream_seed, until=until
     )
     alone.join(lane)
     for _ in alone.run(lambda: False):
@@ -155,7 +155,7 @@ def test_each_training_is_one_that_can_be_done_alone(work: Work, environment: Pa
 @only_sqlite
 @pytest.mark.parametrize(("steps", "stop"), [(7, Stop.RELEASED), (60, Stop.CANCELLED)])
 def test_a_pack_that_was_left_goes_on_to_the_same_end(steps: int, stop: Stop, work: Work, environment: Path) -> None:
-    """Given back with a checkpoint or lost without one, a run-off predicts as one that nothing happened to."""
+    """Released with a checkpoint or lost without one, a run-off predicts as an undisturbed one."""
     job, training = searched(work)
     training.orders.stop_after(steps, stop)
     claim = work.leases.claim()
@@ -177,9 +177,48 @@ def test_a_pack_that_was_left_goes_on_to_the_same_end(steps: int, stop: Stop, wo
 
 
 @only_sqlite
+@pytest.mark.parametrize("cost", [0.001, 0.05])
+def test_checkpoints_take_at_most_two_percent_of_a_run_offs_time(
+    cost: float, work: Work, environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock on which a step takes 10 ms, checkpoints may be made at any time, and the first of a pack at once."""
+    job, training = work.accept(**SPEC | {"budget": {"trials": 4, "epochs": 10}}), Training(work)
+    training.run(until=PackPurpose.RUN_OFF)
+    clock = _Clocked(training.orders)
+    monkeypatch.setattr("ml.training.checkpointing.monotonic", lambda: clock.now)
+    monkeypatch.setattr(LedgerBook, "keep", lambda book, checkpoint: clock.keep(cost))
+    training.trainer.orders, training.trainer.checkpoint_seconds = clock, 0.0  # type: ignore[assignment]
+    packs = sum(pack.purpose == PackPurpose.RUN_OFF for pack in work.packs())
+    training.run()
+
+    assert work.job(job).state == "completed"
+    assert clock.keeps > packs
+    assert (clock.keeps - packs) * cost <= 0.02 * clock.now
+
+
+@dataclass
+class _Clocked:
+    """Orders with their own clock: each question, one before every step, takes 10 ms."""
+
+    orders: Orders
+    now: float = 0.0
+    keeps: int = 0
+    cancelled: frozenset[int] = frozenset()
+
+    @property
+    def stop(self) -> Stop | None:
+        self.now += 0.01
+        return self.orders.stop
+
+    def keep(self, cost: float) -> None:
+        self.now += cost
+        self.keeps += 1
+
+
+@only_sqlite
 @pytest.mark.parametrize("lost", [1, 6])
 def test_trainings_that_kill_their_trainer_are_left_out(lost: int, work: Work, environment: Path) -> None:
-    """The run-off is decided without their trials; without any, the best of the search is published."""
+    """The run-off is decided without their trials; if none is left, the best of the search is published."""
     job, training = searched(work)
     for _ in range(2 * lost):
         if training.waits(PackPurpose.RUN_OFF):
@@ -197,9 +236,9 @@ def test_trainings_that_kill_their_trainer_are_left_out(lost: int, work: Work, e
 
 
 def test_a_run_off_can_be_cancelled(work: Work, environment: Path) -> None:
-    """It is over at once, and its budget cannot be raised before."""
+    """It ends at once, and its budget cannot be raised before."""
     job, _ = searched(work)
-    with pytest.raises(Conflict, match="in its run-off; its budget cannot be changed"):
+    with pytest.raises(Conflict, match="in its run-off, so its budget cannot be changed"):
         work.controls.extend(job.id, {"trials": 9})
     work.cancel(job)
 
@@ -209,7 +248,7 @@ def test_a_run_off_can_be_cancelled(work: Work, environment: Path) -> None:
 
 @only_sqlite
 def test_a_run_off_can_be_paused(work: Work, environment: Path) -> None:
-    """It waits, and goes on when it is resumed."""
+    """It waits, and goes on after it is resumed."""
     job, training = searched(work)
     work.controls.pause(job.id)
     nothing = work.leases.claim()
@@ -225,7 +264,7 @@ def test_a_run_off_can_be_paused(work: Work, environment: Path) -> None:
 
 @only_sqlite
 def test_a_run_off_that_ends_while_it_is_held_is_decided_afterwards(work: Work, environment: Path) -> None:
-    """Its last training was at work when it was paused; until it is resumed no other trial can be begun."""
+    """Its last training was running when it was paused; until it is resumed, no other trial can begin."""
     job, training = searched(work)
     claims = [claim for _ in range(4) if (claim := work.leases.claim())]
     work.controls.pause(job.id)
@@ -246,12 +285,12 @@ def test_a_run_off_that_ends_while_it_is_held_is_decided_afterwards(work: Work, 
 
 @only_sqlite
 def test_a_completed_job_that_goes_on_has_another_run_off(work: Work, environment: Path) -> None:
-    """On other seeds, with another opening of test."""
+    """The next run-off has other seeds and another opening of the test set."""
     job, training = searched(work)
     training.run()
     work.controls.extend(job.id, {"trials": 5})
     training.run()
-    runs = {(one.run, one.seed): one.cut_seed for one in reruns(work)}
+    runs = {(one.run, one.seed): one.split_seed for one in reruns(work)}
 
     assert work.job(job).state == "completed"
     assert len(set(runs.values())) == len(runs) == 4
@@ -260,7 +299,7 @@ def test_a_completed_job_that_goes_on_has_another_run_off(work: Work, environmen
 
 @only_sqlite
 def test_the_finalists_keep_their_checkpoints(work: Work, environment: Path) -> None:
-    """Whoever wins can be published, also one that others beat in everything."""
+    """Any winner can be published, even one that others beat in every respect."""
     searched(work)
     kept = {file.trial for file in artifacts(work) if file.kind == "checkpoint"}
 
@@ -269,13 +308,13 @@ def test_the_finalists_keep_their_checkpoints(work: Work, environment: Path) -> 
 
 @only_sqlite
 def test_the_best_is_published_where_the_chosen_trial_has_lost_its_checkpoint(work: Work, environment: Path) -> None:
-    """It was damaged, and training it again came to nothing."""
+    """The checkpoint was damaged, and training the trial again failed."""
     job, training = searched(work)
     while (claim := work.leases.claim()) is not None and claim.purpose == PackPurpose.RUN_OFF:
         training.trainer.work(claim)
         work.leases.close(claim)
     assert claim is not None
-    decide(claim, RunOffRows(work.database), training.trainer.store)
+    decide(claim, training.bench)
     with work.database.writing() as session:
         chosen = session.scalars(select(RunOff)).one()
         best = session.get_one(Job, job.id).best_trial

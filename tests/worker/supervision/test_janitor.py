@@ -1,4 +1,4 @@
-"""What every process does beside its work: taking back, ringing, tidying up."""
+"""The upkeep of every process: taking back lost packs, waking workers and removing leftovers."""
 
 import os
 from pathlib import Path
@@ -15,54 +15,54 @@ from worker.supervision.janitor import Janitor, stray
 
 
 @pytest.fixture
-def rung(monkeypatch: pytest.MonkeyPatch) -> Event:
-    """Set once somebody rings."""
+def woken(monkeypatch: pytest.MonkeyPatch) -> Event:
+    """An event that is set when a worker is woken."""
     event = Event()
-    monkeypatch.setattr("worker.supervision.janitor.ring", event.set)
+    monkeypatch.setattr("worker.supervision.janitor.wake_worker", event.set)
     return event
 
 
 def janitor(work: Work, store: FolderStore | None = None) -> Janitor:
-    """The janitor of a process that owns nothing."""
+    """The janitor of a process that has claimed no pack."""
     return Janitor(work.database, Leases(work.database, "janitor", 60), store, poll_seconds=0.01)
 
 
-def test_a_lost_pack_is_taken_back_and_rung_for(work: Work, rung: Event) -> None:
-    """Whoever sees it first, without any worker having to claim."""
+def test_a_lost_pack_is_taken_back_and_a_worker_woken(work: Work, woken: Event) -> None:
+    """Any process may do this, and no worker has to claim first."""
     work.accept()
     work.pack(1)
     quiet = janitor(work)
-    quiet.look()
-    silent = not rung.is_set()
+    quiet.check()
+    silent = not woken.is_set()
     with work.database.writing() as session:
         session.execute(update(Pack).values(lease_expires_at=1.0))
-    quiet.look()
+    quiet.check()
 
     assert silent
-    assert rung.is_set()
+    assert woken.is_set()
     assert [(pack.lease_owner, pack.lost_leases) for pack in work.packs()] == [(None, 1)]
 
 
-def test_a_job_that_waits_is_rung_for_again(work: Work, rung: Event) -> None:
-    """Its first bell may have been lost with the broker."""
+def test_a_waiting_job_wakes_a_worker_again(work: Work, woken: Event) -> None:
+    """The first message may have been lost with the broker."""
     work.accept()
-    janitor(work).look()
+    janitor(work).check()
 
-    assert rung.is_set()
+    assert woken.is_set()
 
 
-def test_a_paused_job_is_not_rung_for(work: Work, rung: Event) -> None:
-    """Nobody may work on it."""
+def test_a_paused_job_wakes_no_worker(work: Work, woken: Event) -> None:
+    """No worker may claim its packs."""
     job = work.accept()
     work.leases.release(work.pack(1))
     work.controls.pause(job.id)
-    janitor(work).look()
+    janitor(work).check()
 
-    assert not rung.is_set()
+    assert not woken.is_set()
 
 
-def test_the_thread_outlives_a_database_that_is_away(work: Work, rung: Event, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It tries again at its next look."""
+def test_the_thread_outlives_a_database_that_is_away(work: Work, woken: Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It tries again in its next round."""
     work.accept()
     failures = iter([RuntimeError("away"), RuntimeError("away")])
     reap = Leases.reap
@@ -75,14 +75,14 @@ def test_the_thread_outlives_a_database_that_is_away(work: Work, rung: Event, mo
     monkeypatch.setattr(Leases, "reap", sometimes)
     upkeep = janitor(work)
     upkeep.start()
-    heard = rung.wait(30)
+    heard = woken.wait(30)
     upkeep.close()
 
     assert heard
 
 
 def test_old_files_that_no_row_names_are_removed_and_nothing_else(work: Work, tmp_path: Path) -> None:
-    """Young ones may yet get their row; what is of no job of this database is no business of ours."""
+    """Young files may still get their row, and files of other jobs may belong to another database."""
     folder = tmp_path / "artifacts"
     store = FolderStore(folder)
     job = work.accept()

@@ -1,4 +1,4 @@
-"""Two trainers, each with its book and its search, on one job: through the ledger they know what one would know."""
+"""Two trainers on one job, each with its book and its search: the ledger tells each what the other did."""
 
 from dataclasses import dataclass
 from math import inf
@@ -19,7 +19,6 @@ from ml.tuning.tune import tune_pack
 from worker.artifacts.folder import FolderStore
 from worker.database.tables import Job
 from worker.errors import LeaseLost
-from worker.ledger.job_spec import tune_spec
 from worker.ledger.leases import Leases
 from worker.training.ledger_book import JobSearch, LedgerBook
 
@@ -46,31 +45,31 @@ class Quiet:
 
 @dataclass
 class Trainer:
-    """A trainer's book and search, less the training."""
+    """The book and search of a trainer that does not train."""
 
     book: LedgerBook
 
     @classmethod
     def of(cls, work: Work, leases: Leases, job: Job, folder: Path) -> "Trainer":
-        """A trainer that has claimed a pack of the job."""
+        """Return a trainer that has claimed a pack of the job."""
         claim = leases.claim()
         assert claim is not None
-        return cls(LedgerBook(work.ledger, claim, JobSearch(Search(tune_spec(job))), Quiet(), FolderStore(folder), inf))
+        return cls(LedgerBook(work.ledger, claim, JobSearch(Search(work.spec(job))), Quiet(), FolderStore(folder), inf))
 
     @property
     def search(self) -> Search:
-        """What it has learned."""
+        """The trainer's search."""
         return self.book.warm.search
 
     def catch_up(self) -> list[TrialRecord]:
-        """Learn what has changed; the records."""
+        """Apply changed records to the search; return them."""
         records = list(self.book.changes())
         for record in records:
             self.search.apply(record)
         return records
 
     def first(self) -> TrialRecord | None:
-        """The trial that the pack was claimed with, the first time."""
+        """Return the trial that the pack was claimed with, at the first call."""
         opened = self.book.open()
         return opened.trials[0] if opened else None
 
@@ -84,7 +83,7 @@ class Trainer:
         return drawn
 
     def reach(self, trial: TrialRecord, epoch: int) -> bool:
-        """Measure a trial and judge it, as `ml.tuning.tune` does; whether it was pruned."""
+        """Measure a trial and judge it as `ml.tuning` does; return whether it was pruned."""
         self.catch_up()
         value = curve(trial)[epoch - 1]
         pruned = bool(self.search.report({trial.number: (epoch * STEPS_PER_EPOCH, value)}))
@@ -98,16 +97,16 @@ class Trainer:
 
 
 def curve(trial: TrialRecord) -> list[float]:
-    """A made-up validation accuracy for each epoch: rising, best near a learning rate of 1e-3."""
+    """Return a made-up validation accuracy for each epoch: rising, best near a learning rate of 1e-3."""
     level = np.exp(-abs(np.log10((trial.suggestion or {})["learning_rate"]) + 3))
     noise = np.random.default_rng(trial.number).normal(0, 0.02, EPOCHS)
     return [float(v) for v in level * (1 - 0.5 ** np.arange(1, EPOCHS + 1)) + noise]
 
 
 def play(trainers: list[Trainer]) -> list[Any]:
-    """Run trials two at a time, epoch after epoch in turn, one in each trainer; all that was drawn and decided.
+    """Run trials two at a time, one in each trainer, and return all draws and decisions.
 
-    One trainer may be given twice.
+    One trainer may be given twice. The trials take turns, epoch after epoch.
     """
     happened: list[Any] = []
     for _ in range(TRIALS // 2):
@@ -124,14 +123,14 @@ def play(trainers: list[Trainer]) -> list[Any]:
 
 @pytest.fixture
 def data() -> TrainingData:
-    """The small data set, cut for training."""
+    """Return the small data set, split for training."""
     return TrainingData.of(datasets["digits"].load(), None, "random", 0)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("pruner", [name for name in pruners if name != "none"])
 def test_two_trainers_draw_and_prune_as_one_would(pruner: str, work: Work, tmp_path: Path) -> None:
-    """Measurements recorded in turn by two trainers lead to the trials and the ends that one trainer comes to."""
+    """Measurements that two trainers record in turn lead to the trials and ends of one trainer."""
     fields = FIELDS | {"pruner": {"name": pruner} | STARTS.get(pruner, {})}
     job = work.accept(**fields)
     one = Trainer.of(work, work.leases, job, tmp_path)
@@ -146,7 +145,7 @@ def test_two_trainers_draw_and_prune_as_one_would(pruner: str, work: Work, tmp_p
 
 
 def test_a_trainer_hears_of_the_others_running_trials(work: Work, tmp_path: Path) -> None:
-    """With what they drew and what they have reached so far; nothing is told twice."""
+    """It learns their draws and their measurements so far, each once."""
     job = work.accept(**FIELDS, pruner={"name": "none"})
     one, two = (Trainer.of(work, leases, job, tmp_path) for leases in (work.leases, work.other))
     own, other = one.begin(), two.begin()
@@ -162,14 +161,14 @@ def test_a_trainer_hears_of_the_others_running_trials(work: Work, tmp_path: Path
 
 
 def test_a_trainer_draws_with_regard_to_the_others_running_trials(work: Work, tmp_path: Path) -> None:
-    """Beside a running trial of another trainer it draws what a search that ran both would draw."""
+    """With another trainer's trial running, it draws what a search that ran both would draw."""
     job = work.accept(**FIELDS | {"sampler": {"name": "tpe", "n_startup_trials": 1}}, pruner={"name": "none"})
     one, two = (Trainer.of(work, leases, job, tmp_path) for leases in (work.leases, work.other))
     trials = [one.begin(), two.begin()]
     for epoch in range(1, EPOCHS + 1):
         one.reach(trials[0], epoch)
     two.reach(trials[1], 1)
-    both, ignorant = Search(tune_spec(job)), Search(tune_spec(job))
+    both, ignorant = Search(work.spec(job)), Search(work.spec(job))
     records, _ = work.ledger.changes(job.id, 0)
     for record in records:
         both.apply(record)
@@ -186,30 +185,31 @@ def test_a_trainer_draws_with_regard_to_the_others_running_trials(work: Work, tm
 def test_a_pack_trained_through_the_ledger_is_recorded_as_a_pack(
     work: Work, tmp_path: Path, data: TrainingData
 ) -> None:
-    """One call trains the claimed trial and those that it could reserve beside it, and settles key and lanes."""
+    """One call trains the claimed trial and those it could reserve, and decides key, lanes and positions."""
     fields = FIELDS | {"budget": {"trials": 5, "epochs": 2}, "pruner": {"name": "none"}, "lanes": 2}
     job = work.accept(**fields)
     trainer = Trainer.of(work, work.leases, job, tmp_path)
-    trained = tune_pack(tune_spec(job), data, trainer.book, trainer.search)
+    trained = tune_pack(work.spec(job), data, trainer.book, trainer.search)
     (pack,) = work.packs()
 
     assert trained
     assert {trial.number: trial.state for trial in work.trials()} == dict.fromkeys(range(5), TrialState.COMPLETED)
     assert {trial.pack_id for trial in work.trials()} == {pack.id}
+    assert [trial.lane for trial in work.trials()] == [0, 1, 0, 1, 0]
     assert (pack.lanes, pack.key) == (2, "batch 32, Flatten-Linear")
     best = f"{work.job(job).best_trial}.{pack.id}.1.safetensors"
     assert [file.name for file in tmp_path.rglob("*.safetensors")] == [best]
 
 
 def test_a_pack_after_a_death_trains_its_own_trials_only(work: Work, tmp_path: Path, data: TrainingData) -> None:
-    """A half takes up what it was left with, with what was drawn, and one trial alone begins no others."""
+    """Half of a divided pack resumes its trials with their hyper-parameters, and a single trial begins no others."""
     fields = FIELDS | {"budget": {"trials": 50, "epochs": 1}, "pruner": {"name": "none"}, "lanes": 2}
     job = work.accept(**fields)
     claim = work.pack(2)
     work.ledger.settle_pack(claim, "batch 32, Flatten-Linear", 2)
     work.leases.died(claim, "signal SIGKILL")
     trainer = Trainer.of(work, work.leases, job, tmp_path)
-    tune_pack(tune_spec(job), data, trainer.book, trainer.search)
+    tune_pack(work.spec(job), data, trainer.book, trainer.search)
     first, second = work.trials()
 
     assert (first.state, second.state) == (TrialState.COMPLETED, TrialState.RUNNING)
@@ -220,7 +220,7 @@ def test_a_pack_after_a_death_trains_its_own_trials_only(work: Work, tmp_path: P
 def test_a_pack_whose_only_trial_was_cancelled_before_it_was_drawn_is_done(
     work: Work, tmp_path: Path, data: TrainingData
 ) -> None:
-    """Whoever takes it up finds nothing to train."""
+    """A trainer that opens it finds nothing to train."""
     job = work.accept(**FIELDS)
     claim = work.leases.claim()
     assert claim is not None
@@ -228,12 +228,12 @@ def test_a_pack_whose_only_trial_was_cancelled_before_it_was_drawn_is_done(
     work.leases.release(claim)
     trainer = Trainer.of(work, work.leases, job, tmp_path)
 
-    assert tune_pack(tune_spec(job), data, trainer.book, trainer.search)
+    assert tune_pack(work.spec(job), data, trainer.book, trainer.search)
     assert [trial.state for trial in work.trials()] == [TrialState.CANCELLED]
 
 
 def test_a_trainer_that_lost_its_pack_leaves_no_file(work: Work, tmp_path: Path, data: TrainingData) -> None:
-    """What it had saved for the rows that were refused is removed again."""
+    """Files that it had saved for the refused rows are removed."""
     job = work.accept(**FIELDS | {"budget": {"trials": 2, "epochs": 1}, "pruner": {"name": "none"}, "lanes": 2})
     trainer = Trainer.of(work, work.leases, job, tmp_path)
     keeps, seen = work.ledger.worth_keeping, []
@@ -246,6 +246,6 @@ def test_a_trainer_that_lost_its_pack_leaves_no_file(work: Work, tmp_path: Path,
     trainer.book.ledger.worth_keeping = lose  # type: ignore[method-assign]
 
     with pytest.raises(LeaseLost):
-        tune_pack(tune_spec(job), data, trainer.book, trainer.search)
+        tune_pack(work.spec(job), data, trainer.book, trainer.search)
     assert seen
     assert list(tmp_path.rglob("*.safetensors")) == []

@@ -1,5 +1,6 @@
-"""What is lost with a trainer, a worker, a file or the room for it: nothing but time."""
+"""A lost trainer, worker or file, or a full store, costs time and nothing else."""
 
+import json
 import os
 import resource
 import signal
@@ -10,11 +11,11 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 from sqlmodel import col
+from support.gate import gate
 from support.supervising import DEADLINE, in_background, until
 from support.worker_tools import Work
 
 from ml.records import TrialState
-from worker.artifacts.store import store_of
 from worker.database.tables import Artifact, Event, Job, JobState, Measurement, ModelVersion, Trial
 from worker.ledger.leases import Leases
 from worker.settings import settings
@@ -35,19 +36,19 @@ SPEC: dict[str, Any] = {
 
 @pytest.fixture
 def environment(environment: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Settings with which a pack is kept as often as its cost allows."""
+    """Settings that checkpoint a pack as often as its cost allows."""
     monkeypatch.setenv("CHIFFRE_CHECKPOINT_SECONDS", "0")
     settings.cache_clear()
     return environment
 
 
 def another(work: Work, trainers: Trainers) -> Supervisor:
-    """A worker that comes after one that is gone."""
-    return Supervisor(Leases(work.database, "another", 6), trainers, store_of(settings()), poll_seconds=0.2)
+    """A worker that comes after another has gone."""
+    return Supervisor(Leases(work.database, "another", 6), trainers, poll_seconds=0.2)
 
 
 def results(work: Work, job: Job) -> list[tuple[Any, ...]]:
-    """All that a job found, but for the time it took: trials, every rung, and the winner's file."""
+    """Return all results of a job except times: trials, every rung, and the winner's file."""
     with work.database.reading() as session:
         trials = session.scalars(select(Trial).where(col(Trial.job_id) == job.id).order_by(col(Trial.number))).all()
         found: list[tuple[Any, ...]] = [(t.number, t.state, t.params, t.value, t.val_loss) for t in trials]
@@ -62,43 +63,50 @@ def results(work: Work, job: Job) -> list[tuple[Any, ...]]:
 
 
 def rungs(work: Work, job: Job) -> int:
-    """How much has been recorded of a job."""
+    """Return how many measurements a job has."""
     with work.database.reading() as session:
         return session.scalar(select(func.count()).select_from(Measurement).where(Measurement.job_id == job.id)) or 0
 
 
 def kept(work: Work, job: Job) -> list[Artifact]:
-    """The checkpoints of a job's packs, the newest first."""
+    """Return the checkpoints of a job's packs, the newest first."""
     with work.database.reading() as session:
         of_job = (col(Artifact.job_id) == job.id, col(Artifact.kind) == "pack")
         return list(session.scalars(select(Artifact).where(*of_job).order_by(col(Artifact.id).desc())))
 
 
+_undisturbed: dict[str, list[tuple[Any, ...]]] = {}  # by the job's specification: it is the same on both databases
+
+
 def undisturbed(work: Work, supervisor: Supervisor, **fields: Any) -> list[tuple[Any, ...]]:
-    """What the job finds when nothing happens to it."""
-    job = work.accept(**SPEC | fields)
-    supervisor.work()
-    return results(work, job)
+    """Return the results of the job if nothing disturbs it; trained once for all tests."""
+    known = json.dumps(SPEC | fields, sort_keys=True)
+    if known not in _undisturbed:
+        job = work.accept(**SPEC | fields)
+        supervisor.work()
+        _undisturbed[known] = results(work, job)
+    return _undisturbed[known]
 
 
-def drain(work: Work, supervisor: Supervisor, job: Job) -> None:
-    """Let a worker begin the job, and end in order after it was kept."""
-    working = in_background(supervisor)
-    until(lambda: kept(work, job) and rungs(work, job) >= 4)
-    supervisor.drain()
-    working.join(DEADLINE)
+def drain(work: Work, supervisor: Supervisor, job: Job, home: Path) -> None:
+    """Let a worker begin the job, and end in order after its first checkpoint."""
+    with gate(home, 4):
+        working = in_background(supervisor)
+        until(lambda: kept(work, job) and rungs(work, job) >= 4)
+        supervisor.drain()
+        working.join(DEADLINE)
     assert not working.is_alive()
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("lanes", [1, 3])
 def test_a_drained_pack_ends_bit_equal_on_another_worker(
-    work: Work, supervisor: Supervisor, trainers: Trainers, lanes: int
+    work: Work, supervisor: Supervisor, trainers: Trainers, home: Path, lanes: int
 ) -> None:
-    """The worker that ends keeps the pack at its last step; the next goes on from there."""
+    """The ending worker checkpoints the pack at its last step, and the next worker goes on from there."""
     expected = undisturbed(work, supervisor, lanes=lanes)
     job = work.accept(**SPEC, lanes=lanes)
-    drain(work, supervisor, job)
+    drain(work, supervisor, job, home)
     position = max(pack.position for pack in work.packs() if pack.job_id == job.id)
     another(work, trainers).work()
 
@@ -108,14 +116,15 @@ def test_a_drained_pack_ends_bit_equal_on_another_worker(
 
 
 @pytest.mark.long
-def test_a_paused_job_ends_bit_equal(work: Work, supervisor: Supervisor) -> None:
-    """Its trainer is free within seconds and stays warm; resumed, the job ends as if it had never been paused."""
+def test_a_paused_job_ends_bit_equal(work: Work, supervisor: Supervisor, home: Path) -> None:
+    """Its trainer is free within seconds and stays warm; once resumed, the job ends as if it had never been paused."""
     expected = undisturbed(work, supervisor, lanes=3)
     job = work.accept(**SPEC, lanes=3)
-    working = in_background(supervisor)
-    until(lambda: rungs(work, job) >= 4)
-    work.controls.pause(job.id)
-    working.join(DEADLINE)
+    with gate(home, 4):
+        working = in_background(supervisor)
+        until(lambda: rungs(work, job) >= 4)
+        work.controls.pause(job.id)
+        working.join(DEADLINE)
     recorded = rungs(work, job)
     (pid,) = (trainer.pid for trainer in supervisor.trainers._all)
     work.controls.resume(job.id)
@@ -129,15 +138,16 @@ def test_a_paused_job_ends_bit_equal(work: Work, supervisor: Supervisor) -> None
 
 @pytest.mark.long
 def test_a_trial_whose_trainer_was_killed_ends_bit_equal(
-    work: Work, supervisor: Supervisor, trainers: Trainers
+    work: Work, supervisor: Supervisor, trainers: Trainers, home: Path
 ) -> None:
-    """Kill -9 in the middle of a trial: it goes on from its last checkpoint, and nothing is recorded twice."""
-    one = {**SPEC, "budget": {"trials": 1, "epochs": 60}, "lanes": 1}
+    """After a kill -9 in the middle of a trial it goes on from its last checkpoint, and nothing is recorded twice."""
+    one = {**SPEC, "budget": {"trials": 1, "epochs": 16}, "lanes": 1}
     expected = undisturbed(work, supervisor, **one)
     job = work.accept(**one)
-    working = in_background(supervisor)
-    until(lambda: kept(work, job) and rungs(work, job) >= 4)
-    os.kill(trainers._all[0].pid, signal.SIGKILL)
+    with gate(home, 8):
+        working = in_background(supervisor)
+        until(lambda: kept(work, job) and rungs(work, job) >= 8)
+        os.kill(trainers._all[0].pid, signal.SIGKILL)
     working.join(DEADLINE)
     another(work, trainers).work()
 
@@ -145,19 +155,19 @@ def test_a_trial_whose_trainer_was_killed_ends_bit_equal(
 
 
 def truncated(file: Path) -> None:
-    """Half of it is gone."""
+    """Cut the file to half its size."""
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
 def flipped(file: Path) -> None:
-    """One bit of it is another."""
+    """Flip one bit of the file."""
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
 
 
 def emptied(file: Path) -> None:
-    """Nothing is left of it."""
+    """Empty the file."""
     file.write_bytes(b"")
 
 
@@ -168,14 +178,15 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(
     work: Work,
     supervisor: Supervisor,
     trainers: Trainers,
+    home: Path,
     environment: Path,
     damage: Callable[[Path], None],
     all_of_them: bool,
 ) -> None:
-    """The pack goes on from the one before, or from its start; the history says why."""
+    """The pack goes on from the previous checkpoint, or from its start; the history says why."""
     expected = undisturbed(work, supervisor, lanes=3)
     job = work.accept(**SPEC, lanes=3)
-    drain(work, supervisor, job)
+    drain(work, supervisor, job, home)
     for artifact in kept(work, job)[: None if all_of_them else 1]:
         damage(environment / artifact.path)
     another(work, trainers).work()
@@ -183,14 +194,14 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(
         told = session.scalars(select(col(Event.detail)).where(col(Event.job_id) == job.id)).all()
 
     assert results(work, job) == expected
-    assert any("cannot go on from a checkpoint" in (detail or "") for detail in told)
+    assert any("cannot go on from its newest checkpoint" in (detail or "") for detail in told)
 
 
 @pytest.mark.long
 def test_a_winner_whose_checkpoint_is_damaged_is_trained_again(
     work: Work, supervisor: Supervisor, environment: Path
 ) -> None:
-    """Nothing unverified is published: the trial runs once more, and its new weights are."""
+    """Unverified weights are never published: the trial is trained again, and its new weights are published."""
     job = work.accept(**SPEC | {"budget": {"trials": 2, "epochs": 2}}, lanes=1)
     claims = Leases(work.database, "first", 60)
     publishing, supervisor.leases.claim = supervisor.leases.claim, lambda: _but_publish(claims, work, job)
@@ -219,7 +230,7 @@ def test_a_winner_whose_checkpoint_is_damaged_is_trained_again(
 def test_without_room_for_its_weights_a_job_waits_until_there_is_some(
     work: Work, supervisor: Supervisor, trainers: Trainers, environment: Path
 ) -> None:
-    """The job is paused with what to do; resumed, it completes, and no half-written file is left."""
+    """The job is paused with a reason that says what to do; once resumed, it completes, and no partial file is left."""
     large = {"hidden_size": 4000, "learning_rate": 0.001, "batch_size": 256}  # 12 MiB
     job = work.accept(**SPEC | {"search_space": large, "budget": {"trials": 1, "epochs": 2}}, lanes=1)
     (trainer,) = trainers._all
@@ -245,7 +256,7 @@ def _events(work: Work, job: Job) -> list[Event]:
 
 
 def _but_publish(claims: Leases, work: Work, job: Job) -> Any:
-    """A claim of the next pack, as long as that is not to publish."""
+    """Claim the next pack unless it is one to publish."""
     if work.job(job).state == JobState.STOPPING:
         return None
     return claims.claim()

@@ -20,8 +20,6 @@ from ml.records import TrialState
 from tests.api.tools import insert, pointers, problem, publish
 from worker.database.tables import Job, JobState
 
-pytestmark = pytest.mark.xdist_group("analysis")  # one search for all
-
 TRIALS = 40
 
 

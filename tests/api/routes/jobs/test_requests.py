@@ -83,7 +83,7 @@ def test_a_configuration_outside_the_space_is_refused_at_its_parameter(api: Test
     path = f"/jobs/{post(api, search_space=SPACE)['id']}/trials"
 
     assert pointers(api.post(path, json={"params": {"learning_rate": 7}})) == {
-        "#/params/learning_rate": "it lies between 0.0001 and 0.1"
+        "#/params/learning_rate": "out of range; give a value from 0.0001 to 0.1"
     }
 
 
@@ -97,7 +97,7 @@ def test_a_trial_is_cancelled_and_a_failed_one_tried_again(api: TestClient, work
     refused = api.post(f"{path}/1/retry")
 
     assert (cancelled["state"], tried["state"]) == ("cancelled", "running")
-    assert "only a failed one can be tried again" in problem(refused, 409)["detail"]
+    assert "only a failed trial can run again" in problem(refused, 409)["detail"]
     assert problem(api.post(f"{path}/9/retry"), 404)
 
 

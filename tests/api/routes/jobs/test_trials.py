@@ -343,7 +343,7 @@ def test_a_trial_shows_every_epoch(api: TestClient, work: Work) -> None:
     claim = work.leases.claim()
     assert claim is not None
     params = {"batch_size": 32, "learning_rate": 0.01, "optimizer": "adam"}
-    work.ledger.record(claim, [Started(0, params, {"learning_rate": 0.01}, {}, 11, 12, 0)], {})
+    work.ledger.record(claim, [Started(0, params, {"learning_rate": 0.01}, {}, 11, 12, 0, lane=2)], {})
     for epoch, accuracy in ((1, 0.5), (2, None), (3, 0.75)):
         work.measure(claim, 0, measurement(epoch, accuracy))
     work.ledger.record(claim, [Finished(0, TrialState.PRUNED, "worse", measurement(3, 0.75), 0.75, None)], {})
@@ -355,7 +355,7 @@ def test_a_trial_shows_every_epoch(api: TestClient, work: Work) -> None:
     assert (trial["epochs_run"], trial["best_epoch"], trial["value"], trial["reason"]) == (3, 3, 0.75, "worse")
     assert (trial["init_seed"], trial["start_step"], trial["params"]) == (11, 0, params)
     assert isinstance(trial["stream_seed"], int)
-    assert (trial["pack"], trial["lane"]) == (claim.pack_id, work.trials()[0].lane)
+    assert (trial["pack"], trial["lane"]) == (claim.pack_id, 2)
 
 
 def test_a_list_and_a_trial_agree(api: TestClient, work: Work) -> None:

@@ -1,15 +1,15 @@
-// SVG charts: a frame with axes, and bars. Each has a title and says in words what it shows.
+// SVG charts: a frame with axes, and bars. Each has a title that describes it.
 
-import { s, unique } from "../dom.js";
+import { s, uniqueId } from "../dom.js";
 import { figure } from "../format.js";
 import { ticks } from "./scales.js";
 
 /**
- * An empty chart. `x` and `y` are scales (scales.js) whose ranges lie inside width × height; `formatX` and `formatY`
- * write the ticks. Marks are appended to what is returned. It scales with its place.
+ * Create an empty chart. `x` and `y` are scales (scales.js) whose ranges lie inside width × height; `formatX` and `formatY`
+ * format the ticks. Append marks to the returned element. The chart scales with its container.
  */
 export function frame({ title, width, height, x, y, labelX, labelY, formatX = figure, formatY = figure }) {
-  const id = unique("chart");
+  const id = uniqueId("chart");
   return s(
     "svg",
     { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-labelledby": id },
@@ -35,9 +35,9 @@ function axisY(x, y, format) {
   ]);
 }
 
-/** Horizontal bars, one a row of {label, value}, values between 0 and `most`; `format` writes them. */
+/** Create horizontal bars, one for each row {label, value}, with values from 0 to `most`; `format` formats them. */
 export function bars({ title, rows, most, format = figure, width = 420, labelWidth = 130 }) {
-  const id = unique("chart");
+  const id = uniqueId("chart");
   const size = 26;
   const room = width - labelWidth - 70;
   const greatest = most ?? Math.max(...rows.map((row) => row.value), 1e-12);

@@ -1,17 +1,17 @@
-// The form of a specification, built from the catalog; it changes the specification in place.
+// Form of a job specification, built from the catalog. It changes the specification in place.
 
 import { fill, h } from "../dom.js";
 import { Field, inputFor } from "./inputs.js";
-import { spaceRows } from "./spaceform.js";
+import { spaceRows } from "./space_form.js";
 
 const STOPPING = {
   patience: { type: "integer", default: 2, description: "epochs without improvement" },
-  min_delta: { type: "number", default: 0.001, description: "what counts as one" },
-  rule: { enum: ["best", "previous"], default: "best", description: "what it is compared with" },
+  min_delta: { type: "number", default: 0.001, description: "smallest change that counts as an improvement" },
+  rule: { enum: ["best", "previous"], default: "best", description: "epoch to compare with: the best one or the previous one" },
 };
 
-/** What a form begins with: the network's own space, and every default that a person may want to see. */
-export function begin(kind, catalog, model, dataset = "mnist") {
+/** Return an initial specification: the network's default search space, and the defaults that the form shows. */
+export function initialSpec(kind, catalog, model, dataset = "mnist") {
   const common = {
     model,
     dataset,
@@ -31,14 +31,14 @@ export function begin(kind, catalog, model, dataset = "mnist") {
   };
 }
 
-/** What of a specification is its network's own. */
-const own = ({ search_space, params }) => (params ? { params } : { search_space });
+/** Return the fields of a specification that depend on its network. */
+const networkFields = ({ search_space, params }) => (params ? { params } : { search_space });
 
 /**
- * Draw the form of `spec` into `root`. `changed()` hears of every change; `again(spec)` of one after which the form is
- * another. Fields by the pointer of what they change.
+ * Draw the form of `spec` into `root`. `changed()` is called after every change; `onstructure(spec)` after a change that
+ * needs other fields. Returns the fields by JSON pointer.
  */
-export function drawForm(root, { kind, spec, catalog, changed, again }) {
+export function drawForm(root, { kind, spec, catalog, changed, onstructure }) {
   const fields = new Map();
   const field = (pointer, label, control, hint) => {
     const made = new Field(label, control, hint);
@@ -57,29 +57,29 @@ export function drawForm(root, { kind, spec, catalog, changed, again }) {
 
   fill(
     root,
-    group("What", [
+    group("Network and data", [
       field(
         "#/model",
         "Network",
-        named(catalog.networks, spec.model, (model) => again({ ...spec, model, ...own(begin(kind, catalog, model)) })),
+        named(catalog.networks, spec.model, (model) => onstructure({ ...spec, model, ...networkFields(initialSpec(kind, catalog, model)) })),
         network?.description,
       ),
       field(
         "#/dataset",
         "Data set",
-        named(catalog.datasets, spec.dataset, (dataset) => ((spec.dataset = dataset), again(spec))),
+        named(catalog.datasets, spec.dataset, (dataset) => ((spec.dataset = dataset), onstructure(spec))),
         catalog.datasets[spec.dataset]?.description,
       ),
       top("split", "Split", { enum: catalog.datasets[spec.dataset]?.splits ?? ["random"], default: "random" }),
     ]),
-    group("Until when", budget(kind, spec, plainField)),
+    group("Limits", budget(kind, spec, plainField)),
     kind === "tune"
       ? [
           wide(
-            "What is searched",
+            "Search space",
             spaceRows({ parameters: network?.parameters ?? {}, space: (spec.search_space ??= {}), changed, fields }),
           ),
-          group("How it is searched", [
+          group("Search method", [
             ...chooser("sampler", "Sampler", catalog.samplers),
             ...chooser("pruner", "Pruner", catalog.pruners),
           ]),
@@ -90,7 +90,7 @@ export function drawForm(root, { kind, spec, catalog, changed, again }) {
             plainField((spec.params ??= {}), name, `#/params/${name}`, name, schema, schema.description),
           ),
         ),
-    group("Judged by", [
+    group("Training options", [
       top("objective", "Objective", { enum: ["val_accuracy", "val_loss"], default: "val_accuracy" }),
       top("loss", "Loss", { enum: ["cross_entropy", "mse"], default: "cross_entropy" }),
       top("seed", "Seed", { type: "integer", default: 0 }),
@@ -99,10 +99,10 @@ export function drawForm(root, { kind, spec, catalog, changed, again }) {
   );
   return fields;
 
-  /** A choice by name, and the parameters of what is chosen. */
+  /** Create a choice by name, and fields for the parameters of the entry that is chosen. */
   function chooser(key, label, entries) {
     const chosen = (spec[key] ??= { name: Object.keys(entries)[0] });
-    const select = named(entries, chosen.name, (name) => ((spec[key] = { name }), again(spec)));
+    const select = named(entries, chosen.name, (name) => ((spec[key] = { name }), onstructure(spec)));
     const parameters = Object.entries(entries[chosen.name]?.parameters ?? {});
     return [
       field(`#/${key}`, label, select, entries[chosen.name]?.description),
@@ -116,11 +116,11 @@ export function drawForm(root, { kind, spec, catalog, changed, again }) {
     const box = h("input", {
       type: "checkbox",
       checked: Boolean(spec.early_stopping),
-      onchange: () => ((spec.early_stopping = box.checked ? { patience: 2, min_delta: 0.001 } : null), again(spec)),
+      onchange: () => ((spec.early_stopping = box.checked ? { patience: 2, min_delta: 0.001 } : null), onstructure(spec)),
     });
     const rows = spec.early_stopping ? Object.entries(STOPPING) : [];
     return [
-      h("div", { class: "field" }, h("label", { class: "check" }, box, "Stop a trial early")),
+      h("div", { class: "field" }, h("label", { class: "check" }, box, "Early stopping")),
       ...rows.map(([name, schema]) =>
         plainField(spec.early_stopping, name, `#/early_stopping/${name}`, name, schema, schema.description),
       ),
@@ -129,21 +129,21 @@ export function drawForm(root, { kind, spec, catalog, changed, again }) {
 }
 
 function budget(kind, spec, plainField) {
-  const own = (spec.budget ??= {});
+  const limits = (spec.budget ??= {});
   return [
     kind === "tune" &&
-      plainField(own, "trials", "#/budget/trials", "Trials", { type: "integer" }, "in all, pruned ones included"),
-    plainField(own, "seconds", "#/budget/seconds", "Seconds", { type: "number" }, "of work; empty for no limit"),
+      plainField(limits, "trials", "#/budget/trials", "Trials", { type: "integer" }, "Total, including pruned trials"),
+    plainField(limits, "seconds", "#/budget/seconds", "Seconds", { type: "number" }, "Time limit; blank = no limit"),
     plainField(
-      own,
+      limits,
       "epochs",
       "#/budget/epochs",
       "Epochs",
       { type: "integer", default: 10 },
-      kind === "tune" ? "a trial, at most" : "at most",
+      kind === "tune" ? "Maximum per trial" : "Maximum",
     ),
     kind === "tune" &&
-      plainField(spec, "lanes", "#/lanes", "Lanes", { type: "integer" }, "trials that train together; empty: measured"),
+      plainField(spec, "lanes", "#/lanes", "Lanes", { type: "integer" }, "Trials trained together; blank = automatic"),
   ].filter(Boolean);
 }
 
@@ -160,7 +160,7 @@ function named(entries, chosen, onname) {
   return select;
 }
 
-/** Null where a key that may be null is left empty, nothing where it has a default. */
+/** Set a key. An empty value becomes null for keys that may be null; other keys are deleted and get their default. */
 function put(owner, key, value) {
   if (value !== undefined) owner[key] = value;
   else if (key === "seconds" || key === "trials") owner[key] = null;

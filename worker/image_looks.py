@@ -1,6 +1,6 @@
-"""A look at images, of people's own data sets too: `python -m worker.looks samples NAME PART COUNT`, or `judgement`.
+"""The process that looks at images for the API: `python -m worker.image_looks samples NAME PART COUNT`, or `judgement`.
 
-The API runs it as a child: `ml.images.samples` and `ml.prediction.judgement`, with uploaded data sets too.
+It runs the programs of `ml.images.samples` and `ml.prediction.judgement` with uploaded data sets too.
 """
 
 import sys
@@ -9,7 +9,7 @@ from ml.images import samples
 from ml.prediction import judgement
 from worker.artifacts.store import store_of
 from worker.database.engine import Database
-from worker.ledger.uploaded_datasets import Uploaded
+from worker.ledger.uploaded_datasets import DatasetStore
 from worker.settings import settings
 
 
@@ -17,12 +17,12 @@ def main() -> None:
     """Run the program that the first argument names."""
     config = settings()
     database = Database(config.database)
-    Uploaded(database, store_of(config), config.dataset_cache).serve()
+    find = DatasetStore(database, store_of(config), config.dataset_cache).find
     program, *arguments = sys.argv[1:]
     if program == "samples":
-        samples.main(arguments)
+        samples.main(arguments, find)
     else:
-        judgement.main()
+        judgement.main(find)
     database.close()
 
 

@@ -1,23 +1,23 @@
-// The part of the form that says what of each hyper-parameter is searched.
+// Form of the search space: a row for each hyper-parameter.
 
 import { fill, h } from "../dom.js";
-import { Field, inputFor, list, read, strict, typeOf } from "./inputs.js";
+import { Field, inputFor, list, parse, strict, typeOf } from "./inputs.js";
 import { count, plain } from "../format.js";
 
 const LABELS = {
-  default: "keep the default",
-  fixed: "fix it",
-  int: "a range",
-  float: "a range",
-  categorical: "choices",
-  grid: "every one of",
-  list: "a list",
-  json: "as JSON",
+  default: "Default",
+  fixed: "Fixed value",
+  int: "Range",
+  float: "Range",
+  categorical: "Choices",
+  grid: "Try each value (grid)",
+  list: "List",
+  json: "JSON",
 };
 
 /**
- * A row for each parameter of a network. `space` is the search space, changed in place; `changed` hears of that;
- * `fields` gets a Field for every pointer, so that errors find their place.
+ * Create a row for each parameter of a network. `space` is the search space and is changed in place; `changed` is called
+ * after that. `fields` gets a Field for each JSON pointer, so that errors are shown at their fields.
  */
 export function spaceRows({ parameters, space, changed, fields }) {
   const [searched, others] = [[], []];
@@ -26,7 +26,7 @@ export function spaceRows({ parameters, space, changed, fields }) {
   const folded = h(
     "details",
     { open: !searched.length },
-    h("summary", {}, `${count(others.length, "other parameter")}, at the default unless you say otherwise`),
+    h("summary", {}, `${count(others.length, "other parameter")} at default values`),
     others,
   );
   return [...searched, others.length > 0 && folded];
@@ -39,8 +39,8 @@ function rowOf(name, schema, space, changed, fields) {
     "select",
     {
       onchange: () => {
-        const begun = begin(select.value, schema);
-        begun === undefined ? delete space[name] : (space[name] = begun);
+        const dimension = initial(select.value, schema);
+        dimension === undefined ? delete space[name] : (space[name] = dimension);
         draw();
         changed();
       },
@@ -69,17 +69,17 @@ function modeOf(dimension, schema) {
   return modes(schema).includes(type) ? type : "json";
 }
 
-/** What a mode begins with. */
-function begin(mode, schema) {
+/** Return the initial dimension of a mode. */
+function initial(mode, schema) {
   const { enum: choices, minimum } = strict(schema);
-  const known = schema.default ?? choices?.[0] ?? minimum ?? 1;
+  const value = schema.default ?? choices?.[0] ?? minimum ?? 1;
   return {
     default: undefined,
-    fixed: known,
-    int: { type: "int", low: Math.max(1, Math.floor(known / 4)), high: Math.max(2, known * 4), log: true },
-    float: floats(known, strict(schema)),
-    categorical: { type: "categorical", choices: choices ?? [known] },
-    grid: { type: "grid", values: choices ?? [known] },
+    fixed: value,
+    int: { type: "int", low: Math.max(1, Math.floor(value / 4)), high: Math.max(2, value * 4), log: true },
+    float: floats(value, strict(schema)),
+    categorical: { type: "categorical", choices: choices ?? [value] },
+    grid: { type: "grid", values: choices ?? [value] },
     list: {
       type: "list",
       length: { type: "int", low: 1, high: 4 },
@@ -89,11 +89,11 @@ function begin(mode, schema) {
   }[mode];
 }
 
-/** A decade to either side of a default above 0; else from 0 to half of what is allowed. */
-function floats(known, { maximum, exclusiveMaximum }) {
+/** Return a range of a decade on either side of a default above 0; otherwise from 0 to half of the allowed maximum. */
+function floats(value, { maximum, exclusiveMaximum }) {
   const most = maximum ?? exclusiveMaximum;
-  if (known > 0 && (most === undefined || known * 10 < most))
-    return { type: "float", low: known / 10, high: known * 10, log: true };
+  if (value > 0 && (most === undefined || value * 10 < most))
+    return { type: "float", low: value / 10, high: value * 10, log: true };
   return { type: "float", low: 0, high: (most ?? 2) / 2 };
 }
 
@@ -101,20 +101,20 @@ function controls(name, schema, space, changed, fields) {
   const dimension = space[name];
   const at = `#/search_space/${name}`;
   const mode = modeOf(dimension, schema);
-  const part = (pointer, label, control) => {
-    const field = new Field([h("span", { class: "unseen" }, `${name}, `), label], control);
-    fields.set(pointer, field);
-    return field.element;
+  const field = (pointer, label, control) => {
+    const made = new Field([h("span", { class: "unseen" }, `${name}, `), label], control);
+    fields.set(pointer, made);
+    return made.element;
   };
-  const number = (owner, key, label, where) =>
-    part(
-      `${where}/${key}`,
+  const number = (owner, key, label, parent) =>
+    field(
+      `${parent}/${key}`,
       label,
       inputFor({ type: "number" }, owner[key], (value) => ((owner[key] = value), changed())),
     );
-  const range = (owner, where, what = "") => [
-    number(owner, "low", `${what}low`, where),
-    number(owner, "high", `${what}high`, where),
+  const range = (owner, parent, prefix = "") => [
+    number(owner, "low", `${prefix}low`, parent),
+    number(owner, "high", `${prefix}high`, parent),
   ];
   const log = (owner) => {
     const box = h("input", {
@@ -122,14 +122,14 @@ function controls(name, schema, space, changed, fields) {
       checked: owner.log,
       onchange: () => ((owner.log = box.checked), changed()),
     });
-    return h("label", { class: "check" }, box, h("span", { class: "unseen" }, `${name}, `), "by its logarithm");
+    return h("label", { class: "check" }, box, h("span", { class: "unseen" }, `${name}, `), "log scale");
   };
-  const values = (key, label) => part(`${at}/${key}`, label, listInput(dimension, key, changed));
+  const values = (key, label) => field(`${at}/${key}`, label, listInput(dimension, key, changed));
   switch (mode) {
     case "default":
       return h("p", { class: "hint" }, schema.default === null ? "none" : plain(schema.default));
     case "fixed":
-      return part(
+      return field(
         `${at}/`,
         "value",
         inputFor({ ...strict(schema), default: undefined }, dimension, (value) => ((space[name] = value), changed())),
@@ -140,15 +140,15 @@ function controls(name, schema, space, changed, fields) {
     case "list":
       return [
         ...range(dimension.length, `${at}/length`, "length, "),
-        ...range(dimension.items, `${at}/items`, "each, "),
+        ...range(dimension.items, `${at}/items`, "item, "),
         log(dimension.items),
       ];
     case "categorical":
-      return values("choices", "choices, by commas");
+      return values("choices", "choices, comma-separated");
     case "grid":
-      return values("values", "values, by commas; needs the grid sampler");
+      return values("values", "values, comma-separated (needs the grid sampler)");
     default:
-      return part(`${at}/`, "JSON", jsonInput(space, name, changed));
+      return field(`${at}/`, "JSON", jsonInput(space, name, changed));
   }
 }
 
@@ -158,7 +158,7 @@ function listInput(dimension, key, changed) {
   const input = h("input", { value: shown, autocomplete: "off", spellcheck: "false" });
   input.addEventListener(
     "input",
-    () => ((dimension[key] = simple ? list(input.value) : read(input.value, "json")), changed()),
+    () => ((dimension[key] = simple ? list(input.value) : parse(input.value, "json")), changed()),
   );
   return input;
 }
@@ -170,6 +170,6 @@ function jsonInput(space, name, changed) {
     autocomplete: "off",
     spellcheck: "false",
   });
-  input.addEventListener("input", () => ((space[name] = read(input.value, "json")), changed()));
+  input.addEventListener("input", () => ((space[name] = parse(input.value, "json")), changed()));
   return input;
 }

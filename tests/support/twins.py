@@ -1,0 +1,40 @@
+"""Which tests run on both databases: those whose claim rests on SQL that the two understand differently."""
+
+import pytest
+
+BOTH = ("sqlite", "postgres")
+
+# Commands, protocols, validation and what is drawn from rows: their SQL is that of the routes, which have twins.
+SQLITE_ONLY = (
+    "tests/test_docs.py",
+    "tests/api/cli/",
+    "tests/api/http/",
+    "tests/api/inputs/",
+    "tests/api/report/",
+    "tests/api/subprocesses/",
+    "tests/api/views/",
+    "tests/api/test_client.py",
+    "tests/api/test_openapi.py",
+    "tests/api/test_schemathesis.py",
+    "tests/api/routes/jobs/test_predictions.py",
+    "tests/api/routes/jobs/test_validate_only.py",
+    "tests/api/routes/models/test_inference.py",
+)
+DIALECT = ("tests/worker/ledger/", "tests/worker/database/")  # `make test` runs these on both
+
+
+def databases_of(nodeid: str) -> tuple[str, ...]:
+    """Return the databases that a test runs on."""
+    return BOTH[:1] if nodeid.startswith(SQLITE_ONLY) else BOTH
+
+
+def mark_twins(items: list[pytest.Item]) -> None:
+    """Mark tests on Postgres as long, but for those of SQL itself and for the first of each file."""
+    seen: set[str] = set()
+    for item in items:
+        if not hasattr(item, "callspec") or item.callspec.params.get("database_url") != "postgres":
+            continue
+        path = item.nodeid.partition("::")[0]
+        if path in seen and not path.startswith(DIALECT):
+            item.add_marker(pytest.mark.long)
+        seen.add(path)
