@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Annotated, Any, TypeVar
 
@@ -11,14 +11,15 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from api.deps import ImagesDep, OnceOfImagesDep, PredictingDep, StoreDep
+from api.deps import ImagesDep, OnceOfImagesDep, PredictingDep, StoreDep, UploadedDep
 from api.http.errors import BadInput, invalid, refuse_many
 from api.http.field_errors import not_json
 from api.http.files import TEXT, KnownTag, documented, names, sent
 from api.inputs.uploads import kind_of, readers
 from api.views.jobs import JobId, accepted
 from api.views.schemas import JobDetail
-from ml.datasets import datasets
+from ml.datasets import FindDataset
+from ml.errors import UnknownName
 from ml.networks import networks
 from worker.artifacts.new_files import NewFiles
 from worker.artifacts.store import Store
@@ -91,6 +92,7 @@ def predict(
     query: Annotated[ImagesToClassify, Query()],
     body: ImagesDep,
     predicting: PredictingDep,
+    uploaded: UploadedDep,
     store: StoreDep,
     once: OnceOfImagesDep,
     response: Response,
@@ -106,9 +108,9 @@ def predict(
     """
     kind = kind_of(request, {JSON, *readers})
     if kind == JSON:
-        job = _of_dataset(_document(body, query), predicting, once)
+        job = _of_dataset(_document(body, query, uploaded.find), predicting, once)
     else:
-        job = _of_images(_checked(query, "?"), kind, body, predicting, store, once)
+        job = _of_images(_checked(query, "?", uploaded.find), kind, body, predicting, store, once)
     wake_worker()
     return accepted(job, predicting.database, response)
 
@@ -155,7 +157,7 @@ def _spec(version: ModelVersion, **options: Any) -> PredictSpec:
     return PredictSpec(model=version.model, version=version.version, dataset=version.dataset, **options)
 
 
-def _document(body: bytes, query: ImagesToClassify) -> DatasetToClassify:
+def _document(body: bytes, query: ImagesToClassify, find: FindDataset) -> DatasetToClassify:
     """Parse the JSON body.
 
     Raises:
@@ -168,24 +170,28 @@ def _document(body: bytes, query: ImagesToClassify) -> DatasetToClassify:
         document = orjson.loads(body)
         if isinstance(document, dict):
             refuse_many(document, DatasetToClassify, "#/")
-        return _checked(DatasetToClassify.model_validate(document, strict=True), "#/")
+        return _checked(DatasetToClassify.model_validate(document, strict=True), "#/", find)
     except orjson.JSONDecodeError as error:
         raise BadInput("#", not_json(error.pos)) from None
     except ValidationError as error:
-        raise invalid(error, "#/") from None
+        raise invalid(error, "#/", DatasetToClassify) from None
 
 
-def _checked(choice: C, prefix: str) -> C:
+def _checked(choice: C, prefix: str, find: FindDataset) -> C:
     """Return the choice.
 
     Raises:
         BadInput: if it names a network or a data set that does not exist.
 
     """
-    for name, registry in (("model", networks), ("dataset", datasets)):
-        value = getattr(choice, name)
-        if value is not None and value not in registry:
-            raise BadInput(f"{prefix}{name}", f"unknown name; choose one of: {', '.join(registry)}")
+    lookups: dict[str, Callable[[str], object]] = {"model": networks.__getitem__, "dataset": find}
+    for field, look_up in lookups.items():
+        name = getattr(choice, field)
+        try:
+            if name is not None:
+                look_up(name)
+        except UnknownName as error:
+            raise BadInput(f"{prefix}{field}", str(error)) from None
     return choice
 
 

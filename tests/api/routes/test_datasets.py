@@ -259,6 +259,25 @@ def test_an_uploaded_data_set_is_predicted_for_at_its_own_size(api: TestClient, 
     assert pointers(api.post("/predict?dataset=unheard", content=bytes(63), headers=octets)).keys() == {"?dataset"}
 
 
+@pytest.mark.parametrize("name", ["letters", "letters@1"])
+def test_a_predict_job_may_name_an_uploaded_data_set(api: TestClient, work: Work, environment: Path, name: str) -> None:
+    """The name may have a version, stand in the body or in the query, and must exist."""
+    send(api, npz(images=IMAGES, labels=np.array(["a", "b", "c"])[LABELS]))
+    publish(work, environment, "perceptron", dataset="letters", search_space={"learning_rate": 0.01})
+    array = io.BytesIO()
+    np.save(array, IMAGES)
+    of_dataset = api.post("/jobs/predict", json={"model": "perceptron", "dataset": name})
+    query = {"model": "perceptron", "dataset": name}
+    of_images = api.post(
+        "/jobs/predict", params=query, content=array.getvalue(), headers={"Content-Type": "application/x-npy"}
+    )
+    unknown = api.post("/jobs/predict", json={"model": "perceptron", "dataset": "letters@2"})
+
+    for answer in (of_dataset, of_images):
+        assert (answer.status_code, answer.json().get("dataset")) == (202, "letters@1"), answer.text
+    assert pointers(unknown).keys() == {"#/dataset"}
+
+
 def test_a_version_is_evaluated_over_http(shared_api: TestClient, shared_work: Work, shared_artifacts: Path) -> None:
     """Errors name the field that is wrong."""
     publish(shared_work, shared_artifacts)

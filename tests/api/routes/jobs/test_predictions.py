@@ -292,6 +292,14 @@ def test_a_body_that_names_no_data_set_is_refused(batch: TestClient, sent: Any, 
     assert pointers(batch.post(ROUTE, json=sent)).keys() == {pointer}
 
 
+def test_an_unknown_field_is_answered_with_the_known_fields(batch: TestClient) -> None:
+    """The fields are those of a body that names a data set."""
+    detail = pointers(batch.post(ROUTE, json={"model": "perceptron", "pixels": []}))["#/pixels"]
+
+    assert detail.startswith("unknown field; known fields are ")
+    assert {"model", "version", "dataset", "subset", "canonical"} == set(detail.rpartition("are ")[2].split(", "))
+
+
 @pytest.mark.parametrize(
     ("query", "body", "pointer"),
     [
