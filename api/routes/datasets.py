@@ -15,7 +15,7 @@ from api.inputs.uploads import kind_of
 from ml.datasets import NAME, Dataset, can_be_dataset, datasets, split_sizes
 from worker.database.clock import to_datetime
 from worker.database.tables import DatasetVersion, UsedDataset
-from worker.errors import NotFound
+from worker.errors import Fact, NotFound
 from worker.ledger.uploaded_datasets import DatasetStore
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
@@ -149,7 +149,7 @@ def _version(name: str, version: int, uploaded: DatasetStore) -> tuple[DatasetVe
 def _checked_name(name: str) -> str:
     # Postgres rejects some texts, such as one with a NUL, before it compares them.
     if not can_be_dataset(name) or "@" in name:
-        raise NotFound("no data set of this name was uploaded; GET /datasets lists all data sets")
+        raise NotFound("no data set of this name was uploaded", Fact.NO_DATASET)
     return name
 
 

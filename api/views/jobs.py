@@ -12,14 +12,14 @@ from api.views.schemas import Best, JobDetail, VersionRef
 from worker.database.clock import to_datetime
 from worker.database.engine import Database
 from worker.database.tables import Event, Job, ModelVersion, Trial
-from worker.errors import NotFound
+from worker.errors import Fact, NotFound
 from worker.ledger.transitions import active_seconds
 
 
 def _checked_id(job_id: str) -> str:
     # Postgres rejects some texts, such as one with a NUL, before it compares them.
     if not re.fullmatch("[0-9a-f]{1,64}", job_id):
-        raise NotFound("there is no such job; GET /jobs lists them")
+        raise NotFound("there is no such job", Fact.NO_JOB)
     return job_id
 
 
@@ -47,7 +47,7 @@ def job_of(session: Session, job_id: str) -> Job:
     """
     job = session.get(Job, job_id)
     if job is None:
-        raise NotFound("there is no such job; GET /jobs lists them")
+        raise NotFound("there is no such job", Fact.NO_JOB)
     return job
 
 

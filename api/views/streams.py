@@ -17,7 +17,7 @@ from api.views.schemas import EpochEvent, EventData, JobEvent, MeasurementPublic
 from worker.database.clock import to_datetime
 from worker.database.engine import Database
 from worker.database.tables import Event, Job, JobState, Measurement, Trial
-from worker.errors import NotFound
+from worker.errors import Fact, NotFound
 
 LOOK_SECONDS = 0.5  # between two looks for new events; the longest that an event waits
 PAGE = 500  # events read at a time
@@ -200,7 +200,7 @@ def _page(database: Database, job_id: str, after: int) -> EventPage:
     with database.reading() as session:
         job = session.execute(select(col(Job.sequence), col(Job.state)).where(col(Job.id) == job_id)).one_or_none()
         if job is None:
-            raise NotFound("there is no such job; GET /jobs lists them")
+            raise NotFound("there is no such job", Fact.NO_JOB)
         # Read up to the counter only: events committed between two queries belong to the next page.
         found = [*_transitions(session, job_id, after, job.sequence), *_epochs(session, job_id, after, job.sequence)]
     found.sort(key=lambda numbered: numbered[0])

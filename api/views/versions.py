@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from worker.database.clock import to_datetime
 from worker.database.tables import Artifact, Champion, ChampionMove, ModelVersion
-from worker.errors import NotFound
+from worker.errors import Fact, NotFound
 
 MAX_NUMBER = 2**31 - 1  # of a version: the largest value of the database column
 
@@ -28,7 +28,7 @@ def _checked_name(model: str) -> str:
 
 def unpublished() -> NotFound:
     """Return the error for a network without a published version."""
-    return NotFound("this network has no published version; GET /models lists those that have one")
+    return NotFound("this network has no published version", Fact.NO_VERSION)
 
 
 ModelName = Annotated[str, Path(description="a network's name"), AfterValidator(_checked_name)]

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from api.client import Chiffre
 from api.connection import Unanswered
+from api.http.field_errors import plain_words
 from ml.errors import ChiffreError
 
 out = Console()
@@ -49,8 +50,7 @@ def reporting_errors() -> Iterator[None]:
     except ChiffreError as error:
         fail(str(error))
     except ValidationError as error:
-        problems = ((_variable(e["loc"]), e["msg"]) for e in error.errors())
-        fail("; ".join(f"{name}: {message.removeprefix('Value error, ')}" for name, message in problems))
+        fail("; ".join(f"{_variable(e['loc'])}: {plain_words(e['msg'])}" for e in error.errors()))
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
 

@@ -17,7 +17,7 @@ from api.views.pareto import Pareto, pareto_of
 from ml.analysis.findings import Analysis
 from ml.analysis.plots import PLOTS, PlotName, PlotOptions
 from worker.database.tables import Job
-from worker.errors import Conflict, NotFound
+from worker.errors import Conflict, Fact, NotFound
 
 router = APIRouter(tags=["analysis"])
 
@@ -123,7 +123,7 @@ def script() -> Response:
 
 def _with_trials(job: Job | None) -> Job:
     if job is None:
-        raise NotFound("there is no such job; GET /jobs lists them")
+        raise NotFound("there is no such job", Fact.NO_JOB)
     if job.predicts:
         raise Conflict("the job classifies images and has no trials; GET /jobs?state=completed lists others")
     return job

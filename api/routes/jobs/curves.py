@@ -13,7 +13,7 @@ from api.deps import DatabaseDep
 from api.views.jobs import JobId
 from ml.records import epochs_of
 from worker.database.tables import Job, Measurement, Trial
-from worker.errors import NotFound
+from worker.errors import Fact, NotFound
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -49,7 +49,7 @@ def list_curves(job_id: JobId, database: DatabaseDep) -> Curves:
     with database.reading() as session:
         sequence = session.scalar(select(col(Job.sequence)).where(col(Job.id) == job_id))
         if sequence is None:
-            raise NotFound("there is no such job; GET /jobs lists them")
+            raise NotFound("there is no such job", Fact.NO_JOB)
         found = {"sequence": sequence, "curves": _curves(session, job_id)}
     # A ready response skips pydantic's validation, which is slow for 20,000 epochs.
     return cast("Curves", Response(orjson.dumps(found), media_type="application/json"))

@@ -18,7 +18,7 @@ from ml.presets.scaling import scaled
 from ml.specs import TuneSpec
 from worker.database.clock import to_datetime
 from worker.database.tables import JobGroup, JobState
-from worker.errors import NotFound
+from worker.errors import Fact, NotFound
 from worker.ledger.groups import Groups, Posted, find_group, members, newest_groups
 from worker.supervision.notify import wake_worker
 
@@ -116,7 +116,7 @@ class Overview(BaseModel):
 def _checked_id(group_id: str) -> str:
     # Postgres rejects some texts, such as one with a NUL, before it compares them.
     if not re.fullmatch("[0-9a-f]{1,64}", group_id):
-        raise NotFound("there is no such group; GET /jobs/experiments lists them")
+        raise NotFound("there is no such group", Fact.NO_GROUP)
     return group_id
 
 

@@ -11,7 +11,7 @@ from api.subprocesses.children import Children
 from api.views.jobs import JobId
 from worker.database.engine import Database
 from worker.database.tables import Job
-from worker.errors import Conflict, NotFound
+from worker.errors import Conflict, Fact, NotFound
 from worker.ledger.groups import find_group
 
 router = APIRouter(prefix="/jobs")
@@ -62,6 +62,6 @@ def _check_has_trials(database: Database, job_id: str) -> None:
     with database.reading() as session:
         job = session.get(Job, job_id)
     if job is None:
-        raise NotFound("there is no such job; GET /jobs lists them")
+        raise NotFound("there is no such job", Fact.NO_JOB)
     if job.predicts:
         raise Conflict(f"a predict job has no trials to report on; GET /jobs/{job_id}/predictions returns its results")

@@ -9,7 +9,7 @@ from api.deps import DatabaseDep
 from api.views.jobs import JobId
 from ml.statistics.run_off_result import Verdict
 from worker.database.tables import Job, Rerun, RunOff
-from worker.errors import NotFound
+from worker.errors import Fact, NotFound
 from worker.ledger.run_off_start import last_reruns
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
@@ -53,7 +53,7 @@ def run_off(job_id: JobId, database: DatabaseDep) -> RunOffPublic:
         job = session.get(Job, job_id)
         options = job.spec.get("run_off") if job else None
         if job is None or options is None:
-            raise NotFound('there is no such job, or its specification has no "run_off"; GET /jobs lists jobs')
+            raise NotFound('there is no such job, or its specification has no "run_off"', Fact.NO_JOB)
         reruns = last_reruns(session, job)
         run = reruns[0].run if reruns else None
         decided = session.get(RunOff, (job_id, run)) if reruns else None

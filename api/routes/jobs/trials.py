@@ -20,7 +20,7 @@ from ml.parameters.params import describe
 from ml.records import TrialState
 from worker.database.engine import Database
 from worker.database.tables import Job, Measurement, Pack, Trial
-from worker.errors import NotFound
+from worker.errors import Fact, NotFound
 from worker.ledger.job_spec import spec_of
 from worker.ledger.transfer import fresh_of
 from worker.supervision.notify import wake_worker
@@ -74,7 +74,7 @@ def get_trial(job_id: JobId, number: TrialNumber, database: DatabaseDep) -> Tria
         job = job_of(session, job_id)
         trial = session.scalar(_trials(job, None).where(col(Trial.number) == number))
         if trial is None:
-            raise NotFound(f"the job has no such trial; GET /jobs/{job_id}/trials lists them")
+            raise NotFound("the job has no such trial", Fact.NO_TRIAL, job_id=job_id)
         measurements = session.scalars(
             select(Measurement).where(col(Measurement.trial_id) == trial.id).order_by(col(Measurement.step))
         ).all()
