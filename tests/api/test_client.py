@@ -92,7 +92,7 @@ def test_a_job_and_its_trials_are_controlled(client: Chiffre) -> None:
     assert client.extend(job_id, trials=9, seconds=60)["trial_limit"] == 9
     assert client.enqueue(job_id, {}, key="a")["number"] == client.enqueue(job_id, {}, key="a")["number"] == 0
     assert client.cancel_trial(job_id, 0)["state"] == "cancelled"
-    with pytest.raises(ApiError, match="only a failed one"):
+    with pytest.raises(ApiError, match="only a failed trial"):
         client.retry(job_id, 0)
 
 

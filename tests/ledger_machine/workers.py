@@ -120,14 +120,14 @@ class Workers(Machine):
 
     @precondition(lambda self: self.held(PackPurpose.TRAIN))
     @rule(which=ANY, lanes=st.integers(1, 3))
-    def settle_pack(self, which: int, lanes: int) -> None:
+    def fix_lanes(self, which: int, lanes: int) -> None:
         """A trainer says how many lanes train best; the job's first pack decides."""
         held = pick(self.held(PackPurpose.TRAIN), which)
         pack, job = held.pack, held.pack.job
         job.lanes = job.lanes or lanes
         pack.lanes = min(pack.lanes, job.lanes) if pack.parted else job.lanes
 
-        assert self.ledger.settle_pack(held.claim, "key", lanes) == pack.lanes
+        assert self.ledger.fix_lanes(held.claim, "key", lanes) == pack.lanes
         assert self.ledger.lanes(job.id) == job.lanes
 
     @precondition(lambda self: self.training())

@@ -113,7 +113,7 @@ def test_a_worker_that_lost_its_lease_cannot_write(work: Work) -> None:
     with pytest.raises(LeaseLost):
         work.ledger.reserve(claim, lambda number: True)
     with pytest.raises(LeaseLost):
-        work.ledger.settle_pack(claim, "key", 2)
+        work.ledger.fix_lanes(claim, "key", 2)
     with pytest.raises(LeaseLost):
         work.leases.close(claim)
     assert not work.leases.renew(claim)
@@ -284,7 +284,7 @@ def test_two_workers_stop_a_job_that_cannot_work(work: Work) -> None:
 def guilty_pack(work: Work) -> Claim:
     """Claim a pack of four running trials whose key is set."""
     claim = work.pack(4)
-    work.ledger.settle_pack(claim, "batch 32", 4)
+    work.ledger.fix_lanes(claim, "batch 32", 4)
     return claim
 
 
@@ -349,7 +349,7 @@ def test_halves_are_not_filled_up_with_others(work: Work) -> None:
     for _ in range(2):
         half = work.leases.claim()
         assert half is not None
-        widths.append(work.ledger.settle_pack(half, "batch 32", 4))
+        widths.append(work.ledger.fix_lanes(half, "batch 32", 4))
 
     assert widths == [2, 2]
     assert work.ledger.lanes(job.id) == 4

@@ -322,7 +322,7 @@ def test_a_jobs_first_pack_settles_how_many_trials_train_together(work: Work) ->
     job = work.accept(budget={"trials": 9})
     before = work.ledger.lanes(job.id)
     one, two = work.pack(1), work.pack(1, work.other)
-    settled = [work.ledger.settle_pack(claim, f"batch {lanes}", lanes) for claim, lanes in ((one, 3), (two, 8))]
+    settled = [work.ledger.fix_lanes(claim, f"batch {lanes}", lanes) for claim, lanes in ((one, 3), (two, 8))]
 
     assert (before, settled, work.ledger.lanes(job.id)) == (None, [3, 3], 3)
     assert [(pack.key, pack.lanes) for pack in work.packs()] == [("batch 3", 3), ("batch 8", 3)]
@@ -332,12 +332,12 @@ def test_a_pack_that_is_taken_up_again_keeps_its_lanes(work: Work) -> None:
     """A lost lease does not count against the trials."""
     work.accept(budget={"trials": 9})
     claim = work.pack(2)
-    work.ledger.settle_pack(claim, "batch 32", 4)
+    work.ledger.fix_lanes(claim, "batch 32", 4)
     work.leases.release(claim)
     taken = work.other.claim()
     assert taken is not None
 
-    assert work.ledger.settle_pack(taken, "batch 32", 8) == 4
+    assert work.ledger.fix_lanes(taken, "batch 32", 8) == 4
 
 
 def test_what_happened_to_several_trials_is_recorded_together(work: Work) -> None:

@@ -328,7 +328,7 @@ def test_nothing_is_enqueued_beyond_the_budget(work: Work) -> None:
     grid = {"learning_rate": {"type": "grid", "values": [0.1, 0.01]}}
     job = work.accept(search_space=grid, sampler={"name": "grid"}, budget={"epochs": 1})
 
-    with pytest.raises(SpecError, match="a grid tries every point by itself"):
+    with pytest.raises(SpecError, match="the grid sampler tries every point by itself"):
         work.controls.enqueue(job.id, {"learning_rate": 0.1})
 
 

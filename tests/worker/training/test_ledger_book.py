@@ -1,6 +1,7 @@
 """Two trainers on one job, each with its book and its search: the ledger tells each what the other did."""
 
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ml.training.lane import TrainingData
 from ml.tuning.search import Search
 from ml.tuning.tune import tune_pack
 from worker.artifacts.folder import FolderStore
+from worker.artifacts.store import drop_files
 from worker.database.tables import Job
 from worker.errors import LeaseLost
 from worker.ledger.leases import Leases
@@ -54,7 +56,9 @@ class Trainer:
         """Return a trainer that has claimed a pack of the job."""
         claim = leases.claim()
         assert claim is not None
-        return cls(LedgerBook(work.ledger, claim, JobSearch(Search(work.spec(job))), Quiet(), FolderStore(folder), inf))
+        store = FolderStore(folder)
+        work.database.on_unneeded = partial(drop_files, store)
+        return cls(LedgerBook(work.ledger, claim, JobSearch(Search(work.spec(job))), Quiet(), store, inf))
 
     @property
     def search(self) -> Search:
@@ -206,7 +210,7 @@ def test_a_pack_after_a_death_trains_its_own_trials_only(work: Work, tmp_path: P
     fields = FIELDS | {"budget": {"trials": 50, "epochs": 1}, "pruner": {"name": "none"}, "lanes": 2}
     job = work.accept(**fields)
     claim = work.pack(2)
-    work.ledger.settle_pack(claim, "batch 32, Flatten-Linear", 2)
+    work.ledger.fix_lanes(claim, "batch 32, Flatten-Linear", 2)
     work.leases.died(claim, "signal SIGKILL")
     trainer = Trainer.of(work, work.leases, job, tmp_path)
     tune_pack(work.spec(job), data, trainer.book, trainer.search)

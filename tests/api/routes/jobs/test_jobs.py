@@ -168,7 +168,7 @@ def test_a_job_shows_how_many_trials_train_together(api: TestClient, work: Work)
     """It is null before the first pack has run, then the decided number; the specification keeps the requested one."""
     job_id = post(api, lanes=6)["id"]
     before = api.get(f"/jobs/{job_id}").json()
-    work.ledger.settle_pack(work.pack(1), "batch 32, Flatten-Linear", 2)
+    work.ledger.fix_lanes(work.pack(1), "batch 32, Flatten-Linear", 2)
     after = api.get(f"/jobs/{job_id}").json()
 
     assert (before["lanes"], after["lanes"]) == (None, 2)
