@@ -1,1 +1,1 @@
-"""The command `chiffre`: a client of the API, one file per group of commands."""
+"""The command `chiffre`, one file per group of commands."""

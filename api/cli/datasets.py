@@ -1,4 +1,4 @@
-"""The commands about data sets: what there is, and one's own."""
+"""Commands about data sets: list and upload them."""
 
 import io
 import zipfile
@@ -11,14 +11,14 @@ from rich.table import Table
 
 from api.cli.output.terminal import AsJson, connected, fail, out, show
 
-app = typer.Typer(help="List data sets, or add one of your own.")
+app = typer.Typer(help="List data sets, or upload one.")
 
 ARCHIVES = (".npz", ".zip")
 
 
 @app.callback(invoke_without_command=True)
 def datasets(context: typer.Context, as_json: AsJson = False) -> None:
-    """List data sets, or add one of your own."""
+    """List data sets, or upload one."""
     if context.invoked_subcommand is None:
         with connected() as client:
             items = client.datasets()
@@ -27,30 +27,29 @@ def datasets(context: typer.Context, as_json: AsJson = False) -> None:
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(help="what it is to be called; used again, this is a new version")],
-    file: Annotated[Path, typer.Argument(help="an .npz or .zip file of images and labels, or the IDX file of images")],
-    labels: Annotated[Path | None, typer.Argument(help="the IDX file of labels, where images are one")] = None,
+    name: Annotated[str, typer.Argument(help="name of the data set; a used name gets a new version")],
+    file: Annotated[Path, typer.Argument(help=".npz or .zip file of images and labels, or IDX file of images")],
+    labels: Annotated[Path | None, typer.Argument(help="IDX file of labels, if FILE is an IDX file")] = None,
     class_names: Annotated[
-        str | None, typer.Option("--classes", help="names of the classes, by label, with commas between")
+        str | None, typer.Option("--classes", help="class names in the order of the labels, separated by commas")
     ] = None,
-    description: Annotated[str | None, typer.Option(help="a sentence about it")] = None,
+    description: Annotated[str | None, typer.Option(help="what the images show")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Upload a data set of your own."""
+    """Upload a data set. Uploading identical data again changes nothing."""
     names = class_names.split(",") if class_names is not None else None
     archive = _archive(file, labels)
     with connected() as client:
         added = client.add_dataset(name, archive, classes=names, description=description)
         show(added, as_json, lambda: _table([added]))
         if not as_json:
-            out.print(f'A specification names it as "{added["dataset"]}".', highlight=False)
+            out.print(f'Use it in a specification as "{added["dataset"]}".', highlight=False)
 
 
 def _archive(file: Path, labels: Path | None) -> bytes:
-    """The archive that is sent: the file, or the two files in one."""
+    """Return the archive to upload: the file itself, or both IDX files in a zip archive."""
     if (labels is None) != (file.suffix.lower() in ARCHIVES):
-        one = f"one file whose name ends with {' or '.join(ARCHIVES)}"
-        raise typer.BadParameter(f"give {one}, or two IDX files: of images and of labels")
+        raise typer.BadParameter(f"give either one {' or '.join(ARCHIVES)} file, or two IDX files: images and labels")
     try:
         if labels is None:
             return file.read_bytes()
@@ -67,5 +66,5 @@ def _table(items: list[dict[str, Any]]) -> Table:
     table = Table("data set", "images", "shape", "classes", "sha256", header_style="bold", box=SIMPLE_HEAD)
     for item in items:
         shape = "×".join(map(str, item["shape"]))
-        table.add_row(item["dataset"], str(item["images"]), shape, str(len(item["classes"])), item["sha256"][:12])
+        table.add_row(item["dataset"], f"{item['images']:,}", shape, str(len(item["classes"])), item["sha256"][:12])
     return table

@@ -1,4 +1,4 @@
-"""The demonstration: the main job from beginning to end, on services of its own that end with it."""
+"""The demonstration: tune a CNN on MNIST and classify images with it, on private temporary services."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.panel import Panel
 
 from api.cli.output.display import picture
-from api.cli.output.live import follow
+from api.cli.output.live import follow_job
 from api.client import Chiffre
 from api.connection import ApiError
 from ml.datasets import data_split, datasets
@@ -29,11 +29,11 @@ SPEC: dict[str, Any] = {
     "budget": {"trials": 6, "seconds": 110, "epochs": 8},
     "lanes": 3,
 }
-IMAGES = 8
+IMAGES = 8  # test images to classify
 
 
-def demo(console: Console) -> dict[str, Any]:
-    """Tune the CNN on MNIST, then ask it what some test images show; the published version."""
+def run_demo(console: Console) -> dict[str, Any]:
+    """Tune a CNN on MNIST, classify some test images with it, and return the published version."""
     with TemporaryDirectory(prefix="chiffre-demo-") as home:
         settings = Settings(home=Path(home), database_url=None, broker_url=None, artifacts=None)
         console.print("Starting the database, a private Valkey, the worker and the API …")
@@ -44,26 +44,26 @@ def demo(console: Console) -> dict[str, Any]:
 def _main_job(client: Chiffre, console: Console) -> dict[str, Any]:
     console.print(f"[bold]POST {client.url}/jobs/tune[/]")
     console.print_json(data=SPEC)
-    job = follow(client, client.tune(SPEC)["id"], console)
+    job = follow_job(client, client.tune(SPEC)["id"], console)
     if job["state"] != "completed":
-        raise ApiError(f"the job {job['state']}: {job['error']}")
+        raise ApiError(f"the job is {job['state']}: {job['error']}")
     version: dict[str, Any] = client.version("cnn", job["version"]["version"])
-    console.print(f"\n[bold]POST {client.url}/predict[/], test images that no trial has seen:")
+    console.print(f"\n[bold]POST {client.url}/predict[/], with test images that no trial has used:")
     console.print(Columns(_answers(client), padding=(0, 2)))
     console.print(f"\nServed: version {version['version']}, trial {version['trial']} of job {version['job_id']}")
-    console.print(f"Test accuracy on {len(_test_images())} images: [bold]{100 * version['test_accuracy']:.2f} %[/]")
+    console.print(f"Test accuracy on {len(_test_images()):,} images: [bold]{100 * version['test_accuracy']:.2f} %[/]")
     return version
 
 
 def _answers(client: Chiffre) -> Iterator[Panel]:
-    """Some test images as characters, each with the answer and the truth below."""
+    """Yield some test images drawn in characters, titled with prediction and label."""
     arrays = datasets["mnist"].load().take(_test_images()[:IMAGES])
     for image, label in zip(arrays.images, arrays.labels, strict=True):
         pixels = [float(value) for value in image.ravel()]
         answer = client.predict(pixels, model="cnn")
-        sure = 100 * max(answer["probabilities"])
-        right = answer["digit"] == label
-        title = f"[{'green' if right else 'red'}]{answer['label']}[/] ({sure:.1f} %), it is {label}"
+        percent = 100 * max(answer["probabilities"])
+        colour = "green" if answer["digit"] == label else "red"
+        title = f"[{colour}]{answer['label']}[/] ({percent:.1f} %), label {label}"
         yield Panel(picture(image[0].tolist()), title=title, width=34)
 
 

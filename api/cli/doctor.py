@@ -1,4 +1,4 @@
-"""Whether an installation is sound: each check says what it found, and what to do where that is not good."""
+"""Checks of an installation. Each check reports what it found, and what to do about a problem."""
 
 import shutil
 import socket
@@ -28,7 +28,7 @@ from worker.database.tables import Pack
 from worker.settings import Settings
 
 PYTHON = (3, 11)
-SCARCE, TOO_LITTLE = 2 << 30, 200 << 20  # bytes free: a long search keeps gigabytes, a job needs some megabytes
+SCARCE, TOO_LITTLE = 2 << 30, 200 << 20  # free bytes: a long search stores gigabytes, a job needs some megabytes
 CHILD_SECONDS = 120
 TORCH = (
     "import torch; x = torch.ones(8, 8); assert (x @ x).sum() == 512; "
@@ -38,7 +38,7 @@ TORCH = (
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at."""
+    """The result of a check."""
 
     name: str
     state: Literal["good", "doubtful", "wrong"]
@@ -46,9 +46,15 @@ class Check:
     advice: str = ""
 
 
-def checked(settings: Settings, client: Chiffre) -> Iterator[Check]:
-    """Everything, one after another; nothing is changed. `client` is one of the API that should answer."""
-    looks: tuple[Callable[[], Check], ...] = (
+def checks_of(settings: Settings, client: Chiffre) -> Iterator[Check]:
+    """Run all checks in turn, without changing anything.
+
+    Args:
+        settings: settings of the installation.
+        client: client of the API that should answer.
+
+    """
+    checks: tuple[Callable[[], Check], ...] = (
         _python,
         _torch,
         lambda: _disk(settings.home),
@@ -57,30 +63,36 @@ def checked(settings: Settings, client: Chiffre) -> Iterator[Check]:
         lambda: _worker(settings),
         lambda: _api(client),
     )
-    yield from (look() for look in looks)
+    yield from (check() for check in checks)
     yield from (_dataset(name) for name in datasets)
 
 
 def _python() -> Check:
     found = sys.version.split()[0]
     if sys.version_info < PYTHON:
-        return Check("Python", "wrong", found, "Chiffre needs Python 3.11 or newer; make a new environment with one")
+        return Check(
+            "Python", "wrong", found, "Chiffre needs Python 3.11 or newer; create a virtual environment with it"
+        )
     try:
         return Check("Python", "good", f"{found}, Chiffre {version('chiffre')}")
     except PackageNotFoundError:
-        return Check("Python", "wrong", f"{found}, Chiffre is not installed", "pip install -e . in its folder")
+        return Check(
+            "Python", "wrong", f"{found}, Chiffre is not installed", "run `pip install -e .` in Chiffre's folder"
+        )
 
 
 def _torch() -> Check:
-    """It computes, in a process of its own: a wheel for another processor ends there."""
+    """Check that torch computes. A separate process survives a wheel for another processor, which crashes."""
     command = [sys.executable, "-c", TORCH]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=CHILD_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        return Check("PyTorch", "doubtful", f"no answer in {CHILD_SECONDS} s", "the machine is busy; try again")
+        return Check(
+            "PyTorch", "doubtful", f"no answer in {CHILD_SECONDS} s", "try again when the machine is less busy"
+        )
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or [f"ended by signal {-done.returncode}"]
-        return Check("PyTorch", "wrong", last[0], "make setup; TORCH_INDEX names an index of CPU builds")
+        return Check("PyTorch", "wrong", last[0], "run `make setup`; TORCH_INDEX sets an index of CPU builds")
     number, cuda = done.stdout.split()
     return Check("PyTorch", "good", f"{number}, {'with' if cuda == 'True' else 'without'} CUDA")
 
@@ -90,15 +102,18 @@ def _disk(home: Path) -> Check:
     free = shutil.disk_usage(place).free
     found = f"{free / 1e9:.1f} GB free under {place}"
     if free < TOO_LITTLE:
-        return Check("disk", "wrong", found, "make room, or set CHIFFRE_HOME to a larger disk; jobs would be paused")
-    return Check("disk", "doubtful" if free < SCARCE else "good", found, "make room soon" if free < SCARCE else "")
+        advice = "free some space, or set CHIFFRE_HOME to a folder on a larger disk; jobs pause without space"
+        return Check("disk", "wrong", found, advice)
+    if free < SCARCE:
+        return Check("disk", "doubtful", found, "free some space soon")
+    return Check("disk", "good", found)
 
 
 def _database(settings: Settings) -> Check:
-    """It answers, and its schema is this release's."""
+    """Check that the database answers and has this release's schema."""
     url = settings.database
     if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
-        return Check("database", "good", "none yet", "`chiffre up` makes it")
+        return Check("database", "good", "none yet", "`chiffre up` creates it")
     database = Database(url)
     try:
         scripts = ScriptDirectory.from_config(configuration(database))
@@ -106,57 +121,55 @@ def _database(settings: Settings) -> Check:
         with database.engine.connect() as connection:
             found = MigrationContext.configure(connection).get_current_revision()
     except SQLAlchemyError as error:
-        words = str(error.__cause__ or error).splitlines()[0][:200]
-        return Check("database", "wrong", words, "start it, or mend CHIFFRE_DATABASE_URL")
+        reason = str(error.__cause__ or error).splitlines()[0][:200]
+        return Check("database", "wrong", reason, "start the database, or correct CHIFFRE_DATABASE_URL")
     finally:
         database.close()
     name = database.url.render_as_string(hide_password=True)
     if found is not None and found not in known:
         return Check("database", "wrong", f"{name} is at migration {found} of another release", "install that release")
     if found != head:
-        return Check("database", "wrong", f"{name} is at migration {found}, not {head}", "chiffre migrate")
+        return Check("database", "wrong", f"{name} is at migration {found}, not {head}", "run `chiffre migrate`")
     return Check("database", "good", f"{name} at migration {found}")
 
 
 def _broker(settings: Settings) -> Check:
+    """Check that the broker answers."""
     url = _broker_url(settings)
     if url is None:
-        return Check(
-            "broker", "good", "none named and no `chiffre up` in this home", "`chiffre up` starts one of its own"
-        )
+        return Check("broker", "good", "none set, and no `chiffre up` uses this home", "`chiffre up` starts one")
     try:
         with _client(url) as client:
             client.ping()
         return Check("broker", "good", "answers")
     except (RedisError, OSError, ValueError) as error:
-        return Check(
-            "broker", "wrong", str(error)[:200], "start it, or mend CHIFFRE_BROKER_URL; jobs start seconds later"
-        )
+        advice = "start the broker, or correct CHIFFRE_BROKER_URL; without it jobs start some seconds later"
+        return Check("broker", "wrong", str(error)[:200], advice)
 
 
 def _worker(settings: Settings) -> Check:
-    """A worker that is idle waits at the broker for a ring; one that is not has a lease."""
+    """Check that a worker runs. An idle worker waits at the broker; a busy one holds a lease."""
     url = _broker_url(settings)
-    start = "`chiffre up`, or `chiffre worker` beside an API of its own"
+    start = "run `chiffre up`, or `chiffre worker` if the API runs separately"
     if url is None:
         return Check("worker", "doubtful", "not running", start)
     try:
         with _client(url) as client:
             waiting = sum(one["cmd"].lower() in ("brpop", "blpop") for one in client.client_list())
     except (RedisError, OSError, ValueError):
-        return Check("worker", "doubtful", "cannot be told without the broker", start)
+        return Check("worker", "doubtful", "unknown, because the broker does not answer", start)
     if waiting:
         return Check("worker", "good", f"{waiting} waiting for work")
     leased = _leases(settings)
     if leased:
-        return Check("worker", "good", f"at work on {leased}")
+        return Check("worker", "good", f"{leased} packs in work")
     return Check(
-        "worker", "wrong", "none waits and none works", f"{start}; logs/worker.log under the home says why it ended"
+        "worker", "wrong", "no worker is waiting or working", f"{start}; see logs/worker.log in the home folder"
     )
 
 
 def _leases(settings: Settings) -> int:
-    """How many packs somebody holds."""
+    """Return the number of leased packs."""
     database = Database(settings.database)
     try:
         with database.reading() as session:
@@ -168,21 +181,20 @@ def _leases(settings: Settings) -> int:
 
 
 def _api(client: Chiffre) -> Check:
-    """It is ready; where nobody answers, its port must be free."""
+    """Check that the API is ready, or that its port is free."""
+    other_port = "choose another port with `chiffre up --port`, and set CHIFFRE_URL"
     try:
         ready = client.ready()
     except ApiError as error:
         if error.status is None and _free(client.url):
-            return Check("API", "doubtful", f"nothing at {client.url}, the port is free", "chiffre up")
-        return Check(
-            "API", "wrong", str(error)[:200], "another service may have the port: `chiffre up --port`, CHIFFRE_URL"
-        )
+            return Check("API", "doubtful", f"not running; the port of {client.url} is free", "run `chiffre up`")
+        return Check("API", "wrong", str(error)[:200], f"another service may use the port; {other_port}")
     if not {"failing", "models"} <= ready.keys():
-        return Check("API", "wrong", f"{client.url} is another service", "`chiffre up --port`, CHIFFRE_URL")
+        return Check("API", "wrong", f"{client.url} is another service", other_port)
     if ready["failing"]:
-        name, why = next(iter(ready["failing"].items()))
-        return Check("API", "wrong", f"{name} does not load: {why}", f"chiffre rollback {name.split('/')[0]}")
-    return Check("API", "good", f"{client.url} is ready; {len(ready['models'])} champions answer")
+        name, reason = next(iter(ready["failing"].items()))
+        return Check("API", "wrong", f"{name} does not load: {reason}", f"run `chiffre rollback {name.split('/')[0]}`")
+    return Check("API", "good", f"{client.url} is ready; serves {len(ready['models'])} champions")
 
 
 def _dataset(name: str) -> Check:
@@ -196,7 +208,7 @@ def _dataset(name: str) -> Check:
 
 
 def _broker_url(settings: Settings) -> str | None:
-    """The broker that is named, or that of a `chiffre up` in this home."""
+    """Return the broker from the settings, or the one of a `chiffre up` in this home."""
     own = settings.home.resolve() / "valkey" / "valkey.sock"
     return settings.broker or (f"unix://{own}" if own.exists() else None)
 

@@ -1,4 +1,4 @@
-"""The commands about experiments: list them, post a collection, watch it."""
+"""Commands about experiments: list collections, submit one, and show its jobs."""
 
 from typing import Annotated, Any
 
@@ -19,39 +19,41 @@ Follow = Annotated[bool, typer.Option("--follow", "-f", help="show the experimen
 
 @app.command()
 def experiments(
-    collection: Annotated[str | None, typer.Argument(help="a collection; without it all are listed")] = None,
-    scale: Annotated[float, typer.Option(min=0, max=1, help="share of images, trials and epochs")] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="of every job")] = 0,
-    only: Annotated[list[str] | None, typer.Option(help="an experiment; may be given several times")] = None,
-    key: Annotated[str | None, typer.Option(help="with the same Idempotency-Key nothing is posted twice")] = None,
+    collection: Annotated[str | None, typer.Argument(help="a collection's name; default: list all")] = None,
+    scale: Annotated[float, typer.Option(min=0, max=1, help="share of images, trials and epochs, above 0")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="seed of every job")] = 0,
+    only: Annotated[list[str] | None, typer.Option(help="name of an experiment to run; repeatable")] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Idempotency-Key; repeating a command with the same key submits nothing again")
+    ] = None,
     following: Follow = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the collections of experiments, or post one: each experiment becomes a job."""
+    """List the collections of experiments, or submit one: each experiment becomes a job."""
     if scale == 0:
-        raise typer.BadParameter("a share of 0 leaves nothing; give one above 0, such as 0.01", param_hint="--scale")
+        raise typer.BadParameter("0 is not allowed; give a share above 0, such as 0.01", param_hint="--scale")
     with connected() as client:
         if collection is None:
             overview = client.experiments()
             show(overview, as_json, lambda: _overview_table(overview))
             return
         found = client.post_experiments(collection, key, scale=scale, seed=seed, only=only or None)
-        _tell(client, found, following, as_json)
+        _show(client, found, following, as_json)
 
 
 @app.command()
 def group(
-    group_id: Annotated[str, typer.Argument(help="a group's id, as `experiments` printed it")],
+    group_id: Annotated[str, typer.Argument(help="a group's id, from the output of `experiments`")],
     following: Follow = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show a posted collection: the state and the best of each experiment."""
+    """Show a submitted collection: the state and the best value of each experiment."""
     with connected() as client:
-        _tell(client, client.group(group_id), following, as_json)
+        _show(client, client.group(group_id), following, as_json)
 
 
-def _tell(client: Chiffre, found: dict[str, Any], following: bool, as_json: bool) -> None:
-    """Show a group, as it ended where it is followed; end with status 1 where it failed."""
+def _show(client: Chiffre, found: dict[str, Any], following: bool, as_json: bool) -> None:
+    """Show a group, live until it ends if `following`; exit with status 1 if it failed."""
     if following:
         found = _followed(client, found["id"], err if as_json else out)
         if as_json:
@@ -59,7 +61,7 @@ def _tell(client: Chiffre, found: dict[str, Any], following: bool, as_json: bool
     else:
         show(found, as_json, lambda: group_table(found))
     if found["state"] == "failed":
-        fail("an experiment has failed; `chiffre job ID` says why")
+        fail("an experiment failed; `chiffre job ID` shows the error")
 
 
 def _followed(client: Chiffre, group_id: str, console: Console) -> dict[str, Any]:
@@ -71,7 +73,7 @@ def _followed(client: Chiffre, group_id: str, console: Console) -> dict[str, Any
 
 
 def group_table(found: dict[str, Any]) -> Table:
-    """A group's experiments as a table."""
+    """Return a group's experiments as a table."""
     title = f"group {found['id']}: {found['collection']} at scale {found['scale']:g}, {found['state']}"
     table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
     for heading in ("experiment", "job", "state", "trials", "best", "seconds"):
@@ -86,10 +88,10 @@ def group_table(found: dict[str, Any]) -> Table:
 
 
 def _overview_table(overview: dict[str, Any]) -> Table:
-    table = Table("collection", "experiment", "network", "trials", "what", header_style="bold", box=SIMPLE_HEAD)
+    table = Table("collection", "experiment", "network", "trials", "title", header_style="bold", box=SIMPLE_HEAD)
     table.columns[1].no_wrap = True
     for found in overview["collections"]:
         for experiment in found["experiments"]:
-            row = (experiment["name"], experiment["model"], str(experiment["trials"]), experiment["title"])
+            row = (experiment["name"], experiment["model"], f"{experiment['trials']:,}", experiment["title"])
             table.add_row(found["name"], *row)
     return table

@@ -1,6 +1,6 @@
-"""`chiffre export`: a job as others' tools read it, TensorBoard's event files, an Optuna journal and CSV.
+"""`chiffre export`: write a job's trials as TensorBoard event files, as an Optuna journal, or as CSV.
 
-Imported by that command alone: torch writes the one, optuna the other.
+Only that command imports this module, because torch writes the event files and optuna the journal.
 """
 
 import csv
@@ -31,14 +31,17 @@ from ml.tuning.search import STATES, distributions_of
 METRICS = ("value", "val_accuracy", "val_loss", "train_loss", "seconds", "epochs_run", "weights", "flops")
 CURVES = ("val_accuracy", "val_loss", "train_loss")
 
-Trial = dict[str, Any]  # as the API describes it, with its measurements
+Trial = dict[str, Any]  # a trial in the API's JSON, with its measurements
 
 
 def tensorboard(client: Chiffre, job_id: str, folder: Path) -> int:
-    """Write every trial that was drawn as a run of TensorBoard with its hyper-parameters; how many there were.
+    """Write every trial that has hyper-parameters as a TensorBoard run, and return the number of runs.
 
-    The step of a curve is the images seen, so that trials of different batch sizes can be compared. ApiError where
-    there is none, or the folder is there already.
+    The step of a curve is the number of images seen, so that trials of different batch sizes can be compared.
+
+    Raises:
+        ApiError: if no trial has hyper-parameters yet, or the folder already exists.
+
     """
     _check_absent(folder)
     count = 0
@@ -50,29 +53,33 @@ def tensorboard(client: Chiffre, job_id: str, folder: Path) -> int:
             with SummaryWriter(str(unfinished / f"trial-{trial['number']:05}")) as writer:
                 _write_run(writer, trial)
         if not count:
-            raise ApiError(f"job {job_id} has no trial yet that could be written")
+            raise ApiError(f"job {job_id} has no trials to write yet; try again once a trial has started")
         unfinished.replace(folder)
     return count
 
 
 def journal(client: Chiffre, job_id: str, path: Path) -> int:
-    """Write a job's search as an Optuna study to a journal file; how many trials it has.
+    """Write a tuning job as an Optuna study to a journal file, and return the number of its trials.
 
-    The study bears the job's id. ApiError where the job is no search, or the file is there already.
+    The study's name is the job's id.
+
+    Raises:
+        ApiError: if the job is not a tuning job, or the file already exists.
+
     """
     job = client.job(job_id)
     if job["kind"] != "tune":
-        raise ApiError(f"job {job_id} is no search, but of kind {job['kind']}; an Optuna study is one")
+        raise ApiError(f"job {job_id} is a {job['kind']} job; only a tune job can become an Optuna study")
     _check_absent(path)
     dataset = remote_dataset(client, job["dataset"])
     try:
         spec = TuneSpec.model_validate({**job["spec"], "dataset": dataset})
     except ValidationError as error:
-        raise ApiError(f"this release of chiffre does not know the job's specification: {error}") from None
+        raise ApiError(f"this release of chiffre cannot read the job's specification: {error}") from None
     with TemporaryDirectory(dir=path.parent, prefix=".journal-") as folder:
         unfinished = Path(folder) / "journal"
         study = _study(unfinished, job, spec)
-        # All of them, as a trial's number is its place: one that was cancelled before it was drawn too.
+        # Optuna numbers trials by position, so none may be left out, not even one without hyper-parameters.
         study.add_trials(_frozen(client.trial(job_id, number), spec) for number in range(_count(client, job_id)))
         count = len(study.trials)
         unfinished.replace(path)
@@ -80,7 +87,7 @@ def journal(client: Chiffre, job_id: str, path: Path) -> int:
 
 
 def table(client: Chiffre, job_id: str, path: Path) -> int:
-    """Write every trial as a row of a CSV file, as the API has them; how many there are."""
+    """Write the API's CSV of all trials, and return the number of trials."""
     _check_absent(path)
     content = client.table(job_id)
     write(path, content.encode())
@@ -103,49 +110,49 @@ def _count(client: Chiffre, job_id: str) -> int:
 
 
 def _trials(client: Chiffre, job_id: str) -> Iterator[Trial]:
-    """Every trial that was drawn, with its measurements, by number."""
+    """Yield every trial that has hyper-parameters, with its measurements, by number."""
     for trial in client.trials(job_id, limit=1000):
         if trial["params"] is not None:
             yield client.trial(job_id, trial["number"])
 
 
 def _write_run(writer: SummaryWriter, trial: Trial) -> None:
-    """A trial's curves, hyper-parameters and results."""
+    """Write a trial's learning curves, hyper-parameters and results."""
     clock = datetime.fromisoformat(trial["created_at"]).timestamp()
     for measured in trial["measurements"]:
         clock += measured["seconds"]
         for name in CURVES:
             if measured[name] is not None:
                 writer.add_scalar(name, measured[name], measured["images_seen"], walltime=clock)
-    reached = {f"result/{name}": float(trial[name]) for name in METRICS if trial[name] is not None}
-    drawn = {name: _plain(value) for name, value in trial["params"].items()}
-    for summary in hparams({**drawn, "state": trial["state"]}, reached):  # type: ignore[no-untyped-call]
+    results = {f"result/{name}": float(trial[name]) for name in METRICS if trial[name] is not None}
+    params = {name: _scalar(value) for name, value in trial["params"].items()}
+    for summary in hparams({**params, "state": trial["state"]}, results):  # type: ignore[no-untyped-call]
         writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]
-    for name, value in reached.items():
+    for name, value in results.items():
         writer.add_scalar(name, value, trial["number"], walltime=clock)
 
 
-def _plain(value: Any) -> bool | float | int | str:
-    """A hyper-parameter as TensorBoard takes it."""
+def _scalar(value: Any) -> bool | float | int | str:
+    """Return a hyper-parameter as a type that TensorBoard accepts."""
     return value if isinstance(value, bool | float | int | str) else str(value)
 
 
 def _frozen(trial: Trial, spec: TuneSpec) -> FrozenTrial:
-    """A trial as Optuna has it."""
-    known = distributions_of(spec)
-    drawn = trial["suggestion"] or {}
+    """Return a trial as Optuna's class."""
+    distributions = distributions_of(spec)
+    suggested = trial["suggestion"] or {}
     state = STATES[trial["state"]]
     values = {step_of(m["epoch"]): m[spec.objective] for m in trial["measurements"]}
     complete = state == optuna.trial.TrialState.COMPLETE
     return FrozenTrial(
         number=trial["number"],
-        trial_id=-1,  # the storage gives one
+        trial_id=-1,  # the storage assigns one
         state=state,
         value=trial["value"] if complete else None,
         datetime_start=_instant(trial["created_at"]),
         datetime_complete=_instant(trial["finished_at"]) if state.is_finished() else None,
-        params=drawn,
-        distributions={name: known[name] for name in drawn},
+        params=suggested,
+        distributions={name: distributions[name] for name in suggested},
         user_attrs={name: trial[name] for name in (*METRICS, "reason") if trial[name] is not None},
         system_attrs={},
         intermediate_values={step: value for step, value in values.items() if value is not None},
@@ -153,12 +160,12 @@ def _frozen(trial: Trial, spec: TuneSpec) -> FrozenTrial:
 
 
 def _instant(text: str | None) -> datetime | None:
-    """An instant as Optuna keeps them: of this machine's clock, without a zone."""
+    """Return a time in Optuna's form: local time without a time zone."""
     return None if text is None else datetime.fromisoformat(text).astimezone().replace(tzinfo=None)
 
 
 def _check_absent(path: Path) -> None:
     if path.exists():
-        raise ApiError(f"{path} is there already; name another, or remove it")
+        raise ApiError(f"{path} already exists; choose another name, or remove it")
     if not path.parent.is_dir():
-        raise ApiError(f"{path.parent} is no folder; make it first")
+        raise ApiError(f"{path.parent} is not a folder; create it first")

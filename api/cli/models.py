@@ -1,4 +1,4 @@
-"""The commands about published versions: list, promote, roll back, read about and download."""
+"""Commands about published versions: list, promote, roll back, show cards and download."""
 
 import json
 from pathlib import Path
@@ -14,14 +14,17 @@ app = typer.Typer()
 
 Model = Annotated[str, typer.Argument(help="a network's name")]
 Version = Annotated[int, typer.Argument(min=1, help="a version's number")]
-OfDataset = Annotated[str | None, typer.Option("--dataset", help="needed where the network has several champions")]
+OfDataset = Annotated[
+    str | None,
+    typer.Option("--dataset", help="data set of the champion; required if the network has several champions"),
+]
 
-ANSWERS = "{model} version {version} answers for {dataset}"  # a champion, as the API describes it
+SERVES = "{model} version {version} serves {dataset}"  # filled in with a champion in the API's JSON
 
 
 @app.command()
 def models(as_json: AsJson = False) -> None:
-    """List the published versions; a star marks the champions."""
+    """List published versions; * marks the champions."""
     with connected() as client:
         items = client.models()
         show(items, as_json, lambda: model_table(items))
@@ -31,27 +34,29 @@ def models(as_json: AsJson = False) -> None:
 def promote(
     model: Model,
     version: Version,
-    dataset: Annotated[str | None, typer.Option(help="the version's own, which is known without it")] = None,
-    reason: Annotated[str | None, typer.Option(help="for the log")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="data set of the version; optional, checked against the version if given")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="reason for the champion history")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let a version answer from now on, for the data set that it was trained on."""
+    """Make a version the champion for the data set that it was trained on."""
     with connected() as client:
         champion = client.promote(model, version, dataset, reason)
-        print(json.dumps(champion) if as_json else ANSWERS.format(**champion))
+        print(json.dumps(champion) if as_json else SERVES.format(**champion))
 
 
 @app.command()
 def rollback(model: Model, dataset: OfDataset = None, as_json: AsJson = False) -> None:
-    """Undo the last move of a champion; called again, the move before."""
+    """Undo the last move of a champion. Each further call undoes one more move."""
     with connected() as client:
         champion = client.rollback(model, dataset)
-        print(json.dumps(champion) if as_json else ANSWERS.format(**champion))
+        print(json.dumps(champion) if as_json else SERVES.format(**champion))
 
 
 @app.command()
 def card(model: Model, version: Version, as_json: AsJson = False) -> None:
-    """Print a version's card, as Markdown; with --json the version."""
+    """Print a version's model card as Markdown; with --json print the version."""
     with connected() as client:
         if as_json:
             print(json.dumps(client.version(model, version)))
@@ -63,13 +68,13 @@ def card(model: Model, version: Version, as_json: AsJson = False) -> None:
 def download(
     model: Model,
     version: Version,
-    onnx: Annotated[bool, typer.Option("--onnx/--checkpoint", help="the graph, or the weights as safetensors")] = False,
+    onnx: Annotated[bool, typer.Option("--onnx/--checkpoint", help="ONNX graph, or weights as safetensors")] = False,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="a file; by default its name in the API")
+        Path | None, typer.Option("-o", "--output", help="file to write; default: MODEL-VERSION and the suffix")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Download a file of a version; its hash is verified."""
+    """Download a version's weights or graph, and verify the hash."""
     kind, suffix = ("onnx", "onnx") if onnx else ("checkpoint", "safetensors")
     path = output or Path(f"{model}-{version}.{suffix}")
     with connected() as client:

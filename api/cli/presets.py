@@ -1,4 +1,4 @@
-"""The commands that show presets: the specifications that come with Chiffre."""
+"""The command that shows presets, the built-in specifications."""
 
 import json
 from typing import Annotated
@@ -13,10 +13,10 @@ app = typer.Typer()
 
 @app.command()
 def presets(
-    name: Annotated[str | None, typer.Argument(help="a preset, as records/cnn; without it all are listed")] = None,
+    name: Annotated[str | None, typer.Argument(help="a preset's name, such as records/cnn; default: list all")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the specifications that come with Chiffre, or show one."""
+    """List the built-in specifications, or show one."""
     with reporting_errors():
         if name is not None:
             print(json.dumps(preset_body(name), indent=None if as_json else 2))

@@ -1,4 +1,4 @@
-"""The data sets of a service, looked up from another machine."""
+"""Data sets of a remote service, so that a specification read here can hold them."""
 
 from api.client import Chiffre
 from ml.artifacts import checkpoint_of
@@ -6,7 +6,7 @@ from ml.datasets import Arrays, Dataset, datasets
 
 
 def remote_dataset(client: Chiffre, dataset: str) -> Dataset:
-    """Return a data set that the service has; the images of an uploaded one are fetched when they are read.
+    """Return a data set of the service; the images of an uploaded one are downloaded when they are first read.
 
     Raises:
         UnknownName: if this release has no such data set and the name has no version.

@@ -1,4 +1,4 @@
-"""`chiffre replay`: a trial of a job trained again on this machine, held against what was recorded."""
+"""`chiffre replay`: train a trial of a job again on this machine, and compare it with the record."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from ml.training.replay import Recipe, replay
 
 @dataclass(frozen=True)
 class Rung:
-    """One measurement, as it was recorded and as it was found again."""
+    """A measurement of the recorded trial and of its replay."""
 
     epoch: float
     recorded_loss: float | None
@@ -30,19 +30,24 @@ class Rung:
 
     @property
     def points(self) -> float | None:
-        """How far the accuracy is from what was recorded, in points; None where either diverged."""
+        """Difference of the two accuracies in percentage points; None if a training diverged."""
         if self.recorded_accuracy is None or self.found_accuracy is None:
             return None
         return 100 * abs(self.found_accuracy - self.recorded_accuracy)
 
 
 def replay_trial(client: Chiffre, job_id: str, number: int) -> Iterator[Rung]:
-    """Train trial `number` of a job again; ApiError where it was never measured, or by a newer release."""
+    """Train trial `number` of a job again and yield each measurement.
+
+    Raises:
+        ApiError: if the trial was never measured, or this release cannot read the job's specification.
+
+    """
     job, trial = client.job(job_id), client.trial(job_id, number)
     recorded = {step_of(m["epoch"]): m for m in trial["measurements"]}
     if not recorded:
         raise ApiError(
-            f"trial {number} is {trial['state']} and was never measured; there is nothing to hold it against"
+            f"trial {number} is {trial['state']} and was never measured, so there is nothing to compare with"
         )
     dataset = remote_dataset(client, job["dataset"])
     spec = _spec(job, dataset)
@@ -56,12 +61,17 @@ def replay_trial(client: Chiffre, job_id: str, number: int) -> Iterator[Rung]:
 
 
 def _spec(job: dict[str, Any], dataset: Dataset) -> TuneSpec:
-    """A job's specification as a search; ApiError where this release does not know it."""
+    """Return a job's specification as a search.
+
+    Raises:
+        ApiError: if this release cannot read it.
+
+    """
     try:
         kind = TrainSpec if job["kind"] == "train" else TuneSpec
         return kind.model_validate({**job["spec"], "dataset": dataset}).as_tune()
     except ValidationError as error:
-        raise ApiError(f"this release of chiffre does not know the job's specification: {error}") from None
+        raise ApiError(f"this release of chiffre cannot read the job's specification: {error}") from None
 
 
 def _recipe(trial: dict[str, Any], until: int) -> Recipe:

@@ -1,4 +1,4 @@
-"""The commands that take a job out of Chiffre: as a report, or for TensorBoard, optuna-dashboard and spreadsheets."""
+"""Commands that write files about a job: a report, or trials for TensorBoard, optuna-dashboard and spreadsheets."""
 
 import json
 from http import HTTPStatus
@@ -16,19 +16,19 @@ from ml.artifacts import write
 app = typer.Typer()
 
 JobId = Annotated[str, typer.Argument(help="a job's id")]
-AnyId = Annotated[str, typer.Argument(metavar="ID", help="a job's id, or a group's as `experiments` printed it")]
+AnyId = Annotated[str, typer.Argument(metavar="ID", help="id of a job, or of a group of experiments")]
 
 
 @app.command()
 def report(
     any_id: AnyId,
-    lang: Annotated[Language, typer.Option(help="its language")] = "en",
+    lang: Annotated[Language, typer.Option(help="language of the report")] = "en",
     output: Annotated[
-        Path | None, typer.Option("-o", "--out", "--output", help="a file; by default report-ID.html")
+        Path | None, typer.Option("-o", "--out", "--output", help="file to write; default: report-ID.html")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write what a job, or a group of experiments, did and found as one HTML file that needs nothing else."""
+    """Write the report of a job, or of a group of experiments, as one self-contained HTML file."""
     path = output or Path(f"report-{any_id}.html")
     with connected() as client:
         page = _report(client, any_id, lang)
@@ -41,7 +41,12 @@ def report(
 
 
 def _report(client: Chiffre, any_id: str, lang: Language) -> str:
-    """The report of whichever has that id; a job is told of where neither has it."""
+    """Return the report of the job or the group with this id.
+
+    Raises:
+        ApiError: the error about the job, if neither exists.
+
+    """
     try:
         return client.report(any_id, lang)
     except ApiError as no_job:
@@ -57,26 +62,21 @@ def _report(client: Chiffre, any_id: str, lang: Language) -> str:
 def export(
     job_id: JobId,
     tensorboard: Annotated[
-        Path | None, typer.Option(help="a new folder for TensorBoard's event files, a run a trial, with HParams")
+        Path | None, typer.Option(help="new folder for TensorBoard event files with HParams, one run per trial")
     ] = None,
-    optuna: Annotated[Path | None, typer.Option(help="a new Optuna journal file, as optuna-dashboard opens")] = None,
-    csv: Annotated[Path | None, typer.Option(help="a new CSV file, a row a trial")] = None,
+    optuna: Annotated[Path | None, typer.Option(help="new Optuna journal file, for optuna-dashboard")] = None,
+    csv: Annotated[Path | None, typer.Option(help="new CSV file, one row per trial")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a job's trials for other tools."""
+    """Write a job's trials for TensorBoard, for Optuna or as CSV."""
     if tensorboard is None and optuna is None and csv is None:
-        raise typer.BadParameter("say what to write: --tensorboard FOLDER, --optuna FILE, --csv FILE or several")
-    from api.cli import exports  # torch and optuna are for those who need them
+        raise typer.BadParameter("give one or more of --tensorboard FOLDER, --optuna FILE and --csv FILE")
+    from api.cli import exports  # imports torch and optuna, which the other commands do without
 
-    made: dict[str, int] = {}  # trials by file or folder
+    wanted = ((exports.tensorboard, tensorboard), (exports.journal, optuna), (exports.table, csv))
     with connected() as client:
         try:
-            if tensorboard is not None:
-                made[str(tensorboard)] = exports.tensorboard(client, job_id, tensorboard)
-            if optuna is not None:
-                made[str(optuna)] = exports.journal(client, job_id, optuna)
-            if csv is not None:
-                made[str(csv)] = exports.table(client, job_id, csv)
+            written = {str(path): export(client, job_id, path) for export, path in wanted if path is not None}
         except OSError as error:
-            fail(f"{error.filename or 'it'} cannot be written: {error.strerror}")
-    print(json.dumps(made) if as_json else "\n".join(f"{path}: {trials} trials" for path, trials in made.items()))
+            fail(f"{error.filename or 'the file'} cannot be written: {error.strerror}")
+    print(json.dumps(written) if as_json else "\n".join(f"{path}: {n:,} trials" for path, n in written.items()))

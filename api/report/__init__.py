@@ -1,1 +1,1 @@
-"""A report: one job as one HTML file that needs nothing else, the same bytes for the same rows and files."""
+"""Reports: a job or a group as one self-contained HTML file. The same rows and files give the same bytes."""

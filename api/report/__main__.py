@@ -1,4 +1,4 @@
-"""`python -m api.report job|group ID LANGUAGE`: a report to standard output; what the API runs as a child."""
+"""`python -m api.report job|group ID LANGUAGE`: write a report to standard output. The API runs it as a child."""
 
 import sys
 from typing import cast
@@ -20,7 +20,7 @@ from worker.settings import settings
 
 
 def job_report(database: Database, store: Store, find: FindDataset, job_id: str, wording: Wording) -> str:
-    """A job's report as HTML."""
+    """Return a job's report as HTML."""
     facts = facts_of(database, job_id)
     return page_of(facts, answers_of(facts, store, find), facts.analysis(), wording)
 

@@ -1,16 +1,26 @@
-"""Axes that suit what is to be shown."""
+"""Axes of plots, scaled to their data."""
 
 from collections.abc import Sequence
 
 from api.report.svg import Axis, linear_ticks, log_ticks
 from api.report.wording import Wording
 
-PAD = 0.04  # of the span, left free at both ends
-CUT_SHARE = 0.15  # of the trials; where so few take half the height, they are put at the foot
+PAD = 0.04  # share of the span that stays free at each end
+MAX_OUTSIDE = 0.15  # largest share of trials that may be left outside an axis
 
 
 def linear(wording: Wording, label: str, low: float, high: float, percent: bool = False, whole: bool = False) -> Axis:
-    """A linear axis from `low` to `high`, in percent or of whole numbers; a single value gets room around it."""
+    """Return a linear axis from `low` to `high`.
+
+    Args:
+        wording: language of the tick labels.
+        label: name of the axis.
+        low: lower end; if it equals `high`, the axis gets room on both sides.
+        high: upper end.
+        percent: write shares as percentages.
+        whole: put ticks at whole numbers only.
+
+    """
     if high <= low:
         low, high = low - (abs(low) or 1) * 0.05, high + (abs(high) or 1) * 0.05
     ticks = [tick for tick in linear_ticks(low, high) if not whole or tick.is_integer()]
@@ -19,7 +29,7 @@ def linear(wording: Wording, label: str, low: float, high: float, percent: bool 
 
 
 def logarithmic(wording: Wording, label: str, low: float, high: float) -> Axis:
-    """A logarithmic axis from `low` to `high`, both above 0."""
+    """Return a logarithmic axis from `low` to `high`, both above 0."""
     if high <= low:
         low, high = low / 2, high * 2
     ticks = log_ticks(low, high)
@@ -27,39 +37,37 @@ def logarithmic(wording: Wording, label: str, low: float, high: float) -> Axis:
 
 
 def padded(values: Sequence[float]) -> tuple[float, float]:
-    """The range of values, with some room at both ends."""
+    """Return the range of values with some room at both ends."""
     low, high = min(values), max(values)
     room = PAD * (high - low)
     return low - room, high + room
 
 
-def reached(wording: Wording, label: str, values: Sequence[float], maximize: bool) -> tuple[Axis, int]:
-    """An axis for what trials reached, and how many of them are put to its bad end.
+def objective_axis(wording: Wording, label: str, values: Sequence[float], maximize: bool) -> tuple[Axis, int]:
+    """Return an axis for the values of trials, and the number of values outside it.
 
-    A few that hardly learned anything would press all others into a line.
+    A few trials that learned almost nothing would squeeze all others into a line. So the worst values stay outside if
+    that halves the range, up to a share of `MAX_OUTSIDE`.
     """
-    ordered = sorted(values, reverse=not maximize)  # the worst first
+    ordered = sorted(values, reverse=not maximize)  # worst first
     half = abs(ordered[-1] - ordered[0]) / 2
-    most = int(CUT_SHARE * len(ordered))
-    cut = next((n for n in range(1, most + 1) if 0 < abs(ordered[-1] - ordered[n]) < half), 0)
-    shown = ordered[cut:]
-    low, high = padded(shown)
-    beyond = sum(value < low or value > high for value in values)
-    return linear(wording, label, low, high, percent=maximize), beyond
+    most = int(MAX_OUTSIDE * len(ordered))
+    left_out = next((n for n in range(1, most + 1) if 0 < abs(ordered[-1] - ordered[n]) < half), 0)
+    low, high = padded(ordered[left_out:])
+    outside = sum(value < low or value > high for value in values)
+    return linear(wording, label, low, high, percent=maximize), outside
 
 
 def categories(label: str, names: Sequence[str]) -> Axis:
-    """An axis with a place for each name, at 0, 1, 2, …"""
+    """Return an axis with the names at 0, 1, 2, …"""
     return Axis(label, -0.5, len(names) - 0.5, tuple((float(i), name) for i, name in enumerate(names)))
 
 
 def _tick(wording: Wording, tick: float, step: float, percent: bool) -> str:
-    """A tick with as many places as its neighbours need to be told from it."""
-    places = _places(100 * step if percent else step)
-    if percent:
-        return wording.percent(tick, places)
-    return wording.number(tick) if abs(tick) >= 10_000 else wording.fixed(tick, places)
+    """Return a tick's label with enough decimals to differ from its neighbours."""
+    decimals = _decimals(100 * step if percent else step)
+    return wording.percent(tick, decimals) if percent else wording.fixed(tick, decimals)
 
 
-def _places(step: float) -> int:
+def _decimals(step: float) -> int:
     return next(n for n in range(13) if n == 12 or abs(round(step, n) - step) < 1e-9 * step)

@@ -1,4 +1,4 @@
-"""What the trials of a report cost, and which of them no other beats in that."""
+"""The costs of a report's trials, and their Pareto fronts."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,26 +6,26 @@ from api.report.facts import Facts
 from ml.analysis.pareto import Point, front
 from worker.database.tables import Job, Trial
 
-Price = Callable[[Trial], float | None]
+CostOf = Callable[[Trial], float | None]  # None if the cost is unknown
 
 
-def costs(facts: Facts) -> dict[str, Price]:
-    """What a trial may cost, by name; None where it is not known."""
+def costs(facts: Facts) -> dict[str, CostOf]:
+    """Return the kinds of cost by name."""
     return {
         "weights": lambda trial: trial.weights,
-        "FLOPs of one image": lambda trial: trial.flops,
-        "seconds of training": lambda trial: trial.seconds,
-        "µs of one image on one core": lambda trial: _microseconds(facts.latencies.get(trial.number)),
+        "FLOPs per image": lambda trial: trial.flops,
+        "training seconds": lambda trial: trial.seconds,
+        "latency in µs (one image, one core)": lambda trial: _microseconds(facts.latencies.get(trial.number)),
     }
 
 
-def front_of(job: Job, trials: Sequence[Trial], price: Price) -> list[Trial]:
-    """The judged trials of which none other costs no more and reaches as much, the cheapest first.
+def front_of(job: Job, trials: Sequence[Trial], cost_of: CostOf) -> list[Trial]:
+    """Return the Pareto front: the trials that no other trial beats in both value and cost, cheapest first.
 
-    Of equals in both the one that was begun first stands for all. Trials whose cost is not known are left out.
+    Of trials that are equal in both, the first one started stays. Trials without a value or a known cost are left out.
     """
     of_number = {trial.number: trial for trial in trials}
-    known = ((trial, trial.value, price(trial)) for trial in trials)
+    known = ((trial, trial.value, cost_of(trial)) for trial in trials)
     points = [
         Point(trial.number, value if job.maximize else -value, cost)
         for trial, value, cost in known

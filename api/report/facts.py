@@ -1,4 +1,4 @@
-"""What a report is made of: rows of the database, read at one instant."""
+"""The facts of a report: rows of the database, read at one instant."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -30,77 +30,77 @@ from worker.ledger.transitions import REQUEST
 from worker.material import Material
 from worker.publication.rows import ANSWERS
 
-CURVES = 12  # trials whose learning curves are shown
+CURVES = 12  # best trials with a learning curve in the report
 
 
 @dataclass(frozen=True)
 class Facts:
-    """One job, its trials, and its winner."""
+    """A job, its trials and its winner."""
 
     job: Job
-    posted: TrainSpec | TuneSpec
+    submitted: TrainSpec | TuneSpec
     dataset: UsedDataset
     trials: list[Trial]  # by number
-    material: Material | None  # of its analysis; None where it searches nothing or no trial has a value
-    curves: dict[int, list[Measurement]]  # of the best trials, the best first
-    history: list[Event]  # of the job
-    workers: list[str]  # machines that worked on it, by name
-    version: ModelVersion | None  # the last that it published
-    files: dict[str, Artifact]  # of that version: checkpoint, onnx, test_outputs
-    opening: int | None  # which opening of these test images that was, counted from 1 over all jobs
+    material: Material | None  # of the analysis; None if the job searches nothing or no trial has a value
+    curves: dict[int, list[Measurement]]  # measurements of the best trials by number, best first
+    history: list[Event]  # events of the job, without those of its trials
+    workers: list[str]  # names of the machines that worked on the job
+    version: ModelVersion | None  # the last published winner
+    files: dict[str, Artifact]  # of that version, by kind: checkpoint, onnx, test_outputs
+    opening: int | None  # number of openings of these test images up to this version's own, over all jobs
     run_off: RunOff | None  # of the last run
     reruns: list[Rerun]
-    latencies: dict[int, float]  # seconds of one image, of the trials that were published, by number
+    latencies: dict[int, float]  # seconds for one image, by number of the published trial
 
     @property
     def spec(self) -> TuneSpec:
-        """What was posted, as a search."""
-        return self.posted.as_tune()
+        """The submitted specification as a search."""
+        return self.submitted.as_tune()
 
     @property
-    def judged(self) -> list[Trial]:
-        """The trials that have a value."""
+    def with_value(self) -> list[Trial]:
+        """The trials that have a value, by number."""
         return [trial for trial in self.trials if trial.value is not None]
 
     @property
     def best(self) -> list[Trial]:
-        """The same, the best first; of equals the one that began first."""
-        return sorted(self.judged, key=lambda trial: standing_order(self.job, trial))
+        """The trials that have a value, best first; of equals the first one started."""
+        return sorted(self.with_value, key=lambda trial: standing_order(self.job, trial))
 
     @property
     def unfinished(self) -> list[Trial]:
-        """The trials that came to nothing."""
-        lost = (TrialState.FAILED, TrialState.DIVERGED, TrialState.CANCELLED)
-        return [trial for trial in self.trials if trial.state in lost]
+        """The trials that failed, diverged or were cancelled."""
+        states = (TrialState.FAILED, TrialState.DIVERGED, TrialState.CANCELLED)
+        return [trial for trial in self.trials if trial.state in states]
 
     def analysis(self) -> Analysis | None:
-        """What stands out; None where there is nothing to compare."""
+        """Compute the analysis of the hyper-parameters; None if there is nothing to compare."""
         found = None if self.material is None else self.material.analysis()
         return found if found and found.parameters else None
 
     def trial(self, number: int) -> Trial | None:
-        """A trial by its number."""
+        """Return a trial by its number, if it exists."""
         return next((trial for trial in self.trials if trial.number == number), None)
 
 
 def facts_of(database: Database, job_id: str) -> Facts:
-    """All that is known of a job with trials."""
+    """Read the facts of a job that has trials."""
     with database.at_one_instant() as session:
         job = session.get_one(Job, job_id)
-        posted = spec_of(session, job)
+        submitted = spec_of(session, job)
         trials = list(session.scalars(select(Trial).where(col(Trial.job_id) == job_id).order_by(col(Trial.number))))
-        judged = [trial for trial in trials if trial.value is not None]
-        best = sorted(judged, key=lambda trial: standing_order(job, trial))[:CURVES]
+        with_value = [trial for trial in trials if trial.value is not None]
+        best = sorted(with_value, key=lambda trial: standing_order(job, trial))[:CURVES]
         reruns = last_reruns(session, job)
-        # Other trials of a front are versions too; the test images were opened for the winner alone.
+        # Other trials of a front are published too, but only the winner has a test accuracy.
         of_winners = (col(ModelVersion.job_id) == job_id, col(ModelVersion.test_accuracy).is_not(None))
         version = session.scalar(select(ModelVersion).where(*of_winners).order_by(col(ModelVersion.run).desc()))
         return Facts(
             job=job,
-            posted=posted,
+            submitted=submitted,
             dataset=session.get_one(UsedDataset, job.dataset_sha256),
             trials=trials,
-            material=Material.of(session, job) if judged and job.kind == "tune" else None,
+            material=Material.of(session, job) if with_value and job.kind == "tune" else None,
             curves={trial.number: _measurements(session, trial) for trial in best},
             history=_history(session, job),
             workers=_workers(session, job),
@@ -124,10 +124,10 @@ def _history(session: Session, job: Job) -> list[Event]:
 
 
 def _workers(session: Session, job: Job) -> list[str]:
-    """The hosts of those who moved the job or its trials."""
+    """Return the hosts of the processes that changed states of the job or its trials."""
     owners = session.scalars(select(col(Event.by)).where(col(Event.job_id) == job.id).distinct())
-    named = (owner.rsplit(":", 2)[0] for owner in owners if owner not in (None, REQUEST))
-    return sorted({name.removeprefix("api ") for name in named})
+    hosts = (owner.rsplit(":", 2)[0] for owner in owners if owner not in (None, REQUEST))
+    return sorted({host.removeprefix("api ") for host in hosts})
 
 
 def _latencies(session: Session, job_id: str, trials: list[Trial]) -> dict[int, float]:
@@ -138,7 +138,7 @@ def _latencies(session: Session, job_id: str, trials: list[Trial]) -> dict[int, 
 
 def _files(session: Session, version: ModelVersion) -> dict[str, Artifact]:
     own = [session.get_one(Artifact, key) for key in (version.checkpoint_id, version.onnx_id)]
-    # Of several runs that published the same trial the last one's answers are the last that were written.
+    # If several runs published the same trial, the newest file belongs to the last run.
     of_trial = (col(Artifact.job_id) == version.job_id, col(Artifact.trial) == version.trial)
     answers = session.scalar(
         select(Artifact).where(*of_trial, col(Artifact.kind) == ANSWERS).order_by(col(Artifact.id).desc()).limit(1)
@@ -147,7 +147,7 @@ def _files(session: Session, version: ModelVersion) -> dict[str, Artifact]:
 
 
 def _opening(session: Session, version: ModelVersion | None) -> int | None:
-    """Which opening of its test images a version's was."""
+    """Count the openings of a version's test images up to the version's own."""
     if version is None:
         return None
     of_run: Any = (col(Opening.job_id) == version.job_id, col(Opening.run) == version.run)

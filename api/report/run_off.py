@@ -13,43 +13,43 @@ from ml.statistics.run_off_result import Contender, Disagreement, Duel, Verdict
 
 
 class RunOffSection:
-    """One run-off in one language."""
+    """A run-off in one language."""
 
     def __init__(self, facts: Facts, wording: Wording) -> None:
         self.reruns = facts.reruns
         self.t = wording
         self.winner = facts.run_off.winner if facts.run_off else None
-        self.verdict = Verdict.model_validate(facts.run_off.verdict) if facts.run_off else None
+        self.result = Verdict.model_validate(facts.run_off.verdict) if facts.run_off else None
 
     @property
     def about(self) -> str:
-        """What it consists of."""
+        """One paragraph on the number of trials and seeds."""
         trials, seeds = (len({getattr(one, name) for one in self.reruns}) for name in ("trial", "seed"))
-        sentence = "{n} trials, each trained again on {m} fresh seeds, which cut train and validation images anew."
+        sentence = "{n} trials, each trained again on {m} fresh seeds. Each seed also draws new validation images."
         return self.t(sentence, n=trials, m=seeds)
 
     @property
     def progress(self) -> str:
-        """How far it is."""
+        """The number of trainings that have ended, in a sentence."""
         ended = sum(one.state is not None for one in self.reruns)
-        return self.t("It is not decided: {n} of {all} trainings have ended.", n=ended, all=len(self.reruns))
+        return self.t("Not decided yet: {n} of {all} trainings have ended.", n=ended, all=len(self.reruns))
 
     @property
     def outcome(self) -> str:
-        """Who won, and how."""
-        verdict, t = self.verdict, self.t
-        if verdict is None or verdict.leader is None:
-            return t("No trial was trained to its end on every cut; the best of the search is published.")
-        tied = [one.trial for one in verdict.contenders if one.tied and one.trial != verdict.leader]
+        """The winner and the reason, in a sentence."""
+        result, t = self.result, self.t
+        if result is None or result.leader is None:
+            return t("No trial completed all its trainings, so the best trial of the search is published.")
+        tied = [one.trial for one in result.contenders if one.tied and one.trial != result.leader]
         if not tied:
-            return t("Trial {number} leads, and no other is tied with it: it wins.", number=verdict.leader)
+            return t("Trial {number} leads without a tie and wins.", number=result.leader)
         names = ", ".join(map(str, tied))
-        sentence = "Trial {leader} leads; tied with it: {tied}. Of these the smallest network wins: trial {winner}."
-        return t(sentence, leader=verdict.leader, tied=names, winner=verdict.winner)
+        sentence = "Trial {leader} leads, tied with {tied}. Of tied trials the smallest network wins: trial {winner}."
+        return t(sentence, leader=result.leader, tied=names, winner=result.winner)
 
     def contenders(self) -> Table:
-        """Each trial over all cuts."""
-        verdict, t = self._decided, self.t
+        """Return a table with one row per trial: results in the search and on each split."""
+        result, t = self._decided, self.t
         head = [
             t("trial"),
             t("weights"),
@@ -58,29 +58,29 @@ class RunOffSection:
             t("95 % interval"),
             t("change, points"),
         ]
-        cuts = [f"{t('cut')} {n}" for n in range(verdict.cuts)]
-        rows = [self._contender(one) for one in verdict.contenders]
-        strong = {i for i, one in enumerate(verdict.contenders) if one.trial == self.winner}
-        return Table([*head, *cuts], rows, frozenset(strong), numeric_from=0)
+        splits = [f"{t('split')} {n}" for n in range(result.cuts)]
+        rows = [self._contender(one) for one in result.contenders]
+        strong = {i for i, one in enumerate(result.contenders) if one.trial == self.winner}
+        return Table([*head, *splits], rows, frozenset(strong), numeric_from=0)
 
     def duels(self) -> Table | None:
-        """The leader against each other trial."""
-        verdict, t = self._decided, self.t
-        if not verdict.duels:
+        """Return a table that compares the leader with each other trial; None if there is no other."""
+        result, t = self._decided, self.t
+        if not result.duels:
             return None
-        head = [t("trial"), t("behind the leader, points"), t("95 % interval"), "t", "p", t("p after Holm"), t("tied")]
-        cuts = [f"{t('cut')} {n}" for n in range(verdict.cuts)]
-        return Table([*head, *cuts], [self._duel(one) for one in verdict.duels], numeric_from=0)
+        head = [t("trial"), t("behind the leader, points"), t("95 % interval"), "t", "p", t("p (Holm)"), t("tied")]
+        splits = [f"{t('split')} {n}" for n in range(result.cuts)]
+        return Table([*head, *splits], [self._duel(one) for one in result.duels], numeric_from=0)
 
-    def lost(self) -> list[str]:
-        """Trials that had no say."""
+    def unfinished(self) -> list[str]:
+        """Return a line for each trial that did not complete its trainings, with the reason."""
         return [
             Markup("{}: {}").format(self.t("trial {number}", number=number), self.t.recorded(why))
             for number, why in sorted(self._decided.lost.items())
         ]
 
     def drawing(self) -> SvgPlot:
-        """Each trial's accuracies, their interval, and what the search showed."""
+        """Draw each trial's accuracies, their interval, and the accuracy in the search."""
         shown = self._decided.contenders
         values = [x for one in shown for x in (*one.accuracies, one.low, one.high, one.searched)]
         y = categories(self.t("trial"), [str(one.trial) for one in reversed(shown)])
@@ -95,7 +95,7 @@ class RunOffSection:
 
     @property
     def _decided(self) -> Verdict:
-        return cast("Verdict", self.verdict)  # nothing of it is shown before
+        return cast("Verdict", self.result)  # the template shows tables of a decided run-off only
 
     def _contender(self, one: Contender) -> list[str]:
         t = self.t
@@ -108,8 +108,8 @@ class RunOffSection:
         interval = f"{t.points(duel.low)} … {t.points(duel.high)}"
         figures = [t.points(duel.difference), interval, t.fixed(duel.t, 2), t.number(duel.p, 2)]
         tied = t("yes") if duel.tied else t("no")
-        cuts = [self._disagreement(one) for one in duel.disagreements]
-        return [str(duel.trial), *figures, t.number(duel.p_adjusted, 2), tied, *cuts]
+        splits = [self._disagreement(one) for one in duel.disagreements]
+        return [str(duel.trial), *figures, t.number(duel.p_adjusted, 2), tied, *splits]
 
     def _disagreement(self, one: Disagreement) -> str:
         return f"{one.only_leader} : {one.only_other}, p {self.t.number(one.mid, 2)}"

@@ -1,4 +1,4 @@
-"""Drawings: a plot with two axes as SVG text, with whole coordinates so that the same data give the same bytes."""
+"""Plots with two axes as SVG text. Coordinates are rounded, so that the same data give the same bytes."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -6,22 +6,22 @@ from math import ceil, floor, log10
 
 from markupsafe import escape
 
-LEFT, RIGHT, TOP, BOTTOM = 62, 24, 12, 44  # pixels around the area that is plotted in
-STEPS = (1, 2, 2.5, 5, 10)  # of ticks, by powers of ten
+LEFT, RIGHT, TOP, BOTTOM = 62, 24, 12, 44  # margins around the plot area, in pixels
+STEPS = (1, 2, 2.5, 5, 10)  # between ticks, times a power of ten
 
 
 @dataclass(frozen=True)
 class Axis:
-    """What an axis shows, from `low` to `high`, and how its ticks are written."""
+    """An axis from `low` to `high`."""
 
     label: str
     low: float
     high: float
-    ticks: tuple[tuple[float, str], ...]
+    ticks: tuple[tuple[float, str], ...]  # values and their labels
     log: bool = False
 
     def share(self, value: float) -> float:
-        """Where a value lies, 0 at the low end and 1 at the high one; what lies beyond is put to the end."""
+        """Return the position of a value, from 0 at the low end to 1 at the high end. Clamp values outside."""
         low, high, value = (log10(x) if self.log else x for x in (self.low, self.high, max(value, self._least)))
         return min(1.0, max(0.0, (value - low) / (high - low)))
 
@@ -32,7 +32,7 @@ class Axis:
 
 @dataclass
 class SvgPlot:
-    """A plot that grows by marks."""
+    """A plot; its methods add marks."""
 
     title: str
     x: Axis
@@ -42,7 +42,7 @@ class SvgPlot:
     marks: list[str] = field(default_factory=list)
 
     def points(self, xs: Sequence[float], ys: Sequence[float], kind: str, names: Sequence[str] = ()) -> None:
-        """Dots of a CSS class, each with a text that is shown when it is pointed at."""
+        """Add dots of a CSS class; `names` are their tooltips."""
         for i, (x, y) in enumerate(zip(xs, ys, strict=True)):
             title = f"<title>{escape(names[i])}</title>" if names else ""
             self.marks.append(
@@ -50,27 +50,27 @@ class SvgPlot:
             )
 
     def line(self, xs: Sequence[float], ys: Sequence[float], kind: str, name: str = "") -> None:
-        """A line through points."""
+        """Add a line through points; `name` is its tooltip."""
         path = " ".join(f"{self._x(x):.1f},{self._y(y):.1f}" for x, y in zip(xs, ys, strict=True))
         title = f"<title>{escape(name)}</title>" if name else ""
         self.marks.append(f'<polyline class="{kind}" points="{path}">{title}</polyline>')
 
     def steps(self, xs: Sequence[float], ys: Sequence[float], kind: str) -> None:
-        """A line that keeps each value up to the next."""
+        """Add a step line that holds each value up to the next point."""
         corners = [(x, y) for i, x in enumerate(xs) for y in ([ys[i - 1], ys[i]] if i else [ys[0]])]
         self.line([x for x, _ in corners], [y for _, y in corners], kind)
 
     def bar(self, low: float, high: float, height: float, kind: str, name: str) -> None:
-        """A bar from the foot of the plot, between two values of x."""
+        """Add a bar between two values of x; `name` is its tooltip."""
         left, right, top = self._x(low), self._x(high), self._y(height)
         size = f'x="{left + 1:.1f}" y="{top:.1f}" width="{right - left - 2:.1f}" height="{self._foot - top:.1f}"'
         self.marks.append(f'<rect class="{kind}" {size}><title>{escape(name)}</title></rect>')
 
     def __html__(self) -> str:
-        """The drawing as an SVG element."""
-        parts = [*self._grid(), *self.marks, *self._labels()]
+        """Return the plot as an SVG element."""
+        elements = [*self._grid(), *self.marks, *self._labels()]
         head = f'<svg viewBox="0 0 {self.width} {self.height}" role="img" aria-label="{escape(self.title)}">'
-        return head + "".join(parts) + "</svg>"
+        return head + "".join(elements) + "</svg>"
 
     @property
     def _foot(self) -> int:
@@ -102,17 +102,20 @@ class SvgPlot:
 
 
 def linear_ticks(low: float, high: float, wanted: int = 6) -> list[float]:
-    """Round values between two, about as many as are wanted."""
+    """Return about `wanted` round values between two."""
     span = high - low
     power = 10.0 ** floor(log10(span / wanted))
     step = next(power * s for s in STEPS if power * s * wanted >= span * 0.999)
-    first = ceil(low / step - 1e-9)
-    places = max(0, 2 - floor(log10(step)))  # the others are rounding
-    return [round(n * step, places) for n in range(first, floor(high / step + 1e-9) + 1)]
+    lowest = ceil(low / step - 1e-9)
+    decimals = max(0, 2 - floor(log10(step)))  # further decimals are rounding errors
+    return [round(n * step, decimals) for n in range(lowest, floor(high / step + 1e-9) + 1)]
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round values between two above 0: powers of ten, and others where there are fewer than three of those."""
+    """Return round values between two values above 0.
+
+    These are powers of ten. If there are fewer than three, multiples by 3, or by 2 and 5, or linear ticks follow.
+    """
     powers = range(floor(log10(low)), ceil(log10(high)) + 1)
     for factors in ((1,), (1, 3), (1, 2, 5)):
         values = (float(f"{factor}e{power}") for power in powers for factor in factors)

@@ -1,6 +1,6 @@
-"""What a winner answered for the test images: its confusions, its mistakes, how far its confidence can be believed.
+"""A winner's answers for the test images: confusion matrix, mistakes and calibration.
 
-Nothing is computed again: the outputs were kept when the test images were opened.
+The network is not run again. Its outputs were stored when the test images were opened.
 """
 
 from base64 import b64encode
@@ -18,13 +18,13 @@ from ml.prediction.calibration import ECE_BINS, UNCALIBRATED, Calibration
 from worker.artifacts.store import Store
 from worker.publication.rows import ANSWERS
 
-MISTAKES = 24  # the most confident ones
-LARGEST = 128  # pixels of a side of their pictures
+MISTAKES = 24  # mistakes in the report, most confident first
+MAX_SIDE = 128  # pixels of a picture's longer side
 
 
 @dataclass(frozen=True)
-class TestMistake:
-    """A test image that was taken for something else."""
+class MistakenImage:
+    """A misclassified test image."""
 
     truth: str
     answer: str
@@ -34,13 +34,13 @@ class TestMistake:
 
 @dataclass(frozen=True)
 class ConfidenceBin:
-    """Test images whose confidence lies in one range."""
+    """The test images in one range of confidence."""
 
     low: float
     high: float
     images: int
-    confidence: float  # mean; 0 where there are none, as the next
-    accuracy: float
+    confidence: float  # mean; 0 if the bin is empty
+    accuracy: float  # 0 if the bin is empty
 
 
 @dataclass(frozen=True)
@@ -48,40 +48,40 @@ class Answers:
     """A winner's answers for the test images."""
 
     classes: tuple[str, ...]
-    confusion: list[list[int]]  # a row a true class, a column a predicted one
-    mistakes: list[TestMistake]
+    confusion: list[list[int]]  # rows: true classes; columns: predicted classes
+    mistakes: list[MistakenImage]
     bins: list[ConfidenceBin]
 
     @property
     def images(self) -> int:
-        """How many."""
+        """The number of test images."""
         return sum(map(sum, self.confusion))
 
     @property
     def right(self) -> int:
-        """How many of them were told right."""
+        """The number of correct answers."""
         return sum(row[i] for i, row in enumerate(self.confusion))
 
     def recall(self, label: int) -> float | None:
-        """Of the images of a class, the share that was told right."""
+        """Return the share of a class's images that were predicted as that class; None if the class has no image."""
         total = sum(self.confusion[label])
         return self.confusion[label][label] / total if total else None
 
     def precision(self, label: int) -> float | None:
-        """Of the images that were taken for a class, the share that is of it."""
+        """Return the share of the images predicted as a class that belong to it; None if none was predicted."""
         total = sum(row[label] for row in self.confusion)
         return self.confusion[label][label] / total if total else None
 
 
 def answers_of(facts: Facts, store: Store, find: FindDataset) -> Answers | None:
-    """What the winner answered; None where it was not kept, or its images are not here."""
+    """Return the winner's answers; None if its outputs were not stored or the test images are missing."""
     file, version = facts.files.get(ANSWERS), facts.version
     if file is None or version is None:
         return None
     try:
         outputs = np.load(BytesIO(store.read(file.path, file.sha256)), allow_pickle=False)
         test = _test_images(facts, find)
-    except (CheckpointError, DataError):  # storage that is away for a while is no reason for another report
+    except (CheckpointError, DataError):  # StorageAway passes through: a later request can still have the answers
         return None
     if test is None:
         return None
@@ -90,7 +90,15 @@ def answers_of(facts: Facts, store: Store, find: FindDataset) -> Answers | None:
 
 
 def answered(outputs: np.ndarray, test: Arrays, classes: tuple[str, ...], calibration: Calibration) -> Answers:
-    """What outputs, float32 [n, classes], come to for test images."""
+    """Return the answers that outputs stand for.
+
+    Args:
+        outputs: the network's outputs, float32 [n, classes].
+        test: the n test images and their labels.
+        classes: names of the classes by label.
+        calibration: turns outputs into probabilities.
+
+    """
     probabilities = calibration.probabilities(outputs)
     found = outputs.argmax(1)
     confusion = np.zeros((len(classes), len(classes)), np.int64)
@@ -105,7 +113,7 @@ def answered(outputs: np.ndarray, test: Arrays, classes: tuple[str, ...], calibr
 
 
 def _test_images(facts: Facts, find: FindDataset) -> Arrays | None:
-    """The test images of a job; None where this data set has become another."""
+    """Return the test images of a job; None if the data set of this name has other images now."""
     dataset = find(facts.job.dataset)
     if dataset.sha256 != facts.job.dataset_sha256:
         return None
@@ -114,17 +122,17 @@ def _test_images(facts: Facts, find: FindDataset) -> Arrays | None:
     return arrays.take(data_split(len(arrays), dataset.official_test, split, seed=0).test)
 
 
-def _mistakes(found: np.ndarray, confidence: np.ndarray, test: Arrays, classes: tuple[str, ...]) -> list[TestMistake]:
+def _mistakes(found: np.ndarray, confidence: np.ndarray, test: Arrays, classes: tuple[str, ...]) -> list[MistakenImage]:
     wrong = (found != test.labels).nonzero()[0]
-    first = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
+    most_confident = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
     return [
-        TestMistake(classes[test.labels[i]], classes[found[i]], float(confidence[i]), picture(test.images[i]))
-        for i in first
+        MistakenImage(classes[test.labels[i]], classes[found[i]], float(confidence[i]), picture(test.images[i]))
+        for i in most_confident
     ]
 
 
 def _bins(confidence: np.ndarray, right: np.ndarray) -> list[ConfidenceBin]:
-    """The images by confidence, in bins closed above, as `ml.prediction.calibration.calibration_error` counts them."""
+    """Return the images by confidence in (low, high] bins, like `ml.prediction.calibration.calibration_error`."""
     places = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
     images = np.bincount(places, minlength=ECE_BINS)
     sums = [np.bincount(places, weights, ECE_BINS) / np.maximum(images, 1) for weights in (confidence, right)]
@@ -135,13 +143,14 @@ def _bins(confidence: np.ndarray, right: np.ndarray) -> list[ConfidenceBin]:
 
 
 def picture(image: np.ndarray) -> str:
-    """An image, uint8 [channels, height, width], as a data: URL of a PNG; of other than 3 channels the first.
+    """Return an image, uint8 [channels, height, width], as a data: URL of a PNG.
 
-    A large one is made smaller, as a report holds many.
+    If it does not have 3 channels, the first channel is shown in grey. Large images are scaled down to `MAX_SIDE`,
+    because a report holds many.
     """
     pixels = np.moveaxis(image, 0, -1) if len(image) == 3 else image[0]
     file = BytesIO()
     small = Image.fromarray(pixels)
-    small.thumbnail((LARGEST, LARGEST))
+    small.thumbnail((MAX_SIDE, MAX_SIDE))
     small.save(file, "PNG")
     return f"data:image/png;base64,{b64encode(file.getvalue()).decode()}"

@@ -1,4 +1,4 @@
-"""A report's language: its sentences and its numbers."""
+"""The language of a report: its sentences and its number formats."""
 
 import json
 import re
@@ -13,59 +13,64 @@ Language = Literal["en", "fr"]
 
 FRENCH: dict[str, str] = json.loads((Path(__file__).parent / "templates" / "french.json").read_text("utf-8"))
 
-NARROW, WIDE = "\u202f", "\u00a0"  # spaces at which no line breaks: between thousands, and before a unit
+NARROW, WIDE = "\u202f", "\u00a0"  # no-break spaces: French between thousands, and before a unit
 NUMBERS = re.compile(r"-?[\d.]+(e[-+]\d+)?( … -?[\d.]+(e[-+]\d+)?)?")
-SIGNIFICANT = 4  # digits of a number whose kind is not known
+SIGNIFICANT = 4  # default number of significant digits
 
 
 @dataclass(frozen=True)
 class Wording:
-    """Sentences and numbers of one language. English sentences are the keys of the others."""
+    """Sentences and number formats of one language. The English sentence is the key of its translation."""
 
     language: Language
 
     def __call__(self, sentence: str, **values: object) -> str:
-        """A sentence with its values; KeyError where the language lacks it."""
+        """Return a sentence in this language with its values filled in.
+
+        Raises:
+            KeyError: if the sentence has no translation.
+
+        """
         text = FRENCH[sentence] if self.language == "fr" else sentence
         return text.format(**values) if values else text
 
     def recorded(self, text: str) -> str:
-        """What a job or a trial wrote down itself: that is English, and marked as such where the report is not."""
+        """Return a text that a job or a trial recorded. It is English, and marked as such in other languages."""
         return text if self.language == "en" else Markup('<span lang="en">{}</span>').format(text)
 
     def number(self, value: float | None, digits: int = SIGNIFICANT) -> str:
-        """A number to so many significant digits, – for none."""
+        """Return a number with `digits` significant digits, whole numbers with all their digits; – for None."""
         if value is None:
             return "–"
         if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e15):
-            return f"{int(value):,}".replace(",", NARROW)
+            return self._localized(f"{int(value):,}")
         rounded = f"{value:.{digits}g}"
-        if 10**digits <= abs(float(rounded)) and abs(value) < 1e15:  # it would have an exponent
+        if float(rounded).is_integer() and abs(value) < 1e15:  # write 12,346 instead of 1.235e+04
             return self.number(round(value))
-        return self._pointed(rounded)
+        return self._localized(rounded)
 
-    def fixed(self, value: float | None, places: int) -> str:
-        """A number with so many places behind the point, – for none."""
-        return "–" if value is None else self._pointed(f"{value:.{places}f}")
+    def fixed(self, value: float | None, decimals: int) -> str:
+        """Return a number with a fixed number of decimals; – for None."""
+        return "–" if value is None else self._localized(f"{value:,.{decimals}f}")
 
-    def percent(self, share: float | None, places: int = 2) -> str:
-        """A share, 0..1, in percent."""
-        return "–" if share is None else f"{self.fixed(100 * share, places)}{WIDE}%"
+    def percent(self, share: float | None, decimals: int = 2) -> str:
+        """Return a share, 0..1, as a percentage; – for None."""
+        return "–" if share is None else f"{self.fixed(100 * share, decimals)}{WIDE}%"
 
     def points(self, share: float | None) -> str:
-        """A difference of two shares, with its sign, in percentage points."""
+        """Return a difference of two shares in percentage points, with its sign; – for None."""
         if share is None:
             return "–"
         rounded = round(100 * share, 2) or 0.0  # never −0
-        return self._pointed(f"{rounded:+.2f}").replace("-", "−")
+        return self._localized(f"{rounded:+.2f}").replace("-", "−")
 
     def interval(self, bounds: tuple[float, float]) -> str:
-        """An interval of shares in percent."""
+        """Return an interval of shares as percentages."""
         low, high = (self.fixed(100 * bound, 2) for bound in bounds)
         return f"{low} – {high}{WIDE}%"
 
     def duration(self, seconds: float | None) -> str:
-        """A time in the unit that suits it."""
+        """Return a duration in hours, minutes or seconds; – for None."""
         if seconds is None:
             return "–"
         for size, unit in ((3600, "h"), (60, "min")):
@@ -74,11 +79,11 @@ class Wording:
         return f"{self.number(seconds, 3)}{WIDE}s"
 
     def instant(self, seconds: float | None) -> str:
-        """An instant, given in seconds since 1970, in UTC."""
+        """Return a time, given in seconds since 1970, as date and time in UTC; – for None."""
         return "–" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}{WIDE}UTC"
 
     def value(self, value: Any) -> str:
-        """A hyper-parameter, or a field of what was asked for: what is no number, name or list as JSON has it."""
+        """Return a hyper-parameter or a field of a specification; booleans, null and objects as JSON."""
         if isinstance(value, list):
             items = (f"[{self.value(item)}]" if isinstance(item, list) else self.value(item) for item in value)
             return ("; " if self.language == "fr" else ", ").join(items)
@@ -87,8 +92,8 @@ class Wording:
         return value if isinstance(value, str) else self.number(value)
 
     def range(self, label: str) -> str:
-        """A number or a range of numbers, as an analysis names a group; another name as it is."""
-        return self._pointed(label) if NUMBERS.fullmatch(label) else label
+        """Return an analysis's label of a group: a number or a range in this language's format, other names as is."""
+        return self._localized(label) if NUMBERS.fullmatch(label) else label
 
-    def _pointed(self, digits: str) -> str:
-        return digits.replace(".", ",") if self.language == "fr" else digits
+    def _localized(self, digits: str) -> str:
+        return digits.replace(",", NARROW).replace(".", ",") if self.language == "fr" else digits

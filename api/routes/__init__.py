@@ -1,1 +1,1 @@
-"""The routes, one file a resource."""
+"""HTTP routes, one file per resource."""

@@ -1,4 +1,4 @@
-"""What can be asked for."""
+"""The catalog: networks, data sets, samplers, pruners and optimizers that a job can name."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -34,31 +34,31 @@ from ml.samplers import pruners, samplers
 
 router = APIRouter(tags=["catalog"])
 
-Parameters = dict[str, dict[str, Any]]  # JSON Schema by name: type, range, default
+Parameters = dict[str, dict[str, Any]]  # parameter name to its JSON Schema: type, range, default
 
 
 class Tensor(BaseModel):
-    """One tensor of a network, named and laid out as in y = x w + b."""
+    """A tensor of a network, named and laid out as in y = x w + b."""
 
     name: str
     shape: list[int]
 
 
 class NetworkEntry(BaseModel):
-    """A network: its parameters, the space searched by default, and its tensors with default parameters."""
+    """A network: its parameters, its default search space, and its tensors with default parameters."""
 
     description: str
     parameters: Parameters
     search_space: dict[str, Any]
     layers: list[str]
-    lanes: bool  # whether its trials train together; else each alone
+    lanes: bool  # true if its trials train together in lanes, false if each trains alone
     weights: int
-    flops: int  # for one image forward
+    flops: int  # of one image's forward pass
     tensors: list[Tensor]
 
 
 class DatasetEntry(BaseModel):
-    """A data set."""
+    """A data set that a job can name."""
 
     description: str
     images: int
@@ -69,14 +69,14 @@ class DatasetEntry(BaseModel):
 
 
 class Entry(BaseModel):
-    """Anything else that is chosen by name."""
+    """A sampler, a pruner or an optimizer."""
 
     description: str
     parameters: Parameters
 
 
 class Catalog(BaseModel):
-    """Everything that a job can name."""
+    """All networks, data sets, samplers, pruners and optimizers by name."""
 
     networks: dict[str, NetworkEntry]
     datasets: dict[str, DatasetEntry]
@@ -88,10 +88,14 @@ class Catalog(BaseModel):
 @router.get("/catalog")
 def catalog(
     uploaded: UploadedDep,
-    batch_size: Annotated[int, Query(ge=1, le=4096, description="images a step, for the shapes of tensors")] = 5,
-    dataset: Annotated[str, Query(max_length=100, description="whose images the networks take")] = "mnist",
+    batch_size: Annotated[
+        int, Query(ge=1, le=4096, description="images per step; the first dimension of tensor shapes")
+    ] = 5,
+    dataset: Annotated[
+        str, Query(max_length=100, description="data set whose image shape and classes the networks get")
+    ] = "mnist",
 ) -> Catalog:
-    """List networks, data sets, samplers, pruners and optimizers with their parameters, ranges and defaults."""
+    """List networks, data sets, samplers, pruners and optimizers, with their parameters, ranges and defaults."""
     try:
         images = uploaded.find(dataset)
     except UnknownName as error:
@@ -121,7 +125,7 @@ def _entry(kind: type[BaseModel]) -> Entry:
 
 
 def _networks(images: Dataset, batch_size: int) -> Iterator[tuple[str, NetworkEntry]]:
-    """The networks that can take a data set's images; some may be too small."""
+    """Yield the networks that accept a data set's images; leave out those that need larger images."""
     for name, network in networks.items():
         with suppress(ShapeError):
             yield name, _network(network, images.shape, len(images.classes), batch_size)
@@ -142,9 +146,10 @@ def _network(network: Network, shape: Shape, classes: int, batch_size: int) -> N
 
 
 def _tensors(layers: list[Layer], shape: Shape, batch_size: int) -> list[Tensor]:
-    """Input, weights and what leaves each layer that has any or changes the shape, in order.
+    """Return the input, the weights, and the output of each layer that has weights or changes the shape, in order.
 
-    Numbered where there are several: x, w1, b1, h1, w2, …, y. A matrix is [inputs, outputs], the transpose of torch's.
+    Names carry numbers if several layers have weights: x, w1, b1, h1, w2, …, y. A matrix has the shape
+    [inputs, outputs], the transpose of torch's.
     """
     layers_after_input = layers[1:] if isinstance(layers[0], Flatten) else layers
     entering: Shape = (prod(shape),) if isinstance(layers[0], Flatten) else shape

@@ -1,4 +1,4 @@
-"""Is it alive, is it ready."""
+"""Liveness, readiness and metrics."""
 
 from fastapi import APIRouter, HTTPException, Response
 from fastapi.responses import PlainTextResponse
@@ -17,35 +17,35 @@ router = APIRouter(tags=["health"])
 
 
 class Alive(BaseModel):
-    """The process answers."""
+    """The process is alive."""
 
     status: str = "alive"
 
 
 class Ready(BaseModel):
-    """What this API can do just now."""
+    """The state of this API: its broker and its models."""
 
     status: str = "ready"
-    broker: bool  # without it workers find jobs a few seconds later
-    models: list[str]  # "network/data set" that /predict answers for
-    failing: dict[str, str]  # why a champion does not load, by "network/data set"; the one before it goes on
+    broker: bool  # false if the broker does not answer; workers then find jobs a few seconds later
+    models: list[str]  # "network/data set" of each model that /predict serves
+    failing: dict[str, str]  # "network/data set" to why its champion failed to load; the previous one stays in service
 
 
 @router.get("/livez")
-async def livez() -> Alive:  # waits for no thread: those may all wait for storage
-    """Whether the process answers; looks at nothing else."""
+async def livez() -> Alive:  # runs on the event loop: all threads may be waiting for storage
+    """Return 200 while the process answers; check nothing else."""
     return Alive()
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
 def metrics(roster: RosterDep) -> Response:
-    """The figures of prediction, for Prometheus."""
+    """Return the metrics of prediction in Prometheus text format."""
     return Response(exposition(roster.champions()), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/readyz")
 def readyz(database: DatabaseDep, roster: RosterDep) -> Ready:
-    """Whether jobs can be accepted: 503 while the database does not answer."""
+    """Return 200 if jobs can be accepted, 503 while the database does not answer."""
     with database.reading() as session:
         try:
             session.execute(select(col(Job.id)).limit(1))

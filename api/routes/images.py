@@ -1,4 +1,4 @@
-"""Images of the data sets, one at a time."""
+"""Random images of the data sets."""
 
 from base64 import b64decode
 from typing import Annotated
@@ -13,11 +13,11 @@ router = APIRouter(prefix="/datasets", tags=["images"])
 
 
 class ImagePublic(BaseModel):
-    """One image and what it shows."""
+    """An image of a data set and its label."""
 
     dataset: str
     part: SubsetName
-    index: int = Field(description="its number in the data set")
+    index: int = Field(description="position in the data set, from 0")
     label: str
     shape: list[int] = Field(description="channels, height, width")
     pixels: list[int] = Field(description="row by row, 0 to 255; 0 is black")
@@ -25,12 +25,15 @@ class ImagePublic(BaseModel):
 
 @router.get("/{name}/images/random")
 def random_image(
-    name: Annotated[str, Path(max_length=100, description="a data set")],
+    name: Annotated[str, Path(max_length=100, description="the data set's name")],
     looks: LooksDep,
     uploaded: UploadedDep,
-    part: Annotated[SubsetName, Query(description="of the data set, as the random split divides it")] = "test",
+    part: Annotated[SubsetName, Query(description="subset of the random split")] = "test",
 ) -> ImagePublic:
-    """Show a random image with its label; nothing is measured with it, so no opening of test images is counted."""
+    """Return a random image with its label.
+
+    Nothing is measured with the image, so this counts as no opening of the test set.
+    """
     dataset = uploaded.find(name)
     found = looks.random(dataset, part)
     return ImagePublic(

@@ -1,1 +1,1 @@
-"""Work for a request that needs a process of its own."""
+"""Work for requests that runs in separate processes."""

@@ -1,4 +1,4 @@
-"""Analyses and plots of jobs: made in a process of their own, and kept until the job has changed."""
+"""Analyses and plots of jobs: computed in a separate process, and cached until the job changes."""
 
 import asyncio
 import hashlib
@@ -16,93 +16,97 @@ import structlog
 from api.http.errors import NotAnalysed
 from worker.database.tables import Job
 
-SECONDS = 120.0  # from the question to the answer: some 6 seconds of one core, of which trainers have their share
-AT_ONCE = 2  # processes; each takes some 300 MiB
-KEPT_BYTES = 64 << 20  # of what was made; of more the oldest goes
+SECONDS = 120.0  # timeout; an analysis takes about 6 s of one core, which it shares with trainers
+AT_ONCE = 2  # processes; each takes about 300 MiB
+CACHE_BYTES = 64 << 20  # size limit of the cache; beyond it the least recently used goes
 
 log = structlog.get_logger()
 
 
 class Analyses:
-    """What was made of jobs, each kept under the job's event counter at that time."""
+    """A cache of analyses and plots; the key of each entry includes the job's event counter."""
 
     def __init__(self) -> None:
         self._folder: TemporaryDirectory[str] | None = None
-        self._making: dict[str, asyncio.Task[bytes]] = {}
+        self._running: dict[str, asyncio.Task[bytes]] = {}
         self._turns = asyncio.Semaphore(AT_ONCE)
 
-    async def made(self, job: Job, plot: str | None = None, options: dict[str, Any] | None = None) -> bytes:
-        """The analysis of a job as JSON, or one of its plots; who asks for what is being made waits for that.
+    async def get(self, job: Job, plot: str | None = None, options: dict[str, Any] | None = None) -> bytes:
+        """Return the analysis of a job as JSON, or one of its plots.
 
-        NotAnalysed where it takes too long or cannot be made.
+        Concurrent requests for the same result share one computation.
+
+        Raises:
+            NotAnalysed: if computing takes too long or fails.
+
         """
         order = orjson.dumps({"job": job.id, "plot": plot, "options": options or {}}, option=orjson.OPT_SORT_KEYS)
         name = f"{hashlib.sha256(order).hexdigest()}.{job.sequence}"
         path = self._path(name)
-        if name not in self._making:
-            self._making[name] = asyncio.create_task(self._kept_or_made(path, order))
-            self._making[name].add_done_callback(lambda task: self._forget(name, task))
-        return await asyncio.shield(self._making[name])  # one who goes away leaves the others waiting
+        if name not in self._running:
+            self._running[name] = asyncio.create_task(self._cached_or_computed(path, order))
+            self._running[name].add_done_callback(lambda task: self._forget(name, task))
+        return await asyncio.shield(self._running[name])  # a client that disconnects does not end it for the others
 
     async def close(self) -> None:
-        """End what is being made, and remove what was."""
-        for task in (making := list(self._making.values())):
+        """Cancel running computations and remove the cache."""
+        for task in (running := list(self._running.values())):
             task.cancel()
-        await asyncio.gather(*making, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
         if self._folder is not None:
             self._folder.cleanup()
 
-    async def _kept_or_made(self, path: Path, order: bytes) -> bytes:
+    async def _cached_or_computed(self, path: Path, order: bytes) -> bytes:
         with suppress(FileNotFoundError):
             return await asyncio.to_thread(_read, path)
-        return await self._make(path, order)
+        return await self._compute(path, order)
 
-    async def _make(self, path: Path, order: bytes) -> bytes:
+    async def _compute(self, path: Path, order: bytes) -> bytes:
         try:
             async with asyncio.timeout(SECONDS), self._turns:
-                content = await _answer(order)
+                content = await _run_analyst(order)
         except TimeoutError:
-            detail = f"the analysis takes longer than {SECONDS:.0f} seconds just now; try again later"
+            detail = f"the analysis took longer than {SECONDS:.0f} seconds; try again when the machine is less busy"
             raise NotAnalysed(detail) from None
-        await asyncio.to_thread(_keep, path, content)
+        await asyncio.to_thread(_cache, path, content)
         return content
 
     def _forget(self, name: str, task: "asyncio.Task[bytes]") -> None:
-        del self._making[name]
+        del self._running[name]
         if not task.cancelled():
-            task.exception()  # else asyncio complains where nobody waits for it any more
+            task.exception()  # else asyncio logs an error if no request waits for the task any more
 
     def _path(self, name: str) -> Path:
         if self._folder is None:
-            # Not under the home: in a container nothing but the artifacts and the temporary folder can be written.
+            # Not in the home folder: a container can write to the artifacts and the temporary folder only.
             self._folder = TemporaryDirectory(prefix="chiffre-analyses-")
         return Path(self._folder.name, name)
 
 
 def _read(path: Path) -> bytes:
     content = path.read_bytes()
-    with suppress(FileNotFoundError):  # another thread may have made room meanwhile
-        os.utime(path)  # the last that was asked for is the last to go
+    with suppress(FileNotFoundError):  # another thread may have removed the file meanwhile
+        os.utime(path)  # mark it as recently used
     return content
 
 
-def _keep(path: Path, content: bytes) -> None:
-    """Keep what was made in the place of what the job's counter has passed, and of the oldest."""
+def _cache(path: Path, content: bytes) -> None:
+    """Store a result; remove results of older states of the job, and the least recently used beyond the limit."""
     try:
         partial = path.with_suffix(f"{path.suffix}.partial")
         partial.write_bytes(content)
         partial.rename(path)
-        for passed in path.parent.glob(f"{path.stem}.*"):
-            if passed.name != path.name:
-                passed.unlink(missing_ok=True)
+        for outdated in path.parent.glob(f"{path.stem}.*"):
+            if outdated.name != path.name:
+                outdated.unlink(missing_ok=True)
         _make_room(path.parent)
-    except OSError as error:  # a full disk: it is made again when it is asked for
-        log.warning("an analysis could not be kept", error=str(error))
+    except OSError as error:  # such as a full disk: the next request computes the result again
+        log.warning("an analysis could not be cached", error=str(error))
 
 
 def _make_room(folder: Path) -> None:
     files = sorted(((file.stat(), file) for file in folder.iterdir()), key=lambda pair: pair[0].st_mtime)
-    excess = sum(status.st_size for status, _ in files) - KEPT_BYTES
+    excess = sum(status.st_size for status, _ in files) - CACHE_BYTES
     for status, file in files:
         if excess <= 0:
             return
@@ -110,21 +114,26 @@ def _make_room(folder: Path) -> None:
         excess -= status.st_size
 
 
-async def _answer(order: bytes) -> bytes:
-    """What a process answers that does nothing else; NotAnalysed where it fails."""
+async def _run_analyst(order: bytes) -> bytes:
+    """Return the output of `python -m worker.analyst` for an order.
+
+    Raises:
+        NotAnalysed: if the process fails.
+
+    """
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "worker.analyst", stdin=PIPE, stdout=PIPE)
     try:
         content, _ = await process.communicate(order)
     finally:
-        await _ended(process)
+        await _end(process)
     if process.returncode != 0:
         log.error("an analysis failed", status=process.returncode)
-        raise NotAnalysed(f"the analysis failed (status {process.returncode}); the API's log says why")
+        raise NotAnalysed(f"the analysis failed with exit status {process.returncode}; the API's log shows the cause")
     return content
 
 
-async def _ended(process: Process) -> None:
-    """End a process that is no longer waited for."""
+async def _end(process: Process) -> None:
+    """Kill a process that still runs."""
     if process.returncode is None:
         process.kill()
         await process.wait()

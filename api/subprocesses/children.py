@@ -1,4 +1,4 @@
-"""Child processes of the API: what takes seconds or imports much is made in one, so that the API stays small."""
+"""Child processes of the API: slow work and heavy imports run in one, so that the API stays small."""
 
 import subprocess
 import sys
@@ -7,22 +7,32 @@ from threading import BoundedSemaphore
 from api.http.errors import Busy
 
 AT_ONCE = 2
-WAITING = 6  # requests, each of which holds one of the API's threads
-WAIT_SECONDS = 30.0  # for one of them to end
+WAITING = 6  # requests; each one holds one of the API's threads
+WAIT_SECONDS = 30.0  # timeout of a request that waits for its turn
 RUN_SECONDS = 120.0
-OTHERS = "other requests that take as long are being answered; try again in a minute"
+OTHERS = "too many slow requests at once; try again in a minute"
 AWAY = 75  # EX_TEMPFAIL of sysexits.h: the database or the storage does not answer; try again later
 
 
 class Children:
-    """At most two at a time, and few that wait."""
+    """Runs child processes: at most two at a time, with a short queue."""
 
     def __init__(self) -> None:
         self._free = BoundedSemaphore(AT_ONCE)
         self._places = BoundedSemaphore(AT_ONCE + WAITING)
 
     def run(self, module: str, *arguments: str, fed: bytes = b"") -> bytes:
-        """What `python -m module …` writes to standard output, fed this; Busy where it cannot be had just now."""
+        """Run `python -m module arguments…` and return its standard output.
+
+        Args:
+            module: name of the module to run.
+            arguments: command-line arguments.
+            fed: bytes for standard input.
+
+        Raises:
+            Busy: if the queue is full, the process takes too long, or database or storage do not answer.
+
+        """
         if not self._places.acquire(blocking=False):
             raise Busy(OTHERS)
         try:
@@ -37,7 +47,7 @@ class Children:
             command = [sys.executable, "-m", module, *arguments]
             done = subprocess.run(command, input=fed, capture_output=True, timeout=RUN_SECONDS, check=False)
         except subprocess.TimeoutExpired:
-            raise Busy("this took more than two minutes; try again when the machine is less busy") from None
+            raise Busy("the request took more than two minutes; try again when the machine is less busy") from None
         finally:
             self._free.release()
         if done.returncode == AWAY:

@@ -1,1 +1,1 @@
-"""What answers show of jobs, trials and versions."""
+"""Views: the public form of jobs, trials, events and versions."""

@@ -1,7 +1,7 @@
-"""Model cards: what a version is, what it is for, what it reached and how to load it, as Markdown.
+"""Model cards as Markdown: a version's intended use, lineage, results, and how to load it.
 
-After Mitchell et al., Model Cards for Model Reporting (2019). A card is made from rows that never change, so that a
-version has the same card every time.
+After Mitchell et al., Model Cards for Model Reporting (2019). A card depends on rows that never change, so a version
+always has the same card.
 """
 
 import json
@@ -29,26 +29,26 @@ NOTHING = "–"
 
 @dataclass(frozen=True)
 class Subject:
-    """What a card tells of."""
+    """A version and the rows that its card is made from."""
 
     version: ModelVersion
     checkpoint: Artifact
     onnx: Artifact
     dataset: UsedDataset
-    limit: int | None  # of the images that trained and validated
-    opening: int | None  # how often the test images of this data set and split had been opened with it
-    run_off: bool = False  # whether it won one
-    begun_with: str | None = None  # whose weights it began with, where not its own
-    uploaded: DatasetVersion | None = None  # its data set, where somebody has uploaded it
+    limit: int | None  # on the number of training and validation images
+    opening: int | None  # number of openings of these test images up to and including the version's own
+    run_off: bool = False  # true if the version won a run-off
+    transferred: str | None = None  # the version that its first weights came from, as Markdown; None if fresh
+    uploaded: DatasetVersion | None = None  # the uploaded data set; None for a built-in one
 
     @property
     def registered(self) -> Dataset | None:
-        """The data set as this release knows it; None where it does not, or knows other images by that name."""
+        """The data set in this release; None if the release has no data set with the same images."""
         return next((d for d in datasets.values() if d.sha256 == self.version.dataset_sha256), None)
 
     @property
-    def cut(self) -> tuple[int, int, int] | None:
-        """How many images trained, validated and tested; None where that is not known any more."""
+    def split_sizes(self) -> tuple[int, int, int] | None:
+        """Numbers of training, validation and test images; None if the split is unknown in this release."""
         official_test = self.registered.official_test if self.registered else None
         try:
             split = cast("SplitName", self.version.split)
@@ -59,34 +59,34 @@ class Subject:
 
 
 def card_of(session: Session, version: ModelVersion) -> str:
-    """A version's card."""
+    """Return a version's card as Markdown."""
     checkpoint, onnx = (session.get_one(Artifact, found) for found in (version.checkpoint_id, version.onnx_id))
     dataset = session.get_one(UsedDataset, version.dataset_sha256)
     limit = session.get_one(Job, version.job_id).spec.get("images")
-    opening, begun_with = _opening(session, version), _begun_with(session, version)
+    opening, transferred = _opening(session, version), _transferred(session, version)
     decided = session.get(RunOff, (version.job_id, version.run))
     won = decided is not None and decided.winner == version.trial
     uploaded = uploaded_version(session, version.dataset)
-    return card(Subject(version, checkpoint, onnx, dataset, limit, opening, won, begun_with, uploaded))
+    return card(Subject(version, checkpoint, onnx, dataset, limit, opening, won, transferred, uploaded))
 
 
 def card(subject: Subject) -> str:
-    """The card of what the rows tell."""
+    """Return a card as Markdown."""
     sections = {
         "Intended use": _use(subject),
         "Lineage": _lineage(subject),
         "Hyper-parameters": _params(subject),
-        "What it reached": _reached(subject),
+        "Results": _results(subject),
         "Calibration": _calibration(subject),
         "Size and speed": _size(subject),
         "Loading it": loading(subject.version, subject.checkpoint, subject.onnx),
         "Data and licence": _licence(subject),
     }
-    parts = [_title(subject), *(f"## {heading}\n\n{body}" for heading, body in sections.items())]
-    return "\n\n".join(parts) + "\n"
+    texts = [_title(subject), *(f"## {heading}\n\n{body}" for heading, body in sections.items())]
+    return "\n\n".join(texts) + "\n"
 
 
-def _begun_with(session: Session, version: ModelVersion) -> str | None:
+def _transferred(session: Session, version: ModelVersion) -> str | None:
     spec = spec_of(session, session.get_one(Job, version.job_id))
     if spec.init_from is None:
         return None
@@ -98,7 +98,7 @@ def _begun_with(session: Session, version: ModelVersion) -> str | None:
 
 
 def _opening(session: Session, version: ModelVersion) -> int | None:
-    # A predict job over test images is an opening of its own that names the version too.
+    # A predict job that uses test images is another opening, which names the version too.
     of_publication = (col(Opening.version_id) == version.id, col(Opening.job_id) == version.job_id)
     own = session.scalar(select(Opening).where(*of_publication))
     if own is None:
@@ -114,38 +114,38 @@ def _title(subject: Subject) -> str:
     channels, height, width = version.shape
     return (
         f"# {code(version.model)}, version {version.version}\n\n"
-        f"A classifier of images that Chiffre trained on {code(version.dataset)}. {described}It takes images of "
-        f"{channels} × {height} × {width} (channels, height, width) and gives each one of {len(version.classes)} "
-        f"classes: {', '.join(map(code, version.classes))}."
+        f"An image classifier that Chiffre trained on {code(version.dataset)}. {described}It takes images of "
+        f"{channels} × {height} × {width} (channels, height, width) and assigns each to one of "
+        f"{len(version.classes)} classes: {', '.join(map(code, version.classes))}."
     )
 
 
 def _use(subject: Subject) -> str:
     name = code(subject.version.dataset)
     return (
-        f"For images like those of {name}: as large, as grey, and framed alike. It was measured on images of {name} "
-        "alone; how often it is right on other pens, scans or photographs is not known. Of itself it gives every "
-        "image one of its classes, also one that shows none of them. Where a mistake is costly, let a person look."
+        f"For images like those of {name}: with the same size, grey levels and framing. It was measured on images of "
+        f"{name} only; its accuracy on other pens, scans or photographs is unknown. It assigns every image to one of "
+        "its classes, even an image that shows none of them. If a mistake is costly, let a person check the answer."
     )
 
 
 def _lineage(subject: Subject) -> str:
-    version, sizes = subject.version, subject.cut
-    images = "" if sizes is None else f": {sizes[0]:,} train, {sizes[1]:,} validate, {sizes[2]:,} test"
+    version, sizes = subject.version, subject.split_sizes
+    images = "" if sizes is None else f": {sizes[0]:,} train, {sizes[1]:,} validation, {sizes[2]:,} test images"
     created = to_datetime(version.created_at)
     rows = {
         "published": f"{created:%Y-%m-%d %H:%M:%S} UTC",
         "job": f"{code(version.job_id)}, run {version.run}, trial {version.trial}",
         "data set": f"{code(version.dataset)}, {subject.dataset.images:,} images, SHA-256 `{version.dataset_sha256}`",
         "split": code(version.split) + images,
-        **({} if subject.begun_with is None else {"begun with": subject.begun_with}),
+        **({} if subject.transferred is None else {"initial weights": subject.transferred}),
         "chosen by": f"{'a run-off of the best trials, ' if subject.run_off else ''}"
         f"{code(version.objective)} = {version.value!r} on validation",
         "checkpoint": f"SHA-256 `{subject.checkpoint.sha256}`",
         "ONNX graph": f"SHA-256 `{subject.onnx.sha256}`",
         "code": f"Chiffre {code(version.code_version)}",
     }
-    return table(("what", "which"), rows.items())
+    return table(("item", "value"), rows.items())
 
 
 def _params(subject: Subject) -> str:
@@ -156,39 +156,45 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _reached(subject: Subject) -> str:
+def _results(subject: Subject) -> str:
     version = subject.version
-    _, validated, tested = subject.cut or (0, None, None)
+    _, n_validation, n_test = subject.split_sizes or (0, None, None)
     rows = [
         (
             "validation",
-            _count(validated),
-            *_share(version.val_accuracy, validated)[:1],
+            _count(n_validation),
+            *_share(version.val_accuracy, n_validation)[:1],
             NOTHING,
             _loss(version.val_loss),
         ),
     ]
     if version.test_accuracy is not None:
-        rows.append(("test", _count(tested), *_share(version.test_accuracy, tested), _loss(version.test_loss)))
-    shown = table(("images of", "n", "accuracy", "95 % interval (Wilson)", "loss"), rows)
-    opened = "" if subject.opening is None else f" This was opening {subject.opening} of them."
-    if version.test_accuracy is None:
-        opened = " For this version, which is not its job's winner, they were not opened."
+        rows.append(("test", _count(n_test), *_share(version.test_accuracy, n_test), _loss(version.test_loss)))
+    shown = table(("images", "n", "accuracy", "95 % interval (Wilson)", "loss"), rows)
     return (
-        f"{shown}\n\nThe search chose by validation, so those figures are too good by nature and have no interval. The "
-        f"test images of a data set and split are the same for every job.{opened} The more openings, the more a "
-        "difference between versions may be chance."
+        f"{shown}\n\nValidation images were used for selection, so their figures are optimistic; no interval given. "
+        f"All jobs on a data set and split share the same test images. {_opened(subject)}The more often a test set is "
+        "used, the more likely a difference between versions is chance."
     )
 
 
+def _opened(subject: Subject) -> str:
+    if subject.version.test_accuracy is None:
+        return "They were not opened for this version, because it is not its job's winner. "
+    if subject.opening is None:
+        return ""
+    first = "This was the first use of this test set. "
+    return first if subject.opening == 1 else f"This was opening {subject.opening:,} of this test set. "
+
+
 def _share(accuracy: float, n: int | None) -> tuple[str, str]:
-    """An accuracy with its count, and its interval, as far as n is known."""
+    """Return an accuracy with the count of correct images, and its 95 % interval; without both if n is unknown."""
     percent = f"{100 * accuracy:.2f} %"
     if n is None:
-        return percent, "n is not known"
-    right = round(accuracy * n)
-    low, high = wilson(right, n)
-    return f"{percent} ({right:,} of {n:,})", f"{100 * low:.2f} % to {100 * high:.2f} %"
+        return percent, "not computed: n is unknown"
+    correct = round(accuracy * n)
+    low, high = wilson(correct, n)
+    return f"{percent} ({correct:,} of {n:,})", f"{100 * low:.2f} % to {100 * high:.2f} %"
 
 
 def _count(n: int | None) -> str:
@@ -201,19 +207,19 @@ def _loss(value: float | None) -> str:
 
 def _calibration(subject: Subject) -> str:
     if not subject.version.calibration:
-        return "None was fitted: its probabilities are the network's own, and may be too sure."
+        return "Not calibrated: the probabilities are the network's own and may be overconfident."
     fitted = Calibration(**subject.version.calibration)
     rows = [
         ("validation", fitted.images, fitted.ece, fitted.ece_uncalibrated, fitted.abstained),
         ("test", fitted.test_images, fitted.test_ece, fitted.test_ece_uncalibrated, fitted.test_abstained),
     ]
     shown = table(
-        ("images of", "n", "expected calibration error", "without calibration", "abstained"),
+        ("images", "n", "expected calibration error", "without calibration", "abstained"),
         ((name, _count(n), *map(_percent, shares)) for name, n, *shares in rows if n),
     )
     limits = " or ".join(_limits(fitted))
     abstains = f"It abstains {limits}." if limits else "It never abstains."
-    scaled = f"Outputs are divided by a temperature of {fitted.temperature:.4g}, fitted on validation."
+    scaled = f"Outputs are divided by a temperature of {fitted.temperature:.4g}, fitted on validation images."
     return "\n\n".join((scaled, shown, abstains))
 
 
@@ -223,9 +229,9 @@ def _percent(share: float | None) -> str:
 
 def _limits(fitted: Calibration) -> Iterator[str]:
     if fitted.novelty_limit is not None:
-        yield f"where an image's novelty exceeds {fitted.novelty_limit:.4g}"
+        yield f"if an image's novelty exceeds {fitted.novelty_limit:.4g}"
     if fitted.confidence_limit:
-        yield f"where no class is as likely as {_percent(fitted.confidence_limit)}"
+        yield f"if its confidence is below {_percent(fitted.confidence_limit)}"
 
 
 def _size(subject: Subject) -> str:
@@ -237,7 +243,7 @@ def _size(subject: Subject) -> str:
         "ONNX graph": f"{subject.onnx.size:,} bytes",
         "latency": latency,
     }
-    return table(("what", "how much"), rows.items())
+    return table(("item", "value"), rows.items())
 
 
 def _licence(subject: Subject) -> str:
@@ -245,10 +251,10 @@ def _licence(subject: Subject) -> str:
 
 
 def _data(subject: Subject) -> str:
-    """What is known of the images, and of who may use them."""
+    """Return the description of the images and of their licence."""
     if subject.registered is not None:
         return text(subject.registered.description)
     if subject.uploaded is None:
-        return "a data set that this release does not have; ask who registered it"
-    said = text(subject.uploaded.description).removesuffix(".")
-    return said or f"{code(subject.version.dataset)}, of which nothing was said when it was uploaded; ask who did"
+        return "a data set that this release does not have; ask its owner"
+    described = text(subject.uploaded.description).removesuffix(".")
+    return described or f"{code(subject.version.dataset)}, uploaded without a description; ask its owner"

@@ -1,4 +1,4 @@
-"""A job as answers show it: its row, what it has reached, and where it stands."""
+"""The public form of a job: its row, its progress and its best trial."""
 
 import re
 from typing import Annotated, Any, cast
@@ -12,26 +12,26 @@ from api.views.schemas import Best, JobDetail, VersionRef
 from worker.database.clock import to_datetime
 from worker.database.engine import Database
 from worker.database.tables import Event, Job, ModelVersion, Trial
-from worker.errors import NotFound
+from worker.errors import Fact, NotFound
 from worker.ledger.transitions import active_seconds
 
 
-def _an_id(job_id: str) -> str:
-    # Postgres would stumble over some texts that can be no id.
+def _checked_id(job_id: str) -> str:
+    # Postgres rejects some texts, such as one with a NUL, before it compares them.
     if not re.fullmatch("[0-9a-f]{1,64}", job_id):
-        raise NotFound("there is no such job; GET /jobs lists them")
+        raise NotFound("there is no such job", Fact.NO_JOB)
     return job_id
 
 
-JobId = Annotated[str, Path(description="a job's id, as POST answered it"), AfterValidator(_an_id)]
-TrialNumber = Annotated[int, Path(ge=0, lt=2**31)]
+JobId = Annotated[str, Path(description="a job's id, from the answer to POST"), AfterValidator(_checked_id)]
+TrialNumber = Annotated[int, Path(ge=0, lt=2**31, description="the trial's number")]
 
-PLAIN = {"id", "kind", "state", "stop_reason", "error", "model", "dataset"} | {"trial_limit", "seconds_limit"}
-PLAIN |= {"run", "lanes"}  # what a job's row says as it is
+COPIED = {"id", "kind", "state", "stop_reason", "error", "model", "dataset"} | {"trial_limit", "seconds_limit"}
+COPIED |= {"run", "lanes"}  # columns of a job that an answer copies
 
 
 def accepted(job: Job, database: Database, response: Response) -> JobDetail:
-    """The answer to the post of a job."""
+    """Return the answer to a submitted job, and set its headers."""
     response.headers["Location"] = f"/jobs/{job.id}"
     response.headers["Retry-After"] = "1"
     with database.reading() as session:
@@ -47,7 +47,7 @@ def job_of(session: Session, job_id: str) -> Job:
     """
     job = session.get(Job, job_id)
     if job is None:
-        raise NotFound("there is no such job; GET /jobs lists them")
+        raise NotFound("there is no such job", Fact.NO_JOB)
     return job
 
 
@@ -61,7 +61,7 @@ def detail(session: Session, job: Job) -> JobDetail:
 
 
 def summary(session: Session, job: Job) -> dict[str, Any]:
-    """What a list and a detail of jobs have in common."""
+    """Return the fields that the list of jobs and a job's detail share."""
     counts = session.execute(
         select(col(Trial.state), func.count()).where(col(Trial.job_id) == job.id).group_by(col(Trial.state))
     ).all()
@@ -72,7 +72,7 @@ def summary(session: Session, job: Job) -> dict[str, Any]:
     )
     best = job.best_trial is not None and job.best_value is not None
     return {
-        **job.model_dump(include=PLAIN),
+        **job.model_dump(include=COPIED),
         "objective": job.spec.get("objective"),
         "trials": dict(sorted((state, count) for state, count in counts)),
         "active_seconds": round(active_seconds(session, job), 3),

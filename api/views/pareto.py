@@ -1,4 +1,4 @@
-"""What accuracy costs: the trials of a job that no other beats in both accuracy and a cost."""
+"""The Pareto fronts of a job: the trials that no other trial beats in both accuracy and cost."""
 
 from typing import Any, get_args
 
@@ -14,29 +14,31 @@ COSTS: tuple[Cost, ...] = get_args(Cost)
 
 
 class Priced(BaseModel):
-    """A trial, its accuracy and what it costs."""
+    """A trial, its accuracy and its costs."""
 
     trial: int
     val_accuracy: float
-    seconds: float = Field(description="of training and evaluation: its share of its pack's, which trains several")
+    seconds: float = Field(description="training and evaluation: the trial's share of the time of its pack")
     flops: int | None = Field(description="floating-point operations of one image's forward pass")
-    weights: int | None = Field(description="how many")
-    latency_seconds: float | None = Field(description="of one image on one core, the median; measured of versions only")
-    version: int | None = Field(description="what the trial was published as")
+    weights: int | None = Field(description="number of weights")
+    latency_seconds: float | None = Field(
+        description="median latency of one image on one core; null if the trial is not published"
+    )
+    version: int | None = Field(description="version number if the trial is published")
 
 
 class Pareto(BaseModel):
-    """Accuracy on validation against each cost."""
+    """Pareto fronts of validation accuracy against each cost."""
 
-    trials: int = Field(description="trials that have an accuracy; those that were ended early have one too")
-    points: list[Priced] = Field(description="the trials that stand on a front, by number")
+    trials: int = Field(description="number of trials with an accuracy, including pruned and stopped ones")
+    points: list[Priced] = Field(description="the trials on any front, by number")
     fronts: dict[Cost, list[int]] = Field(
-        description="trials by number, the cheapest first: none other is at least as accurate for at most the cost"
+        description="trial numbers by cost, cheapest first; no other trial is at least as accurate for at most the cost"
     )
 
 
 def pareto_of(session: Session, job: Job) -> Pareto:
-    """The fronts of a job's trials."""
+    """Return the Pareto fronts of a job's trials."""
     priced = _priced(session, job)
     fronts: dict[Cost, list[int]] = {cost: front(_points(priced, cost)) for cost in COSTS}
     shown = {number for numbers in fronts.values() for number in numbers}
@@ -56,10 +58,10 @@ def _priced(session: Session, job: Job) -> list[Priced]:
         .where(col(Trial.job_id) == job.id, col(Trial.value).is_not(None), col(Trial.val_accuracy).is_not(None))
         .order_by(col(Trial.number))
     )
-    return [_one(row._asdict(), versions.get((row.number, row.value))) for row in rows]
+    return [_priced_trial(row._asdict(), versions.get((row.number, row.value))) for row in rows]
 
 
-def _one(row: dict[str, Any], version: ModelVersion | None) -> Priced:
+def _priced_trial(row: dict[str, Any], version: ModelVersion | None) -> Priced:
     return Priced(
         trial=row["number"],
         **{name: row[name] for name in ("val_accuracy", "seconds", "flops", "weights")},

@@ -1,4 +1,4 @@
-"""What the API answers."""
+"""The public form of jobs, trials, measurements and events."""
 
 from datetime import datetime
 from typing import Any, ClassVar, Self
@@ -15,22 +15,22 @@ class Best(BaseModel):
     """The best trial of a job so far."""
 
     trial: int
-    value: float  # of the job's objective, on validation
+    value: float  # the job's objective on validation images
 
 
 class VersionRef(BaseModel):
-    """Which version a job's winner became."""
+    """The version that a job's winner was published as."""
 
     model: str
     version: int
 
 
 class Transition(BaseModel):
-    """A job or a trial has come to another state."""
+    """A change of state of a job or a trial."""
 
     state: str
-    detail: str | None = Field(description="why")
-    by: str | None = Field(description="who brought it there: `request`, or a worker")
+    detail: str | None = Field(description="reason for the change")
+    by: str | None = Field(description="cause of the change: `request`, or the name of a worker")
     at: datetime | None
 
 
@@ -38,76 +38,76 @@ class JobPublic(BaseModel):
     """A job."""
 
     id: str
-    kind: str = Field(description="train, tune or predict")
+    kind: str = Field(description="train, tune, predict or evaluate")
     state: str = Field(description="queued, running, paused, stopping, completed, failed or cancelled")
-    stop_reason: str | None = Field(description="which limit ended it: trials, seconds, space_exhausted, …")
-    error: str | None = Field(description="why it failed")
+    stop_reason: str | None = Field(description="why it ended: trials, seconds, space_exhausted, failures or cancelled")
+    error: str | None = Field(description="why the job failed")
     model: str
     dataset: str
-    objective: str | None = Field(None, description="what its trials are best at; null for a predict job")
-    trials: dict[str, int] = Field(description="trials by state")
+    objective: str | None = Field(None, description="value that trials are compared by; null for a predict job")
+    trials: dict[str, int] = Field(description="number of trials by state")
     trial_limit: int
-    seconds_limit: float | None = Field(None, description="time with at least one trial running, at most")
-    run: int = Field(1, description="raised when a job that has ended goes on")
-    lanes: int | None = Field(description="trials that train together, fixed when the job first ran")
-    active_seconds: float = Field(description="time with at least one trial running")
+    seconds_limit: float | None = Field(None, description="limit of active_seconds")
+    run: int = Field(1, description="run of the job; raised when an ended job restarts")
+    lanes: int | None = Field(description="number of trials that train together; fixed when the job first runs")
+    active_seconds: float = Field(description="time with at least one trial running, in seconds")
     best: Best | None
-    version: VersionRef | None = Field(description="what the winner was published as")
+    version: VersionRef | None = Field(description="version that the winner was published as")
     created_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
 
 
 class PredictionResult(BaseModel):
-    """What a predict job found. Accuracy is that of the label, whether or not the version abstained."""
+    """The result of a predict job. Accuracy counts abstained images too, by their most likely class."""
 
-    images: int = Field(description="unusable ones included")
+    images: int = Field(description="number of images, including unusable ones")
     unusable: int
     abstained: int
-    labelled: int = Field(description="images whose class is known")
-    accuracy: float | None = Field(description="share of those, 0 to 1")
-    interval: tuple[float, float] | None = Field(
-        None, description="of 95 %, by Wilson's score: what the accuracy of so many images speaks for"
-    )
+    labelled: int = Field(description="number of images with a known label")
+    accuracy: float | None = Field(description="share of correct labelled images, 0 to 1")
+    interval: tuple[float, float] | None = Field(None, description="95 % interval of the accuracy (Wilson score)")
     confusion_matrix: list[list[int]] | None = Field(
-        description="of those: a row a true class, a column a predicted one"
+        description="labelled images; rows: true classes, columns: predicted classes"
     )
     classes: list[str]
 
 
 class JobDetail(JobPublic):
-    """A job with what was asked and what happened."""
+    """A job with its specification, result and history."""
 
     spec: dict[str, Any]
     result: PredictionResult | None = Field(
-        None, description="what a job of kind predict or evaluate found, once it has completed"
+        None, description="result of a completed job of kind predict or evaluate; null for other jobs"
     )
     history: list[Transition]
 
     @staticmethod
     def transition(event: Event) -> Transition:
-        """A row of the history."""
+        """Return an entry of the history."""
         return Transition(state=event.state, detail=event.detail, by=event.by, at=to_datetime(event.at))
 
 
 class JobPage(BaseModel):
-    """Some jobs, the newest first."""
+    """A page of jobs, newest first."""
 
     items: list[JobPublic]
     next_cursor: str | None
 
 
 class Validated(BaseModel):
-    """What a job would be, were it submitted."""
+    """The job that a valid specification would create."""
 
-    spec: dict[str, Any] = Field(description="as posted, defaults filled in")
+    spec: dict[str, Any] = Field(description="the specification with all defaults")
     trial_limit: int
-    seconds: float | None = Field(description="how long it may have work; null where nothing like it was measured here")
-    measured_trials: int = Field(description="earlier trials that this was estimated from")
+    seconds: float | None = Field(
+        description="estimated active seconds of the job; null if no similar job has run here"
+    )
+    measured_trials: int = Field(description="number of earlier trials that the estimate is based on")
 
 
 class MeasurementPublic(BaseModel):
-    """One epoch of a trial."""
+    """A measurement of a trial, after an epoch or after some tenths of one."""
 
     epoch: float
     images_seen: int
@@ -118,22 +118,22 @@ class MeasurementPublic(BaseModel):
 
     @classmethod
     def of(cls, row: Measurement) -> Self:
-        """The answer for a row."""
+        """Return the public form of a row."""
         return cls(epoch=epochs_of(row.step), **row.model_dump(include=set(cls.model_fields) - {"epoch"}))
 
 
 class JobEvent(Transition):
-    """Data of an event `job`: the job has come to another state."""
+    """Data of an event `job`: the job changed its state."""
 
     event_name: ClassVar = "job"
 
 
 class TrialEvent(Transition):
-    """Data of an event `trial`: a trial has begun or ended."""
+    """Data of an event `trial`: a trial started or ended."""
 
     event_name: ClassVar = "trial"
 
-    number: int = Field(description="the trial's")
+    number: int = Field(description="the trial's number")
 
 
 class EpochEvent(MeasurementPublic):
@@ -141,10 +141,10 @@ class EpochEvent(MeasurementPublic):
 
     event_name: ClassVar = "epoch"
 
-    number: int = Field(description="the trial's")
+    number: int = Field(description="the trial's number")
 
 
-Happening = JobEvent | TrialEvent | EpochEvent
+EventData = JobEvent | TrialEvent | EpochEvent
 
 
 class TrialPublic(BaseModel):
@@ -152,53 +152,55 @@ class TrialPublic(BaseModel):
 
     number: int
     state: str = Field(description="running, completed, pruned, stopped_early, diverged, failed or cancelled")
-    reason: str | None = Field(description="why it ended")
+    reason: str | None = Field(description="why the trial ended")
     params: dict[str, Any] | None
-    suggestion: dict[str, Any] | None = Field(None, description="what of them was drawn, by the names that Optuna uses")
-    epochs_run: float = Field(description="measured so far")
+    suggestion: dict[str, Any] | None = Field(None, description="the sampled parameters, by their names in Optuna")
+    epochs_run: float = Field(description="epochs measured so far")
     best_epoch: float | None
-    value: float | None = Field(description="the job's objective, once the trial has ended")
+    value: float | None = Field(description="value of the job's objective; null until the trial has ended")
     train_loss: float | None
     val_loss: float | None
     val_accuracy: float | None
-    seconds: float = Field(description="training and evaluation: its share of its pack's, which trains several at once")
+    seconds: float = Field(description="training and evaluation: the trial's share of the time of its pack")
     flops: int | None = Field(None, description="floating-point operations of one image's forward pass")
-    weights: int | None = Field(None, description="how many")
+    weights: int | None = Field(None, description="number of weights")
     created_at: datetime | None
     finished_at: datetime | None
 
     @classmethod
     def of(cls, row: Trial) -> Self:
-        """The answer for a row."""
+        """Return the public form of a row."""
         instants = {"created_at": to_datetime(row.created_at), "finished_at": to_datetime(row.finished_at)}
         return cls(**row.model_dump(include=set(cls.model_fields) - set(instants)), **instants)
 
 
 class TrialDetail(TrialPublic):
-    """A trial with every epoch, and what it takes to run it again."""
+    """A trial with its measurements, and the seeds that repeat it."""
 
     measurements: list[MeasurementPublic] = []
     init_seed: int | None
     stream_seed: int | None = None
     start_step: int | None
-    pack: int = Field(description="the trials that trained together share it")
-    lane: int = Field(description="its place among them")
+    pack: int = Field(description="id of the pack; trials that train together share it")
+    lane: int = Field(description="position in the pack")
     fresh: list[str] | None = Field(
-        None, description="where it begins with a version: the weights that are its own, as shapes differ there"
+        None, description="if the trial starts from a version: names of weights initialized anew as their shapes differ"
     )
 
 
 class Limits(BaseModel):
-    """The limits of a budget that may change; one that is left out stays."""
+    """New limits of a budget; a limit that is left out does not change."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-    trials: int | None = Field(None, ge=1, le=MAX_TRIALS, description="trials in all; null for no limit")
-    seconds: float | None = Field(None, gt=0, le=1e8, description="time with at least one trial running; or null")
+    trials: int | None = Field(None, ge=1, le=MAX_TRIALS, description="total number of trials; null: no limit")
+    seconds: float | None = Field(
+        None, gt=0, le=1e8, description="time with at least one trial running, in seconds; null: no limit"
+    )
 
 
 class JobChange(BaseModel):
-    """What of a job may change."""
+    """A change of a job."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -206,17 +208,17 @@ class JobChange(BaseModel):
 
 
 class Enqueued(BaseModel):
-    """A configuration to be tried."""
+    """A configuration to try."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     params: dict[str, Any] = Field(
-        max_length=100, description="hyper-parameters of the search space; those that are left out are drawn"
+        max_length=100, description="hyper-parameters of the search space; the sampler chooses those left out"
     )
 
 
 class TrialPage(BaseModel):
-    """Some trials of a job."""
+    """A page of a job's trials."""
 
     items: list[TrialPublic]
     next_cursor: str | None

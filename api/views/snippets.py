@@ -1,4 +1,4 @@
-"""How to load a version: lines for a shell and for Python that can be typed as they stand."""
+"""Shell and Python snippets that load a version; they run as printed."""
 
 import json
 from urllib.parse import quote
@@ -36,7 +36,7 @@ print(card, {{name: array.shape for name, array in weights.items()}})
 
 
 def loading(version: ModelVersion, checkpoint: Artifact, onnx: Artifact) -> str:
-    """How to download a version's files, run its graph and read its weights, as Markdown."""
+    """Return Markdown with snippets that download a version's files, run its graph and read its weights."""
     graph, weights = file_name(version, "onnx"), file_name(version, "safetensors")
     fetch = FETCH.format(
         model=quote(version.model, safe=""),
@@ -54,11 +54,13 @@ def loading(version: ModelVersion, checkpoint: Artifact, onnx: Artifact) -> str:
     )
     return "\n\n".join(
         (
-            "Where `CHIFFRE_URL` names the API, as `http://127.0.0.1:8000`:",
+            "Download both files and check their hashes. `CHIFFRE_URL` is the API's address, such as "
+            "`http://127.0.0.1:8000`:",
             fence("sh", fetch),
-            "The graph takes float32 pixels between 0 and 1, here one image that is black, and gives outputs by class:",
+            "Run the graph. It takes float32 pixels from 0 to 1 (here one black image) and returns one output per "
+            "class:",
             fence("python", run),
-            "The checkpoint holds the weights by name, and as JSON the layers that they belong to:",
+            "Read the checkpoint. It holds the weights by name, and a JSON description of the layers:",
             fence("python", READ.format(weights=weights)),
         )
     )

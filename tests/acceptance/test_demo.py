@@ -25,10 +25,10 @@ def test_the_demo_serves_a_good_network_and_leaves_nothing_behind() -> None:
         and "chiffre-demo-" in str((process.info["environ"] or {}).get("CHIFFRE_HOME", ""))
         and any(name in (command := " ".join(process.info["cmdline"] or [])) for name in ours)
     ]
-    accuracy = re.search(r"Test accuracy on 7000 images: ([\d.]+) %", done.stdout)
+    accuracy = re.search(r"Test accuracy on 7,000 images: ([\d.]+) %", done.stdout)
 
     assert done.returncode == 0, done.stderr
     assert accuracy, done.stdout
     assert float(accuracy[1]) >= 98.5
-    assert len(re.findall(r"\d \([\d.]+ %\), it is \d", done.stdout)) == 8
+    assert len(re.findall(r"\d \([\d.]+ %\), label \d", done.stdout)) == 8
     assert left == []

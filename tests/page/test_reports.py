@@ -54,7 +54,7 @@ def test_a_finished_report_is_whole_on_a_screen_a_telephone_and_paper(
     with Chiffre(service.url) as client:
         *_, job = client.follow(client.tune(SEARCHED)["id"])
     page.goto(f"{service.url}/jobs/{job['id']}/report")
-    expect(page.locator("#matters").get_by_role("table")).not_to_have_count(0)
+    expect(page.locator("#analysis").get_by_role("table")).not_to_have_count(0)
     mistakes = page.locator(".mistakes img")
     drawn = mistakes.evaluate_all("images => images.map(image => image.complete && image.naturalWidth > 0)")
     serious = axe(page)

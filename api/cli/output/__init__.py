@@ -1,1 +1,1 @@
-"""What the command prints: tables, live charts and plain text."""
+"""Output of the command: tables, live charts and plain text."""

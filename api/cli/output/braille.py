@@ -1,17 +1,22 @@
-"""Lines drawn in characters: each holds two by four dots (Unicode block U+2800, Braille patterns)."""
+"""Line plots in Braille characters, 2 × 4 dots each (Unicode block U+2800)."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 from math import ceil
 
 BLANK = 0x2800
-DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # by row, then by column, of one character
+DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # bits of a character, by row and column
 
 Line = Sequence[tuple[float, float]]  # points from left to right
 
 
 def plot(lines: Sequence[Line], width: int, height: int) -> tuple[list[str], tuple[float, float] | None]:
-    """Lines in `height` rows of `width` characters, and the least and greatest of their y; None where there is none."""
+    """Draw lines in `height` rows of `width` characters.
+
+    Returns:
+        The rows, and a pair of the smallest and largest y. The pair is None if there are no points.
+
+    """
     points = [point for line in lines for point in line]
     if not points:
         return [" " * width] * height, None
@@ -28,7 +33,7 @@ def plot(lines: Sequence[Line], width: int, height: int) -> tuple[list[str], tup
 
 
 def _dots(line: Line) -> set[tuple[int, int]]:
-    """The dots on the way from point to point."""
+    """Return the dots on the way from point to point, as (column, row)."""
     found = {(round(x), round(y)) for x, y in line}
     for (x, y), (next_x, next_y) in pairwise(line):
         steps = ceil(max(abs(next_x - x), abs(next_y - y))) or 1

@@ -1,4 +1,4 @@
-"""What the command shows: tables, bars and digits drawn in characters."""
+"""Tables and pictures in characters."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -13,28 +13,28 @@ from rich.text import Text
 from api.client import CLASSIFIES
 
 SHADES = " .:-=+*#%@"
-ID_WIDTH = 12  # characters of a job's id: the one thing that a person copies from a table
+ID_WIDTH = 12  # characters of a job's id, never shortened because people copy it from a table
 
 
 def trial_table(trials: Iterable[dict[str, Any]], best: int | None = None) -> Table:
-    """Trials as a table, the best one marked."""
+    """Return trials as a table; mark the best one."""
     rows = list(trials)
     names = _varying(rows)
-    # Close together: with three hyper-parameters that differ it just fits a terminal of 80 columns.
+    # Little padding: with three differing hyper-parameters the table just fits a terminal of 80 columns.
     table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in ("trial", "state", *names, "epochs", "loss", "accuracy", "sec"):
         table.add_column(heading, no_wrap=heading != "hidden_sizes", justify="left" if heading == "state" else "right")
     for trial in rows:
-        drawn = [cell((trial["params"] or {}).get(name)) for name in names]
-        reached = [f"{trial['epochs_run']:g}", cell(trial["val_loss"]), percent(trial["val_accuracy"])]
+        params = [cell((trial["params"] or {}).get(name)) for name in names]
+        results = [f"{trial['epochs_run']:g}", cell(trial["val_loss"]), percent(trial["val_accuracy"])]
         style = "bold green" if trial["number"] == best else "dim" if trial["state"] == "pruned" else None
         number = str(trial["number"]) + (" *" if trial["number"] == best else "")
-        table.add_row(number, trial["state"], *drawn, *reached, f"{trial['seconds']:.1f}", style=style)
+        table.add_row(number, trial["state"], *params, *results, f"{trial['seconds']:.1f}", style=style)
     return table
 
 
 def rung_table(rungs: Iterable[Any]) -> Table:
-    """What a trial measured when it was recorded, and when it was replayed."""
+    """Return a trial's recorded and replayed measurements as a table."""
     table = Table(header_style="bold", box=SIMPLE_HEAD)
     for heading in ("epoch", "recorded loss", "replayed loss", "recorded accuracy", "replayed accuracy"):
         table.add_column(heading, justify="right")
@@ -45,7 +45,7 @@ def rung_table(rungs: Iterable[Any]) -> Table:
 
 
 def job_table(jobs: Iterable[dict[str, Any]]) -> Table:
-    """Jobs as a table."""
+    """Return jobs as a table."""
     table = Table(
         "job", "state", "network", "data set", "trials", "best", "created", header_style="bold", box=SIMPLE_HEAD
     )
@@ -59,17 +59,17 @@ def job_table(jobs: Iterable[dict[str, Any]]) -> Table:
 
 
 def job_view(job: dict[str, Any]) -> RenderableType:
-    """One job: its row, why it failed where it did, and what it found where it has a result."""
-    parts: list[RenderableType] = [job_table([job])]
+    """Return a job's row, followed by its error and its result if it has them."""
+    views: list[RenderableType] = [job_table([job])]
     if job["error"] is not None:
-        parts.append(Text(job["error"], style="red"))
+        views.append(Text(job["error"], style="red"))
     if job["result"] is not None:
-        parts.append(result_view(job["result"]))
-    return Group(*parts)
+        views.append(result_view(job["result"]))
+    return Group(*views)
 
 
 def model_table(models: Iterable[dict[str, Any]]) -> Table:
-    """Published versions as a table."""
+    """Return published versions as a table; mark the champions."""
     headings = ("network", "version", "data set", "validation", "test", "weights", "job", "trial")
     table = Table(*headings, header_style="bold", box=SIMPLE_HEAD)
     table.columns[6].no_wrap, table.columns[6].min_width = True, ID_WIDTH
@@ -82,46 +82,48 @@ def model_table(models: Iterable[dict[str, Any]]) -> Table:
 
 
 def check_view(found: dict[str, Any]) -> RenderableType:
-    """What a job would be, were it posted."""
-    minutes = (
-        "nothing like it was measured here" if found["seconds"] is None else f"{found['seconds'] / 60:.1f} minutes"
-    )
-    measured = f", by {found['measured_trials']} earlier trials" if found["measured_trials"] else ""
-    head = Text(f"It would be accepted. Trials: {found['trial_limit']}; work at most: {minutes}{measured}.")
+    """Return the answer to `--check`: the estimated duration and the complete specification."""
+    if found["seconds"] is None:
+        duration = "No estimate yet: no similar job has run here."
+    else:
+        duration = (
+            f"Estimated duration: {found['seconds'] / 60:,.1f} min, from {found['measured_trials']:,} earlier trials."
+        )
+    head = Text(f"The specification is valid: {found['trial_limit']:,} trials at most. {duration}")
     return Group(head, JSON.from_data(found["spec"]))
 
 
 def check_table(checks: Iterable[Any]) -> Table:
-    """What was found wrong with an installation, and what to do."""
+    """Return the checks of an installation as a table."""
     marks = {"good": "[green]✓[/]", "doubtful": "[yellow]![/]", "wrong": "[red]✗[/]"}
-    table = Table("", "what", "found", "what to do", header_style="bold", box=SIMPLE_HEAD)
+    table = Table("", "check", "found", "what to do", header_style="bold", box=SIMPLE_HEAD)
     for check in checks:
         table.add_row(marks[check.state], check.name, Text(check.found), Text(check.advice or "–"))
     return table
 
 
 def result_view(result: dict[str, Any]) -> RenderableType:
-    """What a predict job found: its counts, and which class was taken for which."""
-    counts = ", ".join(f"{result[name]} {name}" for name in ("images", "unusable", "abstained", "labelled"))
+    """Return a predict job's counts, its accuracy and its confusion matrix."""
+    counts = ", ".join(f"{result[name]:,} {name}" for name in ("images", "unusable", "abstained", "labelled"))
     if result["confusion_matrix"] is None:
         return Text(counts)
-    names = [escape(name) for name in result["classes"]]  # whatever they hold is no markup
-    table = Table("true", *names, header_style="bold", box=SIMPLE_HEAD, title="taken for")
+    names = [escape(name) for name in result["classes"]]  # a class name may look like markup
+    table = Table("true", *names, header_style="bold", box=SIMPLE_HEAD, title="predicted")
     for name, row in zip(names, result["confusion_matrix"], strict=True):
-        table.add_row(name, *map(str, row))
+        table.add_row(name, *(f"{count:,}" for count in row))
     low, high = result["interval"] or (None, None)
     accuracy = f"{percent(result['accuracy'])} ({percent(low)} to {percent(high)})"
     return Group(Text(f"{counts}; accuracy {accuracy}"), table)
 
 
 def picture(rows: list[list[float]]) -> str:
-    """A grey image of 0..255 as characters, two rows in one line so that it keeps its shape."""
+    """Return a grey image of 0..255 as characters; each line shows two rows, which keeps the proportions."""
     pairs = zip(rows[::2], rows[1::2], strict=False)
     return "\n".join("".join(_shade((a + b) / 2) for a, b in zip(*pair, strict=True)) for pair in pairs)
 
 
 def _varying(trials: list[dict[str, Any]]) -> list[str]:
-    """The hyper-parameters that differ between trials; all where there is only one."""
+    """Return the hyper-parameters that differ between trials; all of them if there is only one trial."""
     values: dict[str, set[str]] = {}
     for trial in trials:
         for name, value in (trial["params"] or {}).items():
@@ -134,7 +136,7 @@ def _shade(value: float) -> str:
 
 
 def cell(value: Any) -> str:
-    """A value as a table shows it."""
+    """Return a value as the text of a table cell."""
     if value is None:
         return "–"
     if isinstance(value, list):
@@ -143,5 +145,5 @@ def cell(value: Any) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A share in per cent."""
+    """Return a share as a percentage; – for None."""
     return "–" if value is None else f"{100 * value:.2f} %"

@@ -1,4 +1,4 @@
-"""A job live in the terminal: how far it is, its best trials as bars, its learning curves, its newest trials."""
+"""A job live in the terminal: progress, learning curves, best trials as bars, and newest trials."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -18,21 +18,24 @@ from api.cli.output.display import cell, percent, trial_table
 from api.client import CLASSIFIES, FINAL, Chiffre, is_away
 from api.connection import ApiError
 
-SHOWN_TRIALS = 12  # rows of the live table, the newest
-BARS = 6  # the best trials
-CURVES = 40  # of so many trials, the newest, are lines drawn
-WIDTH, HEIGHT = 48, 8  # characters of the drawing
+SHOWN_TRIALS = 12  # newest trials in the table
+BARS = 6  # best trials with a bar
+CURVES = 40  # newest trials with a learning curve
+WIDTH, HEIGHT = 48, 8  # of the plot, in characters
 
 
 class RecentCurves:
-    """The curves of a job's newest trials, fetched anew in at most a tenth of the time: a long job has a megabyte."""
+    """A cache of the learning curves of a job's newest trials.
+
+    All curves of a long job take a megabyte. So the curves are fetched for at most a tenth of the time.
+    """
 
     def __init__(self) -> None:
         self._found: list[dict[str, Any]] = []
         self._due = 0.0
 
     def of(self, client: Chiffre, job: dict[str, Any]) -> list[dict[str, Any]]:
-        """Those that are known; of a job that has ended the last."""
+        """Return the cached curves, or the current ones if they are due or the job has ended."""
         began = monotonic()
         if began >= self._due or job["state"] in FINAL:
             self._found = client.curves(job["id"])[-CURVES:]
@@ -40,33 +43,39 @@ class RecentCurves:
         return self._found
 
 
-def follow(client: Chiffre, job_id: str, console: Console) -> dict[str, Any]:
-    """Show a job live until it has ended; the job as it ended."""
+def follow_job(client: Chiffre, job_id: str, console: Console) -> dict[str, Any]:
+    """Show a job live until it ends, and return the ended job."""
     job: dict[str, Any] = {}
-    seen = RecentCurves()
+    recent = RecentCurves()
     with Live(console=console, refresh_per_second=4, transient=False) as live:
         for job in client.follow(job_id):
             try:
-                live.update(_progress(job) if job["kind"] in CLASSIFIES else _view(client, job, seen))
+                live.update(_progress(job) if job["kind"] in CLASSIFIES else _view(client, job, recent))
             except ApiError as error:
-                if not is_away(error):  # else the next look waits until it is back
+                if not is_away(error):  # client.follow waits until an API that is away answers again
                     raise
     return job
 
 
-def _view(client: Chiffre, job: dict[str, Any], seen: RecentCurves) -> RenderableType:
+def _view(client: Chiffre, job: dict[str, Any], recent: RecentCurves) -> RenderableType:
     newest = list(islice(client.trials(job["id"], order_by="-number", limit=SHOWN_TRIALS), SHOWN_TRIALS))
     column = _column(job)
     best = islice(client.trials(job["id"], order_by=column, limit=BARS), BARS)
-    parts: list[RenderableType] = [_progress(job)]
+    views: list[RenderableType] = [_progress(job)]
     if any(trial["epochs_run"] for trial in newest):
-        parts.append(Columns([curves(seen.of(client, job), column), bars(list(best), column)]))
+        views.append(Columns([curves(recent.of(client, job), column), bars(list(best), column)]))
     table = trial_table(reversed(newest), job["best"] and job["best"]["trial"])
-    return Group(*parts, table)
+    return Group(*views, table)
 
 
 def curves(found: Sequence[dict[str, Any]], column: str) -> RenderableType:
-    """The curves of trials by epoch, as lines; `column` is the figure, with - before it where more is better."""
+    """Draw learning curves as lines.
+
+    Args:
+        found: the curves in the API's JSON.
+        column: the column to draw; a leading - means that larger values are better.
+
+    """
     name = column.removeprefix("-")
     lines = [
         [(epoch, value) for epoch, value in zip(one["epoch"], one[name], strict=True) if value is not None]
@@ -83,42 +92,42 @@ def curves(found: Sequence[dict[str, Any]], column: str) -> RenderableType:
 
 
 def bars(trials: Sequence[dict[str, Any]], column: str) -> RenderableType:
-    """The best trials by a figure, each with a bar between the least that is shown and the best."""
+    """Draw the best trials as bars from the worst to the best value shown; `column` is as in `curves`."""
     name = column.removeprefix("-")
-    reached = [trial for trial in trials if trial[name] is not None]
-    if not reached:
+    measured = [trial for trial in trials if trial[name] is not None]
+    if not measured:
         return Text("")
-    values = [trial[name] for trial in reached]
+    values = [trial[name] for trial in measured]
     low, high = min(values), max(values)
     grid = Table.grid(padding=(0, 1))
-    for trial, value in zip(reached, values, strict=True):
+    for trial, value in zip(measured, values, strict=True):
         share = (value - low) / (high - low) if high > low else 1.0
-        share = 1 - share if column == name and high > low else share  # of a loss the least is the longest
-        figure = percent(value) if name.endswith("accuracy") else cell(value)
-        grid.add_row(str(trial["number"]), ProgressBar(total=1.0, completed=0.1 + 0.9 * share, width=24), figure)
+        share = 1 - share if column == name and high > low else share  # the smallest loss has the longest bar
+        label = percent(value) if name.endswith("accuracy") else cell(value)
+        grid.add_row(str(trial["number"]), ProgressBar(total=1.0, completed=0.1 + 0.9 * share, width=24), label)
     return Panel(grid, title=f"best trials by {name}", expand=False)
 
 
 def _column(job: dict[str, Any]) -> str:
-    """What trials are ordered by, the best first."""
+    """Return the `order_by` that puts the best trials first."""
     return "val_loss" if job["spec"].get("objective") == "val_loss" else "-val_accuracy"
 
 
 def _progress(job: dict[str, Any]) -> RenderableType:
-    """A job's state and how far it is."""
+    """Return a job's state and its progress bar."""
     if job["kind"] in CLASSIFIES:
         return Text(f"job {job['id']}: {job['state']}")
     best = f"best {cell(job['best']['value'])} (trial {job['best']['trial']})" if job["best"] else "no result yet"
     states = ", ".join(f"{count} {state}" for state, count in job["trials"].items())
     head = Text(f"job {job['id']}: {job['state']} · {states or 'waiting for a worker'} · {best}")
     bar = Table.grid()
-    # Of a run-off and a publication nothing tells how far they are.
+    # The progress of a run-off and of a publication is unknown, so the bar pulses.
     bar.add_row(ProgressBar(total=1.0, completed=_share(job), width=60, pulse=job["state"] == "stopping"))
     return Group(head, bar)
 
 
 def _share(job: dict[str, Any]) -> float:
-    """How much of its budget a job has spent, 0..1."""
+    """Return the share of its budget that a job has used, 0..1."""
     if job["state"] in FINAL:
         return 1.0
     ended = sum(count for state, count in job["trials"].items() if state != "running")

@@ -1,4 +1,4 @@
-"""What the commands share: two consoles, a client, and errors in words."""
+"""Shared by the commands: two consoles, a client, and error messages."""
 
 import json
 from collections.abc import Iterator
@@ -11,19 +11,19 @@ from rich.console import Console
 
 from api.client import Chiffre
 from api.connection import Unanswered
+from api.http.field_errors import plain_words
 from ml.errors import ChiffreError
 
 out = Console()
 err = Console(stderr=True)
 
-# Exit statuses; 2 is Typer's own, for a command line that makes no sense.
-FAILED, UNANSWERED, INTERRUPTED = 1, 3, 130
+FAILED, UNANSWERED, INTERRUPTED = 1, 3, 130  # exit statuses; Typer exits with 2 after a usage error
 
-AsJson = Annotated[bool, typer.Option("--json", help="print the API's own JSON")]
+AsJson = Annotated[bool, typer.Option("--json", help="print the API's JSON")]
 
 
 def show(data: Any, as_json: bool, table: Any) -> None:
-    """Print what the API answered, or what `table` makes of it."""
+    """Print the API's answer as JSON, or the table that `table` returns."""
     if as_json:
         print(json.dumps(data))
     else:
@@ -32,16 +32,16 @@ def show(data: Any, as_json: bool, table: Any) -> None:
 
 @contextmanager
 def connected() -> Iterator[Chiffre]:
-    """A client of the API that the environment names; what goes wrong ends the command in words."""
+    """Provide a client of the API from the environment, and report errors."""
     with reporting_errors(), Chiffre() as client:
         yield client
 
 
 @contextmanager
 def reporting_errors() -> Iterator[None]:
-    """Say what went wrong in words, and end with a status that tells it to a script.
+    """Turn an error into a message and an exit status.
 
-    What pydantic refuses here is a setting.
+    A ValidationError here is always about a setting.
     """
     try:
         yield
@@ -50,18 +50,17 @@ def reporting_errors() -> Iterator[None]:
     except ChiffreError as error:
         fail(str(error))
     except ValidationError as error:
-        problems = ((_variable(e["loc"]), e["msg"]) for e in error.errors())
-        fail("; ".join(f"{name}: {words.removeprefix('Value error, ')}" for name, words in problems))
+        fail("; ".join(f"{_variable(e['loc'])}: {plain_words(e['msg'])}" for e in error.errors()))
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
 
 
 def _variable(place: tuple[int | str, ...]) -> str:
-    """The variable of a setting; what holds of several together has no place of its own."""
+    """Return the environment variable of a setting; an error about several settings has no place."""
     return f"CHIFFRE_{str(place[0]).upper()}" if place else "the environment"
 
 
 def fail(message: str, status: int = FAILED) -> NoReturn:
-    """End with a sentence on standard error and a status."""
+    """Print a message to standard error and exit with a status."""
     err.print(f"chiffre: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
     raise typer.Exit(status)

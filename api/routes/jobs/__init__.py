@@ -1,1 +1,1 @@
-"""Routes of jobs, and of what a job has found."""
+"""Routes of jobs and of their results."""

@@ -1,12 +1,12 @@
-"""What a job's trials say: analysis, plots, and what accuracy costs."""
+"""Analysis, plots and Pareto fronts of a job's trials."""
 
 import base64
 import hashlib
+import pathlib
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 from fastapi.responses import FileResponse
 from pydantic import Field
 
@@ -17,12 +17,12 @@ from api.views.pareto import Pareto, pareto_of
 from ml.analysis.findings import Analysis
 from ml.analysis.plots import PLOTS, PlotName, PlotOptions
 from worker.database.tables import Job
-from worker.errors import Conflict, NotFound
+from worker.errors import Conflict, Fact, NotFound
 
 router = APIRouter(tags=["analysis"])
 
 SCRIPT = "/plotly.min.js"
-# The one script of a page but plotly's own; the figure lies beside it as data.
+# The page's only script besides plotly's. The figure is a data element of the same page.
 DRAW = """const {data, layout} = JSON.parse(document.getElementById("figure").textContent);
 Plotly.newPlot("plot", data, layout, {responsive: true, displaylogo: false});"""
 PAGE = """<!doctype html>
@@ -36,8 +36,8 @@ PAGE = """<!doctype html>
 </html>
 """
 DIGEST = base64.b64encode(hashlib.sha256(DRAW.encode()).digest()).decode()
-# Looser than a page of text needs: plotly writes style elements, draws into canvases, and evaluates code of its own for
-# parallel coordinates. It can reach nothing, and runs nothing that did not come from here.
+# Looser than a text page needs: plotly writes style elements, draws on canvases, and evaluates generated code for
+# parallel coordinates. The page can load nothing from elsewhere and runs no script of another origin.
 POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -51,7 +51,7 @@ POLICY = "; ".join(
 )
 FIGURE: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "A page, or the figure as plotly's JSON: `data` and `layout`",
+        "description": "An HTML page, or the figure as plotly's JSON: `data` and `layout`",
         "content": {"text/html": {"schema": {"type": "string"}}, "application/json": {"schema": {"type": "object"}}},
     }
 }
@@ -61,41 +61,42 @@ JAVASCRIPT: dict[int | str, dict[str, Any]] = {
 
 
 class PlotRequest(PlotOptions):
-    """What a plot shows, and as what."""
+    """The options of a plot and its format."""
 
-    format: Literal["html", "json"] = Field("html", description="a page, or the figure as plotly's JSON")
+    format: Literal["html", "json"] = Field("html", description="html: a page; json: the figure as plotly's JSON")
 
 
-def _searched(job_id: JobId, database: DatabaseDep) -> Job:
+def _job_with_trials(job_id: JobId, database: DatabaseDep) -> Job:
     with database.reading() as session:
         return _with_trials(session.get(Job, job_id))
 
 
-Searched = Annotated[Job, Depends(_searched)]
+JobWithTrials = Annotated[Job, Depends(_job_with_trials)]
 
 
 @router.get("/jobs/{job_id}/analysis", response_class=Response, responses={200: {"model": Analysis}})
-async def analyse(job: Searched, analyses: AnalysesDep) -> Response:
-    """Correlations, importances and interactions of a job's hyper-parameters; accuracy and time against each.
+async def analyse(job: JobWithTrials, analyses: AnalysesDep) -> Response:
+    """Analyse a job's hyper-parameters: correlations, importances, interactions, and accuracy and time by value.
 
-    It is made when it is asked for, and kept until the job has changed. 503 where that takes too long.
+    The first request computes the analysis; it is cached until the job changes. The answer is 503 if computing takes
+    too long.
     """
-    return Response(await analyses.made(job), media_type="application/json")
+    return Response(await analyses.get(job), media_type="application/json")
 
 
 @router.get("/jobs/{job_id}/plots/{name}", response_class=Response, responses=FIGURE)
 async def plot(
-    job: Searched,
-    name: PlotName,
-    asked: Annotated[PlotRequest, Query()],
+    job: JobWithTrials,
+    name: Annotated[PlotName, Path(description="the plot's name")],
+    request: Annotated[PlotRequest, Query()],
     analyses: AnalysesDep,
 ) -> Response:
-    """One plot of a job's trials, drawn by Optuna where it has such a one."""
-    given = asked.model_dump(exclude_unset=True, exclude={"format"})
+    """Plot a job's trials. Optuna draws the plots that it knows."""
+    given = request.model_dump(exclude_unset=True, exclude={"format"})
     for option in sorted(given.keys() - PLOTS[name].options):
         raise BadInput(f"?{option}", f"{name} has no such option; it has: {', '.join(sorted(PLOTS[name].options))}")
-    figure = await analyses.made(job, name, given)
-    if asked.format == "json":
+    figure = await analyses.get(job, name, given)
+    if request.format == "json":
         return Response(figure, media_type="application/json")
     page = PAGE.format(title=PLOTS[name].title, job=job.id, figure=_as_data(figure), script=SCRIPT, draw=DRAW)
     return Response(page, media_type="text/html", headers={"Content-Security-Policy": POLICY})
@@ -103,14 +104,17 @@ async def plot(
 
 @router.get("/jobs/{job_id}/pareto")
 def pareto(job_id: JobId, database: DatabaseDep) -> Pareto:
-    """Accuracy against training seconds, FLOPs, weights and latency: the trials that no other beats in both."""
+    """Return the Pareto fronts of accuracy against training seconds, FLOPs, weights and latency.
+
+    A trial is on a front if no other trial is at least as accurate for at most the same cost.
+    """
     with database.reading() as session:
         return pareto_of(session, _with_trials(session.get(Job, job_id)))
 
 
 @router.get(SCRIPT, response_class=FileResponse, responses=JAVASCRIPT)
 def script() -> Response:
-    """The script that draws plots, as it comes with plotly's package."""
+    """Return the script that draws plots, from the plotly package."""
     headers = {"Cache-Control": "public, max-age=86400"}
     return FileResponse(
         _package("plotly") / "package_data/plotly.min.js", media_type="text/javascript", headers=headers
@@ -119,20 +123,20 @@ def script() -> Response:
 
 def _with_trials(job: Job | None) -> Job:
     if job is None:
-        raise NotFound("there is no such job; GET /jobs lists them")
+        raise NotFound("there is no such job", Fact.NO_JOB)
     if job.predicts:
         raise Conflict("the job classifies images and has no trials; GET /jobs?state=completed lists others")
     return job
 
 
 def _as_data(figure: bytes) -> str:
-    """JSON inside a script element: what could end the element is written otherwise."""
+    """Return JSON for a script element; escape each < because it could end the element."""
     return figure.decode().replace("<", "\\u003c")
 
 
-def _package(name: str) -> Path:
-    """Where a package lies, without importing it."""
+def _package(name: str) -> pathlib.Path:
+    """Return the folder of a package without importing it."""
     found = find_spec(name)
     if found is None or found.origin is None:
-        raise NotFound(f"{name} is not installed; install Chiffre with what it depends on")
-    return Path(found.origin).parent
+        raise NotFound(f"{name} is not installed; install Chiffre with its dependencies")
+    return pathlib.Path(found.origin).parent

@@ -1,4 +1,4 @@
-"""The curves of all trials of a job at once."""
+"""The learning curves of all trials of a job in one answer."""
 
 from itertools import groupby
 from typing import Any, cast
@@ -13,17 +13,17 @@ from api.deps import DatabaseDep
 from api.views.jobs import JobId
 from ml.records import epochs_of
 from worker.database.tables import Job, Measurement, Trial
-from worker.errors import NotFound
+from worker.errors import Fact, NotFound
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-FIGURES = ("train_loss", "val_loss", "val_accuracy", "seconds")
+COLUMNS = ("train_loss", "val_loss", "val_accuracy", "seconds")  # of a curve, besides the epoch
 
 
 class Curve(BaseModel):
-    """What a trial was measured to be, epoch by epoch: each list has a place an epoch."""
+    """A trial's learning curve: each list has one entry per measurement."""
 
-    number: int = Field(description="the trial's")
+    number: int = Field(description="the trial's number")
     epoch: list[float]
     train_loss: list[float | None]
     val_loss: list[float | None]
@@ -32,35 +32,40 @@ class Curve(BaseModel):
 
 
 class Curves(BaseModel):
-    """The curves of a job's trials."""
+    """The learning curves of a job's trials."""
 
-    sequence: int = Field(description="an event's id: what its stream tells after this may not be among them")
+    sequence: int = Field(
+        description="id of the last event that the curves include; read later ones from the event stream"
+    )
     curves: list[Curve]
 
 
 @router.get("/{job_id}/curves")
 def list_curves(job_id: JobId, database: DatabaseDep) -> Curves:
-    """Every trial's figures by epoch, by number: what the event stream would tell, in a fiftieth of the time."""
+    """Return the learning curves of all trials, in the order of their numbers.
+
+    The event stream sends the same measurements but takes fifty times as long.
+    """
     with database.reading() as session:
         sequence = session.scalar(select(col(Job.sequence)).where(col(Job.id) == job_id))
         if sequence is None:
-            raise NotFound("there is no such job; GET /jobs lists them")
+            raise NotFound("there is no such job", Fact.NO_JOB)
         found = {"sequence": sequence, "curves": _curves(session, job_id)}
-    # The declared type is what this is; twenty thousand epochs need not be looked at again by pydantic.
+    # A ready response skips pydantic's validation, which is slow for 20,000 epochs.
     return cast("Curves", Response(orjson.dumps(found), media_type="application/json"))
 
 
 def _curves(session: Session, job_id: str) -> list[dict[str, Any]]:
-    figures = [getattr(Measurement, name) for name in FIGURES]
+    columns = [getattr(Measurement, name) for name in COLUMNS]
     rows = session.execute(
-        select(col(Trial.number), col(Measurement.step), *figures)
+        select(col(Trial.number), col(Measurement.step), *columns)
         .join(Trial, col(Trial.id) == Measurement.trial_id)
         .where(col(Trial.job_id) == job_id)
         .order_by(col(Trial.number), col(Measurement.step))
     )
-    return [_curve(number, list(of_one)) for number, of_one in groupby(rows, key=lambda row: row.number)]
+    return [_curve(number, list(of_trial)) for number, of_trial in groupby(rows, key=lambda row: row.number)]
 
 
 def _curve(number: int, rows: list[Any]) -> dict[str, Any]:
     _, steps, *columns = zip(*rows, strict=True)
-    return {"number": number, "epoch": [epochs_of(step) for step in steps], **dict(zip(FIGURES, columns, strict=True))}
+    return {"number": number, "epoch": [epochs_of(step) for step in steps], **dict(zip(COLUMNS, columns, strict=True))}

@@ -1,4 +1,4 @@
-"""Evaluation: how well a version does on another data set than the one that it was trained on."""
+"""Evaluation: measure a version on a data set that it was not trained on."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -26,44 +26,48 @@ T = TypeVar("T")
 
 
 class Evaluation(BaseModel):
-    """Which version is evaluated, and on what."""
+    """A version to evaluate and the images to evaluate it on."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    model: str = Field(max_length=100, description="a network")
-    version: int = Field(ge=1, le=2**31 - 1, description="of the network")
-    dataset: str = Field(max_length=100, description="another data set than the version was trained on")
-    subset: Subset = Field("test", description="of that data set; to look at its test images is counted")
+    model: str = Field(max_length=100, description="a network's name")
+    version: int = Field(ge=1, le=2**31 - 1, description="the version's number")
+    dataset: str = Field(max_length=100, description="a data set that the version was not trained on")
+    subset: Subset = Field("test", description="subset of that data set; using its test images counts as an opening")
     split: SplitName = Field("random", description="random: 72 / 18 / 10 %; official: the publishers' test images")
     resize: str = Field(
         "bilinear",
-        description="how images of another size get the network's, by Pillow's filter of this name",
+        description="Pillow filter that resizes images to the network's size",
         json_schema_extra={"enum": list(resizes)},
     )
-    canonical: bool = Field(False, description="then bring the images to the form of the version's data set")
+    canonical: bool = Field(
+        False,
+        description="after resizing, give the images the polarity, stroke width, slant, size and position of the "
+        "version's data set",
+    )
 
 
 @router.post("/evaluate", status_code=202)
 def evaluate(
-    asked: Evaluation, predicting: PredictingDep, uploaded: UploadedDep, once: OnceDep, response: Response
+    evaluation: Evaluation, predicting: PredictingDep, uploaded: UploadedDep, once: OnceDep, response: Response
 ) -> JobDetail:
     """Evaluate a version on another data set: accuracy, its interval, and the confusion matrix.
 
-    Images are brought to the network's size, and classes are matched by name. What each image shows is a file,
-    `GET /jobs/{job_id}/predictions`, as that of a predict job.
+    Images are resized to the network's input, and classes are matched by name. The prediction for each image is in a
+    file, as for a predict job: `GET /jobs/{job_id}/predictions`.
     """
-    job = _accepted(asked, predicting, uploaded.find, once)
+    job = _accepted(evaluation, predicting, uploaded.find, once)
     wake_worker()
     return accepted(job, predicting.database, response)
 
 
-def _accepted(asked: Evaluation, predicting: PredictionRows, find: FindDataset, once: Once | None) -> Job:
-    _named("model", asked.model, networks.__getitem__)
-    dataset = _named("dataset", asked.dataset, find)
-    _named("resize", asked.resize, resizes.__getitem__)
-    version = asked_version(predicting.database, asked.model, asked.version, None)
-    check_other(predicting.database, version, dataset, asked.split, asked.subset)
-    spec = PredictSpec(**{**asked.model_dump(), "dataset": dataset.name})
+def _accepted(evaluation: Evaluation, predicting: PredictionRows, find: FindDataset, once: Once | None) -> Job:
+    _named("model", evaluation.model, networks.__getitem__)
+    dataset = _named("dataset", evaluation.dataset, find)
+    _named("resize", evaluation.resize, resizes.__getitem__)
+    version = asked_version(predicting.database, evaluation.model, evaluation.version, None)
+    check_other(predicting.database, version, dataset, evaluation.split, evaluation.subset)
+    spec = PredictSpec(**{**evaluation.model_dump(), "dataset": dataset.name})
     return predicting.accept(version, spec, once=once)
 
 

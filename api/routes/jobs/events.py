@@ -1,4 +1,4 @@
-"""A job's events as they happen."""
+"""The event stream of a job."""
 
 import re
 from collections.abc import AsyncIterator
@@ -12,32 +12,36 @@ from pydantic import BeforeValidator
 from api.deps import StreamsDep
 from api.http.errors import NothingMore
 from api.views.jobs import JobId
-from api.views.schemas import Happening
+from api.views.schemas import EventData
 from api.views.streams import EventPage, Watched
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 ENDED: dict[int | str, dict[str, Any]] = {
-    204: {"description": "The job has ended, and nothing came after this event; a browser then stops asking"}
+    204: {"description": "The job has ended and no event follows this one; a browser then stops reconnecting"}
 }
 
 
-def _an_event_id(text: object) -> object:
-    if isinstance(text, str) and not re.fullmatch("[0-9]{1,18}", text):  # pydantic would take 1_0 and 1.0 too
-        raise ValueError("an event's id is a whole number: 0, or one that this stream has sent")
+def _checked_event_id(text: object) -> object:
+    if isinstance(text, str) and not re.fullmatch("[0-9]{1,18}", text):  # pydantic would accept 1_0 and 1.0 too
+        raise ValueError("an event id is a whole number: 0, or an id that this stream has sent")
     return text
 
 
-EventId = Annotated[int, BeforeValidator(_an_event_id)]
-After = Annotated[EventId, Query(description="the id of the last event that is known already")]
+EventId = Annotated[int, BeforeValidator(_checked_event_id)]
+After = Annotated[EventId, Query(description="id of the last event already received; 0 for all events")]
 LastEventId = Annotated[
-    EventId | None, Header(alias="Last-Event-ID", description="the same, as browsers send it; stands above the query")
+    EventId | None,
+    Header(
+        alias="Last-Event-ID",
+        description="id of the last event already received, as browsers send it; overrides the query parameter",
+    ),
 ]
 
 
 @dataclass(frozen=True)
 class OpenedStream:
-    """A stream whose first page is known, so that errors can still be answered."""
+    """A stream whose first page has been read, so that an error can still set the status of the answer."""
 
     watched: Watched
     page: EventPage
@@ -56,12 +60,12 @@ async def _opened(
 @router.get("/{job_id}/events", response_class=EventSourceResponse, responses=ENDED)
 async def stream_events(
     opened: Annotated[OpenedStream, Depends(_opened)], streams: StreamsDep
-) -> AsyncIterator[Happening]:
-    """What happened to a job and its trials, and what happens until it ends, as server-sent events.
+) -> AsyncIterator[EventData]:
+    """Stream past and future events of a job and its trials as server-sent events, until the job ends.
 
-    Their names are `job`, `trial` and `epoch`; their ids are the job's own counter, so that a stream which broke goes
-    on after `Last-Event-ID`.
+    Event names are `job`, `trial` and `epoch`. Event ids count up within the job. To continue a broken stream, send
+    the last id as `Last-Event-ID`.
     """
     async for event in streams.events(opened.watched, opened.page):
-        # The declared type is that of an event's data; the event around it has the name and the id.
-        yield cast("Happening", event)
+        # The declared type is that of the event's data. The event itself adds the name and the id.
+        yield cast("EventData", event)

@@ -1,4 +1,4 @@
-"""Jobs: post them, list them, look at one, and ask something of it."""
+"""Jobs: submit, list, show, cancel, pause, resume and extend them."""
 
 from typing import Annotated, Any, cast
 
@@ -28,8 +28,10 @@ from worker.supervision.notify import wake_worker
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 
-ValidateOnly = Annotated[bool, Query(description="submit nothing: say what it would be, and how long it may take")]
-VALIDATED: dict[int | str, dict[str, Any]] = {200: {"model": Validated, "description": "with `validate_only`"}}
+ValidateOnly = Annotated[
+    bool, Query(description="submit nothing; return the complete specification and an estimate of the duration")
+]
+VALIDATED: dict[int | str, dict[str, Any]] = {200: {"model": Validated, "description": "With `validate_only`"}}
 
 
 @router.post("/train", status_code=202, responses=VALIDATED)
@@ -61,11 +63,11 @@ def list_jobs(
     request: Request,
     response: Response,
     database: DatabaseDep,
-    state: JobState | None = None,
+    state: Annotated[JobState | None, Query(description="only jobs in this state")] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> JobPage:
-    """List jobs, the newest first."""
+    """List jobs, newest first."""
     order = RowOrder("created_at", col(Job.created_at), col(Job.id), descending=True)
     statement = select(Job) if state is None else select(Job).where(col(Job.state) == state)
     with database.reading() as session:
@@ -76,26 +78,26 @@ def list_jobs(
 
 @router.get("/{job_id}")
 def get_job(job_id: JobId, database: DatabaseDep) -> JobDetail:
-    """One job: its state, progress, best trial, specification and history."""
+    """Return a job: its state, progress, best trial, specification and history."""
     with database.reading() as session:
         return detail(session, job_of(session, job_id))
 
 
 @router.post("/{job_id}/cancel", status_code=202)
 def cancel(job_id: JobId, controls: ControlsDep) -> JobDetail:
-    """End a job; its running trials are cut within seconds. A job that has ended stays as it is."""
+    """Cancel a job; its running trials stop within seconds. A job that has ended does not change."""
     return _answer(controls, controls.cancel(job_id))
 
 
 @router.post("/{job_id}/pause", status_code=202)
 def pause(job_id: JobId, controls: ControlsDep) -> JobDetail:
-    """Stop work on a job until it is resumed; its trials go on later from where they were."""
+    """Pause a job until it is resumed; its trials then continue from their checkpoints."""
     return _answer(controls, controls.pause(job_id))
 
 
 @router.post("/{job_id}/resume", status_code=202)
 def resume(job_id: JobId, controls: ControlsDep) -> JobDetail:
-    """Let a paused job go on."""
+    """Resume a paused job."""
     job = controls.resume(job_id)
     wake_worker()
     return _answer(controls, job)
@@ -103,7 +105,7 @@ def resume(job_id: JobId, controls: ControlsDep) -> JobDetail:
 
 @router.patch("/{job_id}")
 def extend(job_id: JobId, change: JobChange, controls: ControlsDep) -> JobDetail:
-    """Change a job's budget; a completed job whose new budget allows for more goes on."""
+    """Change a job's limits. Raising a limit restarts a completed job."""
     job = controls.extend(job_id, change.budget.model_dump(exclude_unset=True))
     wake_worker()
     return _answer(controls, job)
@@ -118,7 +120,7 @@ def _validated(spec: TrainSpec | TuneSpec, database: Database) -> JobDetail:
         seconds=found.seconds,
         measured_trials=found.trials,
     )
-    # The declared type is the answer to a job that is submitted; this one goes out as it is.
+    # The declared type describes a submitted job. A ready response is sent as it is.
     return cast("JobDetail", JSONResponse(answer.model_dump()))
 
 

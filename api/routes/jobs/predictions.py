@@ -1,8 +1,8 @@
-"""Batch prediction: a whole data set, or uploaded images, classified by the worker; the results as a file."""
+"""Batch prediction: a job that classifies a data set or uploaded images, and its file of predictions."""
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Annotated, Any, TypeVar
 
@@ -11,14 +11,15 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from api.deps import ImagesDep, OnceOfImagesDep, PredictingDep, StoreDep
+from api.deps import ImagesDep, OnceOfImagesDep, PredictingDep, StoreDep, UploadedDep
 from api.http.errors import BadInput, invalid, refuse_many
 from api.http.field_errors import not_json
 from api.http.files import TEXT, KnownTag, documented, names, sent
 from api.inputs.uploads import kind_of, readers
 from api.views.jobs import JobId, accepted
 from api.views.schemas import JobDetail
-from ml.datasets import datasets
+from ml.datasets import FindDataset
+from ml.errors import UnknownName
 from ml.networks import networks
 from worker.artifacts.new_files import NewFiles
 from worker.artifacts.store import Store
@@ -33,49 +34,53 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 JSON = "application/json"
 LINES = "application/jsonl"
-CSV_LINES = 500  # sent at a time
-FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # what a formula begins with for a spreadsheet
+CSV_LINES = 500  # per chunk of the response
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet reads a cell that starts with one of these as a formula
 COLUMNS = ("index", "id", "label", "digit", "confidence", "abstained", "reason", "truth", "error")  # of the CSV
 
 
 FILE = documented({LINES: TEXT, "text/csv": TEXT})
 
 
-class Whose(BaseModel):
-    """Which version is asked, and how its images are taken."""
+class VersionChoice(BaseModel):
+    """The version that classifies, and the form that its images get."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    version: int | None = Field(None, ge=1, le=2**31 - 1, description="of the network; without it the champion")
-    dataset: str | None = Field(None, max_length=100, description="what it was trained on; without both it is mnist")
-    canonical: bool = Field(False, description="bring the images to the data set's own form first")
-
-
-class OfDataset(Whose):
-    """The body that names part of a data set."""
-
-    model: str = Field(max_length=100, description="a network")
-    subset: Subset = Field(
-        "validation",
-        description="of the version's data set, as the job that it comes from divided it; to look at the test images, "
-        "which all of them include, is counted",
+    version: int | None = Field(None, ge=1, le=2**31 - 1, description="the network's version; default: the champion")
+    dataset: str | None = Field(
+        None, max_length=100, description="data set that the version was trained on; default without a version: mnist"
+    )
+    canonical: bool = Field(
+        False, description="first give the images the polarity, stroke width, slant, size and position of the data set"
     )
 
 
-class OfImages(Whose):
-    """The query that goes with images."""
+class DatasetToClassify(VersionChoice):
+    """The JSON body: a subset of the version's data set to classify."""
 
-    model: str | None = Field(None, max_length=100, description="a network; needed where the body is images")
+    model: str = Field(max_length=100, description="a network's name")
+    subset: Subset = Field(
+        "validation",
+        description="subset of the version's data set, divided as in the version's job; `test` and `all` use the test "
+        "images, which counts as an opening",
+    )
 
 
-W = TypeVar("W", OfDataset, OfImages)
+class ImagesToClassify(VersionChoice):
+    """The query parameters for a body of images."""
+
+    model: str | None = Field(None, max_length=100, description="a network's name; required if the body holds images")
+
+
+C = TypeVar("C", DatasetToClassify, ImagesToClassify)
 
 
 def _body() -> dict[str, Any]:
-    """What the OpenAPI document says of the bodies."""
-    a_line = 'a line an image: {"pixels": [784 numbers], "id": "a.png", "label": "7"}, the last two if you like'
+    """Return the OpenAPI description of the bodies."""
+    a_line = 'one image per line: {"pixels": [784 numbers], "id": "a.png", "label": "7"}; id and label are optional'
     lines = {"schema": {"type": "string", "description": a_line}}
-    content: dict[str, Any] = {JSON: {"schema": OfDataset.model_json_schema(), "example": {"model": "cnn"}}}
+    content: dict[str, Any] = {JSON: {"schema": DatasetToClassify.model_json_schema(), "example": {"model": "cnn"}}}
     content |= {"application/x-npy": {"schema": {"type": "string", "format": "binary"}}}
     content |= dict.fromkeys((LINES, "application/x-ndjson"), lines)
     return {"requestBody": {"required": True, "content": content}}
@@ -84,25 +89,28 @@ def _body() -> dict[str, Any]:
 @router.post("/predict", status_code=202, openapi_extra=_body())
 def predict(
     request: Request,
-    whose: Annotated[OfImages, Query()],
+    query: Annotated[ImagesToClassify, Query()],
     body: ImagesDep,
     predicting: PredictingDep,
+    uploaded: UploadedDep,
     store: StoreDep,
     once: OnceOfImagesDep,
     response: Response,
 ) -> JobDetail:
-    """Classify part of a data set, or images that are sent, with a published version.
+    """Classify a subset of a data set, or uploaded images, with a published version.
 
-    As JSON the body names a network and part of a data set. As `application/x-npy` it is an array of images, as
-    `application/jsonl` an object a line with `pixels`, and `id` and `label` if you like; whose answer is wanted then
-    stands in the query. The results are a file, `GET /jobs/{job_id}/predictions`; where labels are known the job tells
-    accuracy and confusion matrix.
+    - A JSON body names a network and a subset of the version's data set.
+    - An `application/x-npy` body is an array of images.
+    - An `application/jsonl` body is one object per line with `pixels`, and optionally `id` and `label`.
+
+    With images, the query parameters choose the version. The predictions are a file: `GET /jobs/{job_id}/predictions`.
+    If labels are known, the job's result has accuracy and confusion matrix.
     """
     kind = kind_of(request, {JSON, *readers})
     if kind == JSON:
-        job = _of_dataset(_document(body, whose), predicting, once)
+        job = _of_dataset(_document(body, query, uploaded.find), predicting, once)
     else:
-        job = _of_images(_checked(whose, "?"), kind, body, predicting, store, once)
+        job = _of_images(_checked(query, "?", uploaded.find), kind, body, predicting, store, once)
     wake_worker()
     return accepted(job, predicting.database, response)
 
@@ -111,7 +119,7 @@ def predict(
 def predictions(
     job_id: JobId, request: Request, predicting: PredictingDep, store: StoreDep, known: KnownTag = None
 ) -> Response:
-    """What each image of a predict job shows, a JSON object a line; with `Accept: text/csv` as CSV."""
+    """Return a job's predictions, one JSON object per line and image; with `Accept: text/csv` as CSV."""
     job, file = predicting.answers(job_id)
     if file is None:
         raise NotFound(_why_none(job))
@@ -126,60 +134,74 @@ def predictions(
     return answer
 
 
-def _of_dataset(asked: OfDataset, predicting: PredictionRows, once: Once | None) -> Job:
-    version = asked_version(predicting.database, asked.model, asked.version, asked.dataset)
+def _of_dataset(choice: DatasetToClassify, predicting: PredictionRows, once: Once | None) -> Job:
+    version = asked_version(predicting.database, choice.model, choice.version, choice.dataset)
     check_images(predicting.database, version)
-    spec = _spec(version, canonical=asked.canonical, subset=asked.subset)
+    spec = _spec(version, canonical=choice.canonical, subset=choice.subset)
     return predicting.accept(version, spec, once=once)
 
 
 def _of_images(
-    asked: OfImages, kind: str, body: bytes, predicting: PredictionRows, store: Store, once: Once | None
+    choice: ImagesToClassify, kind: str, body: bytes, predicting: PredictionRows, store: Store, once: Once | None
 ) -> Job:
-    if asked.model is None:
-        raise BadInput("?model", "name the network that is to classify them")
-    version = asked_version(predicting.database, asked.model, asked.version, asked.dataset)
+    if choice.model is None:
+        raise BadInput("?model", "missing; name the network that shall classify the images")
+    version = asked_version(predicting.database, choice.model, choice.version, choice.dataset)
     images = readers[kind](body, tuple(version.shape), tuple(version.classes))
     with NewFiles(store) as files:
         upload = files.write(upload_key(version), images.to_bytes())
-        return predicting.accept(version, _spec(version, canonical=asked.canonical), upload, once)
+        return predicting.accept(version, _spec(version, canonical=choice.canonical), upload, once)
 
 
-def _spec(version: ModelVersion, **how: Any) -> PredictSpec:
-    return PredictSpec(model=version.model, version=version.version, dataset=version.dataset, **how)
+def _spec(version: ModelVersion, **options: Any) -> PredictSpec:
+    return PredictSpec(model=version.model, version=version.version, dataset=version.dataset, **options)
 
 
-def _document(body: bytes, query: OfImages) -> OfDataset:
-    """The JSON body; BadInput names what is wrong with it."""
+def _document(body: bytes, query: ImagesToClassify, find: FindDataset) -> DatasetToClassify:
+    """Parse the JSON body.
+
+    Raises:
+        BadInput: if the body is invalid, or the query has parameters that belong into the body.
+
+    """
     for name in sorted(query.model_fields_set):
-        raise BadInput(f"?{name}", "with a JSON body give it there")
+        raise BadInput(f"?{name}", "not allowed with a JSON body; put it into the body")
     try:
         document = orjson.loads(body)
         if isinstance(document, dict):
-            refuse_many(document, OfDataset, "#/")
-        return _checked(OfDataset.model_validate(document, strict=True), "#/")
+            refuse_many(document, DatasetToClassify, "#/")
+        return _checked(DatasetToClassify.model_validate(document, strict=True), "#/", find)
     except orjson.JSONDecodeError as error:
         raise BadInput("#", not_json(error.pos)) from None
     except ValidationError as error:
-        raise invalid(error, "#/") from None
+        raise invalid(error, "#/", DatasetToClassify) from None
 
 
-def _checked(asked: W, prefix: str) -> W:
-    """The same; BadInput where it names what does not exist."""
-    for name, registry in (("model", networks), ("dataset", datasets)):
-        value = getattr(asked, name)
-        if value is not None and value not in registry:
-            raise BadInput(f"{prefix}{name}", f"there is none of this name; choose one of: {', '.join(registry)}")
-    return asked
+def _checked(choice: C, prefix: str, find: FindDataset) -> C:
+    """Return the choice.
+
+    Raises:
+        BadInput: if it names a network or a data set that does not exist.
+
+    """
+    lookups: dict[str, Callable[[str], object]] = {"model": networks.__getitem__, "dataset": find}
+    for field, look_up in lookups.items():
+        name = getattr(choice, field)
+        try:
+            if name is not None:
+                look_up(name)
+        except UnknownName as error:
+            raise BadInput(f"{prefix}{field}", str(error)) from None
+    return choice
 
 
 def _why_none(job: Job) -> str:
-    """Why there are no predictions, and what to do."""
+    """Return why a job has no predictions, and what to do."""
     if not job.predicts:
-        return "the job classifies no images; POST /jobs/predict posts one that does"
+        return "the job classifies no images; submit one that does with POST /jobs/predict"
     if JobState(job.state).final:
-        return f"the job is {job.state} and has no predictions; post another"
-    return f"the job is {job.state}; its predictions are there once it has completed, as GET /jobs/{job.id} will say"
+        return f"the job is {job.state} and has no predictions; submit another one"
+    return f"the job is {job.state} and has no predictions yet; wait until GET /jobs/{job.id} says completed"
 
 
 def _as_csv(store: Store, file: Artifact, name: str) -> Response:
@@ -189,7 +211,7 @@ def _as_csv(store: Store, file: Artifact, name: str) -> Response:
 
 
 def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines of a file that comes in pieces, which end anywhere."""
+    """Yield the lines of a file from pieces that may end within a line."""
     rest = b""
     for piece in pieces:
         *whole, rest = (rest + piece).split(b"\n")
@@ -197,15 +219,18 @@ def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _csv(lines: Iterator[bytes]) -> Iterator[str]:
-    """Predictions as CSV, some lines at a time."""
+    """Yield predictions as CSV, at most `CSV_LINES` rows at a time."""
     yield ",".join(COLUMNS) + "\r\n"
-    while some := list(islice(lines, CSV_LINES)):
+    while chunk := list(islice(lines, CSV_LINES)):
         text = io.StringIO()
-        csv.DictWriter(text, COLUMNS).writerows(map(_row, some))
+        csv.DictWriter(text, COLUMNS).writerows(map(_row, chunk))
         yield text.getvalue()
 
 
 def _row(line: bytes) -> dict[str, Any]:
-    """A prediction; a text that a spreadsheet would take for a formula has a ' before it, which that hides."""
+    """Return a prediction by column; put ' before a text that a spreadsheet would run as a formula.
+
+    Spreadsheets do not show the '.
+    """
     values: dict[str, Any] = orjson.loads(line)
     return {name: f"'{v}" if isinstance(v, str) and v.startswith(FORMULAS) else v for name, v in values.items()}

@@ -1,4 +1,4 @@
-"""The trials of a job: list them, look at one, ask for one, end one."""
+"""The trials of a job: list, show, enqueue, cancel and retry them."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ from ml.parameters.params import describe
 from ml.records import TrialState
 from worker.database.engine import Database
 from worker.database.tables import Job, Measurement, Pack, Trial
-from worker.errors import NotFound
+from worker.errors import Fact, NotFound
 from worker.ledger.job_spec import spec_of
 from worker.ledger.transfer import fresh_of
 from worker.supervision.notify import wake_worker
@@ -39,7 +39,7 @@ CSV_COLUMNS = (
     "weights",
 )
 SORTABLE = ("number", "state", "created_at", "finished_at", *CSV_COLUMNS)
-CSV_PAGE = 500  # rows read at a time; no session is open while they are sent
+CSV_PAGE = 500  # rows read at a time; no database session is open while they are sent
 
 
 @router.get("/{job_id}/trials", responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}})
@@ -50,17 +50,17 @@ def list_trials(
     database: DatabaseDep,
     state: Annotated[TrialState | None, Query(description="only trials in this state")] = None,
     order_by: Annotated[
-        str, Query(max_length=100, description="a column or hyper-parameter; with - before it the largest first")
+        str, Query(max_length=100, description="a column or hyper-parameter; a leading - puts the largest first")
     ] = "number",
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> TrialPage:
-    """A job's trials by page; with `Accept: text/csv` all of them as CSV."""
+    """List a job's trials page by page; with `Accept: text/csv` return all of them as CSV."""
     with database.reading() as session:
         job = job_of(session, job_id)
         order = _order(job, order_by)
         if _wants_csv(request):
-            # The declared type is the JSON answer; this one goes out as it is.
+            # The declared type describes the JSON answer. A ready response is sent as it is.
             return cast("TrialPage", _csv_response(database, job, state, order))
         page = page_of(session, _trials(job, state), order, limit, cursor)
     link_next(request, response, page)
@@ -69,12 +69,12 @@ def list_trials(
 
 @router.get("/{job_id}/trials/{number}")
 def get_trial(job_id: JobId, number: TrialNumber, database: DatabaseDep) -> TrialDetail:
-    """One trial with every epoch."""
+    """Return a trial with all its measurements."""
     with database.reading() as session:
         job = job_of(session, job_id)
         trial = session.scalar(_trials(job, None).where(col(Trial.number) == number))
         if trial is None:
-            raise NotFound(f"the job has no such trial; GET /jobs/{job_id}/trials lists them")
+            raise NotFound("the job has no such trial", Fact.NO_TRIAL, job_id=job_id)
         measurements = session.scalars(
             select(Measurement).where(col(Measurement.trial_id) == trial.id).order_by(col(Measurement.step))
         ).all()
@@ -91,9 +91,11 @@ def get_trial(job_id: JobId, number: TrialNumber, database: DatabaseDep) -> Tria
 
 
 @router.post("/{job_id}/trials", status_code=202)
-def enqueue(job_id: JobId, wanted: Enqueued, controls: ControlsDep, once: OnceDep, response: Response) -> TrialPublic:
-    """Try a configuration of your own beside those that the sampler draws; it counts as one trial of the budget."""
-    trial = controls.enqueue(job_id, wanted.params, once)
+def enqueue(
+    job_id: JobId, configuration: Enqueued, controls: ControlsDep, once: OnceDep, response: Response
+) -> TrialPublic:
+    """Enqueue a configuration of your choice; it counts as one trial of the budget."""
+    trial = controls.enqueue(job_id, configuration.params, once)
     wake_worker()
     response.headers["Location"] = f"/jobs/{job_id}/trials/{trial.number}"
     return TrialPublic.of(trial)
@@ -101,13 +103,13 @@ def enqueue(job_id: JobId, wanted: Enqueued, controls: ControlsDep, once: OnceDe
 
 @router.post("/{job_id}/trials/{number}/cancel", status_code=202)
 def cancel_trial(job_id: JobId, number: TrialNumber, controls: ControlsDep) -> TrialPublic:
-    """End one trial; the job goes on. A trial that has ended stays as it is."""
+    """Cancel a trial; the job goes on. A trial that has ended does not change."""
     return TrialPublic.of(controls.cancel_trial(job_id, number))
 
 
 @router.post("/{job_id}/trials/{number}/retry", status_code=202)
 def retry(job_id: JobId, number: TrialNumber, controls: ControlsDep) -> TrialPublic:
-    """Run a failed trial again; a job that has ended goes on for it."""
+    """Run a failed trial again. This restarts a job that has ended."""
     trial = controls.retry(job_id, number)
     wake_worker()
     return TrialPublic.of(trial)
@@ -119,7 +121,12 @@ def _trials(job: Job, state: TrialState | None) -> Any:
 
 
 def _order(job: Job, order_by: str) -> RowOrder:
-    """The order that a query names; BadInput where there is no such column."""
+    """Return the order that `order_by` names.
+
+    Raises:
+        BadInput: if no column or hyper-parameter has this name.
+
+    """
     name = order_by.removeprefix("-")
     key: Any
     if name in SORTABLE:
@@ -128,14 +135,14 @@ def _order(job: Job, order_by: str) -> RowOrder:
         params = describe(networks[job.model].params)
         kinds = {n: _kind(p) for n, p in params.items() if _kind(p) is not None}
         if name not in kinds:
-            raise BadInput("?order_by", f"no such column; choose one of: {', '.join([*SORTABLE, *kinds])}")
+            raise BadInput("?order_by", f"unknown column; choose one of: {', '.join([*SORTABLE, *kinds])}")
         value = col(Trial.params)[name]
         key = value.as_string() if kinds[name] == "string" else value.as_float()
     return RowOrder(name, key, col(Trial.number), descending=order_by.startswith("-"))
 
 
 def _kind(parameter: dict[str, Any]) -> str | None:
-    """The JSON type of a parameter that can be ordered: number or string; None where it cannot."""
+    """Return the JSON type that a parameter is ordered by, number or string; None if it has no order."""
     kinds = {parameter.get("type"), *(option.get("type") for option in parameter.get("anyOf", []))}
     if kinds & {"integer", "number"}:
         return "number"
@@ -152,16 +159,16 @@ def _csv_response(database: Database, job: Job, state: TrialState | None, order:
 
 
 def _csv(database: Database, job: Job, state: TrialState | None, order: RowOrder) -> Iterator[str]:
-    """Every trial as a row: number, state, each hyper-parameter, then what it reached and the time it took."""
-    params = list(networks[job.model].params.model_fields)
-    yield _csv_row(["number", "state", *params, *CSV_COLUMNS])
+    """Yield one CSV row per trial: number, state, hyper-parameters, results and duration."""
+    names = list(networks[job.model].params.model_fields)
+    yield _csv_row(["number", "state", *names, *CSV_COLUMNS])
     cursor: str | None = None
     while True:
         with database.reading() as session:
             page = page_of(session, _trials(job, state), order, CSV_PAGE, cursor)
         for trial in page.rows:
-            drawn = [_csv_value((trial.params or {}).get(name)) for name in params]
-            yield _csv_row([trial.number, trial.state, *drawn, *(getattr(trial, name) for name in CSV_COLUMNS)])
+            params = [_csv_value((trial.params or {}).get(name)) for name in names]
+            yield _csv_row([trial.number, trial.state, *params, *(getattr(trial, name) for name in CSV_COLUMNS)])
         cursor = page.next_cursor
         if cursor is None:
             return

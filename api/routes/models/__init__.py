@@ -1,1 +1,1 @@
-"""Routes of networks, their versions and their champions."""
+"""Routes of networks, published versions and champions."""

@@ -1,4 +1,4 @@
-"""Which version answers: promote one, go back, and what was done before."""
+"""Champions: promote a version, roll back, and list past moves."""
 
 from typing import Annotated
 
@@ -26,15 +26,18 @@ router = APIRouter(prefix="/models/{model}/champion", tags=["models"])
 
 @router.put("")
 def promote(model: ModelName, promotion: Promotion, registry: RegistryDep, roster: RosterDep) -> ChampionPublic:
-    """Let a version answer from now on, for the data set that it was trained on; nothing happens where it does."""
+    """Make a version the champion for the data set that it was trained on.
+
+    Promoting the current champion changes nothing.
+    """
     moved = ChampionPublic.of(*registry.promote(model, promotion.dataset, promotion.version, promotion.reason))
-    roster.catch_up()  # whoever asks this process next is answered by it; other processes follow within 2 seconds
+    roster.catch_up()  # this process serves the new champion at once; other processes follow within 2 seconds
     return moved
 
 
 @router.post("/rollback")
 def rollback(model: ModelName, registry: RegistryDep, roster: RosterDep, of: Rollback | None = None) -> ChampionPublic:
-    """Undo the last move of a champion; called again it undoes the move before, back to the first version."""
+    """Undo the last move of a champion. Each further call undoes one more move, back to the first version."""
     moved = ChampionPublic.of(*registry.rollback(model, of.dataset if of else None))
     roster.catch_up()
     return moved
@@ -46,11 +49,11 @@ def list_moves(
     request: Request,
     response: Response,
     database: DatabaseDep,
-    dataset: Annotated[DatasetName | None, Query(description="only those of the champion for a data set")] = None,
+    dataset: Annotated[DatasetName | None, Query(description="only moves of the champion for this data set")] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> MovePage:
-    """List the moves of a network's champions, the newest first: from which version to which, by whom and why."""
+    """List the moves of a network's champions, newest first: both versions, cause and reason."""
     order = RowOrder("id", col(ChampionMove.id), col(ChampionMove.id), descending=True)
     with database.reading() as session:
         numbers = _numbers(session, model)
@@ -60,7 +63,12 @@ def list_moves(
 
 
 def _numbers(session: Session, model: str) -> dict[int | None, int]:
-    """A network's versions by id."""
+    """Return the version numbers of a network by row id.
+
+    Raises:
+        NotFound: if the network has no published version.
+
+    """
     of_model = col(ModelVersion.model) == model
     numbers = dict(session.execute(select(col(ModelVersion.id), col(ModelVersion.version)).where(of_model)).all())
     if not numbers:

@@ -1,4 +1,4 @@
-"""The files of a published version, and its card."""
+"""Downloads of a published version: checkpoint, ONNX graph and model card."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ CARD: dict[int | str, dict[str, Any]] = {
 def checkpoint(
     model: ModelName, version: VersionNumber, database: DatabaseDep, store: StoreDep, known: KnownTag = None
 ) -> Response:
-    """Download the weights, as safetensors with the layers in the header."""
+    """Download the weights as safetensors. The header describes the layers."""
     with database.reading() as session:
         found = find_version(session, model, version)
         file = session.get_one(Artifact, found.checkpoint_id)
@@ -35,7 +35,7 @@ def checkpoint(
 def onnx(
     model: ModelName, version: VersionNumber, database: DatabaseDep, store: StoreDep, known: KnownTag = None
 ) -> Response:
-    """Download the graph, as ONNX."""
+    """Download the ONNX graph."""
     with database.reading() as session:
         found = find_version(session, model, version)
         file = session.get_one(Artifact, found.onnx_id)
@@ -44,7 +44,7 @@ def onnx(
 
 @router.get("/card", response_class=Response, responses=CARD)
 def card(model: ModelName, version: VersionNumber, database: DatabaseDep) -> Response:
-    """Show what a version is, what it is for, what it reached, and how to load it, as Markdown."""
+    """Return a version's model card as Markdown: intended use, lineage, results, and how to load it."""
     with database.reading() as session:
         text = card_of(session, find_version(session, model, version))
     return Response(text, media_type="text/markdown")

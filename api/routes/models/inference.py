@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, version 2: what clients of Triton, KServe and their like speak."""
+"""The Open Inference Protocol, version 2, for clients of Triton, KServe and similar servers."""
 
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
@@ -29,35 +29,38 @@ _SCHEMA = {"$ref": "#/components/schemas/Inference"}
 INFER = {"requestBody": {"required": True, "content": {"application/json": {"schema": _SCHEMA}}}}
 
 
-class Told(APIRoute):
-    """A route whose problems have a member `error` too, which is what the protocol's clients show."""
+class ProtocolRoute(APIRoute):
+    """A route that adds the member `error` to problems, because the protocol's clients show that member."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The route's handler, with errors answered here."""
+        """Return the route's handler, wrapped to answer errors in the protocol's form."""
         handle = super().get_route_handler()
 
         async def handled(request: Request) -> Response:
             try:
                 return await handle(request)
             except (ChiffreError, RequestValidationError, HTTPException) as error:
-                told = answer_to(request, error)
-                problem = orjson.loads(bytes(told.body))
+                answer = answer_to(request, error)
+                problem = orjson.loads(bytes(answer.body))
                 details = "; ".join(f"{each['pointer']}: {each['detail']}" for each in problem["errors"])
                 content = orjson.dumps({**problem, "error": details or problem["detail"]})
-                kept = {name: told.headers[name] for name in ("retry-after", "connection") if name in told.headers}
-                return Response(content, told.status_code, kept, "application/problem+json")
+                kept = {name: answer.headers[name] for name in ("retry-after", "connection") if name in answer.headers}
+                return Response(content, answer.status_code, kept, "application/problem+json")
 
         return handled
 
 
-router = APIRouter(prefix="/v2", tags=["open inference protocol"], route_class=Told)
+router = APIRouter(prefix="/v2", tags=["open inference protocol"], route_class=ProtocolRoute)
 
-Name = Annotated[str, Path(max_length=200, description="a network, or network.dataset for one that is not of mnist")]
-Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
+Name = Annotated[
+    str,
+    Path(max_length=200, description="a network, or network.dataset if its data set is not mnist: cnn.digits"),
+]
+Number = Annotated[int, Path(ge=1, le=2**31 - 1, description="the version's number")]
 
 
 class Server(BaseModel):
-    """Who answers."""
+    """The server's name, version and protocol extensions."""
 
     name: str = "chiffre"
     version: str
@@ -65,26 +68,26 @@ class Server(BaseModel):
 
 
 class Live(BaseModel):
-    """The process answers."""
+    """The process is alive."""
 
     live: bool = True
 
 
 class AllReady(BaseModel):
-    """At least one model answers."""
+    """Readiness of the server: true if it serves at least one model."""
 
     ready: bool
 
 
 class ModelReady(BaseModel):
-    """Whether a model answers."""
+    """Readiness of a model."""
 
     name: str
     ready: bool
 
 
 class TensorShape(BaseModel):
-    """An input or an output; -1 is the number of images."""
+    """An input or an output tensor; -1 stands for the number of images."""
 
     name: str
     datatype: str
@@ -103,19 +106,19 @@ class ModelMetadata(BaseModel):
 
 @router.get("")
 def server_metadata(request: Request) -> Server:
-    """Name, version and extensions."""
+    """Return the server's name, version and extensions."""
     return Server(version=request.app.version)
 
 
 @router.get("/health/live")
-async def server_live() -> Live:  # waits for no thread, as /livez
-    """Whether the process answers."""
+async def server_live() -> Live:  # runs on the event loop, as /livez
+    """Return 200 while the process answers."""
     return Live()
 
 
 @router.get("/health/ready")
 def server_ready(roster: RosterDep, response: Response) -> AllReady:
-    """Whether any model answers: 503 where none does."""
+    """Return 200 if the server serves at least one model, else 503."""
     ready = roster.answers()
     response.status_code = 200 if ready else 503
     return AllReady(ready=ready)
@@ -123,36 +126,38 @@ def server_ready(roster: RosterDep, response: Response) -> AllReady:
 
 @router.get("/models/{name}")
 def model_metadata(name: Name, roster: RosterDep, database: DatabaseDep) -> ModelMetadata:
-    """Versions, inputs and outputs of the champion."""
+    """Return versions, inputs and outputs of a model, from its champion."""
     return _metadata(name, roster.find(_options(name)), database)
 
 
 @router.get("/models/{name}/versions/{version}")
 def version_metadata(name: Name, version: Number, roster: RosterDep, database: DatabaseDep) -> ModelMetadata:
-    """The same of any version."""
+    """Return versions, inputs and outputs of a model, from the given version."""
     return _metadata(name, roster.find(_options(name, version)), database)
 
 
 @router.get("/models/{name}/ready")
 def model_ready(name: Name, roster: RosterDep) -> ModelReady:
-    """Whether the champion answers."""
+    """Return 200 if the champion is ready."""
     roster.find(_options(name))
     return ModelReady(name=name, ready=True)
 
 
 @router.get("/models/{name}/versions/{version}/ready")
 def version_ready(name: Name, version: Number, roster: RosterDep) -> ModelReady:
-    """Whether a version answers."""
+    """Return 200 if the version is ready."""
     roster.find(_options(name, version))
     return ModelReady(name=name, ready=True)
 
 
-Length = Annotated[int | None, Header(alias=LENGTH, ge=0, description="how much of the body is JSON")]
+Length = Annotated[
+    int | None, Header(alias=LENGTH, ge=0, description="bytes of JSON at the start of the body; binary tensors follow")
+]
 
 
 @router.post("/models/{name}/infer", openapi_extra=INFER)
 async def infer(name: Name, body: AskedDep, roster: RosterDep, json_bytes: Length = None) -> Response:
-    """Ask the champion."""
+    """Classify images with the champion."""
     return await _infer(_options(name), body, roster, json_bytes)
 
 
@@ -160,7 +165,7 @@ async def infer(name: Name, body: AskedDep, roster: RosterDep, json_bytes: Lengt
 async def infer_version(
     name: Name, version: Number, body: AskedDep, roster: RosterDep, json_bytes: Length = None
 ) -> Response:
-    """Ask any version."""
+    """Classify images with the given version."""
     return await _infer(_options(name, version), body, roster, json_bytes)
 
 
@@ -175,11 +180,18 @@ async def _infer(options: Options, body: bytes, roster: RosterDep, json_bytes: i
 
 
 def _options(name: str, version: int | None = None) -> Options:
-    """Which champion or version a name stands for; NotFound where it can be none."""
+    """Return the options that choose the champion or version that a name stands for.
+
+    Raises:
+        NotFound: if the name is none of a network or a data set.
+
+    """
     model, _, dataset = name.partition(".")
     dataset = dataset or "mnist"
     if model not in networks or not can_be_dataset(dataset):
-        raise NotFound(f"there is no such model; the networks are: {', '.join(networks)}, with .dataset if not mnist")
+        raise NotFound(
+            f"there is no such model; use a network ({', '.join(networks)}), with .dataset if not mnist: cnn.digits"
+        )
     return Options(model=model, dataset=dataset, version=version)
 
 

@@ -1,4 +1,4 @@
-"""Published versions."""
+"""Published versions of networks."""
 
 from collections.abc import Sequence
 
@@ -33,14 +33,14 @@ def list_models(database: DatabaseDep) -> Models:
 
 @router.get("/{model}")
 def get_model(model: ModelName, database: DatabaseDep) -> ModelPublic:
-    """One network's champions and its versions, the newest first, with where each came from."""
+    """Return a network's champions, and its versions with their origin, newest first."""
     with database.reading() as session:
         return _model(session, model)
 
 
 @router.get("/{model}/versions/{version}")
 def get_version(model: ModelName, version: VersionNumber, database: DatabaseDep) -> VersionPublic:
-    """One version: where it came from, what it reached, how large and how fast it is."""
+    """Return a version: its origin, results, size and latency."""
     with database.reading() as session:
         found = find_version(session, model, version)
         (row,) = _rows(session, col(ModelVersion.id) == found.id)
@@ -51,10 +51,10 @@ def _model(session: Session, name: str) -> ModelPublic:
     rows = _rows(session, col(ModelVersion.model) == name)
     if not rows:
         raise unpublished()
-    reigning = [ChampionPublic.of(champion, version) for version, _, _, champion in rows if champion is not None]
+    champions = [ChampionPublic.of(champion, version) for version, _, _, champion in rows if champion is not None]
     return ModelPublic(
         model=name,
-        champions=sorted(reigning, key=lambda champion: champion.dataset),
+        champions=sorted(champions, key=lambda champion: champion.dataset),
         versions=[_version(*row) for row in rows],
     )
 
@@ -66,7 +66,7 @@ def _version(row: ModelVersion, checkpoint: Artifact, onnx: Artifact, champion: 
 def _rows(
     session: Session, where: ColumnElement[bool]
 ) -> Sequence[Row[ModelVersion, Artifact, Artifact, Champion | None]]:
-    """Versions, the newest first, each with its checkpoint, its graph, and its row as champion if it is one."""
+    """Return versions, newest first, each with its checkpoint, its graph, and its champion row if it has one."""
     checkpoint, onnx = aliased(Artifact), aliased(Artifact)
     statement = (
         select(ModelVersion, checkpoint, onnx, Champion)

@@ -1,4 +1,4 @@
-"""What a version answers for its validation images: how often it is right, how sure it is, and what it gets wrong."""
+"""A version's answers for its validation images: confusion matrix, confidence and mistakes."""
 
 from base64 import b64decode
 from typing import Annotated, cast
@@ -23,28 +23,28 @@ router = APIRouter(prefix="/models/{model}/versions/{version}", tags=["models"])
 
 
 class ValidationPublic(BaseModel):
-    """A version and its validation images, all that its job had."""
+    """A version's results on all validation images of its job."""
 
     images: int
     classes: list[str]
-    confusion_matrix: list[list[int]] = Field(description="a row a true class, a column a predicted one")
-    bins: list[Bin] = Field(description="images by confidence, calibrated: how often those are right")
+    confusion_matrix: list[list[int]] = Field(description="rows: true classes; columns: predicted classes")
+    bins: list[Bin] = Field(description="accuracy by calibrated confidence")
 
 
 class MistakePublic(BaseModel):
-    """An image that was taken for something else."""
+    """A misclassified image."""
 
-    index: int = Field(description="its number in the data set")
+    index: int = Field(description="position in the data set, from 0")
     actual: str
     predicted: str
-    confidence: float = Field(description="in what it was taken for, calibrated")
+    confidence: float = Field(description="calibrated confidence in the predicted class, 0 to 1")
     pixels: list[int] = Field(description="row by row, 0 to 255; 0 is black")
 
 
 class Mistakes(BaseModel):
-    """Images of one class that were taken for another, those that it was surest of first."""
+    """Images of one class that the version predicted as another class, most confident first."""
 
-    count: int = Field(description="how many there are; at most 24 of them are shown")
+    count: int = Field(description="number of such mistakes; items has at most 24 of them")
     items: list[MistakePublic]
 
 
@@ -52,7 +52,7 @@ class Mistakes(BaseModel):
 def validation(
     model: ModelName, version: VersionNumber, database: DatabaseDep, store: StoreDep, looks: LooksDep
 ) -> ValidationPublic:
-    """Judge a version by its validation images: confusion matrix, and accuracy by confidence; never by test images."""
+    """Return a version's confusion matrix and its accuracy by confidence, on validation images only."""
     found, judgement = _judged(model, version, database, store, looks)
     return ValidationPublic(
         images=judgement.images,
@@ -66,17 +66,17 @@ def validation(
 def mistakes(
     model: ModelName,
     version: VersionNumber,
-    actual: Annotated[str, Query(max_length=100, description="what they show")],
-    predicted: Annotated[str, Query(max_length=100, description="what they were taken for")],
+    actual: Annotated[str, Query(max_length=100, description="true class of the images")],
+    predicted: Annotated[str, Query(max_length=100, description="class that the version predicts for them")],
     database: DatabaseDep,
     store: StoreDep,
     looks: LooksDep,
 ) -> Mistakes:
-    """Show the validation images of one class that a version takes for another."""
+    """Return the validation images of one class that a version predicts as another class."""
     found, judgement = _judged(model, version, database, store, looks)
     row, column = _class(found, "actual", actual), _class(found, "predicted", predicted)
     if row == column:
-        raise BadInput("?predicted", "those are no mistakes; name another class than the actual one")
+        raise BadInput("?predicted", "equals ?actual, so these are no mistakes; name another class")
     shown = [m for m in judgement.mistakes if (m.actual, m.predicted) == (row, column)]
     items = [
         MistakePublic(
@@ -112,5 +112,5 @@ def _judged(model: str, version: int, database: Database, store: Store, looks: L
 
 def _class(version: ModelVersion, name: str, label: str) -> int:
     if label not in version.classes:
-        raise BadInput(f"?{name}", f"there is no such class; choose one of: {', '.join(version.classes)}")
+        raise BadInput(f"?{name}", f"unknown class; choose one of: {', '.join(version.classes)}")
     return version.classes.index(label)

@@ -22,9 +22,9 @@ from rich.console import Console
 from support.worker_tools import Work
 from typer.testing import CliRunner
 
-from api.cli.app import app, err, out
+from api.cli.app import app
 from api.cli.output.display import result_view
-from api.cli.output.terminal import reporting_errors
+from api.cli.output.terminal import err, out, reporting_errors
 from api.client import Chiffre
 from ml.datasets import datasets
 from ml.records import TrialState
@@ -46,26 +46,26 @@ NOT_IMAGES = {
 
 @pytest.fixture
 def database_url(sqlite_template: Path, tmp_path: Path) -> str:
-    """One kind of database will do: what differs is behind the API."""
+    """One kind of database suffices, because the difference is behind the API."""
     shutil.copy(sqlite_template, tmp_path / "chiffre.db")
     return f"sqlite:///{tmp_path}/chiffre.db"
 
 
 @pytest.fixture(autouse=True)
 def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal on which nothing is cut, whatever terminal the tests run on."""
+    """A terminal wide enough that no line wraps; the tests may run in a narrow one."""
     for console in (out, err):
         monkeypatch.setattr(console, "width", 1000)
 
 
 @pytest.fixture
 def _narrow(_wide: None) -> None:
-    """A terminal of 80 columns, as a pipe has it too."""
+    """A terminal of 80 columns, the default for a pipe too."""
     out.width = err.width = 80
 
 
 def runner(url: str) -> Run:
-    """Runs the command against an API."""
+    """Return a function that runs the command against an API."""
 
     def run(*arguments: object, **options: Any) -> Result:
         environment = {"CHIFFRE_URL": url, "CHIFFRE_BROKER_URL": None}
@@ -76,7 +76,7 @@ def runner(url: str) -> Run:
 
 @pytest.fixture
 def run(url: str) -> Run:
-    """Runs the command against the test's API."""
+    """Run the command against the test's API."""
     return runner(url)
 
 
@@ -104,7 +104,7 @@ def picture(tmp_path: Path) -> Path:
 
 
 def fine(result: Result) -> str:
-    """What a command printed that ended well."""
+    """The output of a command that must succeed."""
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -115,7 +115,7 @@ def said(result: Result) -> Any:
 
 
 def refusal(result: Result, status: int = 1) -> str:
-    """What a command said that ended with an error: a sentence, no traceback, nothing on standard output."""
+    """The message of a command that must fail: no traceback, and nothing on standard output."""
     assert result.exit_code == status, (result.output, result.exception)
     assert isinstance(result.exception, SystemExit)
     assert result.stderr.startswith("chiffre: ")
@@ -126,7 +126,7 @@ def refusal(result: Result, status: int = 1) -> str:
 
 @contextmanager
 def working(work: Work, state: TrialState) -> Iterator[None]:
-    """A worker in a thread whose every trial ends in the same way."""
+    """A worker thread that ends every trial in the same state."""
     ended = Event()
 
     def claim_and_run() -> None:
@@ -160,26 +160,26 @@ def test_a_job_is_posted_from_a_file(run: Run, client: Chiffre, tmp_path: Path, 
 
 @pytest.mark.parametrize("kind", ["tune", "train"])
 def test_a_job_is_checked_and_not_posted(run: Run, client: Chiffre, tmp_path: Path, kind: str) -> None:
-    """What it would be, in words and as JSON; there is no job afterwards."""
+    """The command prints the result as text or JSON, and there is no job afterwards."""
     path = tmp_path / "spec.json"
     path.write_text('{"model": "shallow", "dataset": "digits"}')
-    reporting_errors = fine(run(kind, path, "--check"))
+    printed = fine(run(kind, path, "--check"))
     found = said(run(kind, path, "--check", "--json"))
 
-    assert "It would be accepted" in reporting_errors
+    assert "The specification is valid" in printed
     assert found["spec"]["dataset"] == "digits"
     assert client.jobs() == []
 
 
 def test_a_job_is_posted_from_standard_input(run: Run, client: Chiffre) -> None:
-    """A dash stands for it."""
+    """A dash stands for standard input."""
     posted = said(run("tune", "-", "--json", input=json.dumps(TUNE)))
 
     assert [job["id"] for job in client.jobs()] == [posted["id"]]
 
 
 def test_a_posted_job_is_shown(run: Run, spec: Path, client: Chiffre) -> None:
-    """Without --json there is a table with the job's id, network and progress."""
+    """Without --json the command prints a table with the job's id, network and progress."""
     printed = fine(run("tune", spec))
     (job,) = client.jobs()
 
@@ -188,7 +188,7 @@ def test_a_posted_job_is_shown(run: Run, spec: Path, client: Chiffre) -> None:
 
 
 def test_jobs_are_listed(run: Run, client: Chiffre) -> None:
-    """The newest first, as many as asked for, each with its whole id."""
+    """Jobs come newest first, as many as requested, each with its whole id."""
     ids = [client.tune(TUNE)["id"] for _ in range(3)]
     printed = fine(run("jobs"))
 
@@ -198,7 +198,7 @@ def test_jobs_are_listed(run: Run, client: Chiffre) -> None:
 
 
 def test_a_job_is_shown(run: Run, client: Chiffre) -> None:
-    """As a table, or as the API's own JSON."""
+    """The output is a table, or the API's JSON."""
     job = client.tune(TUNE)
 
     assert said(run("job", job["id"], "--json")) == job
@@ -206,7 +206,7 @@ def test_a_job_is_shown(run: Run, client: Chiffre) -> None:
 
 
 def test_a_job_that_has_failed_says_why(run: Run, client: Chiffre, work: Work) -> None:
-    """Below its row; the JSON is the API's."""
+    """The error stands below the job's row; the JSON is the API's."""
     job_id = client.tune(TUNE)["id"]
     for _ in range(2):
         claim = work.leases.claim()
@@ -220,7 +220,7 @@ def test_a_job_that_has_failed_says_why(run: Run, client: Chiffre, work: Work) -
 
 
 def test_a_job_is_cancelled(run: Run, client: Chiffre) -> None:
-    """The answer is the job as it is afterwards, each time."""
+    """The answer is the cancelled job, even if the command is repeated."""
     ids = [client.tune(TUNE)["id"] for _ in range(2)]
     first = said(run("cancel", ids[0], "--json"))
 
@@ -230,7 +230,7 @@ def test_a_job_is_cancelled(run: Run, client: Chiffre) -> None:
 
 
 def test_a_job_is_paused_resumed_and_extended(run: Run, client: Chiffre) -> None:
-    """Each shows the job as it is then."""
+    """Each command shows the job as it is then."""
     job_id = client.tune(TUNE)["id"]
 
     assert said(run("pause", job_id, "--json"))["state"] == "paused"
@@ -239,7 +239,7 @@ def test_a_job_is_paused_resumed_and_extended(run: Run, client: Chiffre) -> None
 
 
 def test_trials_are_shown(run: Run, client: Chiffre, work: Work) -> None:
-    """In the order and state that were asked for, the best one marked."""
+    """Trials have the requested order and state; the best one is marked."""
     job_id = client.tune({**TUNE, "budget": {"trials": 3}})["id"]
     for value, state in ((0.5, TrialState.COMPLETED), (0.75, TrialState.COMPLETED), (None, TrialState.DIVERGED)):
         claim = work.leases.claim()
@@ -257,7 +257,7 @@ def test_trials_are_shown(run: Run, client: Chiffre, work: Work) -> None:
 
 
 def test_more_trials_than_a_page_are_shown(run: Run, client: Chiffre, work: Work) -> None:
-    """The command turns the pages."""
+    """The command reads all pages."""
     job_id = client.tune(TUNE)["id"]
     insert(work, job_id, [{"number": n, "state": TrialState.FAILED, "created_at": 1.0} for n in range(1001)])
 
@@ -266,7 +266,7 @@ def test_more_trials_than_a_page_are_shown(run: Run, client: Chiffre, work: Work
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_job_that_fails_while_it_is_followed_is_an_error(run: Run, spec: Path, work: Work, as_json: bool) -> None:
-    """The command stays until the job has ended, says why, and leaves only JSON on standard output."""
+    """The command waits for the end, prints the error, and leaves only JSON on standard output."""
     with working(work, TrialState.DIVERGED):
         result = run("tune", spec, "--follow", *(["--json"] if as_json else []))
 
@@ -278,7 +278,7 @@ def test_a_job_that_fails_while_it_is_followed_is_an_error(run: Run, spec: Path,
 @pytest.mark.usefixtures("_narrow")
 @pytest.mark.parametrize("command", ["jobs", "models"])
 def test_ids_are_whole_on_a_terminal_of_80_columns(run: Run, work: Work, environment: Path, command: str) -> None:
-    """Whoever pipes a list, or has a usual terminal, can copy a job's id from it."""
+    """Ids can be copied from a terminal of usual width and from a pipe."""
     version = publish(work, environment, "perceptron", 0.987654)
 
     assert version.job.id in fine(run(command))
@@ -294,7 +294,7 @@ def version(work: Work, environment: Path) -> Version:
 
 
 def test_models_are_listed(run: Run, client: Chiffre, version: Version) -> None:
-    """Every version with its accuracies and its job, the champion starred."""
+    """Every version has its accuracies and its job; the champion has a star."""
     printed = fine(run("models"))
 
     assert said(run("models", "--json")) == client.models()
@@ -303,7 +303,7 @@ def test_models_are_listed(run: Run, client: Chiffre, version: Version) -> None:
 
 
 def test_without_versions_the_list_is_empty(run: Run) -> None:
-    """Nothing is published, and that is no error."""
+    """An empty list is no error."""
     assert said(run("models", "--json")) == []
     assert fine(run("models"))
 
@@ -311,21 +311,21 @@ def test_without_versions_the_list_is_empty(run: Run) -> None:
 def test_versions_are_promoted_and_rolled_back(
     run: Run, client: Chiffre, work: Work, environment: Path, version: Version
 ) -> None:
-    """In a sentence or as the API's JSON; the reason is in the log."""
+    """The output is a sentence or the API's JSON; the history has the reason."""
     publish(work, environment, "shallow", 0.8)
     promoted = fine(run("promote", "shallow", 2, "--reason", "why not"))
     rolled_back = fine(run("rollback", "shallow", "--dataset", "mnist"))
     as_json = said(run("promote", "shallow", 2, "--dataset", "mnist", "--json"))
 
-    assert promoted == "shallow version 2 answers for mnist\n"
-    assert rolled_back == "shallow version 1 answers for mnist\n"
+    assert promoted == "shallow version 2 serves mnist\n"
+    assert rolled_back == "shallow version 1 serves mnist\n"
     assert client.model("shallow")["champions"] == [as_json]
     assert said(run("rollback", "shallow", "--json"))["version"] == 1
     assert "why not" in [move["reason"] for move in client.moves("shallow")]
 
 
 def test_a_card_is_printed_as_it_is(run: Run, client: Chiffre, version: Version) -> None:
-    """Markdown, to be redirected to a file; with --json the version."""
+    """The output is the API's Markdown; with --json it is the version."""
     assert fine(run("card", "shallow", 1)) == client.card("shallow", 1)
     assert said(run("card", "shallow", 1, "--json")) == client.version("shallow", 1)
 
@@ -333,7 +333,7 @@ def test_a_card_is_printed_as_it_is(run: Run, client: Chiffre, version: Version)
 def test_files_are_downloaded(
     run: Run, client: Chiffre, version: Version, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To a file of any name, by default to one in this folder that says what it is."""
+    """The file may have any name; by default it is named after the version, in this folder."""
     monkeypatch.chdir(tmp_path)
     chosen = said(run("download", "shallow", 1, "--onnx", "-o", "graph", "--json"))
     printed = fine(run("download", "shallow", 1))
@@ -350,20 +350,20 @@ COMMANDS = ["promote shallow 9", "rollback shallow", "rollback cnn", "card cnn 1
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_what_cannot_be_done_to_a_version_is_told(run: Run, version: Version, tmp_path: Path, command: str) -> None:
-    """In the API's words, with a command that helps; no file is left behind."""
-    reporting_errors = refusal(run(*command.replace("FILE", str(tmp_path / "file")).split()))
+    """The message is the API's, with a command that helps; no file is left behind."""
+    sentence = refusal(run(*command.replace("FILE", str(tmp_path / "file")).split()))
 
-    assert "`chiffre models`" in reporting_errors or "`chiffre promote shallow`" in reporting_errors
+    assert "`chiffre models`" in sentence or "`chiffre promote shallow`" in sentence
     assert not (tmp_path / "file").exists()
 
 
 def test_a_file_that_cannot_be_written_is_told(run: Run, version: Version, tmp_path: Path) -> None:
-    """A folder stands where the file should."""
+    """A folder has the file's name."""
     assert f"{tmp_path} cannot be written" in refusal(run("download", "shallow", 1, "-o", tmp_path))
 
 
 def test_an_image_is_asked_about(run: Run, version: Version, picture: Path) -> None:
-    """As it is: the pixels of the file, of 0 to 255, are what the network is asked."""
+    """With --as-it-is the network gets the file's own pixels, 0 to 255."""
     answer = said(run("predict", picture, "--as-it-is", "--json"))
     expected = version.answer([float(value) for value in PIXELS.ravel()], 255)
 
@@ -375,25 +375,25 @@ def test_an_image_is_asked_about(run: Run, version: Version, picture: Path) -> N
 def test_a_picture_of_dark_ink_is_brought_to_the_data_sets_form(
     run: Run, url: str, version: Version, tmp_path: Path, form: str
 ) -> None:
-    """What is fed is shown in fourteen lines of characters, light on dark, then the label and whose answer it is."""
+    """The output is the input in fourteen lines of characters, light on dark, then the label and the version."""
     digit = datasets["mnist"].load().images[0, 0]
     large = Image.fromarray(255 - digit).resize((280, 280), Image.Resampling.BICUBIC)
     large.save(tmp_path / f"digit.{form}")
     asked = ["predict", tmp_path / f"digit.{form}", "--model", "shallow", "--version", 1]
-    *drawn, reporting_errors = fine(run(*asked)).splitlines()
+    *drawn, sentence = fine(run(*asked)).splitlines()
     answer = said(run(*asked, "--json"))
     fed = np.array(answer["input_report"]["pixels"])
 
     assert np.corrcoef(fed.ravel(), digit.ravel())[0, 1] > 0.8
     assert [len(line) for line in drawn] == [28] * 14
     assert drawn[0].isspace()
-    assert f"shallow version 1, job {version.job.id}" in reporting_errors
-    assert ("abstains: " in reporting_errors) == answer["abstained"]
+    assert f"shallow version 1, job {version.job.id}" in sentence
+    assert ("abstains: " in sentence) == answer["abstained"]
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "LA", "I;16"])
 def test_an_image_may_have_any_mode(run: Run, version: Version, tmp_path: Path, mode: str) -> None:
-    """Grey is grey, however a PNG stores it."""
+    """Every PNG mode gives the same grey values."""
     grey = Image.fromarray(PIXELS)
     image = Image.fromarray(PIXELS.astype(np.uint16) * 257) if mode == "I;16" else grey.convert(mode)
     image.save(tmp_path / "image.png")
@@ -404,7 +404,7 @@ def test_an_image_may_have_any_mode(run: Run, version: Version, tmp_path: Path, 
 
 
 def test_an_image_of_another_size_is_scaled(run: Run, version: Version, tmp_path: Path) -> None:
-    """Each pixel drawn as a block of 10×10 is the same image."""
+    """An image with each pixel as a block of 10×10 gives the same answer."""
     Image.fromarray(np.kron(PIXELS, np.ones((10, 10), np.uint8))).save(tmp_path / "large.png")
     answer = said(run("predict", tmp_path / "large.png", "--as-it-is", "--json"))
 
@@ -417,13 +417,13 @@ def test_an_image_of_another_size_is_scaled(run: Run, version: Version, tmp_path
 @pytest.mark.parametrize("command", ["jobs", "models", "job x", "trials x", "cancel x", "tune SPEC", "predict PICTURE"])
 @pytest.mark.parametrize("as_json", [False, True])
 def test_an_api_that_is_down_is_told(spec: Path, picture: Path, command: str, as_json: bool) -> None:
-    """Every command says which address does not answer and what starts the API, with a status of its own."""
+    """Every command names the address that does not answer and how to start the API; the status is 3."""
     url = f"http://127.0.0.1:{free_port()}"
     words = command.replace("SPEC", str(spec)).replace("PICTURE", str(picture)).split()
-    reporting_errors = refusal(runner(url)(*words, *(["--json"] if as_json else [])), status=3)
+    sentence = refusal(runner(url)(*words, *(["--json"] if as_json else [])), status=3)
 
-    assert url in reporting_errors
-    assert "chiffre up" in reporting_errors
+    assert url in sentence
+    assert "chiffre up" in sentence
 
 
 SPECS = {
@@ -444,7 +444,7 @@ SPECS = {
 @pytest.mark.parametrize("content", SPECS.values(), ids=SPECS)
 @pytest.mark.parametrize("kind", ["tune", "train"])
 def test_a_spec_that_is_none_is_told(run: Run, tmp_path: Path, kind: str, content: bytes) -> None:
-    """Whatever the file holds, the command ends with a sentence, and not a long one."""
+    """For any content the command ends with a short message."""
     path = tmp_path / "spec.json"
     path.write_bytes(content)
 
@@ -452,47 +452,47 @@ def test_a_spec_that_is_none_is_told(run: Run, tmp_path: Path, kind: str, conten
 
 
 def test_a_spec_that_is_none_on_standard_input_is_told(run: Run) -> None:
-    """The same where it is piped in."""
-    assert "not JSON" in refusal(run("tune", "-", input="{"))
+    """Standard input is checked as a file is."""
+    assert "not valid JSON" in refusal(run("tune", "-", input="{"))
 
 
 @pytest.mark.parametrize("command", ["tune", "train", "predict"])
 def test_a_file_that_is_not_there_is_told(run: Run, tmp_path: Path, command: str) -> None:
-    """A path that leads nowhere, and a folder."""
+    """Covers a missing file and a folder."""
     assert "nowhere.file" in refusal(run(command, tmp_path / "nowhere.file"))
     assert str(tmp_path) in refusal(run(command, tmp_path))
 
 
 @pytest.mark.usefixtures("_narrow")
 def test_a_path_is_told_in_one_piece(tmp_path: Path) -> None:
-    """A narrow terminal wraps it by itself; a line break in the middle could not be copied."""
+    """A narrow terminal wraps by itself; a line break inside a path would spoil copying."""
     path = tmp_path / ("long" * 30)
 
     assert str(path) in runner("")("tune", path).stderr
 
 
 def test_a_refused_spec_is_told_field_by_field(run: Run, tmp_path: Path) -> None:
-    """The pointers and what is allowed are printed."""
+    """The message has pointers and the allowed values."""
     path = tmp_path / "spec.json"
     path.write_text('{"model": "resnet", "seed": -1, "dataset": "mnist"}')
-    reporting_errors = refusal(run("tune", path, "--json"))
+    sentence = refusal(run("tune", path, "--json"))
 
-    assert "#/seed" in reporting_errors
-    assert "give 0 or more" in reporting_errors
+    assert "#/seed" in sentence
+    assert "give 0 or more" in sentence
 
 
 @pytest.mark.parametrize("content", NOT_IMAGES.values(), ids=NOT_IMAGES)
 def test_a_file_that_is_no_image_is_told(run: Run, tmp_path: Path, content: bytes) -> None:
-    """By its path where it is no picture at all, else by what the API says of it."""
+    """The command names the file if Pillow cannot read it; else it prints the API's message."""
     path = tmp_path / "digit.png"
     path.write_bytes(content)
-    reporting_errors = refusal(run("predict", path))
+    sentence = refusal(run("predict", path))
 
-    assert f"{path} cannot be read as an image" in reporting_errors or "not a readable PNG" in reporting_errors
+    assert f"{path} cannot be read as an image" in sentence or "not a readable PNG" in sentence
 
 
 def test_an_enormous_image_is_told(run: Run, tmp_path: Path) -> None:
-    """A small file that would unpack to more than a hundred million pixels is not unpacked."""
+    """A small file that would unpack to more than 100 million pixels is not unpacked."""
     path = tmp_path / "bomb.png"
     Image.new("1", (20_000, 6_000)).save(path)
 
@@ -500,7 +500,7 @@ def test_an_enormous_image_is_told(run: Run, tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_is_told(run: Run, picture: Path) -> None:
-    """Jobs, trials and versions that do not exist."""
+    """Covers missing jobs, trials and versions."""
     for words in (["job", "none"], ["trials", "none"], ["cancel", "none"]):
         assert "`chiffre jobs` lists them" in refusal(run(*words))
     assert "`chiffre tune` makes one" in refusal(run("predict", picture))
@@ -508,7 +508,7 @@ def test_what_is_not_there_is_told(run: Run, picture: Path) -> None:
 
 
 def test_a_bad_filter_is_told(run: Run, client: Chiffre) -> None:
-    """The API's own sentence says what is allowed."""
+    """The API's message lists the allowed values."""
     job_id = client.tune(TUNE)["id"]
 
     assert "'running', 'completed'" in refusal(run("trials", job_id, "--state", "asleep"))
@@ -516,22 +516,22 @@ def test_a_bad_filter_is_told(run: Run, client: Chiffre) -> None:
 
 
 def test_a_worker_without_a_broker_is_told_what_to_set() -> None:
-    """The sentence names both variables and the command that needs neither."""
-    reporting_errors = refusal(runner("")("worker"))
+    """The message names both variables, and the command that needs neither."""
+    sentence = refusal(runner("")("worker"))
 
     for text in ("CHIFFRE_BROKER_URL", "CHIFFRE_DATABASE_URL", "chiffre up"):
-        assert text in reporting_errors
+        assert text in sentence
 
 
 def test_a_setting_that_cannot_be_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A typing mistake in the environment is no traceback."""
+    """A typo in the environment gives no traceback."""
     monkeypatch.setenv("CHIFFRE_TRAINERS", "many")
 
     assert "TRAINERS" in refusal(runner("")("worker")).upper()
 
 
 def test_wrong_usage_is_told_with_status_2(run: Run) -> None:
-    """A command or an option that is not there, or a limit out of range."""
+    """Covers an unknown command, a missing argument, and a limit out of range."""
     for words in (["launch"], ["jobs", "--limit", "0"], ["jobs", "--limit", "many"], ["tune"], ["job"]):
         assert run(*words).exit_code == 2
 
@@ -548,7 +548,7 @@ NONSENSE = {
 
 @pytest.mark.parametrize("command", NONSENSE)
 def test_options_that_do_not_go_together_are_told_with_status_2(command: str) -> None:
-    """Nobody is asked: it makes no sense wherever the API is."""
+    """The API is not contacted."""
     done = runner(f"http://127.0.0.1:{free_port()}")(*command.split())
 
     assert done.exit_code == 2
@@ -556,7 +556,7 @@ def test_options_that_do_not_go_together_are_told_with_status_2(command: str) ->
 
 
 def test_the_installed_command_answers_in_a_process_of_its_own() -> None:
-    """As a user runs it: a sentence on standard error, and status 3 where the API does not answer."""
+    """Its message is on standard error, and its status is 3 if the API does not answer."""
     command = [str(Path(sys.executable).parent / "chiffre"), "jobs"]
     url = f"http://127.0.0.1:{free_port()}"
     done = subprocess.run(command, env={"CHIFFRE_URL": url, "PATH": "/usr/bin:/bin"}, capture_output=True, text=True)
@@ -567,7 +567,7 @@ def test_the_installed_command_answers_in_a_process_of_its_own() -> None:
 
 
 def test_a_class_may_be_called_whatever_looks_like_markup() -> None:
-    """It is shown as it is."""
+    """The name is shown unchanged."""
     result = {"images": 2, "unusable": 0, "abstained": 0, "labelled": 2, "accuracy": 1.0, "interval": [0.3, 1.0]}
     console = Console(width=80, file=io.StringIO())
     console.print(result_view({**result, "classes": ["[/b]", "[red]"], "confusion_matrix": [[1, 0], [0, 1]]}))
@@ -577,7 +577,7 @@ def test_a_class_may_be_called_whatever_looks_like_markup() -> None:
 
 
 def test_a_setting_that_is_wrong_as_a_whole_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    """What pydantic finds wrong with several together has no place."""
+    """An error of pydantic about several settings has no location."""
 
     class Together(BaseModel):
         @model_validator(mode="after")
@@ -593,7 +593,7 @@ def test_a_setting_that_is_wrong_as_a_whole_is_told(capsys: pytest.CaptureFixtur
 def test_a_specification_of_a_newer_service_cannot_be_replayed(
     run: Run, client: Chiffre, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That is said of the job, not of this machine's environment."""
+    """The message is about the job, not about this machine's environment."""
     job_id = client.tune(TUNE)["id"]
     claim = work.leases.claim()
     assert claim is not None
@@ -601,11 +601,11 @@ def test_a_specification_of_a_newer_service_cannot_be_replayed(
     newer = client.job(job_id)
     newer["spec"]["novelty"] = True
     monkeypatch.setattr(Chiffre, "job", lambda self, job_id: newer)
-    reporting_errors = refusal(run("replay", job_id, 0))
+    sentence = refusal(run("replay", job_id, 0))
 
-    assert "this release of chiffre does not know the job's specification" in reporting_errors
-    assert "novelty" in reporting_errors
-    assert "CHIFFRE_" not in reporting_errors
+    assert "this release of chiffre cannot read the job's specification" in sentence
+    assert "novelty" in sentence
+    assert "CHIFFRE_" not in sentence
 
 
 @pytest.mark.parametrize(
@@ -613,7 +613,7 @@ def test_a_specification_of_a_newer_service_cannot_be_replayed(
 )
 @pytest.mark.parametrize("command", ["migrate", "doctor"])
 def test_a_database_that_nobody_can_open_is_told_in_a_sentence(run: Run, command: str, address: str) -> None:
-    """With the variable that names it and an example, and without what it holds: there may be a password in it."""
+    """The message names the variable and gives an example, but not the value, which may hold a password."""
     result = run(command, env={"CHIFFRE_DATABASE_URL": address})
 
     assert result.exit_code == 1
@@ -622,7 +622,7 @@ def test_a_database_that_nobody_can_open_is_told_in_a_sentence(run: Run, command
 
 
 def test_what_a_process_says_of_a_setting_does_not_tell_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Services log the error as it is, and there may be a password in it."""
+    """Services log the error, and the value may hold a password."""
     monkeypatch.setenv("CHIFFRE_DATABASE_URL", "postgresql://u:secret@h:port/d")
     with pytest.raises(ValidationError) as raised:
         Settings()
@@ -633,7 +633,7 @@ def test_what_a_process_says_of_a_setting_does_not_tell_what_it_holds(monkeypatc
 
 @pytest.mark.parametrize("address", ["postgresql://u:secret@127.0.0.1:1/d", "sqlite:////dev/null/chiffre.db"])
 def test_a_database_that_is_away_cannot_be_brought_up_to_date(run: Run, address: str) -> None:
-    """That is said in a sentence, and where to look."""
+    """The message says so and where to look."""
     result = run("migrate", env={"CHIFFRE_DATABASE_URL": address})
 
     assert result.exit_code == 1

@@ -1,4 +1,4 @@
-"""A job as other tools read it: Optuna reads the journal, TensorBoard the event files."""
+"""Exports of a job: Optuna reads the journal, TensorBoard the event files."""
 
 import io
 import json
@@ -41,7 +41,7 @@ SPACE = {
 
 @pytest.fixture
 def job(work: Work, environment: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> Job:
-    """A search that was really trained, with a pruned trial among its four; the commands ask its API."""
+    """A search that was really trained, one of its four trials pruned; commands use its API."""
     monkeypatch.setenv("CHIFFRE_URL", url)
     spec = {"sampler": {"name": "random"}, "pruner": {"name": "median", "n_startup_trials": 1}, "lanes": 1}
     job = work.accept(model="mlp", search_space=SPACE, budget={"trials": 4, "epochs": 2}, **spec)
@@ -50,12 +50,12 @@ def job(work: Work, environment: Path, monkeypatch: pytest.MonkeyPatch, url: str
 
 
 def run(*arguments: str) -> Any:
-    """The result of `chiffre export`."""
+    """Run `chiffre export`."""
     return CliRunner().invoke(app, ["export", *arguments])
 
 
 def shown(url: str, job: Job) -> list[dict[str, Any]]:
-    """The trials as the API has them, with their measurements."""
+    """The trials in the API's JSON, with their measurements."""
     items = httpx2.get(f"{url}/jobs/{job.id}/trials").json()["items"]
     return [httpx2.get(f"{url}/jobs/{job.id}/trials/{item['number']}").json() for item in items]
 
@@ -63,7 +63,7 @@ def shown(url: str, job: Job) -> list[dict[str, Any]]:
 @pytest.mark.long
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_optuna_and_tensorboard_read_back_what_is_on_record(job: Job, url: str, tmp_path: Path) -> None:
-    """Every trial with its parameters, states, values and curves, and hyper-parameters for HParams."""
+    """Every trial has its parameters, state, value and curve, and hyper-parameters for HParams."""
     reported = CliRunner().invoke(app, ["report", job.id, "--lang", "fr", "--out", str(tmp_path / "report.html")])
     files = {name: str(tmp_path / name) for name in ("runs", "journal.log", "trials.csv")}
     ended = run(
@@ -90,12 +90,12 @@ def test_optuna_and_tensorboard_read_back_what_is_on_record(job: Job, url: str, 
         assert trial.params["learning_rate"] == known["params"]["learning_rate"]
         assert list(trial.intermediate_values.values()) == [m["val_accuracy"] for m in known["measurements"]]
         check_run(tmp_path / "runs" / f"trial-{known['number']:05}", known)
-    assert "is there already" in run(job.id, "--optuna", str(tmp_path / "journal.log")).output
+    assert "already exists" in run(job.id, "--optuna", str(tmp_path / "journal.log")).output
     check_dashboard(tmp_path / "journal.log", recorded)
 
 
 def check_dashboard(journal: Path, recorded: list[dict[str, Any]]) -> None:
-    """The real optuna-dashboard opens a journal, and its page gets every trial with parameters, curve and value."""
+    """Check that optuna-dashboard opens a journal and shows every trial with parameters, curve and value."""
     command = [str(Path(sys.executable).with_name("optuna-dashboard")), str(journal), "--quiet"]
     with listening(command, "/api/studies") as url:
         (summary,) = httpx2.get(f"{url}/api/studies").json()["study_summaries"]
@@ -111,7 +111,7 @@ def check_dashboard(journal: Path, recorded: list[dict[str, Any]]) -> None:
 
 
 def check_run(folder: Path, known: dict[str, Any]) -> None:
-    """TensorBoard's own reader finds a trial's curves, results and hyper-parameters."""
+    """Check that TensorBoard's reader finds a trial's curves, results and hyper-parameters."""
     events = EventAccumulator(str(folder)).Reload()
     curve = events.Scalars("val_accuracy")
     content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
@@ -128,7 +128,7 @@ def check_run(folder: Path, known: dict[str, Any]) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_search_over_uploaded_images_is_exported_too(work: Work, url: str, tmp_path: Path) -> None:
-    """By a process that has never heard of that data set."""
+    """The exporting process does not have the data set."""
     rng, archive = np.random.default_rng(0), io.BytesIO()
     np.savez(archive, images=rng.integers(0, 256, (120, 6, 6), np.uint8), labels=np.arange(120) % 3)
     zipped = {"Content-Type": "application/zip"}
@@ -149,10 +149,10 @@ def test_a_search_over_uploaded_images_is_exported_too(work: Work, url: str, tmp
 def test_a_trial_keeps_its_number_behind_one_that_was_never_drawn(
     work: Work, environment: Path, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Optuna numbers by place: what was cancelled before it had parameters has its place as a failure."""
+    """Optuna numbers by position, so a trial cancelled before it had parameters is exported as failed."""
     monkeypatch.setenv("CHIFFRE_URL", url)
     job = work.accept(budget={"trials": 2, "epochs": 1}, lanes=1).id
-    claim = work.leases.claim()  # a trial is reserved, and nobody draws it
+    claim = work.leases.claim()  # a trial is reserved but gets no hyper-parameters
     assert claim is not None
     Controls(work.database).cancel_trial(job, 0)
     work.leases.close(claim)
@@ -167,13 +167,13 @@ def test_a_trial_keeps_its_number_behind_one_that_was_never_drawn(
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_what_cannot_be_exported_is_told(work: Work, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing to write, no such job, a folder that is not there."""
+    """Covers missing options, a missing job, and a missing folder."""
     monkeypatch.setenv("CHIFFRE_URL", url)
     job = work.accept()
 
-    assert "say what to write" in run(job.id).output
-    assert "no trial yet" in run(job.id, "--tensorboard", str(tmp_path / "runs")).output
+    assert "give one or more of" in run(job.id).output
+    assert "no trials to write yet" in run(job.id, "--tensorboard", str(tmp_path / "runs")).output
     assert "no such job" in run("abc", "--optuna", str(tmp_path / "a")).output
-    assert "no folder" in run(job.id, "--optuna", str(tmp_path / "none" / "a")).output
+    assert "not a folder" in run(job.id, "--optuna", str(tmp_path / "none" / "a")).output
     assert not list(tmp_path.glob(".journal-*"))
     assert not [*tmp_path.glob(".tensorboard-*"), *tmp_path.glob("runs")]

@@ -1,4 +1,4 @@
-"""The commands that watch: a job drawn live in characters, and the doctor."""
+"""The commands `follow`, which draws a job live, and `doctor`."""
 
 import json
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import api.cli.doctor
 from api.cli.app import app
-from api.cli.doctor import Check, checked
+from api.cli.doctor import Check, checks_of
 from api.cli.output.braille import plot
 from api.cli.output.live import bars, curves
 from api.client import Chiffre
@@ -35,7 +35,7 @@ def run(url: str, *arguments: str) -> Result:
 
 
 def drawn(view: Any) -> str:
-    """What a view looks like."""
+    """The text of a view."""
     console = Console(width=160)
     with console.capture() as capture:
         console.print(view)
@@ -43,7 +43,7 @@ def drawn(view: Any) -> str:
 
 
 def lit(rows: list[str]) -> set[tuple[int, int]]:
-    """The dots of a drawing, as (column, row) from the left and the top; by Unicode's own numbering of the dots."""
+    """The dots of a drawing as (column, row) from the top left, by Unicode's numbering of the dots."""
     numbering = {1: (0, 0), 2: (0, 1), 3: (0, 2), 4: (1, 0), 5: (1, 1), 6: (1, 2), 7: (0, 3), 8: (1, 3)}
     found = set()
     for y, row in enumerate(rows):
@@ -55,7 +55,7 @@ def lit(rows: list[str]) -> set[tuple[int, int]]:
 
 
 def test_a_line_goes_from_its_first_to_its_last_point() -> None:
-    """The diagonal lights the corners, and every column and row between them once or more."""
+    """The diagonal sets the corners, and at least one dot in every column and row between."""
     rows, span = plot([[(0, 0.5), (1, 0.9)]], width=10, height=5)
     dots = lit(rows)
 
@@ -65,7 +65,7 @@ def test_a_line_goes_from_its_first_to_its_last_point() -> None:
 
 
 def test_nothing_and_a_level_line_are_drawn_too() -> None:
-    """No points are blank, one value is one row."""
+    """No points give blanks; a constant gives one row."""
     level, span = plot([[(1, 0.5), (2, 0.5)]], width=4, height=2)
 
     assert plot([], width=4, height=2) == ([" " * 4] * 2, None)
@@ -74,7 +74,7 @@ def test_nothing_and_a_level_line_are_drawn_too() -> None:
 
 
 def test_the_best_trials_are_bars_and_all_curves_lines() -> None:
-    """Each bar has its trial and figure, the plot its limits, for an accuracy and for a loss."""
+    """Each bar has its trial and value, and the plot its limits, for an accuracy and for a loss."""
     trials = [{"number": n, "val_accuracy": v, "val_loss": 1 - v} for n, v in ((7, 0.98), (3, 0.95), (5, 0.9))]
     curve = {"epoch": [1, 2], "val_accuracy": [0.8, 0.9], "val_loss": [0.5, None]}
     accuracy = drawn(bars(trials, "-val_accuracy"))
@@ -95,12 +95,12 @@ def finished(work: Work, url: str) -> dict[str, Any]:
             claim = work.leases.claim()
             assert claim is not None
             work.run_trial(claim, value, TrialState.COMPLETED)
-        client.cancel(job["id"])  # nobody publishes here
+        client.cancel(job["id"])  # no worker publishes in this test
         return job
 
 
 def test_follow_shows_a_job_until_it_has_ended(url: str, finished: dict[str, Any]) -> None:
-    """Its state, its trials and their figures; that it was cancelled is status 1 and told."""
+    """It shows state, trials and values; a cancelled job gives status 1 and a message."""
     result = run(url, "follow", finished["id"])
 
     assert result.exit_code == 1
@@ -112,7 +112,7 @@ def test_follow_shows_a_job_until_it_has_ended(url: str, finished: dict[str, Any
 def test_follow_outlasts_an_api_that_goes_away_between_two_questions(
     url: str, finished: dict[str, Any], monkeypatch: pytest.MonkeyPatch, status: int, said: str
 ) -> None:
-    """A picture is made of several; another answer than that it is away is told."""
+    """One view takes several requests. An error other than "away" is reported."""
 
     def trials(*_: object, **__: object) -> Iterator[dict[str, Any]]:
         raise ApiError("not just now", status)
@@ -125,7 +125,7 @@ def test_follow_outlasts_an_api_that_goes_away_between_two_questions(
 
 
 def test_follow_with_json_prints_the_events(url: str, finished: dict[str, Any]) -> None:
-    """One a line, as the API's stream has them."""
+    """One event per line, as in the API's stream."""
     events = [json.loads(line) for line in run(url, "follow", finished["id"], "--json").stdout.splitlines()]
     with Chiffre(url) as client:
         expected = list(client.events(finished["id"]))
@@ -139,16 +139,16 @@ def test_follow_with_json_prints_the_events(url: str, finished: dict[str, Any]) 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder for state; torch, which takes seconds, is looked at in one test."""
+    """A folder for state. The slow check of torch is replaced; one test runs it."""
     monkeypatch.setattr(api.cli.doctor, "_torch", lambda: Check("PyTorch", "good", "not looked at"))
     return tmp_path
 
 
 def found(home: Path, url: str, **given: str) -> dict[str, Check]:
-    """What the doctor says, by what it looked at."""
+    """The doctor's checks by name."""
     settings = Settings(home=home, **given)  # type: ignore[arg-type]
     with Chiffre(url, timeout=5) as client:
-        return {check.name: check for check in checked(settings, client)}
+        return {check.name: check for check in checks_of(settings, client)}
 
 
 def test_an_installation_where_nothing_runs_is_sound(home: Path) -> None:
@@ -156,17 +156,17 @@ def test_an_installation_where_nothing_runs_is_sound(home: Path) -> None:
     checks = found(home, f"http://127.0.0.1:{free_port()}")
 
     assert [check.name for check in checks.values() if check.state == "wrong"] == []
-    assert checks["API"].advice == "chiffre up"
+    assert checks["API"].advice == "run `chiffre up`"
     assert "b411ecfe11a8" in checks["data set mnist"].found
 
 
 def test_torch_computes() -> None:
-    """It is tried in a process of its own."""
+    """A separate process checks it."""
     assert api.cli.doctor._torch().state == "good"
 
 
 def test_what_is_wrong_comes_with_what_to_do(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A schema that is not there, a broker and an API that do not answer, a full disk, a damaged data set."""
+    """Covers a missing schema, a broker and an API that do not answer, a full disk, and a damaged data set."""
     database = Database(f"sqlite:///{home / 'empty.db'}")
     with database.writing():
         pass
@@ -182,12 +182,12 @@ def test_what_is_wrong_comes_with_what_to_do(home: Path, monkeypatch: pytest.Mon
     }
 
     assert {"database", "broker", "disk", "data set mnist", "data set digits"} <= set(wrong)
-    assert wrong["database"] == "chiffre migrate"
+    assert wrong["database"] == "run `chiffre migrate`"
     assert all(wrong.values())
 
 
 def test_a_database_of_another_release_is_left_to_that(home: Path) -> None:
-    """Its schema cannot be brought up to date: that this one does not know it is said, and by the doctor what helps."""
+    """Migration is refused with a reason, and the doctor says what helps."""
     database = Database(f"sqlite:///{home / 'chiffre.db'}")
     migrate(database)
     with database.writing() as session:
@@ -202,7 +202,7 @@ def test_a_database_of_another_release_is_left_to_that(home: Path) -> None:
 
 
 def test_a_service_that_answers_is_seen(url: str, home: Path) -> None:
-    """It is ready, and asked at the address that the commands use."""
+    """The API is ready at the address that the commands use."""
     check = found(home, url)["API"]
 
     assert check.state == "good"
@@ -210,7 +210,7 @@ def test_a_service_that_answers_is_seen(url: str, home: Path) -> None:
 
 
 def test_the_doctor_is_a_command(home: Path) -> None:
-    """As JSON it is a list of checks, and the status tells whether anything is wrong."""
+    """As JSON it prints a list of checks; the exit status says if anything is wrong."""
     result = run(f"http://127.0.0.1:{free_port()}", "doctor", "--json")
     checks = json.loads(result.stdout)
 

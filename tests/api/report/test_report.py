@@ -1,4 +1,4 @@
-"""The report of a job: its bytes, its HTML, its numbers, its languages."""
+"""The report of a job and of a group: its bytes, its HTML, its numbers and its languages."""
 
 import io
 import os
@@ -21,7 +21,7 @@ from starlette.testclient import TestClient
 from support.trained_tools import Training
 from support.worker_tools import Work
 
-from api.report.axes import reached
+from api.report.axes import objective_axis
 from api.report.facts import Facts, facts_of
 from api.report.page import page_of
 from api.report.svg import linear_ticks, log_ticks
@@ -51,7 +51,7 @@ SPACE = {
 
 @pytest.fixture(scope="module")
 def job(shared_work: Work, shared_api: TestClient) -> Job:
-    """A tuning job that was really trained, through a run-off to its version."""
+    """A tuning job that was really trained, with a run-off and a published version."""
     job = shared_work.accept(
         model="shallow",
         search_space=SPACE,
@@ -66,13 +66,13 @@ def job(shared_work: Work, shared_api: TestClient) -> Job:
 
 @pytest.fixture(scope="module")
 def reports(shared_api: TestClient, job: Job) -> dict[str, str]:
-    """Its report, by language."""
+    """The job's report by language."""
     return {lang: page(shared_api, job.id, lang) for lang in ("en", "fr")}
 
 
 @pytest.fixture(scope="module")
 def group(shared_work: Work, shared_api: TestClient) -> dict[str, Any]:
-    """Two experiments of the report that were really trained, and one that waits."""
+    """A group with two experiments that were really trained, and one that is paused."""
     names = ["perceptron", "shallow-grid"]
     body = {"collection": "mnist-report", "scale": 1e-6, "only": [*names, "cnn-search"]}
     posted: dict[str, Any] = shared_api.post("/jobs/experiments", json=body).json()
@@ -86,12 +86,12 @@ def group(shared_work: Work, shared_api: TestClient) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def group_reports(shared_api: TestClient, group: dict[str, Any]) -> dict[str, str]:
-    """The report of all of them, by language."""
+    """The group's report by language."""
     return {lang: page(shared_api, f"experiments/{group['id']}", lang) for lang in ("en", "fr")}
 
 
 def page(client: TestClient, path: str, lang: str = "en") -> str:
-    """A report, of a job by its id."""
+    """Request a report, of a job by its id."""
     answer = client.get(f"/jobs/{path}/report", params={"lang": lang})
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
@@ -99,7 +99,7 @@ def page(client: TestClient, path: str, lang: str = "en") -> str:
 
 
 def tables(html: str) -> dict[str, pd.DataFrame]:
-    """The tables of a report, by their first heading cell and their last."""
+    """The tables of a report, by their first and last heading."""
     tree = html5lib.parse(html, namespaceHTMLElements=False)
     found: dict[str, pd.DataFrame] = {}
     for table in tree.iter("table"):
@@ -109,8 +109,8 @@ def tables(html: str) -> dict[str, pd.DataFrame]:
 
 
 def numbers(cells: pd.Series) -> list[int]:
-    """Whole numbers that are written in a table, without the spaces between thousands."""
-    return [int(cell.replace("\u202f", "")) for cell in cells]
+    """The whole numbers in a column, without the commas between thousands."""
+    return [int(cell.replace(",", "")) for cell in cells]
 
 
 def trials(client: TestClient, job_id: str) -> pd.DataFrame:
@@ -121,7 +121,7 @@ def trials(client: TestClient, job_id: str) -> pd.DataFrame:
 
 @pytest.mark.long
 def test_the_same_job_gives_the_same_bytes_in_another_process(reports: dict[str, str], job: Job) -> None:
-    """No clock, no order of a set: a process that hashes differently writes the same report."""
+    """The report depends neither on the clock nor on the order of sets: another hash seed gives the same bytes."""
     command, seed = [sys.executable, "-m", "api.report", "job", job.id, "fr"], {"PYTHONHASHSEED": "1"}
     made = subprocess.run(command, env={**os.environ, **seed}, capture_output=True, check=True).stdout
 
@@ -134,7 +134,7 @@ def test_the_same_job_gives_the_same_bytes_in_another_process(reports: dict[str,
 def test_a_report_is_valid_html_that_needs_nothing_else(
     kind: str, lang: str, reports: dict[str, str], group_reports: dict[str, str]
 ) -> None:
-    """html5lib's strict parser finds no mistake; nothing is loaded, no script is in it, every link leads into it."""
+    """html5lib's strict parser accepts it; it loads nothing, has no script, and all links lead into it."""
     html = {"job": reports, "group": group_reports}[kind][lang]
     tree = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(html)
     anchors = {element.get("id") for element in tree.iter() if element.get("id")}
@@ -152,7 +152,7 @@ def test_a_report_is_valid_html_that_needs_nothing_else(
 def test_the_numbers_of_the_search_are_those_of_the_csv(
     reports: dict[str, str], shared_api: TestClient, job: Job
 ) -> None:
-    """States, the best trials and the front of weights, as pandas has them from the CSV and the JSON of the trials."""
+    """Pandas finds the same states, best trials and front of weights in the CSV and the JSON of the trials."""
     shown, csv = tables(reports["en"]), trials(shared_api, job.id)
     weights = {t["number"]: t["weights"] for t in shared_api.get(f"/jobs/{job.id}/trials").json()["items"]}
     csv["weights"] = csv["number"].map(weights)
@@ -170,17 +170,17 @@ def test_the_numbers_of_the_search_are_those_of_the_csv(
     assert numbers(best["hidden_size"]) == ordered["hidden_size"].tolist()
     assert numbers(shown["trial … weights"]["trial"]) == front["number"].tolist()
     assert numbers(shown["trial … weights"]["weights"]) == front["weights"].tolist()
-    searched = dict(zip(*map(tables(reports["fr"])["paramètre … exploré"].get, ("paramètre", "exploré")), strict=True))
+    searched = dict(zip(*map(tables(reports["fr"])["paramètre … valeurs"].get, ("paramètre", "valeurs")), strict=True))
     assert (searched["learning_rate"], searched["optimizer"]) == ("0,0001 – 0,1, log", "adam; sgd")
 
 
 def test_the_front_of_latency_is_that_of_the_versions(
     reports: dict[str, str], shared_api: TestClient, job: Job
 ) -> None:
-    """The trials that were published, by what one image takes them."""
+    """It has the published trials with their latencies."""
     fronts = shared_api.get(f"/jobs/{job.id}/pareto").json()
     latencies = {point["trial"]: point["latency_seconds"] for point in fronts["points"]}
-    shown = tables(reports["en"])["trial … µs of one image on one core"]
+    shown = tables(reports["en"])["trial … latency in µs (one image, one core)"]
     numbered = numbers(shown["trial"])
 
     assert numbered
@@ -189,7 +189,7 @@ def test_the_front_of_latency_is_that_of_the_versions(
 
 
 def test_the_confusion_matrix_is_that_of_the_published_graph(reports: dict[str, str], shared_api: TestClient) -> None:
-    """scikit-learn's matrix of what the served model answers for the test images."""
+    """scikit-learn computes the same matrix from the served model's answers for the test images."""
     test = datasets["digits"].load()
     test = test.take(data_split(len(test), None, "random", 0).test)
     answers = shared_api.post(
@@ -203,7 +203,7 @@ def test_the_confusion_matrix_is_that_of_the_published_graph(reports: dict[str, 
 
 
 def test_what_matters_is_what_scipy_and_pandas_say(reports: dict[str, str], shared_api: TestClient, job: Job) -> None:
-    """Correlations with their chances, and means of accuracy and time by the kind of optimizer, from the CSV."""
+    """SciPy and pandas compute the same correlations, p-values, and means by optimizer from the CSV."""
     shown, csv = tables(reports["en"]), trials(shared_api, job.id)
     pearson = shown[" … epochs run"].set_index("")
     by_kind = shown["parameter … seconds"].query("parameter == 'optimizer'").set_index("values")
@@ -226,17 +226,17 @@ def test_what_matters_is_what_scipy_and_pandas_say(reports: dict[str, str], shar
 def test_the_opening_of_test_is_told_and_other_jobs_change_nothing(
     reports: dict[str, str], shared_api: TestClient, shared_work: Work, job: Job
 ) -> None:
-    """The first job that looked at these images opened them for the first time, whoever looks at them later."""
+    """The first job that opened these test images stays the first, even if other jobs open them later."""
     shared_work.accept(model="perceptron", sampler={"name": "random"}, budget={"trials": 1, "epochs": 1})
     Training(shared_work).run()
     html = page(shared_api, job.id)
 
     assert html == reports["en"]
-    assert "opening 1 of these test images" in html
+    assert "first use of this test set" in html
 
 
 def test_the_run_off_is_told_as_it_was_decided(reports: dict[str, str], shared_api: TestClient, job: Job) -> None:
-    """Who wins, and the accuracies of every training, as pandas averages them from those on record."""
+    """The winner and all accuracies agree with the means that pandas computes from the recorded trainings."""
     answer = shared_api.get(f"/jobs/{job.id}/runoff").json()
     means = pd.DataFrame(answer["reruns"]).groupby("trial")["val_accuracy"].mean().sort_values(ascending=False)
     version = shared_api.get(f"/jobs/{job.id}").json()["version"]["version"]
@@ -254,7 +254,7 @@ def test_the_run_off_is_told_as_it_was_decided(reports: dict[str, str], shared_a
 def test_the_experiments_of_a_group_stand_side_by_side(
     group: dict[str, Any], group_reports: dict[str, str], shared_api: TestClient
 ) -> None:
-    """With what each job's own page says; the most accurate stands out, and one that has not begun is told of."""
+    """The table agrees with each job's own report and includes a job that has not started."""
     overview = tables(group_reports["en"])[" … time"]
     jobs = [member["job"] for member in group["experiments"]]
     versions = [shared_api.get(f"/jobs/{job['id']}").json()["version"] for job in jobs[:2]]
@@ -271,10 +271,10 @@ def test_the_experiments_of_a_group_stand_side_by_side(
 
 @pytest.mark.long
 def test_an_interval_counts_the_images_that_were_looked_at(group: dict[str, Any], shared_api: TestClient) -> None:
-    """Where a job is held to few images its validation accuracy is a share of few."""
+    """If a job uses few images, its validation accuracy is a share of few images."""
     for member in group["experiments"][:2]:
         (told,) = re.findall(
-            r"On validation images: [^(]*\([^)]*n = (\d+), which chose it", page(shared_api, member["job"]["id"])
+            r"Validation accuracy: [^(]*\([^)]*n = (\d+); used for selection", page(shared_api, member["job"]["id"])
         )
         right = member["job"]["best"]["value"] * int(told)
 
@@ -286,7 +286,7 @@ def test_an_interval_counts_the_images_that_were_looked_at(group: dict[str, Any]
 def test_a_group_gives_the_same_bytes_again(
     group: dict[str, Any], group_reports: dict[str, str], shared_api: TestClient
 ) -> None:
-    """And every job's own report stands in it whole."""
+    """It contains every job's own report completely."""
     assert page(shared_api, f"experiments/{group['id']}") == group_reports["en"]
     for member in group["experiments"]:
         own, (name, whole) = page(shared_api, member["job"]["id"]), (member["name"], group_reports["en"])
@@ -295,7 +295,7 @@ def test_a_group_gives_the_same_bytes_again(
 
 
 def test_what_is_said_of_answers_is_right() -> None:
-    """Mistakes in the order of their confidence, and bins that add up to the calibration error."""
+    """Mistakes are sorted by confidence, and the bins add up to the calibration error."""
     rng = np.random.default_rng(0)
     test = datasets["digits"].load().take(np.arange(300))
     outputs = rng.normal(size=(300, 10)).astype(np.float32)
@@ -313,7 +313,7 @@ def test_what_is_said_of_answers_is_right() -> None:
 
 
 def test_every_sentence_has_its_french() -> None:
-    """And no French is left over that no sentence asks for."""
+    """No translation is left over."""
     text = "\n".join(path.read_text() for path in [*SOURCES.glob("*.py"), *SOURCES.glob("templates/*.j2")])
     asked = re.findall(r"\bt\(\s*(?:\"([^\"]+)\"|'([^']+)')|wording\(\"([^\"]+)\"", text)
     sentences = {next(filter(None, groups)) for groups in asked}
@@ -327,15 +327,16 @@ def test_every_sentence_has_its_french() -> None:
 
 
 def test_numbers_are_written_as_each_language_does() -> None:
-    """Points and commas, thousands, percent, spaces that do not break."""
+    """Covers decimal separators, thousands, percentages and no-break spaces."""
     french = Wording("fr")
 
     assert (english.percent(0.98765), french.percent(0.98765)) == ("98.77\u00a0%", "98,77\u00a0%")
-    assert (english.number(1234567), french.number(0.00012345)) == ("1\u202f234\u202f567", "0,0001234")
+    assert (english.number(1234567), french.number(0.00012345)) == ("1,234,567", "0,0001234")
     assert (french.duration(7500), english.duration(0.51234)) == ("2,1\u00a0h", "0.512\u00a0s")
-    assert (english.number(12345.6), french.number(99999.5)) == ("12\u202f346", "100\u202f000")
-    assert (english.number(9999.7), english.number(999.7, 3)) == ("10\u202f000", "1\u202f000")
-    assert (english.number(-9999.7), english.number(9999.4), english.number(0.99999)) == ("-10\u202f000", "9999", "1")
+    assert (english.number(12345.6), french.number(99999.5)) == ("12,346", "100\u202f000")
+    assert (english.number(9999.7), english.number(999.7, 3)) == ("10,000", "1,000")
+    assert (english.number(-9999.7), english.number(9999.4), english.number(0.99999)) == ("-10,000", "9,999", "1")
+    assert (english.fixed(12345.67, 1), french.fixed(12345.67, 1)) == ("12,345.7", "12\u202f345,7")
     assert (french.range("0.001 … 0.01"), french.range("adam")) == ("0,001 … 0,01", "adam")
     assert (english.value([[64, 64], [128]]), french.value([0.5, 1.5])) == ("[64, 64], [128]", "0,5; 1,5")
     assert (english.points(-0.0012), english.number(None)) == ("−0.12", "–")
@@ -344,7 +345,7 @@ def test_numbers_are_written_as_each_language_does() -> None:
 
 
 def test_ticks_are_round_and_lie_within() -> None:
-    """Linear and logarithmic ones."""
+    """Holds for linear and logarithmic axes."""
     assert linear_ticks(0.931, 0.9872) == [0.94, 0.95, 0.96, 0.97, 0.98]
     assert log_ticks(1e-5, 1e-1) == [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]
     assert log_ticks(15, 400) == [30, 100, 300]
@@ -352,17 +353,17 @@ def test_ticks_are_round_and_lie_within() -> None:
 
 
 def test_a_few_bad_trials_do_not_flatten_the_others() -> None:
-    """Of twenty trials the two that learned nothing are put to the edge, and counted."""
-    axis, beyond = reached(Wording("en"), "accuracy", [0.1, 0.11, *np.linspace(0.95, 0.98, 18)], maximize=True)
+    """Two of twenty trials learned nothing; they are drawn at the edge and counted."""
+    axis, outside = objective_axis(english, "accuracy", [0.1, 0.11, *np.linspace(0.95, 0.98, 18)], maximize=True)
 
     assert axis.low > 0.9
-    assert beyond == 2
+    assert outside == 2
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["tune", "train"])
 def test_a_job_without_results_has_a_report_too(kind: str, shared_api: TestClient, job: Job) -> None:
-    """Of a job that waits it says what was asked for."""
+    """The report of a waiting job shows its specification."""
     waiting = post(shared_api, kind)
     html = page(shared_api, waiting["id"])
     shared_api.post(f"/jobs/{waiting['id']}/cancel")
@@ -372,7 +373,7 @@ def test_a_job_without_results_has_a_report_too(kind: str, shared_api: TestClien
 
 
 def test_what_jobs_and_trials_wrote_down_is_marked_as_english(shared_work: Work, job: Job) -> None:
-    """In a French report, so that a screen reader says it rightly; whatever it holds, it is a text."""
+    """A screen reader then pronounces it correctly in a French report; markup in the text is escaped."""
     facts = facts_of(shared_work.database, job.id)
     assert facts.run_off is not None
     facts.job.error, facts.history[0].detail = "an <error>", "a <detail>"
@@ -387,7 +388,7 @@ def test_what_jobs_and_trials_wrote_down_is_marked_as_english(shared_work: Work,
 
 
 def test_what_cannot_be_reported_on_is_told(shared_api: TestClient, job: Job) -> None:
-    """An unknown job, an unknown language, and a job that has no trials."""
+    """Covers an unknown job, an unknown language, and a job without trials."""
     predicts = shared_api.post("/jobs/predict", json={"model": "shallow", "dataset": "digits"}).json()
 
     waiting = post(shared_api)
@@ -400,13 +401,13 @@ def test_what_cannot_be_reported_on_is_told(shared_api: TestClient, job: Job) ->
 
 
 def test_ticks_are_told_apart_however_small_they_are() -> None:
-    """They are rounded to their own distance."""
+    """Ticks are rounded relative to their distance."""
     assert linear_ticks(1e-14, 5e-14) == pytest.approx([1e-14, 2e-14, 3e-14, 4e-14, 5e-14])
     assert linear_ticks(0.1, 0.3) == [0.1, 0.15, 0.2, 0.25, 0.3]
 
 
 def test_a_large_picture_is_made_smaller() -> None:
-    """A report embeds many."""
+    """A report embeds many pictures."""
     url = picture(np.zeros((3, 2000, 1000), np.uint8))
     small = Image.open(io.BytesIO(b64decode(url.partition(",")[2])))
 
@@ -414,7 +415,7 @@ def test_a_large_picture_is_made_smaller() -> None:
 
 
 def test_storage_that_is_away_gives_no_other_report() -> None:
-    """It is told, and whoever asked asks again; a file that is damaged is not had whoever asks."""
+    """The error passes through, so that the client can try again later; a damaged file stays damaged."""
 
     class Away:
         def read(self, path: str, sha256: str) -> bytes:

@@ -27,13 +27,13 @@ LIMITS = {"minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"}
 
 @pytest.fixture
 def catalog(shared_api: TestClient) -> dict[str, Any]:
-    """The catalog as it comes without a question."""
+    """The catalog without query parameters."""
     found: dict[str, Any] = shared_api.get("/catalog").json()
     return found
 
 
 def alternatives(parameter: dict[str, Any]) -> list[dict[str, Any]]:
-    """The schemas that a parameter may follow, less null."""
+    """The schemas that a parameter may follow, without null."""
     return [option for option in parameter.get("anyOf", [parameter]) if option["type"] != "null"]
 
 
@@ -44,7 +44,7 @@ def tensors(api: TestClient, model: str, **query: Any) -> dict[str, list[int]]:
 
 
 def forward_shapes(model: str, batch: int) -> tuple[list[list[int]], list[list[int]]]:
-    """What torch says: the shapes that leave each layer that is neither ReLU nor a leading Flatten, and of weights."""
+    """The shapes that torch computes: of each layer's output except ReLU and a leading Flatten, and of the weights."""
     layers = networks[model].layers((1, 28, 28), 10, networks[model].params())
     module = module_of(layers, 0)
     leaving: list[list[int]] = []
@@ -58,14 +58,14 @@ def forward_shapes(model: str, batch: int) -> tuple[list[list[int]], list[list[i
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_catalog_lists_every_registered_name(catalog: dict[str, Any], kind: str) -> None:
-    """What is registered can be found, with a sentence about it."""
+    """Every registered name has an entry with a description."""
     assert list(catalog[kind]) == list(KINDS[kind])
     assert all(entry["description"] for entry in catalog[kind].values())
 
 
 @pytest.mark.parametrize("kind", ["networks", "samplers", "pruners", "optimizers"])
 def test_every_parameter_has_type_range_and_default(catalog: dict[str, Any], kind: str) -> None:
-    """A form can be drawn from the catalog alone: numbers have limits, text has choices, lists have both."""
+    """A form can be built from the catalog alone: numbers have limits, text has choices, lists have both."""
     for entry in catalog[kind].values():
         for name, parameter in entry["parameters"].items():
             assert "default" in parameter, name
@@ -82,7 +82,7 @@ def test_every_parameter_has_type_range_and_default(catalog: dict[str, Any], kin
 
 @pytest.mark.parametrize("kind", ["networks", "samplers", "pruners", "optimizers"])
 def test_the_parameters_are_those_that_a_job_may_give(catalog: dict[str, Any], kind: str) -> None:
-    """Nothing is left out, and nothing is invented."""
+    """None is missing, and none is added."""
     for name, entry in catalog[kind].items():
         registered = KINDS[kind][name]
         fields = registered.params.model_fields if kind == "networks" else registered.model_fields
@@ -92,7 +92,7 @@ def test_the_parameters_are_those_that_a_job_may_give(catalog: dict[str, Any], k
 
 @pytest.mark.parametrize("model", networks)
 def test_the_defaults_of_the_catalog_can_be_posted(shared_api: TestClient, catalog: dict[str, Any], model: str) -> None:
-    """A job that spells out every default, and one that searches the space that is shown, are accepted."""
+    """A job with every default spelled out, and one with the shown search space, are accepted."""
     entry = catalog["networks"][model]
     params = {name: parameter["default"] for name, parameter in entry["parameters"].items()}
     trained = send(shared_api, "/jobs/train", {"model": model, "params": params})
@@ -106,7 +106,7 @@ def test_the_defaults_of_the_catalog_can_be_posted(shared_api: TestClient, catal
 def test_a_job_may_name_every_sampler_and_pruner_with_its_defaults(
     shared_api: TestClient, catalog: dict[str, Any], kind: str
 ) -> None:
-    """What the catalog shows is what is filled in."""
+    """The stored defaults are those of the catalog."""
     for name, entry in catalog[kind].items():
         chosen = {"name": name, **{field: shown["default"] for field, shown in entry["parameters"].items()}}
         spec = {"model": "perceptron", "search_space": {"batch_size": {"type": "categorical", "choices": [8, 16]}}}
@@ -119,7 +119,7 @@ def test_a_job_may_name_every_sampler_and_pruner_with_its_defaults(
 
 @pytest.mark.parametrize("name", datasets)
 def test_a_data_set_shows_its_images(catalog: dict[str, Any], name: str) -> None:
-    """How many, of which shape, with which classes, splits and hash."""
+    """It shows their number, shape, classes, splits and hash."""
     entry, dataset = catalog["datasets"][name], datasets[name]
 
     assert (entry["images"], entry["sha256"]) == (dataset.size, dataset.sha256)
@@ -128,7 +128,7 @@ def test_a_data_set_shows_its_images(catalog: dict[str, Any], name: str) -> None
 
 
 def test_the_perceptrons_tensors_are_the_reports(shared_api: TestClient) -> None:
-    """At batch 5: x 5×784, w 784×10, b 10, y 5×10."""
+    """With batches of 5: x 5×784, w 784×10, b 10, y 5×10."""
     expected = {"x": [5, 784], "w": [784, 10], "b": [10], "y": [5, 10]}
 
     assert tensors(shared_api, "perceptron", batch_size=5) == expected
@@ -136,7 +136,7 @@ def test_the_perceptrons_tensors_are_the_reports(shared_api: TestClient) -> None
 
 
 def test_the_shallow_networks_tensors_are_numbered(shared_api: TestClient) -> None:
-    """Two matrices, with the hidden layer between."""
+    """It has two matrices, and the hidden layer between them."""
     assert tensors(shared_api, "shallow", batch_size=3) == {
         "x": [3, 784],
         "w1": [784, 128],
@@ -151,7 +151,7 @@ def test_the_shallow_networks_tensors_are_numbered(shared_api: TestClient) -> No
 @pytest.mark.parametrize("model", networks)
 @pytest.mark.parametrize("batch", [1, 5, 64])
 def test_the_tensors_are_torchs(shared_api: TestClient, model: str, batch: int) -> None:
-    """What leaves each layer has the shape that torch computes, and the weights are torch's, matrices transposed."""
+    """Each layer's output has the shape that torch computes; weights are torch's, with matrices transposed."""
     shown = tensors(shared_api, model, batch_size=batch)
     leaving, weights = forward_shapes(model, batch)
     outputs = [shape for name, shape in shown.items() if name[0] in "hpfy"]
@@ -173,7 +173,7 @@ def test_weights_and_layers_are_counted(catalog: dict[str, Any], model: str) -> 
 
 
 def test_the_flops_of_a_matrix_are_two_a_weight(catalog: dict[str, Any]) -> None:
-    """784×10 multiply-adds for one image of the perceptron; the CNN's, summed by hand."""
+    """One image of the perceptron takes 784×10 multiply-adds; the CNN's number is summed by hand."""
     lenet = 2 * (6 * 24 * 24 * 25 + 16 * 8 * 8 * 6 * 25 + 256 * 120 + 120 * 84 + 84 * 10)
 
     assert catalog["networks"]["perceptron"]["flops"] == 2 * 784 * 10
@@ -182,7 +182,7 @@ def test_the_flops_of_a_matrix_are_two_a_weight(catalog: dict[str, Any]) -> None
 
 @pytest.mark.parametrize("dataset", datasets)
 def test_the_tensors_of_another_data_set_can_be_asked_for(shared_api: TestClient, dataset: str) -> None:
-    """The shapes follow the images that are named."""
+    """The shapes follow the named data set."""
     channels, height, width = datasets[dataset].shape
 
     assert tensors(shared_api, "perceptron", dataset=dataset)["x"] == [5, channels * height * width]
@@ -190,5 +190,5 @@ def test_the_tensors_of_another_data_set_can_be_asked_for(shared_api: TestClient
 
 @pytest.mark.parametrize("batch", ["0", "-5", "4097", "five", "1.5", ""])
 def test_a_batch_that_cannot_be_trained_is_refused(shared_api: TestClient, batch: str) -> None:
-    """The limits are those of batch_size in a job."""
+    """The limits are those of a job's batch_size."""
     problem(shared_api.get("/catalog", params={"batch_size": batch}), 422)

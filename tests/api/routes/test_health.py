@@ -1,4 +1,4 @@
-"""Is it alive, is it ready, and what it answers while the database is away."""
+"""Liveness and readiness, and the API's answers while the database is away."""
 
 import threading
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ ASKING = [
 
 @contextmanager
 def started() -> Iterator[TestClient]:
-    """The API as the environment describes it, from its start to its end."""
+    """The API with settings from the environment, from its start to its end."""
     from api.main import create_app
 
     settings.cache_clear()
@@ -54,7 +54,7 @@ def away(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 @contextmanager
 def closed(url: str) -> Iterator[None]:
-    """A Postgres database that ends every connection and lets nobody in, until it is opened again."""
+    """A Postgres database that drops every connection and accepts none until it is opened again."""
     server = conninfo_to_dict(url)
     name = server.pop("dbname")
     with psycopg.connect(dbname="postgres", autocommit=True, **server) as connection:
@@ -67,13 +67,13 @@ def closed(url: str) -> Iterator[None]:
 
 
 def test_a_process_that_answers_is_alive(api: TestClient) -> None:
-    """Nothing else is looked at."""
+    """Nothing else is checked."""
     assert api.get("/livez").json() == {"status": "alive"}
 
 
 @pytest.mark.parametrize("path", ["/livez", "/v2/health/live"])
 def test_a_process_whose_threads_all_wait_is_alive(api: TestClient, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not ended for storage that does not answer."""
+    """It must not be killed because the storage does not answer."""
 
     async def wait(*_: object, **__: object) -> None:
         raise AssertionError("no thread is free")
@@ -84,7 +84,7 @@ def test_a_process_whose_threads_all_wait_is_alive(api: TestClient, path: str, m
 
 
 def test_an_api_with_its_database_is_ready(api: TestClient) -> None:
-    """Without a broker too: workers find jobs by themselves."""
+    """A missing broker does not matter: workers find jobs by polling."""
     response = api.get("/readyz")
 
     assert response.status_code == 200
@@ -92,7 +92,7 @@ def test_an_api_with_its_database_is_ready(api: TestClient) -> None:
 
 
 def test_readiness_lists_what_predict_answers_for(api: TestClient, work: Work, environment: Path) -> None:
-    """Each network and data set with a champion in memory, in order."""
+    """It lists each network and data set with a loaded champion, in order."""
     publish(work, environment, "shallow")
     publish(work, environment, "cnn", dataset="digits")
     expected = ["cnn/digits", "shallow/mnist"]
@@ -101,7 +101,7 @@ def test_readiness_lists_what_predict_answers_for(api: TestClient, work: Work, e
 
 
 def test_without_a_broker_readiness_is_told_at_once(api: TestClient) -> None:
-    """Where none is named none is waited for."""
+    """If no broker is configured, the API does not wait for one."""
     began = monotonic()
     api.get("/readyz")
 
@@ -109,7 +109,7 @@ def test_without_a_broker_readiness_is_told_at_once(api: TestClient) -> None:
 
 
 def test_without_its_database_the_api_is_alive_and_not_ready(away: TestClient) -> None:
-    """503 with the time after which to ask again, and no word of where the database is or its password."""
+    """The answer is 503 with Retry-After, without the database's address or password."""
     ready = away.get("/readyz")
     problem(ready, 503)
 
@@ -121,7 +121,7 @@ def test_without_its_database_the_api_is_alive_and_not_ready(away: TestClient) -
 
 @pytest.mark.parametrize(("method", "path"), ASKING)
 def test_without_its_database_every_route_that_needs_it_says_so(away: TestClient, method: str, path: str) -> None:
-    """503, never 500."""
+    """The answer is 503, never 500."""
     response = away.request(method, path, json={"model": "perceptron"})
     problem(response, 503)
 
@@ -129,12 +129,12 @@ def test_without_its_database_every_route_that_needs_it_says_so(away: TestClient
 
 
 def test_without_its_database_predict_says_so(away: TestClient) -> None:
-    """Nobody knows whether a version is published."""
+    """The API cannot know if a version is published."""
     problem(away.post("/predict", json={"pixels": BLANK}), 503)
 
 
 def test_without_its_database_bad_input_is_still_bad(away: TestClient) -> None:
-    """What can be refused without looking is refused."""
+    """Input that is invalid without a look at the database is refused."""
     problem(away.post("/jobs/tune", json={"model": "resnet"}), 422)
     problem(away.post("/predict", json={"pixels": []}), 422)
 
@@ -143,7 +143,7 @@ def test_without_its_database_bad_input_is_still_bad(away: TestClient) -> None:
 def test_while_the_database_is_closed_predict_answers_and_afterwards_all_do(
     api: TestClient, work: Work, environment: Path, database_url: str
 ) -> None:
-    """What is loaded goes on serving, posts are put off, and when the database is back so is everything."""
+    """Loaded models keep serving and new jobs get 503; once the database is back, everything works."""
     publish(work, environment)
     before = api.post("/predict", json={"pixels": BLANK})
     with closed(database_url):
@@ -163,7 +163,7 @@ def test_while_the_database_is_closed_predict_answers_and_afterwards_all_do(
 def test_a_job_that_was_refused_for_want_of_a_database_is_not_there_afterwards(
     api: TestClient, database_url: str
 ) -> None:
-    """Whoever was told 503 can post again without fear of two jobs."""
+    """After a 503 a client can submit again without creating two jobs."""
     with closed(database_url):
         problem(api.post("/jobs/tune", json=TUNE), 503)
 
@@ -171,7 +171,7 @@ def test_a_job_that_was_refused_for_want_of_a_database_is_not_there_afterwards(
 
 
 def test_a_database_without_tables_is_not_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the file was moved away SQLite makes an empty one; jobs cannot be accepted, so that is not ready."""
+    """If the file was moved away, SQLite creates an empty one, which cannot accept jobs."""
     monkeypatch.setenv("CHIFFRE_DATABASE_URL", f"sqlite:///{tmp_path}/moved.db")
     monkeypatch.setenv("CHIFFRE_HOME", str(tmp_path))
     with started() as client:
@@ -183,7 +183,7 @@ def test_a_database_without_tables_is_not_ready(tmp_path: Path, monkeypatch: pyt
 
 
 def test_when_the_api_ends_its_threads_have_ended(environment: Path) -> None:
-    """Whoever follows the champions has stopped before the database is closed, and leaves no connection open."""
+    """The thread that follows champions stops before the database closes, and leaves no connection open."""
     before = set(threading.enumerate())
     with started():
         pass

@@ -1,4 +1,4 @@
-"""Model cards: what they say is what the rows say, and what they tell to type works."""
+"""Model cards agree with the rows, and their snippets work."""
 
 import io
 import json
@@ -43,7 +43,7 @@ MEASURED = {"calibration": CALIBRATION, "latency_seconds": 0.000123}
 
 @pytest.fixture
 def database_url(sqlite_template: Path, tmp_path: Path) -> str:
-    """One kind of database will do: a card is made from rows."""
+    """One kind of database suffices, because a card is made from rows."""
     shutil.copy(sqlite_template, tmp_path / "chiffre.db")
     return f"sqlite:///{tmp_path}/chiffre.db"
 
@@ -57,7 +57,7 @@ def shown(api: TestClient, model: str = "perceptron", version: int = 1) -> str:
 
 
 def rows(text: str) -> dict[str, list[str]]:
-    """The rows of all tables of a card, by their first cell, as a reader sees them."""
+    """The rows of all tables of a rendered card, by their first cell."""
     tokens = MarkdownIt("commonmark").enable("table").parse(text)
     found: dict[str, list[str]] = {}
     row: list[str] = []
@@ -72,7 +72,7 @@ def rows(text: str) -> dict[str, list[str]]:
 
 
 def test_a_card_says_what_the_rows_say(api: TestClient, work: Work, environment: Path) -> None:
-    """Lineage, hyper-parameters, figures with their n, calibration, sizes and latency."""
+    """Lineage, hyper-parameters, results with their n, calibration, sizes and latency."""
     publish(work, environment, "shallow", measured=MEASURED)
     version, text = api.get("/models/shallow/versions/1").json(), shown(api, "shallow")
     table = rows(text)
@@ -81,18 +81,18 @@ def test_a_card_says_what_the_rows_say(api: TestClient, work: Work, environment:
     assert text.startswith("# `shallow`, version 1\n")
     assert table["job"] == [f"{version['job_id']}, run 1, trial 0"]
     assert table["data set"] == [f"mnist, 70,000 images, SHA-256 {version['dataset_sha256']}"]
-    assert table["split"] == ["random: 50,400 train, 12,600 validate, 7,000 test"]
+    assert table["split"] == ["random: 50,400 train, 12,600 validation, 7,000 test images"]
     assert table["chosen by"] == ["val_accuracy = 0.9 on validation"]
     assert {name: json.loads(table[name][0]) for name in ("hidden_size", "batch_size")} == {
         name: version["params"][name] for name in ("hidden_size", "batch_size")
     }
     assert "| validation | 12,600 | 90.00 % (11,340 of 12,600) | – | 0.1 |" in text
     assert f"| test | 7,000 | 89.00 % (6,230 of 7,000) | {100 * low:.2f} % to {100 * high:.2f} % | 0.25 |" in text
-    assert "This was opening 1 of them." in text
+    assert "This was the first use of this test set." in text
     assert "a temperature of 1.25" in text
     assert "| validation | 12,600 | 0.42 % | 1.10 % | 0.10 % |" in text
     assert "| test | 7,000 | 0.51 % | 1.23 % | 0.20 % |" in text
-    assert "where an image's novelty exceeds 3.5 or where no class is as likely as 60.00 %" in text
+    assert "It abstains if an image's novelty exceeds 3.5 or if its confidence is below 60.00 %." in text
     assert table["weights"] == [f"{version['weights']:,}"]
     assert table["latency"] == ["0.123 ms (median, one image, one core)"]
     assert table["ONNX graph"] == [f"{version['onnx_bytes']:,} bytes"]
@@ -101,7 +101,7 @@ def test_a_card_says_what_the_rows_say(api: TestClient, work: Work, environment:
 
 
 def test_every_hyper_parameter_stands_in_the_card(api: TestClient, work: Work, environment: Path) -> None:
-    """Each as JSON, but for texts."""
+    """Each value is JSON, except for texts."""
     publish(work, environment, "mlp")
     params, table = api.get("/models/mlp/versions/1").json()["params"], rows(shown(api, "mlp"))
 
@@ -112,40 +112,40 @@ def test_every_hyper_parameter_stands_in_the_card(api: TestClient, work: Work, e
 
 
 def test_what_was_not_measured_is_said_to_be_missing(api: TestClient, work: Work, environment: Path) -> None:
-    """Neither calibration nor latency of a version without them is made up."""
+    """Neither calibration nor latency is invented."""
     publish(work, environment)
     text = shown(api)
 
     assert rows(text)["latency"] == ["not measured"]
-    assert "None was fitted" in text
+    assert "Not calibrated" in text
     assert "temperature" not in text
 
 
 def test_a_card_is_the_same_every_time(api: TestClient, work: Work, environment: Path) -> None:
-    """Whatever is published, promoted and opened after it."""
+    """Later publications, promotions and openings do not change it."""
     publish(work, environment, measured=MEASURED)
     before = shown(api)
     publish(work, environment, value=0.95)
     api.post("/models/perceptron/champion/rollback")
 
     assert shown(api) == before
-    assert "This was opening 2 of them." in shown(api, version=2)
+    assert "This was opening 2 of this test set." in shown(api, version=2)
 
 
 def test_openings_count_for_each_data_set_and_split(api: TestClient, work: Work, environment: Path) -> None:
-    """Other test images were not opened by it; the figures have the counts of their own split."""
+    """Other test images are another test set; the counts are those of the version's split."""
     publish(work, environment)
     publish(work, environment, split="official")
     text = shown(api, version=2)
 
-    assert "This was opening 1 of them." in text
-    assert rows(text)["split"] == ["official: 49,200 train, 10,800 validate, 10,000 test"]
+    assert "This was the first use of this test set." in text
+    assert rows(text)["split"] == ["official: 49,200 train, 10,800 validation, 10,000 test images"]
 
 
 def test_of_an_uploaded_data_set_the_card_says_what_its_sender_said(
     api: TestClient, work: Work, environment: Path
 ) -> None:
-    """Its description; where there is none, whom to ask."""
+    """It shows the description; without one it refers to the owner."""
     archive, letters = io.BytesIO(), {"search_space": {"learning_rate": 0.01}}
     np.savez_compressed(archive, images=np.arange(400).astype(np.uint8).reshape(100, 2, 2), labels=np.arange(100) % 2)
     zipped = {"Content-Type": "application/zip"}
@@ -155,11 +155,11 @@ def test_of_an_uploaded_data_set_the_card_says_what_its_sender_said(
         publish(work, environment, dataset=name, **letters)
 
     assert r"The data: My \*own\* letters, CC0. Chiffre is under Apache-2.0." in shown(api)
-    assert "The data: `silent@1`, of which nothing was said when it was uploaded; ask who did." in shown(api, version=2)
+    assert "The data: `silent@1`, uploaded without a description; ask its owner." in shown(api, version=2)
 
 
 def execute(command: list[str], folder: Path, **environment: str) -> str:
-    """What a program prints that ends well."""
+    """Run a program that must succeed; return its output."""
     variables = {**os.environ, **environment}
     done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -167,12 +167,12 @@ def execute(command: list[str], folder: Path, **environment: str) -> str:
 
 
 def code(text: str, language: str) -> list[str]:
-    """The lines that a card tells to type."""
+    """The code blocks of a card in a language."""
     return [token.content for token in MarkdownIt().parse(text) if token.type == "fence" and token.info == language]
 
 
 def test_what_a_card_tells_to_type_works(url: str, work: Work, environment: Path, tmp_path: Path) -> None:
-    """Curl fetches both files and their hashes agree; the graph answers as torch does, and the weights are torch's."""
+    """Curl fetches both files and their hashes match; the graph gives torch's outputs, and the weights are torch's."""
     published = publish(work, environment, "shallow", measured=MEASURED)
     text = httpx2.get(f"{url}/models/shallow/versions/1/card").text
     (fetch,), (run, read) = code(text, "sh"), code(text, "python")
@@ -192,11 +192,11 @@ def test_what_a_card_tells_to_type_works(url: str, work: Work, environment: Path
     assert [kind for kind, *_ in json.loads((tmp_path / "card.json").read_text())["layers"]]
 
 
-# --- whatever a text holds
+# --- texts with special characters
 
 
 def version(**fields: Any) -> ModelVersion:
-    """A version as a row that nobody wrote."""
+    """A version row that is not in the database."""
     known: dict[str, Any] = {
         "id": 1,
         "model": "cnn",
@@ -231,17 +231,17 @@ def subject(**fields: Any) -> Subject:
 
 
 def test_of_a_data_set_that_is_gone_no_count_is_made_up() -> None:
-    """How many images its publishers tested on nobody knows any more: no n, no interval, no licence."""
+    """The number of official test images is unknown, so there is no n, no interval, no licence."""
     text = card(subject())
 
     assert rows(text)["split"] == ["official"]
-    assert "| test | – | 50.00 % | n is not known | – |" in text
-    assert "This was opening" not in text
-    assert "ask who registered it" in text
+    assert "| test | – | 50.00 % | not computed: n is unknown | – |" in text
+    assert "This was" not in text
+    assert "ask its owner" in text
 
 
 def test_of_images_that_nobody_counted_no_error_is_told() -> None:
-    """A version whose calibration was not looked at on test images has no row for them, and no limit no abstention."""
+    """Without calibration on test images there is no row for them; without limits the version never abstains."""
     text = card(subject(calibration={"temperature": 1.5, "images": 100, "ece": 0.01, "ece_uncalibrated": 0.03}))
     calibration = text.partition("## Calibration")[2].partition("##")[0]
 
@@ -273,7 +273,7 @@ ODD = st.text(max_size=30) | st.sampled_from(
 @given(value=ODD)
 @settings(deadline=None)
 def test_a_text_is_shown_as_it_is(value: str) -> None:
-    """As text or in the type of code and nothing else, in a cell of its own; other white space becomes a blank."""
+    """It shows as text or inline code in a single cell; white space becomes a blank."""
     plain = markdown.NO_TEXT.sub(" ", value).strip()
     cells = [[markdown.text(value), markdown.code(value), "end"]]
     tokens = MarkdownIt("gfm-like").disable("linkify").parse(markdown.table("xyz", cells))
@@ -286,7 +286,7 @@ def test_a_text_is_shown_as_it_is(value: str) -> None:
 @given(name=ODD, value=ODD, label=ODD)
 @settings(deadline=None)
 def test_no_text_changes_a_card_around_it(name: str, value: str, label: str) -> None:
-    """The same headings and snippets as with plain texts, whatever the network, a parameter or a class is called."""
+    """Headings and snippets stay the same for any name of a network, a parameter or a class."""
     odd = card(subject(model=name, params={name: value}, classes=[label, "b"]))
     plain = card(subject(params={"x": "y"}))
 
@@ -297,6 +297,6 @@ def test_no_text_changes_a_card_around_it(name: str, value: str, label: str) -> 
 
 
 def shape(text: str) -> list[str]:
-    """What a card consists of, less the texts."""
+    """The structure of a card without its texts."""
     tokens = MarkdownIt("commonmark").enable("table").parse(text)
     return [token.type + token.info for token in tokens if token.type != "inline"]

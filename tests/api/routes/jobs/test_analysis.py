@@ -1,4 +1,4 @@
-"""`/analysis`, `/plots` and `/pareto` over HTTP: made in a process of their own, kept, and never an error of ours."""
+"""`/analysis`, `/plots` and `/pareto` over HTTP: computed in a separate process, cached, and never a server error."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ TRIALS = 40
 
 
 def a_search(work: Work, trials: int = TRIALS) -> str:
-    """A job whose trials are on record as if they had run; its id."""
+    """Insert a job whose trials look as if they had run; return its id."""
     search = searched(trials)
     job = work.ledger.accept(search.spec)
     rows = []
@@ -48,7 +48,7 @@ def job(shared_work: Work) -> str:
 
 @pytest.fixture(scope="module")
 def found(shared_api: TestClient, job: str) -> dict[str, Any]:
-    """Its analysis."""
+    """The analysis of the job."""
     answer = shared_api.get(f"/jobs/{job}/analysis")
     assert answer.status_code == 200, answer.text
     whole: dict[str, Any] = json.loads(answer.text, parse_constant=pytest.fail)
@@ -56,7 +56,7 @@ def found(shared_api: TestClient, job: str) -> dict[str, Any]:
 
 
 def test_the_analysis_agrees_with_the_csv(shared_api: TestClient, job: str, found: dict[str, Any]) -> None:
-    """Whoever reads the CSV with pandas finds the same correlations, counts and means."""
+    """Pandas computes the same correlations, counts and means from the CSV."""
     lines = shared_api.get(f"/jobs/{job}/trials", headers={"accept": "text/csv"}).text
     frame = pd.read_csv(pd.io.common.StringIO(lines))
     ended = frame[frame.state.isin(["completed", "stopped_early"])]
@@ -77,7 +77,7 @@ def test_the_analysis_agrees_with_the_csv(shared_api: TestClient, job: str, foun
 
 
 def test_interactions_and_importances_are_told(found: dict[str, Any]) -> None:
-    """The one that was planted comes first, and its parameters matter."""
+    """The planted interaction comes first, and its parameters are the most important."""
     first = next(one for one in found["interactions"] if one["outcome"] == "val_accuracy")
 
     assert {first["one"], first["other"]} == {"learning_rate", "optimizer"}
@@ -89,7 +89,7 @@ def test_interactions_and_importances_are_told(found: dict[str, Any]) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["parallel_coordinate", "timeline"])
 def test_a_plot_is_a_page_of_which_only_our_scripts_run(shared_api: TestClient, job: str, name: str) -> None:
-    """Its policy names plotly's script here and the digest of the one that draws; the figure lies in it as data."""
+    """The policy allows plotly's script from here and the digest of our own; the figure is embedded as data."""
     page = shared_api.get(f"/jobs/{job}/plots/{name}")
     figure = shared_api.get(f"/jobs/{job}/plots/{name}", params={"format": "json"})
     inside = re.search(r'<script type="application/json" id="figure">(.*?)</script>', page.text, re.DOTALL)
@@ -103,7 +103,7 @@ def test_a_plot_is_a_page_of_which_only_our_scripts_run(shared_api: TestClient, 
 
 
 def test_plotlys_script_comes_from_its_package(shared_api: TestClient) -> None:
-    """Of its very version, and nothing is asked of another host."""
+    """The script has the installed version, and no other host is contacted."""
     answer = shared_api.get("/plotly.min.js")
 
     assert answer.headers["content-type"].startswith("text/javascript")
@@ -112,7 +112,7 @@ def test_plotlys_script_comes_from_its_package(shared_api: TestClient) -> None:
 
 @pytest.mark.long
 def test_a_filter_reaches_the_plot(shared_api: TestClient, job: str) -> None:
-    """Parallel coordinates above an accuracy have fewer lines, and above all of them none and a reason."""
+    """With `min_accuracy` parallel coordinates have fewer lines; above all trials they have none and say why."""
     sizes = [
         len(shared_api.get(f"/jobs/{job}/plots/parallel_coordinate?format=json&min_accuracy={at}").json()["data"])
         for at in (0, 0.9, 1)
@@ -134,13 +134,13 @@ def test_a_filter_reaches_the_plot(shared_api: TestClient, job: str) -> None:
     ],
 )
 def test_what_a_plot_does_not_have_is_named(shared_api: TestClient, job: str, path: str, pointer: str) -> None:
-    """With the field that is wrong; no process is started for it."""
+    """The answer names the wrong parameter, and no process is started."""
     assert pointer in pointers(shared_api.get(f"/jobs/{job}/{path}"))
 
 
 @pytest.mark.parametrize("path", ["analysis", "plots/slice", "pareto"])
 def test_a_job_that_does_not_exist_has_no_analysis(shared_api: TestClient, path: str) -> None:
-    """404 as everywhere."""
+    """The answer is 404."""
     problem(shared_api.get(f"/jobs/abc123/{path}"), 404)
 
 
@@ -148,7 +148,7 @@ def test_a_job_that_does_not_exist_has_no_analysis(shared_api: TestClient, path:
 def test_a_predict_job_has_no_trials(
     shared_api: TestClient, shared_work: Work, shared_artifacts: Path, path: str
 ) -> None:
-    """409 says which jobs have."""
+    """The answer is 409 and says which jobs have trials."""
     if not shared_api.get("/models").json()["items"]:
         publish(shared_work, shared_artifacts)
     posted = shared_api.post("/jobs/predict", json={"model": "perceptron"}).json()["id"]
@@ -158,7 +158,7 @@ def test_a_predict_job_has_no_trials(
 
 @pytest.mark.long
 def test_a_job_that_has_not_begun_has_an_empty_analysis(shared_api: TestClient, shared_work: Work) -> None:
-    """Counts are zero, coefficients null with reasons, fronts empty, plots say that there is nothing yet."""
+    """Counts are zero, coefficients null with reasons, fronts empty, and plots say that there is no data yet."""
     posted = shared_work.ledger.accept(searched(3).spec).id
     whole = shared_api.get(f"/jobs/{posted}/analysis")
     page = shared_api.get(f"/jobs/{posted}/plots/contour")
@@ -176,7 +176,7 @@ def test_a_job_that_has_not_begun_has_an_empty_analysis(shared_api: TestClient, 
 
 @pytest.mark.long
 def test_a_trial_that_ended_without_a_figure_does_no_harm(shared_api: TestClient, shared_work: Work) -> None:
-    """Diverged, failed, cancelled, running and undrawn trials are counted and left out."""
+    """Trials that diverged, failed, were cancelled, still run or have no parameters are counted and left out."""
     posted = a_search(shared_work, 8)
     states = ("diverged", "failed", "cancelled", "running")
     params = {"batch_size": 32, "learning_rate": 0.01, "optimizer": "adam", "hidden_size": 64}
@@ -199,7 +199,7 @@ def test_a_trial_that_ended_without_a_figure_does_no_harm(shared_api: TestClient
 
 
 def test_pareto_is_the_front_of_each_cost(shared_api: TestClient, job: str) -> None:
-    """Held against the CSV, row by row: nobody is at least as accurate for at most the cost; latency is not known."""
+    """By the CSV, no other trial is at least as accurate for at most the cost. Latency is unknown here."""
     lines = shared_api.get(f"/jobs/{job}/trials", headers={"accept": "text/csv"}).text
     rows = pd.read_csv(pd.io.common.StringIO(lines))
     found = shared_api.get(f"/jobs/{job}/pareto").json()
@@ -224,7 +224,7 @@ def test_pareto_is_the_front_of_each_cost(shared_api: TestClient, job: str) -> N
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The orders that processes were started for; what they answer is the order itself, after a moment."""
+    """The orders that processes were started for. Each process answers with its order."""
     orders: list[bytes] = []
 
     async def answer(order: bytes) -> bytes:
@@ -232,29 +232,29 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         await asyncio.sleep(0)
         return order
 
-    monkeypatch.setattr(analyses, "_answer", answer)
+    monkeypatch.setattr(analyses, "_run_analyst", answer)
     return orders
 
 
 def a_job(name: str = "abc", sequence: int = 1) -> Job:
-    """A row that nobody has written."""
+    """A job row that is not in the database."""
     return Job(id=name, sequence=sequence)
 
 
-async def _closing(made: Analyses, *asked: Any) -> list[Any]:
-    found = await asyncio.gather(*asked, return_exceptions=True)
-    await made.close()
+async def _closing(cache: Analyses, *requests: Any) -> list[Any]:
+    found = await asyncio.gather(*requests, return_exceptions=True)
+    await cache.close()
     return list(found)
 
 
 def test_many_who_ask_at_once_share_one_process(counted: list[bytes]) -> None:
-    """And who asks later has what was kept, until the job's counter moves."""
+    """Later requests get the cached result until the job's counter changes."""
 
     async def ask() -> None:
-        made = Analyses()
-        answers = await asyncio.gather(*(made.made(a_job()) for _ in range(10)))
-        again = await made.made(a_job())
-        newer = await _closing(made, made.made(a_job(sequence=2)))
+        cache = Analyses()
+        answers = await asyncio.gather(*(cache.get(a_job()) for _ in range(10)))
+        again = await cache.get(a_job())
+        newer = await _closing(cache, cache.get(a_job(sequence=2)))
 
         assert [*answers, again, *newer] == [answers[0]] * 12
 
@@ -264,19 +264,19 @@ def test_many_who_ask_at_once_share_one_process(counted: list[bytes]) -> None:
 
 
 def test_what_is_kept_is_bounded(counted: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
-    """An older counter's goes at once, and of too much the oldest."""
-    monkeypatch.setattr(analyses, "KEPT_BYTES", 200)
+    """Results of an older counter are removed at once, and the oldest results if the cache is full."""
+    monkeypatch.setattr(analyses, "CACHE_BYTES", 200)
 
     async def ask() -> list[int]:
-        made = Analyses()
+        cache = Analyses()
         for sequence in range(5):
-            await made.made(a_job(sequence=sequence))
-        folder = made._path("")
+            await cache.get(a_job(sequence=sequence))
+        folder = cache._path("")
         sizes = [len(list(folder.iterdir()))]
         for name in "abcdefgh":
-            await made.made(a_job(name))
+            await cache.get(a_job(name))
         sizes.append(sum(file.stat().st_size for file in folder.iterdir()))
-        await made.close()
+        await cache.close()
         return [*sizes, folder.exists()]
 
     files, size, remains = asyncio.run(ask())
@@ -287,12 +287,12 @@ def test_what_is_kept_is_bounded(counted: list[bytes], monkeypatch: pytest.Monke
 
 
 def test_what_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NotAnalysed, which is a 503, for each who waits; the next may try again."""
+    """Every waiting request gets NotAnalysed, which becomes a 503; a later request may try again."""
     monkeypatch.setattr(analyses, "SECONDS", 0.05)
 
     async def ask() -> list[Any]:
-        made = Analyses()
-        return await _closing(made, made.made(a_job()), made.made(a_job()))
+        cache = Analyses()
+        return await _closing(cache, cache.get(a_job()), cache.get(a_job()))
 
     found = asyncio.run(ask())
 
@@ -302,7 +302,7 @@ def test_what_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_process_that_fails_is_told_of_as_503(
     shared_api: TestClient, job: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With Retry-After, and nothing of it is kept."""
+    """The answer has Retry-After, and nothing is cached."""
     monkeypatch.setattr(analyses.sys, "executable", "/bin/false")
     answer = shared_api.get(f"/jobs/{job}/plots/rank")
     monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""The curves of a job's trials, held against the trials themselves and the event stream."""
+"""The learning curves of a job's trials, compared with the trials and with the event stream."""
 
 from starlette.testclient import TestClient
 from support.worker_tools import Work, measurement
@@ -7,7 +7,7 @@ from tests.api.tools import problem
 
 
 def test_the_curves_are_those_of_the_trials(api: TestClient, work: Work) -> None:
-    """Every trial's every epoch, in order, whatever the order in which they were measured."""
+    """Every epoch of every trial is there in order, even if trials were measured in turn."""
     job = work.accept(budget={"trials": 3})
     claim = work.pack(3)
     for epoch in (1, 2, 3):
@@ -23,7 +23,7 @@ def test_the_curves_are_those_of_the_trials(api: TestClient, work: Work) -> None
 
 
 def test_the_stream_goes_on_where_the_curves_end(api: TestClient, work: Work) -> None:
-    """After `sequence` it tells what was measured later, and only that."""
+    """After `sequence` the stream sends exactly what was measured later."""
     job = work.accept()
     claim = work.pack(1)
     work.measure(claim, 0, measurement(1, 0.5))
@@ -37,5 +37,5 @@ def test_the_stream_goes_on_where_the_curves_end(api: TestClient, work: Work) ->
 
 
 def test_a_job_that_is_not_there_has_none(shared_api: TestClient) -> None:
-    """404, and what to do."""
+    """The answer is 404 and says what to do."""
     assert "GET /jobs" in problem(shared_api.get("/jobs/00/curves"), 404)["detail"]

@@ -1,4 +1,4 @@
-"""A job's events: in order, without gap or repeat, whatever breaks; and what a stream costs."""
+"""A job's events arrive in order without gap or repeat, even after failures; and streams are cheap."""
 
 import json
 import re
@@ -54,14 +54,14 @@ Told = dict[str, Any]  # an event: id, event, data
 
 @pytest.fixture
 def app(environment: Path, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
-    """The API on the test's database, with a follower that hurries."""
+    """The API on the test's database, with a follower that looks often."""
     monkeypatch.setattr("api.views.streams.LOOK_SECONDS", 0.02)
     return create_app()
 
 
 @pytest.fixture
 def url(app: FastAPI) -> Iterator[str]:
-    """Its URL, served by a real uvicorn."""
+    """The URL of the API, served by a real uvicorn."""
     with serving(app) as address:
         yield address
 
@@ -70,18 +70,18 @@ def url(app: FastAPI) -> Iterator[str]:
 
 
 def path(job: Job) -> str:
-    """Where a job's events are."""
+    """The path of a job's events."""
     return f"/jobs/{job.id}/events"
 
 
 def ends(work: Work, claim: Claim, *numbers: int, state: TrialState = TrialState.DIVERGED) -> None:
-    """Let trials end without a result, and close their pack."""
+    """End trials without a result, and close their pack."""
     work.ledger.record(claim, [Finished(number, state, "for the test", None, None, None) for number in numbers], {})
     work.leases.close(claim)
 
 
 def failed_job(work: Work) -> Job:
-    """A job that has ended: of two trials that diverged one was measured without an accuracy."""
+    """A job that has failed: two trials diverged, one of them measured without an accuracy."""
     job = work.accept()
     claim = work.pack(2)
     for step in (1, 2):
@@ -92,14 +92,14 @@ def failed_job(work: Work) -> Job:
 
 
 def long_job(work: Work, epochs: int = 1500) -> Job:
-    """A job that goes on, and has more to tell than small buffers hold."""
+    """An unfinished job with more events than small buffers hold."""
     job = work.accept(budget={"trials": 1})
     work.ledger.record(work.pack(1), [Measured(0, measurement(n, 0.5), {}) for n in range(1, epochs + 1)], {})
     return job
 
 
 def wordy_job(work: Work) -> Job:
-    """A job that goes on, and has 4 MiB to tell."""
+    """An unfinished job with 4 MiB of events."""
     job = work.accept(budget={"trials": 17})
     claim = work.pack(16)
     reason = "x" * 2**18
@@ -109,7 +109,7 @@ def wordy_job(work: Work) -> Job:
 
 
 def recorded(work: Work, job: Job) -> list[Told]:
-    """All that a job has to tell, by its rows."""
+    """All events of a job, from its rows."""
     with work.database.reading() as session:
         events = session.scalars(select(Event).where(col(Event.job_id) == job.id)).all()
         rungs = session.execute(
@@ -123,7 +123,7 @@ def recorded(work: Work, job: Job) -> list[Told]:
 
 
 def ids(work: Work, job: Job) -> list[int]:
-    """The numbers of all that a job has to tell."""
+    """The ids of all events of a job."""
     return [one["id"] for one in recorded(work, job)]
 
 
@@ -145,12 +145,12 @@ def epoch(number: int, row: Measurement) -> dict[str, Any]:
 
 
 def told(sent: httpx2.ServerSentEvent) -> Told:
-    """An event as it came; NaN and Infinity would be no JSON."""
+    """Parse an event; NaN and Infinity would not be JSON."""
     return {"id": int(sent.id), "event": sent.event, "data": json.loads(sent.data, parse_constant=pytest.fail)}
 
 
 def heard(client: TestClient, job: Job, query: str = "", **headers: str) -> list[Told] | None:
-    """All that a job which has ended tells; None where that is 204."""
+    """All events of a job that has ended; None if the answer is 204."""
     response = client.get(path(job) + query, headers=headers)
     if response.status_code == 204:
         assert response.content == b""
@@ -161,7 +161,7 @@ def heard(client: TestClient, job: Job, query: str = "", **headers: str) -> list
 
 @contextmanager
 def stream(url: str, job: Job, after: int = 0) -> Iterator[Iterator[Told]]:
-    """The events of a job, by a connection of its own."""
+    """The events of a job over a separate connection."""
     headers = {"Last-Event-ID": str(after)}
     with (
         httpx2.Client(base_url=url, timeout=20, verify=False) as client,
@@ -173,7 +173,7 @@ def stream(url: str, job: Job, after: int = 0) -> Iterator[Iterator[Told]]:
 
 @contextmanager
 def deaf(port: int, job: Job) -> Iterator[socket.socket]:
-    """A client that asks for a job's events and does not read them, with a window that holds little."""
+    """A client that requests a job's events but does not read them, with a small receive window."""
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
         client.settimeout(20)
@@ -183,7 +183,7 @@ def deaf(port: int, job: Job) -> Iterator[socket.socket]:
 
 
 def rest_of(client: socket.socket) -> bytes:
-    """What comes until the connection ends, however it does."""
+    """Read until the connection ends or breaks."""
     whole = b""
     try:
         while data := client.recv(65_536):
@@ -198,7 +198,7 @@ def rest_of(client: socket.socket) -> bytes:
 
 @contextmanager
 def narrow(app: FastAPI, http: Any, loop: Any) -> Iterator[tuple[uvicorn.Server, int]]:
-    """A real uvicorn whose connections hold little that was not read yet; and its port."""
+    """A real uvicorn whose connections buffer little unread data; and its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1024)
         config = uvicorn.Config(app, http=http, loop=loop, log_config=None, ws="none", timeout_graceful_shutdown=5)
@@ -214,7 +214,7 @@ def narrow(app: FastAPI, http: Any, loop: Any) -> Iterator[tuple[uvicorn.Server,
 
 @contextmanager
 def process(port: int) -> Iterator[subprocess.Popen[str]]:
-    """The API in a process of its own, which has no limit of time for its end; killed if it is still there."""
+    """The API in a separate process without a timeout for its shutdown; killed if it is still alive."""
     command = [sys.executable, "-m", "uvicorn", "--factory", "api.main:create_app", "--port", str(port)]
     with subprocess.Popen([*command, "--no-access-log"], cwd=ROOT, stderr=subprocess.PIPE, text=True) as started:
         assert started.stderr is not None
@@ -226,28 +226,28 @@ def process(port: int) -> Iterator[subprocess.Popen[str]]:
 
 
 class Queries(list[str]):
-    """What the streams of an API and their follower ask; what else looks there has threads of its own."""
+    """The queries that an API's streams and their follower send. Other queries come from other threads."""
 
     def __init__(self) -> None:
         super().__init__()
         self._more = Condition()
 
     def note(self, connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        """Note a statement that is about to be sent."""
+        """Record a statement that is about to be sent."""
         if current_thread().name.startswith("AnyIO") and statement.startswith("SELECT"):
             with self._more:
                 self.append(statement)
                 self._more.notify()
 
     def wait_for(self, count: int) -> bool:
-        """Wait until so many were sent."""
+        """Wait until this many statements were sent."""
         with self._more:
             return self._more.wait_for(lambda: len(self) >= count, 20)
 
 
 @contextmanager
 def queries(app: FastAPI) -> Iterator[Queries]:
-    """What is asked meanwhile."""
+    """The queries sent meanwhile."""
     found, engine = Queries(), app.state.database.engine
     listening.listen(engine, "before_cursor_execute", found.note)
     yield found
@@ -255,7 +255,7 @@ def queries(app: FastAPI) -> Iterator[Queries]:
 
 
 def until(look: Callable[[], Any], seconds: float = 20) -> Any:
-    """The first true answer of `look`, or its last; leaves the processor to the server in this process."""
+    """Return the first true result of `look`, or its last; meanwhile yield the processor to the server's thread."""
     deadline = monotonic() + seconds
     while not (found := look()) and monotonic() < deadline:
         sleep(0.005)
@@ -263,10 +263,10 @@ def until(look: Callable[[], Any], seconds: float = 20) -> Any:
 
 
 class Log(list[str]):
-    """A log that is read by the test."""
+    """A log that the test reads."""
 
     def warning(self, text: str, **_: Any) -> None:
-        """Note a warning."""
+        """Record a warning."""
         self.append(text)
 
 
@@ -274,7 +274,7 @@ class Log(list[str]):
 
 
 def test_a_job_that_has_ended_tells_all_of_it_in_order(api: TestClient, work: Work) -> None:
-    """Every transition and every epoch is one event with the fields that it should have; then the stream ends."""
+    """Every transition and every epoch is one event with the right fields; then the stream ends."""
     job = failed_job(work)
     found = heard(api, job) or []
 
@@ -287,7 +287,7 @@ def test_a_job_that_has_ended_tells_all_of_it_in_order(api: TestClient, work: Wo
 
 @ONCE
 def test_nobody_on_the_way_keeps_a_stream(api: TestClient, work: Work) -> None:
-    """Its headers tell caches and proxies so."""
+    """Headers tell caches and proxies not to store or buffer it."""
     headers = api.get(path(failed_job(work))).headers
 
     assert headers["content-type"].startswith("text/event-stream")
@@ -299,7 +299,7 @@ def test_nobody_on_the_way_keeps_a_stream(api: TestClient, work: Work) -> None:
 def test_a_stream_goes_on_after_any_event(
     api: TestClient, work: Work, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
-    """However few events are read at a time, nothing is missing and nothing comes twice; after the last is 204."""
+    """With any page size nothing is missing and nothing comes twice; after the last event the answer is 204."""
     monkeypatch.setattr("api.views.streams.PAGE", page)
     job = failed_job(work)
     whole = recorded(work, job)
@@ -311,7 +311,7 @@ def test_a_stream_goes_on_after_any_event(
 
 @ONCE
 def test_the_header_stands_above_the_query(api: TestClient, work: Work) -> None:
-    """A browser that connects again asks the URL of its first request, and says in the header how far it has come."""
+    """A browser that reconnects repeats its first URL, and sends its position in the header."""
     job = failed_job(work)
     whole = recorded(work, job)
 
@@ -321,7 +321,7 @@ def test_the_header_stands_above_the_query(api: TestClient, work: Work) -> None:
 
 
 def test_events_arrive_as_they_happen(url: str, work: Work) -> None:
-    """Each that is written while a stream is open comes by itself, and the stream ends with the job."""
+    """Each event written while a stream is open arrives by itself, and the stream ends with the job."""
     job = work.accept()
     with stream(url, job) as events:
         assert [next(events)] == recorded(work, job)
@@ -335,7 +335,7 @@ def test_events_arrive_as_they_happen(url: str, work: Work) -> None:
 
 
 def test_nothing_is_missed_while_several_write(url: str, work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One stream that is never broken and one that breaks at every event tell the same: all of it, in order."""
+    """A stream that never breaks and one that breaks after every event send the same events in order."""
     monkeypatch.setattr("api.views.streams.PAGE", 3)
     job = work.accept(budget={"trials": 3})
     claims = [work.pack(1) for _ in range(3)]
@@ -361,7 +361,7 @@ def test_nothing_is_missed_while_several_write(url: str, work: Work, monkeypatch
 
 
 def test_what_is_committed_while_a_page_is_read_waits_for_the_next(app: FastAPI, url: str, work: Work) -> None:
-    """Transitions are read before epochs; what comes between the two must not let a later epoch overtake it."""
+    """Transitions are read before epochs. An event committed between both reads must not be overtaken."""
     job = work.accept()
     claim = work.pack(2)
     ended = Finished(0, TrialState.DIVERGED, "for the test", None, None, None)
@@ -381,7 +381,7 @@ def test_what_is_committed_while_a_page_is_read_waits_for_the_next(app: FastAPI,
 
 
 def test_a_stream_goes_on_in_another_process(app: FastAPI, work: Work) -> None:
-    """Two APIs on one database tell the same, and what one has begun the other continues."""
+    """Two APIs on one database send the same events, and a stream can continue on the other."""
     job = work.accept()
     claim = work.pack(2)
     with serving(app) as one, serving(create_app()) as another:
@@ -394,7 +394,7 @@ def test_a_stream_goes_on_in_another_process(app: FastAPI, work: Work) -> None:
 
 
 def test_a_job_that_goes_on_streams_on(app: FastAPI, url: str, work: Work, environment: Path) -> None:
-    """After 204 for a completed job, a raised budget is told to whoever asks again."""
+    """After 204 for a completed job, raising its budget gives new events to a client that asks again."""
     job = publish(work, environment).job
     with stream(url, job) as events:
         *_, last = events
@@ -415,7 +415,7 @@ def test_a_job_that_goes_on_streams_on(app: FastAPI, url: str, work: Work, envir
 @ONCE
 @pytest.mark.parametrize("odd", ["x", "", " ", "-1", "1.0", "1_0", "+1", "1e3", "0x1", "9" * 19, "9" * 5000, "\xb2"])
 def test_a_malformed_id_is_refused_before_a_stream_begins(api: TestClient, work: Work, odd: str) -> None:
-    """422 that names the header or the parameter."""
+    """The answer is 422 and names the header or the parameter."""
     job = work.accept()
 
     header = (b"Last-Event-ID", odd.encode("latin-1"))
@@ -426,13 +426,13 @@ def test_a_malformed_id_is_refused_before_a_stream_begins(api: TestClient, work:
 
 @pytest.mark.parametrize("job_id", ["0123456789ab", "none", "%00", "a" * 65])
 def test_an_unknown_job_is_not_found_before_a_stream_begins(api: TestClient, job_id: str) -> None:
-    """404 as for every other question about it."""
+    """The answer is 404, as for every other request about it."""
     assert "GET /jobs lists them" in problem(api.get(f"/jobs/{job_id}/events"), 404)["detail"]
 
 
 @ONCE
 def test_one_stream_too_many_is_refused(app: FastAPI, url: str, work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
-    """503 with the time after which to try again; whoever leaves makes room."""
+    """The answer is 503 with Retry-After; a client that leaves makes room."""
     monkeypatch.setattr("api.views.streams.MAX_STREAMS", 2)
     job = work.accept()
     with stream(url, job):
@@ -448,7 +448,7 @@ def test_one_stream_too_many_is_refused(app: FastAPI, url: str, work: Work, monk
 
 @ONCE
 def test_the_document_describes_events(api: TestClient) -> None:
-    """The data of each kind has its schema, and 204 its meaning."""
+    """Each kind of event has a schema, and 204 has a description."""
     document = api.get("/openapi.json").json()
     answers = document["paths"]["/jobs/{job_id}/events"]["get"]["responses"]
     data = answers["200"]["content"]["text/event-stream"]["itemSchema"]["properties"]["data"]
@@ -465,7 +465,7 @@ def test_the_document_describes_events(api: TestClient) -> None:
 
 @pytest.mark.parametrize("idle", [1, 50])
 def test_idle_streams_cost_one_query_a_look_however_many(app: FastAPI, url: str, work: Work, idle: int) -> None:
-    """The follower asks for all watched jobs at once, and nobody else asks anything."""
+    """The follower reads the counters of all watched jobs in one query; streams send none."""
     jobs = [work.accept() for _ in range(5)]
     with ExitStack() as open_streams:
         streams = [open_streams.enter_context(stream(url, jobs[number % 5])) for number in range(idle)]
@@ -481,7 +481,7 @@ def test_idle_streams_cost_one_query_a_look_however_many(app: FastAPI, url: str,
 
 @ONCE
 def test_where_nobody_watches_nothing_is_asked(app: FastAPI, url: str, work: Work) -> None:
-    """The follower rests from when the last client went away, whether before its stream ended or after."""
+    """The follower rests once the last client is gone, before or after its stream has ended."""
     job = work.accept()
     with stream(url, job) as events:
         next(events)
@@ -500,7 +500,7 @@ def test_where_nobody_watches_nothing_is_asked(app: FastAPI, url: str, work: Wor
 
 
 def test_streams_that_have_come_equally_far_share_one_reading(app: FastAPI, url: str, work: Work) -> None:
-    """An event for twenty clients is read once: the job's row, its transitions, its epochs."""
+    """For twenty clients an event is read once: the job's row, its transitions, its epochs."""
     job = work.accept()
     with ExitStack() as open_streams:
         streams = [open_streams.enter_context(stream(url, job)) for _ in range(20)]
@@ -514,7 +514,7 @@ def test_streams_that_have_come_equally_far_share_one_reading(app: FastAPI, url:
 
 @ONCE
 def test_a_stream_with_nothing_to_tell_is_kept_alive(url: str, work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A comment comes now and then, so that nobody on the way takes the connection for a dead one."""
+    """A comment is sent now and then, so that no proxy closes the idle connection."""
     monkeypatch.setattr("fastapi.routing._PING_INTERVAL", 0.05)
     job = work.accept()
     with httpx2.stream("GET", url + path(job), timeout=20) as response:
@@ -530,7 +530,7 @@ def test_a_stream_with_nothing_to_tell_is_kept_alive(url: str, work: Work, monke
 def test_streams_outlast_a_database_that_is_away(
     url: str, work: Work, postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The follower notes it and goes on: open streams stay open, and tell later what happened; new ones get 503."""
+    """The follower logs it and goes on. Open streams stay open and send the events later; new ones get 503."""
     name, log = work.database.url.database, Log()
     monkeypatch.setattr("api.views.streams.log", log)
     job = work.accept()
@@ -550,7 +550,7 @@ def test_streams_outlast_a_database_that_is_away(
 def test_a_reading_that_fails_is_tried_again(
     app: FastAPI, url: str, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An open stream has no status any more to tell of an error; it waits, and misses nothing."""
+    """An open stream cannot report an error any more, so it waits and misses nothing."""
     log = Log()
     monkeypatch.setattr("api.views.streams.log", log)
 
@@ -579,7 +579,7 @@ def test_a_client_that_does_not_read_is_cut_off(
     http: str,
     loop: str,
 ) -> None:
-    """Meanwhile hardly more than an event waits for it here; and what it did not read it can ask for again."""
+    """Until then the server buffers about one event; the client can request the missed ones again."""
     monkeypatch.setattr("api.http.slow_readers.SEND_SECONDS", 0.5)
     job = long_job(work)
     app = create_app()
@@ -610,7 +610,7 @@ def test_a_client_that_does_not_read_is_cut_off(
 def test_a_client_that_reads_slowly_is_not_cut_off(
     environment: Path, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may take many times as long as one that takes nothing."""
+    """It may take many times as long as the limit for a client that reads nothing."""
     monkeypatch.setattr("api.http.slow_readers.SEND_SECONDS", 0.5)
     job = long_job(work, 300)
     whole, text = recorded(work, job), b""
@@ -626,7 +626,7 @@ def test_a_client_that_reads_slowly_is_not_cut_off(
 @ONCE
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_open_streams_end_with_the_process(environment: Path, work: Work, number: signal.Signals) -> None:
-    """All of them at once and properly: uvicorn by itself would wait for them for ever."""
+    """All streams end properly at once; uvicorn alone would wait for them forever."""
     port = free_port()
     job = work.accept()
     with process(port) as server, ExitStack() as open_streams:
@@ -643,7 +643,7 @@ def test_open_streams_end_with_the_process(environment: Path, work: Work, number
 @pytest.mark.long
 @ONCE
 def test_a_client_that_does_not_read_does_not_hold_the_process(environment: Path, work: Work) -> None:
-    """It has a second for what was sent already."""
+    """It gets one second to read what was sent."""
     port = free_port()
     job = wordy_job(work)
     with process(port) as server, deaf(port, job) as client:
@@ -657,7 +657,7 @@ def test_a_client_that_does_not_read_does_not_hold_the_process(environment: Path
 
 
 def test_whoever_heard_signals_before_hears_them_still(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server's handler is called after ours, and put back in its place."""
+    """The server's handler is called after ours, and restored afterwards."""
     order: list[object] = []
 
     def servers(number: int, frame: object) -> None:
@@ -684,7 +684,7 @@ def test_whoever_heard_signals_before_hears_them_still(monkeypatch: pytest.Monke
 
 
 def test_the_client_tells_events_until_the_job_has_ended(url: str, work: Work) -> None:
-    """From the first or after any other, those that are there and those that come."""
+    """The client yields past and future events, from the first or after any other."""
     job = work.accept()
     with Chiffre(url) as client:
         events = client.events(job.id)
@@ -702,7 +702,7 @@ def test_the_client_tells_events_until_the_job_has_ended(url: str, work: Work) -
 def test_the_client_outlasts_an_api_that_is_killed_and_started_again(
     environment: Path, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It tries again, with longer and longer pauses, and tells every event once."""
+    """It retries with longer and longer pauses, and yields every event once."""
     port = free_port()
     job = work.accept()
     pauses: list[float] = []
@@ -729,7 +729,7 @@ def test_the_client_outlasts_an_api_that_is_killed_and_started_again(
 def test_the_client_gives_an_api_up_that_does_not_come_back(
     environment: Path, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It says so as it says of an API that was never there."""
+    """The error is the same as for an API that was never there."""
     monkeypatch.setattr("api.client.AWAY_SECONDS", 0.5)
     port = free_port()
     job = work.accept()
@@ -744,7 +744,7 @@ def test_the_client_gives_an_api_up_that_does_not_come_back(
 
 @ONCE
 def test_a_refusal_is_told_at_once(url: str, work: Work) -> None:
-    """Asking again would be of no use."""
+    """Retrying would not help."""
     with Chiffre(url) as client:
         for job_id, after, status in (("0123", 0, 404), ("", 0, 404), ("a/b", 0, 404), (work.accept().id, -1, 422)):
             with pytest.raises(ApiError) as caught:
@@ -764,7 +764,7 @@ def test_a_refusal_is_told_at_once(url: str, work: Work) -> None:
     ids=["page", "error", "no id", "no json"],
 )
 def test_events_of_another_service_are_not_taken_for_ours(answer: Response) -> None:
-    """Whatever it answers is an error of ours."""
+    """Any answer of another service becomes an ApiError."""
     stranger = FastAPI()
     stranger.add_route("/{rest:path}", lambda request: answer)
     with serving(stranger) as url, Chiffre(url) as client, pytest.raises(ApiError, match="Chiffre"):

@@ -1,4 +1,4 @@
-"""Collections of experiments over HTTP: posted whole or not at all, once, and looked at together."""
+"""Collections of experiments over HTTP: submitted completely or not at all, once, and shown together."""
 
 import json
 from typing import Any
@@ -20,7 +20,7 @@ SMALL = {"collection": "mnist-report", "scale": 0.01, "seed": 3}
 
 
 def posted(client: TestClient, key: str | None = None, **fields: Any) -> dict[str, Any]:
-    """Post a collection; the group."""
+    """Submit a collection; return the group."""
     headers = {} if key is None else {"Idempotency-Key": key}
     response = client.post("/jobs/experiments", json={**SMALL, **fields}, headers=headers)
     assert response.status_code == 202, response.text
@@ -30,13 +30,13 @@ def posted(client: TestClient, key: str | None = None, **fields: Any) -> dict[st
 
 
 def rows(work: Work) -> list[int]:
-    """How many jobs, groups and members there are."""
+    """The numbers of jobs, groups and members."""
     with work.database.reading() as session:
         return [session.scalar(select(func.count()).select_from(table)) or 0 for table in (Job, JobGroup, GroupMember)]
 
 
 def test_every_experiment_becomes_a_job_of_its_own(api: TestClient) -> None:
-    """In the order of the collection, each with its own specification at the scale and seed that were asked for."""
+    """Jobs are in the collection's order, each with its own specification at the requested scale and seed."""
     group = posted(api)
     jobs = [api.get(f"/jobs/{member['job']['id']}").json() for member in group["experiments"]]
     expected = [
@@ -50,7 +50,7 @@ def test_every_experiment_becomes_a_job_of_its_own(api: TestClient) -> None:
 
 
 def test_the_first_experiment_is_begun_first(api: TestClient, work: Work) -> None:
-    """Workers take the jobs of a group in the collection's order."""
+    """Workers claim the jobs of a group in the collection's order."""
     group = posted(api)
     claims = [work.leases.claim() for _ in NAMES]
 
@@ -59,7 +59,7 @@ def test_the_first_experiment_is_begun_first(api: TestClient, work: Work) -> Non
 
 
 def test_a_key_posts_a_collection_once(api: TestClient, work: Work) -> None:
-    """Sent again it answers with the same group; with another body it is refused."""
+    """A repeated request returns the same group; another body with the same key is refused."""
     group = posted(api, key="once")
 
     assert posted(api, key="once")["id"] == group["id"]
@@ -69,7 +69,7 @@ def test_a_key_posts_a_collection_once(api: TestClient, work: Work) -> None:
 
 
 def test_part_of_a_collection_can_be_posted(api: TestClient) -> None:
-    """In the collection's order, whatever the order of the names."""
+    """The collection's order holds, for any order of the names."""
     group = posted(api, only=["cnn-search", "perceptron"])
 
     assert [member["name"] for member in group["experiments"]] == ["perceptron", "cnn-search"]
@@ -88,19 +88,19 @@ def test_part_of_a_collection_can_be_posted(api: TestClient) -> None:
     ],
 )
 def test_a_refused_collection_leaves_nothing(api: TestClient, work: Work, fields: dict[str, Any], pointer: str) -> None:
-    """The answer names the field, and no job was written."""
+    """The answer names the field, and no job is written."""
     assert pointer in pointers(api.post("/jobs/experiments", json={**SMALL, **fields}))
     assert rows(work) == [0, 0, 0]
 
 
 @pytest.mark.parametrize("group_id", ["0123456789ab", "nothing", "%00"])
 def test_an_unknown_group_is_not_found(api: TestClient, group_id: str) -> None:
-    """404, whatever stands for the id."""
+    """The answer is 404 for any id."""
     problem(api.get(f"/jobs/experiments/{group_id}"), 404)
 
 
 def test_collections_and_groups_are_listed(api: TestClient) -> None:
-    """The report's experiments with their trials at full scale, and what was posted, the newest first."""
+    """The list has the collection's experiments with their trials at full scale, and the groups, newest first."""
     first, second = posted(api), posted(api, seed=4)
     overview = api.get("/jobs/experiments").json()
     (report,) = overview["collections"]
@@ -110,7 +110,7 @@ def test_collections_and_groups_are_listed(api: TestClient) -> None:
 
 
 def test_a_group_ends_when_all_its_jobs_have(api: TestClient) -> None:
-    """Cancelled where all were."""
+    """It is cancelled if all its jobs are."""
     group = posted(api, only=["perceptron", "cnn-search"])
     path = f"/jobs/experiments/{group['id']}"
     one, other = (member["job"]["id"] for member in group["experiments"])
@@ -122,7 +122,7 @@ def test_a_group_ends_when_all_its_jobs_have(api: TestClient) -> None:
 
 
 def test_the_command_posts_a_collection_and_a_preset(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it lists can be posted; a group is shown with each experiment's name."""
+    """Listed collections and presets can be submitted; a group shows each experiment's name."""
     monkeypatch.setenv("CHIFFRE_URL", url)
     group = json.loads(command("experiments", "mnist-report", "--scale", "0.01", "--json"))
     job = json.loads(command("tune", "--preset", "mnist-report/cnn-search", "--json"))
@@ -135,7 +135,7 @@ def test_the_command_posts_a_collection_and_a_preset(url: str, monkeypatch: pyte
 
 
 def command(*arguments: str) -> str:
-    """What a `chiffre` command prints."""
+    """Run a `chiffre` command and return its output."""
     done = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "160"})
     assert done.exit_code == 0, done.output
     return done.stdout

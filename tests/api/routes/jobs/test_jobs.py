@@ -15,19 +15,19 @@ from worker.database.tables import Job, JobState
 
 
 def ids(items: list[dict[str, Any]]) -> list[str]:
-    """The ids of some jobs."""
+    """The ids of jobs."""
     return [job["id"] for job in items]
 
 
 def stamp(work: Work, instants: dict[str, float]) -> None:
-    """Set when jobs were posted."""
+    """Set the times at which jobs were submitted."""
     with work.database.writing() as session:
         for job_id, instant in instants.items():
             session.execute(update(Job).where(Job.id == job_id).values(created_at=instant))  # type: ignore[arg-type]
 
 
 def cancelled(api: TestClient, job_id: str) -> dict[str, Any]:
-    """Cancel a job; the answer."""
+    """Cancel a job; return the answer."""
     response = api.post(f"/jobs/{job_id}/cancel")
     assert response.status_code == 202, response.text
     answer: dict[str, Any] = response.json()
@@ -38,12 +38,12 @@ def cancelled(api: TestClient, job_id: str) -> dict[str, Any]:
 
 
 def test_without_jobs_the_list_is_empty(api: TestClient) -> None:
-    """An empty database has one empty page."""
+    """An empty database gives one empty page."""
     assert api.get("/jobs").json() == {"items": [], "next_cursor": None}
 
 
 def test_the_newest_job_comes_first(api: TestClient, work: Work) -> None:
-    """Jobs stand in the reverse order of their posting."""
+    """Jobs are in the reverse order of submission."""
     posted = [post(api)["id"] for _ in range(4)]
     stamp(work, {job_id: 1000.0 + n for n, job_id in enumerate(posted)})
 
@@ -52,7 +52,7 @@ def test_the_newest_job_comes_first(api: TestClient, work: Work) -> None:
 
 @pytest.mark.parametrize("limit", [1, 3, 7, 8])
 def test_pages_hold_every_job_once(api: TestClient, work: Work, limit: int) -> None:
-    """Page by page no job is missing or repeated, even of those posted at the same instant."""
+    """No job is missing or repeated, even among jobs submitted at the same instant."""
     posted = [post(api)["id"] for _ in range(7)]
     stamp(work, {job_id: 1000.0 + n // 3 for n, job_id in enumerate(posted)})
     found = list(pages(api, "/jobs", limit=limit))
@@ -64,7 +64,7 @@ def test_pages_hold_every_job_once(api: TestClient, work: Work, limit: int) -> N
 
 
 def test_jobs_posted_meanwhile_neither_shift_nor_repeat_a_page(api: TestClient) -> None:
-    """A reader who pages while others post sees every job that was there when it began, once."""
+    """A client that pages while others submit jobs sees every earlier job once."""
     posted = [post(api)["id"] for _ in range(6)]
     seen = []
     for page in pages(api, "/jobs", limit=2):
@@ -89,12 +89,12 @@ def test_the_list_can_be_limited_to_a_state(api: TestClient, work: Work) -> None
 
 @pytest.mark.parametrize("state", JobState)
 def test_every_state_can_be_asked_for(shared_api: TestClient, state: JobState) -> None:
-    """Each state of the design's table is a filter."""
+    """Each job state is a valid filter."""
     assert shared_api.get("/jobs", params={"state": state}).status_code == 200
 
 
 def test_a_cursor_outlives_the_job_it_stands_on(api: TestClient, work: Work) -> None:
-    """A cursor of a filtered list still works when its last job has left the filter."""
+    """A cursor of a filtered list works even if its last job no longer matches the filter."""
     posted = [post(api)["id"] for _ in range(3)]
     first = api.get("/jobs", params={"state": "queued", "limit": 1}).json()
     cancelled(api, first["items"][0]["id"])
@@ -107,7 +107,7 @@ def test_a_cursor_outlives_the_job_it_stands_on(api: TestClient, work: Work) -> 
 
 
 def test_a_job_tells_how_far_it_is(api: TestClient, work: Work) -> None:
-    """Trials by state, the best one, and since when."""
+    """A job shows its trials by state, the best one, and its start."""
     job_id = post(api, budget={"trials": 5})["id"]
     for value, state in ((0.7, TrialState.COMPLETED), (0.9, TrialState.PRUNED), (None, TrialState.DIVERGED)):
         claim = work.leases.claim()
@@ -123,7 +123,7 @@ def test_a_job_tells_how_far_it_is(api: TestClient, work: Work) -> None:
 
 
 def test_a_list_and_a_detail_agree(api: TestClient, work: Work) -> None:
-    """What the list says of a job is what the job says of itself, less specification, result and history."""
+    """The list shows a job as its detail does, without specification, result and history."""
     job = post(api)
     (listed,) = api.get("/jobs").json()["items"]
 
@@ -132,7 +132,7 @@ def test_a_list_and_a_detail_agree(api: TestClient, work: Work) -> None:
 
 
 def test_instants_name_their_time_zone(api: TestClient) -> None:
-    """A date can be read without knowing where the server stands."""
+    """A time is unambiguous without the server's time zone."""
     job = post(api)
     posted_at = datetime.fromisoformat(job["created_at"])
 
@@ -141,7 +141,7 @@ def test_instants_name_their_time_zone(api: TestClient) -> None:
 
 
 def test_a_completed_job_names_its_version(api: TestClient, work: Work, environment: Path) -> None:
-    """After publication the job says which version its winner became."""
+    """After publication the job names the version of its winner."""
     version = publish(work, environment, "shallow", 0.9)
     job = api.get(f"/jobs/{version.job.id}").json()
 
@@ -152,7 +152,7 @@ def test_a_completed_job_names_its_version(api: TestClient, work: Work, environm
 
 
 def test_a_failed_job_says_why(api: TestClient, work: Work) -> None:
-    """Without a trial that can be published the job has failed, with counts and the last reason."""
+    """A job without a publishable trial fails; its error has counts and the last reason."""
     job_id = post(api, budget={"trials": 1})["id"]
     claim = work.leases.claim()
     assert claim is not None
@@ -165,7 +165,7 @@ def test_a_failed_job_says_why(api: TestClient, work: Work) -> None:
 
 
 def test_a_job_shows_how_many_trials_train_together(api: TestClient, work: Work) -> None:
-    """Nothing before it has run, then what its first pack settled; the specification says what was asked for."""
+    """It is null before the first pack has run, then the decided number; the specification keeps the requested one."""
     job_id = post(api, lanes=6)["id"]
     before = api.get(f"/jobs/{job_id}").json()
     work.ledger.fix_lanes(work.pack(1), "batch 32, Flatten-Linear", 2)
@@ -187,7 +187,7 @@ def test_what_is_no_number_of_lanes_is_refused(shared_api: TestClient, lanes: An
 
 
 def test_a_queued_job_is_cancelled_at_once(api: TestClient) -> None:
-    """Nothing runs, so the answer is the end."""
+    """Nothing runs, so the answer shows the final state."""
     job = cancelled(api, post(api)["id"])
 
     assert (job["state"], job["stop_reason"]) == ("cancelled", "cancelled")
@@ -196,7 +196,7 @@ def test_a_queued_job_is_cancelled_at_once(api: TestClient) -> None:
 
 
 def test_a_cancelled_job_has_ended_with_all_its_trials(api: TestClient, work: Work) -> None:
-    """The answer says so at once: whoever still trains it can write no more."""
+    """The answer shows the end at once, and a trainer that still runs can write no more."""
     job_id = post(api)["id"]
     claim = work.pack(2)
     asked = cancelled(api, job_id)
@@ -208,14 +208,14 @@ def test_a_cancelled_job_has_ended_with_all_its_trials(api: TestClient, work: Wo
 
 
 def test_cancelling_twice_is_cancelling_once(api: TestClient) -> None:
-    """A second request answers the same job and adds nothing to its history."""
+    """The second request returns the same job and adds nothing to its history."""
     job_id = post(api)["id"]
 
     assert cancelled(api, job_id) == cancelled(api, job_id)
 
 
 def test_a_job_that_has_ended_stays_as_it_is(api: TestClient, work: Work, environment: Path) -> None:
-    """A completed job is not cancelled afterwards."""
+    """A completed job cannot be cancelled."""
     version = publish(work, environment)
     before = api.get(f"/jobs/{version.job.id}").json()
 

@@ -1,4 +1,4 @@
-"""Batch prediction over HTTP: what can be posted, what is answered, and the file of results."""
+"""Batch prediction over HTTP: accepted and refused requests, and the file of predictions."""
 
 import csv
 import io
@@ -40,7 +40,7 @@ Body = tuple[bytes, dict[str, str]]
 
 @pytest.fixture(scope="module")
 def predictions(shared_work: Work, shared_artifacts: Path) -> Predictions:
-    """The module's database and files with two versions, the first of them the champion."""
+    """The module's database and files with two versions; the first is the champion."""
     publish(shared_work, shared_artifacts, dataset="digits", value=0.9)
     publish(shared_work, shared_artifacts, dataset="digits", value=0.8, seed=1)
     return Predictions(shared_work, shared_artifacts)
@@ -48,7 +48,7 @@ def predictions(shared_work: Work, shared_artifacts: Path) -> Predictions:
 
 @pytest.fixture
 def batch(predictions: Predictions, shared_api: TestClient) -> Iterator[TestClient]:
-    """The module's API; what was posted and not run is cancelled afterwards."""
+    """The module's API; jobs that were submitted and not run are cancelled afterwards."""
     yield shared_api
     for job in shared_api.get("/jobs", params={"limit": 1000}).json()["items"]:
         shared_api.post(f"/jobs/{job['id']}/cancel")
@@ -61,7 +61,7 @@ def wait_for_removals(api: TestClient) -> None:
 
 
 def npy(array: np.ndarray) -> bytes:
-    """An array as numpy.save writes it."""
+    """Return an array in numpy.save's format."""
     file = io.BytesIO()
     np.save(file, array)
     return file.getvalue()
@@ -73,7 +73,7 @@ def lines(*values: Any) -> bytes:
 
 
 def posted(api: TestClient, path: str = ROUTE, **request: Any) -> dict[str, Any]:
-    """Post a job; the job."""
+    """Submit a job and return it."""
     response = api.post(path, **request)
     assert response.status_code == 202, response.text
     found: dict[str, Any] = response.json()
@@ -82,7 +82,7 @@ def posted(api: TestClient, path: str = ROUTE, **request: Any) -> dict[str, Any]
 
 
 def answered(api: TestClient, predictions: Predictions, path: str = ROUTE, **request: Any) -> list[dict[str, Any]]:
-    """Post a job, run it, download what it answered."""
+    """Submit a job, run it, and download its predictions."""
     job_id = posted(api, path, **request)["id"]
     predictions.run()
     response = api.get(f"/jobs/{job_id}/predictions")
@@ -91,7 +91,7 @@ def answered(api: TestClient, predictions: Predictions, path: str = ROUTE, **req
 
 
 def asked(api: TestClient, images: list[Any]) -> list[dict[str, Any]]:
-    """What POST /predict says of the same images."""
+    """The answers of POST /predict for the same images."""
     found: list[dict[str, Any]] = []
     for first in range(0, len(images), 1000):
         body = {"model": "perceptron", "dataset": "digits", "images": images[first : first + 1000], "top_k": 1}
@@ -100,7 +100,7 @@ def asked(api: TestClient, images: list[Any]) -> list[dict[str, Any]]:
 
 
 def jobs(work: Work) -> int:
-    """How many predict jobs there are."""
+    """The number of predict jobs."""
     with work.database.reading() as session:
         return session.scalar(select(func.count()).select_from(Job).where(col(Job.kind) == "predict")) or 0
 
@@ -109,7 +109,7 @@ def jobs(work: Work) -> int:
 
 
 def test_a_job_over_a_data_set_says_which_version_it_asks(batch: TestClient) -> None:
-    """The champion of that moment, by its number; validation images, unless others are named."""
+    """It is the current champion, by number; the images are validation images unless the request says otherwise."""
     job = posted(batch, json={"model": "perceptron", "dataset": "digits"})
 
     assert (job["kind"], job["state"], job["trial_limit"], job["result"]) == ("predict", "queued", 0, None)
@@ -127,7 +127,7 @@ def test_a_job_over_a_data_set_says_which_version_it_asks(batch: TestClient) -> 
 
 
 def test_a_version_that_is_no_champion_can_be_asked(batch: TestClient, predictions: Predictions) -> None:
-    """By its number, without naming what it was trained on; it answers otherwise than the champion."""
+    """Its number suffices, without its data set; its answers differ from the champion's."""
     champion = answered(batch, predictions, json={"model": "perceptron", "dataset": "digits"})
     other = answered(batch, predictions, json={"model": "perceptron", "version": 2})
 
@@ -136,7 +136,7 @@ def test_a_version_that_is_no_champion_can_be_asked(batch: TestClient, predictio
 
 
 def test_the_result_stands_in_the_job(batch: TestClient, predictions: Predictions) -> None:
-    """With the accuracy that the file says, counted again."""
+    """The accuracy equals the one counted from the file."""
     job_id = posted(batch, json={"model": "perceptron", "dataset": "digits", "subset": "test"})["id"]
     predictions.run()
     job = batch.get(f"/jobs/{job_id}").json()
@@ -150,7 +150,7 @@ def test_the_result_stands_in_the_job(batch: TestClient, predictions: Prediction
 
 
 def test_an_uploaded_array_is_answered_as_predict_answers_it(batch: TestClient, predictions: Predictions) -> None:
-    """Image by image, also more of them than /predict takes at once."""
+    """Each image gets the same answer, even for more images than /predict accepts at once."""
     answers = answered(batch, predictions, OURS, content=npy(IMAGES), headers=NPY)
     direct = asked(batch, IMAGES.tolist())
 
@@ -174,7 +174,7 @@ def test_an_uploaded_array_is_answered_as_predict_answers_it(batch: TestClient, 
     ids=["28×28", "1×28×28", "0..1", "float32", "float64", "Fortran", "big-endian"],
 )
 def test_an_array_may_have_many_forms(batch: TestClient, predictions: Predictions, array: np.ndarray) -> None:
-    """All of them are the same images."""
+    """All forms stand for the same images."""
     answers = answered(batch, predictions, OURS, content=npy(array), headers=NPY)
     direct = asked(batch, IMAGES[:5].tolist())
 
@@ -183,7 +183,7 @@ def test_an_array_may_have_many_forms(batch: TestClient, predictions: Prediction
 
 
 def test_lines_are_answered_in_their_places(batch: TestClient, predictions: Predictions) -> None:
-    """With their ids; those that cannot be used say why, and the others are none the worse for it."""
+    """Lines keep their ids. Unusable lines say why, and do not affect the others."""
     bad = [0] * 783
     body = lines(
         {"pixels": IMAGES[0].tolist(), "id": "ä.png", "label": "7"},
@@ -217,7 +217,7 @@ def test_lines_are_answered_in_their_places(batch: TestClient, predictions: Pred
 
 
 def test_known_labels_of_lines_are_counted(batch: TestClient, predictions: Predictions) -> None:
-    """Accuracy is that of the labelled ones alone."""
+    """The accuracy counts labelled images only."""
     digits = datasets["digits"].load()
     some = [{"pixels": digits.images[i].ravel().tolist(), "label": str(digits.labels[i])} for i in range(20)]
     body = lines(*some, {"pixels": IMAGES[0].tolist()}, {"pixels": []})
@@ -232,7 +232,7 @@ def test_known_labels_of_lines_are_counted(batch: TestClient, predictions: Predi
 
 
 def test_images_can_be_brought_to_the_data_sets_form(batch: TestClient, predictions: Predictions) -> None:
-    """As the canonicaliser does it, one by one."""
+    """Each image is changed as the canonicaliser does it."""
     inverted = 255 - datasets["digits"].load().images[:6, 0]
     answers = answered(batch, predictions, f"{OURS}&canonical=true", content=npy(inverted), headers=NPY)
     direct = asked(batch, [canonical(image).pixels.ravel().tolist() for image in inverted])
@@ -255,7 +255,7 @@ def test_images_can_be_brought_to_the_data_sets_form(batch: TestClient, predicti
 def test_the_same_request_with_the_same_key_creates_one_job(
     batch: TestClient, predictions: Predictions, shared_artifacts: Path, path: str, request_: dict[str, Any]
 ) -> None:
-    """And one upload; another body, or another query, with that key is refused."""
+    """There is one upload too; another body or query with the same key is refused."""
     key = {"Idempotency-Key": f"once-{path}"}
     headers = {**request_.get("headers", {}), **key}
     first = posted(batch, path, **{**request_, "headers": headers})
@@ -288,8 +288,16 @@ def test_the_same_request_with_the_same_key_creates_one_job(
     ],
 )
 def test_a_body_that_names_no_data_set_is_refused(batch: TestClient, sent: Any, pointer: str) -> None:
-    """With the field that is wrong."""
+    """The answer names the wrong field."""
     assert pointers(batch.post(ROUTE, json=sent)).keys() == {pointer}
+
+
+def test_an_unknown_field_is_answered_with_the_known_fields(batch: TestClient) -> None:
+    """The fields are those of a body that names a data set."""
+    detail = pointers(batch.post(ROUTE, json={"model": "perceptron", "pixels": []}))["#/pixels"]
+
+    assert detail.startswith("unknown field; known fields are ")
+    assert {"model", "version", "dataset", "subset", "canonical"} == set(detail.rpartition("are ")[2].split(", "))
 
 
 @pytest.mark.parametrize(
@@ -305,7 +313,7 @@ def test_a_body_that_names_no_data_set_is_refused(batch: TestClient, sent: Any, 
     ],
 )
 def test_a_query_that_does_not_fit_is_refused(batch: TestClient, query: str, body: Body, pointer: str) -> None:
-    """With the parameter that is wrong."""
+    """The answer names the wrong parameter."""
     content, headers = body
 
     assert pointers(batch.post(f"{ROUTE}{query}", content=content, headers=headers)).keys() == {pointer}
@@ -329,7 +337,7 @@ def test_a_query_that_does_not_fit_is_refused(batch: TestClient, query: str, bod
 def test_an_upload_of_which_nothing_can_be_used_is_refused(
     batch: TestClient, predictions: Predictions, shared_artifacts: Path, body: Body, named: set[str]
 ) -> None:
-    """At once, and nothing of it is kept."""
+    """It is refused at once, and nothing is stored."""
     before = jobs(predictions.work)
     files = sorted(shared_artifacts.rglob("*"))
     content, headers = body
@@ -340,7 +348,7 @@ def test_an_upload_of_which_nothing_can_be_used_is_refused(
 
 
 def test_too_many_lines_are_refused(batch: TestClient) -> None:
-    """What is said of each would fill the memory."""
+    """The errors of all lines would fill the memory."""
     body = b"{}\n" * (uploads.MAX_LINES + 1)
 
     assert "at most" in pointers(batch.post(OURS, content=body, headers=LINES))["#"]
@@ -348,7 +356,7 @@ def test_too_many_lines_are_refused(batch: TestClient) -> None:
 
 @pytest.mark.parametrize("character", ['"', "\\", "\x01", "😀"], ids=ascii)
 def test_what_is_told_of_all_lines_fits_into_the_header_of_a_file(character: str) -> None:
-    """It is safetensors', which allows 100 MB; the longest ids and names, of the characters that take the most room."""
+    """A safetensors header holds 100 MB. The longest ids and names, of the widest characters, fit."""
     count, allowed = 256, 800 // (len(json.dumps(character, ensure_ascii=False).encode()) - 2)
     printed = character if character.isprintable() else "😀"  # as names of classes are
     names = tuple(printed * 98 + f"{number:02}" for number in range(99))
@@ -362,7 +370,7 @@ def test_what_is_told_of_all_lines_fits_into_the_header_of_a_file(character: str
 
 
 def test_an_id_that_takes_too_much_room_is_refused() -> None:
-    """As its line alone."""
+    """Only its own line is refused."""
     odd = {"pixels": [0] * 784, "id": "\x01" * 134}
     found = uploads.read_jsonl(lines(odd, {"pixels": [0] * 784}), (1, 28, 28), ("a", "b"))
 
@@ -373,12 +381,12 @@ def test_an_id_that_takes_too_much_room_is_refused() -> None:
     "headers", [{"Content-Type": "text/plain"}, {"Content-Type": "image/png"}, {**NPY, "Content-Encoding": "gzip"}]
 )
 def test_other_content_types_are_refused(batch: TestClient, headers: dict[str, str]) -> None:
-    """With those that can be sent."""
+    """The answer lists the accepted types."""
     problem(batch.post(OURS, content=npy(IMAGES[:1]), headers=headers), 415)
 
 
 def test_a_body_that_is_too_large_is_refused(batch: TestClient) -> None:
-    """16 MiB of images are allowed, as the setting says, and no more, whether or not the length is declared."""
+    """The setting allows 16 MiB of images and no more, with or without a declared length."""
     declared = batch.post(OURS, content=bytes(16 * 2**20 + 1), headers=NPY)
     counted = batch.post(OURS, content=iter([bytes(2**20)] * 17), headers=NPY)
 
@@ -387,7 +395,7 @@ def test_a_body_that_is_too_large_is_refused(batch: TestClient) -> None:
 
 
 def test_more_bodies_than_memory_are_put_off(batch: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """503 with when to come again; what was counted is given back."""
+    """The answer is 503 with Retry-After, and the reserved memory is released."""
     monkeypatch.setattr(batch.app.state.image_bodies, "limit", 3000)  # type: ignore[attr-defined]
     refused = batch.post(OURS, content=npy(IMAGES[:5]), headers=NPY)
     accepted = batch.post(OURS, content=npy(IMAGES[:3]), headers=NPY)
@@ -408,12 +416,12 @@ def test_more_bodies_than_memory_are_put_off(batch: TestClient, monkeypatch: pyt
     ids=["no champion", "none on mnist", "no version", "of another data set"],
 )
 def test_without_a_version_there_is_no_job(batch: TestClient, sent: dict[str, Any]) -> None:
-    """404, with what to do."""
+    """The answer is 404 and says what to do."""
     problem(batch.post(ROUTE, json=sent), 404)
 
 
 def test_a_data_set_that_has_changed_is_not_divided_as_before(batch: TestClient, predictions: Predictions) -> None:
-    """Its validation images would be others: 409; images that are sent are classified all the same."""
+    """Its validation images would differ, so the answer is 409; uploaded images are still classified."""
     with predictions.work.database.writing() as session:
         session.add(
             UsedDataset(sha256="1" * 64, name="digits", images=1, shape=[1, 28, 28], classes=list("0123456789"))
@@ -435,7 +443,7 @@ def test_a_data_set_that_has_changed_is_not_divided_as_before(batch: TestClient,
 
 @pytest.fixture(scope="module")
 def done(predictions: Predictions, shared_api: TestClient) -> str:
-    """A predict job that has completed; its id."""
+    """The id of a completed predict job."""
     body = lines({"pixels": IMAGES[0].tolist(), "id": 'a,"b', "label": "1"}, {"pixels": []}, {"pixels": [0] * 784})
     job_id: str = posted(shared_api, OURS, content=body, headers=LINES)["id"]
     predictions.run()
@@ -443,7 +451,7 @@ def done(predictions: Predictions, shared_api: TestClient) -> str:
 
 
 def test_the_file_has_its_hash_for_a_tag(batch: TestClient, predictions: Predictions, done: str) -> None:
-    """A client that has it is told so."""
+    """A client that has the file gets 304."""
     response = batch.get(f"/jobs/{done}/predictions")
     (file,) = predictions.files(done, "predictions")
     again = batch.get(f"/jobs/{done}/predictions", headers={"If-None-Match": response.headers["etag"]})
@@ -454,7 +462,7 @@ def test_the_file_has_its_hash_for_a_tag(batch: TestClient, predictions: Predict
 
 
 def test_the_file_can_be_had_as_csv(batch: TestClient, done: str) -> None:
-    """The same rows, under a tag of their own."""
+    """It has the same rows, and its own ETag."""
     response = batch.get(f"/jobs/{done}/predictions", headers={"Accept": "text/csv"})
     rows = list(csv.DictReader(io.StringIO(response.text)))
     answers = [json.loads(line) for line in batch.get(f"/jobs/{done}/predictions").text.splitlines()]
@@ -468,14 +476,14 @@ def test_the_file_can_be_had_as_csv(batch: TestClient, done: str) -> None:
 
 
 def test_no_text_of_the_csv_is_a_formula() -> None:
-    """What a sender called an image, or a class, is not run by a spreadsheet; numbers stay what they are."""
+    """A spreadsheet runs neither an image's id nor a class name; numbers do not change."""
     line = {"index": 0, "id": '=HYPERLINK("http://x")', "label": "@SUM(1)", "confidence": 0.5, "reason": "plain"}
 
     assert _row(orjson.dumps(line)) == line | {"id": '\'=HYPERLINK("http://x")', "label": "'@SUM(1)"}
 
 
 def test_without_a_file_it_is_said_what_to_do(batch: TestClient) -> None:
-    """For a job that has not got so far, was cancelled, is of another kind, or is none."""
+    """The job has not run yet, was cancelled, is of another kind, or does not exist."""
     body = {"model": "perceptron", "dataset": "digits"}
     waiting, cancelled = posted(batch, json=body)["id"], posted(batch, json=body)["id"]
     batch.post(f"/jobs/{cancelled}/cancel")
@@ -508,7 +516,7 @@ def test_without_a_file_it_is_said_what_to_do(batch: TestClient) -> None:
 def test_a_predict_job_answers_sensibly(
     batch: TestClient, control: Callable[[TestClient, str], Any], status: int
 ) -> None:
-    """Whatever is asked of it."""
+    """Every route of a job has a sensible answer for a predict job."""
     path = f"/jobs/{posted(batch, json={'model': 'perceptron', 'dataset': 'digits'})['id']}"
     response = control(batch, path)
 
@@ -516,7 +524,7 @@ def test_a_predict_job_answers_sensibly(
 
 
 def test_a_job_that_has_completed_cannot_be_resumed(batch: TestClient, done: str) -> None:
-    """It says to post another, as there is no budget to raise."""
+    """The answer says to submit another job, because there is no budget to raise."""
     assert "post a new job" in problem(batch.post(f"/jobs/{done}/resume"), 409)["detail"]
 
 
@@ -533,7 +541,7 @@ def test_uploaded_images_are_removed_when_their_job_is_cancelled(batch: TestClie
 
 
 def test_its_events_are_its_transitions(batch: TestClient, done: str) -> None:
-    """Queued, running, completed, and the stream ends."""
+    """They are queued, running and completed; then the stream ends."""
     with batch.stream("GET", f"/jobs/{done}/events") as stream:
         states = [json.loads(line[6:])["state"] for line in stream.iter_lines() if line.startswith("data: ")]
 
@@ -545,14 +553,14 @@ def test_its_events_are_its_transitions(batch: TestClient, done: str) -> None:
 
 @pytest.fixture
 def database_url(sqlite_template: Path, tmp_path: Path) -> str:
-    """One kind of database will do: what differs is behind the API."""
+    """One kind of database suffices, because the difference is behind the API."""
     shutil.copy(sqlite_template, tmp_path / "chiffre.db")
     return f"sqlite:///{tmp_path}/chiffre.db"
 
 
 @pytest.fixture
 def run(environment: Path, url: str) -> Callable[..., Any]:
-    """Runs `chiffre predict-all` against an API on a port of its own."""
+    """Run `chiffre predict-all` against an API on a separate port."""
 
     def run(*arguments: object) -> Any:
         return CliRunner(env={"CHIFFRE_URL": url}).invoke(app, ["predict-all", *map(str, arguments)])
@@ -562,14 +570,14 @@ def run(environment: Path, url: str) -> Callable[..., Any]:
 
 @pytest.fixture
 def version(work: Work, environment: Path) -> Predictions:
-    """The test's own database with a version."""
+    """The test's database with a version."""
     publish(work, environment, dataset="digits")
     return Predictions(work, environment)
 
 
 @contextmanager
 def worked(predictions: Predictions) -> Iterator[None]:
-    """A worker that takes the next job, once there is one."""
+    """A worker that takes the next job as soon as there is one."""
     thread = Thread(target=lambda: predictions.run(eventually(predictions.work.leases.claim, 30)))
     thread.start()
     yield
@@ -579,7 +587,7 @@ def worked(predictions: Predictions) -> Iterator[None]:
 def test_the_command_classifies_a_file_and_keeps_the_results(
     run: Callable[..., Any], version: Predictions, tmp_path: Path
 ) -> None:
-    """It waits for them, and says what was found."""
+    """It waits for the predictions, and prints the result."""
     digits = datasets["digits"].load()
     some = [{"pixels": digits.images[i].ravel().tolist(), "label": str(digits.labels[i])} for i in range(9)]
     (tmp_path / "some.jsonl").write_bytes(lines(*some))
@@ -594,7 +602,7 @@ def test_the_command_classifies_a_file_and_keeps_the_results(
 
 
 def test_the_command_posts_a_job_over_a_data_set(run: Callable[..., Any], version: Predictions) -> None:
-    """And with --json prints it as the API has it."""
+    """With --json it prints the API's JSON."""
     done = run("perceptron", "--dataset", "digits", "--subset", "test", "--version", 1, "--json")
     job = json.loads(done.stdout)
 
@@ -614,7 +622,7 @@ def test_the_command_posts_a_job_over_a_data_set(run: Callable[..., Any], versio
 def test_the_command_tells_what_is_wrong(
     run: Callable[..., Any], version: Predictions, arguments: list[str], status: int, word: str
 ) -> None:
-    """In a sentence, with status 1, or 2 where the command line makes no sense."""
+    """The message is one sentence; the status is 1, or 2 for a usage error."""
     done = run(*arguments)
 
     assert done.exit_code == status
@@ -622,11 +630,11 @@ def test_the_command_tells_what_is_wrong(
 
 
 def test_a_job_is_shown_with_what_it_has_found(url: str, version: Predictions) -> None:
-    """Below its row."""
+    """The result stands below the job's row."""
     with Chiffre(url) as client:
         job_id = client.predict_all("perceptron", dataset="digits")["id"]
         version.run()
         done = CliRunner(env={"CHIFFRE_URL": url}).invoke(app, ["job", job_id])
 
         assert f"{client.job(job_id)['result']['images']} images, 0 unusable" in done.stdout
-    assert "taken for" in done.stdout
+    assert "predicted" in done.stdout

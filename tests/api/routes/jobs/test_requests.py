@@ -1,4 +1,4 @@
-"""The controls over HTTP: what each answers, also where it comes too late, and requests that are sent twice."""
+"""Controls of jobs over HTTP: their answers, requests that come too late, and repeated requests."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ SPACE = {"learning_rate": {"type": "float", "low": 1e-4, "high": 0.1, "log": Tru
 
 
 def test_a_job_is_paused_and_resumed(api: TestClient) -> None:
-    """Each answers 202 with the job as it is then, however often it is asked."""
+    """Each request answers 202 with the current job, even if it is repeated."""
     path = f"/jobs/{post(api)['id']}"
     paused = [api.post(f"{path}/pause") for _ in range(2)]
     resumed = [api.post(f"{path}/resume") for _ in range(2)]
@@ -28,7 +28,7 @@ def test_a_job_is_paused_and_resumed(api: TestClient) -> None:
 
 
 def test_what_cannot_be_done_as_things_stand_is_a_409(api: TestClient) -> None:
-    """The problem says how things stand."""
+    """The problem names the current state."""
     path = f"/jobs/{post(api)['id']}"
     api.post(f"{path}/cancel")
     for answer in (
@@ -41,7 +41,7 @@ def test_what_cannot_be_done_as_things_stand_is_a_409(api: TestClient) -> None:
 
 
 def test_a_budget_is_raised_by_a_patch(api: TestClient) -> None:
-    """The limits are in the answer; what is left out stays, null takes a limit away."""
+    """The answer has the limits. A limit left out does not change, and null removes a limit."""
     path = f"/jobs/{post(api, budget={'trials': 2, 'epochs': 3})['id']}"
     raised = api.patch(path, json={"budget": {"trials": 5, "seconds": 60}}).json()
     timed = api.patch(path, json={"budget": {"trials": None}}).json()
@@ -62,7 +62,7 @@ def test_a_budget_is_raised_by_a_patch(api: TestClient) -> None:
     ],
 )
 def test_a_change_that_is_none_is_refused_at_its_field(api: TestClient, change: dict[str, Any], pointer: str) -> None:
-    """422, and nothing changes."""
+    """The answer is 422, and nothing changes."""
     job = post(api)
 
     assert pointer in pointers(api.patch(f"/jobs/{job['id']}", json=change))
@@ -70,7 +70,7 @@ def test_a_change_that_is_none_is_refused_at_its_field(api: TestClient, change: 
 
 
 def test_a_configuration_is_enqueued(api: TestClient) -> None:
-    """202 with where the trial is found."""
+    """The answer is 202 with the trial's location."""
     path = f"/jobs/{post(api, search_space=SPACE)['id']}/trials"
     answer = api.post(path, json={"params": {"learning_rate": 0.01}})
 
@@ -79,7 +79,7 @@ def test_a_configuration_is_enqueued(api: TestClient) -> None:
 
 
 def test_a_configuration_outside_the_space_is_refused_at_its_parameter(api: TestClient) -> None:
-    """The pointer names it."""
+    """The pointer names the parameter."""
     path = f"/jobs/{post(api, search_space=SPACE)['id']}/trials"
 
     assert pointers(api.post(path, json={"params": {"learning_rate": 7}})) == {
@@ -88,7 +88,7 @@ def test_a_configuration_outside_the_space_is_refused_at_its_parameter(api: Test
 
 
 def test_a_trial_is_cancelled_and_a_failed_one_tried_again(api: TestClient, work: Work) -> None:
-    """Each answers with the trial."""
+    """Each request returns the trial."""
     path = f"/jobs/{post(api, budget={'trials': 3})['id']}/trials"
     claim = work.pack(2)
     cancelled = api.post(f"{path}/1/cancel").json()
@@ -103,7 +103,7 @@ def test_a_trial_is_cancelled_and_a_failed_one_tried_again(api: TestClient, work
 
 @pytest.mark.parametrize("kind", ["tune", "train"])
 def test_the_same_post_with_the_same_key_is_answered_the_same(api: TestClient, kind: str) -> None:
-    """Status, place and body; one job is there."""
+    """Status, location and body are equal, and there is one job."""
     headers = {"Idempotency-Key": "7c0fd1"}
     body = {"model": "perceptron", "dataset": "digits"}
     first, second = (api.post(f"/jobs/{kind}", json=body, headers=headers) for _ in range(2))
@@ -115,7 +115,7 @@ def test_the_same_post_with_the_same_key_is_answered_the_same(api: TestClient, k
 
 
 def test_a_key_that_came_with_another_request_is_refused(api: TestClient) -> None:
-    """Another body, or another path."""
+    """The other request has another body or path."""
     headers = {"Idempotency-Key": "7c0fd1"}
     body = {"model": "perceptron", "dataset": "digits"}
     api.post("/jobs/tune", json=body, headers=headers)
@@ -128,7 +128,7 @@ def test_a_key_that_came_with_another_request_is_refused(api: TestClient) -> Non
 
 @pytest.mark.parametrize("key", ["", "two words", "x" * 201])
 def test_a_key_that_is_none_is_refused(api: TestClient, key: str) -> None:
-    """422, and no job."""
+    """The answer is 422, and there is no job."""
     answer = api.post("/jobs/tune", json={"model": "perceptron"}, headers={"Idempotency-Key": key})
 
     problem(answer, 422)
@@ -136,7 +136,7 @@ def test_a_key_that_is_none_is_refused(api: TestClient, key: str) -> None:
 
 
 def test_an_enqueued_trial_is_answered_the_same_too(api: TestClient) -> None:
-    """One trial is there."""
+    """There is one trial."""
     path = f"/jobs/{post(api, search_space=SPACE)['id']}/trials"
     answers = [api.post(path, json={"params": {}}, headers={"Idempotency-Key": "a"}).json() for _ in range(2)]
 

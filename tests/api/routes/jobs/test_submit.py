@@ -1,4 +1,4 @@
-"""Posting a job: what is accepted is written down whole, and found by a worker."""
+"""Submitting a job: an accepted job is stored completely, and a worker finds it."""
 
 from typing import Any
 
@@ -52,7 +52,7 @@ def stored(work: Work, job_id: str) -> Job:
 
 
 def covers(written: Any, kept: Any) -> bool:
-    """Whether everything that was written is kept, beside defaults."""
+    """True if the stored value has everything that was sent, besides defaults."""
     if isinstance(written, dict):
         return isinstance(kept, dict) and all(name in kept and covers(written[name], kept[name]) for name in written)
     return bool(written == kept)
@@ -60,7 +60,7 @@ def covers(written: Any, kept: Any) -> bool:
 
 @pytest.mark.parametrize(("kind", "spec"), ACCEPTED, ids=lambda value: str(value)[:40])
 def test_a_job_is_accepted_with_a_location(shared_api: TestClient, kind: str, spec: dict[str, Any]) -> None:
-    """The answer is 202, a queued job with all that was written, and where to look at it."""
+    """The answer is 202: a queued job with everything that was sent, and its location."""
     response = shared_api.post(f"/jobs/{kind}", json=spec)
     job = response.json()
 
@@ -73,7 +73,7 @@ def test_a_job_is_accepted_with_a_location(shared_api: TestClient, kind: str, sp
 
 @pytest.mark.parametrize("kind", ["tune", "train"])
 def test_an_accepted_job_is_in_the_database_as_queued(api: TestClient, work: Work, kind: str) -> None:
-    """When the answer arrives the row is committed, with the first line of its history."""
+    """Before the answer arrives, the row and the first entry of its history are committed."""
     job_id = post(api, kind)["id"]
     row = stored(work, job_id)
     with work.database.reading() as session:
@@ -85,7 +85,7 @@ def test_an_accepted_job_is_in_the_database_as_queued(api: TestClient, work: Wor
 
 @pytest.mark.parametrize("kind", ["tune", "train"])
 def test_defaults_are_filled_into_the_stored_spec(api: TestClient, work: Work, kind: str) -> None:
-    """The row says every field in full, so that a later change of a default does not change an accepted job."""
+    """The row holds every field, so that a later change of a default does not change an accepted job."""
     job = post(api, kind, model="shallow")
     model = TuneSpec if kind == "tune" else TrainSpec
     kept = stored(work, job["id"]).spec
@@ -97,7 +97,7 @@ def test_defaults_are_filled_into_the_stored_spec(api: TestClient, work: Work, k
 
 
 def test_the_stored_spec_names_the_networks_own_space(api: TestClient, work: Work) -> None:
-    """A job without a search space searches the network's own, and says so."""
+    """A job without a search space gets the network's default space, in its stored specification too."""
     kept = stored(work, post(api, model="shallow")["id"]).spec
 
     assert kept["search_space"]["hidden_size"] == {
@@ -112,7 +112,7 @@ def test_the_stored_spec_names_the_networks_own_space(api: TestClient, work: Wor
 
 
 def test_a_posted_job_is_what_a_worker_claims(api: TestClient, work: Work) -> None:
-    """The first claim after a post is of that job, which is running from then on."""
+    """The next claim is of that job, which then runs."""
     job_id = post(api)["id"]
     claim = work.leases.claim()
 
@@ -122,14 +122,14 @@ def test_a_posted_job_is_what_a_worker_claims(api: TestClient, work: Work) -> No
 
 
 def test_equal_posts_are_different_jobs(api: TestClient) -> None:
-    """Nothing is merged: each post gets an id of its own."""
+    """Equal requests are not merged: each gets a new id."""
     ids = {post(api)["id"] for _ in range(5)}
 
     assert len(ids) == 5
 
 
 def test_the_trial_limit_follows_from_budget_and_grid(shared_api: TestClient) -> None:
-    """Trials as asked for, one for a training job, the grid's size at most for a grid."""
+    """It is the requested number, 1 for a training job, and at most the grid's size for a grid."""
     grid = {"batch_size": {"type": "grid", "values": [3, 5, 10]}, "optimizer": {"type": "grid", "values": ["adam"]}}
     tuned = post(shared_api, budget={"trials": 956})
     trained = post(shared_api, "train")
@@ -139,7 +139,7 @@ def test_the_trial_limit_follows_from_budget_and_grid(shared_api: TestClient) ->
 
 
 def test_a_content_type_may_name_its_charset(shared_api: TestClient) -> None:
-    """`application/json; charset=utf-8` is JSON too."""
+    """`application/json; charset=utf-8` is accepted as JSON."""
     response = shared_api.post(
         "/jobs/tune", content='{"model": "cnn"}', headers={"content-type": "application/json; charset=utf-8"}
     )
@@ -149,7 +149,7 @@ def test_a_content_type_may_name_its_charset(shared_api: TestClient) -> None:
 
 @pytest.mark.parametrize("kind", ["tune", "train"])
 def test_a_refused_job_leaves_nothing(api: TestClient, work: Work, kind: str) -> None:
-    """What is answered with an error is not in the database, and no worker finds it."""
+    """After an error there is no row, and no worker finds a job."""
     problem(send(api, f"/jobs/{kind}", {**TUNE, "model": "resnet", "budget": {}}), 422)
     with work.database.reading() as session:
         jobs = session.scalar(select(func.count()).select_from(Job))

@@ -1,4 +1,4 @@
-"""A job's trials: pages, orders, filters, CSV, and one trial in full."""
+"""A job's trials: pages, orders, filters, CSV, and the detail of a trial."""
 
 import base64
 import csv
@@ -26,7 +26,7 @@ Row = dict[str, Any]
 
 
 def rows(count: int = COUNT) -> list[Row]:
-    """Trials with ties and nulls in every column, shuffled; the same every time."""
+    """Trials with ties and nulls in every column, shuffled in a fixed way."""
     draw = random.Random(0)
     losses = [None, 0.1, 0.25, 1 / 3, 1e-9, 1e300]
 
@@ -63,7 +63,7 @@ def key(row: Row, column: str) -> Any:
 
 
 def ordered(trials: list[Row], column: str, descending: bool) -> list[int]:
-    """The numbers of trials in order: nulls last, equals by number."""
+    """The numbers of trials in order: nulls last, ties by number."""
     known = [row for row in sorted(trials, key=lambda row: row["number"]) if key(row, column) is not None]
     missing = sorted(row["number"] for row in trials if key(row, column) is None)
     by_key = sorted(known, key=lambda row: key(row, column), reverse=descending)  # stable, also in reverse
@@ -71,12 +71,12 @@ def ordered(trials: list[Row], column: str, descending: bool) -> list[int]:
 
 
 def numbers(items: list[Row]) -> list[int]:
-    """The numbers of some trials."""
+    """The numbers of trials."""
     return [trial["number"] for trial in items]
 
 
 def filled(api: TestClient, work: Work, trials: list[Row], model: str = "shallow") -> str:
-    """Post a job that has these trials; the path of its list."""
+    """Submit a job that has these trials; return the path of its list."""
     job_id = post(api, model=model, budget={"trials": 1000})["id"]
     insert(work, job_id, trials)
     return f"/jobs/{job_id}/trials"
@@ -90,7 +90,7 @@ def table(response: Response) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def links(api: TestClient, path: str, **params: Any) -> Iterator[list[Row]]:
-    """Every page of a list, by the Link header."""
+    """Yield every page of a list, by following the Link header."""
     response = api.get(path, params=params)
     yield response.json()["items"]
     while "next" in response.links:
@@ -103,7 +103,7 @@ def links(api: TestClient, path: str, **params: Any) -> Iterator[list[Row]]:
 
 @pytest.mark.parametrize("column", [*COLUMNS, *PARAMS])
 def test_pages_in_any_order_hold_every_trial_once(api: TestClient, work: Work, column: str) -> None:
-    """In both directions the pages are what Python's sort gives: nulls last, ties by number, no gap, no repeat."""
+    """In both directions pages equal Python's sort: nulls last, ties by number, no gap, no repeat."""
     trials = rows()
     path = filled(api, work, trials)
 
@@ -115,14 +115,14 @@ def test_pages_in_any_order_hold_every_trial_once(api: TestClient, work: Work, c
 
 
 def test_without_an_order_trials_come_by_number(api: TestClient, work: Work) -> None:
-    """The default is the order in which trials were begun."""
+    """The default order is that of the trials' start."""
     path = filled(api, work, rows())
 
     assert numbers(api.get(path).json()["items"]) == list(range(COUNT))
 
 
 def test_numbers_are_ordered_as_numbers(api: TestClient, work: Work) -> None:
-    """A batch of 9 comes before one of 10 and of 100, though its text does not."""
+    """A batch size of 9 comes before 10 and 100, although its text does not."""
     trials = [{**row, "params": {"batch_size": size}} for row, size in zip(rows(3), (100, 9, 10), strict=True)]
     path = filled(api, work, trials)
     found = api.get(path, params={"order_by": "batch_size"}).json()["items"]
@@ -131,7 +131,7 @@ def test_numbers_are_ordered_as_numbers(api: TestClient, work: Work) -> None:
 
 
 def test_trials_begun_meanwhile_come_at_the_end(api: TestClient, work: Work) -> None:
-    """A reader who pages by number while trials are added misses and repeats none."""
+    """A client that pages by number while trials are added misses and repeats none."""
     trials = sorted(rows(30), key=lambda row: row["number"])
     path = filled(api, work, trials[:10])
     seen = []
@@ -155,7 +155,7 @@ def test_trials_can_be_limited_to_a_state(api: TestClient, work: Work, state: Tr
 
 
 def test_another_jobs_trials_are_not_shown(api: TestClient, work: Work) -> None:
-    """Each job has its own numbers."""
+    """Trial numbers belong to their job."""
     path, other = filled(api, work, rows(3)), filled(api, work, rows(5))
 
     assert len(api.get(path).json()["items"]) == 3
@@ -163,7 +163,7 @@ def test_another_jobs_trials_are_not_shown(api: TestClient, work: Work) -> None:
 
 
 def test_a_page_links_to_the_next(api: TestClient, work: Work) -> None:
-    """The Link header leads through the same pages as the cursor, and the last page has none."""
+    """The Link header leads through the same pages as the cursor; the last page has none."""
     path = filled(api, work, rows())
     query = {"order_by": "-learning_rate", "state": "running", "limit": 1}
     linked = [numbers(page) for page in links(api, path, **query)]
@@ -173,7 +173,7 @@ def test_a_page_links_to_the_next(api: TestClient, work: Work) -> None:
 
 
 def test_the_last_page_has_no_link(api: TestClient, work: Work) -> None:
-    """A page that holds everything names no next one."""
+    """A page that holds everything links to no other."""
     response = api.get(filled(api, work, rows(5)), params={"limit": 5})
 
     assert "link" not in response.headers
@@ -187,7 +187,7 @@ def test_the_last_page_has_no_link(api: TestClient, work: Work) -> None:
     "column", ["colour", "", "--number", "hidden_size", "params", "id", "number; DROP TABLE trial"]
 )
 def test_an_unknown_column_is_refused_with_the_known_ones(api: TestClient, column: str) -> None:
-    """The perceptron has no hidden layer to order by; the answer lists what there is."""
+    """The perceptron has no hidden layer to order by; the answer lists the possible columns."""
     path = f"/jobs/{post(api)['id']}/trials"
     found = pointers(api.get(path, params={"order_by": column}))
 
@@ -197,14 +197,14 @@ def test_an_unknown_column_is_refused_with_the_known_ones(api: TestClient, colum
 
 
 def test_a_list_is_no_column_to_order_by(api: TestClient) -> None:
-    """Widths of layers have no order."""
+    """Lists such as layer widths have no order."""
     path = f"/jobs/{post(api, model='mlp')['id']}/trials"
 
     assert "?order_by" in pointers(api.get(path, params={"order_by": "hidden_sizes"}))
 
 
 def test_a_cursor_of_another_order_is_refused(api: TestClient, work: Work) -> None:
-    """A cursor belongs to the order it was made in."""
+    """A cursor is valid for the order that it was made for."""
     path = filled(api, work, rows())
     cursor = api.get(path, params={"order_by": "value", "limit": 5}).json()["next_cursor"]
 
@@ -235,7 +235,7 @@ FORGED: list[tuple[str, Any, Any]] = [
 
 
 def test_a_forged_cursor_is_refused(api: TestClient) -> None:
-    """A cursor that was made up is the client's mistake, or an empty or full page, never the server's failure."""
+    """A made-up cursor gives a client error or a page, never a server error."""
     path = f"/jobs/{post(api, model='shallow')['id']}/trials"
     wrong = []
     for order, key, tie in FORGED:
@@ -251,7 +251,7 @@ def test_a_forged_cursor_is_refused(api: TestClient) -> None:
 
 
 def test_csv_has_a_header_and_a_row_a_trial(api: TestClient, work: Work) -> None:
-    """Number, state, every hyper-parameter, then what was reached and the time it took."""
+    """Columns are number, state, every hyper-parameter, results and duration."""
     response = api.get(filled(api, work, rows()), headers=CSV)
     header, found = table(response)
 
@@ -264,14 +264,14 @@ def test_csv_has_a_header_and_a_row_a_trial(api: TestClient, work: Work) -> None
 
 @pytest.mark.parametrize("model", networks)
 def test_every_column_of_a_csv_has_a_name_of_its_own(shared_api: TestClient, model: str) -> None:
-    """A reader that goes by the names loses no column."""
+    """A reader that goes by names loses no column."""
     header, _ = table(shared_api.get(f"/jobs/{post(shared_api, model=model)['id']}/trials", headers=CSV))
 
     assert len(set(header)) == len(header)
 
 
 def test_csv_says_what_json_says(api: TestClient, work: Work) -> None:
-    """Every number of every trial is the same in both, and a null is an empty cell."""
+    """Every number of every trial is equal in both, and null is an empty cell."""
     path = filled(api, work, rows())
     _, found = table(api.get(path, headers=CSV))
     items = api.get(path, params={"limit": 1000}).json()["items"]
@@ -285,7 +285,7 @@ def test_csv_says_what_json_says(api: TestClient, work: Work) -> None:
 
 
 def test_csv_holds_all_trials_however_many(api: TestClient, work: Work) -> None:
-    """More trials than are read at a time come in one file, in the order that was asked for."""
+    """More trials than one read fetches come in one file, in the requested order."""
     trials = rows(1203)
     path = filled(api, work, trials)
     _, found = table(api.get(path, params={"order_by": "-val_loss", "limit": 3}, headers=CSV))
@@ -303,7 +303,7 @@ def test_csv_can_be_limited_to_a_state(api: TestClient, work: Work) -> None:
 
 
 def test_csv_of_no_trials_is_a_header(api: TestClient) -> None:
-    """A job that has not begun has a table without rows."""
+    """A job without trials has a table without rows."""
     header, found = table(api.get(f"/jobs/{post(api)['id']}/trials", headers=CSV))
 
     assert header[0] == "number"
@@ -311,7 +311,7 @@ def test_csv_of_no_trials_is_a_header(api: TestClient) -> None:
 
 
 def test_csv_writes_a_list_into_one_cell(api: TestClient, work: Work) -> None:
-    """The widths of layers stand in one cell, separated by spaces."""
+    """The widths of layers are in one cell, separated by spaces."""
     trials = [{**row, "params": {"hidden_sizes": [977, 878]}} for row in rows(2)]
     _, found = table(api.get(filled(api, work, trials, "mlp"), headers=CSV))
 
@@ -320,7 +320,7 @@ def test_csv_writes_a_list_into_one_cell(api: TestClient, work: Work) -> None:
 
 @pytest.mark.parametrize(("accept", "kind"), [("*/*", "json"), ("application/json", "json"), ("text/csv, */*", "csv")])
 def test_the_accept_header_chooses(shared_api: TestClient, accept: str, kind: str) -> None:
-    """CSV is answered to those who ask for it, JSON to all others."""
+    """`Accept: text/csv` gets CSV, every other value JSON."""
     response = shared_api.get(f"/jobs/{post(shared_api)['id']}/trials", headers={"accept": accept})
 
     assert kind in response.headers["content-type"]
@@ -328,7 +328,7 @@ def test_the_accept_header_chooses(shared_api: TestClient, accept: str, kind: st
 
 @pytest.mark.parametrize("query", [{"order_by": "colour"}, {"state": "asleep"}, {"limit": "0"}])
 def test_csv_is_refused_as_json_is(shared_api: TestClient, query: dict[str, str]) -> None:
-    """A wrong question is a problem, not half a table."""
+    """An invalid request gets a problem, not an incomplete table."""
     path = f"/jobs/{post(shared_api)['id']}/trials"
 
     assert pointers(shared_api.get(path, params=query, headers=CSV)).keys() == {f"?{next(iter(query))}"}
@@ -338,7 +338,7 @@ def test_csv_is_refused_as_json_is(shared_api: TestClient, query: dict[str, str]
 
 
 def test_a_trial_shows_every_epoch(api: TestClient, work: Work) -> None:
-    """What was measured at each rung, in order, and the seeds to run it again."""
+    """It shows all measurements in order, and the seeds that repeat the trial."""
     job_id = post(api)["id"]
     claim = work.leases.claim()
     assert claim is not None
@@ -359,7 +359,7 @@ def test_a_trial_shows_every_epoch(api: TestClient, work: Work) -> None:
 
 
 def test_a_list_and_a_trial_agree(api: TestClient, work: Work) -> None:
-    """What the list says of a trial is what the trial says of itself, less what only it says."""
+    """The list shows a trial as its detail does, without the detail's extra fields."""
     job_id = post(api)["id"]
     claim = work.leases.claim()
     assert claim is not None
@@ -376,7 +376,7 @@ def test_a_list_and_a_trial_agree(api: TestClient, work: Work) -> None:
 
 
 def test_a_trial_that_has_just_begun_has_nothing_yet(api: TestClient, work: Work) -> None:
-    """Between the claim and the draw a trial is running, without hyper-parameters."""
+    """Between the claim and the suggestion a trial runs without hyper-parameters."""
     job_id = post(api)["id"]
     work.leases.claim()
     trial = api.get(f"/jobs/{job_id}/trials/0").json()
@@ -386,7 +386,7 @@ def test_a_trial_that_has_just_begun_has_nothing_yet(api: TestClient, work: Work
 
 @pytest.mark.parametrize("number", ["0", "1", "2147483647"])
 def test_a_trial_that_is_not_there_is_not_found(shared_api: TestClient, number: str) -> None:
-    """The answer says where the trials are listed."""
+    """The answer names the route that lists trials."""
     path = f"/jobs/{post(shared_api)['id']}/trials"
 
     assert f"GET {path}" in problem(shared_api.get(f"{path}/{number}"), 404)["detail"]
@@ -394,7 +394,7 @@ def test_a_trial_that_is_not_there_is_not_found(shared_api: TestClient, number: 
 
 @pytest.mark.parametrize("number", ["-1", "one", "1.5", "2147483648", "9" * 400, "NaN", "%00"])
 def test_what_is_no_number_of_a_trial_is_refused(shared_api: TestClient, number: str) -> None:
-    """Text, fractions and numbers beyond any trial are refused by the field's name."""
+    """Text, fractions and too large numbers are refused; the error names the field."""
     path = f"/jobs/{post(shared_api)['id']}/trials"
 
     assert pointers(shared_api.get(f"{path}/{number}")).keys() == {"/number"}

@@ -1,4 +1,4 @@
-"""`?validate_only=true`: what a job would be, what is wrong with it, and how long it may take."""
+"""`?validate_only=true`: the complete specification, its problems, and an estimate of the duration."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ BATCH = {"search_space": {"batch_size": {"type": "int", "low": 50, "high": 100}}
 
 
 def ended(number: int, batch_size: int = 64, epochs: float = 5, seconds: float = 20, **fields: Any) -> dict[str, Any]:
-    """The row of a trial that has ended."""
+    """A row of a trial that has ended."""
     row = {"number": number, "state": TrialState.PRUNED, "params": {"batch_size": batch_size}, "created_at": 1e9}
     return {**row, "epochs_run": epochs, "seconds": seconds, **fields}
 
 
 def worked(work: Work, active_seconds: float, rows: list[dict[str, Any]], **fields: Any) -> None:
-    """A job of these trials that had work for so long."""
+    """Insert a job with these trials and this active time."""
     job = work.accept(**{**TUNE, **fields})
     insert(work, job.id, rows)
     with work.database.writing() as session:
@@ -28,7 +28,7 @@ def worked(work: Work, active_seconds: float, rows: list[dict[str, Any]], **fiel
 
 
 def estimate(api: TestClient, kind: str = "tune", **fields: Any) -> tuple[float | None, int]:
-    """The seconds that a job may take, and the number of trials that this was made from."""
+    """The estimated seconds of a job, and the number of trials that the estimate is based on."""
     answer = api.post(f"/jobs/{kind}?validate_only=true", json={**TUNE, **fields})
     assert answer.status_code == 200, answer.text
     return answer.json()["seconds"], answer.json()["measured_trials"]
@@ -36,7 +36,7 @@ def estimate(api: TestClient, kind: str = "tune", **fields: Any) -> tuple[float 
 
 @pytest.mark.parametrize("kind", ["tune", "train"])
 def test_it_answers_what_would_be_written_down_and_writes_nothing(api: TestClient, kind: str) -> None:
-    """The specification is the one of the job that is then posted."""
+    """The specification equals that of the job that is submitted next."""
     spec = {"model": "mlp", "dataset": "digits"}
     validated = api.post(f"/jobs/{kind}?validate_only=true", json=spec)
     none = api.get("/jobs").json()["items"]
@@ -49,7 +49,7 @@ def test_it_answers_what_would_be_written_down_and_writes_nothing(api: TestClien
 
 
 def test_a_key_is_not_used_up(api: TestClient) -> None:
-    """What was validated can be posted under the same Idempotency-Key."""
+    """A validated job can be submitted with the same Idempotency-Key."""
     headers = {"Idempotency-Key": "mine"}
     api.post("/jobs/tune?validate_only=true", json=TUNE, headers=headers)
     posted = api.post("/jobs/tune", json=TUNE, headers=headers)
@@ -67,7 +67,7 @@ def test_a_key_is_not_used_up(api: TestClient) -> None:
     ],
 )
 def test_errors_are_those_of_the_post(shared_api: TestClient, change: dict[str, Any]) -> None:
-    """The same pointers and the same words."""
+    """Pointers and messages are equal."""
     sent = body({**TUNE, **change})
     validated = shared_api.post("/jobs/tune?validate_only=true", content=sent, headers=JSON)
 
@@ -75,12 +75,12 @@ def test_errors_are_those_of_the_post(shared_api: TestClient, change: dict[str, 
 
 
 def test_nothing_is_estimated_from_nothing(api: TestClient) -> None:
-    """Without an earlier trial there is no figure."""
+    """Without an earlier trial there is no estimate."""
     assert estimate(api) == (None, 0)
 
 
 def test_the_estimate_follows_from_what_was_measured(api: TestClient, work: Work) -> None:
-    """Trials × epochs × the share of them that is run × the seconds of one, over the trials at once."""
+    """It is trials × epochs × the share that is run × seconds per epoch / trials trained at once."""
     worked(work, 20, [ended(0), ended(1, epochs=10, seconds=20)])
     # 15 of 20 epochs were run in 40 seconds of trials and 20 of the job: two at once. 8 × 10 × 15/20 × 40/15 / 2.
     seconds, trials = estimate(api)
@@ -104,7 +104,7 @@ def test_the_estimate_follows_from_what_was_measured(api: TestClient, work: Work
 def test_what_is_unlike_says_nothing(
     api: TestClient, work: Work, rows: list[dict[str, Any]], fields: dict[str, Any]
 ) -> None:
-    """A figure is not made from what does not bear on it."""
+    """Trials of jobs that are not similar do not count."""
     worked(work, 20, rows, **fields)
 
     assert estimate(api, **BATCH) == (None, 0)

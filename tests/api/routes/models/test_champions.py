@@ -1,4 +1,4 @@
-"""Champions over HTTP: promoted, rolled back, and the log of it."""
+"""Champions over HTTP: promotion, rollback, and the list of moves."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,13 +28,13 @@ def reigning(api: TestClient) -> list[tuple[str, int]]:
 
 
 def moved(api: TestClient, **query: Any) -> list[tuple[int | None, int, str]]:
-    """The log, the newest first: version before, version after, and who moved."""
+    """The moves, newest first: version before, version after, and cause."""
     return [(m["previous"], m["version"], m["by"]) for m in api.get(MOVES, params=query).json()["items"]]
 
 
 @pytest.mark.usefixtures("three")
 def test_the_promoted_version_answers(api: TestClient) -> None:
-    """PUT answers the champion, the list shows it, and soon /predict is answered by it."""
+    """PUT returns the champion, the list shows it, and /predict soon uses it."""
     before = api.post("/predict", json={"pixels": BLANK}).json()["version"]
     response = api.put(CHAMPION, json={"version": 1, "reason": "small"})
     answer = response.json()
@@ -48,7 +48,7 @@ def test_the_promoted_version_answers(api: TestClient) -> None:
 
 @pytest.mark.usefixtures("three")
 def test_the_same_put_again_answers_the_same_and_moves_nothing(api: TestClient) -> None:
-    """It is idempotent: one move, and the champion's instant stays."""
+    """PUT is idempotent: there is one move, and the champion's time does not change."""
     first, again = (api.put(CHAMPION, json={"version": 1}) for _ in range(2))
 
     assert (again.status_code, again.json()) == (200, first.json())
@@ -57,7 +57,7 @@ def test_the_same_put_again_answers_the_same_and_moves_nothing(api: TestClient) 
 
 @pytest.mark.usefixtures("three")
 def test_the_log_tells_every_move_the_newest_first(api: TestClient) -> None:
-    """Who, from where to where, why and when; a reason that nobody gave is said to be none of a rule."""
+    """A move has cause, both versions, reason and time; promotion without a reason has a default one."""
     api.put(CHAMPION, json={"version": 1, "dataset": "mnist", "reason": "smaller"})
     api.put(CHAMPION, json={"version": 2})
     api.post(f"{CHAMPION}/rollback")
@@ -77,7 +77,7 @@ def test_the_log_tells_every_move_the_newest_first(api: TestClient) -> None:
 
 @pytest.mark.usefixtures("three")
 def test_the_log_comes_in_pages(api: TestClient) -> None:
-    """All of it, once, in order; the header names the next page too."""
+    """All moves come once and in order; the Link header names the next page."""
     found = [move for page in pages(api, MOVES, limit=2, dataset="mnist") for move in page]
 
     assert found == api.get(MOVES).json()["items"]
@@ -88,7 +88,7 @@ def test_the_log_comes_in_pages(api: TestClient) -> None:
 
 @pytest.mark.usefixtures("three")
 def test_the_log_of_one_data_set_has_its_moves_alone(api: TestClient, work: Work, environment: Path) -> None:
-    """Without a data set it has all; one that nothing was trained on has none."""
+    """Without a data set all moves are listed; a data set without versions has none."""
     publish(work, environment, dataset="digits")
 
     assert moved(api, dataset="digits") == [(None, 4, "rule")]
@@ -100,7 +100,7 @@ def test_the_log_of_one_data_set_has_its_moves_alone(api: TestClient, work: Work
 @pytest.mark.parametrize("sent", [{}, {"json": {}}, {"json": {"dataset": "mnist"}}, {"json": {"dataset": None}}])
 @pytest.mark.usefixtures("three")
 def test_a_rollback_takes_a_body_or_none(api: TestClient, sent: dict[str, Any]) -> None:
-    """The champion that it answers is the one of before."""
+    """It returns the previous champion."""
     response = api.post(f"{CHAMPION}/rollback", **sent)
 
     assert response.status_code == 200, response.text
@@ -110,7 +110,7 @@ def test_a_rollback_takes_a_body_or_none(api: TestClient, sent: dict[str, Any]) 
 
 @pytest.mark.usefixtures("three")
 def test_rollbacks_end_at_the_first_version(api: TestClient) -> None:
-    """One that finds nothing to undo is a conflict, says what to do instead, and moves nothing."""
+    """With nothing to undo the answer is 409, says what to do instead, and moves nothing."""
     back = [api.post(f"{CHAMPION}/rollback").json()["version"] for _ in range(2)]
     refusal = problem(api.post(f"{CHAMPION}/rollback"), 409)
 
@@ -121,7 +121,7 @@ def test_rollbacks_end_at_the_first_version(api: TestClient) -> None:
 
 @pytest.mark.usefixtures("three")
 def test_with_several_champions_a_rollback_must_name_one(api: TestClient, work: Work, environment: Path) -> None:
-    """It says between which."""
+    """The answer lists the choices."""
     publish(work, environment, dataset="digits")
     detail = problem(api.post(f"{CHAMPION}/rollback"), 409)["detail"]
 
@@ -131,7 +131,7 @@ def test_with_several_champions_a_rollback_must_name_one(api: TestClient, work: 
 
 @pytest.mark.usefixtures("three")
 def test_a_version_is_not_promoted_for_another_data_set(api: TestClient) -> None:
-    """The answer names the one that it was trained on."""
+    """The answer names the version's data set."""
     assert "mnist" in problem(api.put(CHAMPION, json={"version": 1, "dataset": "digits"}), 409)["detail"]
     assert reigning(api) == [("mnist", 3)]
 
@@ -150,7 +150,7 @@ UNKNOWN: dict[str, Callable[[TestClient], Response]] = {
 
 @pytest.mark.usefixtures("three")
 def test_what_does_not_exist_is_not_found(api: TestClient) -> None:
-    """The answer says where to look, and nothing is moved; neither database stumbles over a NUL."""
+    """The answer says where to look, and nothing moves. A NUL is no server error on either database."""
     details = {what: problem(ask(api), 404)["detail"] for what, ask in UNKNOWN.items()}
 
     assert {what for what, detail in details.items() if "GET /models" not in detail} == set()
@@ -187,7 +187,7 @@ def one(shared_api: TestClient, shared_work: Work, shared_artifacts: Path) -> Te
 
 @pytest.mark.parametrize(("sent", "pointer"), BAD)
 def test_a_promotion_that_is_none_is_refused_at_its_field(one: TestClient, sent: Any, pointer: str) -> None:
-    """And nothing is moved."""
+    """Nothing moves."""
     found = pointers(one.put(CHAMPION, content=body(sent), headers=JSON))
 
     assert found.keys() == {pointer}
@@ -196,6 +196,6 @@ def test_a_promotion_that_is_none_is_refused_at_its_field(one: TestClient, sent:
 
 @pytest.mark.parametrize("sent", [{"dataset": "a\0b"}, {"dataset": 1}, {"version": 2}])
 def test_a_rollback_that_is_none_is_refused_at_its_field(one: TestClient, sent: dict[str, Any]) -> None:
-    """And nothing is moved."""
+    """Nothing moves."""
     assert pointers(one.post(f"{CHAMPION}/rollback", json=sent)).keys() == {f"#/{next(iter(sent))}"}
     assert len(moved(one)) == 1

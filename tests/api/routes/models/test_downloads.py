@@ -1,4 +1,4 @@
-"""The files of a version: as they were written, or not at all."""
+"""Downloads of a version's files: complete and unchanged, or not at all."""
 
 import hashlib
 from collections.abc import Iterator
@@ -26,13 +26,13 @@ def published(work: Work, environment: Path) -> Version:
 
 
 def file_of(folder: Path, version: Version, what: str) -> Path:
-    """Where a file of a version lies."""
+    """The path of a version's file."""
     return next((folder / version.job.id).glob(f"*.{FILES[what]}"))
 
 
 @pytest.mark.parametrize("what", FILES)
 def test_a_file_arrives_as_it_was_written(api: TestClient, published: Version, environment: Path, what: str) -> None:
-    """Byte by byte, under a name that says what it is, with its hash."""
+    """Every byte is equal; the name describes the file, and the ETag is its hash."""
     response = api.get(f"{VERSION}/{what}")
     content = file_of(environment, published, what).read_bytes()
 
@@ -46,7 +46,7 @@ def test_a_file_arrives_as_it_was_written(api: TestClient, published: Version, e
 
 
 def test_the_files_are_the_network_that_was_trained(api: TestClient, published: Version) -> None:
-    """The graph answers as torch does, and the weights are its."""
+    """The graph gives torch's outputs, and the weights are torch's."""
     session = onnxruntime.InferenceSession(api.get(f"{VERSION}/onnx").content)
     pixels = np.random.default_rng(0).random((1, 1, 28, 28), np.float32)
     (outputs,) = session.run(["outputs"], {"pixels": pixels})
@@ -62,7 +62,7 @@ def test_the_files_are_the_network_that_was_trained(api: TestClient, published: 
 @pytest.mark.parametrize("what", FILES)
 @pytest.mark.usefixtures("published")
 def test_who_has_the_file_is_not_sent_it_again(api: TestClient, what: str) -> None:
-    """If-None-Match with its tag, strong or weak, alone or among others: 304, without a body, with the tag."""
+    """If-None-Match with the tag, strong or weak, alone or in a list, gives 304 with the tag and no body."""
     tag = api.get(f"{VERSION}/{what}").headers["etag"]
     known = (tag, f"W/{tag}", f'"other", {tag}', "*")
     found = [api.get(f"{VERSION}/{what}", headers={"if-none-match": one}) for one in known]
@@ -73,7 +73,7 @@ def test_who_has_the_file_is_not_sent_it_again(api: TestClient, what: str) -> No
 
 @pytest.mark.usefixtures("published")
 def test_who_has_another_file_is_sent_this_one(api: TestClient) -> None:
-    """As is who sends something that is no tag."""
+    """A header without a valid tag gives the file too."""
     known = ('"0123"', "", "0123", '"', api.get(f"{VERSION}/checkpoint").headers["etag"])
     found = [api.get(f"{VERSION}/onnx", headers={"if-none-match": one}).status_code for one in known]
 
@@ -85,7 +85,7 @@ def test_who_has_another_file_is_sent_this_one(api: TestClient) -> None:
 def test_a_damaged_file_is_not_sent(
     api: TestClient, published: Version, environment: Path, what: str, damage: object
 ) -> None:
-    """Nothing that is not what was written leaves the API: 404, and the answer says what to do."""
+    """The answer is 404 and says what to do."""
     damage(file_of(environment, published, what))  # type: ignore[operator]
     detail = problem(api.get(f"{VERSION}/{what}"), 404)["detail"]
 
@@ -115,7 +115,7 @@ class Away:
 @pytest.mark.parametrize("what", FILES)
 @pytest.mark.usefixtures("published")
 def test_while_storage_is_away_the_client_is_told_to_come_back(api: TestClient, what: str) -> None:
-    """503 with Retry-After; where the storage is stays in the log. Who has the file hears so all the same."""
+    """The answer is 503 with Retry-After, also for If-None-Match. Only the log names the storage."""
     tag = api.get(f"{VERSION}/{what}").headers["etag"]
     api.app.state.store = Away()  # type: ignore[attr-defined]
     response = api.get(f"{VERSION}/{what}")
@@ -128,7 +128,7 @@ def test_while_storage_is_away_the_client_is_told_to_come_back(api: TestClient, 
 
 @pytest.mark.usefixtures("published")
 def test_a_version_that_does_not_exist_has_no_files(api: TestClient) -> None:
-    """404, and the answer says where to look."""
+    """The answer is 404 and says where to look."""
     paths = ("perceptron/versions/2", "cnn/versions/1", "%00/versions/1")
     details = [problem(api.get(f"/models/{path}/{what}"), 404)["detail"] for path in paths for what in (*FILES, "card")]
 

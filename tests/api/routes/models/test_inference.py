@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, by the client that others use it with."""
+"""The Open Inference Protocol, tested with Triton's client."""
 
 import gzip
 import random
@@ -27,13 +27,13 @@ def cnn(work: Work, environment: Path) -> Version:
 
 @pytest.fixture
 def client(url: str, cnn: Version) -> Iterator[triton.InferenceServerClient]:
-    """Triton's client of a real server."""
+    """Triton's client, connected to a real server."""
     with triton.InferenceServerClient(url.removeprefix("http://")) as found:
         yield found
 
 
 def asked(values: np.ndarray, datatype: str = "FP32", binary: bool = True) -> list[Any]:
-    """An input with these numbers."""
+    """An input tensor with these numbers."""
     tensor = triton.InferInput("pixels", list(values.shape), datatype)
     tensor.set_data_from_numpy(values, binary_data=binary)
     return [tensor]
@@ -57,7 +57,7 @@ def test_a_server_and_its_models_describe_themselves(client: triton.InferenceSer
 
 
 def test_who_is_live_and_ready_says_so(client: triton.InferenceServerClient) -> None:
-    """The server, its models and versions; not what was never published."""
+    """The server, its models and versions are ready; a version that was never published is not."""
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready("cnn")
@@ -68,7 +68,7 @@ def test_who_is_live_and_ready_says_so(client: triton.InferenceServerClient) -> 
 
 
 def test_a_server_without_a_model_is_live_and_not_ready(url: str) -> None:
-    """Whoever sends requests by readiness sends none."""
+    """A load balancer that checks readiness sends it no requests."""
     with triton.InferenceServerClient(url.removeprefix("http://")) as client:
         assert client.is_server_live()
         assert not client.is_server_ready()
@@ -80,7 +80,7 @@ def test_a_server_without_a_model_is_live_and_not_ready(url: str) -> None:
 def test_the_answer_is_torchs_softmax(
     client: triton.InferenceServerClient, cnn: Version, shape: tuple[int, ...], binary_in: bool, binary_out: bool
 ) -> None:
-    """In JSON and in binary, for images in any of the three shapes."""
+    """JSON and binary agree, for images in any of the three shapes."""
     wanted = [triton.InferRequestedOutput(name, binary_data=binary_out) for name in ("probabilities", "label")]
     result = client.infer("cnn", asked(IMAGES.reshape(shape), binary=binary_in), outputs=wanted, request_id="7")
     found = result.as_numpy("probabilities")
@@ -94,7 +94,7 @@ def test_the_answer_is_torchs_softmax(
 
 
 def test_bytes_of_0_to_255_are_taken_too(client: triton.InferenceServerClient, cnn: Version) -> None:
-    """UINT8, a quarter of the bytes."""
+    """UINT8 input takes a quarter of the bytes."""
     images = np.rint(IMAGES * 255).astype(np.uint8)
     found = client.infer("cnn", asked(images, "UINT8")).as_numpy("probabilities")
 
@@ -102,7 +102,7 @@ def test_bytes_of_0_to_255_are_taken_too(client: triton.InferenceServerClient, c
 
 
 def test_the_best_classes_come_as_the_extension_says(client: triton.InferenceServerClient, cnn: Version) -> None:
-    """Probability, number and name of each, the most probable first."""
+    """Each has probability, index and name, most probable first."""
     wanted = [triton.InferRequestedOutput("probabilities", class_count=3)]
     found = client.infer("cnn", asked(IMAGES), outputs=wanted).as_numpy("probabilities")
     first = expected(cnn, IMAGES)[0]
@@ -117,7 +117,7 @@ def test_the_best_classes_come_as_the_extension_says(client: triton.InferenceSer
 def test_a_model_of_another_data_set_is_named_with_it(
     client: triton.InferenceServerClient, work: Work, environment: Path
 ) -> None:
-    """The network, a dot and the data set; its images have that data set's size."""
+    """The name is network, dot, data set; the input has that data set's image size."""
     publish(work, environment, "shallow", 0.9, dataset="digits")
     shape = list(datasets["digits"].shape)
 
@@ -148,7 +148,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("request_", "words"), REFUSED, ids=lambda value: repr(value)[:60])
 def test_what_cannot_be_used_is_refused_in_words(url: str, cnn: Version, request_: dict[str, Any], words: str) -> None:
-    """As a problem, with the member `error` that the protocol's clients show."""
+    """The answer is a problem with the member `error`, which the protocol's clients show."""
     response = httpx2.post(f"{url}/v2/models/cnn/infer", json=request_)
 
     assert response.status_code == 422
@@ -156,7 +156,7 @@ def test_what_cannot_be_used_is_refused_in_words(url: str, cnn: Version, request
 
 
 def test_what_is_compressed_is_refused(url: str, cnn: Version) -> None:
-    """415 with the member `error`, as /predict refuses it: nobody knows how large it would be."""
+    """The answer is 415 with the member `error`, as at /predict, because the unpacked size is unknown."""
     headers = {"content-type": "application/json", "content-encoding": "gzip"}
     response = httpx2.post(f"{url}/v2/models/cnn/infer", content=gzip.compress(b"{}"), headers=headers)
 
@@ -165,10 +165,10 @@ def test_what_is_compressed_is_refused(url: str, cnn: Version) -> None:
 
 
 def test_a_client_shows_why_it_was_refused(client: triton.InferenceServerClient) -> None:
-    """An unknown model, an unknown output, a version that is not there."""
+    """It names an unknown model, an unknown output, or a missing version."""
     wanted = [triton.InferRequestedOutput("logits")]
 
-    with pytest.raises(InferenceServerException, match="the networks are"):
+    with pytest.raises(InferenceServerException, match="use a network"):
         client.infer("resnet", asked(IMAGES))
     with pytest.raises(InferenceServerException, match="the outputs are"):
         client.infer("cnn", asked(IMAGES), outputs=wanted)
@@ -177,7 +177,7 @@ def test_a_client_shows_why_it_was_refused(client: triton.InferenceServerClient)
 
 
 def test_1024_images_are_answered_at_once(client: triton.InferenceServerClient, cnn: Version) -> None:
-    """Three megabytes of float32, more than other requests may send."""
+    """They take 3 MB of float32, more than other requests may send."""
     generator = random.Random(1)
     images = np.array([[generator.random() for _ in range(784)] for _ in range(16)], np.float32)
     found = client.infer("cnn", asked(np.tile(images, (64, 1)))).as_numpy("probabilities")

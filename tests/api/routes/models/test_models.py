@@ -19,12 +19,12 @@ def versions(api: TestClient, model: str) -> list[dict[str, Any]]:
 
 
 def test_without_versions_the_list_is_empty(api: TestClient) -> None:
-    """Nothing is published at first."""
+    """No version is published at first."""
     assert api.get("/models").json() == {"items": []}
 
 
 def test_the_list_names_every_network_with_a_version(api: TestClient, work: Work, environment: Path) -> None:
-    """Networks by name, each as it shows itself."""
+    """Networks are sorted by name, each as its own route shows it."""
     for model in ("shallow", "cnn"):
         publish(work, environment, model)
     items = api.get("/models").json()["items"]
@@ -34,7 +34,7 @@ def test_the_list_names_every_network_with_a_version(api: TestClient, work: Work
 
 
 def test_the_newest_version_comes_first_and_one_is_the_champion(api: TestClient, work: Work, environment: Path) -> None:
-    """Each publication is a new version; the best is the champion, whenever it came."""
+    """Each publication is a new version; the best one is the champion, even if it is old."""
     for value in (0.9, 0.95, 0.92):
         publish(work, environment, value=value)
     found = versions(api, "perceptron")
@@ -44,7 +44,7 @@ def test_the_newest_version_comes_first_and_one_is_the_champion(api: TestClient,
 
 
 def test_each_data_set_has_a_champion_of_its_own(api: TestClient, work: Work, environment: Path) -> None:
-    """A version is only compared with others of the same data."""
+    """Versions compete only with versions trained on the same data."""
     publish(work, environment, value=0.99)
     publish(work, environment, value=0.9, dataset="digits")
 
@@ -52,7 +52,7 @@ def test_each_data_set_has_a_champion_of_its_own(api: TestClient, work: Work, en
 
 
 def test_versions_of_another_split_or_objective_do_not_compete(api: TestClient, work: Work, environment: Path) -> None:
-    """A higher number on other validation images is no better."""
+    """A higher value on other validation images does not count as better."""
     publish(work, environment, value=0.9)
     publish(work, environment, value=0.99, split="official")
     publish(work, environment, value=0.99, objective="val_loss")
@@ -61,7 +61,7 @@ def test_versions_of_another_split_or_objective_do_not_compete(api: TestClient, 
 
 
 def test_a_version_says_where_it_came_from(api: TestClient, work: Work, environment: Path) -> None:
-    """Job, trial, hyper-parameters, data, what it reached, and the hash of its weights."""
+    """It shows job, trial, hyper-parameters, data, results, and the hash of its weights."""
     published = publish(work, environment, "shallow", 0.9)
     (version,) = versions(api, "shallow")
     trial = api.get(f"/jobs/{published.job.id}/trials/{version['trial']}").json()
@@ -79,7 +79,7 @@ def test_a_version_says_where_it_came_from(api: TestClient, work: Work, environm
 def test_a_version_says_how_large_and_fast_it_is_and_how_far_to_trust_it(
     api: TestClient, work: Work, environment: Path
 ) -> None:
-    """Bytes and hashes of both files are those on disk; latency and calibration those that publication wrote down."""
+    """Sizes and hashes are those of the files; latency and calibration those measured at publication."""
     measured = {"latency_seconds": 0.0001, "calibration": {"temperature": 1.5, "ece": 0.01}}
     published = publish(work, environment, measured=measured)
     (version,) = versions(api, "perceptron")
@@ -92,7 +92,7 @@ def test_a_version_says_how_large_and_fast_it_is_and_how_far_to_trust_it(
 
 
 def test_what_was_not_measured_is_null(api: TestClient, work: Work, environment: Path) -> None:
-    """As of a version that the release before published."""
+    """An earlier release may have published such a version."""
     publish(work, environment)
     (version,) = versions(api, "perceptron")
 
@@ -100,7 +100,7 @@ def test_what_was_not_measured_is_null(api: TestClient, work: Work, environment:
 
 
 def test_a_network_names_its_champion_for_each_data_set(api: TestClient, work: Work, environment: Path) -> None:
-    """By data set, each since the instant at which it was moved."""
+    """Champions are listed by data set, each with the time of its last move."""
     for dataset, value in (("mnist", 0.9), ("digits", 0.8), ("mnist", 0.7), ("digits", 0.85)):
         publish(work, environment, value=value, dataset=dataset)
     champions = api.get("/models/perceptron").json()["champions"]
@@ -113,7 +113,7 @@ def test_a_network_names_its_champion_for_each_data_set(api: TestClient, work: W
 
 
 def test_one_version_is_what_the_list_says_of_it(api: TestClient, work: Work, environment: Path) -> None:
-    """By its number, champion or not."""
+    """Holds for champions and others."""
     publish(work, environment, value=0.9)
     publish(work, environment, value=0.8)
     alone = [api.get(f"/models/perceptron/versions/{number}").json() for number in (2, 1)]
@@ -123,7 +123,7 @@ def test_one_version_is_what_the_list_says_of_it(api: TestClient, work: Work, en
 
 @pytest.mark.parametrize("path", ["perceptron/versions/2", "cnn/versions/1", "%00/versions/1", "%00"])
 def test_a_version_that_does_not_exist_is_not_found(api: TestClient, work: Work, environment: Path, path: str) -> None:
-    """Whatever the name is, on both databases; the answer says where to look."""
+    """Holds for any name and on both databases; the answer says where to look."""
     publish(work, environment)
 
     assert "GET /models" in problem(api.get(f"/models/{path}"), 404)["detail"]
@@ -131,12 +131,12 @@ def test_a_version_that_does_not_exist_is_not_found(api: TestClient, work: Work,
 
 @pytest.mark.parametrize("number", ["0", "-1", "2147483648", "99999999999999999999", "one", "1.5"])
 def test_what_is_no_number_of_a_version_is_refused(api: TestClient, number: str) -> None:
-    """Before the database is asked, which would stumble over some."""
+    """It is refused before a database query, because the database rejects some of these numbers."""
     assert pointers(api.get(f"/models/perceptron/versions/{number}")).keys() == {"/version"}
 
 
 def test_a_network_without_a_version_is_not_found(api: TestClient) -> None:
-    """One that is known and one that is not: both have nothing to show, and the answer says where to look."""
+    """A known and an unknown network both give 404; the answer says where to look."""
     known, unknown = (problem(api.get(f"/models/{model}"), 404)["detail"] for model in ("cnn", "resnet"))
 
     assert "GET /models" in known

@@ -1,4 +1,4 @@
-"""What a version gets wrong, and random images."""
+"""A version's mistakes on validation images, and random images."""
 
 from pathlib import Path
 
@@ -14,12 +14,12 @@ from tests.api.tools import Version, pointers, problem, publish
 
 @pytest.fixture
 def published(work: Work, environment: Path) -> Version:
-    """A version with initial weights, of the small data set."""
+    """A version with untrained weights, of the small data set."""
     return publish(work, environment, dataset="digits", seed=1)
 
 
 def test_the_confusion_matrix_and_the_mistakes_agree_with_torch(api: TestClient, published: Version) -> None:
-    """Over all validation images of its own job; each mistake with its pixels."""
+    """They cover all validation images of the version's job; each mistake has its pixels."""
     digits = datasets["digits"].load()
     places = data_split(len(digits), None, "random", published.job.spec["seed"]).validation
     with torch.inference_mode():
@@ -44,7 +44,7 @@ def test_the_confusion_matrix_and_the_mistakes_agree_with_torch(api: TestClient,
 def test_a_version_of_a_job_that_was_held_to_few_images_is_judged_by_those(
     api: TestClient, work: Work, environment: Path
 ) -> None:
-    """400 images, 320 of which trained: the others validate, here as in the job."""
+    """The job used 400 images and trained on 320, so the other 80 validate here as in the job."""
     publish(work, environment, dataset="digits", seed=1, images=400)
 
     assert api.get("/models/perceptron/versions/1/validation").json()["images"] == 80
@@ -61,7 +61,7 @@ def test_a_version_of_a_job_that_was_held_to_few_images_is_judged_by_those(
     ],
 )
 def test_what_is_no_pair_of_classes_is_refused(api: TestClient, published: Version, query: str, pointer: str) -> None:
-    """The field is named."""
+    """The error names the parameter."""
     assert pointers(api.get(f"/models/perceptron/versions/1/mistakes?{query}")).keys() == {pointer}
 
 
@@ -72,7 +72,7 @@ def test_a_version_that_does_not_exist_is_not_found(api: TestClient, path: str) 
 
 
 def test_a_random_image_is_of_the_part_that_was_asked_for(api: TestClient) -> None:
-    """With its label, and none twice in a row."""
+    """It has its label, and no image comes twice in a row."""
     digits = datasets["digits"].load()
     images = [api.get("/datasets/digits/images/random?part=validation").json() for _ in range(30)]
     part = data_split(len(digits), None, "random", seed=0).validation
@@ -86,9 +86,9 @@ def test_a_random_image_is_of_the_part_that_was_asked_for(api: TestClient) -> No
 
 @pytest.mark.long
 def test_of_large_images_few_are_kept_and_of_few_parts(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two hundred of them would be a gigabyte; what is not kept is looked at again."""
+    """Two hundred large images would take a gigabyte; images beyond the cache are read again."""
     monkeypatch.setattr("api.subprocesses.image_looks.SAMPLED_BYTES", 100)
-    monkeypatch.setattr("api.subprocesses.image_looks.SHELVES", 1)
+    monkeypatch.setattr("api.subprocesses.image_looks.SUBSETS", 1)
     shelves = api.app.state.looks._samples  # type: ignore[attr-defined]
     for _ in range(2):
         assert api.get("/datasets/digits/images/random").status_code == 200
@@ -99,6 +99,6 @@ def test_of_large_images_few_are_kept_and_of_few_parts(api: TestClient, monkeypa
 
 
 def test_a_data_set_or_part_that_does_not_exist_is_told_of(api: TestClient) -> None:
-    """The answer names those there are."""
+    """The answer lists the existing ones."""
     assert "mnist" in problem(api.get("/datasets/letters/images/random"), 404)["detail"]
     assert pointers(api.get("/datasets/digits/images/random?part=all")).keys() == {"?part"}

@@ -1,4 +1,4 @@
-"""What a job's trials say about its hyper-parameters, as a report tells it."""
+"""A report's section about the hyper-parameters: importances, effects, interactions and correlations."""
 
 from collections.abc import Sequence
 
@@ -8,20 +8,20 @@ from ml.analysis.findings import Analysis, Effect, Group, Interaction, Matrix
 from ml.analysis.observations import OUTCOMES
 
 PAIRS = 10  # rows of the table of interactions
-UNLIKELY = 0.05  # a chance below which an interaction stands out
+SIGNIFICANT = 0.05  # an interaction with a smaller p after Holm's correction is printed in bold
 OUTCOME_NAMES = dict(zip(OUTCOMES, ("validation loss", "validation accuracy", "seconds", "epochs run"), strict=True))
 METHODS = {"ped_anova": "PED-ANOVA", "fanova": "fANOVA"}
 
 
-class Matters:
-    """Correlations, importances, interactions, and accuracy and time against each parameter, in one language."""
+class AnalysisSection:
+    """The tables of a job's analysis in one language."""
 
     def __init__(self, found: Analysis, wording: Wording) -> None:
         self.found = found
         self.t = wording
 
     def effects(self) -> Table | None:
-        """Accuracy and time of trials with like values of a parameter; None where no parameter has two values."""
+        """Return accuracy and time of trials grouped by similar values; None if no parameter has two groups."""
         rows = [row for effect in self.found.effects for row in self._effect(effect)]
         if not rows:
             return None
@@ -30,30 +30,30 @@ class Matters:
         return Table(head, rows, numeric_from=2)
 
     def correlations(self) -> list[tuple[str, Table]]:
-        """Both matrices, each coefficient with the probability of one so large by chance."""
+        """Return both correlation matrices by name; each coefficient has its p-value."""
         found = self.found.correlations
         if len(found.variables) < 2:
             return []
         kinds = (("Pearson", found.pearson, found.pearson_p), ("Spearman", found.spearman, found.spearman_p))
-        return [(name, self._matrix(found.variables, values, chances)) for name, values, chances in kinds]
+        return [(name, self._matrix(found.variables, values, p_values)) for name, values, p_values in kinds]
 
     def importances(self) -> Table | None:
-        """How much each parameter matters by each method; None where neither says anything."""
-        told = [one for one in self.found.importances if one.values is not None]
-        if not told:
+        """Return each parameter's importance by each method; None if no method has a result."""
+        methods = [one for one in self.found.importances if one.values is not None]
+        if not methods:
             return None
-        names = sorted({name for one in told for name in one.values or {}})
-        head = [self.t("parameter"), *(f"{METHODS[one.method]} ({self.t.number(one.trials)})" for one in told)]
-        rows = [[name, *(self.t.percent((one.values or {}).get(name), 1) for one in told)] for name in names]
+        names = sorted({name for one in methods for name in one.values or {}})
+        head = [self.t("parameter"), *(f"{METHODS[one.method]} ({self.t.number(one.trials)})" for one in methods)]
+        rows = [[name, *(self.t.percent((one.values or {}).get(name), 1) for one in methods)] for name in names]
         return Table(head, rows)
 
     def interactions(self) -> Table | None:
-        """The pairs whose effects may depend on each other, the least likely by chance first; None without a test."""
+        """Return the tested pairs of parameters, smallest p first; None if no pair could be tested."""
         tested = [one for one in self.found.interactions if one.p is not None][:PAIRS]
         if not tested:
             return None
-        names = ("parameter", "with", "outcome", "trials", "share of the variance", "F", "p", "p by Holm")
-        strong = {place for place, one in enumerate(tested) if one.p_holm is not None and one.p_holm < UNLIKELY}
+        names = ("parameter", "other parameter", "outcome", "trials", "share of the variance", "F", "p", "p (Holm)")
+        strong = {i for i, one in enumerate(tested) if one.p_holm is not None and one.p_holm < SIGNIFICANT}
         rows = [self._interaction(one) for one in tested]
         return Table([self.t(name) for name in names], rows, frozenset(strong), numeric_from=3)
 
@@ -70,19 +70,19 @@ class Matters:
             seconds += f" ± {self.t.number(group.seconds_sd, 2)}"
         return [self.t.range(group.label), self.t.number(group.trials), accuracy, seconds]
 
-    def _matrix(self, names: Sequence[str], values: Matrix, chances: Matrix) -> Table:
-        said = [self.t(OUTCOME_NAMES[name]) if name in OUTCOME_NAMES else name for name in names]
+    def _matrix(self, names: Sequence[str], values: Matrix, p_values: Matrix) -> Table:
+        labels = [self.t(OUTCOME_NAMES[name]) if name in OUTCOME_NAMES else name for name in names]
         rows = [
-            [said[i], *("" if j == i else self._coefficient(values[i][j], chances[i][j]) for j in range(len(names)))]
+            [labels[i], *("" if j == i else self._coefficient(values[i][j], p_values[i][j]) for j in range(len(names)))]
             for i in range(len(names))
         ]
-        return Table(["", *said], rows)
+        return Table(["", *labels], rows)
 
-    def _coefficient(self, value: float | None, chance: float | None) -> str:
-        if value is None or chance is None:
+    def _coefficient(self, value: float | None, p: float | None) -> str:
+        if value is None or p is None:
             return "–"
         rounded = round(value, 2) or 0.0  # never −0
-        return f"{self.t.fixed(rounded, 2).replace('-', '−')} (p{WIDE}{self.t.number(chance, 2)})"
+        return f"{self.t.fixed(rounded, 2).replace('-', '−')} (p{WIDE}{self.t.number(p, 2)})"
 
     def _interaction(self, one: Interaction) -> Row:
         df = "" if one.f_df is None else f" ({one.f_df[0]}, {one.f_df[1]})"
