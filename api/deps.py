@@ -20,8 +20,8 @@ from worker.ledger.champions import Champions
 from worker.ledger.idempotency import Once
 from worker.ledger.ledger import Ledger
 from worker.ledger.requests import Controls
-from worker.ledger.uploaded_datasets import DatasetStore
 from worker.prediction.rows import PredictionRows
+from worker.uploaded_datasets import DatasetStore
 
 
 def _database(request: Request) -> Database:

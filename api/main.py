@@ -46,10 +46,10 @@ from api.views.streams import Streams
 from worker.artifacts.store import drop_files, store_of
 from worker.database.engine import Database
 from worker.ledger.leases import Leases
-from worker.ledger.uploaded_datasets import DatasetStore
 from worker.logs import configure_logging
 from worker.settings import settings
 from worker.supervision.janitor import Janitor
+from worker.uploaded_datasets import DatasetStore
 
 SMALL_COLLECTION = 10_000  # new objects between two collections of the youngest generation; Python's default is 700
 

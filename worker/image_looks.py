@@ -9,8 +9,8 @@ from ml.images import samples
 from ml.prediction import judgement
 from worker.artifacts.store import store_of
 from worker.database.engine import Database
-from worker.ledger.uploaded_datasets import DatasetStore
 from worker.settings import settings
+from worker.uploaded_datasets import DatasetStore
 
 
 def main() -> None:

@@ -24,7 +24,6 @@ from worker.database.engine import Database
 from worker.database.tables import PackPurpose
 from worker.errors import LeaseLost, StorageAway, StorageFull
 from worker.ledger.leases import Claim
-from worker.ledger.uploaded_datasets import DatasetStore
 from worker.logs import configure_logging
 from worker.prediction.work import predict
 from worker.publication.work import publish
@@ -32,6 +31,7 @@ from worker.run_off.work import rerun
 from worker.settings import settings
 from worker.training.work import train
 from worker.training.workbench import Handler, Workbench
+from worker.uploaded_datasets import DatasetStore
 
 log = structlog.get_logger()
 

@@ -9,7 +9,7 @@ from pydantic import PlainValidator, ValidationError
 
 from ml.specs import Spec, TrainSpec, TuneSpec
 from worker.database.engine import Database
-from worker.ledger.uploaded_datasets import dataset_info
+from worker.uploaded_datasets import dataset_info
 
 S = TypeVar("S", bound=Spec)
 

@@ -28,7 +28,7 @@ from worker.database.engine import Database
 from worker.database.tables import Artifact, Champion, ModelVersion
 from worker.errors import Fact, NotFound, StorageAway
 from worker.ledger.champions import earlier_champions, image_limits
-from worker.ledger.uploaded_datasets import dataset_info
+from worker.uploaded_datasets import dataset_info
 
 REFRESH_SECONDS = 1.0  # the longest time from promotion until a champion is loaded
 PATIENCE_SECONDS = 2.0  # the longest that a request waits for a first version to be loaded

@@ -15,8 +15,8 @@ from ml.datasets import FindDataset
 from worker.artifacts.store import Store, store_of
 from worker.database.engine import Database
 from worker.errors import StorageAway
-from worker.ledger.uploaded_datasets import DatasetStore
 from worker.settings import settings
+from worker.uploaded_datasets import DatasetStore
 
 
 def job_report(database: Database, store: Store, find: FindDataset, job_id: str, wording: Wording) -> str:

@@ -16,7 +16,7 @@ from ml.datasets import NAME, Dataset, can_be_dataset, datasets, split_sizes
 from worker.database.clock import to_datetime
 from worker.database.tables import DatasetVersion, UsedDataset
 from worker.errors import Fact, NotFound
-from worker.ledger.uploaded_datasets import DatasetStore
+from worker.uploaded_datasets import DatasetStore
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 

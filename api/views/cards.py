@@ -22,7 +22,7 @@ from worker.database.clock import to_datetime
 from worker.database.tables import Artifact, DatasetVersion, Job, ModelVersion, Opening, RunOff, UsedDataset
 from worker.ledger.job_spec import spec_of
 from worker.ledger.transfer import fresh_of
-from worker.ledger.uploaded_datasets import uploaded_version
+from worker.uploaded_datasets import uploaded_version
 
 NOTHING = "–"
 

@@ -15,11 +15,11 @@ from worker.artifacts.folder import FolderStore
 from worker.artifacts.store import drop_files
 from worker.database.tables import Artifact, Job, ModelVersion, Opening, PackPurpose
 from worker.ledger.leases import Claim
-from worker.ledger.uploaded_datasets import DatasetStore
 from worker.prediction.image_sets import Subset
 from worker.prediction.rows import PredictionRows, PredictSpec, asked_version
 from worker.prediction.work import predict
 from worker.training.workbench import Workbench
+from worker.uploaded_datasets import DatasetStore
 
 
 @dataclass

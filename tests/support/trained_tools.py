@@ -9,10 +9,10 @@ from ml.records import Stop
 from support.worker_tools import Work
 from worker.artifacts.store import Store, drop_files, store_of
 from worker.database.tables import Opening, Pack, PackPurpose
-from worker.ledger.uploaded_datasets import DatasetStore
 from worker.settings import settings
 from worker.trainer import Trainer
 from worker.training.workbench import Workbench
+from worker.uploaded_datasets import DatasetStore
 
 
 class Orders:

@@ -19,7 +19,7 @@ from worker.ledger import job_spec
 from worker.ledger.leases import Claim, Leases
 from worker.ledger.ledger import Ledger
 from worker.ledger.requests import Controls
-from worker.ledger.uploaded_datasets import dataset_info
+from worker.uploaded_datasets import dataset_info
 
 FILE = Saved("0" * 64, 1)
 

@@ -3,9 +3,10 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Float
+from sqlalchemy import Float, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
+from sqlmodel import Session
 
 
 class now(FunctionElement[float]):  # noqa: N801 - reads as the SQL function it is
@@ -23,6 +24,11 @@ def _sqlite(element: now, compiler: Any, **_: Any) -> str:
 @compiles(now, "postgresql")
 def _postgresql(element: now, compiler: Any, **_: Any) -> str:
     return "extract(epoch from clock_timestamp())::float8"
+
+
+def clock(session: Session) -> float:
+    """Return the present instant by the database's clock."""
+    return float(session.scalar(select(now())) or 0.0)
 
 
 def to_datetime(instant: float | None) -> datetime | None:

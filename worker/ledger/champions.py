@@ -15,10 +15,10 @@ from typing import cast
 from sqlalchemy import Select, select
 from sqlmodel import Session, col
 
+from worker.database.clock import clock
 from worker.database.engine import Database
 from worker.database.tables import Champion, ChampionMove, Job, ModelVersion
 from worker.errors import Conflict, Fact, NotFound
-from worker.ledger.transitions import clock
 
 FIRST_DIGITS, ALL_DIGITS = 4, 17  # decimals of two values in a reason: the fewest, and more than ever tell them apart
 

@@ -7,9 +7,9 @@ from sqlalchemy import select
 from sqlmodel import Session, col
 
 from worker.artifacts.new_files import Stored
+from worker.database.clock import clock
 from worker.database.engine import note_unneeded
 from worker.database.tables import Artifact, Job
-from worker.ledger.transitions import clock
 
 
 def add_file(

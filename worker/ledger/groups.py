@@ -12,12 +12,12 @@ from sqlalchemy import select
 from sqlmodel import Session, col
 
 from ml.specs import TuneSpec
+from worker.database.clock import clock
 from worker.database.engine import Database
 from worker.database.tables import GroupMember, Job, JobGroup
 from worker.errors import Fact, NotFound
 from worker.ledger.idempotency import Once, remember, remembered
 from worker.ledger.ledger import new_job
-from worker.ledger.transitions import clock
 
 SPACING = 1e-6  # seconds between the jobs of a group, so that workers begin its experiments in order
 

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from sqlalchemy import delete
 from sqlmodel import Session, col
 
-from worker.database.clock import now
+from worker.database.clock import clock, now
 from worker.database.engine import Database, one_at_a_time
 from worker.database.tables import IdempotencyKey
 from worker.errors import KeyReused
-from worker.ledger.transitions import clock
 
 KEPT_SECONDS = 24 * 3600.0  # how long a key is remembered; a client that has no answer by then has given up
 

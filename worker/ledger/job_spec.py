@@ -6,7 +6,7 @@ from sqlmodel import Session
 
 from ml.specs import TrainSpec, TuneSpec
 from worker.database.tables import Job
-from worker.ledger.uploaded_datasets import dataset_info
+from worker.uploaded_datasets import dataset_info
 
 
 def spec_of(session: Session, job: Job) -> TrainSpec | TuneSpec:

@@ -12,7 +12,7 @@ from sqlalchemy import and_, func, or_, select
 from sqlmodel import Session, col
 
 from ml.records import Stop, TrialState
-from worker.database.clock import now
+from worker.database.clock import clock, now
 from worker.database.engine import Database
 from worker.database.tables import PREDICTING, Job, JobState, Pack, PackPurpose, StopReason, Trial
 from worker.errors import LeaseLost
@@ -23,7 +23,6 @@ from worker.ledger.settlement import HOPELESS, settle
 from worker.ledger.transitions import (
     DISCARDED,
     begin_trial,
-    clock,
     lease,
     lease_change,
     lock_job,

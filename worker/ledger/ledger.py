@@ -12,6 +12,7 @@ from sqlmodel import Session, col
 from ml.records import Event, Finished, Measured, PackRecord, RungResult, Started, TrialRecord, TrialState
 from ml.specs import TrainSpec, TuneSpec
 from worker.artifacts.new_files import Stored
+from worker.database.clock import clock
 from worker.database.engine import Database, note_unneeded
 from worker.database.tables import Artifact, Job, JobState, Measurement, Trial
 from worker.ledger.files import add_file, delete_files
@@ -21,8 +22,8 @@ from worker.ledger.packs import divide, pack_checkpoints, running
 from worker.ledger.retention import beaten_checkpoints, leads, worth_keeping
 from worker.ledger.settlement import spent
 from worker.ledger.transfer import resolved
-from worker.ledger.transitions import REQUEST, begin_trial, clock, end_trial, note_job, stamp
-from worker.ledger.uploaded_datasets import know
+from worker.ledger.transitions import REQUEST, begin_trial, end_trial, note_job, stamp
+from worker.uploaded_datasets import know
 
 
 def new_job(session: Session, spec: TrainSpec | TuneSpec, after: float = 0.0) -> Job:

@@ -4,9 +4,10 @@ from sqlalchemy import and_, func, or_, select
 from sqlmodel import Session, col
 
 from ml.records import TrialState
+from worker.database.clock import clock
 from worker.database.tables import Job, JobState, ModelVersion, Pack, PackPurpose, StopReason, Trial
 from worker.ledger.run_off_start import begin_run_off
-from worker.ledger.transitions import clock, move_job, out_of_time
+from worker.ledger.transitions import move_job, out_of_time
 
 HOPELESS = 10  # failed trials after which a job without any good trial is stopped
 

@@ -13,7 +13,7 @@ from sqlalchemy import func, select, update
 from sqlmodel import Session, col
 
 from ml.records import TrialState
-from worker.database.clock import now
+from worker.database.clock import clock, now
 from worker.database.tables import Event, Job, JobState, Opening, Pack, Trial
 from worker.errors import Fact, NotFound
 
@@ -43,11 +43,6 @@ JOB_MOVES: dict[JobState, set[JobState]] = {
     JobState.CANCELLED: set(),
 }
 TRIAL_ENDS = set(TrialState) - {TrialState.RUNNING}
-
-
-def clock(session: Session) -> float:
-    """Return the present instant by the database's clock."""
-    return float(session.scalar(select(now())) or 0.0)
 
 
 def lock_job(session: Session, job_id: str) -> Job:

@@ -10,6 +10,7 @@ from sqlmodel import Session, col
 
 from ml.datasets import DatasetInfo, SplitName, is_called, version_of
 from worker.artifacts.new_files import Stored
+from worker.database.clock import clock
 from worker.database.engine import Database, note_unneeded
 from worker.database.tables import Artifact, Champion, Job, JobState, ModelVersion
 from worker.errors import Conflict, Fact, NotFound
@@ -20,9 +21,9 @@ from worker.ledger.leases import Claim, fence
 from worker.ledger.packs import end_pack
 from worker.ledger.settlement import settle
 from worker.ledger.transfer import ancestry
-from worker.ledger.transitions import REQUEST, clock, lease_change, note_job, note_opening
-from worker.ledger.uploaded_datasets import dataset_info, know
+from worker.ledger.transitions import REQUEST, lease_change, note_job, note_opening
 from worker.prediction.image_sets import Subset
+from worker.uploaded_datasets import dataset_info, know
 
 
 class PredictSpec(BaseModel):

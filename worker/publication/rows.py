@@ -9,6 +9,7 @@ from sqlalchemy import Select, func, select
 from sqlmodel import Session, col
 
 from worker.artifacts.new_files import Stored
+from worker.database.clock import clock
 from worker.database.engine import Database, one_at_a_time
 from worker.database.tables import Artifact, Job, JobState, ModelVersion, RunOff, Trial
 from worker.ledger.champions import challenge
@@ -18,15 +19,7 @@ from worker.ledger.packs import end_pack
 from worker.ledger.requests import run_again
 from worker.ledger.retention import on_front, runner_up
 from worker.ledger.settlement import settle
-from worker.ledger.transitions import (
-    DISCARDED,
-    clock,
-    lease_change,
-    move_job,
-    note_opening,
-    opening_of,
-    reasons,
-)
+from worker.ledger.transitions import DISCARDED, lease_change, move_job, note_opening, opening_of, reasons
 
 ANSWERS = "test_outputs"  # the kind of the file with a winner's outputs for the test images, float32 [n, classes]
 MAX_FRONT = 8  # trials besides the winner that become versions: to measure one takes a second

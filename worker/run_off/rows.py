@@ -10,11 +10,12 @@ from sqlmodel import Session, col
 from ml.records import RungResult, TrialState
 from ml.statistics.run_off_result import Verdict
 from worker.artifacts.new_files import Stored
+from worker.database.clock import clock
 from worker.database.engine import Database, note_unneeded
 from worker.database.tables import Artifact, Job, Rerun, RunOff, Trial
 from worker.ledger.files import add_file
 from worker.ledger.leases import Claim, fence
-from worker.ledger.transitions import clock, note_job
+from worker.ledger.transitions import note_job
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,8 @@ from worker.artifacts.s3 import S3Store
 from worker.artifacts.store import Store, store_of
 from worker.database.engine import Database
 from worker.errors import BadKey, StorageAway, StorageFull
-from worker.ledger.uploaded_datasets import DatasetStore
 from worker.settings import Settings
+from worker.uploaded_datasets import DatasetStore
 
 ROOT = Path(__file__).parents[3]
 CONTENT = bytes(range(256)) * 40

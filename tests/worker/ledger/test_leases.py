@@ -10,11 +10,11 @@ from support.worker_tools import FILE, Work, measurement
 
 from ml.records import Finished, Stop, TrialState
 from ml.seeds import SeedPurpose, derive
+from worker.database.clock import clock
 from worker.database.tables import Event, Job, JobState, Pack, PackPurpose, StopReason, Trial
 from worker.errors import LeaseLost
 from worker.ledger.leases import FIRST_WAIT, MAX_DEATHS, MAX_LOSSES, Claim, Leases
 from worker.ledger.settlement import HOPELESS
-from worker.ledger.transitions import clock
 
 
 def expire(work: Work, claim: Claim) -> None:

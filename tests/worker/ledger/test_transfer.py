@@ -19,9 +19,9 @@ from worker.artifacts.store import store_of
 from worker.database.tables import Artifact, Job, ModelVersion, Trial
 from worker.ledger.job_spec import spec_of
 from worker.ledger.transfer import fresh_of, initial_weights
-from worker.ledger.uploaded_datasets import DatasetStore
 from worker.settings import settings
 from worker.supervision.supervisor import Supervisor
+from worker.uploaded_datasets import DatasetStore
 
 
 @pytest.fixture

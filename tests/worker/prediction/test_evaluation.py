@@ -19,9 +19,9 @@ from tests.api.tools import publish
 from worker.artifacts.folder import FolderStore
 from worker.database.tables import Job
 from worker.errors import Conflict
-from worker.ledger.uploaded_datasets import DatasetStore
 from worker.prediction.image_sets import Subset
 from worker.prediction.rows import PredictSpec, asked_version, check_other
+from worker.uploaded_datasets import DatasetStore
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from support.worker_tools import Work
 
 from ml.artifacts import load_checkpoint
 from ml.records import Stop, TrialState
+from worker.database.clock import clock
 from worker.database.tables import Artifact, Job, JobState, Measurement, ModelVersion, Pack
 from worker.ledger.leases import Claim
-from worker.ledger.transitions import clock
 from worker.supervision.supervisor import WRITE_SECONDS, Supervisor
 from worker.supervision.trainer_pool import TrainerProcess, Trainers
 

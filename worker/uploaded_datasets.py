@@ -18,10 +18,10 @@ from ml.errors import CheckpointError, UnknownName
 from ml.records import Checkpoint
 from worker.artifacts.keys import DATASET_PREFIX
 from worker.artifacts.store import Store
+from worker.database.clock import clock
 from worker.database.engine import Database, one_at_a_time
 from worker.database.tables import DatasetVersion, UsedDataset
 from worker.errors import BadKey, Conflict, Fact, NotFound
-from worker.ledger.transitions import clock
 
 log = structlog.get_logger()
 
