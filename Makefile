@@ -7,7 +7,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 WORKERS ?= 2
 
-.PHONY: demo up docs test check chaos lint format clean setup setup-dev
+.PHONY: demo up docs test check chaos fuzz lint format clean setup setup-dev
 
 demo: setup ## run the main job from beginning to end
 	$(BIN)/chiffre demo
@@ -34,6 +34,11 @@ CHAOS_SEED ?= 1000
 
 chaos: setup-dev ## an hour of faults, seed after seed
 	PYTHONPATH=tests $(BIN)/python -m acceptance.faults.chaos --seconds $(CHAOS_SECONDS) --seed $(CHAOS_SEED)
+
+FUZZ_EXAMPLES ?= 30
+
+fuzz: setup-dev ## thousands of requests that are generated from the API's own description
+	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest tests/api/test_schemathesis.py
 
 lint: setup-dev ## ruff, the order of layers and folders, and a strict type checker
 	$(BIN)/ruff check .
