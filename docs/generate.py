@@ -258,7 +258,7 @@ def settings() -> Iterator[str]:
         "database_url": "SQLite under the home",
         "broker_url": "a private Valkey",
         "artifacts": "`artifacts` under the home",
-        "trainers": "one a core",
+        "trainers": "one per core, or one on a GPU",
     }
     yield "# Settings"
     yield (
