@@ -12,16 +12,16 @@ import httpx2
 from api.connection import ApiError, Connection, MissingMember, segment
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-REPORT_SECONDS = 180.0  # a report is made on demand, after those requested before
+REPORT_SECONDS = 180.0  # a report is made on request, after reports that were requested earlier
 FINAL = ("completed", "failed", "cancelled")
 CLASSIFIES = ("predict", "evaluate")  # kinds of jobs that have a result instead of trials
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between attempts to reach an API that is away
 AWAY_SECONDS = 300.0  # how long it may be away
-AWAY = (None, 502, 503, 504)  # answers meanwhile: none, or that of a proxy or of an API that is starting
+AWAY = (None, 502, 503, 504)  # the status meanwhile: no answer, or one from a proxy or a starting API
 
 
 class Chiffre(Connection):
-    """A client of one API; by default of the one that CHIFFRE_URL names."""
+    """A client of one API, by default the API that CHIFFRE_URL names."""
 
     def __init__(self, url: str | None = None, timeout: float = 30) -> None:
         super().__init__(url or os.environ.get("CHIFFRE_URL") or DEFAULT_URL, timeout)
@@ -231,7 +231,7 @@ class Chiffre(Connection):
         return self._call("GET", "/catalog")
 
     def ready(self) -> dict[str, Any]:
-        """Return what is ready to serve requests."""
+        """Return the champions that answer, those that fail to load, and whether the broker answers."""
         return self._call("GET", "/readyz")
 
     def card(self, model: str, version: int) -> str:
@@ -293,7 +293,7 @@ class _Absence:
         self._pause = FIRST_PAUSE
 
     def begin(self, error: ApiError) -> None:
-        """Note that the API is away; raise the error if waiting is no use, or has lasted too long."""
+        """Note that the API is away; raise the error if waiting does not help or has lasted too long."""
         self._since = self._since or monotonic()
         if not self._known or not is_away(error) or monotonic() - self._since > AWAY_SECONDS:
             raise error

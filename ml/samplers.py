@@ -14,7 +14,7 @@ from ml.parameters.space import SearchSpace
 from ml.records import STEPS_PER_EPOCH, epochs_of, step_of
 from ml.registry import Registry
 
-STARTUP_KEYS = 5  # drawn at random; a job has at least 16 packs
+STARTUP_KEYS = 5  # keys that are drawn at random; a job has at least 16 packs
 
 
 class Sampler(BaseModel, ABC):
@@ -184,7 +184,7 @@ class SuccessiveHalving(Pruner):
 
     name: Literal["successive_halving"] = "successive_halving"
     min_epochs: Tenths = Field(1, description="epochs to the first rung, a multiple of 0.1")
-    reduction_factor: int = Field(3, ge=2, le=100, description="one in so many trials continues at a rung")
+    reduction_factor: int = Field(3, ge=2, le=100, description="one of this many trials continues at a rung")
     min_early_stopping_rate: int = Field(0, ge=0, le=20, description="rungs skipped at the start")
 
     def arguments(self, epochs: int) -> dict[str, Any]:
@@ -208,7 +208,7 @@ class Hyperband(Pruner):
 
     name: Literal["hyperband"] = "hyperband"
     min_epochs: Tenths = Field(1, description="epochs to the first rung, a multiple of 0.1")
-    reduction_factor: int = Field(3, ge=2, le=100, description="one in so many trials continues at a rung")
+    reduction_factor: int = Field(3, ge=2, le=100, description="one of this many trials continues at a rung")
 
     def arguments(self, epochs: int) -> dict[str, Any]:
         smallest = min(self.min_epochs, epochs)

@@ -1,7 +1,7 @@
 """The training process: `python -m worker.trainer FD`, with one end of a pipe as its file descriptor FD.
 
-The worker sends it a pack. It trains with ml, records through the ledger, and answers when the pack is done. It ends
-when the pipe closes, so a worker that dies leaves no process behind.
+The worker sends the trainer a pack. The trainer trains with ml, records through the ledger, and answers when the pack
+is done. It ends when the pipe closes, so a worker that dies leaves no process behind.
 """
 
 import os
@@ -92,9 +92,9 @@ class Trainer:
         """Work on a claimed pack.
 
         Returns:
-            The answer for the worker, with one key. "ended": the pack is done and ended. "done": the worker is to end
-            it. "released": it can go on elsewhere. "lost", "full", "away", "impossible" or "failed": the name in
-            `ANSWERS` of the error that stopped the work, with its text.
+            The answer for the worker, with one key. "ended": the handler has ended the pack. "done": the worker must
+            end the pack. "released": any worker may continue the pack. "lost", "full", "away", "impossible" or
+            "failed": the name in `ANSWERS` of the error that stopped the work, with its text.
         """
         try:
             ended = HANDLERS[claim.purpose](claim, self.bench)

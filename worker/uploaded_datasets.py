@@ -65,7 +65,7 @@ class DatasetStore:
             return added, True
 
     def find(self, name: str) -> Dataset:
-        """Return the data set of a name; an uploaded one without a version is its newest.
+        """Return the data set of a name; the name of an uploaded data set without a version means the newest version.
 
         Raises:
             UnknownName: if no data set has this name.
@@ -141,7 +141,7 @@ class DatasetStore:
 
 
 def dataset_info(session: Session, name: str) -> DatasetInfo:
-    """Return the description of the data set of a name; an uploaded one without a version is its newest.
+    """Return the description of a data set; the name of an uploaded data set without a version means the newest.
 
     Raises:
         UnknownName: if no data set has this name.
@@ -157,7 +157,7 @@ def uploaded_version(session: Session, dataset: str) -> DatasetVersion | None:
 
 
 def know(session: Session, dataset: DatasetInfo) -> None:
-    """Record a data set unless it is known; several processes may do so at once."""
+    """Record a data set unless it is recorded already; several processes may call this at once."""
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     row = UsedDataset(
         sha256=dataset.sha256,

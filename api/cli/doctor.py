@@ -208,7 +208,7 @@ def _dataset(name: str) -> Check:
 
 
 def _broker_url(settings: Settings) -> str | None:
-    """Return the broker from the settings, or the one of a `chiffre up` in this home."""
+    """Return the URL of the broker: from the settings, or of the Valkey of a `chiffre up` in this home."""
     own = settings.home.resolve() / "valkey" / "valkey.sock"
     return settings.broker or (f"unix://{own}" if own.exists() else None)
 

@@ -38,20 +38,20 @@ log = structlog.get_logger()
 
 
 class BadInput(ChiffreError):
-    """Invalid input; `errors` name at least one field of it and what is wrong there."""
+    """Invalid input; `errors` name at least one field of the input and what is wrong there."""
 
     def __init__(self, pointer: str, detail: str, *more: FieldError) -> None:
         self.errors = [FieldError(pointer=pointer, detail=detail), *more]
         super().__init__(detail)
 
     def in_one_line(self) -> str:
-        """Return the first error and its place, for an image of a list or a line of a file."""
+        """Return the first error and its place in one line, for an image of a list or a line of a file."""
         first = self.errors[0]
         return f"{first.pointer}: {first.detail}"
 
 
 class Busy(ChiffreError):
-    """More requests than this process can answer now."""
+    """A request beyond those that this process can answer now."""
 
 
 class NotLoaded(ChiffreError):
@@ -63,11 +63,11 @@ class NotAnalysed(ChiffreError):
 
 
 class TooManyStreams(ChiffreError):
-    """One stream more than this process serves at once."""
+    """A stream beyond those that this process serves at once."""
 
 
 class NothingMore(ChiffreError):
-    """A stream whose end the client has received already; the answer 204 stops it from connecting again."""
+    """A stream whose end the client has received already; the answer 204 stops the client from connecting again."""
 
 
 def _invalid(errors: list[FieldError]) -> JSONResponse:
@@ -79,7 +79,7 @@ def _bad_input(request: Request, error: BadInput) -> JSONResponse:
 
 
 def invalid(error: ValidationError, prefix: str, model: type[BaseModel] | None = None) -> BadInput:
-    """Return pydantic's errors of a model as ours; their pointers begin with `prefix`."""
+    """Return a pydantic error as BadInput; its pointers begin with `prefix`."""
     found = error.errors(include_input=False, include_url=False)[:MAX_ERRORS]
     first, *more = (field_error(each, pointer_to(prefix, each["loc"]), model) for each in found)
     return BadInput(first.pointer, first.detail, *more)
@@ -88,7 +88,7 @@ def invalid(error: ValidationError, prefix: str, model: type[BaseModel] | None =
 def refuse_many(fields: Mapping[str, Any], model: type[BaseModel], prefix: str) -> None:
     """Refuse input with many fields that a model does not have.
 
-    Pydantic would describe each of them, in gigabytes if a body names a million.
+    Pydantic would describe each of the fields, in gigabytes if a body names a million.
 
     Raises:
         BadInput: for the first MAX_ERRORS of them; fewer are left to pydantic.
@@ -145,7 +145,7 @@ def _field_error(error: dict[str, Any], body: Any, model: Any) -> FieldError:
 def _without_tags(path: list[str | int], body: Any) -> list[str | int]:
     """Return a pydantic location as keys of the body, and at most one more for a missing field.
 
-    Pydantic puts the tags of unions into its locations, and those are no keys of the body.
+    Pydantic puts the tags of unions into its locations, and such tags are not keys of the body.
     """
     kept: list[str | int] = []
     for position, key in enumerate(path):

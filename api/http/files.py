@@ -34,7 +34,7 @@ def documented(content: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
     """
     return {
         200: {"description": "The file; its ETag is its SHA-256", "content": content},
-        304: {"description": "The file is the one that If-None-Match names"},
+        304: {"description": "The file has the ETag of If-None-Match"},
     }
 
 

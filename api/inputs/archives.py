@@ -1,4 +1,4 @@
-"""An uploaded data set: a zip archive of two arrays, read and checked before any of it is kept.
+"""An uploaded data set: a zip archive of two arrays, read and checked completely before it is stored.
 
 Each member is an array in numpy's format, as numpy.savez writes it, or an IDX file, with or without gzip. Nothing is
 unpickled, and nothing is unpacked beyond the limit: sizes are checked before memory is allocated.
@@ -100,18 +100,18 @@ def _members(file: IO[bytes], limit: int) -> dict[str, np.ndarray]:
 
 
 def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    """Return a member, unpacked to no more than its declared size: a damaged one might unpack to a gigabyte."""
+    """Return a member, unpacked to no more than its declared size: a damaged member might unpack to a gigabyte."""
     with archive.open(entry) as member:
         return member.read(entry.file_size) if entry.file_size else b""
 
 
 def _check_directory(file: IO[bytes]) -> None:
-    """Refuse a list of members that is too long: `zipfile` reads all of it at once.
+    """Refuse a list of members that is too long, because `zipfile` reads the whole list at once.
 
     Section 4.3.16 of https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT describes the last 22 bytes.
 
     Raises:
-        BadInput: if the list is too long, or the file is no plain zip archive.
+        BadInput: if the list is too long, or the file is not a plain zip archive.
     """
     file.seek(-(ZIP64_LOCATOR + END), os.SEEK_END)
     tail = file.read()

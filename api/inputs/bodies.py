@@ -30,7 +30,7 @@ class ParsedBody:
 
     options: Options  # of the query and of the body itself
     images: ImagesOf  # reads the images for the network's shape; call it once
-    pixels: int = 0  # how many a picture has, and decoding it will yield; 0 for other bodies
+    pixels: int = 0  # the number of pixels of a picture that is still to be decoded; 0 for other bodies
 
 
 Reader = Callable[[bytes, Options], ParsedBody]
@@ -60,7 +60,7 @@ def read_json(body: bytes, options: Options) -> ParsedBody:
 
 @readers.register("application/octet-stream")
 def read_bytes(body: bytes, options: Options) -> ParsedBody:
-    """Parse one byte a pixel, image after image; a single image is answered by itself, not as a list of one."""
+    """Parse one byte per pixel, image after image; the answer to a single image is not a list."""
     return _parsed(options, partial(byte_images, body, options.scale))
 
 

@@ -22,7 +22,7 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     model: str | None = Field(
-        None, max_length=100, description="a network; by default the one whose champion is the most accurate"
+        None, max_length=100, description="a network; by default the network whose champion is the most accurate"
     )
     dataset: str = Field("mnist", max_length=100, description="the data set that the network was trained on")
     version: int | None = Field(

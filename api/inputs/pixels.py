@@ -46,7 +46,7 @@ def one_image(values: Any, scale: int | None, plain: bool, shape: Shape) -> Inpu
         shape: the network's, [channels, height, width].
 
     Raises:
-        BadInput: if it is no image of this shape.
+        BadInput: if it is not an image of this shape.
     """
     found = _bytes(values, prod(shape)) if plain else None
     # If bytes are left without the leading zeros and ones, a value exceeds 1. This takes 0.5 µs; numpy's max takes 5.
@@ -160,7 +160,7 @@ def _numbers(values: Any, shape: Shape, pointer: str) -> np.ndarray:
     """Return a list of numbers, or of rows of them, as float64 [features].
 
     Raises:
-        BadInput: for each value that is no number from 0 to 255.
+        BadInput: for each value that is not a number from 0 to 255.
     """
     dims = shape[1:] if shape[0] == 1 else shape
     flat = _flat(values, dims, pointer)
@@ -191,7 +191,7 @@ def _nested(values: list[Any], dims: Shape) -> bool:
 
 
 def _wrong(values: list[Any], dims: Shape, pointer: str) -> Iterator[str]:
-    """Yield pointers to the values that are no numbers from 0 to 255."""
+    """Yield pointers to the values that are not numbers from 0 to 255."""
     nested = _nested(values, dims)
     for place, value in enumerate(values):
         here = f"{pointer}/{place}"

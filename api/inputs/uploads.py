@@ -32,7 +32,7 @@ readers: Registry[Reader] = Registry("content type")
 
 
 class BodyBudget:
-    """A limit on the bytes of bodies in memory, or on disk, over all requests; a request beyond it is put off.
+    """A limit on the bytes of bodies in memory, or on disk, over all requests; a request beyond it is refused.
 
     In memory a body is held about six times until it is stored or answered.
     """

@@ -1,7 +1,7 @@
 """`POST /predict` as a plain ASGI application: a framework spends more time on a body than the network does.
 
-A request passes through this package once, step by step: `api.inputs.bodies` parses its body, `Roster` finds the
-version, `api.inputs.pixels` reads the images, the version's `Batcher` predicts, and `responses` writes the answer.
+A request is processed in steps: `api.inputs.bodies` parses the body, `api.inputs.pixels` reads the images, `Roster`
+finds the version, the version's `Batcher` predicts, and `responses` writes the answer.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from ml.datasets import datasets
 from ml.layers import Shape
 
 MAX_BODY_BYTES = 64 << 20  # of bodies in memory, over all requests: more is refused until some are answered
-MAX_PICTURE_PIXELS = 128_000_000  # of pictures that are decoded or wait for it: more is refused; a few seconds' work
+MAX_PICTURE_PIXELS = 128_000_000  # of pictures in decoding or waiting, a few seconds' work; more is refused
 LARGE_BYTES = 1 << 15  # a larger body is parsed in a thread: as JSON it takes a millisecond or longer
 
 T = TypeVar("T")
@@ -95,8 +95,8 @@ class Predict:
 
     async def _answer(self, media: str, body: bytes, options: Options) -> bytes:
         served, images, options = await self._read(media, body, options)
-        del body  # let go of the request before its prediction is awaited: the numbers of 64 requests would push all
-        # else out of the processor's cache
+        # Free the body before the prediction is awaited: the numbers of 64 requests would fill the processor's cache.
+        del body
         if images.several and options.explain:
             raise BadInput("?explain", "only a single image can be explained; send one, or leave explain out")
         predicted = await served.batcher.predict(images.pixels) if len(images.pixels) else NO_PREDICTIONS
@@ -119,7 +119,7 @@ class Predict:
         else:  # images first, so that their errors are reported even while no version is loaded
             shape = dataset.shape
             images = await self._decoded(parsed, shape) if is_long else parsed.images(shape)
-            del parsed  # and with it all that a picture was decoded to
+            del parsed  # frees the decoded picture too
             served = await self.roster.served_for(options)
         count_read(perf_counter() - began)
         return served, images, options

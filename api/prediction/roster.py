@@ -35,7 +35,7 @@ PATIENCE_SECONDS = 2.0  # the longest that a request waits for a first version t
 AWAY_SECONDS, DAMAGED_SECONDS = 5.0, 60.0  # until a version that failed to load is tried again
 CLOSE_SECONDS = 3.0  # the longest that the end of the process waits for a version being loaded
 EARLIER = 4  # earlier champions that are tried if the current one fails to load: each may take a while to fail
-KEPT = 8  # versions in memory besides champions: those requested last
+KEPT = 8  # versions in memory besides champions: the last that were requested
 
 log = structlog.get_logger()
 
@@ -90,7 +90,7 @@ class Roster:
 
         Raises:
             NotFound: if no version serves this network and data set.
-            NotLoaded: if one should, but cannot be loaded now.
+            NotLoaded: if a version should serve them, but cannot be loaded now.
             BadInput: if there is no such data set.
         """
         if options.version is not None:
@@ -106,7 +106,7 @@ class Roster:
         return found
 
     def answers(self) -> bool:
-        """Return whether any version is loaded; wait for one that has just been published."""
+        """Return whether any version is loaded; wait for a version that has just been published."""
         if not self.served and self._is_behind():
             self.catch_up()
         return bool(self.served)
@@ -208,7 +208,7 @@ class Roster:
         return loaded
 
     def _postpone(self, version: ModelVersion, error: Exception) -> None:
-        """Put off a version that failed to load: else it would be read, and logged, every second."""
+        """Set when a version that failed to load is tried again; else it would be read and logged every second."""
         seconds = AWAY_SECONDS if isinstance(error, StorageAway) else DAMAGED_SECONDS
         self._postponed[version.id] = monotonic() + seconds, str(error)
         log.error("could not load a version", model=version.model, version=version.version, error=str(error))
@@ -222,7 +222,7 @@ class Roster:
         return served
 
     def _kept(self, model: str, version: int) -> Served | None:
-        """Return a version that is in memory already, and keep it from now on."""
+        """Return a version that is in memory already, and keep it in memory."""
         with self._keeping:
             of_champions = (s for s in self.champions() if (s.version.model, s.version.version) == (model, version))
             served = self._others.pop((model, version), None) or next(of_champions, None)
@@ -284,8 +284,8 @@ def _by_key(champions: list[Served], limits: dict[int | None, int | None]) -> di
     """Return the champions by network and data set, and the best of all networks by (None, data set).
 
     The best is the most accurate on validation; among equals, the smallest. A version trained on a subset of images is
-    the best only if there is no other, that of the most images first: on few images its accuracy says less. An
-    uploaded data set without its version stands for the newest one that has a champion.
+    the best only if there is no other version; of several, the version with the most images wins, because accuracy
+    says less after training on few. An uploaded data set without a version means its newest version with a champion.
 
     Args:
         champions: at most one for each network and data set.

@@ -13,7 +13,7 @@ from ml.parameters.space import Dimension
 from ml.records import epochs_of
 from worker.database.tables import Trial
 
-MAX_POINTS = 2000  # trials in one figure; of more, the best and every second, third, … of the others are drawn
+MAX_POINTS = 2000  # trials in one figure; of more trials, the best are drawn, and every second, third, … of the rest
 SMALL = (320, 230)  # width and height in pixels of figures in a row
 MAX_CATEGORIES = 8  # values of a parameter on one axis; the last ones share a place if there are more
 

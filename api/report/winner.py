@@ -90,7 +90,7 @@ def answers_of(facts: Facts, store: Store, find: FindDataset) -> Answers | None:
 
 
 def answered(outputs: np.ndarray, test: Arrays, classes: tuple[str, ...], calibration: Calibration) -> Answers:
-    """Return the answers that outputs stand for.
+    """Return the answers that the outputs give.
 
     Args:
         outputs: the network's outputs, float32 [n, classes].

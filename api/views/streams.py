@@ -184,7 +184,7 @@ class Streams:
 
 
 def _counters(database: Database, job_ids: list[str]) -> dict[str, int]:
-    """Return the event counters of jobs by id. Every change of a job's state raises its counter, its end too."""
+    """Return the event counters of jobs by id. Every change of a job's state raises its counter, including its end."""
     with database.reading() as session:
         rows = session.execute(select(col(Job.id), col(Job.sequence)).where(col(Job.id).in_(job_ids)))
         return {row.id: row.sequence for row in rows}

@@ -33,7 +33,7 @@ let current = new AbortController(); // of the view that is shown
 
 /** Show the view of the current address, and the next view each time the address changes. */
 export function start(main) {
-  // The skip link leads to #main, which is no view: restore the address, so that a reload shows the view again.
+  // The skip link leads to #main, which is not a view: restore the address, so that a reload shows the view again.
   const isSkipLink = () => location.hash === "#main";
   addEventListener("hashchange", ({ oldURL }) => (isSkipLink() ? history.replaceState(null, "", oldURL) : show(main)));
   if (!location.hash || isSkipLink()) history.replaceState(null, "", "#/jobs");

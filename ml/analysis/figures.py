@@ -131,7 +131,7 @@ def _pareto(study: optuna.Study, options: PlotOptions) -> go.Figure:
 
 
 def _correlations(observed: Observations, options: PlotOptions) -> go.Figure:
-    """Draw coefficients as a heat map, with the p-value of the one under the pointer."""
+    """Draw coefficients as a heat map; the p-value of the coefficient under the pointer is shown."""
     found = correlations(observed)
     given, chances = getattr(found, options.coefficient), getattr(found, f"{options.coefficient}_p")
     if not any(value is not None for row in given for value in row):

@@ -1,7 +1,7 @@
 """The input canonicaliser: it brings any image of a digit to the form that the networks were trained on.
 
 The digit is found in the whole image, and if it is small, once more at a higher resolution. Then its lines, slant, size
-and place are adapted to the data set. An image that has the form already stays as it is, byte for byte.
+and place are adapted to the data set. An image that already has the form is returned unchanged, byte for byte.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ from ml.canonical.pen import LARGER, change, widened, width_of
 
 LOOK = 256  # pixels of the longer side to which an image is reduced for the search
 NEAR = 64  # pixels; if the ink of a reduced image is smaller, the search is repeated at a higher resolution
-MARGIN = 0.35  # of the ink's size: the surroundings that are searched then
+MARGIN = 0.35  # of the ink's size: the surroundings that this second search includes
 EVEN, QUIET = 8, 3  # grey levels of background and of noise up to which they are not reported
 
 

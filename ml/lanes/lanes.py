@@ -104,11 +104,11 @@ class Lanes:
         """Put lanes together.
 
         Args:
-            states: of the lanes.
+            states: the state of each lane.
             image: the shape of an image, (channels, height, width).
-            loss: to train with.
-            device: to train on.
-            dtype: of weights and arithmetic.
+            loss: the loss to train with.
+            device: the device to train on.
+            dtype: the type of weights and arithmetic.
             ops: the arithmetic; by default it is chosen by the device.
             frozen: the places of layers that keep their weights, as in torch without `requires_grad`.
 
@@ -311,7 +311,7 @@ def _own(tensor: Tensor) -> Tensor:
 
 
 def squared_error(outputs: Tensor, labels: Tensor, smoothing: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return each lane's mean squared error on its targets, and its derivative by outputs [lanes, batch, classes]."""
+    """Return each lane's mean squared error, and its derivative with respect to the outputs [lanes, batch, classes]."""
     error = outputs - targets(outputs, labels, smoothing)
     return error.square().mean((1, 2)), error.mul_(2 / error[0].numel())
 

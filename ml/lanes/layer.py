@@ -45,8 +45,8 @@ class LaneLayer(ABC):
         """Create the parameters of all lanes.
 
         Args:
-            layers: of the lanes, all of the same kind.
-            form: of the input.
+            layers: one of each lane, all of the same kind.
+            form: the form of the input.
 
         Returns:
             The form of the output.
@@ -61,11 +61,11 @@ class LaneLayer(ABC):
         """Store the gradients of the parameters.
 
         Args:
-            delta: the derivative of the loss by the output.
-            wanted: True if the derivative by the input is needed.
+            delta: the derivative of the loss with respect to the output.
+            wanted: True if the derivative with respect to the input is needed.
 
         Returns:
-            The derivative of the loss by the input, if it is wanted; else anything.
+            The derivative of the loss with respect to the input. If it is not wanted, the value is ignored.
         """
 
     def step(self, hyper: Hyper) -> None:
@@ -89,9 +89,9 @@ class LaneLayer(ABC):
         """Set the source of the layer's random numbers.
 
         Args:
-            place: of the layer in every network.
-            seeds: of the lanes, uint32 [lanes].
-            steps: of the lanes, int64 [lanes]; the caller updates this array.
+            place: the layer's position in every network.
+            seeds: one per lane, uint32 [lanes].
+            steps: the steps that each lane has taken, int64 [lanes]; the caller updates this array.
         """
 
     def draw(self, rows: int) -> None:  # noqa: B027

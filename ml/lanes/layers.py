@@ -1,4 +1,4 @@
-"""The layer of lanes for each kind of layer of a network, and the layers that compute almost nothing."""
+"""The table of lane layers by kind of layer, and the lane layers that compute almost nothing."""
 
 from collections.abc import Sequence
 from typing import Any

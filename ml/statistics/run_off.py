@@ -1,8 +1,8 @@
 """The run-off: the best trials of a search are trained again with new seeds and splits, and one of them wins.
 
 The best of many trials is partly the luckiest, so its validation accuracy in the search is too high. In the run-off
-each trial trains again, up to the epoch that was its best in the search. The new splits chose nothing about the trial,
-and paired tests say which differences are more than chance.
+each trial trains again, up to the epoch that was its best in the search. The new splits had no part in choosing the
+trial, and paired tests say which differences are more than chance.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The lane: one trial in training, and the data that it trains on."""
+"""A lane: one trial in training, and its training data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -137,7 +137,7 @@ class Lane:
         return LaneState.initial(layers, self.params.of_optimizer(), self.init_seed, self.recipe(steps), given)
 
     def trained(self, steps: int, loss: float, seconds: float) -> None:
-        """Add steps that were taken, their mean loss, and the seconds of them that this lane answers for."""
+        """Add steps that were taken, their mean loss, and this lane's share of their seconds."""
         self.steps += steps
         self.unmeasured += steps
         self.loss += loss * steps
@@ -150,9 +150,9 @@ class Lane:
         recorded before is returned as it was.
 
         Args:
-            val_loss: on the validation images.
-            val_accuracy: on the validation images, 0..1.
-            seconds: that the validation took for this lane.
+            val_loss: the loss on the validation images.
+            val_accuracy: the accuracy on the validation images, 0..1.
+            seconds: the time that the validation took for this lane.
         """
         step = self.rungs[self.rung]
         measured = self.recorded.get(step) or self._measured(step, val_loss, val_accuracy, seconds)

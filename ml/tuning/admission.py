@@ -14,7 +14,7 @@ from ml.tuning.history import History, start_of
 from ml.tuning.keys import key_of
 from ml.tuning.outcome import end_failed, finished
 
-REFILLS = 2  # a lane; then the pack drains, so that other keys get their turn
+REFILLS = 2  # per lane; then no more trials join, so that other keys get their turn
 
 Drawn = tuple[Params, TrialRecord]
 
@@ -22,7 +22,7 @@ Drawn = tuple[Params, TrialRecord]
 def refills_of(opened: PackRecord, width: int) -> int:
     """Return how many trials may take the place of others in a pack of `width` lanes.
 
-    None may if the pack has a single lane or was made of another pack's trials.
+    The number is 0 if the pack has a single lane or was made of another pack's trials.
     """
     return REFILLS * width if width > 1 and not opened.parted else 0
 
@@ -34,9 +34,9 @@ class TrialSource:
         """Collect the reserved trials of an opened pack.
 
         Args:
-            context: the job's.
-            opened: the pack; one that was made of another pack's trials begins no more than its first.
-            suggestion: of the pack's first trial, whose key all others share; empty until it is drawn.
+            context: the job's context.
+            opened: the pack. A pack that was made of another pack's trials begins no other trials.
+            suggestion: the values of the pack's first trial, whose key all others share; empty until it is drawn.
         """
         self._context = context
         self._suggestion = suggestion
@@ -167,13 +167,13 @@ class Admission:
         try:
             layers = self.context.spec.layers(params)
             return flop_count(layers, self.context.spec.image), parameter_count(layers)
-        except Exception:  # joining says what is wrong
+        except Exception:  # `_join` reports this error
             return None, None
 
     def _join(self, lane: Lane) -> list[Event]:
         """Let a lane join, or set it apart if its key is another; an error ends this lane alone.
 
-        The key can be another because a search finds out by trying which names decide the kinds of layer.
+        The key can be another, because a search only probes which names decide the kinds of layer.
         """
         try:
             if self._fits(lane):

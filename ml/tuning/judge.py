@@ -1,4 +1,4 @@
-"""The judgement of lanes that reached a rung: what is recorded, and which trials the pruner ends."""
+"""The judgement of lanes that reached a rung: it records their measurements and ends those that the pruner rejects."""
 
 from ml.records import Event, Measured, RungResult, TrialState
 from ml.training.lane import Lane, objective

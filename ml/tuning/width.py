@@ -1,4 +1,4 @@
-"""The width of a pack: as many lanes as train fastest here, fit in memory, and leave a search enough packs."""
+"""The width of a pack: the number of lanes that is fastest here, fits in memory, and leaves a search enough packs."""
 
 from collections.abc import Callable, Sequence
 from math import prod
@@ -19,16 +19,16 @@ from ml.training.lane import TrainingData
 from ml.training.process import memory_at_hand
 from ml.tuning.keys import key_of
 
-PACKS = 16  # at least, of a job, without refills: trials of a pack share a key and are drawn before any has ended
-GAIN = 0.95  # of the time per lane: a wider pack must take less to be worth it
+PACKS = 16  # the least packs of a job, without refills: a pack's trials share a key and are drawn before any has ended
+GAIN = 0.95  # share of the time per lane that a wider pack must stay below to be chosen
 TRIES = 2  # widths in a row without a gain, after which no wider one is tried
-SECONDS = 0.1  # for which a width is timed, at most
+SECONDS = 0.1  # the longest for which a width is timed
 TIMING_SHARE = 0.001  # of a job's seconds, for each width; there may be ten widths
 MEMORY_SHARE = 0.5  # of the free memory; other trainers need the rest
 
 
 def measured_width(spec: TuneSpec, params: Params, data: TrainingData) -> int:
-    """Return the width that `spec` asks for, else the narrowest of the fastest for a trial with these parameters."""
+    """Return the width that `spec` asks for, otherwise the narrowest of the fastest widths with these parameters."""
     if spec.lanes is not None:
         return min(spec.lanes, spec.trial_limit)
     if trains_alone(spec.layers(params)):
@@ -41,7 +41,7 @@ def measured_width(spec: TuneSpec, params: Params, data: TrainingData) -> int:
 def worthwhile(widths: Sequence[int], seconds: Callable[[int], float]) -> int:
     """Return the narrowest of the fastest widths.
 
-    No wider width is tried after two in a row without a gain; a busy machine may spoil one.
+    No wider width is tried after two in a row without a gain, because a busy machine may spoil one measurement.
 
     Args:
         widths: in increasing order.
@@ -129,7 +129,7 @@ def _seconds(spec: TuneSpec, params: Params, data: TrainingData, width: int) -> 
 
 
 def fastest(step: Callable[[int], None], seconds: float) -> float:
-    """Return the seconds of a step that nothing else slows: the fastest of several.
+    """Return the seconds of the fastest of several steps, which other processes slow least.
 
     Args:
         step: takes step 0, 1, …

@@ -23,8 +23,8 @@ from ml.errors import CheckpointError
 from worker.artifacts.keys import PIECE, check_key, check_prefix, is_key, missing, verified, verified_pieces
 from worker.errors import BadKey, StorageAway, StorageFull
 
-SILENCE_SECONDS = 10.0  # without a byte from the server before an attempt is given up
-ATTEMPTS = 4  # of each request, if it gets no answer or a transient error
+SILENCE_SECONDS = 10.0  # without a byte from the server until an attempt is abandoned
+ATTEMPTS = 4  # to send a request, if the server does not answer or a transient error occurs
 CONFLICT_PAUSES = (0.1, 0.5, 2.0)  # seconds; the server still processes an earlier attempt at the same object
 
 FULL = {"InsufficientStorage", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull"}
@@ -140,7 +140,7 @@ class S3Store:
         self._checked(answer)
 
     def _compare(self, key: str, saved: Saved) -> None:
-        """Check that the key holds this content already, as it does if the answer to an earlier attempt was lost.
+        """Check that the key already holds this content, because the answer to an earlier attempt may have been lost.
 
         Raises:
             BadKey: if it holds different content.

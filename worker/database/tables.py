@@ -21,12 +21,12 @@ PREDICTING = ("predict", "evaluate")  # the kinds of jobs that classify images
 class JobState(StrEnum):
     """The states of a job."""
 
-    QUEUED = "queued"  # accepted; nothing was begun
-    RUNNING = "running"  # at least one trial was begun
+    QUEUED = "queued"  # accepted; no work has begun
+    RUNNING = "running"  # a worker has begun the work
     PAUSED = "paused"  # by request, or because the store is full; no work until it is resumed
-    STOPPING = "stopping"  # it begins no more trials; run-off and publication follow
-    COMPLETED = "completed"  # the winner is published
-    FAILED = "failed"  # no trial can be published; `error` says why
+    STOPPING = "stopping"  # no more trials begin; run-off and publication follow
+    COMPLETED = "completed"  # the winner is published, or the images are classified
+    FAILED = "failed"  # no trial can be published, or the images cannot be classified; `error` says why
     CANCELLED = "cancelled"  # by request
 
     @property
@@ -49,7 +49,7 @@ class PackPurpose(StrEnum):
     """The kinds of work that a pack can be for."""
 
     TRAIN = "train"  # its trials are trained
-    RUN_OFF = "run_off"  # the best are trained again on fresh seeds, to be compared
+    RUN_OFF = "run_off"  # the best trials are trained again on fresh seeds, to be compared
     PUBLISH = "publish"  # the job's winner becomes a version
     PREDICT = "predict"  # a version classifies many images
 
@@ -81,7 +81,7 @@ class DatasetVersion(SQLModel, table=True):
 
 
 class Job(SQLModel, table=True):
-    """A job, as it was posted and as far as it has got."""
+    """A job: its specification and its progress."""
 
     id: str = Field(primary_key=True)
     kind: str  # train, tune, predict or evaluate
@@ -238,7 +238,7 @@ class Artifact(SQLModel, table=True):
     # checkpoint, onnx, test_outputs, predictions, rerun (labels that a training of a run-off predicts), upload (images
     # to predict), or pack (the checkpoint of a pack).
     kind: str
-    # Set for kind pack; `trial` is then the pack's first.
+    # Set for kind pack; `trial` is then the number of the pack's first trial.
     pack_id: int | None = Field(default=None, foreign_key="pack.id", index=True)
     path: str  # the key in the store
     sha256: str

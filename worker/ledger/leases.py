@@ -133,7 +133,7 @@ class Leases:
     def release(self, claim: Claim, wait: float = 0.0) -> None:
         """Give a pack back unfinished; any worker may claim it after `wait` seconds.
 
-        A claim whose lease is lost changes nothing, here and in the next three methods.
+        If the lease of the claim is lost, this method and the next three change nothing.
         """
         with self.database.writing() as session:
             if (held := _still_held(session, claim)) is None:
@@ -143,7 +143,7 @@ class Leases:
             pack.not_before = clock(session) + wait if wait else None
 
     def hold(self, claim: Claim, why: str) -> None:
-        """Give a pack back and pause its job, because the store has no room until a person makes some."""
+        """Give a pack back and pause its job, because the store is full."""
         with self.database.writing() as session:
             if (held := _still_held(session, claim)) is None:
                 return

@@ -32,7 +32,7 @@ class Standing:
         return cls(trial.number, value if job.maximize else -value, *sizes)
 
     def beats(self, other: "Standing") -> bool:
-        """Return whether the other is better in nothing; of two equal trials the first beats the second."""
+        """Return whether `other` is better in no value; of two equal trials the first beats the second."""
         mine = (-self.value, self.flops, self.weights)
         its = (-other.value, other.flops, other.weights)
         no_worse = all(a <= b for a, b in zip(mine, its, strict=True))
@@ -40,13 +40,13 @@ class Standing:
 
 
 def standing_order(job: Job, trial: Trial) -> tuple[float, int]:
-    """Return the key that sorts judged trials of a job, best first; of equal trials the one that was begun first."""
+    """Return the key that sorts judged trials of a job: the best first, and equal trials by number."""
     value = cast("float", trial.value)
     return (-value if job.maximize else value, trial.number)
 
 
 def leads(job: Job, number: int, value: float) -> bool:
-    """Return whether a value is the best of a job so far; of equal trials the one that was begun first leads."""
+    """Return whether a value is the best of a job so far; of equal trials the lowest number leads."""
     if job.best_value is None or job.best_trial is None:
         return True
     if value == job.best_value:
@@ -112,7 +112,7 @@ def _front(session: Session, job: Job) -> list[Standing]:
 
 
 def _finalists(job: Job, standings: list[Standing]) -> list[int]:
-    """Return the numbers of the best, as many as the job's run-off decides between."""
+    """Return the numbers of the best trials, as many as the job's run-off decides between."""
     top = (job.spec.get("run_off") or {}).get("top", 0)
     return [one.number for one in sorted(standings, key=lambda one: (-one.value, one.number))[:top]]
 

@@ -48,7 +48,7 @@ TRIAL_ENDS = set(TrialState) - {TrialState.RUNNING}
 def lock_job(session: Session, job_id: str) -> Job:
     """Return the job, locked until the transaction ends.
 
-    Every transaction locks the job before other rows of it, so that no two wait for each other.
+    Every transaction locks the job before the job's other rows, so that no two transactions wait for each other.
 
     Raises:
         NotFound: if there is no such job.
@@ -122,10 +122,10 @@ def note_opening(session: Session, job: Job, split: str, version_id: int | None 
     """Note that a locked job is about to look at test images; once for each run of the job.
 
     Args:
-        session: In the transaction that locks the job.
-        job: Its data set is the one that is opened.
-        split: Decides which images are the test images.
-        version_id: The version that is tested, if it exists already.
+        session: the session in whose transaction the job is locked.
+        job: the job that opens the test images of its data set.
+        split: the split, which decides which images are the test images.
+        version_id: the version that is tested, if it exists already.
     """
     if opening_of(session, job) is None:
         opening = Opening(
@@ -164,7 +164,7 @@ def lease_change(session: Session, job: Job) -> Iterator[None]:
 
 
 def _account(session: Session, job: Job) -> None:
-    """Bring the seconds that a locked job has had a pack leased up to the present."""
+    """Add the time since the last call to a locked job's active seconds."""
     present, leased_until = clock(session), _leased_until(session, job)
     job.active_seconds = _active_seconds(job, present, leased_until)
     job.active_since = present if leased_until > present else None

@@ -22,7 +22,7 @@ from worker.ledger.settlement import settle
 from worker.ledger.transitions import DISCARDED, lease_change, move_job, note_opening, opening_of, reasons
 
 ANSWERS = "test_outputs"  # the kind of the file with a winner's outputs for the test images, float32 [n, classes]
-MAX_FRONT = 8  # trials besides the winner that become versions: to measure one takes a second
+MAX_FRONT = 8  # trials besides the winner that become versions: the measurements of each take a second
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class PublicationRows:
             return next((one.latency_seconds for one in versions if one.environment == environment), None)
 
     def discard(self, claim: Claim, winner: Chosen, why: str) -> None:
-        """Train the winner again, because its checkpoint is damaged; the second time the job fails instead.
+        """Train the winner again, because its checkpoint is damaged. If this happens again, the job fails.
 
         A limit on seconds does not end this training. The file stays until the janitor removes it.
         """

@@ -54,7 +54,7 @@ def _retraining(trial: Trial) -> Retraining:
 
 
 class _PackKeeper:
-    """Checkpoint the pack of a run-off when that is due, and say if it goes on."""
+    """The checkpoints of a run-off's pack, and the decision whether its training continues."""
 
     def __init__(self, book: LedgerBook) -> None:
         self.book = book
@@ -67,7 +67,7 @@ class _PackKeeper:
         return self.book.should_stop() is not None or self.checkpoints.due
 
     def goes_on(self) -> bool:
-        """Checkpoint the pack if that is due or it was released; return whether it goes on here."""
+        """Checkpoint the pack if that is due or the pack was released; return whether training continues here."""
         stop = self.book.should_stop()
         if self.pack is not None and (stop == Stop.RELEASED or (stop is None and self.checkpoints.due)):
             with self.checkpoints.timed():

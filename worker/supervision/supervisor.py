@@ -147,7 +147,7 @@ class Watch:
             self._stop(orders.stop)
 
     def _stop(self, reason: Stop) -> None:
-        """Ask the trainer to stop; one that is already storing its results at the time limit only gets less time."""
+        """Ask the trainer to stop. A trainer that already stops at the time limit only gets less time."""
         if self.reason is None:
             self.trainer.stop(reason)
         self.reason = reason
@@ -155,7 +155,7 @@ class Watch:
         self.deadline = min(self.deadline, monotonic() + seconds)
 
     def _keeps_lease(self) -> bool:
-        """Renew a lease that is a quarter over; return False if it is lost or may be lost by now."""
+        """Renew the lease once a quarter of it has passed; return False if the lease is lost or may be lost by now."""
         age = monotonic() - self.renewed
         if age < self.leases.seconds / 4 or self.reason == Stop.CANCELLED:
             return True

@@ -1,4 +1,4 @@
-"""The workbench of a training process: what the work on any pack needs, and what is kept from one pack to the next."""
+"""The workbench of a training process: the services that every pack needs, and searches kept from pack to pack."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -50,8 +50,8 @@ class Workbench:
         """Return the images that a job's trials train and validate on, and the weights that they begin with.
 
         Args:
-            spec: Names data set, split and number of images, and the version to begin with.
-            split_seed: Decides the data split. The search uses the job's seed, each training of a run-off its own.
+            spec: the specification, which names data set, split, number of images, and the version to begin with.
+            split_seed: the seed of the data split. A search uses the job's seed, each training of a run-off its own.
         """
         data = training_data(self.find(spec.dataset.name), spec.split, split_seed, self.device).first(spec.images)
         if spec.init_from is None:

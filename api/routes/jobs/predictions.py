@@ -145,7 +145,7 @@ def _of_images(
     choice: ImagesToClassify, kind: str, body: bytes, predicting: PredictionRows, store: Store, once: Once | None
 ) -> Job:
     if choice.model is None:
-        raise BadInput("?model", "missing; name the network that shall classify the images")
+        raise BadInput("?model", "missing; name the network that classifies the images")
     version = asked_version(predicting.database, choice.model, choice.version, choice.dataset)
     images = readers[kind](body, tuple(version.shape), tuple(version.classes))
     with NewFiles(store) as files:

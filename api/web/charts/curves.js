@@ -83,7 +83,7 @@ export function curves({ store, matches, open, signal }) {
         line,
       );
     }
-    const thin = Math.max(0.12, Math.min(1, 60 / lines.length)); // a thousand lines must still show where they are dense
+    const thin = Math.max(0.12, Math.min(1, 60 / lines.length)); // dense places stay visible among a thousand lines
     stroke(context, groups.back, x, y, colours.mark_faded, 1, 0.25 * thin);
     stroke(context, groups.pruned, x, y, colours.mark_faded, 1, 0.6 * thin);
     stroke(context, groups.front, x, y, colours.mark, 1.25, 0.85 * thin);

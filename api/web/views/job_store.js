@@ -4,9 +4,9 @@ import { follow, get, pages, pause } from "../api.js";
 import { objectiveOf } from "../charts/columns.js";
 import { isOver } from "../states.js";
 
-const FEW = 4; // changed trials that are requested one by one; more of them are requested as pages
+const FEW = 4; // up to this many changed trials are requested one by one, more as pages
 const INTERVAL = 700; // milliseconds between two such requests, at least
-const WHEN_OVER = 3000; // milliseconds between requests for a job that has ended, as it may be resumed
+const WHEN_OVER = 3000; // milliseconds between requests for a job that has ended, as it may be restarted
 
 let latest = null; // the store of the last job, so that going back to that job is quick
 
@@ -54,7 +54,7 @@ class JobStore {
   }
 
   /**
-   * Follow the events until `signal` is aborted, also after the job has ended, as it may be resumed. `changed` is called
+   * Follow the events until `signal` is aborted, even after the job has ended: it may be restarted. `changed` is called
    * after each batch of events and each response.
    */
   async follow(signal, changed, onState) {
@@ -131,7 +131,7 @@ class JobStore {
   }
 }
 
-/** Insert a point by epoch; an epoch comes again if its pack was lost. Returns 1 if the point is new, else 0. */
+/** Insert a point by epoch; an epoch is measured again if its pack was lost. Returns 1 if the point is new, else 0. */
 function insertPoint(curve, point) {
   const at = curve.findLastIndex((known) => known.epoch <= point.epoch);
   const isRepeat = at >= 0 && curve[at].epoch === point.epoch;

@@ -6,7 +6,7 @@ import { figure, percent } from "../format.js";
 import { to } from "../address.js";
 import { badge, isInference, titleOf } from "../states.js";
 
-const MOST = 200; // jobs that are listed
+const MOST = 200; // the most jobs that are listed
 const HEADS = ["Job", "Best", "Version", "Ended", "Report"];
 const GROUP_HEADS = ["Experiments", "Scale", "Posted", "Report"];
 const LANGUAGES = [

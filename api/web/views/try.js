@@ -101,7 +101,7 @@ class Bench {
     this.input = null;
     this.drawing = this.#newDrawing();
     this.pad.clear();
-    this.changed(); // cancels the request for the image before
+    this.changed(); // cancels the request for the previous image
     for (const panel of this.published) panel.clear();
     paint(this.preview, black(this.shape), this.shape);
     this.preview.setAttribute("aria-label", "Network input: empty");
