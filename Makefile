@@ -7,7 +7,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 WORKERS ?= 2
 
-.PHONY: demo up docs test check chaos fuzz lint format clean setup setup-dev
+.PHONY: demo up docs test check soak chaos fuzz lint format clean setup setup-dev
 
 demo: setup ## run the main job from beginning to end
 	$(BIN)/chiffre demo
@@ -23,11 +23,14 @@ docs: .venv/ready-docs ## build the documentation, which the API serves at /help
 api/help/index.html:
 	-$(MAKE) docs
 
-test: lint ## every test not marked long
-	$(BIN)/pytest -n $(WORKERS) -m "not long"
+test: lint ## every test not marked long or soak
+	$(BIN)/pytest -n $(WORKERS) -m "not long and not soak"
 
-check: lint ## every test
-	$(BIN)/pytest -n $(WORKERS)
+check: lint ## every test not marked soak
+	$(BIN)/pytest -n $(WORKERS) -m "not soak"
+
+soak: setup-dev ## the tests that take a minute or more each
+	$(BIN)/pytest -n $(WORKERS) -m soak
 
 CHAOS_SECONDS ?= 3600
 CHAOS_SEED ?= 1000

@@ -17,7 +17,7 @@ SMALLEST = 1e-6  # every minimum of the scale is above it
 TESTED = split_sizes(70_000, None, "random")[2]
 
 
-@pytest.mark.long
+@pytest.mark.soak
 def test_the_whole_report_runs_and_goes_on_after_everything_was_killed(tmp_path: Path) -> None:
     """After the next start every job completes, and the report of all agrees with pandas and SciPy."""
     with chiffre_up(tmp_path) as up, Chiffre(up.url) as client:

@@ -62,7 +62,7 @@ def last_line(program: str) -> list[dict]:
     return json.loads(done.stdout.splitlines()[-1])["rows"]
 
 
-@pytest.mark.long
+@pytest.mark.soak
 def test_lanes_are_measured_on_every_workload() -> None:
     """The quick form ends with a row of finite, positive figures for each."""
     rows = last_line("lanes")
@@ -73,7 +73,7 @@ def test_lanes_are_measured_on_every_workload() -> None:
             assert 0 < found[name] < float("inf"), (found["work"], name)
 
 
-@pytest.mark.long
+@pytest.mark.soak
 def test_searches_are_measured_for_both_networks() -> None:
     """The quick form ends with a row for each, and its ratio is a number if Chiffre reached the target."""
     rows = last_line("study")
@@ -116,7 +116,7 @@ def test_what_the_canonicaliser_is_worth_is_measured_for_both_networks() -> None
     assert all(rows[-1][network]["gain"] > 10 for network in ("cnn", "shallow"))
 
 
-@pytest.mark.long
+@pytest.mark.soak
 def test_predictions_are_measured_beside_the_limit_and_a_hand_written_endpoint() -> None:
     """The quick form ends with a row for each concurrency and one for batches, and leaves no server behind."""
     rows = last_line("serving")

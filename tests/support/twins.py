@@ -4,7 +4,8 @@ import pytest
 
 BOTH = ("sqlite", "postgres")
 
-# Commands, protocols, validation and what is drawn from rows: their SQL is that of the routes, which have twins.
+# Commands, protocols, validation and what is drawn from rows use the SQL of the routes, which have twins. The processes
+# of a worker use that of the ledger, which has twins too; faults on Postgres are tested with a whole cluster.
 SQLITE_ONLY = (
     "tests/test_docs.py",
     "tests/api/cli/",
@@ -19,6 +20,8 @@ SQLITE_ONLY = (
     "tests/api/routes/jobs/test_predictions.py",
     "tests/api/routes/jobs/test_validate_only.py",
     "tests/api/routes/models/test_inference.py",
+    "tests/worker/supervision/test_supervisor.py",
+    "tests/worker/training/test_survival.py",
 )
 DIALECT = ("tests/worker/ledger/", "tests/worker/database/")  # `make test` runs these on both
 

@@ -35,7 +35,7 @@ from worker.database.tables import PackPurpose
 from worker.ledger import leases as leases_module
 from worker.ledger import settlement as settlement_module
 
-QUICK, LONG = 12, 70  # examples on each database, in `make test` and more in `make check`
+QUICK, LONG = 12, 40  # examples on each database, in `make test` and more in `make check`
 STEPS = 50  # of an example
 
 
