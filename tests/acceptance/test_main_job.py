@@ -17,6 +17,8 @@ from sklearn.metrics import accuracy_score
 from api.client import Chiffre
 from ml.datasets import Arrays, data_split, datasets
 
+pytestmark = pytest.mark.long  # all tests together take a quarter of a minute
+
 SPEC = {
     "model": "shallow",
     "dataset": "mnist",
@@ -174,7 +176,6 @@ def test_the_command_reads_an_image_file(job: dict[str, Any], up: Up, tmp_path: 
     assert answered == expected
 
 
-@pytest.mark.long
 def test_jobs_outlive_the_services(tmp_path: Path) -> None:
     """A job that was running when the services stopped continues after the next start, and completes."""
     spec = {"model": "perceptron", "dataset": "digits", "budget": {"trials": 1, "epochs": 200}}

@@ -15,6 +15,8 @@ from acceptance.services import CHIFFRE, START_SECONDS, chiffre_up, command_envi
 from api.client import Chiffre
 from worker.local import LOG_BYTES, Service, free_port
 
+pytestmark = pytest.mark.long  # all tests together take a quarter of a minute
+
 
 def refused(*arguments: str, **environment: str) -> str:
     """Run `chiffre up`, which must refuse to start, and return its message."""
@@ -46,7 +48,6 @@ def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
     assert {"chiffre.db", "logs", "valkey"} <= {path.name for path in up.home.iterdir()}
 
 
-@pytest.mark.long
 def test_it_is_ready_whatever_names_it_may_be_called_by(tmp_path: Path) -> None:
     """It is ready although it only accepts another name than its address, and HTTP goes through a proxy."""
     environment = {"CHIFFRE_ALLOWED_HOSTS": '["*.example.org"]', "http_proxy": "http://127.0.0.1:1", "no_proxy": ""}
@@ -58,7 +59,6 @@ def test_it_is_ready_whatever_names_it_may_be_called_by(tmp_path: Path) -> None:
     assert (named.status_code, other.status_code) == (200, 400)
 
 
-@pytest.mark.long
 def test_sigterm_ends_everything_too(tmp_path: Path) -> None:
     """A service manager can stop it as Ctrl-C does."""
     with chiffre_up(tmp_path / "home") as up:
@@ -70,7 +70,6 @@ def test_sigterm_ends_everything_too(tmp_path: Path) -> None:
     assert left == []
 
 
-@pytest.mark.long
 def test_what_it_started_ends_even_when_it_is_killed(tmp_path: Path) -> None:
     """After kill -9 no process is left."""
     with chiffre_up(tmp_path / "home") as up:
@@ -82,7 +81,6 @@ def test_what_it_started_ends_even_when_it_is_killed(tmp_path: Path) -> None:
     assert left == []
 
 
-@pytest.mark.long
 def test_a_service_that_dies_is_started_again(tmp_path: Path) -> None:
     """Kill -9 of the API delays callers by seconds, and does not affect jobs."""
     with chiffre_up(tmp_path / "home") as up, Chiffre(up.url) as client:
@@ -103,7 +101,6 @@ def wait_until_answered(url: str) -> None:
         client.get(url)
 
 
-@pytest.mark.long
 def test_the_home_is_closed_to_others_and_the_broker_listens_on_no_port(tmp_path: Path) -> None:
     """Only the user who started it can reach the socket of the broker and the database."""
     with chiffre_up(tmp_path / "home") as up:
@@ -115,7 +112,6 @@ def test_the_home_is_closed_to_others_and_the_broker_listens_on_no_port(tmp_path
     assert listening == []
 
 
-@pytest.mark.long
 def test_a_home_in_use_is_refused(tmp_path: Path) -> None:
     """Two instances cannot share a database file by accident."""
     with chiffre_up(tmp_path / "home"):
@@ -161,7 +157,6 @@ def test_a_log_that_is_not_long_is_gone_on_with(tmp_path: Path) -> None:
     assert log.read_text() == "before\nstarted\n"
 
 
-@pytest.mark.long
 def test_a_home_with_a_long_path_works(tmp_path: Path) -> None:
     """The socket of the broker moves to another folder if its path would exceed the kernel's limit of 108 bytes."""
     home = tmp_path / ("long" * 30)

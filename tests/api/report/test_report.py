@@ -37,6 +37,8 @@ from worker.database.tables import Job, JobState, StopReason
 from worker.errors import StorageAway
 from worker.publication.rows import ANSWERS
 
+pytestmark = pytest.mark.long  # all tests together take a quarter of a minute
+
 SOURCES = Path(__file__).parents[3] / "api" / "report"
 STATES = {*JobState, *TrialState, *StopReason}  # each is a sentence, though no source of the report says it
 TITLES = {title for one in collections().values() for title in (one.title, *(e.title for e in one.experiments))}
@@ -119,7 +121,6 @@ def trials(client: TestClient, job_id: str) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(answer.text))
 
 
-@pytest.mark.long
 def test_the_same_job_gives_the_same_bytes_in_another_process(reports: dict[str, str], job: Job) -> None:
     """The report depends neither on the clock nor on the order of sets: another hash seed gives the same bytes."""
     command, seed = [sys.executable, "-m", "api.report", "job", job.id, "fr"], {"PYTHONHASHSEED": "1"}
@@ -128,7 +129,6 @@ def test_the_same_job_gives_the_same_bytes_in_another_process(reports: dict[str,
     assert made.decode() == reports["fr"]
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("lang", ["en", "fr"])
 @pytest.mark.parametrize("kind", ["job", "group"])
 def test_a_report_is_valid_html_that_needs_nothing_else(
@@ -222,7 +222,6 @@ def test_what_matters_is_what_scipy_and_pandas_say(reports: dict[str, str], shar
     assert shown["parameter … fANOVA (6)"]["parameter"].tolist() == ["hidden_size", "learning_rate", "optimizer"]
 
 
-@pytest.mark.long
 def test_the_opening_of_test_is_told_and_other_jobs_change_nothing(
     reports: dict[str, str], shared_api: TestClient, shared_work: Work, job: Job
 ) -> None:
@@ -269,7 +268,6 @@ def test_the_experiments_of_a_group_stand_side_by_side(
     assert all(job["id"] in group_reports["fr"] for job in jobs)
 
 
-@pytest.mark.long
 def test_an_interval_counts_the_images_that_were_looked_at(group: dict[str, Any], shared_api: TestClient) -> None:
     """If a job uses few images, its validation accuracy is a share of few images."""
     for member in group["experiments"][:2]:
@@ -282,7 +280,6 @@ def test_an_interval_counts_the_images_that_were_looked_at(group: dict[str, Any]
         assert right == pytest.approx(round(right), abs=1e-4)
 
 
-@pytest.mark.long
 def test_a_group_gives_the_same_bytes_again(
     group: dict[str, Any], group_reports: dict[str, str], shared_api: TestClient
 ) -> None:
@@ -360,7 +357,6 @@ def test_a_few_bad_trials_do_not_flatten_the_others() -> None:
     assert outside == 2
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("kind", ["tune", "train"])
 def test_a_job_without_results_has_a_report_too(kind: str, shared_api: TestClient, job: Job) -> None:
     """The report of a waiting job shows its specification."""

@@ -22,6 +22,8 @@ from worker.publication.rows import PublicationRows
 from worker.run_off.work import decide
 from worker.training.ledger_book import LedgerBook
 
+pytestmark = pytest.mark.long  # all tests together take a quarter of a minute
+
 SPACE = {
     "batch_size": {"type": "categorical", "choices": [32, 64]},
     "learning_rate": {"type": "float", "low": 1e-3, "high": 1e-2, "log": True},
@@ -151,7 +153,6 @@ def test_each_training_is_one_that_can_be_done_alone(work: Work, environment: Pa
     assert (predicted(lane, data) == labels(work, environment, last)).mean() > 0.995  # sums may round differently
 
 
-@pytest.mark.long
 @only_sqlite
 @pytest.mark.parametrize(("steps", "stop"), [(7, Stop.RELEASED), (60, Stop.CANCELLED)])
 def test_a_pack_that_was_left_goes_on_to_the_same_end(steps: int, stop: Stop, work: Work, environment: Path) -> None:
