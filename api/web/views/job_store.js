@@ -31,8 +31,9 @@ class JobStore {
   }
 
   async load(signal) {
-    this.job = await get(`/jobs/${this.id}`, { signal });
+    // Curves first: they say up to which event they hold, and every later change of the job or a trial is an event.
     if (!this.last) await this.#loadCurves(signal);
+    this.job = await get(`/jobs/${this.id}`, { signal });
     await this.#loadTrials(signal);
   }
 
