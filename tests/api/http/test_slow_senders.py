@@ -19,7 +19,7 @@ def database_url(tmp_path: Path, sqlite_template: Path) -> str:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_body_that_stops_in_the_middle_is_not_held_for_ever(
+def test_a_body_that_stops_in_the_middle_is_answered_with_408(
     path: str, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client gets an answer and its connection is closed at once, not after an idle timeout."""
