@@ -12,7 +12,7 @@ LONGEST = 600  # seconds, on a machine that also runs other tests
 
 @pytest.mark.long
 def test_the_demo_serves_a_good_network_and_leaves_nothing_behind() -> None:
-    """It reaches 98.5 % on the test images, prints eight of them with their answers, and ends every process."""
+    """The demo reaches 98.5 % on the test images, prints eight of them with their answers, and ends every process."""
     before = {process.pid for process in psutil.process_iter()}
     done = subprocess.run(
         [CHIFFRE, "demo"], env=command_environment(), capture_output=True, text=True, timeout=LONGEST, check=False
