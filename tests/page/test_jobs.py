@@ -106,7 +106,7 @@ def test_a_job_is_posted_from_the_form_and_watched_to_its_end(page: Page, servic
 
 
 def test_an_open_page_survives_the_death_of_the_api(page: Page, service: Any) -> None:
-    """The page says that it reconnects, and then continues without a reload."""
+    """The page says that it reconnects, and then shows new events without a reload."""
     budget = {"trials": 10_000, "epochs": 30}  # it runs until this test cancels it
     job = httpx2.post(
         f"{service.url}/jobs/tune", json={"model": "shallow", "dataset": "digits", "budget": budget}

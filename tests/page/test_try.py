@@ -17,7 +17,7 @@ from tests.page.services import Service
 pytestmark = pytest.mark.long
 
 NETWORKS = ("perceptron", "shallow", "mlp", "cnn")
-PHOTOGRAPHED = 7000  # the index of an image that other tests do not use
+PHOTOGRAPHED = 7000  # the index of an image of MNIST, far from the first ones that other tests use
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ def phone(browser: Browser, trained: Service) -> Iterator[Page]:
     context.close()
 
 
-# The first picture waits for `later()`. Attributes of <html> say that it waits, and count the pictures that the page has
-# handled. Playwright's `wait_for_function` does not work here, because the page's policy forbids `eval`.
+# The first picture waits for `later()`. Attributes of <html> say that it waits, and count the pictures that the page
+# has handled. Playwright's `wait_for_function` would need what the page's policy forbids.
 SLOW_FIRST_READ = """() => {
     const [read, encode] = [createImageBitmap, HTMLCanvasElement.prototype.toBlob];
     const { dataset } = document.documentElement;
@@ -204,7 +204,7 @@ def test_a_random_test_image_is_shown_with_its_label_and_not_changed(sheet: Page
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_of_other_shapes_are_shown_and_classified(page: Page, service: Service, channels: int) -> None:
-    """Images that are not square, not 28 pixels wide, or in colour are shown, classified and explained."""
+    """Images may be in colour, and need not be square or 28 pixels wide; a photograph is classified too."""
     rng = np.random.default_rng(channels)
     labels = np.arange(120, dtype=np.uint8) % 2
     images = rng.integers(0, 100, (120, channels, 12, 9), np.uint8) + (150 * labels)[:, None, None, None]
