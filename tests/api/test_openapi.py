@@ -112,7 +112,7 @@ def resolved(document: Document, reference: str) -> Any:
 
 
 def test_the_document_is_valid(document: Document) -> None:
-    """It is OpenAPI 3.1, every reference leads somewhere, and no two operations share an id."""
+    """The document is OpenAPI 3.1, every reference has a target, and no two operations share an id."""
     OpenAPI.model_validate(document)
     ids = [operation["operationId"] for _, _, operation in operations(document)]
 
@@ -132,7 +132,7 @@ def test_every_parameter_of_a_path_is_declared(document: Document) -> None:
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 def test_a_route_of_the_design_is_documented(document: Document, method: str, path: str) -> None:
-    """It has a summary, a description, and the shapes of a success and of an error."""
+    """A route has a summary, a description, and the shapes of a success and of an error."""
     operation = document["paths"][path][method]
 
     assert operation["summary"]

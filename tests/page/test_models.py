@@ -58,7 +58,7 @@ def test_without_versions_the_page_says_what_to_do(page: Page, idle: IDLE) -> No
     page.goto(f"{idle[0]}/#/models/cnn")
 
     detail = httpx2.get(f"{idle[0]}/models/cnn").json()["detail"]
-    expect(page.get_by_role("alert")).to_contain_text(detail[1:])  # it begins with a capital letter
+    expect(page.get_by_role("alert")).to_contain_text(detail[1:])  # the page changes the first letter to a capital
 
 
 def test_a_promoted_version_of_a_real_job_predicts(page: Page, trained: Service) -> None:

@@ -40,7 +40,7 @@ def phone(browser: Browser, trained: Service) -> Iterator[Page]:
 
 
 # The first picture waits for `later()`. Attributes of <html> say that it waits, and count the pictures that the page
-# has handled. Playwright's `wait_for_function` would need what the page's policy forbids.
+# has handled. Playwright's `wait_for_function` does not work here, because it needs what the page's policy forbids.
 SLOW_FIRST_READ = """() => {
     const [read, encode] = [createImageBitmap, HTMLCanvasElement.prototype.toBlob];
     const { dataset } = document.documentElement;
@@ -128,7 +128,7 @@ def test_a_dropped_photograph_of_dark_ink_is_inverted_and_classified(sheet: Page
     report = answered.value.json()["input_report"]
     expect(sheet.locator("[aria-label=cnn] .verdict-label")).to_have_text(truth)
     expect(sheet.locator(".sheet")).to_contain_text("Picture: a photo.jpg")
-    expect(sheet.locator(".fed")).to_contain_text(", ".join(report["changed"])[1:])  # it begins with a capital letter
+    expect(sheet.locator(".fed")).to_contain_text(", ".join(report["changed"])[1:])  # the first letter is a capital
 
     assert report["inverted"]
     assert network_input(sheet)[[0, -1]].max() == 0

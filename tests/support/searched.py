@@ -27,7 +27,7 @@ def searched(trials: int, space: dict[str, Any] | None = None, sampler: str = "r
 def reached(search: Search, trials: int) -> list[Observation]:
     """Run this many trials of a search by formula, and return them.
 
-    The best learning rate depends on the optimizer. The time depends on the width and the batch size.
+    The effect of the learning rate depends on the optimizer. The time depends on the width and the batch size.
     """
     draws = np.random.RandomState(0)
     found = []

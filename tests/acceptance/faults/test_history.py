@@ -458,7 +458,7 @@ def test_a_trial_that_moved_to_another_pack_has_no_stale_writer(work: Work, tmp_
 def test_without_the_fence_a_stale_writer_is_found(
     work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fenced: bool
 ) -> None:
-    """Two workers believe that they hold the same pack. The fence refuses the first one, or the checker finds it."""
+    """Two workers believe that they hold one pack. The fence refuses the first, else the checker finds its write."""
     job = work.accept(budget={"trials": 1, "epochs": 3}, pruner={"name": "none"}, lanes=1)
     stale = work.pack(1)
     work.measure(stale, 0, measurement(1, 0.5))

@@ -452,7 +452,7 @@ def test_an_invalid_spec_file_is_reported(run: Run, tmp_path: Path, kind: str, c
 
 
 def test_an_invalid_spec_on_standard_input_is_reported(run: Run) -> None:
-    """Standard input is checked as a file is."""
+    """Standard input is checked like a file."""
     assert "not valid JSON" in refusal(run("tune", "-", input="{"))
 
 
@@ -465,7 +465,7 @@ def test_a_missing_file_is_reported(run: Run, tmp_path: Path, command: str) -> N
 
 @pytest.mark.usefixtures("_narrow")
 def test_a_path_in_a_message_is_not_broken_into_lines(tmp_path: Path) -> None:
-    """A narrow terminal wraps by itself; a line break inside a path would spoil copying."""
+    """A narrow terminal wraps long lines by itself; a line break inside a path would spoil copying."""
     path = tmp_path / ("long" * 30)
 
     assert str(path) in runner("")("tune", path).stderr
@@ -524,7 +524,7 @@ def test_a_worker_without_a_broker_names_the_missing_settings() -> None:
 
 
 def test_an_invalid_setting_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A typo in the environment gives no traceback."""
+    """A typing mistake in the environment gives a message and no traceback."""
     monkeypatch.setenv("CHIFFRE_TRAINERS", "many")
 
     assert "TRAINERS" in refusal(runner("")("worker")).upper()
@@ -567,7 +567,7 @@ def test_the_installed_command_runs_in_a_separate_process() -> None:
 
 
 def test_a_class_name_that_looks_like_markup_is_shown_unchanged() -> None:
-    """The name is shown unchanged."""
+    """Square brackets in a name are not taken for styles of rich."""
     result = {"images": 2, "unusable": 0, "abstained": 0, "labelled": 2, "accuracy": 1.0, "interval": [0.3, 1.0]}
     console = Console(width=80, file=io.StringIO())
     console.print(result_view({**result, "classes": ["[/b]", "[red]"], "confusion_matrix": [[1, 0], [0, 1]]}))

@@ -200,7 +200,7 @@ PARAMS: list[Case] = [
 
 
 def refused() -> Iterator[Any]:
-    """Yield every bad job as (kind, body, pointer, words)."""
+    """Yield every invalid job as (kind, body, pointer, words)."""
     for kind in ("tune", "train"):
         for wrong, pointer, words in [*NAMES, *NUMBERS]:
             yield pytest.param(kind, {"model": "mlp", **wrong}, pointer, words, id=f"{kind} {str(wrong)[:50]}")
@@ -226,7 +226,7 @@ def test_an_invalid_job_is_refused_with_a_pointer_to_the_field(
 
 @pytest.mark.parametrize("dimension", [None, [[1]], {"type": "categorical", "choices": [None]}])
 def test_every_pointer_names_a_place_in_the_body(shared_api: TestClient, dimension: Any) -> None:
-    """Every pointer names a place that the body has, not a branch of our own types."""
+    """No pointer names a branch of our own types."""
     sent = space("batch_size", dimension)
     for pointer in pointers(send(shared_api, "/jobs/tune", sent)):
         place: Any = sent
@@ -274,7 +274,7 @@ def test_a_body_that_is_not_json_is_refused(shared_api: TestClient, path: str, t
 
 @pytest.mark.parametrize("path", ["/jobs/tune", "/jobs/train", "/predict"])
 def test_the_error_for_an_empty_object_names_the_missing_field(shared_api: TestClient, path: str) -> None:
-    """The required field is named."""
+    """The answer says that the required field is missing."""
     found = pointers(shared_api.post(path, content="{}", headers=JSON))
 
     assert found.keys() == {"#/pixels" if path == "/predict" else "#/model"}

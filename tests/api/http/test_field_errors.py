@@ -186,12 +186,12 @@ class Outer(BaseModel, extra="forbid"):
     ],
 )
 def test_the_known_fields_are_those_of_the_model_at_the_path(path: tuple[str | int, ...], known: list[str]) -> None:
-    """They are found through optional fields, lists, dicts and tagged unions; without a model there are none."""
+    """A path may lead through optional fields, lists, dicts and tagged unions; without a model no field is known."""
     assert known_fields(Outer, path) == known
 
 
 def test_errors_name_unknown_and_known_fields_but_no_values() -> None:
-    """At most twenty are named, however many there are."""
+    """At most twenty unknown fields are named."""
     found = unknown_fields({f"x{n}": "secret" for n in range(50)}, Inner.model_fields, "#/")
 
     assert len(found) == 20

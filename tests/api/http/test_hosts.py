@@ -58,7 +58,7 @@ def status(api: TestClient, host: str) -> int:
 
 @pytest.mark.parametrize("host", OURS)
 def test_requests_to_names_of_this_machine_are_answered(shared_api: TestClient, host: str) -> None:
-    """They are accepted with and without a port, in upper and lower case."""
+    """Names are accepted with and without a port, in upper and lower case."""
     assert status(shared_api, host) == 200
 
 

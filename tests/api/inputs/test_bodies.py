@@ -122,7 +122,7 @@ def test_an_image_may_be_nested_rows(api: TestClient) -> None:
 
 
 def test_a_jpeg_is_accepted(api: TestClient, cnn: Version) -> None:
-    """The answer is close to that for its pixels, as JPEG is lossy."""
+    """The answer is only close to that for the same pixels, because JPEG is lossy."""
     smooth = [int(127 + 120 * np.sin(i / 90)) for i in range(784)]
     found = answered(give(api, "image/jpeg", picture(smooth, "JPEG", quality=100), FLAT))
 
@@ -286,7 +286,7 @@ def test_1024_images_are_answered_and_1025_refused(api: TestClient) -> None:
 
 
 def test_top_k_returns_only_the_best_labels(api: TestClient) -> None:
-    """They come most probable first, as many as requested, instead of all probabilities."""
+    """The answer has the requested number of labels, most probable first, instead of all probabilities."""
     whole = answered(api.post("/predict", json={"pixels": GREYS[0]}))
     found = answered(api.post("/predict?top_k=3", json={"pixels": GREYS[0]}))
     best = sorted(enumerate(whole["probabilities"]), key=lambda pair: -pair[1])[:3]

@@ -93,7 +93,7 @@ def test_a_single_request_does_not_wait_for_others(executor: ThreadPoolExecutor)
 
 
 def test_a_batch_is_not_larger_than_the_limit(executor: ThreadPoolExecutor) -> None:
-    """The rest runs next, and every request gets the results for its own images."""
+    """The remaining requests run in the next batch, and every request gets the results for its own images."""
     network = Network()
     questions = [image(*range(20, 50)), image(1), image(*range(50, 90)), image(2)]
     found = answers(network, executor, lambda b: in_turns(b, questions))

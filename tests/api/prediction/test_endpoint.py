@@ -66,7 +66,7 @@ def test_the_answer_is_torchs_softmax(
 def test_the_answer_names_the_version_and_its_origin(
     api_with_all: TestClient, published: dict[str, Version], model: str
 ) -> None:
-    """It names the network, data set, version, job, trial and the hash of the weights."""
+    """The answer has the network, data set, version, job, trial and the hash of the weights."""
     answer = ask(api_with_all, model=model)
     version = published[model]
     origin = {name: answer[name] for name in ("model", "dataset", "version", "job_id", "trial", "checkpoint_sha256")}

@@ -146,7 +146,7 @@ def test_predictions_are_answered_even_if_counting_fails(
 
 
 def test_the_stability_index_is_the_symmetric_divergence() -> None:
-    """It equals scipy's Kullback-Leibler divergence in both directions; without drift it is 0."""
+    """The index is the sum of SciPy's Kullback-Leibler divergences in both directions; without drift it is 0."""
     generator = np.random.default_rng(0)
     expected, found = (shares / shares.sum() for shares in generator.random((2, 10)) + 0.1)
     divergence = kl_div(found, expected).sum() + kl_div(expected, found).sum()

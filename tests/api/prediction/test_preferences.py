@@ -66,7 +66,7 @@ def test_an_uploaded_data_set_may_be_named_without_its_version() -> None:
 def test_the_fastest_version_predicts_and_a_new_one_follows_within_two_seconds(
     api: TestClient, work: Work, environment: Path
 ) -> None:
-    """The preference may stand in the query or the body; without one, the champion predicts."""
+    """The preference may be in the query or in the body; without a preference, the champion predicts."""
     for accuracy, latency in CASES[:3]:
         publish(work, environment, value=accuracy, measured={"latency_seconds": latency})
     body = {"pixels": BLANK, "prefer": "fastest-within:0.1", "model": "perceptron"}
@@ -128,7 +128,7 @@ def test_an_invalid_preference_is_refused(shared_api: TestClient, query: str, po
 
 
 def test_a_preference_is_documented(shared_api: TestClient) -> None:
-    """It is documented for the query and the body."""
+    """The documentation lists `prefer` for the query and for the body."""
     operation = shared_api.get("/openapi.json").json()["paths"]["/predict"]["post"]
     bodies = operation["requestBody"]["content"]["application/json"]["schema"]["oneOf"]
 
@@ -137,7 +137,7 @@ def test_a_preference_is_documented(shared_api: TestClient) -> None:
 
 
 def test_a_preference_that_is_no_longer_requested_is_dropped(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise every process would read all versions for it once a second, for ever."""
+    """Otherwise every process would read all versions for every old preference once a second, for ever."""
     preferences = Preferences(work.database)
     looks: list[str] = []
     monkeypatch.setattr(preferences, "_files", lambda: looks.append("looked") or ({}, {}))

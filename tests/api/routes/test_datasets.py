@@ -267,7 +267,7 @@ def test_images_of_an_uploaded_data_set_are_predicted_at_their_own_size(
 
 @pytest.mark.parametrize("name", ["letters", "letters@1"])
 def test_a_predict_job_may_name_an_uploaded_data_set(api: TestClient, work: Work, environment: Path, name: str) -> None:
-    """The name may have a version, stand in the body or in the query, and must exist."""
+    """The name must exist, may have a version, and may be in the body or in the query."""
     send(api, npz(images=IMAGES, labels=np.array(["a", "b", "c"])[LABELS]))
     publish(work, environment, "perceptron", dataset="letters", search_space={"learning_rate": 0.01})
     array = io.BytesIO()

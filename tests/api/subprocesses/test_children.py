@@ -9,7 +9,7 @@ from api.subprocesses.children import Children
 
 
 def test_the_output_of_a_child_is_returned() -> None:
-    """It is the child's whole standard output."""
+    """The result is the child's whole standard output."""
     assert Children().run("json.tool", "--help").startswith(b"usage")
 
 

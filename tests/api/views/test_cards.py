@@ -271,7 +271,7 @@ ODD = st.text(max_size=30) | st.sampled_from(
 @given(value=ODD)
 @settings(deadline=None)
 def test_special_characters_show_as_plain_text(value: str) -> None:
-    """It shows as text or inline code in a single cell; white space becomes a blank."""
+    """Any text shows as text or inline code in a single cell; white space becomes a blank."""
     plain = markdown.NO_TEXT.sub(" ", value).strip()
     cells = [[markdown.text(value), markdown.code(value), "end"]]
     tokens = MarkdownIt("gfm-like").disable("linkify").parse(markdown.table("xyz", cells))

@@ -42,7 +42,7 @@ def a_search(work: Work, trials: int = TRIALS) -> str:
 
 @pytest.fixture(scope="module")
 def job(shared_work: Work) -> str:
-    """Return a job with trials."""
+    """Return the id of a job with trials."""
     return a_search(shared_work)
 
 

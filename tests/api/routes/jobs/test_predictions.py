@@ -337,7 +337,7 @@ def test_an_invalid_query_is_refused(batch: TestClient, query: str, body: Body, 
 def test_an_upload_without_a_usable_image_is_refused(
     batch: TestClient, predictions: Predictions, shared_artifacts: Path, body: Body, named: set[str]
 ) -> None:
-    """It is refused at once, and nothing is stored."""
+    """The answer is 422 at once, and nothing is stored."""
     before = jobs(predictions.work)
     files = sorted(shared_artifacts.rglob("*"))
     content, headers = body
@@ -541,7 +541,7 @@ def test_uploaded_images_are_removed_when_their_job_is_cancelled(batch: TestClie
 
 
 def test_the_events_of_a_predict_job_are_its_transitions(batch: TestClient, done: str) -> None:
-    """They are queued, running and completed; then the stream ends."""
+    """The states are queued, running and completed; then the stream ends."""
     with batch.stream("GET", f"/jobs/{done}/events") as stream:
         states = [json.loads(line[6:])["state"] for line in stream.iter_lines() if line.startswith("data: ")]
 

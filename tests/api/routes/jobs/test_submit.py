@@ -129,7 +129,7 @@ def test_equal_posts_are_different_jobs(api: TestClient) -> None:
 
 
 def test_the_trial_limit_follows_from_budget_and_grid(shared_api: TestClient) -> None:
-    """It is the requested number, 1 for a training job, and at most the grid's size for a grid."""
+    """The limit is the requested number, 1 for a training job, and at most the grid's size for a grid."""
     grid = {"batch_size": {"type": "grid", "values": [3, 5, 10]}, "optimizer": {"type": "grid", "values": ["adam"]}}
     tuned = post(shared_api, budget={"trials": 956})
     trained = post(shared_api, "train")

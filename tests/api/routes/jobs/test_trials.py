@@ -264,7 +264,7 @@ def test_csv_has_a_header_and_a_row_per_trial(api: TestClient, work: Work) -> No
 
 @pytest.mark.parametrize("model", networks)
 def test_every_column_of_a_csv_has_a_unique_name(shared_api: TestClient, model: str) -> None:
-    """So a program that reads columns by name loses none."""
+    """A program that reads columns by name loses none."""
     header, _ = table(shared_api.get(f"/jobs/{post(shared_api, model=model)['id']}/trials", headers=CSV))
 
     assert len(set(header)) == len(header)
@@ -328,7 +328,7 @@ def test_the_accept_header_chooses_the_format(shared_api: TestClient, accept: st
 
 @pytest.mark.parametrize("query", [{"order_by": "colour"}, {"state": "asleep"}, {"limit": "0"}])
 def test_csv_refuses_the_same_requests_as_json(shared_api: TestClient, query: dict[str, str]) -> None:
-    """An invalid request gets a problem, not an incomplete table."""
+    """An invalid request gets an error instead of an incomplete table."""
     path = f"/jobs/{post(shared_api)['id']}/trials"
 
     assert pointers(shared_api.get(path, params=query, headers=CSV)).keys() == {f"?{next(iter(query))}"}
@@ -338,7 +338,7 @@ def test_csv_refuses_the_same_requests_as_json(shared_api: TestClient, query: di
 
 
 def test_a_trial_shows_every_epoch(api: TestClient, work: Work) -> None:
-    """It shows all measurements in order, and the seeds that repeat the trial."""
+    """A trial shows all measurements in order, and the seeds that repeat the trial."""
     job_id = post(api)["id"]
     claim = work.leases.claim()
     assert claim is not None

@@ -80,7 +80,7 @@ def test_without_an_earlier_trial_there_is_no_estimate(api: TestClient) -> None:
 
 
 def test_the_estimate_follows_from_measured_trials(api: TestClient, work: Work) -> None:
-    """It is trials × epochs × the share of epochs that are run × seconds per epoch / trials trained at once."""
+    """The formula is trials × epochs × share of epochs that run × seconds per epoch / trials trained at once."""
     worked(work, 20, [ended(0), ended(1, epochs=10, seconds=20)])
     # 15 of 20 epochs ran in 40 s of trial time and 20 s of job time, so two at once: 8 × 10 × 15/20 × 40/15 / 2.
     seconds, trials = estimate(api)

@@ -150,7 +150,7 @@ UNKNOWN: dict[str, Callable[[TestClient], Response]] = {
 
 @pytest.mark.usefixtures("three")
 def test_unknown_networks_versions_and_data_sets_are_not_found(api: TestClient) -> None:
-    """The answer names the route to look at, and nothing moves. A NUL in a name is not a server error either."""
+    """The answer is 404 and names the route to look at, even if the name has a NUL; no champion moves."""
     details = {what: problem(ask(api), 404)["detail"] for what, ask in UNKNOWN.items()}
 
     assert {what for what, detail in details.items() if "GET /models" not in detail} == set()

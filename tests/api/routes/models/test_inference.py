@@ -152,7 +152,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 def test_an_invalid_request_is_refused_with_a_message(
     url: str, cnn: Version, request_: dict[str, Any], words: str
 ) -> None:
-    """The answer is a problem with the member `error`, which the protocol's clients show."""
+    """The answer is problem+json with the member `error`, which the protocol's clients show."""
     response = httpx2.post(f"{url}/v2/models/cnn/infer", json=request_)
 
     assert response.status_code == 422

@@ -61,7 +61,7 @@ def test_versions_of_another_split_or_objective_do_not_compete(api: TestClient, 
 
 
 def test_a_version_shows_its_origin(api: TestClient, work: Work, environment: Path) -> None:
-    """It shows job, trial, hyper-parameters, data, results, and the hash of its weights."""
+    """A version shows job, trial, hyper-parameters, data, results, and the hash of its weights."""
     published = publish(work, environment, "shallow", 0.9)
     (version,) = versions(api, "shallow")
     trial = api.get(f"/jobs/{published.job.id}/trials/{version['trial']}").json()
@@ -129,7 +129,7 @@ def test_an_unknown_version_is_not_found(api: TestClient, work: Work, environmen
 
 @pytest.mark.parametrize("number", ["0", "-1", "2147483648", "99999999999999999999", "one", "1.5"])
 def test_an_invalid_version_number_is_refused(api: TestClient, number: str) -> None:
-    """It is refused before a database query, because the database rejects some of these numbers."""
+    """The number is checked before any query, because the database rejects some of these numbers."""
     assert pointers(api.get(f"/models/perceptron/versions/{number}")).keys() == {"/version"}
 
 
