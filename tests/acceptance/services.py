@@ -60,7 +60,7 @@ def run_command(up: Up, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def chiffre_up(home: Path, *options: str, **environment: str) -> Iterator[Up]:
-    """Run the services while the context is open; wait for the line that says they are ready."""
+    """Run the services while the context is open, and yield them once they print that they are ready."""
     port = free_port()
     process = subprocess.Popen(
         [CHIFFRE, "up", "--home", str(home), "--port", str(port), *options],

@@ -13,12 +13,12 @@ from scipy.stats import binomtest
 from api.client import Chiffre
 from ml.datasets import split_sizes
 
-SMALLEST = 1e-6  # every minimum of the scale is above it
+SMALLEST = 1e-6  # so small that every experiment runs at its minimum
 TESTED = split_sizes(70_000, None, "random")[2]
 
 
 @pytest.mark.soak
-def test_the_whole_report_runs_and_goes_on_after_everything_was_killed(tmp_path: Path) -> None:
+def test_the_whole_report_completes_after_everything_was_killed(tmp_path: Path) -> None:
     """After the next start every job completes, and the report of all agrees with pandas and SciPy."""
     with chiffre_up(tmp_path) as up, Chiffre(up.url) as client:
         group = client.post_experiments("mnist-report", key="report", scale=SMALLEST)
@@ -42,7 +42,7 @@ def test_the_whole_report_runs_and_goes_on_after_everything_was_killed(tmp_path:
 
 
 def expected_row(client: Chiffre, job: dict[str, Any]) -> list[str]:
-    """Return the expected row of a job in the overview: trials and winner from the CSV, the interval from SciPy."""
+    """Return a job's expected row in the overview: trials and winner from the CSV, and the interval from SciPy."""
     trials = pd.read_csv(io.StringIO(client.table(job["id"]))).set_index("number")
     version = client.version(job["version"]["model"], job["version"]["version"])
     right = round(version["test_accuracy"] * TESTED)

@@ -35,21 +35,21 @@ SERVED = 1000  # test images sent to /predict one by one; the trainer evaluates 
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """The embedded services."""
+    """Start and yield the embedded services."""
     with chiffre_up(tmp_path_factory.mktemp("up") / "home") as services:
         yield services
 
 
 @pytest.fixture(scope="module")
 def client(up: Up) -> Iterator[Chiffre]:
-    """A client of the services."""
+    """Yield a client of the services."""
     with Chiffre(up.url) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def job(client: Chiffre) -> dict[str, Any]:
-    """A completed tuning job on MNIST."""
+    """Return a completed tuning job on MNIST."""
     posted = client.tune(SPEC)
     *_, ended = client.follow(posted["id"])
     return ended
@@ -70,7 +70,7 @@ def served_labels(client: Chiffre, images: np.ndarray, **options: Any) -> list[i
     return [client.predict([float(p) for p in image.ravel()], **options)["digit"] for image in images]
 
 
-def test_the_job_completes_with_its_budget_spent_exactly(job: dict[str, Any], client: Chiffre) -> None:
+def test_the_job_completes_with_exactly_its_budget(job: dict[str, Any], client: Chiffre) -> None:
     """Exactly the four requested trials have run, each with recorded parameters."""
     trials = list(client.trials(job["id"]))
 
@@ -80,12 +80,12 @@ def test_the_job_completes_with_its_budget_spent_exactly(job: dict[str, Any], cl
     assert {trial["state"] for trial in trials} <= {"completed", "pruned"}
 
 
-def test_the_jobs_history_tells_how_it_went(job: dict[str, Any]) -> None:
+def test_the_history_of_the_job_lists_its_states(job: dict[str, Any]) -> None:
     """The states are queued, running, stopping and completed."""
     assert [step["state"] for step in job["history"]] == ["queued", "running", "stopping", "completed"]
 
 
-def test_every_epoch_is_on_record(job: dict[str, Any], client: Chiffre) -> None:
+def test_every_epoch_is_recorded(job: dict[str, Any], client: Chiffre) -> None:
     """The epochs of the winner have losses and seconds, and its value is the best accuracy among them."""
     best = httpx2.get(f"{client.url}/jobs/{job['id']}/trials/{job['best']['trial']}").json()
     epochs = best["measurements"]
@@ -95,7 +95,7 @@ def test_every_epoch_is_on_record(job: dict[str, Any], client: Chiffre) -> None:
     assert best["value"] == max(epoch["val_accuracy"] for epoch in epochs) == job["best"]["value"]
 
 
-def test_the_csv_holds_every_trial(job: dict[str, Any], client: Chiffre) -> None:
+def test_the_csv_has_every_trial(job: dict[str, Any], client: Chiffre) -> None:
     """With `Accept: text/csv` the answer has one row per trial, with parameters and results."""
     answer = httpx2.get(f"{client.url}/jobs/{job['id']}/trials", headers={"Accept": "text/csv"})
     rows = list(csv.DictReader(io.StringIO(answer.text)))
@@ -104,7 +104,7 @@ def test_the_csv_holds_every_trial(job: dict[str, Any], client: Chiffre) -> None
     assert max(float(row["val_accuracy"]) for row in rows) == job["best"]["value"]
 
 
-def test_predictions_come_from_the_winner_and_are_as_accurate_as_it_says(job: dict[str, Any], client: Chiffre) -> None:
+def test_predictions_come_from_the_winner_with_its_test_accuracy(job: dict[str, Any], client: Chiffre) -> None:
     """The accuracy of the served answers, by scikit-learn, agrees with the test accuracy of the version."""
     test = test_images("mnist")
     version = client.version("shallow", job["version"]["version"])
@@ -119,7 +119,7 @@ def test_predictions_come_from_the_winner_and_are_as_accurate_as_it_says(job: di
     assert abs(accuracy - version["test_accuracy"]) < 4 * deviation
 
 
-def test_on_a_small_data_set_the_served_accuracy_is_exactly_the_recorded_one(client: Chiffre) -> None:
+def test_the_served_accuracy_on_a_small_data_set_equals_the_recorded_one(client: Chiffre) -> None:
     """Sending every test image of the digits one by one gives the accuracy that the trainer recorded."""
     posted = client.train({"model": "perceptron", "dataset": "digits", "budget": {"epochs": 5}})
     *_, ended = client.follow(posted["id"])
@@ -131,7 +131,7 @@ def test_on_a_small_data_set_the_served_accuracy_is_exactly_the_recorded_one(cli
     assert accuracy_score(test.labels, served) == pytest.approx(version["test_accuracy"], abs=1e-12)
 
 
-def test_a_trial_that_joined_a_pack_later_is_replayed_from_its_record(up: Up, client: Chiffre) -> None:
+def test_a_trial_that_joined_a_pack_later_can_be_replayed(up: Up, client: Chiffre) -> None:
     """`chiffre replay` needs only the answers of the API, and reproduces the record."""
     space = {"learning_rate": {"type": "float", "low": 1e-3, "high": 1e-2, "log": True}, "batch_size": 32}
     spec = {"model": "shallow", "dataset": "digits", "search_space": space, "pruner": {"name": "none"}, "lanes": 2}
@@ -163,7 +163,7 @@ def test_the_command_follows_a_job_and_shows_its_trials(up: Up, tmp_path: Path) 
 
 
 def test_the_command_reads_an_image_file(job: dict[str, Any], up: Up, tmp_path: Path) -> None:
-    """`chiffre predict image.png` answers as /predict does for the same pixels, as a test image needs no change."""
+    """`chiffre predict image.png` gives the answer of /predict for the same pixels: a test image is not changed."""
     image = test_images("mnist").images[0, 0]
     file = tmp_path / "digit.png"
     Image.fromarray(image).save(file)
@@ -176,7 +176,7 @@ def test_the_command_reads_an_image_file(job: dict[str, Any], up: Up, tmp_path: 
     assert answered == expected
 
 
-def test_jobs_outlive_the_services(tmp_path: Path) -> None:
+def test_jobs_survive_a_restart_of_the_services(tmp_path: Path) -> None:
     """A job that was running when the services stopped continues after the next start, and completes."""
     spec = {"model": "perceptron", "dataset": "digits", "budget": {"trials": 1, "epochs": 1000, "seconds": 4}}
     home = tmp_path / "home"

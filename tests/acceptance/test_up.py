@@ -99,8 +99,8 @@ def test_ctrl_c_ends_everything_even_in_a_home_with_a_long_path(tmp_path: Path) 
     assert left == []
 
 
-def test_it_is_ready_whatever_names_it_may_be_called_by(tmp_path: Path) -> None:
-    """It is ready although it only accepts another name than its address, and HTTP goes through a proxy."""
+def test_it_becomes_ready_with_any_allowed_hosts(tmp_path: Path) -> None:
+    """`chiffre up` becomes ready even if it accepts only another name than its address, and a proxy is configured."""
     environment = {"CHIFFRE_ALLOWED_HOSTS": '["*.example.org"]', "http_proxy": "http://127.0.0.1:1", "no_proxy": ""}
     with chiffre_up(tmp_path / "home", "--host", "0.0.0.0", **environment) as up:
         url = up.url.replace("0.0.0.0", "127.0.0.1")
@@ -111,7 +111,7 @@ def test_it_is_ready_whatever_names_it_may_be_called_by(tmp_path: Path) -> None:
 
 
 def test_sigterm_ends_everything_too(tmp_path: Path) -> None:
-    """A service manager can stop it as Ctrl-C does."""
+    """A service manager can stop `chiffre up` with SIGTERM, with the same effect as Ctrl-C."""
     with chiffre_up(tmp_path / "home") as up:
         running = up.everything()
         up.process.send_signal(signal.SIGTERM)
@@ -121,8 +121,8 @@ def test_sigterm_ends_everything_too(tmp_path: Path) -> None:
     assert left == []
 
 
-def test_what_it_started_ends_even_when_it_is_killed(tmp_path: Path) -> None:
-    """After kill -9 no process is left."""
+def test_killing_it_leaves_no_process(tmp_path: Path) -> None:
+    """After kill -9 of `chiffre up` all processes that it started end."""
     with chiffre_up(tmp_path / "home") as up:
         running = up.everything()
         up.process.kill()
@@ -142,8 +142,8 @@ def test_a_taken_port_is_refused(tmp_path: Path) -> None:
     assert "choose another port with --port" in message
 
 
-def test_a_long_log_makes_way_for_another(tmp_path: Path) -> None:
-    """Only the previous log is kept."""
+def test_a_long_log_is_replaced(tmp_path: Path) -> None:
+    """Only the last replaced log is kept."""
     log = tmp_path / "echo.log"
     for line in ("first", "second", "third"):
         log.write_text(f"{line}\n".ljust(LOG_BYTES + 1))
@@ -157,8 +157,8 @@ def test_a_long_log_makes_way_for_another(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_log_that_is_not_long_is_gone_on_with(tmp_path: Path) -> None:
-    """The earlier lines stay."""
+def test_a_short_log_is_continued(tmp_path: Path) -> None:
+    """The earlier lines are kept."""
     log = tmp_path / "echo.log"
     log.write_text("before\n")
     service = Service("echo", ["echo", "started"], dict(os.environ), log)
@@ -169,7 +169,7 @@ def test_a_log_that_is_not_long_is_gone_on_with(tmp_path: Path) -> None:
     assert log.read_text() == "before\nstarted\n"
 
 
-def test_a_home_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_home_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     """The message is the same if the home comes from the environment."""
     (tmp_path / "file").write_text("no folder")
 

@@ -27,7 +27,7 @@ def shared_work(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory)
     path = tmp_path_factory.mktemp("shared") / "chiffre.db"
     shutil.copy(sqlite_template, path)
     database = Database(f"sqlite:///{path}")
-    # Long leases: what trains in this process renews none, and a busy machine is slow.
+    # Long leases, because training in this process renews none, and the machine may be busy.
     yield Work(database, Ledger(database), Leases(database, "one", 600), Leases(database, "two", 600))
     database.close()
 

@@ -1,4 +1,4 @@
-"""The client, against a real uvicorn."""
+"""The Python client, against a real uvicorn."""
 
 import re
 from collections.abc import Iterator
@@ -98,7 +98,7 @@ def test_trials_come_page_by_page(client: Chiffre, work: Work) -> None:
     assert list(client.trials(job_id, state="failed")) == []
 
 
-def test_a_job_is_validated_and_not_posted(client: Chiffre) -> None:
+def test_validating_a_job_does_not_post_it(client: Chiffre) -> None:
     """Defaults are filled in, mistakes are reported, and no job is posted."""
     found = client.validate(TUNE)
     with pytest.raises(ApiError, match="#/seed"):
@@ -109,8 +109,8 @@ def test_a_job_is_validated_and_not_posted(client: Chiffre) -> None:
     assert client.jobs() == []
 
 
-def test_curves_and_what_can_be_chosen_are_read(client: Chiffre, work: Work) -> None:
-    """They are those of the API: one curve per trial, every network, and the readiness."""
+def test_curves_catalog_and_readiness_are_read(client: Chiffre, work: Work) -> None:
+    """The client returns one curve per trial, every network, the readiness, and a random image."""
     job_id = client.tune(TUNE)["id"]
     claim = work.leases.claim()
     assert claim is not None
@@ -122,7 +122,7 @@ def test_curves_and_what_can_be_chosen_are_read(client: Chiffre, work: Work) -> 
     assert len(client.random_image("digits")["pixels"]) == 784
 
 
-def test_what_a_version_gets_wrong_is_read(client: Chiffre, work: Work, environment: Path) -> None:
+def test_the_mistakes_of_a_version_are_read(client: Chiffre, work: Work, environment: Path) -> None:
     """A cell of the confusion matrix and its images are returned."""
     publish(work, environment, "shallow", dataset="digits", seed=1)
     matrix = client.validation("shallow", 1)["confusion_matrix"]
@@ -151,8 +151,8 @@ def scripted(*answers: Response) -> FastAPI:
 
 
 @pytest.mark.parametrize("follow", [Chiffre.follow, Chiffre.follow_group])
-def test_following_outlasts_an_api_that_is_away(follow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While it starts, or while a proxy answers for it, the client tries again with longer and longer pauses."""
+def test_following_survives_an_api_that_is_away(follow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the API starts, or a proxy answers for it, the client tries again with longer and longer pauses."""
     pauses: list[float] = []
     monkeypatch.setattr("api.client.sleep", pauses.append)
     running, ended = JSONResponse({"state": "running"}), JSONResponse({"state": "completed"})
@@ -165,7 +165,7 @@ def test_following_outlasts_an_api_that_is_away(follow: Any, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("follow", [Chiffre.follow, Chiffre.follow_group])
-def test_following_ends_where_asking_again_is_of_no_use(follow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_following_ends_if_retrying_cannot_help(follow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The job is gone, the API never answered, or it has been away for too long."""
     monkeypatch.setattr("api.client.AWAY_SECONDS", 0)
     running, gone = JSONResponse({"state": "running"}), JSONResponse({"detail": "gone"}, 404)
@@ -180,7 +180,7 @@ def test_following_ends_where_asking_again_is_of_no_use(follow: Any, monkeypatch
         next(followed)
 
 
-def test_versions_are_listed_and_asked(client: Chiffre, work: Work, environment: Path) -> None:
+def test_versions_are_listed_and_predict(client: Chiffre, work: Work, environment: Path) -> None:
     """All models, one model and a prediction are returned."""
     version = publish(work, environment, "shallow")
     answer = client.predict(BLANK, model="shallow", dataset=None)
@@ -190,7 +190,7 @@ def test_versions_are_listed_and_asked(client: Chiffre, work: Work, environment:
     assert answer["job_id"] == version.job.id
 
 
-def test_a_refusal_is_told_in_words(client: Chiffre) -> None:
+def test_an_error_has_status_pointers_and_allowed_values(client: Chiffre) -> None:
     """The error has the status, every pointer and the allowed values."""
     with pytest.raises(ApiError, match="see errors") as caught:
         client.tune({"model": "cnn", "seed": -1, "budget": {"trials": 0}})
@@ -200,7 +200,7 @@ def test_a_refusal_is_told_in_words(client: Chiffre) -> None:
     assert "#/budget/trials" in str(caught.value)
 
 
-def test_what_is_not_there_is_not_found(client: Chiffre) -> None:
+def test_unknown_jobs_are_not_found(client: Chiffre) -> None:
     """The error has status 404, and names a command instead of the route."""
     for ask in (lambda: client.job("none"), lambda: client.cancel("none"), lambda: list(client.trials("none"))):
         with pytest.raises(ApiError, match="`chiffre jobs` lists them") as caught:
@@ -210,8 +210,8 @@ def test_what_is_not_there_is_not_found(client: Chiffre) -> None:
 
 
 @pytest.mark.parametrize("fact", Fact)
-def test_a_way_out_names_a_command_instead_of_a_route(fact: Fact) -> None:
-    """The API knows a route for every fact about a refused request, and the client a command for every such route."""
+def test_errors_suggest_a_command_instead_of_a_route(fact: Fact) -> None:
+    """The API has a route for every fact about a refused request, and the client has a command for every such route."""
     way_out = WAYS_OUT[fact].format(job_id="4f2a", model="cnn")
 
     assert re.match("[A-Z]+ /", way_out)
@@ -233,9 +233,7 @@ def test_versions_are_shown_promoted_and_rolled_back(client: Chiffre, work: Work
     assert client.card("shallow", 2).startswith("# `shallow`, version 2\n")
 
 
-def test_files_of_a_version_are_downloaded_as_they_lie_in_storage(
-    client: Chiffre, work: Work, environment: Path
-) -> None:
+def test_files_of_a_version_are_downloaded_unchanged(client: Chiffre, work: Work, environment: Path) -> None:
     """The checkpoint is the default; a missing file is an error with its status."""
     job_id = publish(work, environment).job.id
     lying = {path.suffix: path.read_bytes() for path in (environment / job_id).iterdir()}
@@ -267,8 +265,8 @@ def forger() -> Iterator[str]:
         thread.join()
 
 
-def test_a_file_that_changed_on_its_way_is_refused(forger: str, stranger: str) -> None:
-    """Its hash must match its ETag; a page of another service is neither a file nor a card."""
+def test_a_file_that_changed_in_transit_is_refused(forger: str, stranger: str) -> None:
+    """The file's hash must match its ETag. A page of another service is neither a file nor a card."""
     with Chiffre(forger) as client, pytest.raises(ApiError, match="ETag"):
         client.download("perceptron", 1)
     with Chiffre(stranger) as client:
@@ -278,7 +276,7 @@ def test_a_file_that_changed_on_its_way_is_refused(forger: str, stranger: str) -
 
 
 @pytest.mark.parametrize("answer", ["{}", "[]", "1", "null", '{"items": [{}], "best": {}}'])
-def test_another_services_json_is_an_error_of_ours(answer: str, stranger: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_of_another_service_is_an_api_error(answer: str, stranger: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No exception of a library gets through, nor a KeyError for a missing member."""
     monkeypatch.setattr(Stranger, "page", answer.encode())
     with Chiffre(stranger) as client:
@@ -290,7 +288,7 @@ def test_another_services_json_is_an_error_of_ours(answer: str, stranger: str, m
 
 
 @pytest.mark.parametrize("suffix", ["/trials", "?limit=1", "#1", "/../../catalog"])
-def test_an_id_is_an_id_whatever_it_holds(client: Chiffre, suffix: str) -> None:
+def test_special_characters_in_an_id_lead_to_no_other_route(client: Chiffre, suffix: str) -> None:
     """Slashes and question marks do not lead to another route."""
     job_id = client.tune(TUNE)["id"]
 
@@ -299,20 +297,20 @@ def test_an_id_is_an_id_whatever_it_holds(client: Chiffre, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("job_id", ["", "a\nb", "x" * 70_000, "\ud800"])
-def test_an_id_that_fits_no_url_is_an_error_of_ours(client: Chiffre, job_id: str) -> None:
+def test_an_id_that_fits_no_url_is_an_api_error(client: Chiffre, job_id: str) -> None:
     """No exception of a library gets through."""
     with pytest.raises(ApiError):
         client.job(job_id)
 
 
 @pytest.mark.parametrize("odd", [float("nan"), float("inf"), "\ud800"], ids=repr)
-def test_a_spec_that_is_no_json_is_an_error_of_ours(client: Chiffre, odd: Any) -> None:
-    """It is refused with an explanation, before it is sent."""
+def test_a_specification_that_is_not_json_is_an_api_error(client: Chiffre, odd: Any) -> None:
+    """The client refuses the specification before it is sent."""
     with pytest.raises(ApiError):
         client.tune({"model": "cnn", "search_space": {"learning_rate": odd}})
 
 
-def test_an_api_that_is_down_is_told_with_what_to_do() -> None:
+def test_the_error_for_an_api_that_is_down_says_how_to_start_it() -> None:
     """The error names the address and the command that starts the API."""
     url = f"http://127.0.0.1:{free_port()}"
 
@@ -324,14 +322,14 @@ def test_an_api_that_is_down_is_told_with_what_to_do() -> None:
 
 
 @pytest.mark.parametrize("url", ["nonsense", "ftp://127.0.0.1", "http://127.0.0.1:1:1", "http://", "http://[::1", "\0"])
-def test_a_url_that_is_none_is_an_error_of_ours(url: str) -> None:
+def test_an_invalid_url_is_an_api_error(url: str) -> None:
     """A typing mistake in CHIFFRE_URL is explained."""
     with pytest.raises(ApiError), Chiffre(url) as client:
         client.jobs()
 
 
-def test_another_service_is_not_taken_for_chiffre(stranger: str) -> None:
-    """An answer that is no JSON is reported with its status."""
+def test_another_service_is_not_mistaken_for_chiffre(stranger: str) -> None:
+    """An answer that is not JSON is reported with its status."""
     with Chiffre(stranger) as client:
         with pytest.raises(ApiError, match="answered 200 without Chiffre's JSON"):
             client.jobs()

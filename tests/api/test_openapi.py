@@ -78,7 +78,7 @@ Document = dict[str, Any]
 
 @pytest.fixture
 def document(shared_api: TestClient) -> Document:
-    """The OpenAPI document."""
+    """Return the OpenAPI document."""
     found: Document = shared_api.get("/openapi.json").json()
     return found
 
@@ -112,7 +112,7 @@ def resolved(document: Document, reference: str) -> Any:
 
 
 def test_the_document_is_valid(document: Document) -> None:
-    """It is OpenAPI 3.1, every reference leads somewhere, and no two operations share an id."""
+    """The document is OpenAPI 3.1, every reference has a target, and no two operations share an id."""
     OpenAPI.model_validate(document)
     ids = [operation["operationId"] for _, _, operation in operations(document)]
 
@@ -132,7 +132,7 @@ def test_every_parameter_of_a_path_is_declared(document: Document) -> None:
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 def test_a_route_of_the_design_is_documented(document: Document, method: str, path: str) -> None:
-    """A summary, what it does, and what a success and an error look like."""
+    """A route has a summary, a description, and the shapes of a success and of an error."""
     operation = document["paths"][path][method]
 
     assert operation["summary"]
@@ -141,8 +141,8 @@ def test_a_route_of_the_design_is_documented(document: Document, method: str, pa
     assert any(status.startswith("2") for status in operation["responses"])
 
 
-def test_errors_are_documented_as_they_are_answered(document: Document) -> None:
-    """As application/problem+json and nothing else, with the fields that an answer has."""
+def test_errors_are_documented_as_problem_json(document: Document) -> None:
+    """The document has no other content type for errors, and it lists the fields of an error."""
     for _, path, operation in operations(document):
         for status in ("4XX", "5XX"):
             content = operation["responses"][status]["content"]
@@ -153,7 +153,7 @@ def test_errors_are_documented_as_they_are_answered(document: Document) -> None:
             assert {"type", "title", "status", "detail", "errors"} <= shape["properties"].keys()
 
 
-def test_a_post_answers_what_the_document_says(document: Document) -> None:
+def test_statuses_and_schemas_of_answers_are_documented(document: Document) -> None:
     """Jobs get 202, validation and predictions 200, each with a schema; trials come as JSON and CSV."""
     responses = {(method, path): operation["responses"] for method, path, operation in operations(document)}
 
@@ -174,8 +174,8 @@ def test_the_examples_of_the_document_are_accepted(document: Document, shared_ap
     assert shared_api.post("/predict", json=example).status_code in (200, 404)
 
 
-def test_the_page_of_the_document_is_answered(shared_api: TestClient) -> None:
-    """It can be read at /docs."""
+def test_the_documentation_page_is_served(shared_api: TestClient) -> None:
+    """The page at /docs shows the OpenAPI document."""
     response = shared_api.get("/docs")
 
     assert response.status_code == 200
@@ -281,7 +281,7 @@ def mutated(draw: st.DrawFn, valid: dict[str, Any]) -> dict[str, Any]:
 
 
 def holds(api: TestClient, path: str, sent: Any) -> None:
-    """Check that an answer is a success or a problem in our words, always JSON, and never a server error."""
+    """Check that an answer is a success or an error in our words, always JSON, and never a server error."""
     response = send(api, path, sent)
     kind = response.headers["content-type"]
 
@@ -294,7 +294,7 @@ def holds(api: TestClient, path: str, sent: Any) -> None:
 
 @pytest.fixture(scope="module")
 def predicting(shared_api: TestClient, shared_work: Work, shared_artifacts: Path) -> TestClient:
-    """The module's API with a published version."""
+    """Return the module's API with a published version."""
     publish(shared_work, shared_artifacts, "shallow")
     return shared_api
 
@@ -328,7 +328,7 @@ def test_no_image_makes_the_server_fail(predicting: TestClient, sent: Any) -> No
 
 
 @pytest.mark.parametrize("path", VALID)
-def test_what_the_mutations_start_from_is_accepted(predicting: TestClient, path: str) -> None:
+def test_the_unmutated_bodies_are_accepted(predicting: TestClient, path: str) -> None:
     """The bodies above are valid."""
     response = send(predicting, path, VALID[path])
 

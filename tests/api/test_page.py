@@ -1,4 +1,4 @@
-"""Files of the page: their answers and policy, and what the sources may import and contain."""
+"""The files of the page: how they are served, what they may import, and what they may contain."""
 
 import posixpath
 import re
@@ -24,7 +24,7 @@ def target(importer: str, source: str) -> str:
 
 
 @pytest.mark.parametrize(("path", "kind"), PAGES.items())
-def test_a_file_is_answered_with_its_type_and_a_policy(shared_api: TestClient, path: str, kind: str) -> None:
+def test_a_file_has_its_content_type_and_a_security_policy(shared_api: TestClient, path: str, kind: str) -> None:
     """The policy allows only this service's scripts, and no site may frame the page."""
     answer = shared_api.get(path)
     policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
@@ -37,7 +37,7 @@ def test_a_file_is_answered_with_its_type_and_a_policy(shared_api: TestClient, p
     assert policy["style-src"] == ("'self' 'unsafe-inline'" if path == "/docs" else "'self'")
 
 
-def test_a_file_that_is_known_is_not_sent_again(shared_api: TestClient) -> None:
+def test_a_cached_file_is_not_sent_again(shared_api: TestClient) -> None:
     """A request with the file's ETag gets 304 without a body, and the same caching rule."""
     for path in PAGES:
         first = shared_api.get(path)
@@ -48,20 +48,20 @@ def test_a_file_that_is_known_is_not_sent_again(shared_api: TestClient) -> None:
         assert again.headers["cache-control"] == first.headers["cache-control"] == "no-cache", path
 
 
-def test_nothing_else_is_answered(shared_api: TestClient) -> None:
+def test_no_file_outside_the_pages_folder_is_served(shared_api: TestClient) -> None:
     """Paths outside the page's folder get 404, also by way of `..`."""
     for path in ("/web/nothing.js", "/web/../page.py", "/web/%2e%2e/page.py", "/docs/files/nothing"):
         assert shared_api.get(path).status_code == 404, path
 
 
-def test_the_documentation_has_its_files_here(shared_api: TestClient) -> None:
+def test_the_documentation_loads_its_files_from_this_service(shared_api: TestClient) -> None:
     """The page at /docs loads Swagger UI from this service, which has the files."""
     for name in ("swagger-ui-bundle.js", "swagger-ui.css"):
         assert f'"/docs/files/{name}"' in shared_api.get("/docs").text, name
         assert len(shared_api.get(f"/docs/files/{name}").content) > 100_000, name
 
 
-def test_a_file_names_no_other_host_and_has_nothing_inline() -> None:
+def test_no_file_names_another_host_or_has_inline_code() -> None:
     """No source contains what the policy would refuse."""
     for name, text in SOURCES.items():
         assert not re.search(r"(src|href|url\(|import|from|fetch\()\s*=?\s*[\"'(]?(https?:)?//", text), name
@@ -69,8 +69,8 @@ def test_a_file_names_no_other_host_and_has_nothing_inline() -> None:
         assert not re.search(r"\beval\(|new Function|innerHTML\s*=[^=]|document\.write", text), name
 
 
-def test_a_module_imports_what_another_exports() -> None:
-    """Every imported name is exported and every lazy import is a view, as no build step checks this."""
+def test_every_imported_name_is_exported() -> None:
+    """No build step checks this. A module that is loaded lazily must be a view."""
     for name, text in SCRIPTS.items():
         for names, source in IMPORT.findall(text):
             exported = SCRIPTS[target(name, source)]
@@ -110,5 +110,5 @@ def test_the_header_links_to_the_help(shared_api: TestClient) -> None:
 
 
 def test_the_page_is_small() -> None:
-    """All files together, with every view, are under 300 kB uncompressed."""
+    """All files together, with every view, take less than 300 kB uncompressed."""
     assert sum(path.stat().st_size for path in FILES.rglob("*") if path.is_file()) < 300_000

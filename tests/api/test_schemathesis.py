@@ -11,16 +11,14 @@ from support.worker_tools import Work
 from tests.api.tools import publish
 
 HERE = Path(__file__).parent
-EXAMPLES = os.environ.get("FUZZ_EXAMPLES", "4")  # of each operation and phase; `make fuzz` draws more
+EXAMPLES = os.environ.get("FUZZ_EXAMPLES", "4")  # requests per operation and phase; `make fuzz` draws more
 SECONDS = 1500
 
 
 @pytest.mark.long
 @pytest.mark.timeout(SECONDS + 60)
-def test_no_request_that_the_document_allows_or_forbids_surprises(
-    url: str, work: Work, environment: Path, tmp_path: Path
-) -> None:
-    """Every check of schemathesis passes in all its phases, on every operation but the endless stream."""
+def test_the_api_passes_every_check_of_schemathesis(url: str, work: Work, environment: Path, tmp_path: Path) -> None:
+    """The checks cover all phases and every operation, except the endless stream of events."""
     for model in ("perceptron", "cnn"):
         publish(work, environment, model)
     command = [str(Path(sys.executable).parent / "st"), "--config-file", str(HERE / "schemathesis.toml"), "run"]

@@ -1,4 +1,4 @@
-"""Helpers for the tests of the API: checked problems, and versions and trials without training."""
+"""Helpers for the tests of the API: checked errors, and versions and trials without training."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def body(value: Any) -> str:
 
 
 def send(client: TestClient, path: str, value: Any) -> Response:
-    """POST a body that httpx would refuse to send."""
+    """POST a JSON body, even one that httpx would refuse to send."""
     return client.post(path, content=body(value), headers=JSON)
 
 
@@ -60,7 +60,7 @@ RAW = re.compile(
 
 
 def problem(response: Response, status: int) -> dict[str, Any]:
-    """Return the problem of an answer; every error must be of this shape and in our words."""
+    """Return the error document of an answer, and check that it has the right shape and our own words."""
     assert response.status_code == status, response.text[:500]
     assert response.headers["content-type"] == "application/problem+json"
     found: dict[str, Any] = response.json()
@@ -75,7 +75,7 @@ def problem(response: Response, status: int) -> dict[str, Any]:
 
 
 def pointers(response: Response, status: int = 422) -> dict[str, str]:
-    """Return all errors of a problem by pointer."""
+    """Return all errors of an answer by pointer."""
     found: dict[str, str] = {}
     for error in problem(response, status)["errors"]:
         known = found.get(error["pointer"])
@@ -87,7 +87,7 @@ def eventually(look: Callable[[], Any], seconds: float = 5) -> Any:
     """Call `look` until it returns a true value or time is up, and return its last value."""
     deadline = monotonic() + seconds
     while not (found := look()) and monotonic() < deadline:
-        sleep(0.01)  # so that the process's other threads have their turn
+        sleep(0.01)  # so that other threads of this process can run
     return found
 
 
@@ -162,10 +162,10 @@ def publish(
     measured: dict[str, Any] | None = None,
     **fields: Any,
 ) -> Version:
-    """Publish a version with initial weights, by the steps of worker/publication/work.py less the training.
+    """Publish a version with initial weights, by the steps of worker/publication/work.py but without training.
 
     `graph` replaces the content of the ONNX file. `spoil` is called with the file's path before any process can read
-    it. `measured` has further fields of `Published`.
+    it. `measured` holds further fields of `Published`.
     """
     job = work.accept(**{"model": model, "dataset": "mnist", "budget": {"trials": 1}, **fields})
     dataset = work.spec(job).dataset

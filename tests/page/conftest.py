@@ -1,4 +1,4 @@
-"""Fixtures of the page's tests: a browser, a page that must stay free of errors, and services to open."""
+"""Fixtures of the page's tests: a browser, a page that must have no errors, and running services."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ TRAINED: tuple[dict[str, Any], ...] = (
 
 @pytest.fixture(scope="module")  # Playwright's event loop blocks others, and other modules' tests use loops too
 def browser() -> Iterator[Browser]:
-    """Start Chromium, in about a second; without one the tests fail, so that none passes untested."""
+    """Start Chromium, which takes about a second. Without Chromium the tests fail instead of being skipped."""
     try:
         found = chromium()
     except NoChromium as error:
@@ -48,7 +48,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """Open a new page; at the end of the test it must have had no error and no request to another host."""
+    """Open a new page, and check at the end that it had no error and made no request to another host."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     page.set_default_timeout(60_000)
@@ -61,7 +61,7 @@ def page(browser: Browser) -> Iterator[Page]:
     context.close()
 
     assert not wrong
-    assert hosts <= {"127.0.0.1", ""}  # no host: data that the page made itself
+    assert hosts <= {"127.0.0.1", ""}  # an empty host is data that the page made itself
 
 
 def _is_error(message: ConsoleMessage) -> bool:
@@ -71,7 +71,7 @@ def _is_error(message: ConsoleMessage) -> bool:
 
 @pytest.fixture
 def axe() -> Callable[..., list[str]]:
-    """Return a function that lists what axe-core finds on a page, by all rules or some, if it is serious or worse."""
+    """Return a function that lists serious and critical violations on a page, of all rules of axe-core or of some."""
     source = files("axe_playwright_python").joinpath("axe.min.js").read_text()
 
     def findings(page: Page, *rules: str) -> list[str]:
@@ -96,7 +96,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="session")
 def trained(service: Service) -> Service:
-    """Let real jobs train all four networks on MNIST in the service, the shallow one twice."""
+    """Train all four networks on MNIST by real jobs of the service; the shallow network is trained twice."""
     with Chiffre(service.url) as client:
         jobs = [client.train({"dataset": "mnist", **spec})["id"] for spec in TRAINED]
         states = [list(client.follow(job))[-1]["state"] for job in jobs]
@@ -106,7 +106,7 @@ def trained(service: Service) -> Service:
 
 @pytest.fixture(scope="module")
 def idle(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Iterator[tuple[str, Work]]:
-    """Start an API without a worker; its URL and its database, to write into."""
+    """Start an API without a worker, and yield its URL and its database with a ledger."""
     home = tmp_path_factory.mktemp("idle")
     shutil.copy(sqlite_template, home / "chiffre.db")
     database = Database(f"sqlite:///{home / 'chiffre.db'}")

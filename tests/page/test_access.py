@@ -1,4 +1,4 @@
-"""Accessibility of every page: axe-core's rules in both themes, and no sideways scrolling on a phone."""
+"""Accessibility of every page: the rules of axe-core in both themes, and no sideways scrolling on a phone."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ def open_whole(page: Page, up: Service, address: str) -> None:
     """Open a page and wait until all of it is loaded."""
     job = page.request.get(f"{up.url}/models/cnn").json()["versions"][0]["job_id"]
     page.goto(f"{up.url}/#/{address.format(job=job)}")
-    page.reload()  # going to another hash loads nothing
+    page.reload()  # a change of the hash alone loads nothing
     expect(page.get_by_role("heading", level=1)).to_be_visible()
     if address == "try":
         draw(page)
@@ -41,8 +41,8 @@ def test_axe_finds_nothing_serious_on_any_page_in_either_theme(
     assert not {place: findings for place, findings in found.items() if findings}
 
 
-def test_axe_finds_what_is_wrong(page: Page, trained: Service, axe: Callable[..., list[str]]) -> None:
-    """A picture without a name is found, and a text that is hard to read, so the rules really run."""
+def test_axe_finds_planted_errors(page: Page, trained: Service, axe: Callable[..., list[str]]) -> None:
+    """The test adds a picture without a name and a pale text; axe finds both, so the rules really run."""
     page.goto(f"{trained.url}/#/jobs")
     expect(page.get_by_role("heading", level=1)).to_be_visible()
     page.evaluate("document.body.append(document.createElement('img'))")

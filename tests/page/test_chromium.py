@@ -1,4 +1,4 @@
-"""The browser of the page's tests: found, installed, or reported as missing."""
+"""The browser of the page's tests is found, installed, or reported as missing."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ import pytest
 from benchmarks.chromium import NoChromium, chromium
 
 
-def test_without_a_browser_it_is_said_that_the_page_was_not_tested(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_browser_the_error_says_that_the_page_was_not_tested(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without root, the error names the command that root must run."""
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -20,7 +20,7 @@ def test_without_a_browser_it_is_said_that_the_page_was_not_tested(monkeypatch: 
         chromium()
 
 
-def test_root_has_debians_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_installs_debians_chromium(monkeypatch: pytest.MonkeyPatch) -> None:
     """Apt-get updates its lists and installs Chromium, which is then found."""
     ran: list[list[str]] = []
 
@@ -38,7 +38,7 @@ def test_root_has_debians_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [command[1] for command in ran] == ["update", "install"]
 
 
-def test_where_nothing_can_be_installed_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_installation_gives_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error quotes what apt-get wrote."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(subprocess, "run", lambda command, **_: CompletedProcess(command, 100, "", "no network"))

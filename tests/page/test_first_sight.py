@@ -1,4 +1,4 @@
-"""The first visit: how soon a page is painted, and how many bytes it loads."""
+"""The first visit: the time to the first paint, and the bytes that a page loads."""
 
 from contextlib import closing
 
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.long
 
 PAGES = ("jobs", "jobs/new", "jobs/{job}", "models", "models/shallow", "models/cnn/1", "try", "reports")
 QUICK = 1000  # milliseconds until the first paint, at most
-TRIES = 3  # one quick visit is enough: a busy machine is sometimes slow
+TRIES = 3  # one quick visit is enough, because a busy machine is sometimes slow
 
 
 @pytest.mark.parametrize("address", PAGES)

@@ -62,7 +62,7 @@ def cells(page: Page, name: str) -> list[str]:
     return page.locator(f"tbody tr > :nth-child({heads.index(name) + 1})").all_inner_texts()
 
 
-# An attribute of <html> counts the lists of all jobs that the page has read and dealt with.
+# The attribute `data-handled` of <html> counts the lists of all jobs that the page has read and handled.
 COUNT_HANDLED = """() => {
     const read = Response.prototype.json;
     const { dataset } = document.documentElement;
@@ -106,7 +106,7 @@ def test_a_job_is_posted_from_the_form_and_watched_to_its_end(page: Page, servic
 
 
 def test_an_open_page_survives_the_death_of_the_api(page: Page, service: Any) -> None:
-    """The page says that it reconnects, and continues without a reload; it has missed nothing."""
+    """The page says that it reconnects, and then shows new events without a reload."""
     budget = {"trials": 10_000, "epochs": 30}  # it runs until this test cancels it
     job = httpx2.post(
         f"{service.url}/jobs/tune", json={"model": "shallow", "dataset": "digits", "budget": budget}
@@ -128,7 +128,7 @@ def test_an_open_page_survives_the_death_of_the_api(page: Page, service: Any) ->
 # --- the form
 
 
-def test_an_error_stands_at_the_field_that_caused_it(page: Page, idle: IDLE) -> None:
+def test_an_error_is_shown_at_the_field_that_caused_it(page: Page, idle: IDLE) -> None:
     """The API's error is shown at the field while typing, and is gone when it is fixed."""
     page.goto(f"{idle[0]}/#/jobs/new")
     trials = page.get_by_label("Trials", exact=True)
@@ -163,8 +163,8 @@ def test_the_form_and_the_json_follow_each_other(page: Page, idle: IDLE) -> None
     expect(page.get_by_label("hidden_sizes", exact=True)).to_have_value("default")
 
 
-def test_json_that_is_none_is_not_submitted_as_what_it_was_before(page: Page, idle: IDLE) -> None:
-    """The text gets the focus instead, with its error below it; so does JSON that fits no form."""
+def test_invalid_json_is_not_submitted(page: Page, idle: IDLE) -> None:
+    """The text gets the focus, with the error below it. The same holds for JSON that fits no form."""
     page.goto(f"{idle[0]}/#/jobs/new")
     text = page.get_by_label("Specification as JSON")
     before = text.input_value()
@@ -181,7 +181,7 @@ def test_json_that_is_none_is_not_submitted_as_what_it_was_before(page: Page, id
     expect(page.locator("#json-error")).to_have_text("")
 
 
-def test_another_network_keeps_what_is_not_its_own(page: Page, idle: IDLE) -> None:
+def test_choosing_another_network_keeps_the_other_fields(page: Page, idle: IDLE) -> None:
     """Seed and objective stay, the search space changes, and the choice keeps the focus."""
     page.goto(f"{idle[0]}/#/jobs/new")
     page.get_by_label("Seed").fill("7")
@@ -196,7 +196,7 @@ def test_another_network_keeps_what_is_not_its_own(page: Page, idle: IDLE) -> No
     assert "hidden_size" in written["search_space"]
 
 
-def test_every_network_of_the_catalog_has_a_form_that_is_valid(page: Page, idle: IDLE) -> None:
+def test_the_initial_form_of_every_network_is_valid(page: Page, idle: IDLE) -> None:
     """The API accepts the initial form of every network, for tuning and for training."""
     page.goto(f"{idle[0]}/#/jobs/new")
     for kind in ("Tune hyper-parameters", "Train fixed values"):
@@ -242,8 +242,8 @@ def test_a_job_is_paused_resumed_extended_and_cancelled_from_the_list(page: Page
     assert idle[1].job(job).trial_limit == 9
 
 
-def test_a_page_that_is_not_seen_holds_no_connection(page: Page, idle: IDLE) -> None:
-    """A browser has six connections per host. Events that came meanwhile are shown when the page is visible again."""
+def test_a_hidden_page_holds_no_connection(page: Page, idle: IDLE) -> None:
+    """A browser has six connections per host. When the page is visible again, it shows the events it has missed."""
     idle[1].accept(budget={"trials": 1})
     claim = idle[1].pack(1)
     page.goto(f"{idle[0]}/#/jobs/{claim.job_id}")
@@ -259,7 +259,7 @@ def test_a_page_that_is_not_seen_holds_no_connection(page: Page, idle: IDLE) -> 
     expect(page.locator(".titled .badge")).to_have_text("cancelled")
 
 
-def test_the_history_goes_on_while_it_is_looked_at(page: Page, idle: IDLE) -> None:
+def test_an_open_history_shows_new_entries(page: Page, idle: IDLE) -> None:
     """New entries are counted and listed without a reload."""
     job = idle[1].accept()
     page.goto(f"{idle[0]}/#/jobs/{job.id}")
@@ -272,7 +272,7 @@ def test_the_history_goes_on_while_it_is_looked_at(page: Page, idle: IDLE) -> No
 
 
 def test_the_best_trial_is_marked_and_the_mark_moves(page: Page, idle: IDLE) -> None:
-    """The mark moves to the trial that is better."""
+    """The mark moves to a better trial."""
     work = idle[1]
     job = work.accept(budget={"trials": 2})
     while (claim := work.pack(2)).job_id != job.id:  # the jobs of other tests come first
@@ -287,7 +287,7 @@ def test_the_best_trial_is_marked_and_the_mark_moves(page: Page, idle: IDLE) -> 
     work.controls.cancel(claim.job_id)
 
 
-def test_a_dialog_closes_with_the_view_that_it_is_about(page: Page, idle: IDLE) -> None:
+def test_a_dialog_closes_when_its_view_is_left(page: Page, idle: IDLE) -> None:
     """Leaving the view closes the dialog and cancels nothing."""
     job = idle[1].accept()
     page.goto(f"{idle[0]}/#/jobs/{job.id}")
@@ -301,8 +301,8 @@ def test_a_dialog_closes_with_the_view_that_it_is_about(page: Page, idle: IDLE) 
     idle[1].cancel(job)
 
 
-def test_an_answer_that_comes_late_takes_the_place_of_no_other(page: Page, idle: IDLE) -> None:
-    """The list was requested again for another state before the first response came."""
+def test_a_late_answer_does_not_replace_a_newer_one(page: Page, idle: IDLE) -> None:
+    """The page requests the list again for another state before the first response comes."""
     job = idle[1].accept()
     page.goto(f"{idle[0]}/#/jobs")
     row = page.locator(".job", has_text=job.id)
@@ -321,8 +321,8 @@ def test_an_answer_that_comes_late_takes_the_place_of_no_other(page: Page, idle:
     idle[1].cancel(job)
 
 
-def test_more_jobs_than_the_api_lists_at_once_are_listed(page: Page, idle: IDLE) -> None:
-    """The page requests them in pages, here of four jobs each."""
+def test_the_list_can_show_more_jobs_than_one_request_returns(page: Page, idle: IDLE) -> None:
+    """The page requests the list in parts, here of four jobs each."""
     jobs = [idle[1].accept() for _ in range(27)]
 
     def smaller(route: Route) -> None:
@@ -339,7 +339,7 @@ def test_more_jobs_than_the_api_lists_at_once_are_listed(page: Page, idle: IDLE)
         idle[1].cancel(job)
 
 
-def test_a_running_trial_is_shown_as_it_goes_on_and_moves_no_focus(page: Page, idle: IDLE) -> None:
+def test_updates_of_a_running_trial_do_not_move_the_focus(page: Page, idle: IDLE) -> None:
     """Its button and the table, which the keyboard scrolls, keep the focus and stay the same elements."""
     idle[1].accept(budget={"trials": 1})
     claim = idle[1].pack(1)
@@ -360,8 +360,8 @@ def test_a_running_trial_is_shown_as_it_goes_on_and_moves_no_focus(page: Page, i
     expect(page.locator(".titled .badge")).to_have_text("cancelled")
 
 
-def test_a_job_that_is_not_there_is_told_of_in_words(page: Page, idle: IDLE) -> None:
-    """The error is the API's sentence."""
+def test_an_unknown_job_shows_the_error_of_the_api(page: Page, idle: IDLE) -> None:
+    """The page shows the sentence of the API."""
     page.goto(f"{idle[0]}/#/jobs/00")
 
     expect(page.get_by_role("alert")).to_contain_text(httpx2.get(f"{idle[0]}/jobs/00").json()["detail"][1:])
@@ -387,8 +387,8 @@ def test_a_thousand_trials_are_filtered_and_sorted(page: Page, idle: IDLE, big: 
     expect(page.locator("#filter-error")).to_contain_text("There is no column “lr”")
 
 
-def test_a_thousand_trials_leave_the_page_quick(page: Page, idle: IDLE, big: Job) -> None:
-    """A key in the filter redraws everything, and takes the page's thread under a tenth of a second."""
+def test_a_thousand_trials_do_not_slow_the_page_down(page: Page, idle: IDLE, big: Job) -> None:
+    """Each key in the filter redraws everything, and takes less than 0.1 s of the page's thread."""
     page.goto(f"{idle[0]}/#/jobs/{big.id}")
     expect(page.locator("figcaption").first).to_contain_text("curves")
     session = page.context.new_cdp_session(page)
@@ -408,8 +408,8 @@ def test_a_thousand_trials_leave_the_page_quick(page: Page, idle: IDLE, big: Job
 # --- the keyboard
 
 
-def test_the_page_is_used_by_keyboard_alone(page: Page, idle: IDLE) -> None:
-    """The first stop skips the navigation, and the focus is always visible."""
+def test_the_page_can_be_used_by_keyboard_alone(page: Page, idle: IDLE) -> None:
+    """The first link skips the navigation, and the focus is always visible."""
     page.goto(idle[0])
     expect(page.get_by_role("heading", level=1)).to_have_text("Jobs")
     page.keyboard.press("Tab")
@@ -425,8 +425,8 @@ def test_the_page_is_used_by_keyboard_alone(page: Page, idle: IDLE) -> None:
     expect(page.get_by_role("heading", level=1)).to_be_focused()
 
 
-def test_the_theme_is_kept(page: Page, idle: IDLE) -> None:
-    """A button chooses the theme, and it stays after a reload."""
+def test_the_theme_survives_a_reload(page: Page, idle: IDLE) -> None:
+    """A button chooses the theme, and the page has the same theme after a reload."""
     page.goto(idle[0])
     ground = "getComputedStyle(document.body).backgroundColor"
     light = page.evaluate(ground)
@@ -437,7 +437,7 @@ def test_the_theme_is_kept(page: Page, idle: IDLE) -> None:
     assert page.evaluate(ground) == dark != light
 
 
-def test_the_theme_is_switched_where_the_browser_keeps_nothing(page: Page, idle: IDLE) -> None:
+def test_the_theme_can_be_switched_without_browser_storage(page: Page, idle: IDLE) -> None:
     """With storage blocked, the theme lasts until the next load, and there is no error."""
     page.add_init_script(
         "Object.defineProperty(window, 'localStorage', {get() {throw new DOMException('', 'SecurityError')}})"
@@ -461,7 +461,7 @@ def test_the_documentation_is_shown_without_another_host(page: Page, idle: IDLE)
 
 
 def test_the_header_leads_to_the_help(page: Page, idle: IDLE) -> None:
-    """The keyboard reaches the link in the navigation, and it opens /help in the same tab."""
+    """The link in the navigation can be opened by keyboard, and opens /help in the same tab."""
     page.route("**/help", lambda route: route.fulfill(body="Documentation"))
     page.goto(idle[0])
     link = page.get_by_role("navigation", name="Pages").get_by_role("link", name="Help", exact=True)
@@ -470,7 +470,7 @@ def test_the_header_leads_to_the_help(page: Page, idle: IDLE) -> None:
     expect(page).to_have_url(f"{idle[0]}/help")
 
 
-def test_figures_are_drawn_as_they_are_asked_for(page: Page, idle: IDLE, big: Job) -> None:
+def test_plots_are_drawn_with_the_chosen_options(page: Page, idle: IDLE, big: Job) -> None:
     """Every plot is offered with the options of the API, and is drawn with those that are chosen."""
     page.route("**/plots/**", lambda route: route.abort())
     page.goto(f"{idle[0]}/#/jobs/{big.id}")

@@ -58,11 +58,11 @@ def test_without_versions_the_page_says_what_to_do(page: Page, idle: IDLE) -> No
     page.goto(f"{idle[0]}/#/models/cnn")
 
     detail = httpx2.get(f"{idle[0]}/models/cnn").json()["detail"]
-    expect(page.get_by_role("alert")).to_contain_text(detail[1:])  # it begins with a capital letter
+    expect(page.get_by_role("alert")).to_contain_text(detail[1:])  # the page changes the first letter to a capital
 
 
-def test_a_promoted_version_of_a_real_job_answers(page: Page, trained: Service) -> None:
-    """The hash of the checkpoint in the answer is that of the version that was promoted last."""
+def test_a_promoted_version_of_a_real_job_predicts(page: Page, trained: Service) -> None:
+    """The answer has the checkpoint hash of the version that was promoted last."""
     hashes = [answer(trained.url, "shallow", "mnist")["checkpoint_sha256"]]
     with Chiffre(trained.url) as client:
         versions = [v for v in client.model("shallow")["versions"] if v["dataset"] == "mnist"]
@@ -81,7 +81,7 @@ def test_a_promoted_version_of_a_real_job_answers(page: Page, trained: Service) 
     assert hashes == [v["checkpoint_sha256"] for v in (first, other, first)]
 
 
-def test_the_confusion_matrix_is_a_predict_jobs_and_a_cell_opens_its_images(page: Page, trained: Service) -> None:
+def test_the_confusion_matrix_agrees_with_a_predict_job_and_opens_images(page: Page, trained: Service) -> None:
     """A cell opens as many images as it counts, each with the row's label and the column's prediction."""
     with Chiffre(trained.url) as client:
         job = client.predict_all("cnn", subset="validation")

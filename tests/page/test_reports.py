@@ -12,11 +12,11 @@ from tests.page.services import Service
 
 pytestmark = pytest.mark.long
 
-PAPER = 688  # pixels: A4 within the margins of the report's style, at 96 to the inch
+PAPER = 688  # pixels: A4 within the margins of the report's style, at 96 pixels per inch
 
 
-def test_experiments_that_were_posted_together_have_one_report(page: Page, idle: tuple[str, Work]) -> None:
-    """The page lists the experiments, and opens their report in the language that is chosen."""
+def test_the_experiments_of_a_group_have_one_report(page: Page, idle: tuple[str, Work]) -> None:
+    """The page lists the group, and opens its report in the chosen language."""
     url, _ = idle
     with Chiffre(url) as client:
         group = client.post_experiments("mnist-report", scale=0.01)
@@ -47,9 +47,7 @@ SEARCHED: dict[str, Any] = {
 }
 
 
-def test_a_finished_report_is_whole_on_a_screen_a_telephone_and_paper(
-    page: Page, service: Service, axe: Callable[..., list[str]]
-) -> None:
+def test_a_report_fits_a_screen_a_phone_and_paper(page: Page, service: Service, axe: Callable[..., list[str]]) -> None:
     """Figures and pictures are drawn, nothing is wider than the page, and axe finds nothing serious."""
     with Chiffre(service.url) as client:
         *_, job = client.follow(client.tune(SEARCHED)["id"])

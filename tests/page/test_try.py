@@ -17,7 +17,7 @@ from tests.page.services import Service
 pytestmark = pytest.mark.long
 
 NETWORKS = ("perceptron", "shallow", "mlp", "cnn")
-PHOTOGRAPHED = 7000  # an image of the data set, far from the first ones that other tests use
+PHOTOGRAPHED = 7000  # the index of an image of MNIST, far from the first ones that other tests use
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def phone(browser: Browser, trained: Service) -> Iterator[Page]:
 
 
 # The first picture waits for `later()`. Attributes of <html> say that it waits, and count the pictures that the page
-# has dealt with; the page's policy forbids what Playwright's `wait_for_function` needs.
+# has handled. Playwright's `wait_for_function` does not work here, because it needs what the page's policy forbids.
 SLOW_FIRST_READ = """() => {
     const [read, encode] = [createImageBitmap, HTMLCanvasElement.prototype.toBlob];
     const { dataset } = document.documentElement;
@@ -64,7 +64,7 @@ def colours(page: Page) -> np.ndarray:
 
 
 def explained(response: Response) -> bool:
-    """Return whether a response is the last one for an image, which has the saliency map."""
+    """Return whether a response has the saliency map; it is the last response for an image."""
     return "explain" in response.url
 
 
@@ -73,7 +73,7 @@ def expect_all(page: Page, label: str) -> None:
     expect(page.locator(".verdict-label")).to_have_text([label] * len(NETWORKS))
 
 
-def test_a_seven_that_is_drawn_is_a_seven_to_every_network(sheet: Page) -> None:
+def test_every_network_recognises_a_drawn_seven(sheet: Page) -> None:
     """The page shows the probabilities of /predict, the saliency map, and the network input."""
     draw(sheet)
     expect_all(sheet, "7")
@@ -88,7 +88,7 @@ def test_a_seven_that_is_drawn_is_a_seven_to_every_network(sheet: Page) -> None:
     assert rows[inked[1]] > 10 > rows[inked[-2]] > 0  # a bar above, a stem below
 
 
-def test_a_finger_draws_as_a_mouse_does(phone: Page) -> None:
+def test_a_finger_draws_like_a_mouse(phone: Page) -> None:
     """The page does not scroll under the finger."""
     before = phone.evaluate("scrollY")
     touch(phone)
@@ -97,7 +97,7 @@ def test_a_finger_draws_as_a_mouse_does(phone: Page) -> None:
     assert phone.evaluate("scrollY") == before
 
 
-def test_a_pen_draws_as_a_mouse_does(sheet: Page) -> None:
+def test_a_pen_draws_like_a_mouse(sheet: Page) -> None:
     """A pen that hovers leaves no ink."""
     kinds: list[str] = []
     sheet.expose_function("heard", lambda kind: kinds.append(kind))
@@ -108,7 +108,7 @@ def test_a_pen_draws_as_a_mouse_does(sheet: Page) -> None:
     assert kinds == ["pen"]
 
 
-def test_the_answer_comes_while_one_draws(sheet: Page) -> None:
+def test_the_answer_comes_while_drawing(sheet: Page) -> None:
     """The answer is there before the pointer is lifted."""
     box = sheet.locator(".pad").bounding_box()
     assert box is not None
@@ -119,7 +119,7 @@ def test_the_answer_comes_while_one_draws(sheet: Page) -> None:
     sheet.mouse.up()
 
 
-def test_a_photograph_of_dark_ink_that_is_dropped_is_inverted_and_read(sheet: Page) -> None:
+def test_a_dropped_photograph_of_dark_ink_is_inverted_and_classified(sheet: Page) -> None:
     """Paper, shade and noise are gone from the network input."""
     mnist = datasets["mnist"].load()
     truth = str(mnist.labels[PHOTOGRAPHED])
@@ -128,15 +128,15 @@ def test_a_photograph_of_dark_ink_that_is_dropped_is_inverted_and_read(sheet: Pa
     report = answered.value.json()["input_report"]
     expect(sheet.locator("[aria-label=cnn] .verdict-label")).to_have_text(truth)
     expect(sheet.locator(".sheet")).to_contain_text("Picture: a photo.jpg")
-    expect(sheet.locator(".fed")).to_contain_text(", ".join(report["changed"])[1:])  # it begins with a capital letter
+    expect(sheet.locator(".fed")).to_contain_text(", ".join(report["changed"])[1:])  # the first letter is a capital
 
     assert report["inverted"]
     assert network_input(sheet)[[0, -1]].max() == 0
     assert np.corrcoef(network_input(sheet).ravel(), mnist.images[PHOTOGRAPHED, 0].ravel())[0, 1] > 0.8
 
 
-def test_a_picture_that_is_pasted_is_read(sheet: Page) -> None:
-    """The picture comes from the real clipboard, by the keys that paste."""
+def test_a_pasted_picture_is_classified(sheet: Page) -> None:
+    """The picture comes from the real clipboard and is pasted with the keyboard."""
     mnist = datasets["mnist"].load()
     truth = str(mnist.labels[PHOTOGRAPHED])
     with sheet.expect_response(explained) as answered:
@@ -146,8 +146,8 @@ def test_a_picture_that_is_pasted_is_read(sheet: Page) -> None:
     assert answered.value.json()["input_report"]["inverted"]
 
 
-def test_a_picture_that_is_slow_to_be_read_takes_the_place_of_no_later_one(sheet: Page) -> None:
-    """Two are dropped one after the other, and the first is read last."""
+def test_a_picture_that_loads_slowly_does_not_replace_a_later_one(sheet: Page) -> None:
+    """Two pictures are dropped one after the other, and the first one is read last."""
     sheet.evaluate(SLOW_FIRST_READ)
     image = photograph(datasets["mnist"].load().images[PHOTOGRAPHED, 0])
     drop(sheet, image, "first.jpg", "image/jpeg")
@@ -160,8 +160,8 @@ def test_a_picture_that_is_slow_to_be_read_takes_the_place_of_no_later_one(sheet
     assert "Picture: second.jpg" in sheet.locator(".sheet").inner_text()
 
 
-def test_the_version_that_answers_is_named(sheet: Page, trained: Service) -> None:
-    """The name follows when another version becomes the champion while the page is open."""
+def test_the_page_names_the_version_that_predicts(sheet: Page, trained: Service) -> None:
+    """If another version becomes the champion while the page is open, the page names that version."""
     named = sheet.locator("[aria-label=shallow]").get_by_role("link")
     champion = int(named.inner_text().removeprefix("version "))
     draw(sheet)
@@ -178,14 +178,14 @@ def test_the_version_that_answers_is_named(sheet: Page, trained: Service) -> Non
             client.rollback("shallow", "mnist")
 
 
-def test_a_file_that_is_no_picture_is_told_of(sheet: Page) -> None:
+def test_a_file_that_is_not_a_picture_is_reported(sheet: Page) -> None:
     """The error names the file and says what to use."""
     drop(sheet, b"no picture", "notes.png", "image/png")
 
     expect(sheet.get_by_role("alert")).to_contain_text("otes.png is not a picture that this browser can read")
 
 
-def test_a_random_test_digit_is_shown_with_its_label_and_fed_as_it_is(sheet: Page, trained: Service) -> None:
+def test_a_random_test_image_is_shown_with_its_label_and_not_changed(sheet: Page, trained: Service) -> None:
     """The image is from the test split, and every answer is marked correct or wrong."""
     with sheet.expect_response(lambda answer: "/images/random" in answer.url) as answered:
         sheet.get_by_role("button", name="Random test image").click()
@@ -203,8 +203,8 @@ def test_a_random_test_digit_is_shown_with_its_label_and_fed_as_it_is(sheet: Pag
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_images_of_another_form_are_shown_and_asked_about(page: Page, service: Service, channels: int) -> None:
-    """Images that are not square, not 28 wide or in colour are shown, explained and classified; so is a photograph."""
+def test_images_of_other_shapes_are_shown_and_classified(page: Page, service: Service, channels: int) -> None:
+    """Images may be in colour, and need not be square or 28 pixels wide; a photograph is classified too."""
     rng = np.random.default_rng(channels)
     labels = np.arange(120, dtype=np.uint8) % 2
     images = rng.integers(0, 100, (120, channels, 12, 9), np.uint8) + (150 * labels)[:, None, None, None]
@@ -234,14 +234,14 @@ def test_images_of_another_form_are_shown_and_asked_about(page: Page, service: S
     expect(page.get_by_role("alert")).to_have_count(0)
 
 
-def test_a_scribble_is_abstained_from_with_a_reason(sheet: Page) -> None:
-    """A scribble is no digit, and a network that notices says why it abstains."""
+def test_networks_abstain_from_a_scribble_with_a_reason(sheet: Page) -> None:
+    """A scribble is not a digit, and at least one network abstains and says why."""
     draw(sheet, [(x, y) for x in (0.1, 0.3, 0.5, 0.7, 0.9) for y in (0.1, 0.9)])
 
     expect(sheet.locator(".abstains .verdict-note").first).to_contain_text(f"abstains {NOVEL}")
 
 
-def test_clearing_takes_all_answers_away(sheet: Page) -> None:
+def test_clearing_removes_all_answers(sheet: Page) -> None:
     """A late answer does not bring them back."""
     draw(sheet)
     expect_all(sheet, "7")
@@ -251,7 +251,7 @@ def test_clearing_takes_all_answers_away(sheet: Page) -> None:
     assert network_input(sheet).max() == 0
 
 
-def test_what_was_drawn_while_the_api_was_dead_is_answered_by_the_next(sheet: Page, trained: Service) -> None:
+def test_a_drawing_made_while_the_api_is_down_is_answered_later(sheet: Page, trained: Service) -> None:
     """The page says that the API does not answer, and sends the drawing again without a reload."""
     sheet.evaluate("window.kept = true")
     trained.restart_api()

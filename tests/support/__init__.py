@@ -1,1 +1,1 @@
-"""What tests share: databases, trained jobs, searches and stand-ins for what cannot run here."""
+"""Helpers that tests share: databases, trained jobs, searches, and stand-ins for services."""

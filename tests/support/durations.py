@@ -1,6 +1,9 @@
-"""How long each module's tests take: `python tests/support/durations.py check.xml … > tests/durations.md`.
+"""Write a table of the time that each module's tests take.
 
-The files come from `.venv/bin/pytest -n 2 -m "not soak" --junitxml=check.xml`, or from several such runs of parts.
+Run `python tests/support/durations.py check.xml … > tests/durations.md`.
+
+The XML files come from `.venv/bin/pytest -n 2 -m "not soak" --junitxml=check.xml`, or from several runs that each
+cover some of the tests.
 """
 
 import sys
@@ -8,7 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 from xml.etree import ElementTree
 
-LEAST = 10.0  # seconds; modules that take less are summed up in one row
+LEAST = 10.0  # seconds; modules that take less time share one row
 
 
 def seconds_of(reports: list[Path]) -> dict[str, list[float]]:

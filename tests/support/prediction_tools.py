@@ -1,4 +1,4 @@
-"""Predict jobs without a process of their own."""
+"""Predict jobs that run in the process of the tests."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +24,7 @@ from worker.uploaded_datasets import DatasetStore
 
 @dataclass
 class Orders:
-    """What a supervisor says."""
+    """A supervisor's orders to a trainer."""
 
     stop: Stop | None = None
     cancelled: frozenset[int] = frozenset()
@@ -32,31 +32,31 @@ class Orders:
 
 @dataclass(frozen=True)
 class Predictions:
-    """A ledger, and the folder of artifacts beside it."""
+    """A ledger and its folder of artifacts."""
 
     work: Work
     artifacts: Path
 
     @property
     def rows(self) -> PredictionRows:
-        """What predict jobs read and write."""
+        """The rows that predict jobs read and write."""
         return PredictionRows(self.work.database)
 
     def accept(self, subset: Subset = "validation", model: str = "perceptron", dataset: str = "digits") -> Job:
-        """Post a job over part of a data set, for the champion."""
+        """Post a job over a subset of a data set, for the champion."""
         version = asked_version(self.work.database, model, None, dataset)
         spec = PredictSpec(model=model, version=version.version, dataset=dataset, subset=subset)
         return self.rows.accept(version, spec)
 
     def claim(self) -> Claim:
-        """Claim the next pack, which must be one that predicts."""
+        """Claim the next pack, which must be a pack of a predict job."""
         claim = self.work.leases.claim()
         assert claim is not None
         assert claim.purpose == PackPurpose.PREDICT
         return claim
 
     def run(self, claim: Claim | None = None, orders: Orders | None = None) -> bool:
-        """Do what a trainer does with a pack."""
+        """Predict the images of a pack as a trainer does; return what `predict` returns."""
         store = FolderStore(self.artifacts)
         find = DatasetStore(self.work.database, store, self.artifacts.parent / "cache").find
         bench = Workbench(self.work.database, store, find, orders or Orders(), "cpu", 15)
@@ -64,27 +64,27 @@ class Predictions:
         return predict(claim or self.claim(), bench)
 
     def answers(self, job_id: str) -> list[dict[str, Any]]:
-        """What a job answered, line by line."""
+        """Return the predictions of a job, one dict for each line of its file."""
         (file,) = self.files(job_id, "predictions")
         return [orjson.loads(line) for line in (self.artifacts / file.path).read_bytes().splitlines()]
 
     def files(self, job_id: str, kind: str) -> list[Artifact]:
-        """A job's files of a kind."""
+        """Return a job's files of one kind."""
         with self.work.database.reading() as session:
             of_job = (col(Artifact.job_id) == job_id, col(Artifact.kind) == kind)
             return list(session.scalars(select(Artifact).where(*of_job)))
 
     def openings(self, job_id: str) -> list[Opening]:
-        """How often a job has looked at test images."""
+        """Return the openings of test images that a job has made."""
         with self.work.database.reading() as session:
             return list(session.scalars(select(Opening).where(col(Opening.job_id) == job_id)))
 
     def calibrate(self, **calibration: Any) -> None:
-        """Give every version a calibration."""
+        """Give every version this calibration."""
         with self.work.database.writing() as session:
             session.execute(update(ModelVersion).values(calibration=calibration))
 
     def state(self, job: Job) -> tuple[str, str | None]:
-        """Where a job stands, and why it failed."""
+        """Return a job's state and its error."""
         row = self.work.job(job)
         return row.state, row.error

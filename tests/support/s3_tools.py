@@ -1,4 +1,4 @@
-"""S3 for tests: moto's server on a port of its own, and one before it that meddles with what passes."""
+"""S3 for tests: moto's server on a free port, and a faulty proxy in front of it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,14 +16,14 @@ from moto.core import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 
-BACKEND = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]  # what the server, which runs in this process, holds
+BACKEND = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]  # the content of the server, which runs in this process
 LOADER = create_loader()
 KEY_ID, SECRET = "made-up-id", "made-up-secret"
 
 
 @contextmanager
 def s3_server() -> Iterator[str]:
-    """An S3 that holds nothing; its URL."""
+    """Start an empty S3 server, and yield its URL."""
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -34,32 +34,32 @@ def s3_server() -> Iterator[str]:
 
 
 def point_at(patch: pytest.MonkeyPatch, url: str) -> None:
-    """Let boto3 find this server and somebody's credentials, and nothing of this machine's own."""
+    """Make boto3 use this server and made-up credentials, and none of this machine's settings."""
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"):
         patch.delenv(name, raising=False)
     own = {"AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"}
     named = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_ENDPOINT_URL_S3": url}
     for name, value in {**own, **named, "AWS_EC2_METADATA_DISABLED": "true"}.items():
         patch.setenv(name, value)
-    # Every session reads megabytes of JSON, for a tenth of a second; here there are hundreds of them.
+    # Every session reads megabytes of JSON, which takes a tenth of a second; the tests open hundreds of sessions.
     patch.setattr("botocore.session.create_loader", lambda path: LOADER)
 
 
 def new_bucket() -> str:
-    """Make a bucket in the server; its name."""
+    """Make a bucket in the server, and return its name."""
     name = f"bucket-{uuid4().hex[:12]}"
     BACKEND.create_bucket(name, "us-east-1")
     return name
 
 
 class Exchange(BaseHTTPRequestHandler):
-    """One request, and what becomes of it."""
+    """One request to the proxy, and its response."""
 
     protocol_version = "HTTP/1.1"
     server: "Meddler"
 
     def handle_one_request(self) -> None:
-        """Let the next fault have the request, else hand it on."""
+        """Handle the request by the next fault, or by `always` if no fault is left."""
         self.raw_requestline = self.rfile.readline(65537)
         if not self.raw_requestline or not self.parse_request():
             self.close_connection = True
@@ -69,7 +69,7 @@ class Exchange(BaseHTTPRequestHandler):
         fault(self)
 
     def forward(self) -> tuple[int, list[tuple[str, str]], bytes]:
-        """What the real server answers."""
+        """Send the request to the real server, and return its answer."""
         upstream = HTTPConnection(urlsplit(self.server.upstream).netloc, timeout=30)
         try:
             upstream.request(self.command, self.path, self.body(), dict(self.headers.items()))
@@ -79,11 +79,11 @@ class Exchange(BaseHTTPRequestHandler):
             upstream.close()
 
     def body(self) -> bytes:
-        """What was sent."""
+        """Return the body of the request."""
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
     def answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        """Answer; no more than this much of the body, whatever its length is said to be."""
+        """Send an answer with exactly this body, even if the Content-Length header announces more."""
         self.send_response(status)
         for name, value in headers:
             if name.lower() not in ("connection", "server", "date"):
@@ -92,14 +92,14 @@ class Exchange(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 Fault = Callable[[Exchange], None]
 
 
 class Meddler(ThreadingHTTPServer):
-    """A server before the real one. `faults` befall the next requests in this order, `always` those after them."""
+    """A proxy in front of the real server. The next requests get `faults` in order, and later ones get `always`."""
 
     daemon_threads = True
 
@@ -110,21 +110,21 @@ class Meddler(ThreadingHTTPServer):
         self.always: Fault = hand_on
         self.ending = Event()
         super().__init__(("127.0.0.1", 0), Exchange)
-        # Small, so that what is sent is not all taken by the system before it is asked for.
+        # A small buffer, so that the system does not accept a whole body before the proxy reads it.
         self.socket.setsockopt(SOL_SOCKET, SO_RCVBUF, 1 << 16)
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The URL of the proxy."""
         return f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: clients hang up as they please."""
+        """Log nothing, because clients may hang up at any time."""
 
 
 @contextmanager
 def meddler(upstream: str) -> Iterator[Meddler]:
-    """A server that meddles with what goes to another."""
+    """Start and yield a faulty proxy in front of another server."""
     with Meddler(upstream) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
@@ -135,12 +135,12 @@ def meddler(upstream: str) -> Iterator[Meddler]:
 
 
 def hand_on(exchange: Exchange) -> None:
-    """No fault at all."""
+    """Pass the request and the answer on without a fault."""
     exchange.answer(*exchange.forward())
 
 
 def refuse(status: int, code: str) -> Fault:
-    """Answer an error of S3's."""
+    """Return a fault that answers with an S3 error."""
 
     def fault(exchange: Exchange) -> None:
         exchange.body()
@@ -151,14 +151,14 @@ def refuse(status: int, code: str) -> Fault:
 
 
 def babble(exchange: Exchange) -> None:
-    """Answer what no S3 would, as a proxy may."""
+    """Answer with an HTML page, as a proxy may and S3 never does."""
     exchange.body()
     body = b"<html><body>Please log in<br></body></html>"
     exchange.answer(200, [("Content-Type", "text/html"), ("Content-Length", str(len(body)))], body)
 
 
 def nod(exchange: Exchange) -> None:
-    """Say 200 to whatever it is."""
+    """Answer 200 to any request, without doing anything."""
     exchange.body()
     exchange.answer(200, [("Content-Length", "0")], b"")
 
@@ -170,7 +170,7 @@ def stall(exchange: Exchange) -> None:
 
 
 def lose(exchange: Exchange) -> None:
-    """Let it be done, and hang up without an answer."""
+    """Pass the request on, and hang up without an answer."""
     exchange.forward()
     exchange.close_connection = True
 
@@ -183,14 +183,14 @@ def cut(exchange: Exchange) -> None:
 
 
 def hang(exchange: Exchange) -> None:
-    """Fall silent in the middle of the answer."""
+    """Stop sending in the middle of the answer, but keep the connection open."""
     status, headers, body = exchange.forward()
     exchange.answer(status, headers, body[: len(body) // 2])
     stall(exchange)
 
 
 def dawdle(exchange: Exchange) -> None:
-    """Take what is sent piece by piece, at 8 MB a second."""
+    """Read the body slowly, piece by piece, at 8 MB per second."""
     left = int(exchange.headers["Content-Length"])
     while left:
         left -= len(exchange.rfile.read(min(left, 1 << 18)))

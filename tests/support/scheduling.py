@@ -1,7 +1,7 @@
-"""Which tests run in one process: those of a module, as they share databases, trainers and services.
+"""Run the tests of a module in one process, because they share databases, trainers and services.
 
-pytest-xdist's own groups are marks that it writes into the ids of tests, which not every version of pytest leaves as
-they are. Here the place of a file decides.
+pytest-xdist has groups too, but it writes their names into the ids of tests, and some versions of pytest change these
+ids. Here the file or folder of a test decides.
 """
 
 import pytest
@@ -11,7 +11,7 @@ from xdist.scheduler import LoadScopeScheduling
 from support.twins import mark_twins
 
 TOGETHER = ("tests/page/",)  # folders whose modules share one start of the services
-FIRST = ("tests/acceptance/", "tests/page/")  # what takes longest, so that no process is left alone with it
+FIRST = ("tests/acceptance/", "tests/page/")  # the longest run first, so that no process has to finish them alone
 
 
 class ByModule(LoadScopeScheduling):
@@ -30,6 +30,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByModul
 
 @pytest.hookimpl(tryfirst=True)  # before -m looks at marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave most twins on Postgres to `make check`, and run first what takes longest."""
+    """Mark most twins on Postgres as long, and put the slowest tests first."""
     mark_twins(items)
     items.sort(key=lambda item: not item.nodeid.startswith(FIRST))

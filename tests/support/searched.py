@@ -1,4 +1,4 @@
-"""A search whose trials reached what a formula says, without training: for the tests of analyses."""
+"""A search whose trials get their results from a formula instead of training, for the tests of analyses."""
 
 from typing import Any
 
@@ -19,13 +19,16 @@ ENDS = (TrialState.COMPLETED, TrialState.COMPLETED, TrialState.STOPPED_EARLY, Tr
 
 
 def searched(trials: int, space: dict[str, Any] | None = None, sampler: str = "random") -> Search:
-    """The search of a shallow network on the digits."""
+    """Return a search for a shallow network on the digits, without trials."""
     fields = {"search_space": space or SPACE, "sampler": {"name": sampler}, "budget": {"trials": max(trials, 1)}}
     return Search(TuneSpec.model_validate({"model": "shallow", "dataset": "digits", **fields}))
 
 
 def reached(search: Search, trials: int) -> list[Observation]:
-    """So many trials of a search: how good a learning rate is depends on the optimizer, the time on width and batch."""
+    """Run this many trials of a search by formula, and return them.
+
+    The effect of the learning rate depends on the optimizer. The time depends on the width and the batch size.
+    """
     draws = np.random.RandomState(0)
     found = []
     for number in range(trials):

@@ -1,4 +1,4 @@
-"""The oracle: one trial alone, in plain torch, as anybody would write it."""
+"""The oracle for lanes: one trial alone, in plain torch."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -21,14 +21,14 @@ from ml.optimizers import Adam
 
 
 class Way(NamedTuple):
-    """Where lanes train, and by what."""
+    """A device that lanes train on, and the operations they train with."""
 
     device: str
     ops: type[Ops]
 
 
 CPU = Way("cpu", KernelOps)
-DEVICES = [CPU, *([Way("cuda", TorchOps)] if torch.cuda.is_available() else [])]  # each by what trains there
+DEVICES = [CPU, *([Way("cuda", TorchOps)] if torch.cuda.is_available() else [])]  # each with its usual operations
 WAYS = [*DEVICES, Way("cpu", TorchOps)]
 
 
@@ -40,7 +40,11 @@ def train_alone(
     dtype: torch.dtype = torch.float64,
     frozen: frozenset[int] = frozenset(),
 ) -> nn.Module:
-    """Train a lane's initial weights with torch.optim on these batches; layers at some places may be frozen."""
+    """Train a lane's initial weights with torch.optim on these batches, and return the module.
+
+    `frozen` holds the positions of the layers whose weights stay fixed. If the recipe averages weights, the averaged
+    module is returned.
+    """
     module = _dropping(state).to(dtype).train()
     for place in frozen:
         module[place].requires_grad_(requires_grad=False)
@@ -78,7 +82,7 @@ def _scheduler(optimizer: torch.optim.Optimizer, state: LaneState) -> LRSchedule
 
 
 class _Dropped(nn.Module):
-    """Dropout whose masks are worked out number by number, as `ml/kernels/noise.py` says that they are named."""
+    """Dropout with masks that are computed number by number, by the rule in `ml/kernels/noise.py`."""
 
     def __init__(self, p: float, place: int, seed: int) -> None:
         super().__init__()
@@ -94,14 +98,14 @@ class _Dropped(nn.Module):
 
 
 def _hash(x: np.ndarray) -> np.ndarray:
-    """lowbias32, in 64 bits."""
+    """Return the hash lowbias32 of each number, computed in 64 bits."""
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 1)):
         x = ((x ^ (x >> np.uint64(shift))) * np.uint64(factor)) % np.uint64(2**32)
     return x
 
 
 def _dropping(state: LaneState) -> nn.Module:
-    """The lane's module, its dropout by these masks."""
+    """Return the lane's module with these masks in its dropout layers."""
     module = state.module()
     for place, layer in enumerate(state.layers):
         if isinstance(layer, Dropout):
@@ -110,7 +114,7 @@ def _dropping(state: LaneState) -> nn.Module:
 
 
 def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
-    """The largest difference of any weight, in units of the largest weight of its tensor."""
+    """Return the largest difference of any weight, relative to the largest weight of its tensor."""
     return max(
         ((one[name].double() - tensor.double()).abs().max() / tensor.double().abs().max()).item()
         for name, tensor in other.items()
@@ -118,6 +122,6 @@ def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
 
 
 def batches(size: int, batch_size: int, steps: int, seed: int = 7, first: int = 0) -> list[np.ndarray]:
-    """The first minibatches of a stream."""
+    """Return the first minibatches of a stream."""
     stream = Stream(size, batch_size, seed)
     return [stream.batch(first + step) for step in range(steps)]

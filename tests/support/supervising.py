@@ -1,4 +1,4 @@
-"""A supervisor at work in the background, and waiting for what it brings about."""
+"""Run a supervisor in the background, and wait for its effects."""
 
 from collections.abc import Callable
 from threading import Thread
@@ -6,19 +6,19 @@ from time import monotonic, sleep
 
 from worker.supervision.supervisor import Supervisor
 
-DEADLINE = 60.0  # seconds; a machine that is busy is slow
+DEADLINE = 60.0  # seconds; long enough for a busy machine
 
 
 def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition that another process brings about."""
+    """Wait until a condition is true that another process or thread fulfils."""
     deadline = monotonic() + DEADLINE
     while not condition():
-        assert monotonic() < deadline, "it did not happen in time"
+        assert monotonic() < deadline, "the condition did not become true in time"
         sleep(0.02)
 
 
 def in_background(supervisor: Supervisor) -> Thread:
-    """Let the supervisor work."""
+    """Start the supervisor in a thread, and return the thread."""
     thread = Thread(target=supervisor.work)
     thread.start()
     return thread

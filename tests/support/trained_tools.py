@@ -1,4 +1,4 @@
-"""Jobs that are really trained, without processes of their own."""
+"""Jobs that are really trained, in the process of the tests."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,16 +16,16 @@ from worker.uploaded_datasets import DatasetStore
 
 
 class Orders:
-    """What a supervisor says."""
+    """A supervisor's orders to a trainer."""
 
     def __init__(self) -> None:
         self.cancelled: frozenset[int] = frozenset()
         self._stop: Stop | None = None
-        self._left = 0  # questions that are answered with None before
+        self._left = 0  # questions that are still answered with None
 
     @property
     def stop(self) -> Stop | None:
-        """Asked before every step."""
+        """The order to stop, if there is one; the trainer asks before every step."""
         self._left -= 1
         return None if self._left >= 0 else self._stop
 
@@ -34,7 +34,7 @@ class Orders:
         self.stop_after(0, stop)
 
     def stop_after(self, questions: int, stop: Stop | None) -> None:
-        """Say so once this many questions have been asked."""
+        """Give this order after so many questions."""
         self._left, self._stop = questions, stop
 
 
@@ -53,7 +53,7 @@ class Training:
         self.trainer = Trainer(self.bench)
 
     def run(self, until: PackPurpose | None = None) -> None:
-        """Work on packs until there are none, or none but those with a purpose."""
+        """Work on packs until none is left, or until one with the purpose `until` is waiting."""
         while not self.waits(until) and (claim := self.work.leases.claim()) is not None:
             answer = self.trainer.work(claim)
             assert answer.keys() <= {"done", "ended"}, answer
@@ -61,11 +61,11 @@ class Training:
                 self.work.leases.close(claim)
 
     def openings(self) -> list[Opening]:
-        """Every look at test images."""
+        """Return all openings of test images."""
         with self.work.database.reading() as session:
             return list(session.scalars(select(Opening)))
 
     def waits(self, purpose: PackPurpose | None) -> bool:
-        """Whether there is a pack with a purpose."""
+        """Return whether an unfinished pack with this purpose exists."""
         with self.work.database.reading() as session:
             return session.scalar(select(Pack).where(Pack.purpose == purpose, Pack.done.is_(False))) is not None

@@ -1,11 +1,12 @@
-"""Which tests run on both databases: those whose claim rests on SQL that the two understand differently."""
+"""Decide which tests run on both databases: those that depend on SQL that the two databases treat differently."""
 
 import pytest
 
 BOTH = ("sqlite", "postgres")
 
-# Commands, protocols, validation and what is drawn from rows use the SQL of the routes, which have twins. The processes
-# of a worker use that of the ledger, which has twins too; faults on Postgres are tested with a whole cluster.
+# Commands, protocols, validation, reports and cards use the SQL of the routes, and the tests of routes have twins.
+# The processes of a worker use the SQL of the ledger, whose tests have twins too. Faults on Postgres are tested with a
+# whole cluster.
 SQLITE_ONLY = (
     "tests/test_docs.py",
     "tests/api/cli/",
@@ -14,7 +15,7 @@ SQLITE_ONLY = (
     "tests/api/report/",
     "tests/api/subprocesses/",
     "tests/api/views/",
-    "tests/api/prediction/test_swaps.py::test_every_answer_under_load_is_the_whole_answer_of_one_version",
+    "tests/api/prediction/test_swaps.py::test_every_answer_under_load_comes_from_one_version",
     "tests/api/prediction/test_metrics.py::test_two_processes_count_together",
     "tests/api/test_client.py",
     "tests/api/test_openapi.py",
@@ -34,7 +35,7 @@ def databases_of(nodeid: str) -> tuple[str, ...]:
 
 
 def mark_twins(items: list[pytest.Item]) -> None:
-    """Mark tests on Postgres as long, but for those of SQL itself and for the first of each file."""
+    """Mark tests on Postgres as long, except tests of SQL itself and the first test of each file."""
     seen: set[str] = set()
     for item in items:
         if not hasattr(item, "callspec") or item.callspec.params.get("database_url") != "postgres":

@@ -1,4 +1,4 @@
-"""Trainers that stay warm: a process that trains needs seconds to load torch, and most tests need none of their own."""
+"""Trainers that tests share: a new trainer needs seconds to load torch, and most tests do not need a new one."""
 
 import os
 from collections.abc import Iterator
@@ -10,18 +10,18 @@ Environment = tuple[tuple[str, str], ...]
 
 
 class WarmTrainers:
-    """The trainers of a module, by how many there are and by the settings that they were started with."""
+    """The trainers of a module, by their number and by the settings they were started with."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[int, Environment], Trainers] = {}
 
     @contextmanager
     def borrowed(self, number: int) -> Iterator[Trainers]:
-        """Lend trainers to a test; those that it leaves dead or at work are ended."""
+        """Lend trainers to a test; end them afterwards if one is dead or still working."""
         key = (number, tuple(sorted(item for item in os.environ.items() if item[0].startswith("CHIFFRE_"))))
         trainers = self._kept.pop(key, None) or Trainers(number)
         yield trainers
-        vars(trainers).pop("borrow", None)  # some tests look at who is borrowed
+        vars(trainers).pop("borrow", None)  # some tests replace `borrow` to see which trainers are borrowed
         if _all_idle(trainers):
             self._kept[key] = trainers
         else:

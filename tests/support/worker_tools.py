@@ -25,12 +25,12 @@ FILE = Saved("0" * 64, 1)
 
 
 def tune_spec(find: FindInfo = datasets.__getitem__, /, **fields: Any) -> TuneSpec:
-    """A small tuning job."""
+    """Return a small tuning job."""
     return TuneSpec.of({"model": "perceptron", "dataset": "digits", "budget": {"trials": 2}, **fields}, find)
 
 
 def measurement(epoch: int, accuracy: float | None, loss: float | None = 0.5) -> RungResult:
-    """One epoch."""
+    """Return the measurement of an epoch."""
     return RungResult(epoch * 10, epoch * 100, loss, loss, accuracy, 0.25)
 
 
@@ -50,7 +50,7 @@ class Work:
         return self.ledger.accept(spec)
 
     def spec(self, job: Job) -> TuneSpec:
-        """The work of a job."""
+        """Return the specification of a job."""
         with self.database.reading() as session:
             return job_spec.tune_spec(session, job)
 
@@ -64,7 +64,7 @@ class Work:
         self.ledger.record(claim, [Measured(number, measured, attrs)], {})
 
     def reserved(self, claim: Claim) -> list[TrialRecord]:
-        """The claimed pack's trials that are still to be run."""
+        """Return the claimed pack's trials that have not ended."""
         trials = self.ledger.pack(claim).record.trials
         return [trial for trial in trials if trial.state == TrialState.RUNNING]
 
@@ -74,7 +74,7 @@ class Work:
 
     @contextmanager
     def unneeded(self) -> Iterator[list[str]]:
-        """Collect the keys of files that are to be removed, instead of removing them."""
+        """Yield a list that collects the keys of unneeded files, which are not removed."""
         found: list[str] = []
         before, self.database.on_unneeded = self.database.on_unneeded, found.extend
         yield found
@@ -82,11 +82,11 @@ class Work:
 
     @property
     def controls(self) -> Controls:
-        """What people can ask for."""
+        """The controls that users of a job have."""
         return Controls(self.database)
 
     def pack(self, trials: int, leases: Leases | None = None) -> Claim:
-        """Claim a pack and begin so many trials in it."""
+        """Claim a pack and begin this many trials in it."""
         claim = (leases or self.leases).claim()
         assert claim is not None
         records = self.reserved(claim)
@@ -97,17 +97,17 @@ class Work:
         return claim
 
     def trials(self) -> list[Trial]:
-        """All trials as they are now, by number."""
+        """Return all trials as they are now, by number."""
         with self.database.reading() as session:
             return list(session.scalars(select(Trial).order_by(col(Trial.number))))
 
     def packs(self) -> list[Pack]:
-        """All packs as they are now, by id."""
+        """Return all packs as they are now, by id."""
         with self.database.reading() as session:
             return list(session.scalars(select(Pack).order_by(col(Pack.id))))
 
     def run_trial(self, claim: Claim, value: float | None, state: TrialState = TrialState.COMPLETED) -> int:
-        """Run the claimed pack's trial to its end in one epoch, close the pack; the trial's number."""
+        """Run the claimed pack's trial to its end in one epoch, close the pack, and return the trial's number."""
         (record,) = self.reserved(claim)
         best = measurement(1, value)
         self.start(claim, record.number)
@@ -118,6 +118,6 @@ class Work:
         return record.number
 
     def job(self, job: Job) -> Job:
-        """The job as it is now."""
+        """Return the job as it is now."""
         with self.database.reading() as session:
             return session.get_one(Job, job.id)

@@ -1,4 +1,4 @@
-"""`make chaos`: seed after seed of the nemesis, on both databases in turn; each that fails is printed."""
+"""`make chaos`: run the nemesis with one seed after another, on both databases in turn, and print failed seeds."""
 
 import argparse
 import sys
@@ -9,18 +9,18 @@ from acceptance.faults.nemesis import SECONDS, trouble
 
 
 def violations(seed: int) -> list[str]:
-    """What one seed breaks."""
+    """Return the rules that are violated with one seed."""
     try:
         return trouble("postgres" if seed % 2 else "sqlite", seed, SECONDS)
-    except AssertionError as error:  # what did not happen in time
+    except AssertionError as error:  # a condition did not become true in time
         return [str(error)]
 
 
 def main() -> int:
-    """Make trouble for as long as asked; 1 where a seed failed."""
+    """Run seeds until the time is over, and return the exit status: 1 if a seed failed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=3600, help="no seed is begun after these")
-    parser.add_argument("--seed", type=int, default=1000, help="the first")
+    parser.add_argument("--seconds", type=float, default=3600, help="no seed is started after this time")
+    parser.add_argument("--seed", type=int, default=1000, help="the first seed")
     options = parser.parse_args()
     begun, failed = monotonic(), []
     for seed in count(options.seed):

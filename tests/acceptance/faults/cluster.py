@@ -1,7 +1,7 @@
-"""A cluster: real broker, database, API, workers and trainers on folders of their own, to be killed and stopped.
+"""A cluster of real processes for fault tests: broker, database, API, workers and trainers.
 
-What it starts carries the cluster's home in its environment, so that nothing of it is overlooked: neither the trainer
-of a worker that was killed, nor a process that was stopped.
+Every process that the cluster starts has the cluster's home in its environment. So all of them can be found and ended,
+even the trainer of a killed worker and a stopped process.
 """
 
 import os
@@ -41,12 +41,12 @@ Kind = Literal["sqlite", "postgres"]
 LEASE_SECONDS = 4.0
 POLL_SECONDS = 0.4
 API = [sys.executable, "-m", "uvicorn", "api.main:create_app", "--factory", "--no-access-log"]
-PREFIX = "chiffre-faults-"  # of every folder
+PREFIX = "chiffre-faults-"  # of the name of every folder
 
 
 @dataclass
 class Cluster:
-    """The services of one test, started by `with`; at its end no process and no file of them is left."""
+    """The services of one test. `with` starts them, and at its end no process and no file of them is left."""
 
     kind: Kind = "sqlite"
     size: int = 1  # workers, each with one trainer
@@ -75,7 +75,7 @@ class Cluster:
 
     @property
     def folders(self) -> set[Path]:
-        """What it has made, and takes away with it."""
+        """The folders that the cluster has made and removes at its end."""
         return {self.home} | ({self._postgres.folder} if self._postgres else set())
 
     @property
@@ -84,7 +84,7 @@ class Cluster:
         return self.home / "artifacts"
 
     def start_worker(self) -> Process:
-        """One more worker, with a trainer of its own."""
+        """Start another worker, which has its own trainer, and return it."""
         name = f"worker{len(self.workers)}"
         process = self._process(name, [*WORKER, "-n", f"{name}@%h"])
         self.workers.append(process)
@@ -92,13 +92,13 @@ class Cluster:
         return process
 
     def trainers(self, worker: Process | None = None) -> list[psutil.Process]:
-        """The training processes that run, of one worker or of all."""
+        """Return the running trainers of one worker, or of all workers."""
         of = [worker] if worker is not None else self.workers
         return [process for each in of for process in each.tree() if is_trainer(process)]
 
     def everything(self) -> list[psutil.Process]:
-        """Every process that carries the cluster's home in its environment, orphans included, broker and database."""
-        # Valkey writes its title over its environment.
+        """Return every process with the cluster's home in its environment, orphans included, broker and database."""
+        # The broker's environment cannot be read: Valkey overwrites it with its title.
         return processes_of(self.home) + self.broker.tree() + (self._postgres.processes() if self._postgres else [])
 
     def restart_api(self) -> None:
@@ -107,34 +107,34 @@ class Cluster:
         self._until_answered()
 
     def restart_broker(self) -> None:
-        """Start the broker again, with the queue that it had on disk."""
+        """Start the broker again with the queue that it had on disk, and wait until it answers."""
         self.broker.start()
         until(self.broker_answers, "the broker answers")
 
     def broker_answers(self) -> bool:
-        """Whether the broker answers."""
+        """Return whether the broker answers."""
         with suppress(redis.RedisError), self._redis() as client:
             return bool(client.ping())
         return False
 
     def flush_broker(self) -> None:
-        """Make the broker forget everything."""
+        """Delete all data of the broker."""
         with self._redis() as client:
             client.flushall()
 
     def ring(self, times: int) -> None:
-        """Ring that there is work, so many times."""
+        """Send this many messages that say there is work."""
         with Celery("bell", broker=self._environment["CHIFFRE_BROKER_URL"], set_as_current=False) as app:
             for _ in range(times):
                 app.send_task(WAKE, queue="chiffre", ignore_result=True)
 
     def restart_postgres(self) -> None:
-        """Restart Postgres as after a power cut: no connection is told."""
+        """Restart Postgres as after a power failure: connections break without a message."""
         assert self._postgres is not None
         self._postgres.restart()
 
     def lock_sqlite(self, seconds: float) -> None:
-        """Hold SQLite's write lock for so long, from now on."""
+        """Take SQLite's write lock now, and hold it in the background for this time."""
         if self._lock is not None:
             self._lock.join()
         holder = sqlite.connect(self.home / "chiffre.db", isolation_level=None, check_same_thread=False, timeout=30)
@@ -143,9 +143,10 @@ class Cluster:
         self._lock.start()
 
     def pause_worker(self, worker: Process) -> None:
-        """Stop a worker and its trainers, outside of any transaction where that would stop everybody else.
+        """Stop a worker and its trainers; with SQLite, outside of any transaction.
 
-        Postgres ends the transaction of a client that says nothing for five seconds; SQLite's lock would stay.
+        Postgres ends the transaction of a client that is silent for five seconds. SQLite's lock would stay, and block
+        all other processes.
         """
         if self.kind == "postgres":
             worker.pause()
@@ -155,7 +156,7 @@ class Cluster:
             worker.pause()
 
     def heal(self) -> None:
-        """Let go on what is stopped, and start again what is dead."""
+        """Resume stopped processes, and start dead ones again."""
         if self._lock is not None:
             self._lock.join()
         for process in self.everything():  # a trainer may have lost its worker while both were stopped
@@ -171,28 +172,28 @@ class Cluster:
             self.restart_api()
 
     def measured(self, job_id: str, lease_epoch: int = 1) -> int:
-        """How many measurements of a job are on record, of a lease epoch or a later one."""
+        """Return the number of a job's recorded measurements, of this lease epoch or a later one."""
         of_job = (col(Measurement.job_id) == job_id, col(Measurement.lease_epoch) >= lease_epoch)
         with self.database.reading() as session:
             return session.scalar(select(func.count()).select_from(Measurement).where(*of_job)) or 0
 
     def packs(self, job_id: str) -> list[Pack]:
-        """The packs of a job."""
+        """Return the packs of a job."""
         with self.database.reading() as session:
             return list(session.scalars(select(Pack).where(col(Pack.job_id) == job_id).order_by(col(Pack.id))))
 
     def holder(self, job_id: str) -> Process | None:
-        """A worker that holds a lease of a job."""
+        """Return a live worker that holds a lease of a job, None if there is none."""
         owners = {str(pack.lease_owner).split(":")[1] for pack in self.packs(job_id) if pack.lease_owner}
         return next((w for w in self.workers if w.alive and w.popen and str(w.popen.pid) in owners), None)
 
     def gate(self, measured: int) -> AbstractContextManager[None]:
-        """Let every trial wait after this many measurements, so that no job ends before the test is ready."""
+        """Make every trial wait after this many measurements, so that no job ends before the test is ready."""
         return gate(self.home, measured)
 
     @contextmanager
     def out_of_memory(self, limit: int) -> Iterator[list[int]]:
-        """Kill each trainer that takes more than so many bytes, as the kernel does; the ids of those that were."""
+        """Kill trainers that use more than `limit` bytes, as the kernel does; yield the list of killed process ids."""
         killed: list[int] = []
         over = Event()
         watch = Thread(target=self._kill_above, args=(limit, killed, over))
@@ -204,7 +205,7 @@ class Cluster:
             watch.join()
 
     def logs(self) -> str:
-        """The last words of every process."""
+        """Return the end of every process's log."""
         logs = sorted((self.home / "logs").glob("*.log"))
         return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-4000:]}" for log in logs)
 
@@ -254,7 +255,7 @@ class Cluster:
         until(partial(_answers, f"{self.url}/livez"), "the API answers")
 
     def _killed(self) -> bool:
-        """Kill what is left; whether nothing was."""
+        """Kill the cluster's remaining processes, and return whether there were none."""
         own = processes_of(self.home)
         for process in own:
             with suppress(psutil.NoSuchProcess):
@@ -271,7 +272,7 @@ class Cluster:
 
 
 def _environment(cluster: Cluster, database_url: str) -> dict[str, str]:
-    """What the processes are told: small leases, one trainer a worker, and where sabotage lies."""
+    """Return the environment of the processes: short leases, one trainer per worker, and the folder of sabotage."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("CHIFFRE_")}
     return {
         **own,

@@ -1,4 +1,4 @@
-"""What the tests of faults share: a cluster a file, and a witness a test."""
+"""Fixtures of the tests of faults: a cluster for each file, and a witness for each test."""
 
 from collections.abc import Iterator
 
@@ -9,14 +9,14 @@ from acceptance.faults.witness import Witness
 
 @pytest.fixture(scope="module")
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """A cluster with two workers on the database that the file names in `DATABASE`, whole again after each test."""
+    """Yield a cluster with two workers, on the database that the file names in `DATABASE`."""
     with Cluster(request.module.DATABASE, size=2) as cluster:
         yield cluster
 
 
 @pytest.fixture
 def witness(cluster: Cluster) -> Iterator[Witness]:
-    """A user of the cluster; what is left of the test's jobs is cancelled at its end."""
+    """Yield a user of the cluster; at the end, heal the cluster and cancel the test's remaining jobs."""
     with Witness(cluster.url) as witness:
         yield witness
         print(cluster.logs())

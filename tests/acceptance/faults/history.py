@@ -1,4 +1,4 @@
-"""The history checker: what must hold of every accepted job at the end, whatever happened on the way."""
+"""The history checker: rules that every accepted job must satisfy at the end, after any faults."""
 
 import hashlib
 from collections import defaultdict
@@ -24,10 +24,10 @@ from worker.database.tables import Artifact, Event, Job, JobState, Measurement, 
 
 @dataclass(frozen=True)
 class Story:
-    """Everything on record of one job, and the folder of its files."""
+    """All records of one job, and the folder of its files."""
 
     job: Job
-    events: list[Event]  # in the order of their sequence, as the measurements
+    events: list[Event]  # in the order of their sequence numbers, as are the measurements
     packs: list[Pack]
     trials: list[Trial]
     measurements: list[Measurement]
@@ -42,19 +42,19 @@ class Story:
 
     @property
     def final(self) -> bool:
-        """Whether the job has ended."""
+        """True if the job has ended."""
         return JobState(self.job.state).final
 
     def measured(self, trial: Trial) -> list[Measurement]:
-        """A trial's measurements, in the order in which they were written."""
+        """Return a trial's measurements in the order in which they were written."""
         return [m for m in self.measurements if m.trial_id == trial.id]
 
     def objective(self, row: Measurement | Trial) -> float | None:
-        """What the job's best is best at."""
+        """Return the value that the job's trials are compared by."""
         return row.val_accuracy if self.job.spec["objective"] == "val_accuracy" else row.val_loss
 
     def best(self, values: Iterable[float]) -> float | None:
-        """The best of some values."""
+        """Return the best of some values."""
         return (max if self.job.maximize else min)(values, default=None)
 
 
@@ -62,13 +62,13 @@ Rule = Callable[[Story], Iterator[str]]
 
 
 def verdict(cluster: Cluster, witness: Witness, seconds: float = PATIENCE) -> list[str]:
-    """What is wrong once every job that a witness posted has ended."""
+    """Wait until every job of a witness has ended, and return the violations."""
     witness.until_all_ended(seconds)
     return check(cluster.database, cluster.artifacts, witness.accepted, witness.answers)
 
 
 def check(database: Database, artifacts: Path, accepted: Sequence[str], answers: Sequence[Answer]) -> list[str]:
-    """What is wrong with the accepted jobs and the answers, in words; nothing where all is well."""
+    """Return the violations by accepted jobs and by answers, as sentences."""
     found = list(_answers(answers))
     with database.reading() as session:
         for job_id in accepted:
@@ -86,7 +86,7 @@ def _story(session: Session, job: Job, folder: Path) -> Story:
         return list(session.scalars(select(table).where(table.job_id == job.id).order_by(*order)))
 
     trials = rows(Trial, col(Trial.number))
-    of_trials = col(Measurement.trial_id).in_([trial.id for trial in trials])  # a row of the release before has no job
+    of_trials = col(Measurement.trial_id).in_([trial.id for trial in trials])  # rows of the last release have no job
     measurements = session.scalars(
         select(Measurement).where(of_trials).order_by(col(Measurement.sequence), col(Measurement.step))
     )
@@ -110,7 +110,7 @@ def _answers(answers: Sequence[Answer]) -> Iterator[str]:
 
 
 def one_end(story: Story) -> Iterator[str]:
-    """Each run of a job begins with `queued` and ends in one final state, which is the job's."""
+    """Check that each run begins with `queued` and ends in one final state, and the last run in the job's state."""
     own = story.own
     if not own or own[0].state != JobState.QUEUED:
         yield "its history does not begin with queued"
@@ -123,11 +123,14 @@ def one_end(story: Story) -> Iterator[str]:
         if len(ends) != 1 and story.final:
             yield f"run {number} has {len(ends)} final states: {', '.join(ends)}"
         elif len(ends) == 1 and not _ends(run[-1]):
-            yield f"run {number} goes on after {ends[0]} with {run[-1].state}"
+            yield f"run {number} continues after {ends[0]} with {run[-1].state}"
 
 
 def _runs(own: list[Event]) -> list[list[Event]]:
-    """A job's own events by run; one begins with `queued` after an end, not with what is noted of a job that waits."""
+    """Return a job's own events by run.
+
+    A run begins with a `queued` after a final state. A `queued` of a job that is still waiting begins no run.
+    """
     begins = [at for at in range(1, len(own)) if own[at].state == JobState.QUEUED and _ends(own[at - 1])]
     return [own[begin:end] for begin, end in pairwise([0, *begins, len(own)])]
 
@@ -137,7 +140,7 @@ def _ends(event: Event) -> bool:
 
 
 def one_writer(story: Story) -> Iterator[str]:
-    """In each pack no measurement was written under an older lease than one before it."""
+    """Check that no measurement of a pack was written under an older lease than an earlier measurement."""
     pack_of = {trial.id: trial.pack_id for trial in story.trials}
     written: dict[int, list[Measurement]] = defaultdict(list)
     for measurement in story.measurements:
@@ -151,24 +154,24 @@ def one_writer(story: Story) -> Iterator[str]:
                 )
         newest = max((m.lease_epoch or 0 for m in written[cast("int", pack.id)]), default=0)
         if newest > pack.lease_epoch:
-            yield f"pack {pack.id}: lease epoch {newest} wrote, and only {pack.lease_epoch} were given"
+            yield f"pack {pack.id}: lease epoch {newest} wrote, but the newest epoch is {pack.lease_epoch}"
 
 
 def no_gap(story: Story) -> Iterator[str]:
-    """The steps of each trial are the first of its rungs, in order; all of them where it completed."""
+    """Check that each trial was measured at its first rungs in order, and at all rungs if it completed."""
     kind = TrainSpec if story.job.kind == "train" else TuneSpec
     spec = kind.model_validate(story.job.spec).as_tune()
     for trial in story.trials:
         steps = [m.step for m in story.measured(trial)]
         rungs = list(spec.rungs(spec.params(trial.params))) if trial.params else []
         if steps != rungs[: len(steps)]:
-            yield f"trial {trial.number} was measured at {steps}, which does not begin its rungs {rungs}"
+            yield f"trial {trial.number} was measured at {steps}, not at the first of its rungs {rungs}"
         elif trial.state == TrialState.COMPLETED and steps != rungs:
             yield f"trial {trial.number} completed at {steps}, before the end of its rungs {rungs}"
 
 
 def true_values(story: Story) -> Iterator[str]:
-    """The value of each judged trial is that of its best measurement; no other trial has one."""
+    """Check that the value of each judged trial is that of its best measurement, and other trials have no value."""
     for trial in story.trials:
         finite = [m for m in story.measured(trial) if m.train_loss is not None and m.val_loss is not None]
         best = story.best(v for m in finite if (v := story.objective(m)) is not None)
@@ -178,7 +181,7 @@ def true_values(story: Story) -> Iterator[str]:
 
 
 def best_is_best(story: Story) -> Iterator[str]:
-    """A completed job names the best of its judged trials, of equals the first."""
+    """Check that a completed job names the best of its judged trials, and the first of equal ones."""
     job = story.job
     if job.state != JobState.COMPLETED:
         return
@@ -186,11 +189,11 @@ def best_is_best(story: Story) -> Iterator[str]:
     value = story.best(judged.values())
     trial = min((number for number in judged if judged[number] == value), default=None)
     if (job.best_trial, job.best_value) != (trial, value):
-        yield f"its best is trial {job.best_trial} with {job.best_value}, and should be trial {trial} with {value}"
+        yield f"its best is trial {job.best_trial} with {job.best_value}, but should be trial {trial} with {value}"
 
 
 def verified_checkpoint(story: Story) -> Iterator[str]:
-    """A completed job's best trial has a checkpoint that is what was written, and whose card names it."""
+    """Check that a completed job's best trial has an undamaged checkpoint whose card names the trial."""
     job = story.job
     if job.state != JobState.COMPLETED or job.best_trial is None:
         return
@@ -209,11 +212,14 @@ def verified_checkpoint(story: Story) -> Iterator[str]:
 
 
 def verified_version(story: Story) -> Iterator[str]:
-    """A completed job's best is a version, of this run or an earlier one, and each version's files are as written."""
+    """Check that a completed job's best trial is a version, and that the files of all versions are undamaged.
+
+    The version may come from this run or from an earlier one.
+    """
     job = story.job
-    newest = [version for version in story.versions if version.test_accuracy is not None][-1:]  # of the winners
+    newest = [version for version in story.versions if version.test_accuracy is not None][-1:]  # the newest winner
     if job.state == JobState.COMPLETED and not newest:
-        yield "it is completed, and no version was published"
+        yield "it is completed, but no version was published"
     for version in newest:
         if job.state == JobState.COMPLETED and (version.trial, version.value) != (job.best_trial, job.best_value):
             yield f"version {version.version} is of trial {version.trial} with {version.value}, not of its best"
@@ -223,7 +229,7 @@ def verified_version(story: Story) -> Iterator[str]:
 
 
 def _verified(story: Story, version: ModelVersion, kind: str, artifact_id: int) -> Iterator[str]:
-    """What is wrong with one file of a version; of the best trial's checkpoint nothing that was said before."""
+    """Check one file of a version; `verified_checkpoint` has already checked the best trial's checkpoint."""
     artifact = story.artifacts.get(artifact_id)
     if artifact is None or (artifact.kind, artifact.trial) != (kind, version.trial):
         yield f"the {kind} of version {version.version} is not of trial {version.trial}"
@@ -238,7 +244,7 @@ def _verified(story: Story, version: ModelVersion, kind: str, artifact_id: int) 
 
 
 def silent_after_cancel(story: Story) -> Iterator[str]:
-    """Nothing is written after a job's `cancelled`."""
+    """Check that nothing is written after a job's `cancelled`."""
     cancelled = min((e.sequence for e in story.own if e.state == JobState.CANCELLED), default=None)
     if cancelled is None:
         return
@@ -251,19 +257,22 @@ def silent_after_cancel(story: Story) -> Iterator[str]:
 
 
 def exact_budget(story: Story) -> Iterator[str]:
-    """As many trials as were reserved, without a gap, at most the limit, and all of it where it ended the job."""
+    """Check that the numbers of trials have no gap and agree with the reserved number, which is within the limit.
+
+    If the limit on trials ended the job, all of it must be used.
+    """
     job = story.job
     numbers = [trial.number for trial in story.trials]
     if numbers != list(range(job.reserved)):
-        yield f"{job.reserved} trials were reserved, and their numbers are {numbers}"
+        yield f"{job.reserved} trials were reserved, but their numbers are {numbers}"
     if job.reserved > job.trial_limit:
-        yield f"{job.reserved} trials were reserved of {job.trial_limit}"
+        yield f"{job.reserved} trials were reserved, but the limit is {job.trial_limit}"
     if story.final and job.stop_reason == StopReason.TRIALS and job.reserved < job.trial_limit:
-        yield f"its trials are spent, and {job.reserved} of {job.trial_limit} were reserved"
+        yield f"its limit on trials ended it, but {job.reserved} of {job.trial_limit} were reserved"
 
 
 def all_done(story: Story) -> Iterator[str]:
-    """When a job has ended no trial runs and no pack is open or leased."""
+    """Check that after the end of a job no trial runs and no pack is open or leased."""
     if not story.final:
         return
     for trial in story.trials:
@@ -277,16 +286,16 @@ def all_done(story: Story) -> Iterator[str]:
 
 
 def one_order(story: Story) -> Iterator[str]:
-    """Each event and each measurement has a number of its own, and none is above the job's."""
+    """Check that each event and measurement has a unique sequence number, and none is above the job's counter."""
     numbers = [event.sequence for event in story.events] + [m.sequence for m in story.measurements]
     seen: set[int] = set()
     for number in numbers:
         if number is None:
-            yield "a measurement has no number"
+            yield "a measurement has no sequence number"
         elif number in seen:
-            yield f"number {number} was given twice"
+            yield f"sequence number {number} was given twice"
         elif number > story.job.sequence:
-            yield f"number {number} is above the job's {story.job.sequence}"
+            yield f"sequence number {number} is above the job's {story.job.sequence}"
         seen |= {number or 0}
 
 

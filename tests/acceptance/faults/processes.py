@@ -1,4 +1,4 @@
-"""Processes of a cluster, and how to find them again."""
+"""Processes of a cluster: start them, stop them, and find them again."""
 
 import ctypes
 import resource
@@ -13,12 +13,12 @@ import psutil
 import worker
 from worker.local import PR_SET_PDEATHSIG
 
-ROOT = Path(worker.__file__).parent.parent  # the tree that these tests import is the tree that runs
+ROOT = Path(worker.__file__).parent.parent  # the processes run the same source tree that the tests import
 
 
 @dataclass
 class Process:
-    """One process of a cluster, and how to start it again."""
+    """One process of a cluster, which can be started again."""
 
     name: str
     command: list[str]
@@ -27,7 +27,7 @@ class Process:
     popen: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, in a session of its own."""
+        """Start the process in a new session."""
         with self.log.open("ab") as log:
             self.popen = subprocess.Popen(
                 self.command,
@@ -42,12 +42,12 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs."""
+        """True if the process runs."""
         return self.popen is not None and self.popen.poll() is None
 
     def tree(self) -> list[psutil.Process]:
-        """It and all that it has started."""
-        if self.popen is None or not self.alive:  # its number may be another's by now
+        """Return the process and all processes that it has started."""
+        if self.popen is None or not self.alive:  # another process may have its id by now
             return []
         with suppress(psutil.NoSuchProcess):
             own = psutil.Process(self.popen.pid)
@@ -55,45 +55,45 @@ class Process:
         return []
 
     def kill(self) -> None:
-        """Kill it, and it alone, with signal 9."""
+        """Kill this process alone, with signal 9."""
         if self.popen is not None:
             self.popen.kill()
             self.popen.wait()
 
     def pause(self) -> None:
-        """Stop it and all that it has started, as a machine that sleeps does."""
+        """Stop the process and all processes that it has started, like a machine that goes to sleep."""
         for process in self.tree():
             with suppress(psutil.NoSuchProcess):
                 process.suspend()
 
     def resume(self) -> None:
-        """Let it and all that it has started go on."""
+        """Continue the process and all processes that it has started."""
         for process in self.tree():
             with suppress(psutil.NoSuchProcess):
                 process.resume()
 
 
 def processes_of(home: Path) -> list[psutil.Process]:
-    """Every process that carries this home in its environment, orphans included."""
+    """Return every process with this home in its environment, orphans included."""
     return [process for process in psutil.process_iter() if _home(process) == str(home)]
 
 
 def is_trainer(process: psutil.Process) -> bool:
-    """Whether a process trains."""
+    """Return whether a process is a trainer."""
     try:
         return "worker.trainer" in process.cmdline()
-    except psutil.Error:  # it ended
+    except psutil.Error:  # the process has ended
         return False
 
 
 def _home(process: psutil.Process) -> str | None:
     try:
         return str(process.environ().get("CHIFFRE_HOME"))
-    except (psutil.Error, OSError):  # it ended, or is another user's
+    except (psutil.Error, OSError):  # the process has ended, or belongs to another user
         return None
 
 
 def _end_with_the_tests() -> None:
-    """Let the kernel end this process when the tests end, however they do, and write no core file."""
+    """Make the kernel kill this process when the tests end in any way, and write no core file."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,4 +1,4 @@
-"""The cluster itself: what it starts is real, and nothing of it stays behind."""
+"""Tests of the cluster itself: it starts real processes, and leaves none behind."""
 
 from pathlib import Path
 
@@ -13,13 +13,13 @@ from acceptance.faults.work import quick
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-def test_no_process_and_no_file_is_left_of_a_cluster(kind: Kind) -> None:
-    """Not even of one whose worker sleeps, whose orphaned trainer sleeps, and whose database is locked."""
+def test_a_cluster_leaves_no_process_and_no_file(kind: Kind) -> None:
+    """This holds even if a worker and an orphaned trainer are stopped, and the database is locked."""
     with Cluster(kind, size=2) as cluster, Witness(cluster.url) as witness:
         witness.post(quick())
         until(lambda: len(cluster.trainers()) == 2, "both trainers have started")
         running = cluster.everything()
-        trees = {Path(process.cwd()) for process in cluster.trainers()}  # not an installed copy is tested
+        trees = {Path(process.cwd()) for process in cluster.trainers()}  # to check that no installed copy runs
         own = cluster.folders
         cluster.pause_worker(cluster.workers[0])
         cluster.pause_worker(cluster.workers[1])

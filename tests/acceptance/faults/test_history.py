@@ -1,4 +1,4 @@
-"""The checker is checked: a good history has no violation, and one that was spoilt in one place has exactly that."""
+"""Tests of the history checker: a good history has no violation, and a history with one fault has exactly that one."""
 
 import shutil
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ GOOD = [Answer("POST /jobs/tune", 202, "1"), Answer("GET /jobs", 503, "2"), Answ
 
 @pytest.fixture
 def work(sqlite_template: Path, tmp_path: Path) -> Iterator[Work]:
-    """A SQLite database with its ledger and two workers."""
+    """Yield a SQLite database with its ledger and two workers."""
     path = tmp_path / "chiffre.db"
     shutil.copy(sqlite_template, path)
     database = Database(f"sqlite:///{path}")
@@ -37,7 +37,10 @@ def work(sqlite_template: Path, tmp_path: Path) -> Iterator[Work]:
 
 @pytest.fixture
 def job(work: Work, tmp_path: Path) -> str:
-    """A completed job of two trials of two epochs; after an epoch of the first one its pack went to another worker."""
+    """Return the id of a completed job with two trials of two epochs.
+
+    After the first epoch of the first trial, another worker has taken over the pack.
+    """
     job = work.accept(budget={"trials": 2, "epochs": 2}, pruner={"name": "none"}, lanes=1)
     claim = work.pack(1)
     work.measure(claim, 0, measurement(1, 0.5))
@@ -54,7 +57,7 @@ def job(work: Work, tmp_path: Path) -> str:
 
 @pytest.fixture
 def cancelled(work: Work) -> str:
-    """A job that was cancelled after an epoch of its only trial."""
+    """Return the id of a job that was cancelled after one epoch of its only trial."""
     job = work.accept(budget={"trials": 1, "epochs": 2}, pruner={"name": "none"}, lanes=1)
     claim = work.pack(1)
     work.measure(claim, 0, measurement(1, 0.5))
@@ -75,7 +78,7 @@ def _end(work: Work, claim: Claim, number: int, epoch: int, accuracy: float, fol
 
 
 def _publish(work: Work, folder: Path) -> None:
-    """Make the winner a version."""
+    """Publish the winner as a version."""
     publishing = PublicationRows(work.database)
     claim = work.leases.claim()
     assert claim is not None
@@ -87,7 +90,7 @@ def _publish(work: Work, folder: Path) -> None:
 
 
 class Spoiler:
-    """Changes one thing of a history."""
+    """Puts a fault into the history of a job."""
 
     def __init__(self, work: Work, job_id: str, folder: Path) -> None:
         self.work = work
@@ -107,14 +110,14 @@ class Spoiler:
         self._execute(delete(table).where(*where))
 
     def event(self, state: str, trial: int | None = None) -> None:
-        """Let something happen to the job after all that did, or to a trial of it."""
+        """Add an event after all others, for the job or for one of its trials."""
         with self.work.database.writing() as session:
             job = session.get_one(Job, self.job_id)
             job.sequence += 1
             session.add(Event(job_id=job.id, sequence=job.sequence, trial=trial, state=state, at=1.0))
 
     def measure(self, number: int, epoch: int, **values: Any) -> None:
-        """Let a trial be measured after all that happened."""
+        """Add a measurement of a trial after all others."""
         with self.work.database.writing() as session:
             job = session.get_one(Job, self.job_id)
             job.sequence += 1
@@ -130,18 +133,18 @@ class Spoiler:
             session.add(Measurement(trial_id=trial_id, step=10 * epoch, **common, **fields))
 
     def trial_id(self, number: int) -> int:
-        """The id of a trial's row."""
+        """Return the id of a trial's row."""
         with self.work.database.reading() as session:
             return _trial_id(session, self.job_id, number)
 
     def file(self, kind: str) -> Path:
-        """The file of the winner."""
+        """Return the path of the job's only file of a kind."""
         with self.work.database.reading() as session:
             of_kind = (col(Artifact.job_id) == self.job_id, col(Artifact.kind) == kind)
             return self.folder / session.scalars(select(col(Artifact.path)).where(*of_kind)).one()
 
     def violations(self) -> list[str]:
-        """What the checker reports, without the job's id."""
+        """Return the violations that the checker reports, without the job's id."""
         found = check(self.work.database, self.folder, [self.job_id], GOOD)
         return [words.removeprefix(f"job {self.job_id}: ") for words in found]
 
@@ -157,50 +160,50 @@ def _trial_id(session: Session, job_id: str, number: int) -> int:
 
 @pytest.fixture
 def spoil(work: Work, job: str, tmp_path: Path) -> Spoiler:
-    """The completed job, to be spoilt."""
+    """Return a spoiler for the completed job."""
     return Spoiler(work, job, tmp_path)
 
 
 def test_a_good_history_has_no_violation(spoil: Spoiler, cancelled: str) -> None:
-    """Neither of a completed job nor of a cancelled one."""
+    """This holds for a completed and for a cancelled job."""
     assert check(spoil.work.database, spoil.folder, [spoil.job_id, cancelled], GOOD) == []
 
 
 def test_an_accepted_job_that_is_gone_is_reported(work: Work, tmp_path: Path) -> None:
-    """202 was a promise."""
+    """The status 202 promised that the job would be run."""
     assert check(work.database, tmp_path, ["abc"], []) == ["job abc was accepted and does not exist"]
 
 
 def test_a_job_that_has_not_ended_is_reported(work: Work, tmp_path: Path) -> None:
-    """It is still queued when everything should be over."""
+    """The job is still queued when all jobs should have ended."""
     job = work.accept()
 
     assert check(work.database, tmp_path, [job.id], []) == [f"job {job.id}: it has not ended but is queued"]
 
 
 def test_a_second_end_is_reported(spoil: Spoiler) -> None:
-    """Completed twice in one run."""
+    """The job was completed twice in one run."""
     spoil.event("completed")
 
     assert spoil.violations() == ["run 1 has 2 final states: completed, completed"]
 
 
-def test_a_state_that_the_history_does_not_end_in_is_reported(spoil: Spoiler) -> None:
-    """The row says something else than the events."""
+def test_a_state_that_differs_from_the_end_of_the_history_is_reported(spoil: Spoiler) -> None:
+    """The job's row and its events disagree."""
     spoil.change(Job, state="failed")
 
     assert spoil.violations() == ["it is failed, and its history ends in completed"]
 
 
-def test_a_job_that_goes_on_after_its_end_is_reported(spoil: Spoiler) -> None:
-    """Running again without having been queued again."""
+def test_a_job_that_continues_after_its_end_is_reported(spoil: Spoiler) -> None:
+    """The job runs again without a new `queued`."""
     spoil.event("running")
 
-    assert spoil.violations() == ["run 1 goes on after completed with running"]
+    assert spoil.violations() == ["run 1 continues after completed with running"]
 
 
 def test_a_second_run_is_fine_if_it_begins_with_queued(spoil: Spoiler) -> None:
-    """Raising a completed job's budget opens one; what is noted while it waits is no third."""
+    """A higher budget begins a second run of a completed job; another `queued` while it waits begins no third run."""
     for state in ("queued", "queued", "running", "completed"):
         spoil.event(state)
 
@@ -215,7 +218,7 @@ def test_a_history_without_a_beginning_is_reported(spoil: Spoiler) -> None:
 
 
 def test_a_stale_writer_is_reported(spoil: Spoiler) -> None:
-    """The second epoch of the first trial was written by whoever had lost the pack."""
+    """The second epoch of the first trial was written by a worker that had lost the pack."""
     first = spoil.trial_id(0)
     spoil.change(Measurement, col(Measurement.trial_id) == first, col(Measurement.step) == 10, lease_epoch=2)
     spoil.change(Measurement, col(Measurement.trial_id) == first, col(Measurement.step) == 20, lease_epoch=1)
@@ -225,21 +228,21 @@ def test_a_stale_writer_is_reported(spoil: Spoiler) -> None:
     ]
 
 
-def test_a_writer_that_nobody_gave_a_lease_is_reported(spoil: Spoiler) -> None:
-    """Its epoch is above the pack's."""
+def test_a_writer_without_a_lease_is_reported(spoil: Spoiler) -> None:
+    """Its lease epoch is above the pack's."""
     spoil.change(Pack, col(Pack.id) == 1, lease_epoch=1)
 
-    assert spoil.violations() == ["pack 1: lease epoch 2 wrote, and only 1 were given"]
+    assert spoil.violations() == ["pack 1: lease epoch 2 wrote, but the newest epoch is 1"]
 
 
 def test_a_gap_is_reported(spoil: Spoiler) -> None:
     """The first epoch is missing."""
     spoil.drop(Measurement, col(Measurement.trial_id) == spoil.trial_id(1), col(Measurement.step) == 10)
 
-    assert spoil.violations() == ["trial 1 was measured at [20], which does not begin its rungs [10, 20]"]
+    assert spoil.violations() == ["trial 1 was measured at [20], not at the first of its rungs [10, 20]"]
 
 
-def test_an_order_of_writing_that_is_not_that_of_steps_is_reported(spoil: Spoiler) -> None:
+def test_steps_written_out_of_order_are_reported(spoil: Spoiler) -> None:
     """The second epoch was written before the first."""
     second = spoil.trial_id(1)
     with spoil.work.database.reading() as session:
@@ -249,11 +252,11 @@ def test_an_order_of_writing_that_is_not_that_of_steps_is_reported(spoil: Spoile
         of_step = (col(Measurement.trial_id) == second, col(Measurement.step) == step)
         spoil.change(Measurement, *of_step, sequence=sequences[other])
 
-    assert spoil.violations() == ["trial 1 was measured at [20, 10], which does not begin its rungs [10, 20]"]
+    assert spoil.violations() == ["trial 1 was measured at [20, 10], not at the first of its rungs [10, 20]"]
 
 
 def test_a_completed_trial_that_was_not_trained_enough_is_reported(spoil: Spoiler) -> None:
-    """Its last epoch, which was not its best, is missing."""
+    """The last epoch, which was not the best one, is missing."""
     spoil.change(
         Measurement, col(Measurement.trial_id) == spoil.trial_id(1), col(Measurement.step) == 10, val_accuracy=0.625
     )
@@ -263,23 +266,23 @@ def test_a_completed_trial_that_was_not_trained_enough_is_reported(spoil: Spoile
 
 
 def test_a_value_that_was_not_measured_is_reported(spoil: Spoiler) -> None:
-    """Of a trial that is not even the best."""
+    """This holds even for a trial that is not the best."""
     spoil.change(Trial, col(Trial.number) == 1, value=0.7)
 
     assert spoil.violations() == ["trial 1 is completed with the value 0.7, and measured 0.625 at best"]
 
 
 def test_a_best_trial_that_is_not_best_is_reported(spoil: Spoiler) -> None:
-    """Another was measured better."""
+    """Another trial has a better measurement."""
     second = spoil.trial_id(1)
     spoil.change(Measurement, col(Measurement.trial_id) == second, col(Measurement.step) == 20, val_accuracy=0.875)
     spoil.change(Trial, col(Trial.number) == 1, value=0.875)
 
-    assert spoil.violations() == ["its best is trial 0 with 0.75, and should be trial 1 with 0.875"]
+    assert spoil.violations() == ["its best is trial 0 with 0.75, but should be trial 1 with 0.875"]
 
 
-def test_of_equals_the_first_is_best(spoil: Spoiler) -> None:
-    """A second trial as good as the first changes nothing; naming it would be a violation."""
+def test_the_first_of_equal_trials_is_the_best(spoil: Spoiler) -> None:
+    """If the second trial is as good as the first, the job must still name the first."""
     second = spoil.trial_id(1)
     spoil.change(Measurement, col(Measurement.trial_id) == second, col(Measurement.step) == 20, val_accuracy=0.75)
     spoil.change(Trial, col(Trial.number) == 1, value=0.75)
@@ -288,7 +291,7 @@ def test_of_equals_the_first_is_best(spoil: Spoiler) -> None:
 
 
 def test_a_best_trial_without_checkpoint_is_reported(spoil: Spoiler) -> None:
-    """Its file is there but belongs to another."""
+    """The file exists but belongs to another trial."""
     spoil.change(Artifact, col(Artifact.kind) == "checkpoint", trial=1)
 
     assert spoil.violations() == [
@@ -298,7 +301,7 @@ def test_a_best_trial_without_checkpoint_is_reported(spoil: Spoiler) -> None:
 
 
 def test_a_damaged_checkpoint_is_reported(spoil: Spoiler) -> None:
-    """One bit is another."""
+    """One bit of the file has changed."""
     file = spoil.file("checkpoint")
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
@@ -319,23 +322,23 @@ def test_a_checkpoint_of_another_trial_is_reported(spoil: Spoiler) -> None:
 
 
 def test_a_completed_job_that_was_not_published_is_reported(spoil: Spoiler) -> None:
-    """Its version is another job's."""
+    """The only version belongs to another job."""
     other = spoil.work.accept()
     spoil.change(ModelVersion, job_id=other.id)
 
-    assert spoil.violations() == ["it is completed, and no version was published"]
+    assert spoil.violations() == ["it is completed, but no version was published"]
 
 
 def test_a_version_of_another_trial_is_reported(spoil: Spoiler) -> None:
-    """It has the winner's files, and another's value."""
+    """The version has the winner's files, but another value."""
     spoil.change(ModelVersion, value=0.9)
 
     assert spoil.violations() == ["version 1 is of trial 0 with 0.9, not of its best"]
 
 
 @pytest.mark.parametrize(("damage", "words"), [("missing", "missing"), ("changed", "not what was written")])
-def test_a_graph_that_is_not_what_was_written_is_reported(spoil: Spoiler, damage: str, words: str) -> None:
-    """It is gone, or it was written over."""
+def test_a_missing_or_changed_graph_is_reported(spoil: Spoiler, damage: str, words: str) -> None:
+    """The file was removed or overwritten."""
     file = spoil.file("onnx")
     file.write_bytes(b"another graph")
     if damage == "missing":
@@ -344,8 +347,8 @@ def test_a_graph_that_is_not_what_was_written_is_reported(spoil: Spoiler, damage
     assert spoil.violations() == [f"the onnx of version 1 is {words}"]
 
 
-def test_what_is_written_after_a_cancellation_is_reported(work: Work, cancelled: str, tmp_path: Path) -> None:
-    """A measurement, and a trial's transition."""
+def test_writes_after_a_cancellation_are_reported(work: Work, cancelled: str, tmp_path: Path) -> None:
+    """The checker reports a measurement and a transition of a trial."""
     spoil = Spoiler(work, cancelled, tmp_path)
     spoil.measure(0, 2)
     spoil.event("cancelled", trial=0)
@@ -356,74 +359,74 @@ def test_what_is_written_after_a_cancellation_is_reported(work: Work, cancelled:
     ]
 
 
-def test_a_trial_too_few_is_reported(spoil: Spoiler) -> None:
-    """Three were reserved, of which nobody knows one."""
+def test_a_missing_trial_is_reported(spoil: Spoiler) -> None:
+    """Three trials were reserved, but only two have rows."""
     spoil.change(Job, reserved=3, trial_limit=3)
 
-    assert spoil.violations() == ["3 trials were reserved, and their numbers are [0, 1]"]
+    assert spoil.violations() == ["3 trials were reserved, but their numbers are [0, 1]"]
 
 
-def test_a_trial_too_many_is_reported(spoil: Spoiler) -> None:
-    """One was allowed."""
+def test_a_trial_beyond_the_limit_is_reported(spoil: Spoiler) -> None:
+    """Two trials were reserved, but the limit is one."""
     spoil.change(Job, trial_limit=1)
 
-    assert spoil.violations() == ["2 trials were reserved of 1"]
+    assert spoil.violations() == ["2 trials were reserved, but the limit is 1"]
 
 
-def test_a_budget_that_was_not_used_is_reported(spoil: Spoiler) -> None:
-    """The job ended for its trials, and had some left."""
+def test_an_unused_budget_is_reported(spoil: Spoiler) -> None:
+    """The limit on trials is the reason why the job ended, but a trial is left."""
     spoil.change(Job, trial_limit=3)
 
-    assert spoil.violations() == ["its trials are spent, and 2 of 3 were reserved"]
+    assert spoil.violations() == ["its limit on trials ended it, but 2 of 3 were reserved"]
 
 
-def test_a_budget_that_something_else_ended_is_fine(spoil: Spoiler) -> None:
-    """Its seconds were spent first."""
+def test_an_unused_budget_is_fine_if_another_limit_ended_the_job(spoil: Spoiler) -> None:
+    """The limit on seconds was reached first."""
     spoil.change(Job, trial_limit=3, stop_reason=StopReason.SECONDS)
 
     assert spoil.violations() == []
 
 
 def test_a_trial_that_still_runs_is_reported(work: Work, cancelled: str, tmp_path: Path) -> None:
-    """The job has ended without it."""
+    """The job has ended, but its trial has not."""
     spoil = Spoiler(work, cancelled, tmp_path)
     spoil.change(Trial, state="running")
 
     assert spoil.violations() == ["trial 0 still runs"]
 
 
-def test_a_pack_that_is_open_is_reported(spoil: Spoiler) -> None:
-    """Somebody would claim it."""
+def test_an_open_pack_is_reported(spoil: Spoiler) -> None:
+    """A worker would claim an open pack."""
     spoil.change(Pack, col(Pack.id) == 1, done=False)
 
     assert spoil.violations() == ["pack 1 is not done"]
 
 
-def test_a_pack_that_is_leased_is_reported(spoil: Spoiler) -> None:
-    """Somebody still works on it."""
+def test_a_leased_pack_is_reported(spoil: Spoiler) -> None:
+    """A worker still works on a leased pack."""
     spoil.change(Pack, col(Pack.id) == 1, lease_owner="one")
 
     assert spoil.violations() == ["pack 1 is leased to one"]
 
 
-def test_a_number_that_was_given_twice_is_reported(spoil: Spoiler) -> None:
-    """To the first event and to a measurement."""
+def test_a_repeated_sequence_number_is_reported(spoil: Spoiler) -> None:
+    """The first event and a measurement have the same number."""
     spoil.change(Measurement, col(Measurement.trial_id) == spoil.trial_id(0), col(Measurement.step) == 10, sequence=1)
 
-    assert spoil.violations() == ["number 1 was given twice"]
+    assert spoil.violations() == ["sequence number 1 was given twice"]
 
 
-def test_a_number_above_the_jobs_is_reported(spoil: Spoiler) -> None:
+def test_a_sequence_number_above_the_jobs_is_reported(spoil: Spoiler) -> None:
     """The job's counter was not raised with the last event."""
     with spoil.work.database.reading() as session:
         last = session.get_one(Job, spoil.job_id).sequence
     spoil.change(Job, sequence=last - 1)
 
-    assert spoil.violations() == [f"number {last} is above the job's {last - 1}"]
+    assert spoil.violations() == [f"sequence number {last} is above the job's {last - 1}"]
 
 
-def test_answers_that_promise_nothing_are_reported(work: Work, tmp_path: Path) -> None:
-    """An error of the server is 503, and says when to try again."""
+def test_server_errors_other_than_503_with_retry_after_are_reported(work: Work, tmp_path: Path) -> None:
+    """The only allowed server error is 503, and it must say when to try again."""
     answers = [*GOOD, Answer("GET /jobs", 500, None), Answer("GET /jobs", 503, None)]
 
     assert check(work.database, tmp_path, [], answers) == [
@@ -433,7 +436,7 @@ def test_answers_that_promise_nothing_are_reported(work: Work, tmp_path: Path) -
 
 
 def test_a_trial_that_moved_to_another_pack_has_no_stale_writer(work: Work, tmp_path: Path) -> None:
-    """A trainer died on two trials, which go on apart: the leases of the new pack count on from those of the old."""
+    """After a trainer died, its two trials are split into two packs, and the new pack continues the lease epochs."""
     job = work.accept(budget={"trials": 2, "epochs": 2}, pruner={"name": "none"}, lanes=2)
     work.leases.release(work.pack(2))
     second = work.leases.claim()
@@ -455,7 +458,7 @@ def test_a_trial_that_moved_to_another_pack_has_no_stale_writer(work: Work, tmp_
 def test_without_the_fence_a_stale_writer_is_found(
     work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fenced: bool
 ) -> None:
-    """Two workers believe that they have the same pack: the ledger refuses the first, or else the checker finds it."""
+    """Two workers believe that they hold one pack. The fence refuses the first, else the checker finds its write."""
     job = work.accept(budget={"trials": 1, "epochs": 3}, pruner={"name": "none"}, lanes=1)
     stale = work.pack(1)
     work.measure(stale, 0, measurement(1, 0.5))
@@ -475,13 +478,13 @@ def test_without_the_fence_a_stale_writer_is_found(
 
 
 def _expire(work: Work) -> None:
-    """Let every lease run out."""
+    """Let every lease expire."""
     with work.database.writing() as session:
         session.execute(update(Pack).values(lease_expires_at=1.0))
 
 
 def _is_refused(work: Work, claim: Claim) -> bool:
-    """Whether a claim may no longer write."""
+    """Return whether the ledger refuses a write under a claim."""
     from worker.errors import LeaseLost
 
     try:
@@ -492,5 +495,5 @@ def _is_refused(work: Work, claim: Claim) -> bool:
 
 
 def _unfenced(session: Session, claim: Claim) -> Any:
-    """`worker.ledger.leases.fence` as if it did not compare lease epochs."""
+    """Do what `worker.ledger.leases.fence` does, but without comparing lease epochs."""
     return fence(session, replace(claim, epoch=session.get_one(Pack, claim.pack_id).lease_epoch))

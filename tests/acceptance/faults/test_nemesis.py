@@ -6,6 +6,6 @@ from acceptance.faults.nemesis import SECONDS, trouble
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(2))  # one on each database; `make chaos` draws more
-def test_no_trouble_breaks_a_promise(seed: int) -> None:
-    """Whatever is killed, stopped, locked or cancelled: every accepted job has a history without a violation."""
+def test_random_faults_violate_no_rule_of_histories(seed: int) -> None:
+    """After kills, stops, locks and cancellations, every accepted job has a history without a violation."""
     assert trouble("postgres" if seed % 2 else "sqlite", seed, SECONDS) == []

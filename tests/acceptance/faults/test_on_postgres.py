@@ -1,4 +1,4 @@
-"""Faults of workers and of the database, where the database is Postgres."""
+"""Faults of workers and of the database, with Postgres as the database."""
 
 from threading import Thread
 from time import monotonic
@@ -13,11 +13,11 @@ from acceptance.faults.work import moment, quick, steady
 
 DATABASE = "postgres"
 SEEDS = range(1)  # `make chaos` draws more
-GRACE = 20.0  # seconds beyond a lease in which another worker's trainer has started, on a busy machine
+GRACE = 20.0  # seconds after a lease, in which another worker claims the pack even on a busy machine
 
 
 def holder(cluster: Cluster, job_id: str) -> Process:
-    """The worker that trains a job of one pack, once it has measured something."""
+    """Return the worker that trains a job of one pack, once it has measured three epochs."""
     until(lambda: cluster.measured(job_id) >= 3 and cluster.holder(job_id), "three epochs are measured")
     worker = cluster.holder(job_id)
     assert worker is not None
@@ -25,14 +25,14 @@ def holder(cluster: Cluster, job_id: str) -> Process:
 
 
 def taken_from(cluster: Cluster, worker: Process, job_id: str) -> bool:
-    """Whether another worker holds the job."""
+    """Return whether another worker holds the job."""
     return cluster.holder(job_id) not in (worker, None)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_pack_of_a_killed_worker_goes_to_another(cluster: Cluster, witness: Witness, seed: int) -> None:
-    """Kill -9 of a worker: its trainer ends by itself, and when the lease is over another goes on with the trials."""
+def test_another_worker_takes_the_pack_of_a_killed_worker(cluster: Cluster, witness: Witness, seed: int) -> None:
+    """The killed worker's trainer ends by itself. After the lease another worker continues the trials."""
     with cluster.gate(2 + moment(seed, 30)):
         job_id = witness.post(steady(trials=2, epochs=60, seed=seed))
         worker = holder(cluster, job_id)
@@ -49,8 +49,8 @@ def test_the_pack_of_a_killed_worker_goes_to_another(cluster: Cluster, witness: 
 
 
 @pytest.mark.long
-def test_a_worker_that_slept_past_its_lease_writes_nothing_more(cluster: Cluster, witness: Witness) -> None:
-    """Stopped by SIGSTOP until another has claimed its pack and measured, then let go on: its writes are refused."""
+def test_a_worker_that_was_stopped_past_its_lease_can_write_nothing(cluster: Cluster, witness: Witness) -> None:
+    """SIGSTOP stops the worker until another one has claimed its pack and measured; its later writes are refused."""
     with cluster.gate(3):
         job_id = witness.post(steady(trials=1, epochs=60, lanes=1))
         worker = holder(cluster, job_id)
@@ -66,11 +66,11 @@ def test_a_worker_that_slept_past_its_lease_writes_nothing_more(cluster: Cluster
 @pytest.mark.long
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_restart_of_postgres_loses_nothing(cluster: Cluster, witness: Witness, seed: int) -> None:
-    """`pg_ctl restart -m immediate` in the middle of trials: 503 meanwhile, and every job is done."""
+    """During `pg_ctl restart -m immediate` in the middle of trials requests may get 503; every job is done."""
     epochs = moment(seed, 20)
     with cluster.gate(epochs):
         job_id = witness.post(steady(seed=seed))
-        until(lambda: cluster.measured(job_id) >= epochs, "so many epochs are measured")
+        until(lambda: cluster.measured(job_id) >= epochs, "enough epochs are measured")
         restart = Thread(target=cluster.restart_postgres)
         restart.start()
     while restart.is_alive():

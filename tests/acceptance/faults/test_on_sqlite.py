@@ -1,4 +1,4 @@
-"""Faults of trainers, the API, the broker and the database's lock, where the database is SQLite."""
+"""Faults of trainers, the API, the broker and the database's lock, with SQLite as the database."""
 
 import socket
 from collections.abc import Iterator
@@ -21,27 +21,27 @@ from support.gate import SABOTAGE
 from ml.layers import Layer
 from ml.networks import networks
 
-# One cluster for all; `make test` kills a trainer in tests/worker/supervision/test_supervisor.py.
+# These tests share one cluster. `make test` kills a trainer in tests/worker/supervision/test_supervisor.py instead.
 pytestmark = pytest.mark.long
 
 DATABASE = "sqlite"
 SEEDS = range(1)  # `make chaos` draws more
-PROMPT = 2.0  # seconds in which a request is answered, whatever the broker does
+PROMPT = 2.0  # seconds in which a request is answered, in any state of the broker
 GIB = 1 << 30
 
 
 def slowest_post(witness: Witness) -> float:
-    """The seconds that the slowest POST took."""
+    """Return the seconds of the slowest POST of a job."""
     return max(answer.seconds for answer in witness.answers if answer.request == "POST /jobs/tune")
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_killed_trainer_costs_time_and_nothing_else(cluster: Cluster, witness: Witness, seed: int) -> None:
-    """Kill -9 of a trainer in the middle of its pack: every trial ends completed all the same."""
+def test_a_killed_trainer_loses_no_trial(cluster: Cluster, witness: Witness, seed: int) -> None:
+    """After kill -9 of a trainer in the middle of its pack, every trial still completes."""
     epochs = moment(seed, 20)
     with cluster.gate(epochs):
         job_id = witness.post(steady(seed=seed))
-        until(lambda: cluster.measured(job_id) >= epochs, "so many epochs are measured")
+        until(lambda: cluster.measured(job_id) >= epochs, "enough epochs are measured")
         trainers = cluster.trainers(cluster.holder(job_id))
     for trainer in trainers:
         trainer.kill()
@@ -50,8 +50,8 @@ def test_a_killed_trainer_costs_time_and_nothing_else(cluster: Cluster, witness:
     assert witness.job(job_id)["trials"] == {"completed": 4}
 
 
-def test_a_trial_whose_trainer_was_killed_measures_what_it_would_have(cluster: Cluster, witness: Witness) -> None:
-    """The same job twice, once with a kill -9: the same losses and accuracies, to the last bit."""
+def test_a_trial_whose_trainer_was_killed_gets_the_same_results(cluster: Cluster, witness: Witness) -> None:
+    """Two runs of the same job, one with a kill -9, have the same losses and accuracies to the last bit."""
     with cluster.gate(20):
         jobs = [witness.post(steady(trials=1, epochs=40, lanes=1)) for _ in range(2)]
         until(lambda: cluster.measured(jobs[1]) >= 20, "twenty epochs are measured")
@@ -68,12 +68,12 @@ def test_a_trial_whose_trainer_was_killed_measures_what_it_would_have(cluster: C
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_job_that_was_accepted_outlives_the_api(cluster: Cluster, witness: Witness, seed: int) -> None:
-    """Kill -9 of the API while two users post jobs: what was answered 202 is done, and nobody reads a 500."""
+def test_an_accepted_job_survives_the_death_of_the_api(cluster: Cluster, witness: Witness, seed: int) -> None:
+    """After kill -9 of the API while two users post jobs, every job with 202 is done, and no request got a 500."""
     users = [Thread(target=lambda: [witness.post(quick()) for _ in range(12)]) for _ in range(2)]
     for user in users:
         user.start()
-    until(lambda: len(witness.accepted) >= moment(seed, 12), "so many jobs are accepted")
+    until(lambda: len(witness.accepted) >= moment(seed, 12), "enough jobs are accepted")
     cluster.api.kill()
     cluster.restart_api()
     for user in users:
@@ -83,8 +83,8 @@ def test_a_job_that_was_accepted_outlives_the_api(cluster: Cluster, witness: Wit
     assert len(witness.accepted) == 24
 
 
-def test_the_death_of_the_broker_delays_nobody(cluster: Cluster, witness: Witness) -> None:
-    """With the broker killed a running job goes on, another is accepted at once and done; then it is back."""
+def test_the_death_of_the_broker_delays_no_request(cluster: Cluster, witness: Witness) -> None:
+    """Without the broker a running job continues, and a new job is accepted at once and done. Later it is back."""
     running = witness.post(steady(trials=2))
     until(lambda: cluster.measured(running), "an epoch is measured")
     cluster.broker.kill()
@@ -98,7 +98,7 @@ def test_the_death_of_the_broker_delays_nobody(cluster: Cluster, witness: Witnes
 
 
 def test_a_broker_that_forgets_everything_loses_no_job(cluster: Cluster, witness: Witness) -> None:
-    """FLUSHALL right after the jobs were accepted: workers look by themselves."""
+    """After FLUSHALL, workers find the accepted jobs by polling."""
     for _ in range(3):
         witness.post(quick())
         cluster.flush_broker()
@@ -106,8 +106,8 @@ def test_a_broker_that_forgets_everything_loses_no_job(cluster: Cluster, witness
     assert verdict(cluster, witness) == []
 
 
-def test_a_broker_that_says_nothing_delays_nobody(cluster: Cluster, witness: Witness) -> None:
-    """With the broker stopped by SIGSTOP jobs are accepted within two seconds, and done."""
+def test_a_stopped_broker_delays_no_request(cluster: Cluster, witness: Witness) -> None:
+    """While SIGSTOP holds the broker, jobs are accepted within two seconds, and done."""
     cluster.broker.pause()
     for _ in range(3):
         witness.post(quick())
@@ -119,8 +119,8 @@ def test_a_broker_that_says_nothing_delays_nobody(cluster: Cluster, witness: Wit
     assert slowest_post(witness) < PROMPT
 
 
-def test_two_hundred_doorbells_are_one_claim(cluster: Cluster, witness: Witness) -> None:
-    """However often two workers are told that there is work, one of them takes each pack, once."""
+def test_two_hundred_doorbells_cause_one_claim_per_pack(cluster: Cluster, witness: Witness) -> None:
+    """Even if two workers are often told that there is work, each pack is claimed only once."""
     job_id = witness.post(steady(trials=1, lanes=1))
     cluster.ring(200)
     found = verdict(cluster, witness)
@@ -130,8 +130,8 @@ def test_two_hundred_doorbells_are_one_claim(cluster: Cluster, witness: Witness)
     assert claims == [("train", 1), ("publish", 1)]
 
 
-def test_a_database_that_is_locked_for_five_seconds_loses_nothing(cluster: Cluster, witness: Witness) -> None:
-    """Another process holds SQLite's lock longer than a lease lasts: jobs run on, and a request waits its turn."""
+def test_a_database_lock_of_five_seconds_loses_nothing(cluster: Cluster, witness: Witness) -> None:
+    """While another process holds SQLite's lock for longer than a lease, a request waits; jobs continue afterwards."""
     job_id = witness.post(steady())
     until(lambda: cluster.measured(job_id), "an epoch is measured")
     cluster.lock_sqlite(5.0)
@@ -142,8 +142,8 @@ def test_a_database_that_is_locked_for_five_seconds_loses_nothing(cluster: Clust
     assert witness.job(job_id)["trials"] == {"completed": 4}
 
 
-def test_a_trial_whose_loss_is_no_number_diverges_and_never_wins(cluster: Cluster, witness: Witness) -> None:
-    """A learning rate of 1e30: the trial is diverged, without a value, in JSON that anybody can read."""
+def test_a_trial_without_a_finite_loss_diverges_and_never_wins(cluster: Cluster, witness: Witness) -> None:
+    """With a learning rate of 1e30 the trial diverges and has no value, and the answer is valid JSON."""
     space = {"learning_rate": {"type": "grid", "values": [1e30, 0.01]}, "hidden_size": 32}
     spec = steady(search_space=space, sampler={"name": "grid"}, budget={"epochs": 3}, lanes=None)
     job_id = witness.post(spec)
@@ -158,7 +158,7 @@ def test_a_trial_whose_loss_is_no_number_diverges_and_never_wins(cluster: Cluste
 
 @pytest.fixture
 def known_network() -> Iterator[None]:
-    """The network that breaks is known to this process too while it checks."""
+    """Register the network that breaks in this process too, because the checker reads its specification."""
     run_path(str(SABOTAGE / "sitecustomize.py"))
     yield
     del networks["fragile"]
@@ -166,14 +166,14 @@ def known_network() -> Iterator[None]:
 
 
 def fragile(fault: str) -> dict[str, Any]:
-    """A job of two trials: one that trains to its end, and one that breaks."""
+    """Return the specification of a job with two trials: one completes, and one has this fault."""
     space = {"fault": {"type": "grid", "values": [fault, "none"]}, "batch_size": 32, "learning_rate": 0.01}
     return steady(model="fragile", search_space=space, sampler={"name": "grid"}, budget={"epochs": 6}, lanes=None)
 
 
 @pytest.mark.usefixtures("known_network")
-def test_a_trial_that_aborts_its_process_harms_no_other(cluster: Cluster, witness: Witness) -> None:
-    """os.abort() in a trainer: that trial fails and says how; its job's other one wins, and a neighbour is done."""
+def test_a_trial_that_aborts_its_process_fails_alone(cluster: Cluster, witness: Witness) -> None:
+    """A trial that calls os.abort() fails with a reason; the job's other trial wins, and another job completes."""
     job_id = witness.post(fragile("abort"))
     neighbour = witness.post(quick())
     found = verdict(cluster, witness)
@@ -187,8 +187,8 @@ def test_a_trial_that_aborts_its_process_harms_no_other(cluster: Cluster, witnes
 
 
 @pytest.mark.usefixtures("known_network")
-def test_a_trial_that_takes_all_memory_harms_no_other(cluster: Cluster, witness: Witness) -> None:
-    """A trial allocates until its trainer is killed, as by the kernel: it fails alone."""
+def test_a_trial_that_takes_all_memory_fails_alone(cluster: Cluster, witness: Witness) -> None:
+    """One trial allocates memory until its trainer is killed, as the kernel would do; the other trial completes."""
     with cluster.out_of_memory(2 * GIB) as killed:
         job_id = witness.post(fragile("allocate"))
         found = verdict(cluster, witness)
@@ -199,8 +199,8 @@ def test_a_trial_that_takes_all_memory_harms_no_other(cluster: Cluster, witness:
     assert states == {"allocate": "failed", "none": "completed"}
 
 
-def test_two_hundred_idle_event_streams_cost_nobody_anything(cluster: Cluster, witness: Witness) -> None:
-    """Two hundred streams of a job that waits: requests are answered, connections stay few, and news still comes."""
+def test_two_hundred_idle_event_streams_delay_no_request(cluster: Cluster, witness: Witness) -> None:
+    """Requests are answered quickly, there are few database connections, and every stream gets the later events."""
     job_id = witness.post(steady(trials=1, epochs=2, lanes=1))
     witness.ask("POST", f"/jobs/{job_id}/pause")
     with ExitStack() as stack:
@@ -222,7 +222,7 @@ def test_two_hundred_idle_event_streams_cost_nobody_anything(cluster: Cluster, w
 
 @contextmanager
 def listener(url: str, job_id: str) -> Iterator[Iterator[bytes]]:
-    """The lines of a stream of a job's events, once it has begun."""
+    """Open a stream of a job's events, and yield its lines once it has begun."""
     with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=PATIENCE) as connection:
         connection.sendall(f"GET /jobs/{job_id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         with connection.makefile("rb") as lines:
@@ -230,15 +230,15 @@ def listener(url: str, job_id: str) -> Iterator[Iterator[bytes]]:
             yield iter(lambda: lines.readline(), b"0\r\n")
 
 
-def test_a_cancelled_job_is_silent(cluster: Cluster, witness: Witness) -> None:
-    """A job that is cancelled while both workers train it ends within ten seconds; nothing of it is written after."""
+def test_nothing_is_written_for_a_cancelled_job(cluster: Cluster, witness: Witness) -> None:
+    """A job cancelled while both workers train it ends within ten seconds, and nothing is written afterwards."""
     job_id = witness.post(steady(epochs=1000))
     until(lambda: cluster.measured(job_id), "an epoch is measured")
     asked = monotonic()
     witness.cancel(job_id)
     witness.until_all_ended()
     took = monotonic() - asked
-    witness.post(steady(trials=2, epochs=5, lanes=1))  # done by whoever has left the cancelled one
+    witness.post(steady(trials=2, epochs=5, lanes=1))  # the workers that left the cancelled job must be able to do it
 
     assert verdict(cluster, witness) == []
     assert took < 10

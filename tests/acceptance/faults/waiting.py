@@ -1,14 +1,19 @@
-"""Waiting for what another process brings about."""
+"""Wait for the effects of other processes."""
 
 from collections.abc import Callable
 from time import monotonic, sleep
 
-PATIENCE = 90.0  # seconds; a machine that is busy is slow
+PATIENCE = 90.0  # seconds; long enough for a busy machine
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
-    """Wait until a condition holds; AssertionError where it does not in time, and `what` says what did not happen."""
+    """Wait until a condition is true.
+
+    Raises:
+        AssertionError: if it is not true in time; `what` describes the condition.
+
+    """
     deadline = monotonic() + seconds
     while not condition():
-        assert monotonic() < deadline, f"not in {seconds:g} seconds: {what}"
+        assert monotonic() < deadline, f"not true within {seconds:g} seconds: {what}"
         sleep(0.02)

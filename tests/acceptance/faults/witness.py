@@ -1,4 +1,4 @@
-"""A client that remembers: which jobs were accepted, and how every request was answered."""
+"""A client that remembers the accepted jobs and the answer to every request."""
 
 import json
 from dataclasses import dataclass, field
@@ -14,17 +14,17 @@ from api.client import FINAL
 
 @dataclass(frozen=True)
 class Answer:
-    """How a request was answered."""
+    """The answer to a request."""
 
     request: str  # method and path
     status: int
     retry_after: str | None
-    seconds: float = 0.0  # that it took
+    seconds: float = 0.0  # between the request and the answer
 
 
 @dataclass
 class Witness:
-    """One user of an API, who tries again where nobody answers."""
+    """One user of an API, who posts a job again until it is accepted."""
 
     url: str
     accepted: list[str] = field(default_factory=list)  # ids of jobs
@@ -40,7 +40,7 @@ class Witness:
         self._http.close()
 
     def ask(self, method: str, path: str, body: Any = None) -> httpx2.Response | None:
-        """Send a request once and note its answer; None where there was none."""
+        """Send a request once, record its answer and return it; None if there was no answer."""
         sent = monotonic()
         try:
             response = self._http.request(method, path, json=body)
@@ -51,7 +51,7 @@ class Witness:
         return response
 
     def offer(self, spec: dict[str, Any]) -> str | None:
-        """Post a tuning job once; its id where it was accepted."""
+        """Post a tuning job once, and return its id; None if it was not accepted."""
         response = self.ask("POST", "/jobs/tune", spec)
         if response is None or response.status_code != 202:
             return None
@@ -60,7 +60,7 @@ class Witness:
         return job_id
 
     def post(self, spec: dict[str, Any]) -> str:
-        """Post a tuning job until it is accepted; its id."""
+        """Post a tuning job until it is accepted, and return its id."""
         until(lambda: self.offer(spec), "a job is accepted")
         return self.accepted[-1]
 
@@ -69,30 +69,30 @@ class Witness:
         self.ask("POST", f"/jobs/{job_id}/cancel")
 
     def resume(self, job_id: str) -> None:
-        """Resume a job until somebody answers."""
+        """Send a request to resume a job until it is answered."""
         until(lambda: self.ask("POST", f"/jobs/{job_id}/resume"), "a request to resume is answered")
 
     def get(self, path: str) -> Any:
-        """What a path answers as strict JSON: a NaN in it is an error; None where nothing was answered."""
+        """Return the JSON at a path, None if there was no answer or an error; a NaN in it raises AssertionError."""
         response = self.ask("GET", path)
         return None if response is None or response.is_error else json.loads(response.text, parse_constant=_refuse)
 
     def job(self, job_id: str) -> dict[str, Any]:
-        """A job, empty where nobody answered."""
+        """Return a job, or an empty dict if there was no answer."""
         return self.get(f"/jobs/{job_id}") or {}
 
     def trials(self, job_id: str) -> list[dict[str, Any]]:
-        """The trials of a job, up to 100."""
+        """Return the trials of a job, up to 100."""
         return list((self.get(f"/jobs/{job_id}/trials") or {"items": []})["items"])
 
     def until_all_ended(self, seconds: float = PATIENCE) -> None:
-        """Wait for the end of every accepted job, for each of them so long once those before it have ended."""
+        """Wait until every accepted job has ended, for each up to `seconds` after the end of the previous one."""
         for job_id in self.accepted:
-            until(partial(self._ended, job_id), f"job {job_id}, which was accepted, has ended", seconds)
+            until(partial(self._ended, job_id), f"accepted job {job_id} has ended", seconds)
 
     def _ended(self, job_id: str) -> bool:
         return self.job(job_id).get("state") in FINAL
 
 
 def _refuse(constant: str) -> None:
-    raise AssertionError(f"{constant} is no JSON")
+    raise AssertionError(f"{constant} is not JSON")

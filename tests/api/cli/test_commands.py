@@ -45,14 +45,14 @@ NOT_IMAGES = {
 
 @pytest.fixture(autouse=True)
 def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal wide enough that no line wraps; the tests may run in a narrow one."""
+    """Make the terminal so wide that no line wraps, even if the tests run in a narrow one."""
     for console in (out, err):
         monkeypatch.setattr(console, "width", 1000)
 
 
 @pytest.fixture
 def _narrow(_wide: None) -> None:
-    """A terminal of 80 columns, the default for a pipe too."""
+    """Make the terminal 80 columns wide, which is also the default for a pipe."""
     out.width = err.width = 80
 
 
@@ -68,20 +68,20 @@ def runner(url: str) -> Run:
 
 @pytest.fixture
 def run(url: str) -> Run:
-    """Run the command against the test's API."""
+    """Return a function that runs the command against the test's API."""
     return runner(url)
 
 
 @pytest.fixture
 def client(url: str) -> Iterator[Chiffre]:
-    """A client of the test's API."""
+    """Yield a client of the test's API."""
     with Chiffre(url) as client:
         yield client
 
 
 @pytest.fixture
 def spec(tmp_path: Path) -> Path:
-    """A tuning job in a file."""
+    """Return a tuning job in a file."""
     path = tmp_path / "tune.json"
     path.write_text(json.dumps(TUNE))
     return path
@@ -89,25 +89,25 @@ def spec(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def picture(tmp_path: Path) -> Path:
-    """A PNG of 28×28 grey pixels."""
+    """Return a PNG of 28×28 grey pixels."""
     path = tmp_path / "digit.png"
     Image.fromarray(PIXELS).save(path)
     return path
 
 
 def fine(result: Result) -> str:
-    """The output of a command that must succeed."""
+    """Return the output of a command that must succeed."""
     assert result.exit_code == 0, result.output
     return result.stdout
 
 
 def said(result: Result) -> Any:
-    """The JSON that a command printed."""
+    """Return the JSON that a command printed."""
     return json.loads(fine(result))
 
 
 def refusal(result: Result, status: int = 1) -> str:
-    """The message of a command that must fail: no traceback, and nothing on standard output."""
+    """Return the message of a command that must fail: no traceback, and nothing on standard output."""
     assert result.exit_code == status, (result.output, result.exception)
     assert isinstance(result.exception, SystemExit)
     assert result.stderr.startswith("chiffre: ")
@@ -118,7 +118,7 @@ def refusal(result: Result, status: int = 1) -> str:
 
 @contextmanager
 def working(work: Work, state: TrialState) -> Iterator[None]:
-    """A worker thread that ends every trial in the same state."""
+    """Run a worker thread that ends every trial in the same state."""
     ended = Event()
 
     def claim_and_run() -> None:
@@ -151,7 +151,7 @@ def test_a_job_is_posted_from_a_file(run: Run, client: Chiffre, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("kind", ["tune", "train"])
-def test_a_job_is_checked_and_not_posted(run: Run, client: Chiffre, tmp_path: Path, kind: str) -> None:
+def test_checking_a_job_does_not_post_it(run: Run, client: Chiffre, tmp_path: Path, kind: str) -> None:
     """The command prints the result as text or JSON, and there is no job afterwards."""
     path = tmp_path / "spec.json"
     path.write_text('{"model": "shallow", "dataset": "digits"}')
@@ -164,7 +164,7 @@ def test_a_job_is_checked_and_not_posted(run: Run, client: Chiffre, tmp_path: Pa
 
 
 def test_a_job_is_posted_from_standard_input(run: Run, client: Chiffre) -> None:
-    """A dash stands for standard input."""
+    """A dash as the file name means standard input."""
     posted = said(run("tune", "-", "--json", input=json.dumps(TUNE)))
 
     assert [job["id"] for job in client.jobs()] == [posted["id"]]
@@ -198,7 +198,7 @@ def test_a_job_is_shown(run: Run, client: Chiffre) -> None:
 
 
 def test_a_job_that_has_failed_says_why(run: Run, client: Chiffre, work: Work) -> None:
-    """The error stands below the job's row; the JSON is the API's."""
+    """The error is below the job's row; the JSON is the API's."""
     job_id = client.tune(TUNE)["id"]
     for _ in range(2):
         claim = work.leases.claim()
@@ -222,7 +222,7 @@ def test_a_job_is_cancelled(run: Run, client: Chiffre) -> None:
 
 
 def test_a_job_is_paused_resumed_and_extended(run: Run, client: Chiffre) -> None:
-    """Each command shows the job as it is then."""
+    """Each command shows the job after the change."""
     job_id = client.tune(TUNE)["id"]
 
     assert said(run("pause", job_id, "--json"))["state"] == "paused"
@@ -281,7 +281,7 @@ def test_ids_are_whole_on_a_terminal_of_80_columns(run: Run, work: Work, environ
 
 @pytest.fixture
 def version(work: Work, environment: Path) -> Version:
-    """A published version."""
+    """Return a published version."""
     return publish(work, environment, "shallow")
 
 
@@ -316,7 +316,7 @@ def test_versions_are_promoted_and_rolled_back(
     assert "why not" in [move["reason"] for move in client.moves("shallow")]
 
 
-def test_a_card_is_printed_as_it_is(run: Run, client: Chiffre, version: Version) -> None:
+def test_a_card_is_printed_unchanged(run: Run, client: Chiffre, version: Version) -> None:
     """The output is the API's Markdown; with --json it is the version."""
     assert fine(run("card", "shallow", 1)) == client.card("shallow", 1)
     assert said(run("card", "shallow", 1, "--json")) == client.version("shallow", 1)
@@ -325,7 +325,7 @@ def test_a_card_is_printed_as_it_is(run: Run, client: Chiffre, version: Version)
 def test_files_are_downloaded(
     run: Run, client: Chiffre, version: Version, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file may have any name; by default it is named after the version, in this folder."""
+    """The file may have any name; the default is named after the version, in the current folder."""
     monkeypatch.chdir(tmp_path)
     chosen = said(run("download", "shallow", 1, "--onnx", "-o", "graph", "--json"))
     printed = fine(run("download", "shallow", 1))
@@ -341,7 +341,7 @@ COMMANDS = ["promote shallow 9", "rollback shallow", "rollback cnn", "card cnn 1
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_what_cannot_be_done_to_a_version_is_told(run: Run, version: Version, tmp_path: Path, command: str) -> None:
+def test_errors_about_versions_suggest_a_command(run: Run, version: Version, tmp_path: Path, command: str) -> None:
     """The message is the API's, with a command that helps; no file is left behind."""
     sentence = refusal(run(*command.replace("FILE", str(tmp_path / "file")).split()))
 
@@ -349,12 +349,12 @@ def test_what_cannot_be_done_to_a_version_is_told(run: Run, version: Version, tm
     assert not (tmp_path / "file").exists()
 
 
-def test_a_file_that_cannot_be_written_is_told(run: Run, version: Version, tmp_path: Path) -> None:
-    """A folder has the file's name."""
+def test_a_file_that_cannot_be_written_is_reported(run: Run, version: Version, tmp_path: Path) -> None:
+    """Here a folder has the file's name."""
     assert f"{tmp_path} cannot be written" in refusal(run("download", "shallow", 1, "-o", tmp_path))
 
 
-def test_an_image_is_asked_about(run: Run, version: Version, picture: Path) -> None:
+def test_an_image_file_is_classified(run: Run, version: Version, picture: Path) -> None:
     """With --as-it-is the network gets the file's own pixels, 0 to 255."""
     answer = said(run("predict", picture, "--as-it-is", "--json"))
     expected = version.answer([float(value) for value in PIXELS.ravel()], 255)
@@ -364,7 +364,7 @@ def test_an_image_is_asked_about(run: Run, version: Version, picture: Path) -> N
 
 
 @pytest.mark.parametrize("form", ["png", "jpeg", "bmp", "webp"])
-def test_a_picture_of_dark_ink_is_brought_to_the_data_sets_form(
+def test_a_picture_of_dark_ink_is_canonicalised(
     run: Run, url: str, version: Version, tmp_path: Path, form: str
 ) -> None:
     """The output is the input in fourteen lines of characters, light on dark, then the label and the version."""
@@ -408,7 +408,7 @@ def test_an_image_of_another_size_is_scaled(run: Run, version: Version, tmp_path
 
 @pytest.mark.parametrize("command", ["jobs", "models", "job x", "trials x", "cancel x", "tune SPEC", "predict PICTURE"])
 @pytest.mark.parametrize("as_json", [False, True])
-def test_an_api_that_is_down_is_told(spec: Path, picture: Path, command: str, as_json: bool) -> None:
+def test_an_api_that_is_down_is_reported(spec: Path, picture: Path, command: str, as_json: bool) -> None:
     """Every command names the address that does not answer and how to start the API; the status is 3."""
     url = f"http://127.0.0.1:{free_port()}"
     words = command.replace("SPEC", str(spec)).replace("PICTURE", str(picture)).split()
@@ -435,7 +435,7 @@ SPECS = {
 
 @pytest.mark.parametrize("content", SPECS.values(), ids=SPECS)
 @pytest.mark.parametrize("kind", ["tune", "train"])
-def test_a_spec_that_is_none_is_told(run: Run, tmp_path: Path, kind: str, content: bytes) -> None:
+def test_an_invalid_spec_file_is_reported(run: Run, tmp_path: Path, kind: str, content: bytes) -> None:
     """For any content the command ends with a short message."""
     path = tmp_path / "spec.json"
     path.write_bytes(content)
@@ -443,27 +443,27 @@ def test_a_spec_that_is_none_is_told(run: Run, tmp_path: Path, kind: str, conten
     assert len(refusal(run(kind, path))) < 1000
 
 
-def test_a_spec_that_is_none_on_standard_input_is_told(run: Run) -> None:
-    """Standard input is checked as a file is."""
+def test_an_invalid_spec_on_standard_input_is_reported(run: Run) -> None:
+    """Standard input is checked like a file."""
     assert "not valid JSON" in refusal(run("tune", "-", input="{"))
 
 
 @pytest.mark.parametrize("command", ["tune", "train", "predict"])
-def test_a_file_that_is_not_there_is_told(run: Run, tmp_path: Path, command: str) -> None:
-    """Covers a missing file and a folder."""
+def test_a_missing_file_is_reported(run: Run, tmp_path: Path, command: str) -> None:
+    """The test covers a missing file, and a folder instead of a file."""
     assert "nowhere.file" in refusal(run(command, tmp_path / "nowhere.file"))
     assert str(tmp_path) in refusal(run(command, tmp_path))
 
 
 @pytest.mark.usefixtures("_narrow")
-def test_a_path_is_told_in_one_piece(tmp_path: Path) -> None:
-    """A narrow terminal wraps by itself; a line break inside a path would spoil copying."""
+def test_a_path_in_a_message_is_not_broken_into_lines(tmp_path: Path) -> None:
+    """A narrow terminal wraps long lines by itself; a line break inside a path would spoil copying."""
     path = tmp_path / ("long" * 30)
 
     assert str(path) in runner("")("tune", path).stderr
 
 
-def test_a_refused_spec_is_told_field_by_field(run: Run, tmp_path: Path) -> None:
+def test_a_refused_spec_is_reported_field_by_field(run: Run, tmp_path: Path) -> None:
     """The message has pointers and the allowed values."""
     path = tmp_path / "spec.json"
     path.write_text('{"model": "resnet", "seed": -1, "dataset": "mnist"}')
@@ -474,7 +474,7 @@ def test_a_refused_spec_is_told_field_by_field(run: Run, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("content", NOT_IMAGES.values(), ids=NOT_IMAGES)
-def test_a_file_that_is_no_image_is_told(run: Run, tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_an_image_is_reported(run: Run, tmp_path: Path, content: bytes) -> None:
     """The command names the file if Pillow cannot read it; else it prints the API's message."""
     path = tmp_path / "digit.png"
     path.write_bytes(content)
@@ -483,7 +483,7 @@ def test_a_file_that_is_no_image_is_told(run: Run, tmp_path: Path, content: byte
     assert f"{path} cannot be read as an image" in sentence or "not a readable PNG" in sentence
 
 
-def test_an_enormous_image_is_told(run: Run, tmp_path: Path) -> None:
+def test_an_enormous_image_is_reported(run: Run, tmp_path: Path) -> None:
     """A small file that would unpack to more than 100 million pixels is not unpacked."""
     path = tmp_path / "bomb.png"
     Image.new("1", (20_000, 6_000)).save(path)
@@ -491,15 +491,15 @@ def test_an_enormous_image_is_told(run: Run, tmp_path: Path) -> None:
     assert "cannot be read as an image" in refusal(run("predict", path))
 
 
-def test_what_is_not_there_is_told(run: Run, picture: Path) -> None:
-    """Covers missing jobs, trials and versions."""
+def test_unknown_jobs_and_versions_are_reported(run: Run, picture: Path) -> None:
+    """The test covers unknown jobs, trials, versions and networks."""
     for words in (["job", "none"], ["trials", "none"], ["cancel", "none"]):
         assert "`chiffre jobs` lists them" in refusal(run(*words))
     assert "`chiffre tune` makes one" in refusal(run("predict", picture))
     assert "use one of" in refusal(run("predict", picture, "--model", "resnet"))
 
 
-def test_a_bad_filter_is_told(run: Run, client: Chiffre) -> None:
+def test_an_invalid_filter_is_reported(run: Run, client: Chiffre) -> None:
     """The API's message lists the allowed values."""
     job_id = client.tune(TUNE)["id"]
 
@@ -507,7 +507,7 @@ def test_a_bad_filter_is_told(run: Run, client: Chiffre) -> None:
     assert "val_accuracy" in refusal(run("trials", job_id, "--order-by", "colour"))
 
 
-def test_a_worker_without_a_broker_is_told_what_to_set() -> None:
+def test_a_worker_without_a_broker_names_the_missing_settings() -> None:
     """The message names both variables, and the command that needs neither."""
     sentence = refusal(runner("")("worker"))
 
@@ -515,15 +515,15 @@ def test_a_worker_without_a_broker_is_told_what_to_set() -> None:
         assert text in sentence
 
 
-def test_a_setting_that_cannot_be_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A typo in the environment gives no traceback."""
+def test_an_invalid_setting_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A typing mistake in the environment gives a message and no traceback."""
     monkeypatch.setenv("CHIFFRE_TRAINERS", "many")
 
     assert "TRAINERS" in refusal(runner("")("worker")).upper()
 
 
-def test_wrong_usage_is_told_with_status_2(run: Run) -> None:
-    """Covers an unknown command, a missing argument, and a limit out of range."""
+def test_wrong_usage_gives_status_2(run: Run) -> None:
+    """The test covers an unknown command, a missing argument, and a limit out of range."""
     for words in (["launch"], ["jobs", "--limit", "0"], ["jobs", "--limit", "many"], ["tune"], ["job"]):
         assert run(*words).exit_code == 2
 
@@ -539,16 +539,16 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize("command", NONSENSE)
-def test_options_that_do_not_go_together_are_told_with_status_2(command: str) -> None:
-    """The API is not contacted."""
+def test_invalid_options_give_status_2_and_are_named(command: str) -> None:
+    """The command does not contact the API."""
     done = runner(f"http://127.0.0.1:{free_port()}")(*command.split())
 
     assert done.exit_code == 2
     assert NONSENSE[command] in done.stderr
 
 
-def test_the_installed_command_answers_in_a_process_of_its_own() -> None:
-    """Its message is on standard error, and its status is 3 if the API does not answer."""
+def test_the_installed_command_runs_in_a_separate_process() -> None:
+    """The message is on standard error, and the status is 3 because the API does not answer."""
     command = [str(Path(sys.executable).parent / "chiffre"), "jobs"]
     url = f"http://127.0.0.1:{free_port()}"
     done = subprocess.run(command, env={"CHIFFRE_URL": url, "PATH": "/usr/bin:/bin"}, capture_output=True, text=True)
@@ -558,8 +558,8 @@ def test_the_installed_command_answers_in_a_process_of_its_own() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_class_may_be_called_whatever_looks_like_markup() -> None:
-    """The name is shown unchanged."""
+def test_a_class_name_that_looks_like_markup_is_shown_unchanged() -> None:
+    """Square brackets in a name are not taken for styles of rich."""
     result = {"images": 2, "unusable": 0, "abstained": 0, "labelled": 2, "accuracy": 1.0, "interval": [0.3, 1.0]}
     console = Console(width=80, file=io.StringIO())
     console.print(result_view({**result, "classes": ["[/b]", "[red]"], "confusion_matrix": [[1, 0], [0, 1]]}))
@@ -568,8 +568,8 @@ def test_a_class_may_be_called_whatever_looks_like_markup() -> None:
     assert "[red]" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_a_setting_that_is_wrong_as_a_whole_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    """An error of pydantic about several settings has no location."""
+def test_an_error_about_several_settings_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    """Such an error of pydantic has no location, so the message names the environment."""
 
     class Together(BaseModel):
         @model_validator(mode="after")
@@ -604,7 +604,7 @@ def test_a_specification_of_a_newer_service_cannot_be_replayed(
     "address", ["nonsense", "mysql://u@h/d", "postgresql://u:p@h:port/d", "postgresql+nodriver://h/d"]
 )
 @pytest.mark.parametrize("command", ["migrate", "doctor"])
-def test_a_database_that_nobody_can_open_is_told_in_a_sentence(run: Run, command: str, address: str) -> None:
+def test_an_unsupported_database_url_is_reported_without_its_value(run: Run, command: str, address: str) -> None:
     """The message names the variable and gives an example, but not the value, which may hold a password."""
     result = run(command, env={"CHIFFRE_DATABASE_URL": address})
 
@@ -613,8 +613,8 @@ def test_a_database_that_nobody_can_open_is_told_in_a_sentence(run: Run, command
     assert address not in result.stderr
 
 
-def test_what_a_process_says_of_a_setting_does_not_tell_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Services log the error, and the value may hold a password."""
+def test_an_error_about_a_setting_does_not_contain_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services log such errors, and the value may hold a password."""
     monkeypatch.setenv("CHIFFRE_DATABASE_URL", "postgresql://u:secret@h:port/d")
     with pytest.raises(ValidationError) as raised:
         Settings()
@@ -624,8 +624,8 @@ def test_what_a_process_says_of_a_setting_does_not_tell_what_it_holds(monkeypatc
 
 
 @pytest.mark.parametrize("address", ["postgresql://u:secret@127.0.0.1:1/d", "sqlite:////dev/null/chiffre.db"])
-def test_a_database_that_is_away_cannot_be_brought_up_to_date(run: Run, address: str) -> None:
-    """The message says so and where to look."""
+def test_migrating_a_database_that_is_away_is_an_error(run: Run, address: str) -> None:
+    """The message suggests `chiffre doctor`, and does not contain the password."""
     result = run("migrate", env={"CHIFFRE_DATABASE_URL": address})
 
     assert result.exit_code == 1

@@ -41,7 +41,7 @@ SPACE = {
 
 @pytest.fixture
 def job(work: Work, environment: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> Job:
-    """A search that was really trained, one of its four trials pruned; commands use its API."""
+    """Return a search that was really trained; one of its four trials is pruned, and commands use its API."""
     monkeypatch.setenv("CHIFFRE_URL", url)
     spec = {"sampler": {"name": "random"}, "pruner": {"name": "median", "n_startup_trials": 1}, "lanes": 1}
     job = work.accept(model="mlp", search_space=SPACE, budget={"trials": 4, "epochs": 2}, **spec)
@@ -55,14 +55,14 @@ def run(*arguments: str) -> Any:
 
 
 def shown(url: str, job: Job) -> list[dict[str, Any]]:
-    """The trials in the API's JSON, with their measurements."""
+    """Return the trials in the API's JSON, with their measurements."""
     items = httpx2.get(f"{url}/jobs/{job.id}/trials").json()["items"]
     return [httpx2.get(f"{url}/jobs/{job.id}/trials/{item['number']}").json() for item in items]
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_optuna_and_tensorboard_read_back_what_is_on_record(job: Job, url: str, tmp_path: Path) -> None:
+def test_optuna_and_tensorboard_read_the_recorded_trials(job: Job, url: str, tmp_path: Path) -> None:
     """Every trial has its parameters, state, value and curve, and hyper-parameters for HParams."""
     reported = CliRunner().invoke(app, ["report", job.id, "--lang", "fr", "--out", str(tmp_path / "report.html")])
     files = {name: str(tmp_path / name) for name in ("runs", "journal.log", "trials.csv")}
@@ -127,7 +127,7 @@ def check_run(folder: Path, known: dict[str, Any]) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_a_search_over_uploaded_images_is_exported_too(work: Work, url: str, tmp_path: Path) -> None:
+def test_a_search_over_uploaded_images_can_be_exported(work: Work, url: str, tmp_path: Path) -> None:
     """The exporting process does not have the data set."""
     rng, archive = np.random.default_rng(0), io.BytesIO()
     np.savez(archive, images=rng.integers(0, 256, (120, 6, 6), np.uint8), labels=np.arange(120) % 3)
@@ -146,7 +146,7 @@ def test_a_search_over_uploaded_images_is_exported_too(work: Work, url: str, tmp
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_a_trial_keeps_its_number_behind_one_that_was_never_drawn(
+def test_a_trial_keeps_its_number_after_a_trial_without_parameters(
     work: Work, environment: Path, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Optuna numbers by position, so a trial cancelled before it had parameters is exported as failed."""
@@ -166,8 +166,10 @@ def test_a_trial_keeps_its_number_behind_one_that_was_never_drawn(
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_what_cannot_be_exported_is_told(work: Work, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Covers missing options, a missing job, and a missing folder."""
+def test_errors_of_an_export_are_reported(
+    work: Work, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The test covers missing options, a job without trials, an unknown job, and a missing folder."""
     monkeypatch.setenv("CHIFFRE_URL", url)
     job = work.accept()
 

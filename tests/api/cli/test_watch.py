@@ -35,7 +35,7 @@ def run(url: str, *arguments: str) -> Result:
 
 
 def drawn(view: Any) -> str:
-    """The text of a view."""
+    """Return the text of a view."""
     console = Console(width=160)
     with console.capture() as capture:
         console.print(view)
@@ -43,7 +43,7 @@ def drawn(view: Any) -> str:
 
 
 def lit(rows: list[str]) -> set[tuple[int, int]]:
-    """The dots of a drawing as (column, row) from the top left, by Unicode's numbering of the dots."""
+    """Return the dots of a drawing as (column, row) from the top left, by Unicode's numbering of the dots."""
     numbering = {1: (0, 0), 2: (0, 1), 3: (0, 2), 4: (1, 0), 5: (1, 1), 6: (1, 2), 7: (0, 3), 8: (1, 3)}
     found = set()
     for y, row in enumerate(rows):
@@ -55,7 +55,7 @@ def lit(rows: list[str]) -> set[tuple[int, int]]:
 
 
 def test_a_line_goes_from_its_first_to_its_last_point() -> None:
-    """The diagonal sets the corners, and at least one dot in every column and row between."""
+    """A diagonal sets the dots in both corners, and at least one dot in every column and row in between."""
     rows, span = plot([[(0, 0.5), (1, 0.9)]], width=10, height=5)
     dots = lit(rows)
 
@@ -64,8 +64,8 @@ def test_a_line_goes_from_its_first_to_its_last_point() -> None:
     assert {x for x, _ in dots} == {y for _, y in dots} == set(range(20))
 
 
-def test_nothing_and_a_level_line_are_drawn_too() -> None:
-    """No points give blanks; a constant gives one row."""
+def test_an_empty_and_a_constant_curve_can_be_drawn() -> None:
+    """An empty curve gives blanks, and a constant curve gives one row of dots."""
     level, span = plot([[(1, 0.5), (2, 0.5)]], width=4, height=2)
 
     assert plot([], width=4, height=2) == ([" " * 4] * 2, None)
@@ -73,8 +73,8 @@ def test_nothing_and_a_level_line_are_drawn_too() -> None:
     assert lit(level) == {(x, 0) for x in range(8)}
 
 
-def test_the_best_trials_are_bars_and_all_curves_lines() -> None:
-    """Each bar has its trial and value, and the plot its limits, for an accuracy and for a loss."""
+def test_best_trials_are_drawn_as_bars_and_curves_as_lines() -> None:
+    """Each bar has its trial and value, and the plot has its limits, for an accuracy and for a loss."""
     trials = [{"number": n, "val_accuracy": v, "val_loss": 1 - v} for n, v in ((7, 0.98), (3, 0.95), (5, 0.9))]
     curve = {"epoch": [1, 2], "val_accuracy": [0.8, 0.9], "val_loss": [0.5, None]}
     accuracy = drawn(bars(trials, "-val_accuracy"))
@@ -88,7 +88,7 @@ def test_the_best_trials_are_bars_and_all_curves_lines() -> None:
 
 @pytest.fixture
 def finished(work: Work, url: str) -> dict[str, Any]:
-    """A job whose two trials have ended."""
+    """Return a job whose two trials have ended."""
     with Chiffre(url) as client:
         job = client.tune(TUNE)
         for value in (0.5, 0.75):
@@ -100,7 +100,7 @@ def finished(work: Work, url: str) -> dict[str, Any]:
 
 
 def test_follow_shows_a_job_until_it_has_ended(url: str, finished: dict[str, Any]) -> None:
-    """It shows state, trials and values; a cancelled job gives status 1 and a message."""
+    """The command shows state, trials and values; a cancelled job gives status 1 and a message."""
     result = run(url, "follow", finished["id"])
 
     assert result.exit_code == 1
@@ -109,10 +109,10 @@ def test_follow_shows_a_job_until_it_has_ended(url: str, finished: dict[str, Any
 
 
 @pytest.mark.parametrize(("status", "said"), [(503, "is cancelled"), (404, "not just now")])
-def test_follow_outlasts_an_api_that_goes_away_between_two_questions(
+def test_follow_survives_an_api_that_goes_away_between_two_requests(
     url: str, finished: dict[str, Any], monkeypatch: pytest.MonkeyPatch, status: int, said: str
 ) -> None:
-    """One view takes several requests. An error other than "away" is reported."""
+    """One view takes several requests. An API that is away is asked again, and any other error is reported."""
 
     def trials(*_: object, **__: object) -> Iterator[dict[str, Any]]:
         raise ApiError("not just now", status)
@@ -125,7 +125,7 @@ def test_follow_outlasts_an_api_that_goes_away_between_two_questions(
 
 
 def test_follow_with_json_prints_the_events(url: str, finished: dict[str, Any]) -> None:
-    """One event per line, as in the API's stream."""
+    """The command prints one event per line, with the content of the API's stream."""
     events = [json.loads(line) for line in run(url, "follow", finished["id"], "--json").stdout.splitlines()]
     with Chiffre(url) as client:
         expected = list(client.events(finished["id"]))
@@ -139,19 +139,19 @@ def test_follow_with_json_prints_the_events(url: str, finished: dict[str, Any]) 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder for state. The slow check of torch is replaced; one test runs it."""
+    """Return a folder for state, and replace the slow check of torch, which one test runs itself."""
     monkeypatch.setattr(api.cli.doctor, "_torch", lambda: Check("PyTorch", "good", "not looked at"))
     return tmp_path
 
 
 def found(home: Path, url: str, **given: str) -> dict[str, Check]:
-    """The doctor's checks by name."""
+    """Return the doctor's checks by name."""
     settings = Settings(home=home, **given)  # type: ignore[arg-type]
     with Chiffre(url, timeout=5) as client:
         return {check.name: check for check in checks_of(settings, client)}
 
 
-def test_an_installation_where_nothing_runs_is_sound(home: Path) -> None:
+def test_an_installation_without_running_services_has_no_error(home: Path) -> None:
     """Nothing is wrong, and the doctor says how to start."""
     checks = found(home, f"http://127.0.0.1:{free_port()}")
 
@@ -160,13 +160,13 @@ def test_an_installation_where_nothing_runs_is_sound(home: Path) -> None:
     assert "b411ecfe11a8" in checks["data set mnist"].found
 
 
-def test_torch_computes() -> None:
-    """A separate process checks it."""
+def test_the_doctor_finds_that_torch_computes() -> None:
+    """A separate process runs this check."""
     assert api.cli.doctor._torch().state == "good"
 
 
-def test_what_is_wrong_comes_with_what_to_do(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Covers a missing schema, a broker and an API that do not answer, a full disk, and a damaged data set."""
+def test_every_error_of_the_doctor_comes_with_advice(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test covers a missing schema, a broker and an API that do not answer, a full disk, and missing data sets."""
     database = Database(f"sqlite:///{home / 'empty.db'}")
     with database.writing():
         pass
@@ -186,7 +186,7 @@ def test_what_is_wrong_comes_with_what_to_do(home: Path, monkeypatch: pytest.Mon
     assert all(wrong.values())
 
 
-def test_a_database_of_another_release_is_left_to_that(home: Path) -> None:
+def test_a_database_of_another_release_is_not_migrated(home: Path) -> None:
     """Migration is refused with a reason, and the doctor says what helps."""
     database = Database(f"sqlite:///{home / 'chiffre.db'}")
     migrate(database)
@@ -201,7 +201,7 @@ def test_a_database_of_another_release_is_left_to_that(home: Path) -> None:
     assert "migration 9999 of another release" in check.found
 
 
-def test_a_service_that_answers_is_seen(url: str, home: Path) -> None:
+def test_the_doctor_finds_an_api_that_answers(url: str, home: Path) -> None:
     """The API is ready at the address that the commands use."""
     check = found(home, url)["API"]
 
@@ -209,8 +209,8 @@ def test_a_service_that_answers_is_seen(url: str, home: Path) -> None:
     assert url in check.found
 
 
-def test_the_doctor_is_a_command(home: Path) -> None:
-    """As JSON it prints a list of checks; the exit status says if anything is wrong."""
+def test_the_command_doctor_prints_checks_as_json(home: Path) -> None:
+    """The output is a list of checks; the exit status is 1 if anything is wrong."""
     result = run(f"http://127.0.0.1:{free_port()}", "doctor", "--json")
     checks = json.loads(result.stdout)
 

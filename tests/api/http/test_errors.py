@@ -1,4 +1,4 @@
-"""Bad input: a problem names the field, says what is allowed there, and echoes nothing."""
+"""Invalid input: an error names the field, says what is allowed there, and repeats no value."""
 
 import json
 from collections.abc import Iterator
@@ -10,29 +10,29 @@ from starlette.testclient import TestClient
 
 from tests.api.tools import JSON, TUNE, pointers, post, problem, send
 
-MARK = "unmistakable"  # stands in every unknown name, and may stand in no answer
+MARK = "unmistakable"  # part of every unknown name; no answer may contain it
 NAN, INF, HUGE = float("nan"), float("inf"), 10**400
 
-Case = tuple[Any, str, str]  # what is wrong, the pointer of the field, a word of what is allowed
+Case = tuple[Any, str, str]  # the invalid input, the pointer to the field, and a word that the error must contain
 
 
 def space(name: str, dimension: Any, model: str = "mlp", **fields: Any) -> dict[str, Any]:
-    """A tuning job that searches one dimension."""
+    """Return a tuning job that searches one dimension."""
     return {"model": model, "search_space": {name: dimension}, **fields}
 
 
 def whole(low: Any, high: Any, **fields: Any) -> dict[str, Any]:
-    """A range of whole numbers."""
+    """Return a range of whole numbers."""
     return {"type": "int", "low": low, "high": high, **fields}
 
 
 def real(low: Any, high: Any, **fields: Any) -> dict[str, Any]:
-    """A range of numbers."""
+    """Return a range of numbers."""
     return {"type": "float", "low": low, "high": high, **fields}
 
 
 def widths(low: Any, high: Any, items: Any) -> dict[str, Any]:
-    """A list of layers."""
+    """Return a search dimension for a list of layer widths."""
     return {"type": "list", "length": whole(low, high), "items": items}
 
 
@@ -200,7 +200,7 @@ PARAMS: list[Case] = [
 
 
 def refused() -> Iterator[Any]:
-    """Yield every bad job as (kind, body, pointer, words)."""
+    """Yield every invalid job as (kind, body, pointer, words)."""
     for kind in ("tune", "train"):
         for wrong, pointer, words in [*NAMES, *NUMBERS]:
             yield pytest.param(kind, {"model": "mlp", **wrong}, pointer, words, id=f"{kind} {str(wrong)[:50]}")
@@ -211,7 +211,7 @@ def refused() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("kind", "wrong", "pointer", "words"), list(refused()))
-def test_a_bad_job_is_refused_by_the_name_of_its_field(
+def test_an_invalid_job_is_refused_with_a_pointer_to_the_field(
     shared_api: TestClient, kind: str, wrong: Any, pointer: str, words: str
 ) -> None:
     """The answer is 422 with a pointer to the field and the allowed values; it repeats no value of the input."""
@@ -225,8 +225,8 @@ def test_a_bad_job_is_refused_by_the_name_of_its_field(
 
 
 @pytest.mark.parametrize("dimension", [None, [[1]], {"type": "categorical", "choices": [None]}])
-def test_a_pointer_leads_into_the_body(shared_api: TestClient, dimension: Any) -> None:
-    """Every pointer names a place that the body has, not a branch of our own types."""
+def test_every_pointer_names_a_place_in_the_body(shared_api: TestClient, dimension: Any) -> None:
+    """No pointer names a branch of our own types."""
     sent = space("batch_size", dimension)
     for pointer in pointers(send(shared_api, "/jobs/tune", sent)):
         place: Any = sent
@@ -237,8 +237,8 @@ def test_a_pointer_leads_into_the_body(shared_api: TestClient, dimension: Any) -
 
 
 @pytest.mark.parametrize("pointer", ["#/search_space/optimizer", "#/params/optimizer"])
-def test_a_problem_is_told_in_our_words(shared_api: TestClient, pointer: str) -> None:
-    """The prefix that pydantic puts before a ValueError is not for readers."""
+def test_errors_do_not_show_pydantics_prefix(shared_api: TestClient, pointer: str) -> None:
+    """Pydantic puts "Value error" before the text of a ValueError; the API removes it."""
     name = pointer.split("/")[1]
     kind = "tune" if name == "search_space" else "train"
     found = pointers(send(shared_api, f"/jobs/{kind}", {"model": "mlp", name: {"optimizer": MARK}}))
@@ -246,19 +246,19 @@ def test_a_problem_is_told_in_our_words(shared_api: TestClient, pointer: str) ->
     assert not found[pointer].startswith("Value error")
 
 
-def test_all_problems_are_told_at_once(shared_api: TestClient) -> None:
+def test_all_errors_of_a_request_are_reported_at_once(shared_api: TestClient) -> None:
     """A request with three mistakes gets three errors."""
     found = pointers(send(shared_api, "/jobs/tune", {**TUNE, "seed": -1, "loss": "hinge", "budget": {"trials": 0}}))
 
     assert found.keys() == {"#/seed", "#/loss", "#/budget/trials"}
 
 
-# --- bodies that are no job at all
+# --- bodies that are not jobs
 
 
 @pytest.mark.parametrize("path", ["/jobs/tune", "/jobs/train", "/predict"])
 @pytest.mark.parametrize("text", ["[]", "null", "3", '"tune"', "true", "NaN", "[{}]"])
-def test_a_body_that_is_no_object_is_refused(shared_api: TestClient, path: str, text: str) -> None:
+def test_a_body_that_is_not_an_object_is_refused(shared_api: TestClient, path: str, text: str) -> None:
     """The pointer names the whole body."""
     assert "#" in pointers(shared_api.post(path, content=text, headers=JSON))
 
@@ -267,14 +267,14 @@ def test_a_body_that_is_no_object_is_refused(shared_api: TestClient, path: str, 
 @pytest.mark.parametrize(
     "text", ["{", "", " ", "{'model': 'cnn'}", '{"model": "cnn",}', "model=cnn", "\0", "{}{}", '{"model": "cnn']
 )
-def test_a_body_that_is_no_json_is_refused(shared_api: TestClient, path: str, text: str) -> None:
+def test_a_body_that_is_not_json_is_refused(shared_api: TestClient, path: str, text: str) -> None:
     """The pointer names the whole body."""
     assert "#" in pointers(shared_api.post(path, content=text, headers=JSON))
 
 
 @pytest.mark.parametrize("path", ["/jobs/tune", "/jobs/train", "/predict"])
-def test_an_empty_object_is_told_what_is_missing(shared_api: TestClient, path: str) -> None:
-    """The required field is named."""
+def test_the_error_for_an_empty_object_names_the_missing_field(shared_api: TestClient, path: str) -> None:
+    """The answer says that the required field is missing."""
     found = pointers(shared_api.post(path, content="{}", headers=JSON))
 
     assert found.keys() == {"#/pixels" if path == "/predict" else "#/model"}
@@ -298,8 +298,8 @@ def test_an_empty_object_is_told_what_is_missing(shared_api: TestClient, path: s
     ids=lambda content: repr(content[:45]),
 )
 @pytest.mark.parametrize("path", ["/jobs/tune", "/jobs/train", "/predict"])
-def test_a_body_that_breaks_a_parser_is_the_clients_mistake(shared_api: TestClient, path: str, content: bytes) -> None:
-    """Bytes that are no text, numbers of 5,000 digits, and 10,000 levels of nesting are answered with 400 or 422."""
+def test_a_body_that_breaks_a_parser_is_a_client_error(shared_api: TestClient, path: str, content: bytes) -> None:
+    """Bytes that are not text, numbers of 5,000 digits, and 10,000 levels of nesting are answered with 400 or 422."""
     response = shared_api.post(path, content=content, headers=JSON)
 
     problem(response, 400 if response.status_code == 400 else 422)
@@ -327,7 +327,7 @@ PLACES: dict[str, Any] = {
 }
 
 
-def test_odd_text_is_refused_wherever_it_stands(api: TestClient) -> None:
+def test_odd_text_is_refused_in_every_field(api: TestClient) -> None:
     """Lone surrogates, NUL, control characters and very long text are refused briefly, on both databases."""
     wrong = []
     for place, make in PLACES.items():
@@ -348,8 +348,8 @@ def test_odd_text_is_refused_wherever_it_stands(api: TestClient) -> None:
 @pytest.mark.parametrize(
     "kind", [None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "x" * 999]
 )
-def test_a_body_of_another_type_is_refused(shared_api: TestClient, path: str, kind: str | None) -> None:
-    """The answer is 415 with the type to send; so no form of another site can post a job."""
+def test_a_body_of_another_content_type_is_refused(shared_api: TestClient, path: str, kind: str | None) -> None:
+    """The answer is 415 with the type to send. For this reason no form of another site can post a job."""
     response = shared_api.post(path, content=json.dumps(TUNE), headers={"content-type": kind} if kind else {})
 
     assert "application/json" in problem(response, 415)["detail"]
@@ -362,7 +362,7 @@ def test_a_body_of_30_megabytes_is_refused(shared_api: TestClient, path: str) ->
 
 
 @pytest.mark.parametrize("path", ["/jobs/tune", "/jobs/train", "/predict"])
-def test_a_body_of_unknown_length_is_refused_when_it_is_too_long(shared_api: TestClient, path: str) -> None:
+def test_a_body_of_unknown_length_is_refused_if_too_long(shared_api: TestClient, path: str) -> None:
     """Without a Content-Length, the bytes that arrive are counted."""
     response = shared_api.post(path, content=(b"x" * 1_000_000 for _ in range(30)), headers=JSON)
 
@@ -371,20 +371,20 @@ def test_a_body_of_unknown_length_is_refused_when_it_is_too_long(shared_api: Tes
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_a_real_server_outlives_an_endless_body(url: str) -> None:
+def test_a_real_server_survives_an_endless_body(url: str) -> None:
     """Over a socket the answer is 413 or a closed connection, and the next request is answered."""
     endless = (b"x" * 100_000 for _ in range(300))
     with httpx2.Client(base_url=url) as client:
         try:
             status = client.post("/jobs/tune", content=endless, headers=JSON).status_code
-        except httpx2.TransportError:  # closed while we were still sending
+        except httpx2.TransportError:  # the server closed the connection while the client was still sending
             status = 413
         alive = client.get("/livez").status_code
 
     assert (status, alive) == (413, 200)
 
 
-def test_a_body_of_unknown_length_is_taken_when_it_is_short(shared_api: TestClient) -> None:
+def test_a_short_body_of_unknown_length_is_accepted(shared_api: TestClient) -> None:
     """A job may be sent in pieces."""
     pieces = (piece for piece in (b'{"model": ', b'"cnn"}'))
 
@@ -402,7 +402,7 @@ IDS = ["none", "000000000000", "%00", "%20", "%2E%2E", "a%0Ab", "%F0%9F%98%80", 
     [("GET", ""), ("GET", "/trials"), ("GET", "/trials/0"), ("POST", "/cancel")],
     ids=["job", "trials", "trial", "cancel"],
 )
-def test_an_id_that_is_no_jobs_is_not_found(api: TestClient, method: str, path: str) -> None:
+def test_an_unknown_job_id_is_not_found(api: TestClient, method: str, path: str) -> None:
     """Every route of a job answers 404 on both databases, for any text as the id."""
     answers = {job_id: api.request(method, f"/jobs/{job_id}{path}") for job_id in IDS}
 
@@ -412,15 +412,15 @@ def test_an_id_that_is_no_jobs_is_not_found(api: TestClient, method: str, path: 
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", ""), ("GET", "/trials"), ("POST", "/cancel")])
-def test_an_id_that_is_too_long_is_no_matter_of_content_types(shared_api: TestClient, method: str, path: str) -> None:
-    """An impossible path is refused as such, with or without a body."""
+def test_a_job_id_that_is_too_long_gets_404_or_422(shared_api: TestClient, method: str, path: str) -> None:
+    """The path is refused, not the missing content type, and the answer is short."""
     response = shared_api.request(method, f"/jobs/{'x' * 3000}{path}")
 
     assert response.status_code in (404, 422)
     assert len(response.content) < 2000
 
 
-def test_a_model_that_is_none_is_not_found(api: TestClient) -> None:
+def test_an_unknown_model_is_not_found(api: TestClient) -> None:
     """The answer is a short 404 on both databases, for any text as the name."""
     names = ["none", "%00", "%20", "x" * 3000, "%F0%9F%98%80"]
     answers = {name: api.get(f"/models/{name}") for name in names}
@@ -430,7 +430,7 @@ def test_a_model_that_is_none_is_not_found(api: TestClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/jobs/a/b/c", "/job", "/static/../etc/passwd", "/%00", "/x" * 2000])
-def test_a_path_that_is_none_is_not_found(shared_api: TestClient, path: str) -> None:
+def test_an_unknown_path_is_not_found(shared_api: TestClient, path: str) -> None:
     """The answer is a short 404 that says where all paths are listed."""
     response = shared_api.get(path)
 
@@ -495,7 +495,7 @@ QUERIES = [
 
 
 @pytest.mark.parametrize(("path", "name", "value", "words"), QUERIES, ids=lambda value: repr(value)[:20])
-def test_a_bad_query_is_refused_by_its_name(
+def test_an_invalid_query_parameter_is_refused_by_name(
     shared_api: TestClient, path: str, name: str, value: str, words: str
 ) -> None:
     """The answer is 422 with the parameter's name and the allowed values."""

@@ -1,4 +1,4 @@
-"""Errors of fields: every text that pydantic can produce for our schemas is replaced by our own."""
+"""Errors of fields: every message that pydantic can produce for our schemas is replaced by our own words."""
 
 import re
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ from api.prediction.tensors import Inference
 from ml.networks import networks
 from tests.api.tools import RAW
 
-# By the type of a core schema: the errors that it produces itself.
+# The errors that each type of core schema produces itself.
 TYPES = {
     "any": [],
     "bool": ["bool_type", "bool_parsing"],
@@ -42,7 +42,7 @@ TYPES = {
     "function-plain": [],
     "function-wrap": [],
     "int": ["int_type", "int_parsing", "int_parsing_size", "int_from_float"],
-    "is-instance": [],  # of our own classes, which no request holds
+    "is-instance": [],  # only of our own classes, which no request contains
     "json-or-python": [],
     "list": ["list_type"],
     "literal": ["literal_error"],
@@ -52,13 +52,13 @@ TYPES = {
     "none": ["none_required"],
     "nullable": [],
     "str": ["string_type", "string_unicode"],
-    "tagged-union": [],  # ours give a text of their own
+    "tagged-union": [],  # our unions have their own error texts
     "tuple": ["tuple_type", "missing"],
     "union": [],
 }
 LENGTHS = {"str": ("string_too_short", "string_too_long"), "": ("too_short", "too_long")}
 LIMITS = {"gt": "greater_than", "ge": "greater_than_equal", "lt": "less_than", "le": "less_than_equal"}
-CONTEXT = {  # for every text's blanks
+CONTEXT = {  # values for the placeholders in pydantic's messages
     "gt": 0,
     "ge": 1,
     "lt": 2.5,
@@ -112,7 +112,7 @@ def accepted(client: TestClient) -> Iterator[Any]:
 
 
 def test_every_error_that_our_schemas_can_produce_has_plain_words(shared_api: TestClient) -> None:
-    """The errors are read off the schemas, so that a new kind of limit or type cannot be forgotten."""
+    """The test reads the possible errors from the schemas, so that a new kind of limit or type cannot be forgotten."""
     produced = {
         error
         for kind in accepted(shared_api)
@@ -125,8 +125,8 @@ def test_every_error_that_our_schemas_can_produce_has_plain_words(shared_api: Te
 
 
 @pytest.mark.parametrize("kind", [kind for kind in PLAIN_WORDS if kind != "json_invalid"])
-def test_a_text_of_pydantic_is_replaced_as_a_whole(kind: str) -> None:
-    """It is replaced alone and inside a sentence; the table fits the installed pydantic."""
+def test_a_message_of_pydantic_is_replaced_completely(kind: str) -> None:
+    """This holds for a message alone and inside a sentence; the table matches the installed pydantic."""
     text = PydanticKnownError(kind, CONTEXT).message()  # type: ignore[arg-type]
     ours = field_error({"type": kind, "msg": text, "loc": ()}, "#").detail
 
@@ -137,12 +137,12 @@ def test_a_text_of_pydantic_is_replaced_as_a_whole(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted({*get_args(ErrorType)} - {*PLAIN_WORDS, *OURS}))
-def test_an_error_that_no_schema_produces_yet_is_still_not_shown_raw(kind: str) -> None:
+def test_an_error_that_no_schema_produces_yet_is_not_shown_raw(kind: str) -> None:
     """The reader is pointed to the documentation."""
     assert field_error({"type": kind, "msg": "Input should be anything", "loc": ()}, "#").detail == ANYTHING_ELSE
 
 
-def test_every_pattern_of_the_document_has_words(shared_api: TestClient) -> None:
+def test_every_pattern_of_the_document_is_described_in_words(shared_api: TestClient) -> None:
     """A reader is never shown a regular expression."""
     found = set(re.findall(r'"pattern":("(?:[^"\\]|\\.)*")', shared_api.get("/openapi.json").text))
 
@@ -185,13 +185,13 @@ class Outer(BaseModel, extra="forbid"):
         (("kind", 0, "more"), []),
     ],
 )
-def test_the_known_fields_are_those_of_the_model_at_the_place(path: tuple[str | int, ...], known: list[str]) -> None:
-    """They are found through optional fields, lists, dicts and tagged unions; without a model there are none."""
+def test_the_known_fields_are_those_of_the_model_at_the_path(path: tuple[str | int, ...], known: list[str]) -> None:
+    """A path may lead through optional fields, lists, dicts and tagged unions; without a model no field is known."""
     assert known_fields(Outer, path) == known
 
 
-def test_unknown_fields_are_named_with_the_known_ones_and_without_values() -> None:
-    """At most twenty are named, however many there are."""
+def test_errors_name_unknown_and_known_fields_but_no_values() -> None:
+    """At most twenty unknown fields are named."""
     found = unknown_fields({f"x{n}": "secret" for n in range(50)}, Inner.model_fields, "#/")
 
     assert len(found) == 20

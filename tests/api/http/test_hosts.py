@@ -1,4 +1,4 @@
-"""Host headers: a page of another site cannot reach the API by giving its own name our address."""
+"""Host headers: a page of another site cannot reach the API by pointing its own name to our address."""
 
 import json
 from collections.abc import Callable
@@ -51,13 +51,13 @@ def status(api: TestClient, host: str) -> int:
 
 
 @pytest.mark.parametrize("host", OURS)
-def test_this_machines_names_are_answered(shared_api: TestClient, host: str) -> None:
-    """They are accepted with and without a port, in upper and lower case."""
+def test_requests_to_names_of_this_machine_are_answered(shared_api: TestClient, host: str) -> None:
+    """Names are accepted with and without a port, in upper and lower case."""
     assert status(shared_api, host) == 200
 
 
 @pytest.mark.parametrize("host", OTHERS)
-def test_other_names_are_refused(shared_api: TestClient, host: str) -> None:
+def test_requests_to_other_names_are_refused(shared_api: TestClient, host: str) -> None:
     """The answer is 400 and names the setting that would allow the host; it does not repeat the name."""
     response = shared_api.get("/livez", headers={"host": host})
     found = problem(response, 400)
@@ -70,7 +70,7 @@ def test_other_names_are_refused(shared_api: TestClient, host: str) -> None:
     ("method", "path"),
     [("POST", "/predict"), ("GET", "/jobs"), ("GET", "/docs"), ("GET", "/nothing"), ("PUT", "/jobs")],
 )
-def test_no_path_is_answered_to_another_name(shared_api: TestClient, method: str, path: str) -> None:
+def test_no_path_answers_requests_to_another_name(shared_api: TestClient, method: str, path: str) -> None:
     """The host is checked before everything else."""
     problem(shared_api.request(method, path, headers={"host": "evil.example"}, json={"pixels": BLANK}), 400)
 
@@ -85,7 +85,7 @@ def test_hosts_can_be_added(api_for: Callable[..., TestClient]) -> None:
     assert status(api, "localhost") == 400
 
 
-def test_a_wildcard_stands_for_any_name_below(api_for: Callable[..., TestClient]) -> None:
+def test_a_wildcard_allows_every_subdomain(api_for: Callable[..., TestClient]) -> None:
     """`*.example.org` allows every name with this ending, but neither the domain itself nor a lookalike."""
     api = api_for("*.example.org")
 
@@ -93,7 +93,7 @@ def test_a_wildcard_stands_for_any_name_below(api_for: Callable[..., TestClient]
     assert status(api, "example.org") == status(api, "evilexample.org") == status(api, "a.example.org.evil") == 400
 
 
-def test_a_star_stands_for_every_name(api_for: Callable[..., TestClient]) -> None:
+def test_a_star_allows_every_name(api_for: Callable[..., TestClient]) -> None:
     """Behind a proxy that checks names itself, all hosts can be allowed."""
     api = api_for("*")
 
@@ -104,8 +104,8 @@ OTHER_SITES = ["https://evil.example", "null", "http://localhost.evil.example:80
 
 
 @pytest.mark.parametrize("origin", OTHER_SITES)
-def test_a_page_of_another_site_changes_nothing_here(shared_api: TestClient, origin: str) -> None:
-    """A browser sends a request without a body unasked, but names the origin of the page."""
+def test_a_page_of_another_site_can_change_nothing(shared_api: TestClient, origin: str) -> None:
+    """A browser sends a request without a body without asking the server first, but it names the page's origin."""
     headers = {"origin": origin}
 
     assert problem(shared_api.post("/models/cnn/champion/rollback", headers=headers), 403)
@@ -114,8 +114,10 @@ def test_a_page_of_another_site_changes_nothing_here(shared_api: TestClient, ori
 
 
 @pytest.mark.parametrize("origin", ["http://127.0.0.1", "http://localhost:8000", None])
-def test_our_own_page_and_those_that_are_no_page_do(shared_api: TestClient, origin: str | None) -> None:
-    """Requests of our own page are allowed, and those of commands, which have no origin."""
+def test_our_own_page_and_clients_without_an_origin_can_make_changes(
+    shared_api: TestClient, origin: str | None
+) -> None:
+    """Requests from our own page are allowed. So are requests from commands, which have no origin."""
     headers = {} if origin is None else {"origin": origin}
 
     assert shared_api.post("/models/cnn/champion/rollback", headers=headers).status_code == 404

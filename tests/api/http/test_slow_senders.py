@@ -10,7 +10,7 @@ PATHS = ["/predict", "/jobs/tune", "/jobs/predict?model=cnn", "/v2/models/cnn/in
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_body_that_stops_in_the_middle_is_not_held_for_ever(
+def test_a_body_that_stops_in_the_middle_is_answered_with_408(
     path: str, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client gets an answer and its connection is closed at once, not after an idle timeout."""

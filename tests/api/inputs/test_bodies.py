@@ -1,4 +1,4 @@
-"""The kinds of body that /predict takes, and its options."""
+"""The kinds of body that /predict accepts, and its options."""
 
 import io
 import random
@@ -30,13 +30,13 @@ FLAT = "canonical=false"
 
 @pytest.fixture(scope="module")
 def cnn(shared_work: Work, shared_artifacts: Path) -> Version:
-    """A version of the CNN in the module's database."""
+    """Return a version of the CNN in the module's database."""
     return publish(shared_work, shared_artifacts, "cnn", 0.99)
 
 
 @pytest.fixture
 def api(cnn: Version, shared_api: TestClient) -> TestClient:
-    """The module's API, with a version of the CNN."""
+    """Return the module's API, with a version of the CNN."""
     return shared_api
 
 
@@ -102,7 +102,7 @@ def _saved(image: Image.Image) -> bytes:
 
 
 @pytest.mark.parametrize("way", ONE.values(), ids=ONE)
-def test_one_image_is_answered_alike_whichever_way_it_comes(
+def test_one_image_gets_the_same_answer_in_every_form(
     api: TestClient, cnn: Version, way: Callable[[list[int]], tuple[str, bytes, str]]
 ) -> None:
     """The answer is torch's for bytes, for arrays of any dtype and order, and for pictures."""
@@ -113,24 +113,24 @@ def test_one_image_is_answered_alike_whichever_way_it_comes(
         assert found["job_id"] == cnn.job.id
 
 
-def test_nested_rows_are_an_image_too(api: TestClient) -> None:
-    """They may be 28 rows of 28."""
+def test_an_image_may_be_nested_rows(api: TestClient) -> None:
+    """An image may be 28 rows of 28 values."""
     rows = [GREYS[0][28 * i : 28 * i + 28] for i in range(28)]
     flat = answered(api.post("/predict", json={"pixels": GREYS[0]}))
 
     assert answered(api.post("/predict", json={"pixels": rows})) == flat
 
 
-def test_a_jpeg_is_answered(api: TestClient, cnn: Version) -> None:
-    """The answer is close to that for its pixels, as JPEG is lossy."""
+def test_a_jpeg_is_accepted(api: TestClient, cnn: Version) -> None:
+    """The answer is only close to that for the same pixels, because JPEG is lossy."""
     smooth = [int(127 + 120 * np.sin(i / 90)) for i in range(784)]
     found = answered(give(api, "image/jpeg", picture(smooth, "JPEG", quality=100), FLAT))
 
     assert found["probabilities"] == pytest.approx(cnn.answer([float(v) for v in smooth], 255), abs=0.02)
 
 
-def test_transparent_ink_is_seen_on_paper_of_the_other_tone(api: TestClient) -> None:
-    """A drawing pad sends black or white ink on a transparent ground: both are read as if on paper."""
+def test_a_transparent_drawing_is_read_as_ink_on_paper(api: TestClient) -> None:
+    """A drawing pad sends black or white ink without a background; each gets paper of the opposite tone."""
     shape = np.array(GREYS[0], np.uint8).reshape(28, 28) // 255 * 255
     for ink, paper in ((0, 255), (255, 0)):
         pad = Image.fromarray(np.dstack([np.full_like(shape, ink), shape]), "LA")
@@ -141,8 +141,8 @@ def test_transparent_ink_is_seen_on_paper_of_the_other_tone(api: TestClient) -> 
         assert pad_answer["probabilities"] == paper_answer["probabilities"]
 
 
-def test_a_sheet_that_was_cut_out_keeps_its_paper() -> None:
-    """The surroundings of a cut-out and its shadow are read as more of the same paper."""
+def test_the_surroundings_of_a_cut_out_are_read_as_paper() -> None:
+    """The surroundings of the cut-out sheet and its shadow get the tone of the sheet's paper."""
     digit = np.zeros((60, 60), bool)
     digit[20:40, 28:31] = True
     for ink, paper in ((10, 240), (250, 20)):
@@ -159,8 +159,8 @@ def test_a_sheet_that_was_cut_out_keeps_its_paper() -> None:
         assert np.array_equal(found, whole)
 
 
-def test_a_picture_whose_orientation_cannot_be_read_is_taken_as_it_is(api: TestClient) -> None:
-    """Its pixels are intact; only the record of its rotation is damaged."""
+def test_a_picture_with_unreadable_orientation_is_not_rotated(api: TestClient) -> None:
+    """Only the record of the rotation is damaged, so the pixels are used as they are."""
     damaged = picture(GREYS[0], exif=b"no EXIF data")
     found, plain = (answered(give(api, "image/png", body, FLAT)) for body in (damaged, picture(GREYS[0])))
 
@@ -168,8 +168,8 @@ def test_a_picture_whose_orientation_cannot_be_read_is_taken_as_it_is(api: TestC
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6])
-def test_a_picture_is_turned_as_it_says(orientation: int) -> None:
-    """Cameras record how they were held."""
+def test_a_picture_is_rotated_by_its_recorded_orientation(orientation: int) -> None:
+    """Cameras record in EXIF how they were held."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     quarters = {1: 0, 3: 2, 6: -1}[orientation]  # counter-clockwise
@@ -180,8 +180,8 @@ def test_a_picture_is_turned_as_it_says(orientation: int) -> None:
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "PNG with transparency"])
-def test_a_network_of_colours_sees_those_of_a_picture(form: str) -> None:
-    """Red, green and blue are each resized to the network's shape, like an array of them."""
+def test_a_colour_network_gets_the_colours_of_a_picture(form: str) -> None:
+    """Red, green and blue are each resized to the network's shape."""
     colours = [(200, 30, 40), (10, 180, 90)]
     image = Image.new("RGB", (40, 20), colours[0])
     image.paste(colours[1], (20, 0, 40, 20))
@@ -199,21 +199,21 @@ def test_a_network_of_colours_sees_those_of_a_picture(form: str) -> None:
     assert found.reports is None
 
 
-def test_a_grey_picture_is_grey_to_a_network_of_colours() -> None:
-    """Each channel holds its grey levels."""
+def test_a_colour_network_gets_a_grey_picture_in_every_channel() -> None:
+    """Each channel holds the grey levels of the picture."""
     (found,) = readers["image/png"](picture(GREYS[0]), Options()).images((3, 28, 28)).pixels
 
     assert np.array_equal(found, np.broadcast_to(np.array(GREYS[0]).reshape(28, 28), (3, 28, 28)))
 
 
-def test_a_network_of_other_channels_takes_no_picture() -> None:
+def test_a_network_of_four_channels_takes_no_picture() -> None:
     """The order of the channels is unknown; the error says what to send instead."""
     with pytest.raises(BadInput, match="application/x-npy"):
         readers["image/png"](picture(GREYS[0]), Options()).images((4, 28, 28))
 
 
-def test_more_pixels_than_may_wait_to_be_decoded_are_refused(api: TestClient) -> None:
-    """The answer is 503 with a Retry-After; each picture gives its places back, even a damaged one."""
+def test_too_many_pixels_waiting_to_be_decoded_are_refused(api: TestClient) -> None:
+    """The answer is 503 with a Retry-After; every picture frees its place in the queue, even a damaged one."""
     pictures = api.app.plain["/predict"].app.app.pictures  # type: ignore[attr-defined]
     for body, status in ((picture(GREYS[0]), 200), (picture(GREYS[0])[:-100], 422)):
         assert give(api, "image/png", body).status_code == status
@@ -232,7 +232,7 @@ def test_more_pixels_than_may_wait_to_be_decoded_are_refused(api: TestClient) ->
 # --- several images
 
 
-def test_several_images_are_answered_in_their_order(api: TestClient, cnn: Version) -> None:
+def test_several_images_are_answered_in_order(api: TestClient, cnn: Version) -> None:
     """JSON, bytes and an array of images get the answers that each image gets alone."""
     alone = [answered(api.post("/predict", json={"pixels": grey}))["probabilities"] for grey in GREYS]
     array = np.array(GREYS, np.uint8)
@@ -249,8 +249,8 @@ def test_several_images_are_answered_in_their_order(api: TestClient, cnn: Versio
         assert found["checkpoint_sha256"] == cnn.checkpoint_sha256
 
 
-def test_an_image_that_cannot_be_used_fails_alone(api: TestClient) -> None:
-    """Its place holds an error, and the others their predictions."""
+def test_an_unusable_image_does_not_affect_the_others(api: TestClient) -> None:
+    """The place of an unusable image holds an error; the other places hold predictions."""
     bad: list[Any] = [[0] * 783, [0] * 783 + [True], "image", None, [0] * 783 + [256], [[0] * 28] * 27, [-0.5] * 784]
     images = [value for pair in zip(bad, GREYS * 3, strict=False) for value in pair]
     found = answered(send(api, "/predict", {"images": images}))["predictions"]
@@ -263,7 +263,7 @@ def test_an_image_that_cannot_be_used_fails_alone(api: TestClient) -> None:
     assert "#/images/2/783" in found[2]["error"]
 
 
-def test_a_list_of_which_nothing_can_be_used_is_answered_with_errors(api: TestClient) -> None:
+def test_a_list_of_unusable_images_is_answered_with_errors(api: TestClient) -> None:
     """No network runs, and each place holds an error."""
     found = answered(send(api, "/predict", {"images": [[], "x"]}))["predictions"]
 
@@ -282,11 +282,11 @@ def test_1024_images_are_answered_and_1025_refused(api: TestClient) -> None:
     assert "#/images" in pointers(send(api, "/predict", {"images": [[0]] * 1025}))
 
 
-# --- what else can be asked
+# --- options of a prediction
 
 
-def test_the_best_labels_alone_can_be_asked_for(api: TestClient) -> None:
-    """They come most probable first, as many as requested, instead of all probabilities."""
+def test_top_k_returns_only_the_best_labels(api: TestClient) -> None:
+    """The answer has the requested number of labels, most probable first, instead of all probabilities."""
     whole = answered(api.post("/predict", json={"pixels": GREYS[0]}))
     found = answered(api.post("/predict?top_k=3", json={"pixels": GREYS[0]}))
     best = sorted(enumerate(whole["probabilities"]), key=lambda pair: -pair[1])[:3]
@@ -297,7 +297,7 @@ def test_the_best_labels_alone_can_be_asked_for(api: TestClient) -> None:
     assert "probabilities" not in found
 
 
-def test_a_version_can_be_asked_by_number(api: TestClient, shared_work: Work, shared_artifacts: Path) -> None:
+def test_a_version_can_be_chosen_by_number(api: TestClient, shared_work: Work, shared_artifacts: Path) -> None:
     """A version before the champion can be chosen; one that does not exist is a 404."""
     old = publish(shared_work, shared_artifacts, "shallow", 0.7, seed=1)
     new = publish(shared_work, shared_artifacts, "shallow", 0.8, seed=2)
@@ -313,13 +313,13 @@ def test_a_version_can_be_asked_by_number(api: TestClient, shared_work: Work, sh
     assert problem(api.post("/predict?model=shallow&version=1&dataset=digits", json={"pixels": [0] * 64}), 404)
 
 
-def test_an_explanation_shows_where_the_answer_rests(api: TestClient, cnn: Version) -> None:
+def test_an_explanation_is_the_mean_fall_of_the_probability_per_pixel(api: TestClient, cnn: Version) -> None:
     """Each of 28 by 28 values is the mean fall of the label's probability over the patches that cover the pixel."""
     found = answered(api.post("/predict?explain=true", json={"pixels": GREYS[0]}))
     saliency = np.array(found["saliency"])
     pixels = np.array(GREYS[0], float).reshape(28, 28)
     falls = []
-    for top in range(8, 14, 2):  # those that cover the pixel in row 13, column 15
+    for top in range(8, 14, 2):  # the patches that cover the pixel in row 13, column 15
         for left in range(10, 16, 2):
             covered = pixels.copy()
             covered[top : top + 6, left : left + 6] = 0
@@ -331,7 +331,7 @@ def test_an_explanation_shows_where_the_answer_rests(api: TestClient, cnn: Versi
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (1, 180, 180), (3, 500, 30), (1, 1, 2000)])
-def test_an_explanation_of_a_large_image_asks_no_more_than_of_a_small_one(shape: tuple[int, ...]) -> None:
+def test_explaining_a_large_image_needs_no_more_copies_than_a_small_one(shape: tuple[int, ...]) -> None:
     """The patches grow in proportion, nine of them cover each pixel, and few copies are made at once."""
     image = np.ones(shape, np.float32)
     batches = list(covered(image))
@@ -363,19 +363,19 @@ QUERIES = {
 
 
 @pytest.mark.parametrize(("query", "pointer"), QUERIES.items())
-def test_an_option_that_cannot_be_is_named(api: TestClient, query: str, pointer: str) -> None:
+def test_an_invalid_option_is_named(api: TestClient, query: str, pointer: str) -> None:
     """The error points to the option in the query."""
     assert pointers(api.post(f"/predict?{query}", json={"pixels": GREYS[0]})).keys() == {pointer}
 
 
-def test_the_body_counts_where_the_query_says_otherwise(api: TestClient) -> None:
+def test_an_option_in_the_body_overrides_the_query(api: TestClient) -> None:
     """An option in the body takes precedence over one in the query."""
     found = answered(api.post("/predict?top_k=3", json={"pixels": GREYS[0], "top_k": 2}))
 
     assert len(found["top"]) == 2
 
 
-# --- what cannot be read
+# --- unreadable bodies
 
 
 def header(shape: str, descr: str = "'|u1'", order: str = "False") -> bytes:
@@ -446,12 +446,12 @@ UNREADABLE: dict[str, tuple[str, bytes]] = {
 
 @pytest.mark.parametrize(("kind", "content"), UNREADABLE.values(), ids=UNREADABLE)
 @pytest.mark.parametrize("query", ["", "canonical=false", "canonical=true"])
-def test_what_cannot_be_read_is_refused(api: TestClient, kind: str, content: bytes, query: str) -> None:
+def test_an_unreadable_body_is_refused(api: TestClient, kind: str, content: bytes, query: str) -> None:
     """The answer is 422 with the whole body as its pointer, never 500."""
     assert pointers(give(api, kind, content, query)).keys() == {"#"}
 
 
-def test_a_kind_that_is_not_read_is_named_with_those_that_are(api: TestClient) -> None:
+def test_the_error_for_an_unsupported_type_lists_the_supported_types(api: TestClient) -> None:
     """The answer is 415; a compressed body is not unpacked, as its full size is unknown."""
     for kind in ("text/plain", "application/x-www-form-urlencoded", "image/gif", "application/zip", ""):
         assert "image/png" in problem(give(api, kind, b"x"), 415)["detail"]
@@ -460,7 +460,7 @@ def test_a_kind_that_is_not_read_is_named_with_those_that_are(api: TestClient) -
     assert "Content-Encoding" in problem(api.post("/predict", content=b"x", headers=headers), 415)["detail"]
 
 
-def test_only_post_is_answered(api: TestClient) -> None:
+def test_only_post_is_allowed(api: TestClient) -> None:
     """The answer is 405 with the allowed method."""
     response = api.get("/predict")
 
@@ -473,7 +473,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(api: TestClient) 
     assert "CHIFFRE_MAX_IMAGE_BYTES" in problem(give(api, "image/png", bytes((16 << 20) + 1)), 413)["detail"]
 
 
-def test_bombs_leave_no_memory_behind(api: TestClient) -> None:
+def test_unreadable_bodies_leave_no_memory_behind(api: TestClient) -> None:
     """After twenty of each kind of unreadable body the process has grown by less than 20 MB."""
     for kind, content in UNREADABLE.values():
         give(api, kind, content)

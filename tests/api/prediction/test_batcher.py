@@ -1,4 +1,4 @@
-"""Batching: the requests that run together, and errors that stay with their own request."""
+"""Batching: requests run together, and an error affects only its own request."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,11 +13,11 @@ from api.prediction.batcher import INLINE_SECONDS, Batcher
 from api.prediction.queue_limit import QueueLimit
 from ml.prediction.predictor import MAX_BATCH
 
-POISON = 13  # a pixel that the network below does not bear
+POISON = 13  # a pixel that makes the network below fail
 
 
 class Network:
-    """Predicts the first pixel of each image as its class, and notes how many images ran together."""
+    """A network that predicts the first pixel of each image as its class, and records the size of each batch."""
 
     def __init__(self) -> None:
         self.ran: list[int] = []
@@ -74,7 +74,7 @@ async def in_turns(batcher: Batcher, questions: list[np.ndarray], turns: int = 1
 
 
 @pytest.mark.parametrize("seconds", [0.0, INLINE_SECONDS * 2])
-def test_questions_of_successive_turns_run_as_one_batch(executor: ThreadPoolExecutor, seconds: float) -> None:
+def test_requests_of_successive_turns_run_as_one_batch(executor: ThreadPoolExecutor, seconds: float) -> None:
     """The event loop reads a few connections per turn; requests of successive turns join one batch."""
     network = Network()
     found = answers(network, executor, lambda b: in_turns(b, [image(n) for n in range(1, 6)]), seconds)
@@ -83,8 +83,8 @@ def test_questions_of_successive_turns_run_as_one_batch(executor: ThreadPoolExec
     assert network.ran == [5]
 
 
-def test_a_lone_question_waits_for_nobody(executor: ThreadPoolExecutor) -> None:
-    """It is answered within a few empty turns of the event loop."""
+def test_a_single_request_does_not_wait_for_others(executor: ThreadPoolExecutor) -> None:
+    """The request is answered within a few empty turns of the event loop."""
     network = Network()
     found = answers(network, executor, lambda b: in_turns(b, [image(1), image(2)], turns=5))
 
@@ -92,8 +92,8 @@ def test_a_lone_question_waits_for_nobody(executor: ThreadPoolExecutor) -> None:
     assert network.ran == [1, 1]
 
 
-def test_a_batch_holds_no_more_than_the_network_takes_at_once(executor: ThreadPoolExecutor) -> None:
-    """The rest runs next, and every request gets the results for its own images."""
+def test_a_batch_is_not_larger_than_the_limit(executor: ThreadPoolExecutor) -> None:
+    """The remaining requests run in the next batch, and every request gets the results for its own images."""
     network = Network()
     questions = [image(*range(20, 50)), image(1), image(*range(50, 90)), image(2)]
     found = answers(network, executor, lambda b: in_turns(b, questions))
@@ -103,7 +103,7 @@ def test_a_batch_holds_no_more_than_the_network_takes_at_once(executor: ThreadPo
     assert max(network.ran) <= MAX_BATCH
 
 
-def test_a_question_that_cannot_be_answered_fails_alone(executor: ThreadPoolExecutor) -> None:
+def test_a_request_that_fails_does_not_affect_its_batch(executor: ThreadPoolExecutor) -> None:
     """The other requests of its batch are answered."""
     network = Network()
     found = answers(network, executor, lambda b: in_turns(b, [image(1), image(POISON), image(2)]))
@@ -111,8 +111,8 @@ def test_a_question_that_cannot_be_answered_fails_alone(executor: ThreadPoolExec
     assert labels(found) == [[1], "poison", [2]]
 
 
-def test_only_what_is_counted_is_told_of(executor: ThreadPoolExecutor) -> None:
-    """Of a mixed batch, the meter gets the rows of predictions alone, and the number of all images."""
+def test_the_meter_gets_only_counted_rows(executor: ThreadPoolExecutor) -> None:
+    """For a mixed batch, the meter gets only the rows of predictions, and the number of all images."""
     told: list[tuple[list[int], int]] = []
 
     async def ask() -> list[BatchSlice]:
@@ -125,7 +125,7 @@ def test_only_what_is_counted_is_told_of(executor: ThreadPoolExecutor) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0, INLINE_SECONDS * 2])
-def test_answers_are_delivered_though_they_cannot_be_counted(executor: ThreadPoolExecutor, seconds: float) -> None:
+def test_answers_are_delivered_even_if_counting_fails(executor: ThreadPoolExecutor, seconds: float) -> None:
     """The next request is answered too."""
 
     async def ask() -> list[list[int]]:
@@ -135,7 +135,7 @@ def test_answers_are_delivered_though_they_cannot_be_counted(executor: ThreadPoo
     assert asyncio.run(ask()) == [[1], [2]]
 
 
-def test_more_than_may_wait_is_refused_at_once(executor: ThreadPoolExecutor) -> None:
+def test_requests_above_the_queue_limit_are_refused_at_once(executor: ThreadPoolExecutor) -> None:
     """Waiting requests are answered, and then there is room again."""
 
     async def crowd(batcher: Batcher) -> list[BatchSlice | BaseException]:

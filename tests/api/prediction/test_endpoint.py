@@ -20,14 +20,14 @@ FAINT = [value / 255 for value in GREY]
 
 @pytest.fixture(scope="module")
 def published(shared_work: Work, shared_artifacts: Path) -> dict[str, Version]:
-    """A version of every network in the module's database, the CNN the best on validation."""
+    """Return a version of every network in the module's database; the CNN is the best on validation."""
     values = {"perceptron": 0.91, "shallow": 0.97, "mlp": 0.98, "cnn": 0.99}
     return {name: publish(shared_work, shared_artifacts, name, value) for name, value in values.items()}
 
 
 @pytest.fixture
 def api_with_all(published: dict[str, Version], shared_api: TestClient) -> TestClient:
-    """The module's API with a version of every network."""
+    """Return the module's API with a version of every network."""
     return shared_api
 
 
@@ -63,8 +63,10 @@ def test_the_answer_is_torchs_softmax(
 
 
 @pytest.mark.parametrize("model", networks)
-def test_the_answer_says_whose_it_is(api_with_all: TestClient, published: dict[str, Version], model: str) -> None:
-    """It names the network, data set, version, job, trial and the hash of the weights."""
+def test_the_answer_names_the_version_and_its_origin(
+    api_with_all: TestClient, published: dict[str, Version], model: str
+) -> None:
+    """The answer has the network, data set, version, job, trial and the hash of the weights."""
     answer = ask(api_with_all, model=model)
     version = published[model]
     origin = {name: answer[name] for name in ("model", "dataset", "version", "job_id", "trial", "checkpoint_sha256")}
@@ -79,13 +81,13 @@ def test_the_answer_says_whose_it_is(api_with_all: TestClient, published: dict[s
     }
 
 
-def test_without_a_model_the_best_of_all_networks_answers(api_with_all: TestClient) -> None:
+def test_without_a_model_the_best_network_predicts(api_with_all: TestClient) -> None:
     """The network with the highest validation accuracy on the data set predicts."""
     assert ask(api_with_all)["model"] == "cnn"
     assert ask(api_with_all, dataset="mnist", model=None)["model"] == "cnn"
 
 
-def test_the_best_is_looked_for_on_the_data_set_that_is_named(api: TestClient, work: Work, environment: Path) -> None:
+def test_the_best_network_is_chosen_on_the_named_data_set(api: TestClient, work: Work, environment: Path) -> None:
     """A network that is better on another data set does not count."""
     publish(work, environment, "cnn", 0.99)
     publish(work, environment, "shallow", 0.95, dataset="digits")
@@ -95,10 +97,10 @@ def test_the_best_is_looked_for_on_the_data_set_that_is_named(api: TestClient, w
     assert problem(api.post("/predict", json={"pixels": GREY, "model": "cnn", "dataset": "digits"}), 404)
 
 
-def test_a_network_that_was_judged_on_few_images_does_not_answer_for_all(
+def test_a_network_measured_on_few_images_is_used_only_if_there_is_no_other(
     api: TestClient, work: Work, environment: Path
 ) -> None:
-    """On few images its accuracy says little; if this holds for all networks, the one with most images predicts."""
+    """Accuracy on few images says little. If all networks used few images, the one with the most images predicts."""
     publish(work, environment, "shallow", 1.0, images=200)
     publish(work, environment, "mlp", 0.9, images=300)
     of_few = eventually(lambda: ask(api)["model"] == "mlp")
@@ -127,10 +129,10 @@ def test_a_network_that_was_judged_on_few_images_does_not_answer_for_all(
         ([255] * 784, 255, 255),
     ],
 )
-def test_the_scale_follows_the_largest_value_or_what_is_asked(
+def test_the_scale_follows_the_largest_value_or_the_request(
     api_with_all: TestClient, published: dict[str, Version], pixels: list[float], scale: int | None, used: int
 ) -> None:
-    """White is 1 if no value exceeds 1, else 255, and 255 can be forced; the answer says which was used."""
+    """The scale is 1 if no value exceeds 1, else 255. A request can force 255, and the answer has the scale."""
     answer = ask(api_with_all, pixels, model="shallow", scale=scale)
 
     assert answer["scale"] == used
@@ -185,7 +187,7 @@ VALUES: list[Any] = [
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: repr(value)[:20])
-def test_a_pixel_that_is_no_number_of_0_to_255_is_refused(api_with_all: TestClient, value: Any) -> None:
+def test_a_pixel_that_is_not_a_number_from_0_to_255_is_refused(api_with_all: TestClient, value: Any) -> None:
     """One wrong value among 784 is named by its place."""
     pixels = [*BLANK[:300], value, *BLANK[301:]]
 
@@ -193,13 +195,15 @@ def test_a_pixel_that_is_no_number_of_0_to_255_is_refused(api_with_all: TestClie
 
 
 @pytest.mark.parametrize(("pixels", "pointer", "words"), PIXELS, ids=lambda value: repr(value)[:20])
-def test_pixels_that_are_no_image_are_refused(api_with_all: TestClient, pixels: Any, pointer: str, words: str) -> None:
-    """Too few, too many, nested or not a list: the error says what is needed."""
+def test_pixels_that_do_not_form_an_image_are_refused(
+    api_with_all: TestClient, pixels: Any, pointer: str, words: str
+) -> None:
+    """The pixels are too few, too many, wrongly nested or not a list; the error says what is needed."""
     assert words in pointers(send(api_with_all, "/predict", {"pixels": pixels}))[pointer]
 
 
 @pytest.mark.parametrize("scale", SCALES, ids=lambda value: repr(value)[:20])
-def test_a_scale_is_1_or_255(api_with_all: TestClient, scale: Any) -> None:
+def test_only_scales_1_and_255_are_accepted(api_with_all: TestClient, scale: Any) -> None:
     """Every other value is refused."""
     found = pointers(send(api_with_all, "/predict", {"pixels": BLANK, "scale": scale}))
 
@@ -207,7 +211,7 @@ def test_a_scale_is_1_or_255(api_with_all: TestClient, scale: Any) -> None:
     assert "1 or 255" in found["#/scale"]
 
 
-def test_784_bad_pixels_are_one_mistake(api_with_all: TestClient) -> None:
+def test_784_bad_pixels_give_at_most_20_errors(api_with_all: TestClient) -> None:
     """At most 20 errors are listed, and no value is echoed."""
     response = send(api_with_all, "/predict", {"pixels": ["unmistakable"] * 784})
 
@@ -216,10 +220,10 @@ def test_784_bad_pixels_are_one_mistake(api_with_all: TestClient) -> None:
     assert len(response.content) < 4000
 
 
-# --- who answers
+# --- the version that predicts
 
 
-def test_without_a_version_the_answer_says_what_to_do(api: TestClient) -> None:
+def test_without_a_version_the_error_says_what_to_do(api: TestClient) -> None:
     """The answer is 404 and names the way to a first version."""
     whole = problem(api.post("/predict", json={"pixels": BLANK}), 404)["detail"]
     one = problem(api.post("/predict", json={"pixels": BLANK, "model": "cnn"}), 404)["detail"]
@@ -228,7 +232,7 @@ def test_without_a_version_the_answer_says_what_to_do(api: TestClient) -> None:
     assert "cnn" in one
 
 
-def test_a_first_version_answers_at_once(api: TestClient, work: Work, environment: Path) -> None:
+def test_the_first_version_predicts_at_once(api: TestClient, work: Work, environment: Path) -> None:
     """The first request after the first publication is answered without waiting for the next refresh."""
     problem(api.post("/predict", json={"pixels": BLANK}), 404)
     version = publish(work, environment)
@@ -236,7 +240,7 @@ def test_a_first_version_answers_at_once(api: TestClient, work: Work, environmen
     assert ask(api)["job_id"] == version.job.id
 
 
-def test_a_new_champion_answers_without_a_restart(api: TestClient, work: Work, environment: Path) -> None:
+def test_a_new_champion_predicts_without_a_restart(api: TestClient, work: Work, environment: Path) -> None:
     """A better version predicts within five seconds of its publication."""
     old = publish(work, environment, value=0.9, seed=1)
     before = ask(api)
@@ -251,7 +255,7 @@ def test_a_new_champion_answers_without_a_restart(api: TestClient, work: Work, e
 
 
 @pytest.mark.parametrize("value", [0.89, 0.9])
-def test_a_version_that_is_not_better_does_not_answer(
+def test_a_version_that_is_not_better_does_not_replace_the_champion(
     api: TestClient, work: Work, environment: Path, value: float
 ) -> None:
     """After a worse or equal version is published, the old one still predicts."""
@@ -273,7 +277,7 @@ SPOILS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("spoil", SPOILS.values(), ids=SPOILS)
-def test_a_damaged_graph_leaves_the_old_version_answering(
+def test_a_version_with_a_damaged_graph_does_not_replace_the_old_one(
     api: TestClient, work: Work, environment: Path, spoil: Callable[[Path], object]
 ) -> None:
     """A new champion whose file is damaged or missing is not served; the previous one still predicts."""
@@ -286,7 +290,7 @@ def test_a_damaged_graph_leaves_the_old_version_answering(
     assert [version["champion"] for version in api.get("/models/perceptron").json()["versions"]] == [True, False]
 
 
-def test_after_a_damaged_version_a_sound_one_answers(api: TestClient, work: Work, environment: Path) -> None:
+def test_an_intact_version_after_a_damaged_one_predicts(api: TestClient, work: Work, environment: Path) -> None:
     """The next champion is served as usual."""
     publish(work, environment, value=0.9, spoil=Path.unlink)
     whole = problem(api.post("/predict", json={"pixels": GREY}), 503)["detail"]
@@ -296,10 +300,8 @@ def test_after_a_damaged_version_a_sound_one_answers(api: TestClient, work: Work
     assert ask(api)["version"] == 2
 
 
-def test_what_is_no_graph_does_not_keep_other_networks_from_answering(
-    api: TestClient, work: Work, environment: Path
-) -> None:
-    """An intact file that is no graph fails alone."""
+def test_an_invalid_graph_does_not_affect_other_networks(api: TestClient, work: Work, environment: Path) -> None:
+    """A version whose file has the right hash but is not a graph fails, and the other networks still predict."""
     publish(work, environment, "shallow", 0.9, graph=b"not a graph")
     publish(work, environment, "cnn", 0.95)
 
@@ -307,7 +309,7 @@ def test_what_is_no_graph_does_not_keep_other_networks_from_answering(
     problem(api.post("/predict", json={"pixels": GREY, "model": "shallow"}), 503)
 
 
-def test_of_many_unknown_fields_the_first_are_told(api_with_all: TestClient) -> None:
+def test_only_the_first_20_unknown_fields_are_reported(api_with_all: TestClient) -> None:
     """A body with a hundred thousand unknown fields is refused like one with twenty."""
     body = {"pixels": [0] * 784} | {f"f{n:06}": 0 for n in range(100_000)}
     response = api_with_all.post("/predict", json=body)
@@ -316,8 +318,8 @@ def test_of_many_unknown_fields_the_first_are_told(api_with_all: TestClient) -> 
 
 
 @pytest.mark.parametrize("name", ["2024", "true"])
-def test_a_data_set_may_be_called_whatever_looks_like_another_type(name: str) -> None:
-    """In a query such a name stays a text."""
+def test_a_data_set_name_in_a_query_is_always_text(name: str) -> None:
+    """A name that looks like a number or a boolean stays text in a query."""
     options = Options.of_query(f"dataset={name}&top_k=3&explain=true".encode())
 
     assert (options.dataset, options.top_k, options.explain) == (name, 3, True)

@@ -22,25 +22,25 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def samples(text: str) -> Samples:
-    """Return every figure by name and labels."""
+    """Return the value of every metric by name and labels."""
     families = text_string_to_metric_families(text)
     return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
 
 
 def figure(found: Samples, name: str, **labels: str) -> float:
-    """Return one figure, 0 if it is missing."""
+    """Return the value of one metric, 0 if it is missing."""
     return found.get((name, frozenset(labels.items())), 0)
 
 
 def looked(api: TestClient) -> Samples:
-    """Return the figures of an API."""
+    """Return the values of all metrics of an API."""
     response = api.get("/metrics")
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/plain; version=")
     return samples(response.text)
 
 
-def test_images_are_counted_by_who_answered_and_how(api: TestClient, work: Work, environment: Path) -> None:
+def test_images_are_counted_by_version_and_outcome(api: TestClient, work: Work, environment: Path) -> None:
     """Predictions, classes, confidences, batches, stages and requests grow with each request."""
     publish(work, environment, "cnn", 0.99)
     own = {"model": "cnn", "dataset": "mnist", "version": "1"}
@@ -68,7 +68,7 @@ def test_images_are_counted_by_who_answered_and_how(api: TestClient, work: Work,
     assert figure(after, "chiffre_queue_images") == 0
 
 
-def test_the_copies_that_explain_an_answer_are_no_predictions(api: TestClient, work: Work, environment: Path) -> None:
+def test_copies_for_an_explanation_do_not_count_as_predictions(api: TestClient, work: Work, environment: Path) -> None:
     """One request counts as one prediction, one class and one confidence, though hundreds of images ran."""
     publish(work, environment, "cnn", 0.99)
     own = {"model": "cnn", "dataset": "mnist", "version": "1"}
@@ -86,8 +86,8 @@ def test_the_copies_that_explain_an_answer_are_no_predictions(api: TestClient, w
     assert grown("chiffre_batch_images_sum") == 257
 
 
-def test_every_champion_is_named(api: TestClient, work: Work, environment: Path) -> None:
-    """Its metric has the hash of its weights."""
+def test_every_champion_has_a_metric(api: TestClient, work: Work, environment: Path) -> None:
+    """The metric has the hash of the champion's weights."""
     version = publish(work, environment, "cnn", 0.99)
     api.post("/predict", json={"pixels": BLANK})
     own = {"model": "cnn", "dataset": "mnist", "version": "1", "checkpoint_sha256": version.checkpoint_sha256}
@@ -96,8 +96,8 @@ def test_every_champion_is_named(api: TestClient, work: Work, environment: Path)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 1000])
-def test_many_values_are_counted_as_one_by_one(count: int) -> None:
-    """The buckets and the sum are the same, at the bounds too."""
+def test_values_observed_together_count_like_single_values(count: int) -> None:
+    """The buckets and the sum are the same, even for values at the bounds of buckets."""
     values = np.random.default_rng(count).choice([0, 0.1, 0.25, 0.5, 0.50001, 0.99, 1], count)
     bounds = (0.1, 0.5, 0.99, 1)
     name = f"test_{uuid4().hex}"
@@ -116,8 +116,8 @@ def test_many_values_are_counted_as_one_by_one(count: int) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 5])
-def test_what_is_no_number_is_not_observed(count: int) -> None:
-    """It falls into no bucket; the values around it are counted, and the sum stays finite."""
+def test_nan_is_not_observed(count: int) -> None:
+    """NaN falls into no bucket, the other values are counted, and the sum stays finite."""
     found = Distribution(f"test_{uuid4().hex}", "x", buckets=(0.5, 1), registry=None)
     found.observe_all(np.array([np.nan] + [0.25] * count))
     (family,) = found.collect()
@@ -126,10 +126,10 @@ def test_what_is_no_number_is_not_observed(count: int) -> None:
     assert values == [count, count, count, count, 0.25 * count]
 
 
-def test_what_cannot_be_counted_keeps_nobody_from_an_answer(
+def test_predictions_are_answered_even_if_counting_fails(
     api: TestClient, work: Work, environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Champions are still followed, and later predictions are counted again."""
+    """The API still follows new champions, and later predictions are counted again."""
     publish(work, environment, "shallow", 0.9)
     with monkeypatch.context() as patch:
         patch.setattr(metrics.Meter, "add", lambda *_: [].pop())
@@ -146,7 +146,7 @@ def test_what_cannot_be_counted_keeps_nobody_from_an_answer(
 
 
 def test_the_stability_index_is_the_symmetric_divergence() -> None:
-    """It equals scipy's Kullback-Leibler divergence in both directions; without drift it is 0."""
+    """The index is the sum of SciPy's Kullback-Leibler divergences in both directions; without drift it is 0."""
     generator = np.random.default_rng(0)
     expected, found = (shares / shares.sum() for shares in generator.random((2, 10)) + 0.1)
     divergence = kl_div(found, expected).sum() + kl_div(expected, found).sum()
@@ -157,7 +157,7 @@ def test_the_stability_index_is_the_symmetric_divergence() -> None:
 
 @pytest.mark.long
 def test_two_processes_count_together(work: Work, environment: Path, tmp_path: Path) -> None:
-    """Each of them answers /metrics for both."""
+    """Each process answers /metrics with the sum over both."""
     publish(work, environment, "shallow", 0.9)
     folder = tmp_path / "figures"
     folder.mkdir()

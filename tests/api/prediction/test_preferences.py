@@ -32,15 +32,15 @@ def answers(api: TestClient, prefer: str, **query: str) -> int:
 @pytest.mark.parametrize(
     ("within", "expected"), [(0.0, [1]), (0.09, [1]), (0.1, [2, 1]), (0.3, [3, 2, 1]), (100.0, [4, 3, 2, 1])]
 )
-def test_the_fastest_comes_first_of_those_that_are_accurate_enough(within: float, expected: list[int]) -> None:
-    """They are within so many percentage points of the most accurate, the limit included."""
+def test_accurate_enough_versions_are_ranked_by_latency(within: float, expected: list[int]) -> None:
+    """A version is accurate enough within so many percentage points of the most accurate, the limit included."""
     versions = [version(number, *case) for number, case in enumerate(CASES, 1)]
     ranked = Preference("cnn", "mnist", within).ranked(versions, versions[0])
 
     assert [found.id for found in ranked] == expected
 
 
-def test_only_what_was_measured_on_the_same_images_is_compared() -> None:
+def test_only_versions_measured_on_the_same_images_are_compared() -> None:
     """Another split, other data, another network, and a version without a latency are left out."""
     champion = version(1, 0.9, 0.003)
     others = [
@@ -55,7 +55,7 @@ def test_only_what_was_measured_on_the_same_images_is_compared() -> None:
     assert [v.id for v in Preference(None, "mnist", 1.0).ranked([champion, *others], champion)] == [4, 1]
 
 
-def test_an_uploaded_data_set_may_be_called_without_its_version() -> None:
+def test_an_uploaded_data_set_may_be_named_without_its_version() -> None:
     """Only versions trained on the champion's data are compared."""
     champion = version(1, 0.9, 0.003, dataset="letters@2")
     others = [version(2, 0.9, 0.001, dataset="letters@2"), version(3, 0.9, 0.0005, dataset="letters@1")]
@@ -63,10 +63,10 @@ def test_an_uploaded_data_set_may_be_called_without_its_version() -> None:
     assert [v.id for v in Preference("cnn", "letters", 1.0).ranked([champion, *others], champion)] == [2, 1]
 
 
-def test_the_fastest_version_answers_and_a_new_one_within_two_seconds(
+def test_the_fastest_version_predicts_and_a_new_one_follows_within_two_seconds(
     api: TestClient, work: Work, environment: Path
 ) -> None:
-    """The preference may stand in the query or the body; without one, the champion predicts."""
+    """The preference may be in the query or in the body; without a preference, the champion predicts."""
     for accuracy, latency in CASES[:3]:
         publish(work, environment, value=accuracy, measured={"latency_seconds": latency})
     body = {"pixels": BLANK, "prefer": "fastest-within:0.1", "model": "perceptron"}
@@ -78,17 +78,15 @@ def test_the_fastest_version_answers_and_a_new_one_within_two_seconds(
     assert eventually(lambda: answers(api, "fastest-within:0") == 4, seconds=2)
 
 
-def test_a_version_that_was_judged_on_few_images_is_not_compared(
-    api: TestClient, work: Work, environment: Path
-) -> None:
-    """On forty images its accuracy says little."""
+def test_a_version_measured_on_few_images_is_not_compared(api: TestClient, work: Work, environment: Path) -> None:
+    """Accuracy on forty images says little."""
     publish(work, environment, value=0.9, measured={"latency_seconds": 0.002})
     publish(work, environment, value=1.0, measured={"latency_seconds": 0.001}, images=200)
 
     assert answers(api, "fastest-within:5") == 1
 
 
-def test_without_a_latency_the_champion_answers(api: TestClient, work: Work, environment: Path) -> None:
+def test_without_a_latency_the_champion_predicts(api: TestClient, work: Work, environment: Path) -> None:
     """Versions of an earlier release have no latency."""
     publish(work, environment, value=0.8)
     publish(work, environment, value=0.9)
@@ -96,7 +94,7 @@ def test_without_a_latency_the_champion_answers(api: TestClient, work: Work, env
     assert answers(api, "fastest-within:50") == 2
 
 
-def test_a_version_that_does_not_load_is_passed_over(api: TestClient, work: Work, environment: Path) -> None:
+def test_a_version_that_does_not_load_is_skipped(api: TestClient, work: Work, environment: Path) -> None:
     """The next fastest version predicts instead."""
     publish(work, environment, value=0.9, measured={"latency_seconds": 0.002})
     publish(
@@ -124,13 +122,13 @@ def test_a_version_that_does_not_load_is_passed_over(api: TestClient, work: Work
         ("prefer=fastest-within:1&model=cnn&version=2", "?prefer"),
     ],
 )
-def test_a_preference_that_is_none_is_refused(shared_api: TestClient, query: str, pointer: str) -> None:
-    """The error names the field."""
+def test_an_invalid_preference_is_refused(shared_api: TestClient, query: str, pointer: str) -> None:
+    """The error points to the parameter `prefer`."""
     assert pointer in pointers(shared_api.post(f"/predict?{query}", json={"pixels": BLANK}))
 
 
 def test_a_preference_is_documented(shared_api: TestClient) -> None:
-    """It is documented for the query and the body."""
+    """The documentation lists `prefer` for the query and for the body."""
     operation = shared_api.get("/openapi.json").json()["paths"]["/predict"]["post"]
     bodies = operation["requestBody"]["content"]["application/json"]["schema"]["oneOf"]
 
@@ -138,10 +136,8 @@ def test_a_preference_is_documented(shared_api: TestClient) -> None:
     assert all("prefer" in body["properties"] for body in bodies)
 
 
-def test_a_preference_that_nobody_asks_for_any_more_is_followed_no_longer(
-    work: Work, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Otherwise every process would read all versions for it once a second, for ever."""
+def test_a_preference_that_is_no_longer_requested_is_dropped(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise every process would read all versions for every old preference once a second, for ever."""
     preferences = Preferences(work.database)
     looks: list[str] = []
     monkeypatch.setattr(preferences, "_files", lambda: looks.append("looked") or ({}, {}))

@@ -1,4 +1,4 @@
-"""Prediction from artifacts in S3, also while S3 is away."""
+"""Prediction from artifacts in S3, and while S3 is away."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +28,7 @@ def s3() -> Iterator[str]:
 
 @pytest.fixture
 def faulty(environment: Path, s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Meddler]:
-    """Yield a proxy that meddles with requests to S3; the settings name a bucket behind it."""
+    """Yield a faulty proxy for S3; the settings name a bucket behind it."""
     with meddler(s3) as server:
         point_at(monkeypatch, server.url)
         monkeypatch.setenv("CHIFFRE_ARTIFACTS", f"s3://{new_bucket()}/artifacts")
@@ -38,7 +38,7 @@ def faulty(environment: Path, s3: str, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 @pytest.fixture
 def api(faulty: Meddler) -> Iterator[TestClient]:
-    """The API on the test's database and bucket."""
+    """Yield the API on the test's database and bucket."""
     from api.main import create_app
 
     with TestClient(create_app(), base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
@@ -59,8 +59,8 @@ def version(api: TestClient) -> int | None:
     return found
 
 
-def test_a_champion_in_s3_answers(api: TestClient, work: Work, tmp_path: Path) -> None:
-    """Its predictions are torch's, like those of a champion in a folder."""
+def test_a_champion_in_s3_predicts(api: TestClient, work: Work, tmp_path: Path) -> None:
+    """The predictions equal torch's, like those of a champion in a folder."""
     published = publish(work, tmp_path / "local", spoil=lambda path: upload(tmp_path / "local"))
     answer = api.post("/predict", json={"pixels": GREY}).json()
 
@@ -68,7 +68,7 @@ def test_a_champion_in_s3_answers(api: TestClient, work: Work, tmp_path: Path) -
     assert answer["checkpoint_sha256"] == published.checkpoint_sha256
 
 
-def test_while_s3_is_away_the_old_version_answers(
+def test_while_s3_is_away_the_old_version_predicts(
     api: TestClient, work: Work, tmp_path: Path, faulty: Meddler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The new version takes over by itself as soon as it can be read."""
@@ -113,7 +113,7 @@ class Stalled:
         raise NotImplementedError
 
 
-def test_nobody_waits_for_storage_that_stalls(
+def test_storage_that_stalls_does_not_block_requests(
     api: TestClient, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request for the network being loaded soon gets an error; requests for others are answered."""
@@ -133,7 +133,7 @@ def test_nobody_waits_for_storage_that_stalls(
     assert 0.5 <= waited < 3
 
 
-def test_a_version_that_did_not_load_is_left_alone_for_a_while(
+def test_a_version_that_did_not_load_is_not_fetched_again_at_once(
     api: TestClient, work: Work, tmp_path: Path, faulty: Meddler
 ) -> None:
     """A damaged object is fetched neither every second nor by each request."""
@@ -150,7 +150,7 @@ def test_a_version_that_did_not_load_is_left_alone_for_a_while(
 
 
 def test_files_in_s3_are_downloaded(api: TestClient, work: Work, tmp_path: Path, faulty: Meddler) -> None:
-    """They arrive unchanged; while S3 refuses, the client gets a Retry-After."""
+    """The files arrive unchanged; while S3 refuses, the client gets a Retry-After."""
     publish(work, tmp_path / "local", spoil=lambda path: upload(tmp_path / "local"))
     (graph,) = (tmp_path / "local").rglob("*.onnx")
     found = api.get("/models/perceptron/versions/1/onnx")

@@ -51,8 +51,8 @@ async def load(url: str) -> tuple[Counter[int], list[tuple[int, dict[str, Any]]]
 
 
 @pytest.mark.long
-def test_every_answer_under_load_is_the_whole_answer_of_one_version(work: Work, environment: Path) -> None:
-    """10,000 requests, 200 at a time, over 20 changes: only 200, 429 and 503, and each answer is its version's own."""
+def test_every_answer_under_load_comes_from_one_version(work: Work, environment: Path) -> None:
+    """10,000 requests, 200 at once, over 20 changes get 200, 429 or 503, and each answer agrees with its version."""
     versions: dict[int, Version] = {
         1: publish(work, environment, "shallow", 0.8, seed=1),
         2: publish(work, environment, "shallow", 0.9, seed=2),
@@ -62,7 +62,7 @@ def test_every_answer_under_load_is_the_whole_answer_of_one_version(work: Work, 
         for number, version in versions.items()
         for image in range(len(IMAGES))
     }
-    with uvicorn_process("--timeout-keep-alive", "60") as url:  # a client may be slower than five seconds here
+    with uvicorn_process("--timeout-keep-alive", "60") as url:  # this client may be slower than the default 5 s
         statuses, answers = asyncio.run(load(url))
 
     assert statuses.total() == REQUESTS
@@ -76,8 +76,8 @@ def test_every_answer_under_load_is_the_whole_answer_of_one_version(work: Work, 
 
 
 @pytest.mark.long
-def test_every_process_follows_within_two_seconds(work: Work, environment: Path) -> None:
-    """A version promoted through one API serves in the other, and in the same one at once."""
+def test_every_process_follows_a_promotion_within_two_seconds(work: Work, environment: Path) -> None:
+    """A version promoted through one API predicts there at once, and soon in the other API."""
     publish(work, environment, "shallow", 0.9, seed=1)
     publish(work, environment, "shallow", 0.8, seed=2)
     with uvicorn_process() as one, uvicorn_process() as other:
@@ -104,8 +104,8 @@ def version_of(url: str) -> int:
     return number
 
 
-def test_a_champion_that_does_not_load_is_told_of_by_readyz(api: TestClient, work: Work, environment: Path) -> None:
-    """The previous version still serves, and the answer names the failing version and the cause."""
+def test_readyz_reports_a_champion_that_does_not_load(api: TestClient, work: Work, environment: Path) -> None:
+    """The previous version still predicts, and /readyz names the failing version and the cause."""
     publish(work, environment, "shallow", 0.8, seed=1)
     api.post("/predict", json={"pixels": IMAGES[0]})
     sound = api.get("/readyz").json()
@@ -119,8 +119,8 @@ def test_a_champion_that_does_not_load_is_told_of_by_readyz(api: TestClient, wor
     assert api.post("/predict", json={"pixels": IMAGES[0]}).json()["version"] == 1
 
 
-def test_after_a_restart_the_champion_before_a_damaged_one_goes_on(work: Work, environment: Path) -> None:
-    """The newest loadable version that was not rolled back serves; the damaged one is still reported."""
+def test_after_a_restart_an_earlier_version_replaces_a_damaged_champion(work: Work, environment: Path) -> None:
+    """The newest loadable version that was not rolled back predicts; the damaged one is still reported."""
     for value, seed, spoil in ((0.7, 1, Path.exists), (0.8, 2, Path.unlink)):
         publish(work, environment, "shallow", value, seed=seed, spoil=spoil)
     publish(work, environment, "shallow", 0.85, seed=3)
@@ -135,8 +135,8 @@ def test_after_a_restart_the_champion_before_a_damaged_one_goes_on(work: Work, e
     assert roster.failing()["shallow/mnist"].startswith("version 4: ")
 
 
-def test_a_version_that_storage_does_not_give_holds_up_no_other(work: Work, environment: Path) -> None:
-    """Other versions are served meanwhile; requests for the slow one wait, and it is read once."""
+def test_a_version_that_storage_delays_does_not_block_others(work: Work, environment: Path) -> None:
+    """Meanwhile other versions predict; requests for the delayed version wait, and it is read once."""
     for value, seed in ((0.9, 1), (0.8, 2), (0.7, 3)):
         publish(work, environment, "shallow", value, seed=seed)
     waits, asked, given = Event(), Event(), Event()
@@ -169,8 +169,8 @@ def test_a_version_that_storage_does_not_give_holds_up_no_other(work: Work, envi
     assert len(read) == 3
 
 
-def test_a_champion_that_loads_while_readyz_looks_is_not_told_of(work: Work, environment: Path) -> None:
-    """An entry that the follower removes meanwhile is not reported."""
+def test_readyz_does_not_report_a_champion_that_has_just_loaded(work: Work, environment: Path) -> None:
+    """An entry that the follower removes during the request is not reported."""
 
     class Struck(dict[int, tuple[float, str]]):
         def __contains__(self, key: object) -> bool:

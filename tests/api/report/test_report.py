@@ -40,7 +40,7 @@ from worker.publication.rows import ANSWERS
 pytestmark = pytest.mark.long  # all tests together take a quarter of a minute
 
 SOURCES = Path(__file__).parents[3] / "api" / "report"
-STATES = {*JobState, *TrialState, *StopReason}  # each is a sentence, though no source of the report says it
+STATES = {*JobState, *TrialState, *StopReason}  # texts that a report shows, although its sources do not contain them
 TITLES = {title for one in collections().values() for title in (one.title, *(e.title for e in one.experiments))}
 english = Wording("en")
 SPACE = {
@@ -53,7 +53,7 @@ SPACE = {
 
 @pytest.fixture(scope="module")
 def job(shared_work: Work, shared_api: TestClient) -> Job:
-    """A tuning job that was really trained, with a run-off and a published version."""
+    """Return a tuning job that was really trained, with a run-off and a published version."""
     job = shared_work.accept(
         model="shallow",
         search_space=SPACE,
@@ -68,13 +68,13 @@ def job(shared_work: Work, shared_api: TestClient) -> Job:
 
 @pytest.fixture(scope="module")
 def reports(shared_api: TestClient, job: Job) -> dict[str, str]:
-    """The job's report by language."""
+    """Return the job's report by language."""
     return {lang: page(shared_api, job.id, lang) for lang in ("en", "fr")}
 
 
 @pytest.fixture(scope="module")
 def group(shared_work: Work, shared_api: TestClient) -> dict[str, Any]:
-    """A group with two experiments that were really trained, and one that is paused."""
+    """Return a group with two experiments that were really trained, and one that is paused."""
     names = ["perceptron", "shallow-grid"]
     body = {"collection": "mnist-report", "scale": 1e-6, "only": [*names, "cnn-search"]}
     posted: dict[str, Any] = shared_api.post("/jobs/experiments", json=body).json()
@@ -88,12 +88,12 @@ def group(shared_work: Work, shared_api: TestClient) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def group_reports(shared_api: TestClient, group: dict[str, Any]) -> dict[str, str]:
-    """The group's report by language."""
+    """Return the group's report by language."""
     return {lang: page(shared_api, f"experiments/{group['id']}", lang) for lang in ("en", "fr")}
 
 
 def page(client: TestClient, path: str, lang: str = "en") -> str:
-    """Request a report, of a job by its id."""
+    """Return the HTML of a report; `path` is a job's id, or the path of a group below /jobs."""
     answer = client.get(f"/jobs/{path}/report", params={"lang": lang})
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
@@ -101,7 +101,7 @@ def page(client: TestClient, path: str, lang: str = "en") -> str:
 
 
 def tables(html: str) -> dict[str, pd.DataFrame]:
-    """The tables of a report, by their first and last heading."""
+    """Return the tables of a report, by their first and last heading."""
     tree = html5lib.parse(html, namespaceHTMLElements=False)
     found: dict[str, pd.DataFrame] = {}
     for table in tree.iter("table"):
@@ -111,18 +111,18 @@ def tables(html: str) -> dict[str, pd.DataFrame]:
 
 
 def numbers(cells: pd.Series) -> list[int]:
-    """The whole numbers in a column, without the commas between thousands."""
+    """Return the whole numbers in a column, without the commas between thousands."""
     return [int(cell.replace(",", "")) for cell in cells]
 
 
 def trials(client: TestClient, job_id: str) -> pd.DataFrame:
-    """The CSV of a job's trials."""
+    """Return the CSV of a job's trials."""
     answer = client.get(f"/jobs/{job_id}/trials", headers={"Accept": "text/csv"})
     return pd.read_csv(io.StringIO(answer.text))
 
 
 def test_the_same_job_gives_the_same_bytes_in_another_process(reports: dict[str, str], job: Job) -> None:
-    """The report depends neither on the clock nor on the order of sets: another hash seed gives the same bytes."""
+    """The report does not depend on the clock or on the order of sets: another hash seed gives the same bytes."""
     command, seed = [sys.executable, "-m", "api.report", "job", job.id, "fr"], {"PYTHONHASHSEED": "1"}
     made = subprocess.run(command, env={**os.environ, **seed}, capture_output=True, check=True).stdout
 
@@ -131,7 +131,7 @@ def test_the_same_job_gives_the_same_bytes_in_another_process(reports: dict[str,
 
 @pytest.mark.parametrize("lang", ["en", "fr"])
 @pytest.mark.parametrize("kind", ["job", "group"])
-def test_a_report_is_valid_html_that_needs_nothing_else(
+def test_a_report_is_valid_html_without_external_files(
     kind: str, lang: str, reports: dict[str, str], group_reports: dict[str, str]
 ) -> None:
     """html5lib's strict parser accepts it; it loads nothing, has no script, and all links lead into it."""
@@ -149,7 +149,7 @@ def test_a_report_is_valid_html_that_needs_nothing_else(
     assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org)", html)
 
 
-def test_the_numbers_of_the_search_are_those_of_the_csv(
+def test_the_numbers_of_the_search_agree_with_the_csv(
     reports: dict[str, str], shared_api: TestClient, job: Job
 ) -> None:
     """Pandas finds the same states, best trials and front of weights in the CSV and the JSON of the trials."""
@@ -174,10 +174,10 @@ def test_the_numbers_of_the_search_are_those_of_the_csv(
     assert (searched["learning_rate"], searched["optimizer"]) == ("0,0001 – 0,1, log", "adam; sgd")
 
 
-def test_the_front_of_latency_is_that_of_the_versions(
+def test_the_front_of_latency_agrees_with_the_versions(
     reports: dict[str, str], shared_api: TestClient, job: Job
 ) -> None:
-    """It has the published trials with their latencies."""
+    """The front has the published trials with their latencies."""
     fronts = shared_api.get(f"/jobs/{job.id}/pareto").json()
     latencies = {point["trial"]: point["latency_seconds"] for point in fronts["points"]}
     shown = tables(reports["en"])["trial … latency in µs (one image, one core)"]
@@ -188,7 +188,7 @@ def test_the_front_of_latency_is_that_of_the_versions(
     assert shown.iloc[:, -1].tolist() == [english.number(1e6 * latencies[number]) for number in numbered]
 
 
-def test_the_confusion_matrix_is_that_of_the_published_graph(reports: dict[str, str], shared_api: TestClient) -> None:
+def test_the_confusion_matrix_agrees_with_the_published_graph(reports: dict[str, str], shared_api: TestClient) -> None:
     """scikit-learn computes the same matrix from the served model's answers for the test images."""
     test = datasets["digits"].load()
     test = test.take(data_split(len(test), None, "random", 0).test)
@@ -202,7 +202,9 @@ def test_the_confusion_matrix_is_that_of_the_published_graph(reports: dict[str, 
     assert (shown.to_numpy() == expected).all()
 
 
-def test_what_matters_is_what_scipy_and_pandas_say(reports: dict[str, str], shared_api: TestClient, job: Job) -> None:
+def test_correlations_and_means_agree_with_scipy_and_pandas(
+    reports: dict[str, str], shared_api: TestClient, job: Job
+) -> None:
     """SciPy and pandas compute the same correlations, p-values, and means by optimizer from the CSV."""
     shown, csv = tables(reports["en"]), trials(shared_api, job.id)
     pearson = shown[" … epochs run"].set_index("")
@@ -213,7 +215,7 @@ def test_what_matters_is_what_scipy_and_pandas_say(reports: dict[str, str], shar
         for outcome, label in (("val_accuracy", "validation accuracy"), ("seconds", "seconds")):
             r, p = stats.pearsonr(csv[name], csv[outcome])
             assert pearson.loc[name, label] == f"{r:.2f}".replace("-", "−") + f" (p\u00a0{p:.2g})"
-    assert set(pearson["epochs run"]) == {"–", ""}  # all trials ran as many
+    assert set(pearson["epochs run"]) == {"–", ""}  # all trials ran the same number of epochs
     assert by_kind["trials"].astype(int).to_dict() == groups.size().to_dict()
     for kind, accuracy in groups["val_accuracy"].mean().items():
         assert by_kind.loc[kind, "validation accuracy"].startswith(f"{100 * accuracy:.2f}\u00a0%")
@@ -222,7 +224,7 @@ def test_what_matters_is_what_scipy_and_pandas_say(reports: dict[str, str], shar
     assert shown["parameter … fANOVA (6)"]["parameter"].tolist() == ["hidden_size", "learning_rate", "optimizer"]
 
 
-def test_the_opening_of_test_is_told_and_other_jobs_change_nothing(
+def test_later_openings_do_not_change_a_report(
     reports: dict[str, str], shared_api: TestClient, shared_work: Work, job: Job
 ) -> None:
     """The first job that opened these test images stays the first, even if other jobs open them later."""
@@ -234,7 +236,9 @@ def test_the_opening_of_test_is_told_and_other_jobs_change_nothing(
     assert "first use of this test set" in html
 
 
-def test_the_run_off_is_told_as_it_was_decided(reports: dict[str, str], shared_api: TestClient, job: Job) -> None:
+def test_the_run_off_agrees_with_the_recorded_trainings(
+    reports: dict[str, str], shared_api: TestClient, job: Job
+) -> None:
     """The winner and all accuracies agree with the means that pandas computes from the recorded trainings."""
     answer = shared_api.get(f"/jobs/{job.id}/runoff").json()
     means = pd.DataFrame(answer["reruns"]).groupby("trial")["val_accuracy"].mean().sort_values(ascending=False)
@@ -250,7 +254,7 @@ def test_the_run_off_is_told_as_it_was_decided(reports: dict[str, str], shared_a
         assert f"{100 * mean:.2f}\u00a0%" in reports["en"]
 
 
-def test_the_experiments_of_a_group_stand_side_by_side(
+def test_the_report_of_a_group_compares_its_experiments(
     group: dict[str, Any], group_reports: dict[str, str], shared_api: TestClient
 ) -> None:
     """The table agrees with each job's own report and includes a job that has not started."""
@@ -268,8 +272,8 @@ def test_the_experiments_of_a_group_stand_side_by_side(
     assert all(job["id"] in group_reports["fr"] for job in jobs)
 
 
-def test_an_interval_counts_the_images_that_were_looked_at(group: dict[str, Any], shared_api: TestClient) -> None:
-    """If a job uses few images, its validation accuracy is a share of few images."""
+def test_the_n_of_an_accuracy_is_the_number_of_evaluated_images(group: dict[str, Any], shared_api: TestClient) -> None:
+    """If a job uses few images, n is the number of its validation images."""
     for member in group["experiments"][:2]:
         (told,) = re.findall(
             r"Validation accuracy: [^(]*\([^)]*n = (\d+); used for selection", page(shared_api, member["job"]["id"])
@@ -283,7 +287,7 @@ def test_an_interval_counts_the_images_that_were_looked_at(group: dict[str, Any]
 def test_a_group_gives_the_same_bytes_again(
     group: dict[str, Any], group_reports: dict[str, str], shared_api: TestClient
 ) -> None:
-    """It contains every job's own report completely."""
+    """The report of a group contains the whole report of every job."""
     assert page(shared_api, f"experiments/{group['id']}") == group_reports["en"]
     for member in group["experiments"]:
         own, (name, whole) = page(shared_api, member["job"]["id"]), (member["name"], group_reports["en"])
@@ -291,7 +295,7 @@ def test_a_group_gives_the_same_bytes_again(
         assert sections.replace('<section id="', f'<section id="{name}-').strip() in whole
 
 
-def test_what_is_said_of_answers_is_right() -> None:
+def test_mistakes_and_bins_agree_with_the_answers() -> None:
     """Mistakes are sorted by confidence, and the bins add up to the calibration error."""
     rng = np.random.default_rng(0)
     test = datasets["digits"].load().take(np.arange(300))
@@ -309,8 +313,8 @@ def test_what_is_said_of_answers_is_right() -> None:
     assert sum(gaps) == pytest.approx(calibration_error(calibration.probabilities(outputs), test.labels))
 
 
-def test_every_sentence_has_its_french() -> None:
-    """No translation is left over."""
+def test_every_sentence_has_a_french_translation() -> None:
+    """There is also no translation of a text that no source contains."""
     text = "\n".join(path.read_text() for path in [*SOURCES.glob("*.py"), *SOURCES.glob("templates/*.j2")])
     asked = re.findall(r"\bt\(\s*(?:\"([^\"]+)\"|'([^']+)')|wording\(\"([^\"]+)\"", text)
     sentences = {next(filter(None, groups)) for groups in asked}
@@ -323,8 +327,8 @@ def test_every_sentence_has_its_french() -> None:
     assert [sentence for sentence in FRENCH if sentence not in text and sentence not in STATES | TITLES] == []
 
 
-def test_numbers_are_written_as_each_language_does() -> None:
-    """Covers decimal separators, thousands, percentages and no-break spaces."""
+def test_numbers_follow_the_rules_of_each_language() -> None:
+    """The test covers decimal separators, thousands, percentages and no-break spaces."""
     french = Wording("fr")
 
     assert (english.percent(0.98765), french.percent(0.98765)) == ("98.77\u00a0%", "98,77\u00a0%")
@@ -341,8 +345,8 @@ def test_numbers_are_written_as_each_language_does() -> None:
     assert (english.value(True), english.value(None), english.value({"a": [1]})) == ("true", "null", '{"a": [1]}')
 
 
-def test_ticks_are_round_and_lie_within() -> None:
-    """Holds for linear and logarithmic axes."""
+def test_ticks_are_round_numbers_within_the_axis() -> None:
+    """This holds for linear and logarithmic axes."""
     assert linear_ticks(0.931, 0.9872) == [0.94, 0.95, 0.96, 0.97, 0.98]
     assert log_ticks(1e-5, 1e-1) == [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]
     assert log_ticks(15, 400) == [30, 100, 300]
@@ -358,7 +362,7 @@ def test_a_few_bad_trials_do_not_flatten_the_others() -> None:
 
 
 @pytest.mark.parametrize("kind", ["tune", "train"])
-def test_a_job_without_results_has_a_report_too(kind: str, shared_api: TestClient, job: Job) -> None:
+def test_a_job_without_results_has_a_report(kind: str, shared_api: TestClient, job: Job) -> None:
     """The report of a waiting job shows its specification."""
     waiting = post(shared_api, kind)
     html = page(shared_api, waiting["id"])
@@ -368,8 +372,8 @@ def test_a_job_without_results_has_a_report_too(kind: str, shared_api: TestClien
     assert "The winner" not in html
 
 
-def test_what_jobs_and_trials_wrote_down_is_marked_as_english(shared_work: Work, job: Job) -> None:
-    """A screen reader then pronounces it correctly in a French report; markup in the text is escaped."""
+def test_recorded_texts_are_marked_as_english(shared_work: Work, job: Job) -> None:
+    """A screen reader then pronounces texts of jobs and trials correctly in a French report; markup is escaped."""
     facts = facts_of(shared_work.database, job.id)
     assert facts.run_off is not None
     facts.job.error, facts.history[0].detail = "an <error>", "a <detail>"
@@ -383,8 +387,8 @@ def test_what_jobs_and_trials_wrote_down_is_marked_as_english(shared_work: Work,
     assert 'span lang="en"' not in html[english]
 
 
-def test_what_cannot_be_reported_on_is_told(shared_api: TestClient, job: Job) -> None:
-    """Covers an unknown job, an unknown language, and a job without trials."""
+def test_a_report_that_cannot_be_made_gives_an_error(shared_api: TestClient, job: Job) -> None:
+    """The test covers an unknown job, an unknown language, and jobs without trials or a run-off."""
     predicts = shared_api.post("/jobs/predict", json={"model": "shallow", "dataset": "digits"}).json()
 
     waiting = post(shared_api)
@@ -396,22 +400,22 @@ def test_what_cannot_be_reported_on_is_told(shared_api: TestClient, job: Job) ->
     assert "predict job" in problem(shared_api.get(f"/jobs/{predicts['id']}/report"), 409)["detail"]
 
 
-def test_ticks_are_told_apart_however_small_they_are() -> None:
+def test_very_small_ticks_are_distinct() -> None:
     """Ticks are rounded relative to their distance."""
     assert linear_ticks(1e-14, 5e-14) == pytest.approx([1e-14, 2e-14, 3e-14, 4e-14, 5e-14])
     assert linear_ticks(0.1, 0.3) == [0.1, 0.15, 0.2, 0.25, 0.3]
 
 
-def test_a_large_picture_is_made_smaller() -> None:
-    """A report embeds many pictures."""
+def test_a_large_picture_is_scaled_down() -> None:
+    """A report embeds many pictures, so each must be small."""
     url = picture(np.zeros((3, 2000, 1000), np.uint8))
     small = Image.open(io.BytesIO(b64decode(url.partition(",")[2])))
 
     assert small.size == (64, 128)
 
 
-def test_storage_that_is_away_gives_no_other_report() -> None:
-    """The error passes through, so that the client can try again later; a damaged file stays damaged."""
+def test_storage_that_is_away_is_an_error() -> None:
+    """The error passes through, so that the client can try again later; the report is not made without answers."""
 
     class Away:
         def read(self, path: str, sha256: str) -> bytes:

@@ -27,24 +27,24 @@ LIMITS = {"minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"}
 
 @pytest.fixture
 def catalog(shared_api: TestClient) -> dict[str, Any]:
-    """The catalog without query parameters."""
+    """Return the catalog without query parameters."""
     found: dict[str, Any] = shared_api.get("/catalog").json()
     return found
 
 
 def alternatives(parameter: dict[str, Any]) -> list[dict[str, Any]]:
-    """The schemas that a parameter may follow, without null."""
+    """Return the schemas that a parameter may follow, without null."""
     return [option for option in parameter.get("anyOf", [parameter]) if option["type"] != "null"]
 
 
 def tensors(api: TestClient, model: str, **query: Any) -> dict[str, list[int]]:
-    """The shapes of a network's tensors by name, in order."""
+    """Return the shapes of a network's tensors by name, in order."""
     listed = api.get("/catalog", params=query).json()["networks"][model]["tensors"]
     return {tensor["name"]: tensor["shape"] for tensor in listed}
 
 
 def forward_shapes(model: str, batch: int) -> tuple[list[list[int]], list[list[int]]]:
-    """The shapes that torch computes: of each layer's output except ReLU and a leading Flatten, and of the weights."""
+    """Return torch's shapes: of each layer's output, except ReLU and a leading Flatten, and of the weights."""
     layers = networks[model].layers((1, 28, 28), 10, networks[model].params())
     module = module_of(layers, 0)
     leaving: list[list[int]] = []
@@ -81,8 +81,8 @@ def test_every_parameter_has_type_range_and_default(catalog: dict[str, Any], kin
 
 
 @pytest.mark.parametrize("kind", ["networks", "samplers", "pruners", "optimizers"])
-def test_the_parameters_are_those_that_a_job_may_give(catalog: dict[str, Any], kind: str) -> None:
-    """None is missing, and none is added."""
+def test_the_parameters_are_those_that_a_job_accepts(catalog: dict[str, Any], kind: str) -> None:
+    """No parameter is missing, and no other is listed."""
     for name, entry in catalog[kind].items():
         registered = KINDS[kind][name]
         fields = registered.params.model_fields if kind == "networks" else registered.model_fields
@@ -92,7 +92,7 @@ def test_the_parameters_are_those_that_a_job_may_give(catalog: dict[str, Any], k
 
 @pytest.mark.parametrize("model", networks)
 def test_the_defaults_of_the_catalog_can_be_posted(shared_api: TestClient, catalog: dict[str, Any], model: str) -> None:
-    """A job with every default spelled out, and one with the shown search space, are accepted."""
+    """A job that names every default and a job with the shown search space are accepted."""
     entry = catalog["networks"][model]
     params = {name: parameter["default"] for name, parameter in entry["parameters"].items()}
     trained = send(shared_api, "/jobs/train", {"model": model, "params": params})
@@ -118,8 +118,8 @@ def test_a_job_may_name_every_sampler_and_pruner_with_its_defaults(
 
 
 @pytest.mark.parametrize("name", datasets)
-def test_a_data_set_shows_its_images(catalog: dict[str, Any], name: str) -> None:
-    """It shows their number, shape, classes, splits and hash."""
+def test_a_data_set_shows_its_properties(catalog: dict[str, Any], name: str) -> None:
+    """The entry has the number of images, their shape, classes, splits and hash."""
     entry, dataset = catalog["datasets"][name], datasets[name]
 
     assert (entry["images"], entry["sha256"]) == (dataset.size, dataset.sha256)
@@ -127,7 +127,7 @@ def test_a_data_set_shows_its_images(catalog: dict[str, Any], name: str) -> None
     assert ("official" in entry["splits"]) == (dataset.official_test is not None)
 
 
-def test_the_perceptrons_tensors_are_the_reports(shared_api: TestClient) -> None:
+def test_the_perceptrons_tensors_are_those_of_the_study(shared_api: TestClient) -> None:
     """With batches of 5: x 5×784, w 784×10, b 10, y 5×10."""
     expected = {"x": [5, 784], "w": [784, 10], "b": [10], "y": [5, 10]}
 
@@ -136,7 +136,7 @@ def test_the_perceptrons_tensors_are_the_reports(shared_api: TestClient) -> None
 
 
 def test_the_shallow_networks_tensors_are_numbered(shared_api: TestClient) -> None:
-    """It has two matrices, and the hidden layer between them."""
+    """The network has two matrices, and the hidden layer between them."""
     assert tensors(shared_api, "shallow", batch_size=3) == {
         "x": [3, 784],
         "w1": [784, 128],
@@ -150,7 +150,7 @@ def test_the_shallow_networks_tensors_are_numbered(shared_api: TestClient) -> No
 
 @pytest.mark.parametrize("model", networks)
 @pytest.mark.parametrize("batch", [1, 5, 64])
-def test_the_tensors_are_torchs(shared_api: TestClient, model: str, batch: int) -> None:
+def test_the_tensors_have_the_shapes_of_torch(shared_api: TestClient, model: str, batch: int) -> None:
     """Each layer's output has the shape that torch computes; weights are torch's, with matrices transposed."""
     shown = tensors(shared_api, model, batch_size=batch)
     leaving, weights = forward_shapes(model, batch)
@@ -172,7 +172,7 @@ def test_weights_and_layers_are_counted(catalog: dict[str, Any], model: str) -> 
     assert [text.partition("(")[0] for text in entry["layers"]] == [type(layer).__name__ for layer in module]
 
 
-def test_the_flops_of_a_matrix_are_two_a_weight(catalog: dict[str, Any]) -> None:
+def test_a_matrix_takes_two_flops_per_weight(catalog: dict[str, Any]) -> None:
     """One image of the perceptron takes 784×10 multiply-adds; the CNN's number is summed by hand."""
     lenet = 2 * (6 * 24 * 24 * 25 + 16 * 8 * 8 * 6 * 25 + 256 * 120 + 120 * 84 + 84 * 10)
 
@@ -181,7 +181,7 @@ def test_the_flops_of_a_matrix_are_two_a_weight(catalog: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize("dataset", datasets)
-def test_the_tensors_of_another_data_set_can_be_asked_for(shared_api: TestClient, dataset: str) -> None:
+def test_the_tensors_follow_the_requested_data_set(shared_api: TestClient, dataset: str) -> None:
     """The shapes follow the named data set."""
     channels, height, width = datasets[dataset].shape
 

@@ -1,4 +1,4 @@
-"""Uploaded data sets: what can be sent, what is refused, and how data sets are named."""
+"""Uploaded data sets: accepted and refused uploads, and the names of data sets."""
 
 import gzip
 import io
@@ -61,8 +61,8 @@ def send(api: TestClient, content: bytes, name: str = "letters", **query: Any) -
     return api.post("/datasets", params={"name": name, **query}, content=content, headers=ZIP)
 
 
-def test_the_same_images_are_the_same_data_set_whatever_file_they_came_from(api: TestClient) -> None:
-    """Floats in 0..1, IDX files, compressed or not, and text labels have the hash of the plain arrays."""
+def test_the_same_images_are_the_same_data_set_in_every_file_format(api: TestClient) -> None:
+    """Floats in 0..1, text labels, and IDX files, compressed or not, give the hash of the plain arrays."""
     names = np.array(["a", "b", "c"])
     archives = [
         npz(images=IMAGES, labels=LABELS.astype(np.uint8)),
@@ -79,8 +79,8 @@ def test_the_same_images_are_the_same_data_set_whatever_file_they_came_from(api:
     assert (found[0]["train"], found[0]["validation"], found[0]["test"]) == (86, 22, 12)
 
 
-def test_other_images_under_the_same_name_are_another_version(api: TestClient) -> None:
-    """Equal images are not another version, and each version stays available."""
+def test_other_images_under_the_same_name_are_a_new_version(api: TestClient) -> None:
+    """Uploading equal images again makes no new version, and each version stays available."""
     first, again = send(api, npz(images=IMAGES, labels=LABELS)), send(api, npz(images=IMAGES, labels=LABELS))
     second = send(api, npz(images=255 - IMAGES, labels=LABELS))
 
@@ -95,8 +95,8 @@ def test_other_images_under_the_same_name_are_another_version(api: TestClient) -
     assert api.get("/catalog?dataset=letters@1").json()["networks"]["perceptron"]["weights"] == 63 * 3 + 3
 
 
-def test_a_specification_is_pinned_to_the_version_of_when_it_was_posted(api: TestClient) -> None:
-    """A later upload does not change the job."""
+def test_a_specification_is_pinned_to_the_newest_version_at_submission(api: TestClient) -> None:
+    """A later upload does not change the data set of the job."""
     first = send(api, npz(images=IMAGES, labels=LABELS)).json()
     job = api.post("/jobs/train", json={"model": "shallow", "dataset": "letters"}).json()
     send(api, npz(images=255 - IMAGES, labels=LABELS))
@@ -145,8 +145,8 @@ BAD: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_cannot_be_used_is_told_with_its_place(shared_api: TestClient, name: str) -> None:
-    """The answer is problem+json with a pointer, and nothing is stored."""
+def test_unusable_data_is_refused_with_a_pointer(shared_api: TestClient, name: str) -> None:
+    """The answer is 422 with a pointer, and nothing is stored."""
     content, pointer = BAD[name]
     response = send(shared_api, content, "unusable")
 
@@ -154,18 +154,18 @@ def test_what_cannot_be_used_is_told_with_its_place(shared_api: TestClient, name
     assert shared_api.get("/datasets/unusable").status_code == 404
 
 
-def test_texts_that_are_none_are_refused(shared_api: TestClient) -> None:
-    """Numpy itself would fail on them."""
+def test_invalid_unicode_is_refused(shared_api: TestClient) -> None:
+    """Numpy itself would fail on labels with code points outside Unicode."""
     labels = np.full(120, 0x7FFFFFFF, np.uint32).view("U1")
 
     assert list(pointers(send(shared_api, npz(images=IMAGES, labels=labels)), 422)) == ["#/labels.npy"]
 
 
 @pytest.mark.parametrize("packed", [False, True, "in parts"])
-def test_what_unpacks_to_more_than_the_limit_is_not_unpacked(
+def test_an_archive_that_exceeds_the_limit_is_not_unpacked(
     packed: bool | str, environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bombs of a few kilobytes: as a member, nested, or in members each below the limit."""
+    """The test has bombs of a few kilobytes: one member, a nested member, and members that are each below the limit."""
     monkeypatch.setenv("CHIFFRE_MAX_DATASET_BYTES", str(1 << 20))
     settings.cache_clear()
     bomb = bytes(16 << 20)
@@ -179,8 +179,8 @@ def test_what_unpacks_to_more_than_the_limit_is_not_unpacked(
     assert "CHIFFRE_MAX_DATASET_BYTES" in problem(large, 413)["detail"]
 
 
-def test_a_member_that_holds_more_than_it_says_is_not_unpacked() -> None:
-    """The size in the archive is written by its sender."""
+def test_a_member_larger_than_its_declared_size_is_not_unpacked() -> None:
+    """The sender of an archive can write any size into it."""
     bomb = 64 << 20
     content = zipped(images=bytes(bomb), labels=idx(LABELS)).replace(struct.pack("<L", bomb), struct.pack("<L", 100))
     tracemalloc.start()
@@ -194,7 +194,7 @@ def test_a_member_that_holds_more_than_it_says_is_not_unpacked() -> None:
     assert peak < 4 << 20
 
 
-def test_texts_are_counted_before_they_are_read_as_such() -> None:
+def test_texts_are_counted_before_they_become_strings() -> None:
     """A few kilobytes of zeros would become hundreds of megabytes of Python strings."""
     many = 1 << 18
     images, texts = np.zeros((many, 1, 1), np.uint8), np.arange(many).astype("U6")
@@ -213,12 +213,12 @@ def test_texts_are_counted_before_they_are_read_as_such() -> None:
 
 
 @pytest.mark.parametrize("images", [IMAGES, np.zeros((120, 1000, 1), np.uint8)], ids=["small", "large"])
-def test_where_the_temporary_folder_is_full_that_is_told(
+def test_a_full_temporary_folder_is_reported(
     shared_api: TestClient, monkeypatch: pytest.MonkeyPatch, images: np.ndarray
 ) -> None:
     """The answer is 507 while the body arrives; the log says how to free space."""
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda: open("/dev/full", "w+b"))  # noqa: SIM115
-    # A logger that was used before keeps the processors of that time, which are not captured.
+    # A logger that was used before keeps its earlier processors, which `capture_logs` does not see.
     monkeypatch.setattr(errors, "log", structlog.get_logger())
     with capture_logs() as logs:
         full = send(shared_api, zipped(zipfile.ZIP_STORED, images=idx(images), labels=idx(LABELS)))
@@ -231,20 +231,22 @@ def test_where_the_temporary_folder_is_full_that_is_told(
 
 
 @pytest.mark.parametrize("name", ["mnist", "Letters", "a@1", "a.b", "..", "a" * 64])
-def test_a_name_is_one_that_nothing_else_has(shared_api: TestClient, name: str) -> None:
-    """A name also cannot look like a version or a path."""
+def test_a_reserved_or_invalid_name_is_refused(shared_api: TestClient, name: str) -> None:
+    """A name of a built-in data set is taken. A name also cannot look like a version or a path."""
     response = send(shared_api, npz(images=IMAGES, labels=LABELS), name)
 
     assert response.status_code == (409 if name == "mnist" else 422)
 
 
-def test_what_is_no_zip_archive_by_its_type_is_refused(shared_api: TestClient) -> None:
+def test_another_content_type_is_refused(shared_api: TestClient) -> None:
     """The answer is 415, as for other bodies."""
     assert problem(shared_api.post("/datasets?name=a", content=b"", headers={"Content-Type": "text/csv"}), 415)
 
 
-def test_an_uploaded_data_set_is_predicted_for_at_its_own_size(api: TestClient, work: Work, environment: Path) -> None:
-    """Its name alone means its newest version with a champion; a version's name means that version."""
+def test_images_of_an_uploaded_data_set_are_predicted_at_their_own_size(
+    api: TestClient, work: Work, environment: Path
+) -> None:
+    """A name alone means the newest version with a champion; a name with a version means that version."""
     send(api, npz(images=IMAGES, labels=np.array(["a", "b", "c"])[LABELS]))
     publish(work, environment, "perceptron", dataset="letters", search_space={"learning_rate": 0.01})
     send(api, npz(images=255 - IMAGES, labels=np.array(["a", "b", "c"])[LABELS]))
@@ -265,7 +267,7 @@ def test_an_uploaded_data_set_is_predicted_for_at_its_own_size(api: TestClient, 
 
 @pytest.mark.parametrize("name", ["letters", "letters@1"])
 def test_a_predict_job_may_name_an_uploaded_data_set(api: TestClient, work: Work, environment: Path, name: str) -> None:
-    """The name may have a version, stand in the body or in the query, and must exist."""
+    """The name must exist, may have a version, and may be in the body or in the query."""
     send(api, npz(images=IMAGES, labels=np.array(["a", "b", "c"])[LABELS]))
     publish(work, environment, "perceptron", dataset="letters", search_space={"learning_rate": 0.01})
     array = io.BytesIO()
@@ -298,7 +300,7 @@ def test_a_version_is_evaluated_over_http(shared_api: TestClient, shared_work: W
 
 
 def test_the_command_adds_a_data_set_from_two_idx_files(url: str, tmp_path: Path) -> None:
-    """It then lists the data set with the others."""
+    """Afterwards the command lists the data set with the others."""
     run = CliRunner(env={"CHIFFRE_URL": url}).invoke
     images, labels = tmp_path / "images.gz", tmp_path / "labels"
     images.write_bytes(gzip.compress(idx(IMAGES)))

@@ -31,7 +31,7 @@ ASKING = [
 
 @contextmanager
 def started() -> Iterator[TestClient]:
-    """The API with settings from the environment, from its start to its end."""
+    """Start the API with settings from the environment, and yield its client."""
     from api.main import create_app
 
     settings.cache_clear()
@@ -41,7 +41,7 @@ def started() -> Iterator[TestClient]:
 
 @pytest.fixture(params=["a port where nothing listens", "a folder that is not there"])
 def away(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
-    """The API with a database that cannot be reached."""
+    """Yield the API with a database that cannot be reached."""
     server = f"postgresql://nobody:secret@127.0.0.1:{free_port()}/chiffre"
     url = server if "port" in request.param else f"sqlite:///{tmp_path}/nowhere/chiffre.db"
     monkeypatch.setenv("CHIFFRE_HOME", str(tmp_path))
@@ -54,7 +54,7 @@ def away(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 @contextmanager
 def closed(url: str) -> Iterator[None]:
-    """A Postgres database that drops every connection and accepts none until it is opened again."""
+    """Close a Postgres database: drop every connection and accept none until the end of the context."""
     server = conninfo_to_dict(url)
     name = server.pop("dbname")
     with psycopg.connect(dbname="postgres", autocommit=True, **server) as connection:
@@ -67,13 +67,13 @@ def closed(url: str) -> Iterator[None]:
 
 
 def test_a_process_that_answers_is_alive(api: TestClient) -> None:
-    """Nothing else is checked."""
+    """Liveness does not check anything else."""
     assert api.get("/livez").json() == {"status": "alive"}
 
 
 @pytest.mark.parametrize("path", ["/livez", "/v2/health/live"])
 def test_a_process_whose_threads_all_wait_is_alive(api: TestClient, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It must not be killed because the storage does not answer."""
+    """A process must not be killed because its storage does not answer."""
 
     async def wait(*_: object, **__: object) -> None:
         raise AssertionError("no thread is free")
@@ -91,8 +91,8 @@ def test_an_api_with_its_database_is_ready(api: TestClient) -> None:
     assert response.json() == {"status": "ready", "broker": False, "models": [], "failing": {}}
 
 
-def test_readiness_lists_what_predict_answers_for(api: TestClient, work: Work, environment: Path) -> None:
-    """It lists each network and data set with a loaded champion, in order."""
+def test_readiness_lists_the_loaded_champions(api: TestClient, work: Work, environment: Path) -> None:
+    """The list has each network and data set with a loaded champion, in order."""
     publish(work, environment, "shallow")
     publish(work, environment, "cnn", dataset="digits")
     expected = ["cnn/digits", "shallow/mnist"]
@@ -100,7 +100,7 @@ def test_readiness_lists_what_predict_answers_for(api: TestClient, work: Work, e
     assert eventually(lambda: api.get("/readyz").json()["models"] == expected)
 
 
-def test_without_a_broker_readiness_is_told_at_once(api: TestClient) -> None:
+def test_without_a_broker_readiness_answers_at_once(api: TestClient) -> None:
     """If no broker is configured, the API does not wait for one."""
     began = monotonic()
     api.get("/readyz")
@@ -120,7 +120,7 @@ def test_without_its_database_the_api_is_alive_and_not_ready(away: TestClient) -
 
 
 @pytest.mark.parametrize(("method", "path"), ASKING)
-def test_without_its_database_every_route_that_needs_it_says_so(away: TestClient, method: str, path: str) -> None:
+def test_without_its_database_every_route_that_needs_it_gives_503(away: TestClient, method: str, path: str) -> None:
     """The answer is 503, never 500."""
     response = away.request(method, path, json={"model": "perceptron"})
     problem(response, 503)
@@ -128,19 +128,19 @@ def test_without_its_database_every_route_that_needs_it_says_so(away: TestClient
     assert "retry-after" in response.headers
 
 
-def test_without_its_database_predict_says_so(away: TestClient) -> None:
-    """The API cannot know if a version is published."""
+def test_without_its_database_predict_gives_503(away: TestClient) -> None:
+    """Without the database, the API cannot know if a version is published."""
     problem(away.post("/predict", json={"pixels": BLANK}), 503)
 
 
-def test_without_its_database_bad_input_is_still_bad(away: TestClient) -> None:
+def test_without_its_database_invalid_input_is_still_refused(away: TestClient) -> None:
     """Input that is invalid without a look at the database is refused."""
     problem(away.post("/jobs/tune", json={"model": "resnet"}), 422)
     problem(away.post("/predict", json={"pixels": []}), 422)
 
 
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
-def test_while_the_database_is_closed_predict_answers_and_afterwards_all_do(
+def test_while_the_database_is_closed_predict_still_answers(
     api: TestClient, work: Work, environment: Path, database_url: str
 ) -> None:
     """Loaded models keep serving and new jobs get 503; once the database is back, everything works."""
@@ -160,9 +160,7 @@ def test_while_the_database_is_closed_predict_answers_and_afterwards_all_do(
 
 
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
-def test_a_job_that_was_refused_for_want_of_a_database_is_not_there_afterwards(
-    api: TestClient, database_url: str
-) -> None:
+def test_a_job_refused_without_a_database_is_not_stored_later(api: TestClient, database_url: str) -> None:
     """After a 503 a client can submit again without creating two jobs."""
     with closed(database_url):
         problem(api.post("/jobs/tune", json=TUNE), 503)
@@ -182,8 +180,8 @@ def test_a_database_without_tables_is_not_ready(tmp_path: Path, monkeypatch: pyt
     problem(ready, 503)
 
 
-def test_when_the_api_ends_its_threads_have_ended(environment: Path) -> None:
-    """The thread that follows champions stops before the database closes, and leaves no connection open."""
+def test_the_thread_that_follows_champions_ends_with_the_api(environment: Path) -> None:
+    """The thread must stop before the database closes, so that no connection stays open."""
     before = set(threading.enumerate())
     with started():
         pass

@@ -41,7 +41,7 @@ MEASURED = {"calibration": CALIBRATION, "latency_seconds": 0.000123}
 
 
 def shown(api: TestClient, model: str = "perceptron", version: int = 1) -> str:
-    """A version's card."""
+    """Return a version's card."""
     response = api.get(f"/models/{model}/versions/{version}/card")
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "text/markdown; charset=utf-8"
@@ -49,7 +49,7 @@ def shown(api: TestClient, model: str = "perceptron", version: int = 1) -> str:
 
 
 def rows(text: str) -> dict[str, list[str]]:
-    """The rows of all tables of a rendered card, by their first cell."""
+    """Return the rows of all tables of a rendered card, by their first cell."""
     tokens = MarkdownIt("commonmark").enable("table").parse(text)
     found: dict[str, list[str]] = {}
     row: list[str] = []
@@ -63,8 +63,8 @@ def rows(text: str) -> dict[str, list[str]]:
     return found
 
 
-def test_a_card_says_what_the_rows_say(api: TestClient, work: Work, environment: Path) -> None:
-    """Lineage, hyper-parameters, results with their n, calibration, sizes and latency."""
+def test_a_card_agrees_with_the_rows(api: TestClient, work: Work, environment: Path) -> None:
+    """The card has lineage, hyper-parameters, results with their n, calibration, sizes and latency."""
     publish(work, environment, "shallow", measured=MEASURED)
     version, text = api.get("/models/shallow/versions/1").json(), shown(api, "shallow")
     table = rows(text)
@@ -92,8 +92,8 @@ def test_a_card_says_what_the_rows_say(api: TestClient, work: Work, environment:
     assert "CC BY" in text.partition("## Data and licence")[2]
 
 
-def test_every_hyper_parameter_stands_in_the_card(api: TestClient, work: Work, environment: Path) -> None:
-    """Each value is JSON, except for texts."""
+def test_a_card_lists_every_hyper_parameter(api: TestClient, work: Work, environment: Path) -> None:
+    """Each value is shown as JSON, except texts."""
     publish(work, environment, "mlp")
     params, table = api.get("/models/mlp/versions/1").json()["params"], rows(shown(api, "mlp"))
 
@@ -103,8 +103,8 @@ def test_every_hyper_parameter_stands_in_the_card(api: TestClient, work: Work, e
     }
 
 
-def test_what_was_not_measured_is_said_to_be_missing(api: TestClient, work: Work, environment: Path) -> None:
-    """Neither calibration nor latency is invented."""
+def test_a_card_says_what_was_not_measured(api: TestClient, work: Work, environment: Path) -> None:
+    """Missing calibration and latency are named as missing."""
     publish(work, environment)
     text = shown(api)
 
@@ -124,7 +124,7 @@ def test_a_card_is_the_same_every_time(api: TestClient, work: Work, environment:
     assert "This was opening 2 of this test set." in shown(api, version=2)
 
 
-def test_openings_count_for_each_data_set_and_split(api: TestClient, work: Work, environment: Path) -> None:
+def test_openings_are_counted_per_data_set_and_split(api: TestClient, work: Work, environment: Path) -> None:
     """Other test images are another test set; the counts are those of the version's split."""
     publish(work, environment)
     publish(work, environment, split="official")
@@ -134,10 +134,8 @@ def test_openings_count_for_each_data_set_and_split(api: TestClient, work: Work,
     assert rows(text)["split"] == ["official: 49,200 train, 10,800 validation, 10,000 test images"]
 
 
-def test_of_an_uploaded_data_set_the_card_says_what_its_sender_said(
-    api: TestClient, work: Work, environment: Path
-) -> None:
-    """It shows the description; without one it refers to the owner."""
+def test_a_card_quotes_the_description_of_an_uploaded_data_set(api: TestClient, work: Work, environment: Path) -> None:
+    """Without a description, the card refers to the owner."""
     archive, letters = io.BytesIO(), {"search_space": {"learning_rate": 0.01}}
     np.savez_compressed(archive, images=np.arange(400).astype(np.uint8).reshape(100, 2, 2), labels=np.arange(100) % 2)
     zipped = {"Content-Type": "application/zip"}
@@ -159,12 +157,12 @@ def execute(command: list[str], folder: Path, **environment: str) -> str:
 
 
 def code(text: str, language: str) -> list[str]:
-    """The code blocks of a card in a language."""
+    """Return the code blocks of a card in a language."""
     return [token.content for token in MarkdownIt().parse(text) if token.type == "fence" and token.info == language]
 
 
-def test_what_a_card_tells_to_type_works(url: str, work: Work, environment: Path, tmp_path: Path) -> None:
-    """Curl fetches both files and their hashes match; the graph gives torch's outputs, and the weights are torch's."""
+def test_the_snippets_of_a_card_work(url: str, work: Work, environment: Path, tmp_path: Path) -> None:
+    """Curl fetches both files with the right hashes, the graph gives torch's outputs, and the weights are torch's."""
     published = publish(work, environment, "shallow", measured=MEASURED)
     text = httpx2.get(f"{url}/models/shallow/versions/1/card").text
     (fetch,), (run, read) = code(text, "sh"), code(text, "python")
@@ -188,7 +186,7 @@ def test_what_a_card_tells_to_type_works(url: str, work: Work, environment: Path
 
 
 def version(**fields: Any) -> ModelVersion:
-    """A version row that is not in the database."""
+    """Return a version row that is not in the database."""
     known: dict[str, Any] = {
         "id": 1,
         "model": "cnn",
@@ -216,13 +214,13 @@ def version(**fields: Any) -> ModelVersion:
 
 
 def subject(**fields: Any) -> Subject:
-    """A version of a data set that this release does not have."""
+    """Return a version of a data set that this release does not have."""
     file = Artifact(job_id="0123456789ab", trial=0, kind="onnx", path="x", sha256="cd" * 32, size=1000, created_at=1e9)
     dataset = UsedDataset(sha256="ab" * 32, name="mnist", images=100, shape=[1, 28, 28], classes=["a", "b"])
     return Subject(version(**fields), file, file, dataset, None, None)
 
 
-def test_of_a_data_set_that_is_gone_no_count_is_made_up() -> None:
+def test_a_card_invents_no_counts_for_a_missing_data_set() -> None:
     """The number of official test images is unknown, so there is no n, no interval, no licence."""
     text = card(subject())
 
@@ -232,7 +230,7 @@ def test_of_a_data_set_that_is_gone_no_count_is_made_up() -> None:
     assert "ask its owner" in text
 
 
-def test_of_images_that_nobody_counted_no_error_is_told() -> None:
+def test_a_card_shows_only_calibration_errors_that_were_measured() -> None:
     """Without calibration on test images there is no row for them; without limits the version never abstains."""
     text = card(subject(calibration={"temperature": 1.5, "images": 100, "ece": 0.01, "ece_uncalibrated": 0.03}))
     calibration = text.partition("## Calibration")[2].partition("##")[0]
@@ -264,8 +262,8 @@ ODD = st.text(max_size=30) | st.sampled_from(
 
 @given(value=ODD)
 @settings(deadline=None)
-def test_a_text_is_shown_as_it_is(value: str) -> None:
-    """It shows as text or inline code in a single cell; white space becomes a blank."""
+def test_special_characters_show_as_plain_text(value: str) -> None:
+    """Any text shows as text or inline code in a single cell; white space becomes a blank."""
     plain = markdown.NO_TEXT.sub(" ", value).strip()
     cells = [[markdown.text(value), markdown.code(value), "end"]]
     tokens = MarkdownIt("gfm-like").disable("linkify").parse(markdown.table("xyz", cells))
@@ -277,7 +275,7 @@ def test_a_text_is_shown_as_it_is(value: str) -> None:
 
 @given(name=ODD, value=ODD, label=ODD)
 @settings(deadline=None)
-def test_no_text_changes_a_card_around_it(name: str, value: str, label: str) -> None:
+def test_no_text_changes_the_structure_of_a_card(name: str, value: str, label: str) -> None:
     """Headings and snippets stay the same for any name of a network, a parameter or a class."""
     odd = card(subject(model=name, params={name: value}, classes=[label, "b"]))
     plain = card(subject(params={"x": "y"}))
@@ -289,6 +287,6 @@ def test_no_text_changes_a_card_around_it(name: str, value: str, label: str) -> 
 
 
 def shape(text: str) -> list[str]:
-    """The structure of a card without its texts."""
+    """Return the structure of a card as the types of its Markdown tokens."""
     tokens = MarkdownIt("commonmark").enable("table").parse(text)
     return [token.type + token.info for token in tokens if token.type != "inline"]

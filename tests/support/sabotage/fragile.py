@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-FATAL_STEP = 100  # of training; a small data set has been measured by then
+FATAL_STEP = 100  # the training step of the fault; by then a trial on a small data set has a measurement
 CHUNK = 64 << 20  # bytes
 
 
 class Fragile(nn.Module):
-    """The identity, until it breaks."""
+    """The identity, until the training step at which its fault happens."""
 
     def __init__(self, fault: str) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Fragile(nn.Module):
 
 
 def _allocate() -> None:
-    """Take memory, and touch it, until somebody ends this process."""
+    """Allocate memory, and write to it, until this process is killed."""
     taken = []
     for _ in count():
         taken.append(np.ones(CHUNK, dtype=np.uint8))

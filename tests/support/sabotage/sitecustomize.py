@@ -1,6 +1,6 @@
-"""What processes do at their start if their PYTHONPATH leads here: learn of a fragile network, and of a gate.
+"""Register a fragile network and a gate in every process whose PYTHONPATH has this folder.
 
-Python imports a module of this name by itself: the product knows nothing of it.
+Python imports a module of this name at its start, so the product needs no code for it.
 """
 
 import os
@@ -21,7 +21,7 @@ Fault = Literal["none", "abort", "allocate"]
 
 @dataclass(frozen=True)
 class Fragile(Wrapped):
-    """A layer that changes nothing, and after some steps of training has the fault that it is named for."""
+    """A layer that changes nothing, and has the fault `fault` after some steps of training."""
 
     module: ClassVar[str] = "fragile.Fragile"
     fault: str
@@ -31,22 +31,22 @@ class Fragile(Wrapped):
 
 
 class FragileParams(Params):
-    """What goes wrong."""
+    """The fault of the network."""
 
     fault: Fault = Field("none", description="what happens in the middle of training")
 
 
 @network("fragile", FragileParams, space={})
 def fragile(channels: int, height: int, width: int, classes: int, params: FragileParams) -> list[Layer]:
-    """A linear layer, and one that breaks."""
+    """Return a linear layer behind a layer that breaks."""
     return [Flatten(), Fragile(params.fault), Linear(channels * height * width, classes)]
 
 
 def _gated(gate: Path) -> None:
-    """Let this trainer wait at a gate, if it is shut, whenever it has recorded what a trial reached.
+    """Make this trainer wait at a gate, if it is closed, after each measurement that it records.
 
-    The gate is a file: a trial passes it until it has been measured as many times as the file says. It opens to a
-    trainer that is told to stop or to leave out trials.
+    The gate is a file with a number: a trial waits once it has this many measurements. A trainer that is told to stop
+    or to cancel trials does not wait.
     """
     from ml.records import Measured
     from worker.training.ledger_book import LedgerBook

@@ -24,7 +24,7 @@ TRIALS = 40
 
 
 def a_search(work: Work, trials: int = TRIALS) -> str:
-    """Insert a job whose trials look as if they had run; return its id."""
+    """Insert a job with trials that were not really run, and return its id."""
     search = searched(trials)
     job = work.ledger.accept(search.spec)
     rows = []
@@ -42,13 +42,13 @@ def a_search(work: Work, trials: int = TRIALS) -> str:
 
 @pytest.fixture(scope="module")
 def job(shared_work: Work) -> str:
-    """A job with trials."""
+    """Return the id of a job with trials."""
     return a_search(shared_work)
 
 
 @pytest.fixture(scope="module")
 def found(shared_api: TestClient, job: str) -> dict[str, Any]:
-    """The analysis of the job."""
+    """Return the analysis of the job."""
     answer = shared_api.get(f"/jobs/{job}/analysis")
     assert answer.status_code == 200, answer.text
     whole: dict[str, Any] = json.loads(answer.text, parse_constant=pytest.fail)
@@ -76,7 +76,7 @@ def test_the_analysis_agrees_with_the_csv(shared_api: TestClient, job: str, foun
         assert (group["trials"], group["seconds"]) == (len(own), pytest.approx(own.seconds.mean()))
 
 
-def test_interactions_and_importances_are_told(found: dict[str, Any]) -> None:
+def test_interactions_and_importances_are_reported(found: dict[str, Any]) -> None:
     """The planted interaction comes first, and its parameters are the most important."""
     first = next(one for one in found["interactions"] if one["outcome"] == "val_accuracy")
 
@@ -88,8 +88,8 @@ def test_interactions_and_importances_are_told(found: dict[str, Any]) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["parallel_coordinate", "timeline"])
-def test_a_plot_is_a_page_of_which_only_our_scripts_run(shared_api: TestClient, job: str, name: str) -> None:
-    """The policy allows plotly's script from here and the digest of our own; the figure is embedded as data."""
+def test_a_page_of_a_plot_runs_only_our_scripts(shared_api: TestClient, job: str, name: str) -> None:
+    """The policy allows plotly's script from this service and our own script by its hash; the figure is data."""
     page = shared_api.get(f"/jobs/{job}/plots/{name}")
     figure = shared_api.get(f"/jobs/{job}/plots/{name}", params={"format": "json"})
     inside = re.search(r'<script type="application/json" id="figure">(.*?)</script>', page.text, re.DOTALL)
@@ -112,7 +112,7 @@ def test_plotlys_script_comes_from_its_package(shared_api: TestClient) -> None:
 
 @pytest.mark.long
 def test_a_filter_reaches_the_plot(shared_api: TestClient, job: str) -> None:
-    """With `min_accuracy` parallel coordinates have fewer lines; above all trials they have none and say why."""
+    """A higher `min_accuracy` leaves fewer lines in the parallel coordinates, and none above all trials."""
     sizes = [
         len(shared_api.get(f"/jobs/{job}/plots/parallel_coordinate?format=json&min_accuracy={at}").json()["data"])
         for at in (0, 0.9, 1)
@@ -133,13 +133,13 @@ def test_a_filter_reaches_the_plot(shared_api: TestClient, job: str) -> None:
         ("plots/slice?format=png", "?format"),
     ],
 )
-def test_what_a_plot_does_not_have_is_named(shared_api: TestClient, job: str, path: str, pointer: str) -> None:
+def test_an_invalid_plot_parameter_is_named(shared_api: TestClient, job: str, path: str, pointer: str) -> None:
     """The answer names the wrong parameter, and no process is started."""
     assert pointer in pointers(shared_api.get(f"/jobs/{job}/{path}"))
 
 
 @pytest.mark.parametrize("path", ["analysis", "plots/slice", "pareto"])
-def test_a_job_that_does_not_exist_has_no_analysis(shared_api: TestClient, path: str) -> None:
+def test_an_unknown_job_has_no_analysis(shared_api: TestClient, path: str) -> None:
     """The answer is 404."""
     problem(shared_api.get(f"/jobs/abc123/{path}"), 404)
 
@@ -162,7 +162,7 @@ def test_a_job_that_has_not_begun_has_an_empty_analysis(shared_api: TestClient, 
     posted = shared_work.ledger.accept(searched(3).spec).id
     whole = shared_api.get(f"/jobs/{posted}/analysis")
     page = shared_api.get(f"/jobs/{posted}/plots/contour")
-    shared_work.controls.cancel(posted)  # or it would stand before what other tests publish
+    shared_work.controls.cancel(posted)  # otherwise other tests would claim it before their own jobs
 
     assert (whole.status_code, page.status_code) == (200, 200)
     assert (whole.json()["used"], whole.json()["trials"]) == (0, {})
@@ -175,7 +175,7 @@ def test_a_job_that_has_not_begun_has_an_empty_analysis(shared_api: TestClient, 
 
 
 @pytest.mark.long
-def test_a_trial_that_ended_without_a_figure_does_no_harm(shared_api: TestClient, shared_work: Work) -> None:
+def test_trials_without_results_are_counted_and_left_out(shared_api: TestClient, shared_work: Work) -> None:
     """Trials that diverged, failed, were cancelled, still run or have no parameters are counted and left out."""
     posted = a_search(shared_work, 8)
     states = ("diverged", "failed", "cancelled", "running")
@@ -198,8 +198,8 @@ def test_a_trial_that_ended_without_a_figure_does_no_harm(shared_api: TestClient
     assert drawn.json()["data"]
 
 
-def test_pareto_is_the_front_of_each_cost(shared_api: TestClient, job: str) -> None:
-    """By the CSV, no other trial is at least as accurate for at most the cost. Latency is unknown here."""
+def test_pareto_gives_the_front_of_each_cost(shared_api: TestClient, job: str) -> None:
+    """A front has the trials of the CSV that no other trial dominates in accuracy and cost; latency is unknown here."""
     lines = shared_api.get(f"/jobs/{job}/trials", headers={"accept": "text/csv"}).text
     rows = pd.read_csv(pd.io.common.StringIO(lines))
     found = shared_api.get(f"/jobs/{job}/pareto").json()
@@ -219,12 +219,12 @@ def test_pareto_is_the_front_of_each_cost(shared_api: TestClient, job: str) -> N
     assert {point["trial"] for point in found["points"]} == {n for front in found["fronts"].values() for n in front}
 
 
-# --- the processes
+# --- the processes that analyse
 
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The orders that processes were started for. Each process answers with its order."""
+    """Return a list of the orders that processes are started for. Each process answers with its order."""
     orders: list[bytes] = []
 
     async def answer(order: bytes) -> bytes:
@@ -237,7 +237,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 
 def a_job(name: str = "abc", sequence: int = 1) -> Job:
-    """A job row that is not in the database."""
+    """Return a job row that is not in the database."""
     return Job(id=name, sequence=sequence)
 
 
@@ -247,7 +247,7 @@ async def _closing(cache: Analyses, *requests: Any) -> list[Any]:
     return list(found)
 
 
-def test_many_who_ask_at_once_share_one_process(counted: list[bytes]) -> None:
+def test_simultaneous_requests_share_one_process(counted: list[bytes]) -> None:
     """Later requests get the cached result until the job's counter changes."""
 
     async def ask() -> None:
@@ -263,7 +263,7 @@ def test_many_who_ask_at_once_share_one_process(counted: list[bytes]) -> None:
     assert len(counted) == 2
 
 
-def test_what_is_kept_is_bounded(counted: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_bounded(counted: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     """Results of an older counter are removed at once, and the oldest results if the cache is full."""
     monkeypatch.setattr(analyses, "CACHE_BYTES", 200)
 
@@ -286,7 +286,7 @@ def test_what_is_kept_is_bounded(counted: list[bytes], monkeypatch: pytest.Monke
     assert not remains
 
 
-def test_what_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_analysis_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every waiting request gets NotAnalysed, which becomes a 503; a later request may try again."""
     monkeypatch.setattr(analyses, "SECONDS", 0.05)
 
@@ -299,9 +299,7 @@ def test_what_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [type(one) for one in found] == [NotAnalysed] * 2
 
 
-def test_a_process_that_fails_is_told_of_as_503(
-    shared_api: TestClient, job: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_that_fails_gives_503(shared_api: TestClient, job: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer has Retry-After, and nothing is cached."""
     monkeypatch.setattr(analyses.sys, "executable", "/bin/false")
     answer = shared_api.get(f"/jobs/{job}/plots/rank")

@@ -6,8 +6,8 @@ from support.worker_tools import Work, measurement
 from tests.api.tools import problem
 
 
-def test_the_curves_are_those_of_the_trials(api: TestClient, work: Work) -> None:
-    """Every epoch of every trial is there in order, even if trials were measured in turn."""
+def test_the_curves_agree_with_the_trials(api: TestClient, work: Work) -> None:
+    """Every epoch of every trial is there in order, even if the measurements of trials alternate."""
     job = work.accept(budget={"trials": 3})
     claim = work.pack(3)
     for epoch in (1, 2, 3):
@@ -22,7 +22,7 @@ def test_the_curves_are_those_of_the_trials(api: TestClient, work: Work) -> None
             assert curve[name] == [one[name] for one in measured]
 
 
-def test_the_stream_goes_on_where_the_curves_end(api: TestClient, work: Work) -> None:
+def test_the_stream_continues_after_the_curves(api: TestClient, work: Work) -> None:
     """After `sequence` the stream sends exactly what was measured later."""
     job = work.accept()
     claim = work.pack(1)
@@ -36,6 +36,6 @@ def test_the_stream_goes_on_where_the_curves_end(api: TestClient, work: Work) ->
     assert '"epoch":1.0' not in told
 
 
-def test_a_job_that_is_not_there_has_none(shared_api: TestClient) -> None:
+def test_an_unknown_job_has_no_curves(shared_api: TestClient) -> None:
     """The answer is 404 and says what to do."""
     assert "GET /jobs" in problem(shared_api.get("/jobs/00/curves"), 404)["detail"]

@@ -1,4 +1,4 @@
-"""A job's events arrive in order without gap or repeat, even after failures; and streams are cheap."""
+"""A job's events arrive in order without gap or repeat, even after failures, and streams are cheap."""
 
 import json
 import re
@@ -42,7 +42,7 @@ from worker.ledger.leases import Claim
 from worker.local import free_port
 
 ROOT = Path(__file__).parents[4]
-ONCE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # what is asked is no matter of the database
+ONCE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # the test does not depend on the database
 FIELDS = {
     "job": {"state", "detail", "by", "at"},
     "trial": {"number", "state", "detail", "by", "at"},
@@ -54,23 +54,23 @@ Told = dict[str, Any]  # an event: id, event, data
 
 @pytest.fixture
 def app(environment: Path, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
-    """The API on the test's database, with a follower that looks often."""
+    """Return the API on the test's database, with a follower that looks often."""
     monkeypatch.setattr("api.views.streams.LOOK_SECONDS", 0.02)
     return create_app()
 
 
 @pytest.fixture
 def url(app: FastAPI) -> Iterator[str]:
-    """The URL of the API, served by a real uvicorn."""
+    """Yield the URL of the API, served by a real uvicorn."""
     with serving(app) as address:
         yield address
 
 
-# --- jobs, and what they have to tell
+# --- jobs and their events
 
 
 def path(job: Job) -> str:
-    """The path of a job's events."""
+    """Return the path of a job's events."""
     return f"/jobs/{job.id}/events"
 
 
@@ -81,7 +81,7 @@ def ends(work: Work, claim: Claim, *numbers: int, state: TrialState = TrialState
 
 
 def failed_job(work: Work) -> Job:
-    """A job that has failed: two trials diverged, one of them measured without an accuracy."""
+    """Return a job that has failed: two trials diverged, one of them measured without an accuracy."""
     job = work.accept()
     claim = work.pack(2)
     for step in (1, 2):
@@ -92,14 +92,14 @@ def failed_job(work: Work) -> Job:
 
 
 def long_job(work: Work, epochs: int = 1500) -> Job:
-    """An unfinished job with more events than small buffers hold."""
+    """Return an unfinished job with more events than small buffers hold."""
     job = work.accept(budget={"trials": 1})
     work.ledger.record(work.pack(1), [Measured(0, measurement(n, 0.5), {}) for n in range(1, epochs + 1)], {})
     return job
 
 
 def wordy_job(work: Work) -> Job:
-    """An unfinished job with 4 MiB of events."""
+    """Return an unfinished job with 4 MiB of events."""
     job = work.accept(budget={"trials": 17})
     claim = work.pack(16)
     reason = "x" * 2**18
@@ -109,7 +109,7 @@ def wordy_job(work: Work) -> Job:
 
 
 def recorded(work: Work, job: Job) -> list[Told]:
-    """All events of a job, from its rows."""
+    """Return all events of a job, from its rows."""
     with work.database.reading() as session:
         events = session.scalars(select(Event).where(col(Event.job_id) == job.id)).all()
         rungs = session.execute(
@@ -123,12 +123,12 @@ def recorded(work: Work, job: Job) -> list[Told]:
 
 
 def ids(work: Work, job: Job) -> list[int]:
-    """The ids of all events of a job."""
+    """Return the ids of all events of a job."""
     return [one["id"] for one in recorded(work, job)]
 
 
 def transition(row: Event) -> dict[str, Any]:
-    """The data of a transition."""
+    """Return the data of a transition."""
     at = to_datetime(row.at)
     assert at is not None
     number = {} if row.trial is None else {"number": row.trial}
@@ -136,7 +136,7 @@ def transition(row: Event) -> dict[str, Any]:
 
 
 def epoch(number: int, row: Measurement) -> dict[str, Any]:
-    """The data of a measurement."""
+    """Return the data of a measurement."""
     plain = {name: getattr(row, name) for name in FIELDS["epoch"] - {"number", "epoch"}}
     return {"number": number, "epoch": row.step / 10, **plain}
 
@@ -150,7 +150,7 @@ def told(sent: httpx2.ServerSentEvent) -> Told:
 
 
 def heard(client: TestClient, job: Job, query: str = "", **headers: str) -> list[Told] | None:
-    """All events of a job that has ended; None if the answer is 204."""
+    """Return all events of a job that has ended; None if the answer is 204."""
     response = client.get(path(job) + query, headers=headers)
     if response.status_code == 204:
         assert response.content == b""
@@ -161,7 +161,7 @@ def heard(client: TestClient, job: Job, query: str = "", **headers: str) -> list
 
 @contextmanager
 def stream(url: str, job: Job, after: int = 0) -> Iterator[Iterator[Told]]:
-    """The events of a job over a separate connection."""
+    """Yield the events of a job over a separate connection."""
     headers = {"Last-Event-ID": str(after)}
     with (
         httpx2.Client(base_url=url, timeout=20, verify=False) as client,
@@ -173,7 +173,7 @@ def stream(url: str, job: Job, after: int = 0) -> Iterator[Iterator[Told]]:
 
 @contextmanager
 def deaf(port: int, job: Job) -> Iterator[socket.socket]:
-    """A client that requests a job's events but does not read them, with a small receive window."""
+    """Yield a client that requests a job's events but does not read them, with a small receive window."""
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
         client.settimeout(20)
@@ -198,7 +198,7 @@ def rest_of(client: socket.socket) -> bytes:
 
 @contextmanager
 def narrow(app: FastAPI, http: Any, loop: Any) -> Iterator[tuple[uvicorn.Server, int]]:
-    """A real uvicorn whose connections buffer little unread data; and its port."""
+    """Yield a real uvicorn whose connections buffer little unread data, and its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1024)
         config = uvicorn.Config(app, http=http, loop=loop, log_config=None, ws="none", timeout_graceful_shutdown=5)
@@ -214,7 +214,7 @@ def narrow(app: FastAPI, http: Any, loop: Any) -> Iterator[tuple[uvicorn.Server,
 
 @contextmanager
 def process(port: int) -> Iterator[subprocess.Popen[str]]:
-    """The API in a separate process without a timeout for its shutdown; killed if it is still alive."""
+    """Yield the API in a separate process without a timeout for its shutdown; kill it if it is still alive."""
     command = [sys.executable, "-m", "uvicorn", "--factory", "api.main:create_app", "--port", str(port)]
     with subprocess.Popen([*command, "--no-access-log"], cwd=ROOT, stderr=subprocess.PIPE, text=True) as started:
         assert started.stderr is not None
@@ -226,7 +226,7 @@ def process(port: int) -> Iterator[subprocess.Popen[str]]:
 
 
 class Queries(list[str]):
-    """The queries that an API's streams and their follower send. Other queries come from other threads."""
+    """The queries of an API's streams and of their follower, which both run in AnyIO's threads."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -247,7 +247,7 @@ class Queries(list[str]):
 
 @contextmanager
 def queries(app: FastAPI) -> Iterator[Queries]:
-    """The queries sent meanwhile."""
+    """Yield a list that collects the queries sent in this context."""
     found, engine = Queries(), app.state.database.engine
     listening.listen(engine, "before_cursor_execute", found.note)
     yield found
@@ -255,7 +255,7 @@ def queries(app: FastAPI) -> Iterator[Queries]:
 
 
 def until(look: Callable[[], Any], seconds: float = 20) -> Any:
-    """Return the first true result of `look`, or its last; meanwhile yield the processor to the server's thread."""
+    """Return the first true result of `look`, or its last one, and let the server's thread run in between."""
     deadline = monotonic() + seconds
     while not (found := look()) and monotonic() < deadline:
         sleep(0.005)
@@ -270,10 +270,10 @@ class Log(list[str]):
         self.append(text)
 
 
-# --- what is told
+# --- the events of a stream
 
 
-def test_a_job_that_has_ended_tells_all_of_it_in_order(api: TestClient, work: Work) -> None:
+def test_an_ended_job_streams_all_events_in_order(api: TestClient, work: Work) -> None:
     """Every transition and every epoch is one event with the right fields; then the stream ends."""
     job = failed_job(work)
     found = heard(api, job) or []
@@ -286,7 +286,7 @@ def test_a_job_that_has_ended_tells_all_of_it_in_order(api: TestClient, work: Wo
 
 
 @ONCE
-def test_nobody_on_the_way_keeps_a_stream(api: TestClient, work: Work) -> None:
+def test_caches_and_proxies_are_told_not_to_keep_a_stream(api: TestClient, work: Work) -> None:
     """Headers tell caches and proxies not to store or buffer it."""
     headers = api.get(path(failed_job(work))).headers
 
@@ -296,7 +296,7 @@ def test_nobody_on_the_way_keeps_a_stream(api: TestClient, work: Work) -> None:
 
 
 @pytest.mark.parametrize("page", [1, 3, 500])
-def test_a_stream_goes_on_after_any_event(
+def test_a_stream_continues_after_any_event(
     api: TestClient, work: Work, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
     """With any page size nothing is missing and nothing comes twice; after the last event the answer is 204."""
@@ -310,7 +310,7 @@ def test_a_stream_goes_on_after_any_event(
 
 
 @ONCE
-def test_the_header_stands_above_the_query(api: TestClient, work: Work) -> None:
+def test_the_header_overrides_the_query(api: TestClient, work: Work) -> None:
     """A browser that reconnects repeats its first URL, and sends its position in the header."""
     job = failed_job(work)
     whole = recorded(work, job)
@@ -334,8 +334,8 @@ def test_events_arrive_as_they_happen(url: str, work: Work) -> None:
         assert [one["data"]["state"] for one in events] == ["diverged", "diverged", "failed"]
 
 
-def test_nothing_is_missed_while_several_write(url: str, work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stream that never breaks and one that breaks after every event send the same events in order."""
+def test_no_event_of_several_writers_is_missed(url: str, work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unbroken stream and a stream that breaks after every event send the same events in order."""
     monkeypatch.setattr("api.views.streams.PAGE", 3)
     job = work.accept(budget={"trials": 3})
     claims = [work.pack(1) for _ in range(3)]
@@ -360,8 +360,8 @@ def test_nothing_is_missed_while_several_write(url: str, work: Work, monkeypatch
     assert len(broken) == 1 + 1 + 3 + 24 + 3 + 1
 
 
-def test_what_is_committed_while_a_page_is_read_waits_for_the_next(app: FastAPI, url: str, work: Work) -> None:
-    """Transitions are read before epochs. An event committed between both reads must not be overtaken."""
+def test_an_event_committed_while_a_page_is_read_comes_in_order(app: FastAPI, url: str, work: Work) -> None:
+    """Transitions are read before epochs. An epoch committed in between must not overtake an earlier transition."""
     job = work.accept()
     claim = work.pack(2)
     ended = Finished(0, TrialState.DIVERGED, "for the test", None, None, None)
@@ -380,8 +380,8 @@ def test_what_is_committed_while_a_page_is_read_waits_for_the_next(app: FastAPI,
         assert found == recorded(work, job)
 
 
-def test_a_stream_goes_on_in_another_process(app: FastAPI, work: Work) -> None:
-    """Two APIs on one database send the same events, and a stream can continue on the other."""
+def test_a_stream_continues_in_another_process(app: FastAPI, work: Work) -> None:
+    """Two APIs on one database send the same events, and a stream that began on one can continue on the other."""
     job = work.accept()
     claim = work.pack(2)
     with serving(app) as one, serving(create_app()) as another:
@@ -393,7 +393,7 @@ def test_a_stream_goes_on_in_another_process(app: FastAPI, work: Work) -> None:
             assert begun + list(events) == list(others) == recorded(work, job)
 
 
-def test_a_job_that_goes_on_streams_on(app: FastAPI, url: str, work: Work, environment: Path) -> None:
+def test_an_extended_job_streams_its_new_events(app: FastAPI, url: str, work: Work, environment: Path) -> None:
     """After 204 for a completed job, raising its budget gives new events to a client that asks again."""
     job = publish(work, environment).job
     with stream(url, job) as events:
@@ -409,7 +409,7 @@ def test_a_job_that_goes_on_streams_on(app: FastAPI, url: str, work: Work, envir
         assert list(events) == []
 
 
-# --- what is refused
+# --- refused requests
 
 
 @ONCE
@@ -426,7 +426,7 @@ def test_a_malformed_id_is_refused_before_a_stream_begins(api: TestClient, work:
 
 @pytest.mark.parametrize("job_id", ["0123456789ab", "none", "%00", "a" * 65])
 def test_an_unknown_job_is_not_found_before_a_stream_begins(api: TestClient, job_id: str) -> None:
-    """The answer is 404, as for every other request about it."""
+    """The answer is 404, as for every other request about an unknown job."""
     assert "GET /jobs lists them" in problem(api.get(f"/jobs/{job_id}/events"), 404)["detail"]
 
 
@@ -447,7 +447,7 @@ def test_one_stream_too_many_is_refused(app: FastAPI, url: str, work: Work, monk
 
 
 @ONCE
-def test_the_document_describes_events(api: TestClient) -> None:
+def test_the_openapi_document_describes_events(api: TestClient) -> None:
     """Each kind of event has a schema, and 204 has a description."""
     document = api.get("/openapi.json").json()
     answers = document["paths"]["/jobs/{job_id}/events"]["get"]["responses"]
@@ -460,11 +460,11 @@ def test_the_document_describes_events(api: TestClient) -> None:
     assert "ended" in answers["204"]["description"]
 
 
-# --- what a stream costs
+# --- the cost of a stream
 
 
 @pytest.mark.parametrize("idle", [1, 50])
-def test_idle_streams_cost_one_query_a_look_however_many(app: FastAPI, url: str, work: Work, idle: int) -> None:
+def test_all_idle_streams_together_cost_one_query_per_look(app: FastAPI, url: str, work: Work, idle: int) -> None:
     """The follower reads the counters of all watched jobs in one query; streams send none."""
     jobs = [work.accept() for _ in range(5)]
     with ExitStack() as open_streams:
@@ -480,8 +480,8 @@ def test_idle_streams_cost_one_query_a_look_however_many(app: FastAPI, url: str,
 
 
 @ONCE
-def test_where_nobody_watches_nothing_is_asked(app: FastAPI, url: str, work: Work) -> None:
-    """The follower rests once the last client is gone, before or after its stream has ended."""
+def test_without_a_stream_no_query_is_sent(app: FastAPI, url: str, work: Work) -> None:
+    """The follower stops once the last client has left, whether its stream had ended or not."""
     job = work.accept()
     with stream(url, job) as events:
         next(events)
@@ -499,8 +499,8 @@ def test_where_nobody_watches_nothing_is_asked(app: FastAPI, url: str, work: Wor
     assert found == []
 
 
-def test_streams_that_have_come_equally_far_share_one_reading(app: FastAPI, url: str, work: Work) -> None:
-    """For twenty clients an event is read once: the job's row, its transitions, its epochs."""
+def test_streams_at_the_same_position_share_one_read(app: FastAPI, url: str, work: Work) -> None:
+    """For twenty clients an event takes three queries: the job's row, its transitions, and its epochs."""
     job = work.accept()
     with ExitStack() as open_streams:
         streams = [open_streams.enter_context(stream(url, job)) for _ in range(20)]
@@ -513,7 +513,7 @@ def test_streams_that_have_come_equally_far_share_one_reading(app: FastAPI, url:
 
 
 @ONCE
-def test_a_stream_with_nothing_to_tell_is_kept_alive(url: str, work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_idle_stream_is_kept_alive(url: str, work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     """A comment is sent now and then, so that no proxy closes the idle connection."""
     monkeypatch.setattr("fastapi.routing._PING_INTERVAL", 0.05)
     job = work.accept()
@@ -523,14 +523,14 @@ def test_a_stream_with_nothing_to_tell_is_kept_alive(url: str, work: Work, monke
         assert list(islice(pings, 3)) == [": ping"] * 3
 
 
-# --- what breaks
+# --- failures
 
 
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
-def test_streams_outlast_a_database_that_is_away(
+def test_streams_survive_a_database_that_is_away(
     url: str, work: Work, postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The follower logs it and goes on. Open streams stay open and send the events later; new ones get 503."""
+    """The follower logs the error and goes on. Open streams send the events later; new requests get 503."""
     name, log = work.database.url.database, Log()
     monkeypatch.setattr("api.views.streams.log", log)
     job = work.accept()
@@ -547,9 +547,7 @@ def test_streams_outlast_a_database_that_is_away(
     assert set(log) == {"could not look for events"}
 
 
-def test_a_reading_that_fails_is_tried_again(
-    app: FastAPI, url: str, work: Work, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_read_that_fails_is_repeated(app: FastAPI, url: str, work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     """An open stream cannot report an error any more, so it waits and misses nothing."""
     log = Log()
     monkeypatch.setattr("api.views.streams.log", log)
@@ -571,7 +569,7 @@ def test_a_reading_that_fails_is_tried_again(
 @pytest.mark.long
 @ONCE
 @pytest.mark.parametrize(("http", "loop"), [("httptools", "uvloop"), ("h11", "asyncio")])
-def test_a_client_that_does_not_read_is_cut_off(
+def test_a_client_that_does_not_read_is_disconnected(
     environment: Path,
     work: Work,
     monkeypatch: pytest.MonkeyPatch,
@@ -607,10 +605,10 @@ def test_a_client_that_does_not_read_is_cut_off(
 
 @pytest.mark.long
 @ONCE
-def test_a_client_that_reads_slowly_is_not_cut_off(
+def test_a_client_that_reads_slowly_is_not_disconnected(
     environment: Path, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may take many times as long as the limit for a client that reads nothing."""
+    """It may take many times as long as the limit, which applies only to a client that reads nothing."""
     monkeypatch.setattr("api.http.slow_readers.SEND_SECONDS", 0.5)
     job = long_job(work, 300)
     whole, text = recorded(work, job), b""
@@ -642,8 +640,8 @@ def test_open_streams_end_with_the_process(environment: Path, work: Work, number
 
 @pytest.mark.long
 @ONCE
-def test_a_client_that_does_not_read_does_not_hold_the_process(environment: Path, work: Work) -> None:
-    """It gets one second to read what was sent."""
+def test_a_client_that_does_not_read_does_not_delay_the_shutdown(environment: Path, work: Work) -> None:
+    """The client gets one second to read the data already sent."""
     port = free_port()
     job = wordy_job(work)
     with process(port) as server, deaf(port, job) as client:
@@ -656,7 +654,7 @@ def test_a_client_that_does_not_read_does_not_hold_the_process(environment: Path
         assert len(rest_of(client)) < 2**22
 
 
-def test_whoever_heard_signals_before_hears_them_still(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_previous_signal_handler_is_called_and_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server's handler is called after ours, and restored afterwards."""
     order: list[object] = []
 
@@ -683,7 +681,7 @@ def test_whoever_heard_signals_before_hears_them_still(monkeypatch: pytest.Monke
 # --- the client
 
 
-def test_the_client_tells_events_until_the_job_has_ended(url: str, work: Work) -> None:
+def test_the_client_yields_events_until_the_job_has_ended(url: str, work: Work) -> None:
     """The client yields past and future events, from the first or after any other."""
     job = work.accept()
     with Chiffre(url) as client:
@@ -699,10 +697,10 @@ def test_the_client_tells_events_until_the_job_has_ended(url: str, work: Work) -
 
 @pytest.mark.long
 @ONCE
-def test_the_client_outlasts_an_api_that_is_killed_and_started_again(
+def test_the_client_survives_an_api_that_is_killed_and_restarted(
     environment: Path, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It retries with longer and longer pauses, and yields every event once."""
+    """The client retries with longer and longer pauses, and yields every event once."""
     port = free_port()
     job = work.accept()
     pauses: list[float] = []
@@ -726,7 +724,7 @@ def test_the_client_outlasts_an_api_that_is_killed_and_started_again(
 
 
 @ONCE
-def test_the_client_gives_an_api_up_that_does_not_come_back(
+def test_the_client_gives_up_on_an_api_that_does_not_come_back(
     environment: Path, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error is the same as for an API that was never there."""
@@ -743,7 +741,7 @@ def test_the_client_gives_an_api_up_that_does_not_come_back(
 
 
 @ONCE
-def test_a_refusal_is_told_at_once(url: str, work: Work) -> None:
+def test_a_refused_request_is_not_retried(url: str, work: Work) -> None:
     """Retrying would not help."""
     with Chiffre(url) as client:
         for job_id, after, status in (("0123", 0, 404), ("", 0, 404), ("a/b", 0, 404), (work.accept().id, -1, 422)):
@@ -763,7 +761,7 @@ def test_a_refusal_is_told_at_once(url: str, work: Work) -> None:
     ],
     ids=["page", "error", "no id", "no json"],
 )
-def test_events_of_another_service_are_not_taken_for_ours(answer: Response) -> None:
+def test_events_of_another_service_are_refused(answer: Response) -> None:
     """Any answer of another service becomes an ApiError."""
     stranger = FastAPI()
     stranger.add_route("/{rest:path}", lambda request: answer)

@@ -20,7 +20,7 @@ SMALL = {"collection": "mnist-report", "scale": 0.01, "seed": 3}
 
 
 def posted(client: TestClient, key: str | None = None, **fields: Any) -> dict[str, Any]:
-    """Submit a collection; return the group."""
+    """Submit a collection, and return the group."""
     headers = {} if key is None else {"Idempotency-Key": key}
     response = client.post("/jobs/experiments", json={**SMALL, **fields}, headers=headers)
     assert response.status_code == 202, response.text
@@ -30,12 +30,12 @@ def posted(client: TestClient, key: str | None = None, **fields: Any) -> dict[st
 
 
 def rows(work: Work) -> list[int]:
-    """The numbers of jobs, groups and members."""
+    """Return the numbers of jobs, groups and members."""
     with work.database.reading() as session:
         return [session.scalar(select(func.count()).select_from(table)) or 0 for table in (Job, JobGroup, GroupMember)]
 
 
-def test_every_experiment_becomes_a_job_of_its_own(api: TestClient) -> None:
+def test_every_experiment_becomes_a_separate_job(api: TestClient) -> None:
     """Jobs are in the collection's order, each with its own specification at the requested scale and seed."""
     group = posted(api)
     jobs = [api.get(f"/jobs/{member['job']['id']}").json() for member in group["experiments"]]
@@ -49,7 +49,7 @@ def test_every_experiment_becomes_a_job_of_its_own(api: TestClient) -> None:
     assert api.get(f"/jobs/experiments/{group['id']}").json() == group
 
 
-def test_the_first_experiment_is_begun_first(api: TestClient, work: Work) -> None:
+def test_the_first_experiment_starts_first(api: TestClient, work: Work) -> None:
     """Workers claim the jobs of a group in the collection's order."""
     group = posted(api)
     claims = [work.leases.claim() for _ in NAMES]
@@ -58,7 +58,7 @@ def test_the_first_experiment_is_begun_first(api: TestClient, work: Work) -> Non
     assert api.get(f"/jobs/experiments/{group['id']}").json()["state"] == "running"
 
 
-def test_a_key_posts_a_collection_once(api: TestClient, work: Work) -> None:
+def test_a_key_posts_a_collection_only_once(api: TestClient, work: Work) -> None:
     """A repeated request returns the same group; another body with the same key is refused."""
     group = posted(api, key="once")
 
@@ -69,7 +69,7 @@ def test_a_key_posts_a_collection_once(api: TestClient, work: Work) -> None:
 
 
 def test_part_of_a_collection_can_be_posted(api: TestClient) -> None:
-    """The collection's order holds, for any order of the names."""
+    """The jobs have the collection's order, for any order of the requested names."""
     group = posted(api, only=["cnn-search", "perceptron"])
 
     assert [member["name"] for member in group["experiments"]] == ["perceptron", "cnn-search"]
@@ -87,7 +87,9 @@ def test_part_of_a_collection_can_be_posted(api: TestClient) -> None:
         ({"more": 1}, "#/more"),
     ],
 )
-def test_a_refused_collection_leaves_nothing(api: TestClient, work: Work, fields: dict[str, Any], pointer: str) -> None:
+def test_a_refused_collection_creates_nothing(
+    api: TestClient, work: Work, fields: dict[str, Any], pointer: str
+) -> None:
     """The answer names the field, and no job is written."""
     assert pointer in pointers(api.post("/jobs/experiments", json={**SMALL, **fields}))
     assert rows(work) == [0, 0, 0]
@@ -109,8 +111,8 @@ def test_collections_and_groups_are_listed(api: TestClient) -> None:
     assert [group["id"] for group in overview["groups"]] == [second["id"], first["id"]]
 
 
-def test_a_group_ends_when_all_its_jobs_have(api: TestClient) -> None:
-    """It is cancelled if all its jobs are."""
+def test_a_group_ends_when_all_its_jobs_have_ended(api: TestClient) -> None:
+    """The group is cancelled if all its jobs are cancelled."""
     group = posted(api, only=["perceptron", "cnn-search"])
     path = f"/jobs/experiments/{group['id']}"
     one, other = (member["job"]["id"] for member in group["experiments"])

@@ -15,7 +15,7 @@ from worker.database.tables import Job, JobState
 
 
 def ids(items: list[dict[str, Any]]) -> list[str]:
-    """The ids of jobs."""
+    """Return the ids of jobs."""
     return [job["id"] for job in items]
 
 
@@ -27,7 +27,7 @@ def stamp(work: Work, instants: dict[str, float]) -> None:
 
 
 def cancelled(api: TestClient, job_id: str) -> dict[str, Any]:
-    """Cancel a job; return the answer."""
+    """Cancel a job, and return the answer."""
     response = api.post(f"/jobs/{job_id}/cancel")
     assert response.status_code == 202, response.text
     answer: dict[str, Any] = response.json()
@@ -51,7 +51,7 @@ def test_the_newest_job_comes_first(api: TestClient, work: Work) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 3, 7, 8])
-def test_pages_hold_every_job_once(api: TestClient, work: Work, limit: int) -> None:
+def test_pages_list_every_job_once(api: TestClient, work: Work, limit: int) -> None:
     """No job is missing or repeated, even among jobs submitted at the same instant."""
     posted = [post(api)["id"] for _ in range(7)]
     stamp(work, {job_id: 1000.0 + n // 3 for n, job_id in enumerate(posted)})
@@ -63,7 +63,7 @@ def test_pages_hold_every_job_once(api: TestClient, work: Work, limit: int) -> N
     assert all(len(page) == limit for page in found[:-1])
 
 
-def test_jobs_posted_meanwhile_neither_shift_nor_repeat_a_page(api: TestClient) -> None:
+def test_new_jobs_neither_shift_nor_repeat_a_page(api: TestClient) -> None:
     """A client that pages while others submit jobs sees every earlier job once."""
     posted = [post(api)["id"] for _ in range(6)]
     seen = []
@@ -88,12 +88,12 @@ def test_the_list_can_be_limited_to_a_state(api: TestClient, work: Work) -> None
 
 
 @pytest.mark.parametrize("state", JobState)
-def test_every_state_can_be_asked_for(shared_api: TestClient, state: JobState) -> None:
-    """Each job state is a valid filter."""
+def test_every_state_is_a_valid_filter(shared_api: TestClient, state: JobState) -> None:
+    """The answer is 200, even if no job has the state."""
     assert shared_api.get("/jobs", params={"state": state}).status_code == 200
 
 
-def test_a_cursor_outlives_the_job_it_stands_on(api: TestClient, work: Work) -> None:
+def test_a_cursor_works_after_its_job_has_left_the_list(api: TestClient, work: Work) -> None:
     """A cursor of a filtered list works even if its last job no longer matches the filter."""
     posted = [post(api)["id"] for _ in range(3)]
     first = api.get("/jobs", params={"state": "queued", "limit": 1}).json()
@@ -106,7 +106,7 @@ def test_a_cursor_outlives_the_job_it_stands_on(api: TestClient, work: Work) -> 
 # --- one job
 
 
-def test_a_job_tells_how_far_it_is(api: TestClient, work: Work) -> None:
+def test_a_job_shows_its_progress(api: TestClient, work: Work) -> None:
     """A job shows its trials by state, the best one, and its start."""
     job_id = post(api, budget={"trials": 5})["id"]
     for value, state in ((0.7, TrialState.COMPLETED), (0.9, TrialState.PRUNED), (None, TrialState.DIVERGED)):
@@ -131,7 +131,7 @@ def test_a_list_and_a_detail_agree(api: TestClient, work: Work) -> None:
     assert listed == {name: job[name] for name in listed}
 
 
-def test_instants_name_their_time_zone(api: TestClient) -> None:
+def test_times_have_a_time_zone(api: TestClient) -> None:
     """A time is unambiguous without the server's time zone."""
     job = post(api)
     posted_at = datetime.fromisoformat(job["created_at"])
@@ -165,7 +165,7 @@ def test_a_failed_job_says_why(api: TestClient, work: Work) -> None:
 
 
 def test_a_job_shows_how_many_trials_train_together(api: TestClient, work: Work) -> None:
-    """It is null before the first pack has run, then the decided number; the specification keeps the requested one."""
+    """The number is null before the first pack runs, then the decided one; the specification keeps the request."""
     job_id = post(api, lanes=6)["id"]
     before = api.get(f"/jobs/{job_id}").json()
     work.ledger.fix_lanes(work.pack(1), "batch 32, Flatten-Linear", 2)
@@ -176,8 +176,8 @@ def test_a_job_shows_how_many_trials_train_together(api: TestClient, work: Work)
 
 
 @pytest.mark.parametrize("lanes", [0, -1, 1025, 1.5, "4"])
-def test_what_is_no_number_of_lanes_is_refused(shared_api: TestClient, lanes: Any) -> None:
-    """The problem names the field."""
+def test_an_invalid_number_of_lanes_is_refused(shared_api: TestClient, lanes: Any) -> None:
+    """The error names the field."""
     spec = {"model": "perceptron", "dataset": "digits", "lanes": lanes}
 
     assert pointers(shared_api.post("/jobs/tune", json=spec)).keys() == {"#/lanes"}
@@ -207,21 +207,21 @@ def test_a_cancelled_job_has_ended_with_all_its_trials(api: TestClient, work: Wo
     assert not work.leases.renew(claim)
 
 
-def test_cancelling_twice_is_cancelling_once(api: TestClient) -> None:
+def test_cancelling_twice_changes_nothing(api: TestClient) -> None:
     """The second request returns the same job and adds nothing to its history."""
     job_id = post(api)["id"]
 
     assert cancelled(api, job_id) == cancelled(api, job_id)
 
 
-def test_a_job_that_has_ended_stays_as_it_is(api: TestClient, work: Work, environment: Path) -> None:
-    """A completed job cannot be cancelled."""
+def test_cancelling_a_completed_job_changes_nothing(api: TestClient, work: Work, environment: Path) -> None:
+    """The answer shows the completed job as it was."""
     version = publish(work, environment)
     before = api.get(f"/jobs/{version.job.id}").json()
 
     assert cancelled(api, version.job.id) == before
 
 
-def test_a_job_that_is_not_there_cannot_be_cancelled(api: TestClient) -> None:
+def test_an_unknown_job_cannot_be_cancelled(api: TestClient) -> None:
     """The answer is 404 and says where to look."""
     assert "GET /jobs" in problem(api.post("/jobs/000000000000/cancel"), 404)["detail"]

@@ -30,7 +30,7 @@ from worker.database.tables import Job, ModelVersion, UsedDataset
 
 NPY, LINES = {"Content-Type": "application/x-npy"}, {"Content-Type": "application/jsonl"}
 IMAGES = np.random.default_rng(3).integers(0, 256, (1500, 784), np.uint8)
-IMAGES[7] = 0  # an image of which 0..255 and 0..1 say the same
+IMAGES[7] = 0  # an image that is the same in the ranges 0..255 and 0..1
 ROUTE = "/jobs/predict"
 OURS = "/jobs/predict?model=perceptron&dataset=digits"
 
@@ -39,7 +39,7 @@ Body = tuple[bytes, dict[str, str]]
 
 @pytest.fixture(scope="module")
 def predictions(shared_work: Work, shared_artifacts: Path) -> Predictions:
-    """The module's database and files with two versions; the first is the champion."""
+    """Return the module's database and files with two versions; the first is the champion."""
     publish(shared_work, shared_artifacts, dataset="digits", value=0.9)
     publish(shared_work, shared_artifacts, dataset="digits", value=0.8, seed=1)
     return Predictions(shared_work, shared_artifacts)
@@ -47,7 +47,7 @@ def predictions(shared_work: Work, shared_artifacts: Path) -> Predictions:
 
 @pytest.fixture
 def batch(predictions: Predictions, shared_api: TestClient) -> Iterator[TestClient]:
-    """The module's API; jobs that were submitted and not run are cancelled afterwards."""
+    """Yield the module's API; afterwards cancel the jobs that were submitted and not run."""
     yield shared_api
     for job in shared_api.get("/jobs", params={"limit": 1000}).json()["items"]:
         shared_api.post(f"/jobs/{job['id']}/cancel")
@@ -55,7 +55,7 @@ def batch(predictions: Predictions, shared_api: TestClient) -> Iterator[TestClie
 
 
 def wait_for_removals(api: TestClient) -> None:
-    """Wait until the files that earlier requests left without a row are removed; one thread does so, in order."""
+    """Wait until the files that earlier requests made unneeded are removed; one thread removes them in order."""
     api.app.state.removals.submit(int).result()  # type: ignore[attr-defined]
 
 
@@ -67,7 +67,7 @@ def npy(array: np.ndarray) -> bytes:
 
 
 def lines(*values: Any) -> bytes:
-    """A JSONL file."""
+    """Return a JSONL file."""
     return b"".join(json.dumps(value).encode() + b"\n" for value in values)
 
 
@@ -90,7 +90,7 @@ def answered(api: TestClient, predictions: Predictions, path: str = ROUTE, **req
 
 
 def asked(api: TestClient, images: list[Any]) -> list[dict[str, Any]]:
-    """The answers of POST /predict for the same images."""
+    """Return the answers of POST /predict for the same images."""
     found: list[dict[str, Any]] = []
     for first in range(0, len(images), 1000):
         body = {"model": "perceptron", "dataset": "digits", "images": images[first : first + 1000], "top_k": 1}
@@ -99,16 +99,16 @@ def asked(api: TestClient, images: list[Any]) -> list[dict[str, Any]]:
 
 
 def jobs(work: Work) -> int:
-    """The number of predict jobs."""
+    """Return the number of predict jobs."""
     with work.database.reading() as session:
         return session.scalar(select(func.count()).select_from(Job).where(col(Job.kind) == "predict")) or 0
 
 
-# --- what is accepted
+# --- accepted requests
 
 
-def test_a_job_over_a_data_set_says_which_version_it_asks(batch: TestClient) -> None:
-    """It is the current champion, by number; the images are validation images unless the request says otherwise."""
+def test_a_job_over_a_data_set_shows_its_version(batch: TestClient) -> None:
+    """The job has the number of the current champion, and validation images unless the request says otherwise."""
     job = posted(batch, json={"model": "perceptron", "dataset": "digits"})
 
     assert (job["kind"], job["state"], job["trial_limit"], job["result"]) == ("predict", "queued", 0, None)
@@ -125,8 +125,8 @@ def test_a_job_over_a_data_set_says_which_version_it_asks(batch: TestClient) -> 
     assert job["id"] in [one["id"] for one in batch.get("/jobs").json()["items"]]
 
 
-def test_a_version_that_is_no_champion_can_be_asked(batch: TestClient, predictions: Predictions) -> None:
-    """Its number suffices, without its data set; its answers differ from the champion's."""
+def test_a_version_that_is_not_the_champion_can_predict(batch: TestClient, predictions: Predictions) -> None:
+    """The version's number suffices without a data set; its answers differ from the champion's."""
     champion = answered(batch, predictions, json={"model": "perceptron", "dataset": "digits"})
     other = answered(batch, predictions, json={"model": "perceptron", "version": 2})
 
@@ -134,7 +134,7 @@ def test_a_version_that_is_no_champion_can_be_asked(batch: TestClient, predictio
     assert [one["label"] for one in other] != [one["label"] for one in champion]
 
 
-def test_the_result_stands_in_the_job(batch: TestClient, predictions: Predictions) -> None:
+def test_a_job_shows_its_result(batch: TestClient, predictions: Predictions) -> None:
     """The accuracy equals the one counted from the file."""
     job_id = posted(batch, json={"model": "perceptron", "dataset": "digits", "subset": "test"})["id"]
     predictions.run()
@@ -148,7 +148,7 @@ def test_the_result_stands_in_the_job(batch: TestClient, predictions: Prediction
     assert job["result"]["classes"] == list("0123456789")
 
 
-def test_an_uploaded_array_is_answered_as_predict_answers_it(batch: TestClient, predictions: Predictions) -> None:
+def test_an_uploaded_array_gets_the_answers_of_predict(batch: TestClient, predictions: Predictions) -> None:
     """Each image gets the same answer, even for more images than /predict accepts at once."""
     answers = answered(batch, predictions, OURS, content=npy(IMAGES), headers=NPY)
     direct = asked(batch, IMAGES.tolist())
@@ -181,8 +181,8 @@ def test_an_array_may_have_many_forms(batch: TestClient, predictions: Prediction
     assert [one["confidence"] for one in answers] == pytest.approx([one["confidence"] for one in direct], abs=2e-6)
 
 
-def test_lines_are_answered_in_their_places(batch: TestClient, predictions: Predictions) -> None:
-    """Lines keep their ids. Unusable lines say why, and do not affect the others."""
+def test_lines_are_answered_in_order(batch: TestClient, predictions: Predictions) -> None:
+    """Lines keep their ids. Unusable lines get an error, and do not affect the others."""
     bad = [0] * 783
     body = lines(
         {"pixels": IMAGES[0].tolist(), "id": "ä.png", "label": "7"},
@@ -215,7 +215,7 @@ def test_lines_are_answered_in_their_places(batch: TestClient, predictions: Pred
     assert errors[11] == errors[12] == "#: not valid JSON; give one object per line"
 
 
-def test_known_labels_of_lines_are_counted(batch: TestClient, predictions: Predictions) -> None:
+def test_the_accuracy_counts_labelled_lines(batch: TestClient, predictions: Predictions) -> None:
     """The accuracy counts labelled images only."""
     digits = datasets["digits"].load()
     some = [{"pixels": digits.images[i].ravel().tolist(), "label": str(digits.labels[i])} for i in range(20)]
@@ -230,8 +230,8 @@ def test_known_labels_of_lines_are_counted(batch: TestClient, predictions: Predi
     assert result["accuracy"] == right / 20
 
 
-def test_images_can_be_brought_to_the_data_sets_form(batch: TestClient, predictions: Predictions) -> None:
-    """Each image is changed as the canonicaliser does it."""
+def test_images_can_be_canonicalised(batch: TestClient, predictions: Predictions) -> None:
+    """Each image gets the answer for its canonical form."""
     inverted = 255 - datasets["digits"].load().images[:6, 0]
     answers = answered(batch, predictions, f"{OURS}&canonical=true", content=npy(inverted), headers=NPY)
     direct = asked(batch, [canonical(image).pixels.ravel().tolist() for image in inverted])
@@ -240,7 +240,7 @@ def test_images_can_be_brought_to_the_data_sets_form(batch: TestClient, predicti
     assert [one["confidence"] for one in answers] == pytest.approx([one["confidence"] for one in direct], abs=2e-6)
 
 
-# --- once
+# --- repeated requests
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_images_can_be_brought_to_the_data_sets_form(batch: TestClient, predicti
 def test_the_same_request_with_the_same_key_creates_one_job(
     batch: TestClient, predictions: Predictions, shared_artifacts: Path, path: str, request_: dict[str, Any]
 ) -> None:
-    """There is one upload too; another body or query with the same key is refused."""
+    """The upload is stored once too; another body or query with the same key is refused."""
     key = {"Idempotency-Key": f"once-{path}"}
     headers = {**request_.get("headers", {}), **key}
     first = posted(batch, path, **{**request_, "headers": headers})
@@ -268,7 +268,7 @@ def test_the_same_request_with_the_same_key_creates_one_job(
     assert pointers(other).keys() == {"Idempotency-Key"}
 
 
-# --- what is refused
+# --- refused requests
 
 
 @pytest.mark.parametrize(
@@ -286,12 +286,12 @@ def test_the_same_request_with_the_same_key_creates_one_job(
         ([], "#/"),
     ],
 )
-def test_a_body_that_names_no_data_set_is_refused(batch: TestClient, sent: Any, pointer: str) -> None:
+def test_an_invalid_specification_is_refused(batch: TestClient, sent: Any, pointer: str) -> None:
     """The answer names the wrong field."""
     assert pointers(batch.post(ROUTE, json=sent)).keys() == {pointer}
 
 
-def test_an_unknown_field_is_answered_with_the_known_fields(batch: TestClient) -> None:
+def test_the_error_for_an_unknown_field_lists_the_known_fields(batch: TestClient) -> None:
     """The fields are those of a body that names a data set."""
     detail = pointers(batch.post(ROUTE, json={"model": "perceptron", "pixels": []}))["#/pixels"]
 
@@ -311,7 +311,7 @@ def test_an_unknown_field_is_answered_with_the_known_fields(batch: TestClient) -
         ("", (b"{", {"Content-Type": "application/json"}), "#"),
     ],
 )
-def test_a_query_that_does_not_fit_is_refused(batch: TestClient, query: str, body: Body, pointer: str) -> None:
+def test_an_invalid_query_is_refused(batch: TestClient, query: str, body: Body, pointer: str) -> None:
     """The answer names the wrong parameter."""
     content, headers = body
 
@@ -333,10 +333,10 @@ def test_a_query_that_does_not_fit_is_refused(batch: TestClient, query: str, bod
     ],
     ids=["nothing", "cut", "narrow", "texts", "empty", "NaN", "no line", "empty lines", "nothing usable"],
 )
-def test_an_upload_of_which_nothing_can_be_used_is_refused(
+def test_an_upload_without_a_usable_image_is_refused(
     batch: TestClient, predictions: Predictions, shared_artifacts: Path, body: Body, named: set[str]
 ) -> None:
-    """It is refused at once, and nothing is stored."""
+    """The answer is 422 at once, and nothing is stored."""
     before = jobs(predictions.work)
     files = sorted(shared_artifacts.rglob("*"))
     content, headers = body
@@ -354,10 +354,10 @@ def test_too_many_lines_are_refused(batch: TestClient) -> None:
 
 
 @pytest.mark.parametrize("character", ['"', "\\", "\x01", "😀"], ids=ascii)
-def test_what_is_told_of_all_lines_fits_into_the_header_of_a_file(character: str) -> None:
-    """A safetensors header holds 100 MB. The longest ids and names, of the widest characters, fit."""
+def test_the_errors_of_all_lines_fit_into_the_header_of_a_file(character: str) -> None:
+    """A safetensors header holds 100 MB. The longest ids and names fit, even of the widest characters."""
     count, allowed = 256, 800 // (len(json.dumps(character, ensure_ascii=False).encode()) - 2)
-    printed = character if character.isprintable() else "😀"  # as names of classes are
+    printed = character if character.isprintable() else "😀"  # because names of classes are printable
     names = tuple(printed * 98 + f"{number:02}" for number in range(99))
     bad = {"pixels": [0] * 784, "id": character * min(allowed, uploads.MAX_ID), "label": "none of them"}
     found = uploads.read_jsonl(lines(*[bad] * count, {"pixels": [0] * 784}), (1, 28, 28), names)
@@ -365,10 +365,10 @@ def test_what_is_told_of_all_lines_fits_into_the_header_of_a_file(character: str
 
     assert len(found.errors) == len(found.ids) == count
     assert all(error.startswith("#/label") for error in found.errors.values())
-    assert uploads.MAX_LINES * (header / count + 4) < 85e6  # places of up to five digits instead of three, twice
+    assert uploads.MAX_LINES * (header / count + 4) < 85e6  # 4: indices have five digits instead of three, twice
 
 
-def test_an_id_that_takes_too_much_room_is_refused() -> None:
+def test_an_id_with_too_many_control_characters_is_refused() -> None:
     """Only its own line is refused."""
     odd = {"pixels": [0] * 784, "id": "\x01" * 134}
     found = uploads.read_jsonl(lines(odd, {"pixels": [0] * 784}), (1, 28, 28), ("a", "b"))
@@ -393,7 +393,7 @@ def test_a_body_that_is_too_large_is_refused(batch: TestClient) -> None:
     assert problem(counted, 413)
 
 
-def test_more_bodies_than_memory_are_put_off(batch: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bodies_beyond_the_memory_limit_get_503(batch: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer is 503 with Retry-After, and the reserved memory is released."""
     monkeypatch.setattr(batch.app.state.image_bodies, "limit", 3000)  # type: ignore[attr-defined]
     refused = batch.post(OURS, content=npy(IMAGES[:5]), headers=NPY)
@@ -419,8 +419,8 @@ def test_without_a_version_there_is_no_job(batch: TestClient, sent: dict[str, An
     problem(batch.post(ROUTE, json=sent), 404)
 
 
-def test_a_data_set_that_has_changed_is_not_divided_as_before(batch: TestClient, predictions: Predictions) -> None:
-    """Its validation images would differ, so the answer is 409; uploaded images are still classified."""
+def test_a_data_set_that_has_changed_gets_409(batch: TestClient, predictions: Predictions) -> None:
+    """Its validation images would differ from those of the version; uploaded images are still classified."""
     with predictions.work.database.writing() as session:
         session.add(
             UsedDataset(sha256="1" * 64, name="digits", images=1, shape=[1, 28, 28], classes=list("0123456789"))
@@ -442,14 +442,14 @@ def test_a_data_set_that_has_changed_is_not_divided_as_before(batch: TestClient,
 
 @pytest.fixture(scope="module")
 def done(predictions: Predictions, shared_api: TestClient) -> str:
-    """The id of a completed predict job."""
+    """Return the id of a completed predict job."""
     body = lines({"pixels": IMAGES[0].tolist(), "id": 'a,"b', "label": "1"}, {"pixels": []}, {"pixels": [0] * 784})
     job_id: str = posted(shared_api, OURS, content=body, headers=LINES)["id"]
     predictions.run()
     return job_id
 
 
-def test_the_file_has_its_hash_for_a_tag(batch: TestClient, predictions: Predictions, done: str) -> None:
+def test_the_etag_of_the_file_is_its_hash(batch: TestClient, predictions: Predictions, done: str) -> None:
     """A client that has the file gets 304."""
     response = batch.get(f"/jobs/{done}/predictions")
     (file,) = predictions.files(done, "predictions")
@@ -460,8 +460,8 @@ def test_the_file_has_its_hash_for_a_tag(batch: TestClient, predictions: Predict
     assert (again.status_code, again.content) == (304, b"")
 
 
-def test_the_file_can_be_had_as_csv(batch: TestClient, done: str) -> None:
-    """It has the same rows, and its own ETag."""
+def test_the_file_is_available_as_csv(batch: TestClient, done: str) -> None:
+    """The CSV has the same rows, and its own ETag."""
     response = batch.get(f"/jobs/{done}/predictions", headers={"Accept": "text/csv"})
     rows = list(csv.DictReader(io.StringIO(response.text)))
     answers = [json.loads(line) for line in batch.get(f"/jobs/{done}/predictions").text.splitlines()]
@@ -474,14 +474,14 @@ def test_the_file_can_be_had_as_csv(batch: TestClient, done: str) -> None:
     assert rows[1]["error"] == answers[1]["error"]
 
 
-def test_no_text_of_the_csv_is_a_formula() -> None:
+def test_no_text_in_the_csv_is_a_formula() -> None:
     """A spreadsheet runs neither an image's id nor a class name; numbers do not change."""
     line = {"index": 0, "id": '=HYPERLINK("http://x")', "label": "@SUM(1)", "confidence": 0.5, "reason": "plain"}
 
     assert _row(orjson.dumps(line)) == line | {"id": '\'=HYPERLINK("http://x")', "label": "'@SUM(1)"}
 
 
-def test_without_a_file_it_is_said_what_to_do(batch: TestClient) -> None:
+def test_without_a_file_the_error_says_what_to_do(batch: TestClient) -> None:
     """The job has not run yet, was cancelled, is of another kind, or does not exist."""
     body = {"model": "perceptron", "dataset": "digits"}
     waiting, cancelled = posted(batch, json=body)["id"], posted(batch, json=body)["id"]
@@ -493,7 +493,7 @@ def test_without_a_file_it_is_said_what_to_do(batch: TestClient) -> None:
     assert texts[3] == "there is no such job; GET /jobs lists them"
 
 
-# --- what else can be asked of such a job
+# --- other requests about a predict job
 
 
 @pytest.mark.parametrize(
@@ -512,17 +512,17 @@ def test_without_a_file_it_is_said_what_to_do(batch: TestClient) -> None:
     ],
     ids=["pause", "resume", "cancel", "extend", "enqueue", "retry", "cut", "trials", "csv", "trial"],
 )
-def test_a_predict_job_answers_sensibly(
+def test_every_route_of_a_job_works_for_a_predict_job(
     batch: TestClient, control: Callable[[TestClient, str], Any], status: int
 ) -> None:
-    """Every route of a job has a sensible answer for a predict job."""
+    """A control that has no meaning for a predict job gets 404 or 409; the others succeed."""
     path = f"/jobs/{posted(batch, json={'model': 'perceptron', 'dataset': 'digits'})['id']}"
     response = control(batch, path)
 
     assert response.status_code == status, response.text
 
 
-def test_a_job_that_has_completed_cannot_be_resumed(batch: TestClient, done: str) -> None:
+def test_a_completed_predict_job_cannot_be_resumed(batch: TestClient, done: str) -> None:
     """The answer says to submit another job, because there is no budget to raise."""
     assert "post a new job" in problem(batch.post(f"/jobs/{done}/resume"), 409)["detail"]
 
@@ -539,8 +539,8 @@ def test_uploaded_images_are_removed_when_their_job_is_cancelled(batch: TestClie
     assert set(shared_artifacts.rglob("uploads/*")) == before
 
 
-def test_its_events_are_its_transitions(batch: TestClient, done: str) -> None:
-    """They are queued, running and completed; then the stream ends."""
+def test_the_events_of_a_predict_job_are_its_transitions(batch: TestClient, done: str) -> None:
+    """The states are queued, running and completed; then the stream ends."""
     with batch.stream("GET", f"/jobs/{done}/events") as stream:
         states = [json.loads(line[6:])["state"] for line in stream.iter_lines() if line.startswith("data: ")]
 
@@ -552,7 +552,7 @@ def test_its_events_are_its_transitions(batch: TestClient, done: str) -> None:
 
 @pytest.fixture
 def run(environment: Path, url: str) -> Callable[..., Any]:
-    """Run `chiffre predict-all` against an API on a separate port."""
+    """Return a function that runs `chiffre predict-all` against an API on a separate port."""
 
     def run(*arguments: object) -> Any:
         return CliRunner(env={"CHIFFRE_URL": url}).invoke(app, ["predict-all", *map(str, arguments)])
@@ -562,14 +562,14 @@ def run(environment: Path, url: str) -> Callable[..., Any]:
 
 @pytest.fixture
 def version(work: Work, environment: Path) -> Predictions:
-    """The test's database with a version."""
+    """Return the test's database with a version."""
     publish(work, environment, dataset="digits")
     return Predictions(work, environment)
 
 
 @contextmanager
 def worked(predictions: Predictions) -> Iterator[None]:
-    """A worker that takes the next job as soon as there is one."""
+    """Run a worker in a thread that takes the next job as soon as there is one."""
     thread = Thread(target=lambda: predictions.run(eventually(predictions.work.leases.claim, 30)))
     thread.start()
     yield
@@ -579,7 +579,7 @@ def worked(predictions: Predictions) -> Iterator[None]:
 def test_the_command_classifies_a_file_and_keeps_the_results(
     run: Callable[..., Any], version: Predictions, tmp_path: Path
 ) -> None:
-    """It waits for the predictions, and prints the result."""
+    """The command waits for the predictions, and prints the result."""
     digits = datasets["digits"].load()
     some = [{"pixels": digits.images[i].ravel().tolist(), "label": str(digits.labels[i])} for i in range(9)]
     (tmp_path / "some.jsonl").write_bytes(lines(*some))
@@ -611,7 +611,7 @@ def test_the_command_posts_a_job_over_a_data_set(run: Callable[..., Any], versio
         (["perceptron", "--file", "x.npy", "--subset", "test"], 2, "--subset"),
     ],
 )
-def test_the_command_tells_what_is_wrong(
+def test_the_command_reports_errors(
     run: Callable[..., Any], version: Predictions, arguments: list[str], status: int, word: str
 ) -> None:
     """The message is one sentence; the status is 1, or 2 for a usage error."""
@@ -621,8 +621,8 @@ def test_the_command_tells_what_is_wrong(
     assert word in done.stderr
 
 
-def test_a_job_is_shown_with_what_it_has_found(url: str, version: Predictions) -> None:
-    """The result stands below the job's row."""
+def test_the_command_shows_a_job_with_its_result(url: str, version: Predictions) -> None:
+    """The result is below the job's row."""
     with Chiffre(url) as client:
         job_id = client.predict_all("perceptron", dataset="digits")["id"]
         version.run()

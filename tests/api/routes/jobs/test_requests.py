@@ -13,7 +13,7 @@ SPACE = {"learning_rate": {"type": "float", "low": 1e-4, "high": 0.1, "log": Tru
 
 
 def test_a_job_is_paused_and_resumed(api: TestClient) -> None:
-    """Each request answers 202 with the current job, even if it is repeated."""
+    """The answer is 202 with the current job, even to a repeated request."""
     path = f"/jobs/{post(api)['id']}"
     paused = [api.post(f"{path}/pause") for _ in range(2)]
     resumed = [api.post(f"{path}/resume") for _ in range(2)]
@@ -27,8 +27,8 @@ def test_a_job_is_paused_and_resumed(api: TestClient) -> None:
     ]
 
 
-def test_what_cannot_be_done_as_things_stand_is_a_409(api: TestClient) -> None:
-    """The problem names the current state."""
+def test_a_control_that_the_state_forbids_gets_409(api: TestClient) -> None:
+    """The error names the current state."""
     path = f"/jobs/{post(api)['id']}"
     api.post(f"{path}/cancel")
     for answer in (
@@ -40,8 +40,8 @@ def test_what_cannot_be_done_as_things_stand_is_a_409(api: TestClient) -> None:
         assert "the job is cancelled" in problem(answer, 409)["detail"]
 
 
-def test_a_budget_is_raised_by_a_patch(api: TestClient) -> None:
-    """The answer has the limits. A limit left out does not change, and null removes a limit."""
+def test_a_patch_raises_the_budget(api: TestClient) -> None:
+    """The answer shows the limits. A limit that is left out does not change, and null removes a limit."""
     path = f"/jobs/{post(api, budget={'trials': 2, 'epochs': 3})['id']}"
     raised = api.patch(path, json={"budget": {"trials": 5, "seconds": 60}}).json()
     timed = api.patch(path, json={"budget": {"trials": None}}).json()
@@ -61,7 +61,7 @@ def test_a_budget_is_raised_by_a_patch(api: TestClient) -> None:
         ({"budget": {"trials": None, "seconds": None}}, "#/budget"),
     ],
 )
-def test_a_change_that_is_none_is_refused_at_its_field(api: TestClient, change: dict[str, Any], pointer: str) -> None:
+def test_an_invalid_change_is_refused_with_a_pointer(api: TestClient, change: dict[str, Any], pointer: str) -> None:
     """The answer is 422, and nothing changes."""
     job = post(api)
 
@@ -78,7 +78,7 @@ def test_a_configuration_is_enqueued(api: TestClient) -> None:
     assert api.get(f"{path}/0").json()["number"] == answer.json()["number"] == 0
 
 
-def test_a_configuration_outside_the_space_is_refused_at_its_parameter(api: TestClient) -> None:
+def test_a_configuration_outside_the_space_is_refused_with_a_pointer(api: TestClient) -> None:
     """The pointer names the parameter."""
     path = f"/jobs/{post(api, search_space=SPACE)['id']}/trials"
 
@@ -87,7 +87,7 @@ def test_a_configuration_outside_the_space_is_refused_at_its_parameter(api: Test
     }
 
 
-def test_a_trial_is_cancelled_and_a_failed_one_tried_again(api: TestClient, work: Work) -> None:
+def test_a_trial_is_cancelled_and_a_failed_trial_is_retried(api: TestClient, work: Work) -> None:
     """Each request returns the trial."""
     path = f"/jobs/{post(api, budget={'trials': 3})['id']}/trials"
     claim = work.pack(2)
@@ -102,7 +102,7 @@ def test_a_trial_is_cancelled_and_a_failed_one_tried_again(api: TestClient, work
 
 
 @pytest.mark.parametrize("kind", ["tune", "train"])
-def test_the_same_post_with_the_same_key_is_answered_the_same(api: TestClient, kind: str) -> None:
+def test_a_repeated_post_with_the_same_key_gets_the_same_answer(api: TestClient, kind: str) -> None:
     """Status, location and body are equal, and there is one job."""
     headers = {"Idempotency-Key": "7c0fd1"}
     body = {"model": "perceptron", "dataset": "digits"}
@@ -114,7 +114,7 @@ def test_the_same_post_with_the_same_key_is_answered_the_same(api: TestClient, k
     assert len(api.get("/jobs").json()["items"]) == 1
 
 
-def test_a_key_that_came_with_another_request_is_refused(api: TestClient) -> None:
+def test_a_key_of_another_request_is_refused(api: TestClient) -> None:
     """The other request has another body or path."""
     headers = {"Idempotency-Key": "7c0fd1"}
     body = {"model": "perceptron", "dataset": "digits"}
@@ -127,7 +127,7 @@ def test_a_key_that_came_with_another_request_is_refused(api: TestClient) -> Non
 
 
 @pytest.mark.parametrize("key", ["", "two words", "x" * 201])
-def test_a_key_that_is_none_is_refused(api: TestClient, key: str) -> None:
+def test_an_invalid_key_is_refused(api: TestClient, key: str) -> None:
     """The answer is 422, and there is no job."""
     answer = api.post("/jobs/tune", json={"model": "perceptron"}, headers={"Idempotency-Key": key})
 
@@ -135,7 +135,7 @@ def test_a_key_that_is_none_is_refused(api: TestClient, key: str) -> None:
     assert api.get("/jobs").json()["items"] == []
 
 
-def test_an_enqueued_trial_is_answered_the_same_too(api: TestClient) -> None:
+def test_enqueuing_twice_with_the_same_key_gives_the_same_trial(api: TestClient) -> None:
     """There is one trial."""
     path = f"/jobs/{post(api, search_space=SPACE)['id']}/trials"
     answers = [api.post(path, json={"params": {}}, headers={"Idempotency-Key": "a"}).json() for _ in range(2)]

@@ -46,13 +46,13 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
 
 
 def stored(work: Work, job_id: str) -> Job:
-    """The row of a job."""
+    """Return the row of a job."""
     with work.database.reading() as session:
         return session.get_one(Job, job_id)
 
 
 def covers(written: Any, kept: Any) -> bool:
-    """True if the stored value has everything that was sent, besides defaults."""
+    """Return whether the stored value has everything that was sent; it may have defaults too."""
     if isinstance(written, dict):
         return isinstance(kept, dict) and all(name in kept and covers(written[name], kept[name]) for name in written)
     return bool(written == kept)
@@ -60,7 +60,7 @@ def covers(written: Any, kept: Any) -> bool:
 
 @pytest.mark.parametrize(("kind", "spec"), ACCEPTED, ids=lambda value: str(value)[:40])
 def test_a_job_is_accepted_with_a_location(shared_api: TestClient, kind: str, spec: dict[str, Any]) -> None:
-    """The answer is 202: a queued job with everything that was sent, and its location."""
+    """The answer is 202 with a queued job that has everything that was sent, and with the job's location."""
     response = shared_api.post(f"/jobs/{kind}", json=spec)
     job = response.json()
 
@@ -72,7 +72,7 @@ def test_a_job_is_accepted_with_a_location(shared_api: TestClient, kind: str, sp
 
 
 @pytest.mark.parametrize("kind", ["tune", "train"])
-def test_an_accepted_job_is_in_the_database_as_queued(api: TestClient, work: Work, kind: str) -> None:
+def test_an_accepted_job_is_stored_as_queued(api: TestClient, work: Work, kind: str) -> None:
     """Before the answer arrives, the row and the first entry of its history are committed."""
     job_id = post(api, kind)["id"]
     row = stored(work, job_id)
@@ -96,7 +96,7 @@ def test_defaults_are_filled_into_the_stored_spec(api: TestClient, work: Work, k
     assert kept["budget"]["epochs"] == 10
 
 
-def test_the_stored_spec_names_the_networks_own_space(api: TestClient, work: Work) -> None:
+def test_the_stored_spec_has_the_networks_default_space(api: TestClient, work: Work) -> None:
     """A job without a search space gets the network's default space, in its stored specification too."""
     kept = stored(work, post(api, model="shallow")["id"]).spec
 
@@ -111,8 +111,8 @@ def test_the_stored_spec_names_the_networks_own_space(api: TestClient, work: Wor
     assert kept["pruner"] == {"name": "hyperband", "min_epochs": 1, "reduction_factor": 3}
 
 
-def test_a_posted_job_is_what_a_worker_claims(api: TestClient, work: Work) -> None:
-    """The next claim is of that job, which then runs."""
+def test_a_worker_claims_a_posted_job(api: TestClient, work: Work) -> None:
+    """The next claim is of the posted job, which then runs."""
     job_id = post(api)["id"]
     claim = work.leases.claim()
 
@@ -129,7 +129,7 @@ def test_equal_posts_are_different_jobs(api: TestClient) -> None:
 
 
 def test_the_trial_limit_follows_from_budget_and_grid(shared_api: TestClient) -> None:
-    """It is the requested number, 1 for a training job, and at most the grid's size for a grid."""
+    """The limit is the requested number, 1 for a training job, and at most the grid's size for a grid."""
     grid = {"batch_size": {"type": "grid", "values": [3, 5, 10]}, "optimizer": {"type": "grid", "values": ["adam"]}}
     tuned = post(shared_api, budget={"trials": 956})
     trained = post(shared_api, "train")
@@ -148,7 +148,7 @@ def test_a_content_type_may_name_its_charset(shared_api: TestClient) -> None:
 
 
 @pytest.mark.parametrize("kind", ["tune", "train"])
-def test_a_refused_job_leaves_nothing(api: TestClient, work: Work, kind: str) -> None:
+def test_a_refused_job_is_not_stored(api: TestClient, work: Work, kind: str) -> None:
     """After an error there is no row, and no worker finds a job."""
     problem(send(api, f"/jobs/{kind}", {**TUNE, "model": "resnet", "budget": {}}), 422)
     with work.database.reading() as session:

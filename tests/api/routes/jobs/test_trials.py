@@ -26,7 +26,7 @@ Row = dict[str, Any]
 
 
 def rows(count: int = COUNT) -> list[Row]:
-    """Trials with ties and nulls in every column, shuffled in a fixed way."""
+    """Return trials with ties and nulls in every column, shuffled in a fixed way."""
     draw = random.Random(0)
     losses = [None, 0.1, 0.25, 1 / 3, 1e-9, 1e300]
 
@@ -58,12 +58,12 @@ def rows(count: int = COUNT) -> list[Row]:
 
 
 def key(row: Row, column: str) -> Any:
-    """A row's value of a column or hyper-parameter."""
+    """Return a row's value of a column or hyper-parameter."""
     return row[column] if column in row else (row["params"] or {}).get(column)
 
 
 def ordered(trials: list[Row], column: str, descending: bool) -> list[int]:
-    """The numbers of trials in order: nulls last, ties by number."""
+    """Return the numbers of trials in order: nulls last, ties by number."""
     known = [row for row in sorted(trials, key=lambda row: row["number"]) if key(row, column) is not None]
     missing = sorted(row["number"] for row in trials if key(row, column) is None)
     by_key = sorted(known, key=lambda row: key(row, column), reverse=descending)  # stable, also in reverse
@@ -71,7 +71,7 @@ def ordered(trials: list[Row], column: str, descending: bool) -> list[int]:
 
 
 def numbers(items: list[Row]) -> list[int]:
-    """The numbers of trials."""
+    """Return the numbers of trials."""
     return [trial["number"] for trial in items]
 
 
@@ -83,7 +83,7 @@ def filled(api: TestClient, work: Work, trials: list[Row], model: str = "shallow
 
 
 def table(response: Response) -> tuple[list[str], list[dict[str, str]]]:
-    """The header of a CSV answer, and its rows by column."""
+    """Return the header of a CSV answer, and its rows by column."""
     assert response.status_code == 200, response.text
     header, *found = csv.reader(response.text.splitlines())
     return header, [dict(zip(header, row, strict=True)) for row in found]
@@ -102,7 +102,7 @@ def links(api: TestClient, path: str, **params: Any) -> Iterator[list[Row]]:
 
 
 @pytest.mark.parametrize("column", [*COLUMNS, *PARAMS])
-def test_pages_in_any_order_hold_every_trial_once(api: TestClient, work: Work, column: str) -> None:
+def test_pages_in_any_order_list_every_trial_once(api: TestClient, work: Work, column: str) -> None:
     """In both directions pages equal Python's sort: nulls last, ties by number, no gap, no repeat."""
     trials = rows()
     path = filled(api, work, trials)
@@ -114,8 +114,8 @@ def test_pages_in_any_order_hold_every_trial_once(api: TestClient, work: Work, c
         assert [len(page) for page in found] == [7, 7, 7, 7, 7, 5]
 
 
-def test_without_an_order_trials_come_by_number(api: TestClient, work: Work) -> None:
-    """The default order is that of the trials' start."""
+def test_trials_are_ordered_by_number_by_default(api: TestClient, work: Work) -> None:
+    """Trials get their numbers in the order of their start."""
     path = filled(api, work, rows())
 
     assert numbers(api.get(path).json()["items"]) == list(range(COUNT))
@@ -130,7 +130,7 @@ def test_numbers_are_ordered_as_numbers(api: TestClient, work: Work) -> None:
     assert [trial["params"]["batch_size"] for trial in found] == [9, 10, 100]
 
 
-def test_trials_begun_meanwhile_come_at_the_end(api: TestClient, work: Work) -> None:
+def test_new_trials_come_at_the_end(api: TestClient, work: Work) -> None:
     """A client that pages by number while trials are added misses and repeats none."""
     trials = sorted(rows(30), key=lambda row: row["number"])
     path = filled(api, work, trials[:10])
@@ -180,13 +180,13 @@ def test_the_last_page_has_no_link(api: TestClient, work: Work) -> None:
     assert response.json()["next_cursor"] is None
 
 
-# --- what is refused
+# --- refused requests
 
 
 @pytest.mark.parametrize(
     "column", ["colour", "", "--number", "hidden_size", "params", "id", "number; DROP TABLE trial"]
 )
-def test_an_unknown_column_is_refused_with_the_known_ones(api: TestClient, column: str) -> None:
+def test_the_error_for_an_unknown_column_lists_the_known_columns(api: TestClient, column: str) -> None:
     """The perceptron has no hidden layer to order by; the answer lists the possible columns."""
     path = f"/jobs/{post(api)['id']}/trials"
     found = pointers(api.get(path, params={"order_by": column}))
@@ -196,7 +196,7 @@ def test_an_unknown_column_is_refused_with_the_known_ones(api: TestClient, colum
     assert "learning_rate" in found["?order_by"]
 
 
-def test_a_list_is_no_column_to_order_by(api: TestClient) -> None:
+def test_trials_cannot_be_ordered_by_a_column_of_lists(api: TestClient) -> None:
     """Lists such as layer widths have no order."""
     path = f"/jobs/{post(api, model='mlp')['id']}/trials"
 
@@ -250,7 +250,7 @@ def test_a_forged_cursor_is_refused(api: TestClient) -> None:
 # --- CSV
 
 
-def test_csv_has_a_header_and_a_row_a_trial(api: TestClient, work: Work) -> None:
+def test_csv_has_a_header_and_a_row_per_trial(api: TestClient, work: Work) -> None:
     """Columns are number, state, every hyper-parameter, results and duration."""
     response = api.get(filled(api, work, rows()), headers=CSV)
     header, found = table(response)
@@ -263,14 +263,14 @@ def test_csv_has_a_header_and_a_row_a_trial(api: TestClient, work: Work) -> None
 
 
 @pytest.mark.parametrize("model", networks)
-def test_every_column_of_a_csv_has_a_name_of_its_own(shared_api: TestClient, model: str) -> None:
-    """A reader that goes by names loses no column."""
+def test_every_column_of_a_csv_has_a_unique_name(shared_api: TestClient, model: str) -> None:
+    """A program that reads columns by name loses none."""
     header, _ = table(shared_api.get(f"/jobs/{post(shared_api, model=model)['id']}/trials", headers=CSV))
 
     assert len(set(header)) == len(header)
 
 
-def test_csv_says_what_json_says(api: TestClient, work: Work) -> None:
+def test_csv_agrees_with_json(api: TestClient, work: Work) -> None:
     """Every number of every trial is equal in both, and null is an empty cell."""
     path = filled(api, work, rows())
     _, found = table(api.get(path, headers=CSV))
@@ -284,8 +284,8 @@ def test_csv_says_what_json_says(api: TestClient, work: Work) -> None:
         }
 
 
-def test_csv_holds_all_trials_however_many(api: TestClient, work: Work) -> None:
-    """More trials than one read fetches come in one file, in the requested order."""
+def test_csv_has_all_trials_of_a_large_job(api: TestClient, work: Work) -> None:
+    """One file has more trials than one read fetches, in the requested order."""
     trials = rows(1203)
     path = filled(api, work, trials)
     _, found = table(api.get(path, params={"order_by": "-val_loss", "limit": 3}, headers=CSV))
@@ -302,7 +302,7 @@ def test_csv_can_be_limited_to_a_state(api: TestClient, work: Work) -> None:
     assert len(found) == sum(row["state"] == TrialState.PRUNED for row in trials)
 
 
-def test_csv_of_no_trials_is_a_header(api: TestClient) -> None:
+def test_csv_without_trials_is_a_header(api: TestClient) -> None:
     """A job without trials has a table without rows."""
     header, found = table(api.get(f"/jobs/{post(api)['id']}/trials", headers=CSV))
 
@@ -319,7 +319,7 @@ def test_csv_writes_a_list_into_one_cell(api: TestClient, work: Work) -> None:
 
 
 @pytest.mark.parametrize(("accept", "kind"), [("*/*", "json"), ("application/json", "json"), ("text/csv, */*", "csv")])
-def test_the_accept_header_chooses(shared_api: TestClient, accept: str, kind: str) -> None:
+def test_the_accept_header_chooses_the_format(shared_api: TestClient, accept: str, kind: str) -> None:
     """`Accept: text/csv` gets CSV, every other value JSON."""
     response = shared_api.get(f"/jobs/{post(shared_api)['id']}/trials", headers={"accept": accept})
 
@@ -327,8 +327,8 @@ def test_the_accept_header_chooses(shared_api: TestClient, accept: str, kind: st
 
 
 @pytest.mark.parametrize("query", [{"order_by": "colour"}, {"state": "asleep"}, {"limit": "0"}])
-def test_csv_is_refused_as_json_is(shared_api: TestClient, query: dict[str, str]) -> None:
-    """An invalid request gets a problem, not an incomplete table."""
+def test_csv_refuses_the_same_requests_as_json(shared_api: TestClient, query: dict[str, str]) -> None:
+    """An invalid request gets an error instead of an incomplete table."""
     path = f"/jobs/{post(shared_api)['id']}/trials"
 
     assert pointers(shared_api.get(path, params=query, headers=CSV)).keys() == {f"?{next(iter(query))}"}
@@ -338,7 +338,7 @@ def test_csv_is_refused_as_json_is(shared_api: TestClient, query: dict[str, str]
 
 
 def test_a_trial_shows_every_epoch(api: TestClient, work: Work) -> None:
-    """It shows all measurements in order, and the seeds that repeat the trial."""
+    """A trial shows all measurements in order, and the seeds that repeat the trial."""
     job_id = post(api)["id"]
     claim = work.leases.claim()
     assert claim is not None
@@ -375,7 +375,7 @@ def test_a_list_and_a_trial_agree(api: TestClient, work: Work) -> None:
     assert listed == {name: trial[name] for name in listed}
 
 
-def test_a_trial_that_has_just_begun_has_nothing_yet(api: TestClient, work: Work) -> None:
+def test_a_trial_that_has_just_begun_has_no_results(api: TestClient, work: Work) -> None:
     """Between the claim and the suggestion a trial runs without hyper-parameters."""
     job_id = post(api)["id"]
     work.leases.claim()
@@ -385,7 +385,7 @@ def test_a_trial_that_has_just_begun_has_nothing_yet(api: TestClient, work: Work
 
 
 @pytest.mark.parametrize("number", ["0", "1", "2147483647"])
-def test_a_trial_that_is_not_there_is_not_found(shared_api: TestClient, number: str) -> None:
+def test_an_unknown_trial_is_not_found(shared_api: TestClient, number: str) -> None:
     """The answer names the route that lists trials."""
     path = f"/jobs/{post(shared_api)['id']}/trials"
 
@@ -393,7 +393,7 @@ def test_a_trial_that_is_not_there_is_not_found(shared_api: TestClient, number: 
 
 
 @pytest.mark.parametrize("number", ["-1", "one", "1.5", "2147483648", "9" * 400, "NaN", "%00"])
-def test_what_is_no_number_of_a_trial_is_refused(shared_api: TestClient, number: str) -> None:
+def test_an_invalid_trial_number_is_refused(shared_api: TestClient, number: str) -> None:
     """Text, fractions and too large numbers are refused; the error names the field."""
     path = f"/jobs/{post(shared_api)['id']}/trials"
 

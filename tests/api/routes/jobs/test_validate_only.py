@@ -14,7 +14,7 @@ BATCH = {"search_space": {"batch_size": {"type": "int", "low": 50, "high": 100}}
 
 
 def ended(number: int, batch_size: int = 64, epochs: float = 5, seconds: float = 20, **fields: Any) -> dict[str, Any]:
-    """A row of a trial that has ended."""
+    """Return a row of a trial that has ended."""
     row = {"number": number, "state": TrialState.PRUNED, "params": {"batch_size": batch_size}, "created_at": 1e9}
     return {**row, "epochs_run": epochs, "seconds": seconds, **fields}
 
@@ -28,14 +28,14 @@ def worked(work: Work, active_seconds: float, rows: list[dict[str, Any]], **fiel
 
 
 def estimate(api: TestClient, kind: str = "tune", **fields: Any) -> tuple[float | None, int]:
-    """The estimated seconds of a job, and the number of trials that the estimate is based on."""
+    """Return the estimated seconds of a job, and the number of trials that the estimate is based on."""
     answer = api.post(f"/jobs/{kind}?validate_only=true", json={**TUNE, **fields})
     assert answer.status_code == 200, answer.text
     return answer.json()["seconds"], answer.json()["measured_trials"]
 
 
 @pytest.mark.parametrize("kind", ["tune", "train"])
-def test_it_answers_what_would_be_written_down_and_writes_nothing(api: TestClient, kind: str) -> None:
+def test_validation_returns_the_spec_of_the_job_and_stores_nothing(api: TestClient, kind: str) -> None:
     """The specification equals that of the job that is submitted next."""
     spec = {"model": "mlp", "dataset": "digits"}
     validated = api.post(f"/jobs/{kind}?validate_only=true", json=spec)
@@ -48,7 +48,7 @@ def test_it_answers_what_would_be_written_down_and_writes_nothing(api: TestClien
     assert validated.json()["trial_limit"] == posted["trial_limit"]
 
 
-def test_a_key_is_not_used_up(api: TestClient) -> None:
+def test_validation_does_not_use_up_a_key(api: TestClient) -> None:
     """A validated job can be submitted with the same Idempotency-Key."""
     headers = {"Idempotency-Key": "mine"}
     api.post("/jobs/tune?validate_only=true", json=TUNE, headers=headers)
@@ -66,7 +66,7 @@ def test_a_key_is_not_used_up(api: TestClient) -> None:
         {"init_from": {"model": "mlp", "version": 9}},
     ],
 )
-def test_errors_are_those_of_the_post(shared_api: TestClient, change: dict[str, Any]) -> None:
+def test_validation_gives_the_errors_of_the_post(shared_api: TestClient, change: dict[str, Any]) -> None:
     """Pointers and messages are equal."""
     sent = body({**TUNE, **change})
     validated = shared_api.post("/jobs/tune?validate_only=true", content=sent, headers=JSON)
@@ -74,15 +74,15 @@ def test_errors_are_those_of_the_post(shared_api: TestClient, change: dict[str, 
     assert pointers(validated, 422) == pointers(shared_api.post("/jobs/tune", content=sent, headers=JSON))
 
 
-def test_nothing_is_estimated_from_nothing(api: TestClient) -> None:
-    """Without an earlier trial there is no estimate."""
+def test_without_an_earlier_trial_there_is_no_estimate(api: TestClient) -> None:
+    """The seconds are null, and zero trials were measured."""
     assert estimate(api) == (None, 0)
 
 
-def test_the_estimate_follows_from_what_was_measured(api: TestClient, work: Work) -> None:
-    """It is trials × epochs × the share that is run × seconds per epoch / trials trained at once."""
+def test_the_estimate_follows_from_measured_trials(api: TestClient, work: Work) -> None:
+    """The formula is trials × epochs × share of epochs that run × seconds per epoch / trials trained at once."""
     worked(work, 20, [ended(0), ended(1, epochs=10, seconds=20)])
-    # 15 of 20 epochs were run in 40 seconds of trials and 20 of the job: two at once. 8 × 10 × 15/20 × 40/15 / 2.
+    # 15 of 20 epochs ran in 40 s of trial time and 20 s of job time, so two at once: 8 × 10 × 15/20 × 40/15 / 2.
     seconds, trials = estimate(api)
 
     assert trials == 2
@@ -101,17 +101,17 @@ def test_the_estimate_follows_from_what_was_measured(api: TestClient, work: Work
     ],
     ids=["batches much smaller", "another network", "still running", "nothing measured"],
 )
-def test_what_is_unlike_says_nothing(
+def test_dissimilar_trials_do_not_count(
     api: TestClient, work: Work, rows: list[dict[str, Any]], fields: dict[str, Any]
 ) -> None:
-    """Trials of jobs that are not similar do not count."""
+    """Trials with other batch sizes, of other networks, or without measurements do not count."""
     worked(work, 20, rows, **fields)
 
     assert estimate(api, **BATCH) == (None, 0)
     assert estimate(api, "train", budget={"epochs": 10}) == (None, 0)
 
 
-def test_jobs_of_another_number_of_images_say_nothing_of_the_time(api: TestClient, work: Work) -> None:
+def test_jobs_with_another_number_of_images_do_not_count(api: TestClient, work: Work) -> None:
     """A tenth of the images takes a tenth of the time."""
     worked(work, 40, [ended(0), ended(1)], images=120)
 

@@ -17,23 +17,23 @@ MOVES = f"{CHAMPION}/moves"
 
 @pytest.fixture
 def three(work: Work, environment: Path) -> None:
-    """Three versions of the perceptron on mnist, each better than the one before."""
+    """Publish three versions of the perceptron on mnist, each better than the previous one."""
     for value in (0.7, 0.8, 0.9):
         publish(work, environment, value=value, seed=int(10 * value))
 
 
 def reigning(api: TestClient) -> list[tuple[str, int]]:
-    """The perceptron's champions."""
+    """Return the perceptron's champions."""
     return [(c["dataset"], c["version"]) for c in api.get("/models/perceptron").json()["champions"]]
 
 
 def moved(api: TestClient, **query: Any) -> list[tuple[int | None, int, str]]:
-    """The moves, newest first: version before, version after, and cause."""
+    """Return the moves, newest first: version before, version after, and cause."""
     return [(m["previous"], m["version"], m["by"]) for m in api.get(MOVES, params=query).json()["items"]]
 
 
 @pytest.mark.usefixtures("three")
-def test_the_promoted_version_answers(api: TestClient) -> None:
+def test_the_promoted_version_predicts(api: TestClient) -> None:
     """PUT returns the champion, the list shows it, and /predict soon uses it."""
     before = api.post("/predict", json={"pixels": BLANK}).json()["version"]
     response = api.put(CHAMPION, json={"version": 1, "reason": "small"})
@@ -47,7 +47,7 @@ def test_the_promoted_version_answers(api: TestClient) -> None:
 
 
 @pytest.mark.usefixtures("three")
-def test_the_same_put_again_answers_the_same_and_moves_nothing(api: TestClient) -> None:
+def test_promoting_a_version_twice_moves_the_champion_once(api: TestClient) -> None:
     """PUT is idempotent: there is one move, and the champion's time does not change."""
     first, again = (api.put(CHAMPION, json={"version": 1}) for _ in range(2))
 
@@ -56,8 +56,8 @@ def test_the_same_put_again_answers_the_same_and_moves_nothing(api: TestClient) 
 
 
 @pytest.mark.usefixtures("three")
-def test_the_log_tells_every_move_the_newest_first(api: TestClient) -> None:
-    """A move has cause, both versions, reason and time; promotion without a reason has a default one."""
+def test_the_log_lists_every_move_newest_first(api: TestClient) -> None:
+    """A move has its cause, both versions, a reason and a time; a promotion without a reason gets a default one."""
     api.put(CHAMPION, json={"version": 1, "dataset": "mnist", "reason": "smaller"})
     api.put(CHAMPION, json={"version": 2})
     api.post(f"{CHAMPION}/rollback")
@@ -87,7 +87,7 @@ def test_the_log_comes_in_pages(api: TestClient) -> None:
 
 
 @pytest.mark.usefixtures("three")
-def test_the_log_of_one_data_set_has_its_moves_alone(api: TestClient, work: Work, environment: Path) -> None:
+def test_the_log_can_be_limited_to_a_data_set(api: TestClient, work: Work, environment: Path) -> None:
     """Without a data set all moves are listed; a data set without versions has none."""
     publish(work, environment, dataset="digits")
 
@@ -99,8 +99,8 @@ def test_the_log_of_one_data_set_has_its_moves_alone(api: TestClient, work: Work
 
 @pytest.mark.parametrize("sent", [{}, {"json": {}}, {"json": {"dataset": "mnist"}}, {"json": {"dataset": None}}])
 @pytest.mark.usefixtures("three")
-def test_a_rollback_takes_a_body_or_none(api: TestClient, sent: dict[str, Any]) -> None:
-    """It returns the previous champion."""
+def test_the_body_of_a_rollback_is_optional(api: TestClient, sent: dict[str, Any]) -> None:
+    """The answer is the previous champion."""
     response = api.post(f"{CHAMPION}/rollback", **sent)
 
     assert response.status_code == 200, response.text
@@ -149,8 +149,8 @@ UNKNOWN: dict[str, Callable[[TestClient], Response]] = {
 
 
 @pytest.mark.usefixtures("three")
-def test_what_does_not_exist_is_not_found(api: TestClient) -> None:
-    """The answer says where to look, and nothing moves. A NUL is no server error on either database."""
+def test_unknown_networks_versions_and_data_sets_are_not_found(api: TestClient) -> None:
+    """The answer is 404 and names the route to look at, even if the name has a NUL; no champion moves."""
     details = {what: problem(ask(api), 404)["detail"] for what, ask in UNKNOWN.items()}
 
     assert {what for what, detail in details.items() if "GET /models" not in detail} == set()
@@ -180,14 +180,14 @@ BAD: list[tuple[Any, str]] = [
 
 @pytest.fixture(scope="module")
 def one(shared_api: TestClient, shared_work: Work, shared_artifacts: Path) -> TestClient:
-    """An API with one version, for requests that move nothing."""
+    """Return an API with one version, for requests that move nothing."""
     publish(shared_work, shared_artifacts)
     return shared_api
 
 
 @pytest.mark.parametrize(("sent", "pointer"), BAD)
-def test_a_promotion_that_is_none_is_refused_at_its_field(one: TestClient, sent: Any, pointer: str) -> None:
-    """Nothing moves."""
+def test_an_invalid_promotion_is_refused_with_a_pointer(one: TestClient, sent: Any, pointer: str) -> None:
+    """The answer is 422, and no champion moves."""
     found = pointers(one.put(CHAMPION, content=body(sent), headers=JSON))
 
     assert found.keys() == {pointer}
@@ -195,7 +195,7 @@ def test_a_promotion_that_is_none_is_refused_at_its_field(one: TestClient, sent:
 
 
 @pytest.mark.parametrize("sent", [{"dataset": "a\0b"}, {"dataset": 1}, {"version": 2}])
-def test_a_rollback_that_is_none_is_refused_at_its_field(one: TestClient, sent: dict[str, Any]) -> None:
-    """Nothing moves."""
+def test_an_invalid_rollback_is_refused_with_a_pointer(one: TestClient, sent: dict[str, Any]) -> None:
+    """The answer is 422, and no champion moves."""
     assert pointers(one.post(f"{CHAMPION}/rollback", json=sent)).keys() == {f"#/{next(iter(sent))}"}
     assert len(moved(one)) == 1

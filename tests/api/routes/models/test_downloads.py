@@ -21,18 +21,18 @@ VERSION = "/models/perceptron/versions/1"
 
 @pytest.fixture
 def published(work: Work, environment: Path) -> Version:
-    """Version 1 of the perceptron."""
+    """Return version 1 of the perceptron."""
     return publish(work, environment)
 
 
 def file_of(folder: Path, version: Version, what: str) -> Path:
-    """The path of a version's file."""
+    """Return the path of a version's file."""
     return next((folder / version.job.id).glob(f"*.{FILES[what]}"))
 
 
 @pytest.mark.parametrize("what", FILES)
-def test_a_file_arrives_as_it_was_written(api: TestClient, published: Version, environment: Path, what: str) -> None:
-    """Every byte is equal; the name describes the file, and the ETag is its hash."""
+def test_a_file_is_downloaded_unchanged(api: TestClient, published: Version, environment: Path, what: str) -> None:
+    """Every byte is equal, the name has the network and the version, and the ETag is the file's hash."""
     response = api.get(f"{VERSION}/{what}")
     content = file_of(environment, published, what).read_bytes()
 
@@ -45,7 +45,7 @@ def test_a_file_arrives_as_it_was_written(api: TestClient, published: Version, e
     assert response.headers["etag"].strip('"') == api.get(VERSION).json()[f"{what}_sha256"]
 
 
-def test_the_files_are_the_network_that_was_trained(api: TestClient, published: Version) -> None:
+def test_the_files_hold_the_trained_network(api: TestClient, published: Version) -> None:
     """The graph gives torch's outputs, and the weights are torch's."""
     session = onnxruntime.InferenceSession(api.get(f"{VERSION}/onnx").content)
     pixels = np.random.default_rng(0).random((1, 1, 28, 28), np.float32)
@@ -61,8 +61,8 @@ def test_the_files_are_the_network_that_was_trained(api: TestClient, published: 
 
 @pytest.mark.parametrize("what", FILES)
 @pytest.mark.usefixtures("published")
-def test_who_has_the_file_is_not_sent_it_again(api: TestClient, what: str) -> None:
-    """If-None-Match with the tag, strong or weak, alone or in a list, gives 304 with the tag and no body."""
+def test_a_known_etag_gets_304(api: TestClient, what: str) -> None:
+    """If-None-Match may have the tag strong or weak, alone or in a list; the answer has the tag and no body."""
     tag = api.get(f"{VERSION}/{what}").headers["etag"]
     known = (tag, f"W/{tag}", f'"other", {tag}', "*")
     found = [api.get(f"{VERSION}/{what}", headers={"if-none-match": one}) for one in known]
@@ -72,7 +72,7 @@ def test_who_has_the_file_is_not_sent_it_again(api: TestClient, what: str) -> No
 
 
 @pytest.mark.usefixtures("published")
-def test_who_has_another_file_is_sent_this_one(api: TestClient) -> None:
+def test_another_etag_gets_the_file(api: TestClient) -> None:
     """A header without a valid tag gives the file too."""
     known = ('"0123"', "", "0123", '"', api.get(f"{VERSION}/checkpoint").headers["etag"])
     found = [api.get(f"{VERSION}/onnx", headers={"if-none-match": one}).status_code for one in known]
@@ -114,7 +114,7 @@ class Away:
 
 @pytest.mark.parametrize("what", FILES)
 @pytest.mark.usefixtures("published")
-def test_while_storage_is_away_the_client_is_told_to_come_back(api: TestClient, what: str) -> None:
+def test_while_storage_is_away_the_client_is_told_to_retry(api: TestClient, what: str) -> None:
     """The answer is 503 with Retry-After, also for If-None-Match. Only the log names the storage."""
     tag = api.get(f"{VERSION}/{what}").headers["etag"]
     api.app.state.store = Away()  # type: ignore[attr-defined]
@@ -127,8 +127,8 @@ def test_while_storage_is_away_the_client_is_told_to_come_back(api: TestClient, 
 
 
 @pytest.mark.usefixtures("published")
-def test_a_version_that_does_not_exist_has_no_files(api: TestClient) -> None:
-    """The answer is 404 and says where to look."""
+def test_an_unknown_version_has_no_files(api: TestClient) -> None:
+    """The answer is 404 and names the route to look at."""
     paths = ("perceptron/versions/2", "cnn/versions/1", "%00/versions/1")
     details = [problem(api.get(f"/models/{path}/{what}"), 404)["detail"] for path in paths for what in (*FILES, "card")]
 

@@ -21,31 +21,31 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (5, 784)).astype(np.float32) 
 
 @pytest.fixture
 def cnn(work: Work, environment: Path) -> Version:
-    """A version of the CNN."""
+    """Return a version of the CNN."""
     return publish(work, environment, "cnn", 0.99)
 
 
 @pytest.fixture
 def client(url: str, cnn: Version) -> Iterator[triton.InferenceServerClient]:
-    """Triton's client, connected to a real server."""
+    """Yield Triton's client, connected to a real server."""
     with triton.InferenceServerClient(url.removeprefix("http://")) as found:
         yield found
 
 
 def asked(values: np.ndarray, datatype: str = "FP32", binary: bool = True) -> list[Any]:
-    """An input tensor with these numbers."""
+    """Return an input tensor with these numbers."""
     tensor = triton.InferInput("pixels", list(values.shape), datatype)
     tensor.set_data_from_numpy(values, binary_data=binary)
     return [tensor]
 
 
 def expected(version: Version, images: np.ndarray) -> np.ndarray:
-    """Torch's softmax."""
+    """Return torch's softmax for images."""
     return np.array([version.answer(list(image), 1) for image in images])
 
 
-def test_a_server_and_its_models_describe_themselves(client: triton.InferenceServerClient) -> None:
-    """Name, extensions, versions, inputs and outputs."""
+def test_the_server_and_its_models_have_metadata(client: triton.InferenceServerClient) -> None:
+    """The metadata have name, extensions, versions, inputs and outputs."""
     server, model = client.get_server_metadata(), client.get_model_metadata("cnn")
 
     assert server["name"] == "chiffre"
@@ -56,7 +56,7 @@ def test_a_server_and_its_models_describe_themselves(client: triton.InferenceSer
     assert client.get_model_metadata("cnn", "1") == model
 
 
-def test_who_is_live_and_ready_says_so(client: triton.InferenceServerClient) -> None:
+def test_the_server_its_models_and_versions_report_readiness(client: triton.InferenceServerClient) -> None:
     """The server, its models and versions are ready; a version that was never published is not."""
     assert client.is_server_live()
     assert client.is_server_ready()
@@ -93,16 +93,18 @@ def test_the_answer_is_torchs_softmax(
     assert result.get_response()["model_version"] == "1"
 
 
-def test_bytes_of_0_to_255_are_taken_too(client: triton.InferenceServerClient, cnn: Version) -> None:
-    """UINT8 input takes a quarter of the bytes."""
+def test_uint8_input_is_accepted(client: triton.InferenceServerClient, cnn: Version) -> None:
+    """Bytes from 0 to 255 take a quarter of the space of float32."""
     images = np.rint(IMAGES * 255).astype(np.uint8)
     found = client.infer("cnn", asked(images, "UINT8")).as_numpy("probabilities")
 
     assert found == pytest.approx(expected(cnn, images.astype(np.float32) / 255), abs=1e-5)
 
 
-def test_the_best_classes_come_as_the_extension_says(client: triton.InferenceServerClient, cnn: Version) -> None:
-    """Each has probability, index and name, most probable first."""
+def test_the_classification_extension_gives_the_best_classes(
+    client: triton.InferenceServerClient, cnn: Version
+) -> None:
+    """Each class has probability, index and name, most probable first."""
     wanted = [triton.InferRequestedOutput("probabilities", class_count=3)]
     found = client.infer("cnn", asked(IMAGES), outputs=wanted).as_numpy("probabilities")
     first = expected(cnn, IMAGES)[0]
@@ -147,15 +149,17 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("request_", "words"), REFUSED, ids=lambda value: repr(value)[:60])
-def test_what_cannot_be_used_is_refused_in_words(url: str, cnn: Version, request_: dict[str, Any], words: str) -> None:
-    """The answer is a problem with the member `error`, which the protocol's clients show."""
+def test_an_invalid_request_is_refused_with_a_message(
+    url: str, cnn: Version, request_: dict[str, Any], words: str
+) -> None:
+    """The answer is problem+json with the member `error`, which the protocol's clients show."""
     response = httpx2.post(f"{url}/v2/models/cnn/infer", json=request_)
 
     assert response.status_code == 422
     assert words in response.json()["error"]
 
 
-def test_what_is_compressed_is_refused(url: str, cnn: Version) -> None:
+def test_a_compressed_body_is_refused(url: str, cnn: Version) -> None:
     """The answer is 415 with the member `error`, as at /predict, because the unpacked size is unknown."""
     headers = {"content-type": "application/json", "content-encoding": "gzip"}
     response = httpx2.post(f"{url}/v2/models/cnn/infer", content=gzip.compress(b"{}"), headers=headers)
@@ -164,8 +168,8 @@ def test_what_is_compressed_is_refused(url: str, cnn: Version) -> None:
     assert "Content-Encoding" in response.json()["error"]
 
 
-def test_a_client_shows_why_it_was_refused(client: triton.InferenceServerClient) -> None:
-    """It names an unknown model, an unknown output, or a missing version."""
+def test_the_client_shows_why_it_was_refused(client: triton.InferenceServerClient) -> None:
+    """The message is about an unknown model, an unknown output, or a missing version."""
     wanted = [triton.InferRequestedOutput("logits")]
 
     with pytest.raises(InferenceServerException, match="use a network"):
@@ -177,7 +181,7 @@ def test_a_client_shows_why_it_was_refused(client: triton.InferenceServerClient)
 
 
 def test_1024_images_are_answered_at_once(client: triton.InferenceServerClient, cnn: Version) -> None:
-    """They take 3 MB of float32, more than other requests may send."""
+    """Their 3 MB of float32 are more than other requests may send."""
     generator = random.Random(1)
     images = np.array([[generator.random() for _ in range(784)] for _ in range(16)], np.float32)
     found = client.infer("cnn", asked(np.tile(images, (64, 1)))).as_numpy("probabilities")

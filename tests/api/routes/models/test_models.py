@@ -13,7 +13,7 @@ from tests.api.tools import pointers, problem, publish
 
 
 def versions(api: TestClient, model: str) -> list[dict[str, Any]]:
-    """A network's versions."""
+    """Return a network's versions."""
     found: list[dict[str, Any]] = api.get(f"/models/{model}").json()["versions"]
     return found
 
@@ -43,7 +43,7 @@ def test_the_newest_version_comes_first_and_one_is_the_champion(api: TestClient,
     assert [version["champion"] for version in found] == [False, True, False]
 
 
-def test_each_data_set_has_a_champion_of_its_own(api: TestClient, work: Work, environment: Path) -> None:
+def test_each_data_set_has_its_own_champion(api: TestClient, work: Work, environment: Path) -> None:
     """Versions compete only with versions trained on the same data."""
     publish(work, environment, value=0.99)
     publish(work, environment, value=0.9, dataset="digits")
@@ -60,8 +60,8 @@ def test_versions_of_another_split_or_objective_do_not_compete(api: TestClient, 
     assert [version["champion"] for version in versions(api, "perceptron")] == [False, False, True]
 
 
-def test_a_version_says_where_it_came_from(api: TestClient, work: Work, environment: Path) -> None:
-    """It shows job, trial, hyper-parameters, data, results, and the hash of its weights."""
+def test_a_version_shows_its_origin(api: TestClient, work: Work, environment: Path) -> None:
+    """A version shows job, trial, hyper-parameters, data, results, and the hash of its weights."""
     published = publish(work, environment, "shallow", 0.9)
     (version,) = versions(api, "shallow")
     trial = api.get(f"/jobs/{published.job.id}/trials/{version['trial']}").json()
@@ -76,10 +76,8 @@ def test_a_version_says_where_it_came_from(api: TestClient, work: Work, environm
     assert version["checkpoint_sha256"] == published.checkpoint_sha256
 
 
-def test_a_version_says_how_large_and_fast_it_is_and_how_far_to_trust_it(
-    api: TestClient, work: Work, environment: Path
-) -> None:
-    """Sizes and hashes are those of the files; latency and calibration those measured at publication."""
+def test_a_version_shows_sizes_latency_and_calibration(api: TestClient, work: Work, environment: Path) -> None:
+    """Sizes and hashes agree with the files; latency and calibration agree with the measurements at publication."""
     measured = {"latency_seconds": 0.0001, "calibration": {"temperature": 1.5, "ece": 0.01}}
     published = publish(work, environment, measured=measured)
     (version,) = versions(api, "perceptron")
@@ -92,7 +90,7 @@ def test_a_version_says_how_large_and_fast_it_is_and_how_far_to_trust_it(
 
 
 def test_what_was_not_measured_is_null(api: TestClient, work: Work, environment: Path) -> None:
-    """An earlier release may have published such a version."""
+    """A version of an earlier release may have no latency and no calibration."""
     publish(work, environment)
     (version,) = versions(api, "perceptron")
 
@@ -112,8 +110,8 @@ def test_a_network_names_its_champion_for_each_data_set(api: TestClient, work: W
     assert champions[0]["moved_at"] >= champions[1]["moved_at"] > "2020"
 
 
-def test_one_version_is_what_the_list_says_of_it(api: TestClient, work: Work, environment: Path) -> None:
-    """Holds for champions and others."""
+def test_a_version_agrees_with_the_list(api: TestClient, work: Work, environment: Path) -> None:
+    """This holds for champions and for other versions."""
     publish(work, environment, value=0.9)
     publish(work, environment, value=0.8)
     alone = [api.get(f"/models/perceptron/versions/{number}").json() for number in (2, 1)]
@@ -122,21 +120,21 @@ def test_one_version_is_what_the_list_says_of_it(api: TestClient, work: Work, en
 
 
 @pytest.mark.parametrize("path", ["perceptron/versions/2", "cnn/versions/1", "%00/versions/1", "%00"])
-def test_a_version_that_does_not_exist_is_not_found(api: TestClient, work: Work, environment: Path, path: str) -> None:
-    """Holds for any name and on both databases; the answer says where to look."""
+def test_an_unknown_version_is_not_found(api: TestClient, work: Work, environment: Path, path: str) -> None:
+    """This holds for any name and on both databases; the answer names the route to look at."""
     publish(work, environment)
 
     assert "GET /models" in problem(api.get(f"/models/{path}"), 404)["detail"]
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "2147483648", "99999999999999999999", "one", "1.5"])
-def test_what_is_no_number_of_a_version_is_refused(api: TestClient, number: str) -> None:
-    """It is refused before a database query, because the database rejects some of these numbers."""
+def test_an_invalid_version_number_is_refused(api: TestClient, number: str) -> None:
+    """The number is checked before any query, because the database rejects some of these numbers."""
     assert pointers(api.get(f"/models/perceptron/versions/{number}")).keys() == {"/version"}
 
 
 def test_a_network_without_a_version_is_not_found(api: TestClient) -> None:
-    """A known and an unknown network both give 404; the answer says where to look."""
+    """A known and an unknown network both give 404; the answer says what to do."""
     known, unknown = (problem(api.get(f"/models/{model}"), 404)["detail"] for model in ("cnn", "resnet"))
 
     assert "GET /models" in known

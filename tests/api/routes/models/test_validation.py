@@ -14,12 +14,12 @@ from tests.api.tools import Version, pointers, problem, publish
 
 @pytest.fixture
 def published(work: Work, environment: Path) -> Version:
-    """A version with untrained weights, of the small data set."""
+    """Return a version with untrained weights, of the small data set."""
     return publish(work, environment, dataset="digits", seed=1)
 
 
 def test_the_confusion_matrix_and_the_mistakes_agree_with_torch(api: TestClient, published: Version) -> None:
-    """They cover all validation images of the version's job; each mistake has its pixels."""
+    """Both cover all validation images of the version's job; each mistake has its pixels."""
     digits = datasets["digits"].load()
     places = data_split(len(digits), None, "random", published.job.spec["seed"]).validation
     with torch.inference_mode():
@@ -41,10 +41,10 @@ def test_the_confusion_matrix_and_the_mistakes_agree_with_torch(api: TestClient,
         assert (item["actual"], item["predicted"]) == (str(row), str(column))
 
 
-def test_a_version_of_a_job_that_was_held_to_few_images_is_judged_by_those(
+def test_a_version_trained_on_a_subset_of_images_is_validated_on_that_subset(
     api: TestClient, work: Work, environment: Path
 ) -> None:
-    """The job used 400 images and trained on 320, so the other 80 validate here as in the job."""
+    """The job used 400 images and trained on 320 of them, so the other 80 are the validation images."""
     publish(work, environment, dataset="digits", seed=1, images=400)
 
     assert api.get("/models/perceptron/versions/1/validation").json()["images"] == 80
@@ -60,19 +60,19 @@ def test_a_version_of_a_job_that_was_held_to_few_images_is_judged_by_those(
         ("actual=1", "?predicted"),
     ],
 )
-def test_what_is_no_pair_of_classes_is_refused(api: TestClient, published: Version, query: str, pointer: str) -> None:
+def test_an_invalid_pair_of_classes_is_refused(api: TestClient, published: Version, query: str, pointer: str) -> None:
     """The error names the parameter."""
     assert pointers(api.get(f"/models/perceptron/versions/1/mistakes?{query}")).keys() == {pointer}
 
 
 @pytest.mark.parametrize("path", ["validation", "mistakes?actual=1&predicted=2"])
-def test_a_version_that_does_not_exist_is_not_found(api: TestClient, path: str) -> None:
-    """The answer says where to look."""
+def test_an_unknown_version_is_not_found(api: TestClient, path: str) -> None:
+    """The answer names the route to look at."""
     assert "GET /models" in problem(api.get(f"/models/perceptron/versions/1/{path}"), 404)["detail"]
 
 
-def test_a_random_image_is_of_the_part_that_was_asked_for(api: TestClient) -> None:
-    """It has its label, and no image comes twice in a row."""
+def test_a_random_image_is_from_the_requested_part(api: TestClient) -> None:
+    """Each image has its label, and no image comes twice in thirty requests."""
     digits = datasets["digits"].load()
     images = [api.get("/datasets/digits/images/random?part=validation").json() for _ in range(30)]
     part = data_split(len(digits), None, "random", seed=0).validation
@@ -85,8 +85,8 @@ def test_a_random_image_is_of_the_part_that_was_asked_for(api: TestClient) -> No
 
 
 @pytest.mark.long
-def test_of_large_images_few_are_kept_and_of_few_parts(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two hundred large images would take a gigabyte; images beyond the cache are read again."""
+def test_the_cache_of_images_is_bounded(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two hundred large images would take a gigabyte, so the cache limits bytes and parts; others are read again."""
     monkeypatch.setattr("api.subprocesses.image_looks.SAMPLED_BYTES", 100)
     monkeypatch.setattr("api.subprocesses.image_looks.SUBSETS", 1)
     shelves = api.app.state.looks._samples  # type: ignore[attr-defined]
@@ -98,7 +98,7 @@ def test_of_large_images_few_are_kept_and_of_few_parts(api: TestClient, monkeypa
     assert list(shelves) == [("digits", "train")]
 
 
-def test_a_data_set_or_part_that_does_not_exist_is_told_of(api: TestClient) -> None:
-    """The answer lists the existing ones."""
+def test_an_unknown_data_set_or_part_is_refused(api: TestClient) -> None:
+    """The answer lists the existing data sets, or names the parameter."""
     assert "mnist" in problem(api.get("/datasets/letters/images/random"), 404)["detail"]
     assert pointers(api.get("/datasets/digits/images/random?part=all")).keys() == {"?part"}
