@@ -74,7 +74,7 @@ def test_opening_the_test_images_of_another_data_set_is_counted(
 
 
 def test_another_image_size_and_another_order_of_classes_are_matched(predictions: Predictions, tmp_path: Path) -> None:
-    """For a network of MNIST, scikit-learn's 8×8 digits of five classes are resized and their classes matched by name."""
+    """For an MNIST network, scikit-learn's 8×8 digits of five classes are resized and their classes matched by name."""
     version = publish(predictions.work, predictions.artifacts)
     digits = load_digits()
     five = digits.target < 5
