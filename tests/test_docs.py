@@ -291,8 +291,8 @@ def test_the_reference_has_every_command(generated: dict[str, str]) -> None:
                 assert parameter.opts[0] in section, (name, parameter.name)
 
 
-def test_every_command_that_asks_the_api_answers_in_json() -> None:
-    """It takes --json; commands that start services have no answer."""
+def test_every_command_that_asks_the_api_can_answer_in_json() -> None:
+    """Each such command takes --json; commands that start services have no answer."""
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     without = {
         name for name, command in commands.items() if "--json" not in {o for p in command.params for o in p.opts}
@@ -366,8 +366,8 @@ def test_every_module_that_a_text_runs_exists() -> None:
     assert all(importlib.util.find_spec(name) for name in named)
 
 
-def test_the_walk_through_calls_methods_of_the_client() -> None:
-    """Its blocks are valid Python, and each method of the client exists."""
+def test_the_tutorial_of_the_client_calls_methods_that_exist() -> None:
+    """Its blocks are valid Python, too."""
     for block in blocks(TEXTS["docs/tutorials/python-client.md"], "python"):
         compile(block, "python-client.md", "exec")
         assert all(hasattr(Chiffre, name) for name in re.findall(r"\bclient\.(\w+)\(", block)), block

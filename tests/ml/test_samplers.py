@@ -180,7 +180,7 @@ def test_the_same_seed_and_history_draw_the_same(sampler: str, trials: int) -> N
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_another_seed_draws_something_else(sampler: str) -> None:
+def test_another_seed_draws_other_trials(sampler: str) -> None:
     """The job's seed decides the draws, and each trial draws other values."""
     draws = [str(Search(_spec(sampler, seed=seed)).ask(number)[0]) for seed in (0, 1) for number in range(10)]
 
@@ -456,7 +456,7 @@ def test_hyperband_starts_brackets_at_several_rungs() -> None:
 
 
 @EACH_PRUNER
-def test_a_trial_of_one_epoch_can_be_asked_and_reported(pruner: str) -> None:
+def test_a_trial_of_one_epoch_can_be_drawn_and_reported(pruner: str) -> None:
     """Every pruner works if a job's trials last one epoch."""
     ends = _verdicts(_spec("random", pruner, budget={"trials": 5, "epochs": 1}), _curves(4, trials=5, epochs=1))
 

@@ -56,7 +56,7 @@ def test_coefficients_equal_those_of_pandas(trials: list[Observation], found: Co
         np.testing.assert_allclose(ours.to_numpy()[off_diagonal], expected.to_numpy()[off_diagonal], atol=1e-12)
 
 
-def test_p_values_are_those_of_the_t_distribution(found: Correlations) -> None:
+def test_p_values_follow_the_t_distribution(found: Correlations) -> None:
     """They are two-sided, for t = r √((n − 2) / (1 − r²)) with n − 2 degrees of freedom, for both coefficients."""
     for i, one in enumerate(found.variables):
         for j in range(i):

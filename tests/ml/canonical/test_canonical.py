@@ -80,7 +80,7 @@ def test_the_result_is_a_copy(sample: np.ndarray) -> None:
     assert np.array_equal(image, sample[0])
 
 
-def test_an_inverted_digit_is_turned_back(validation: Arrays) -> None:
+def test_an_inverted_digit_is_inverted_back(validation: Arrays) -> None:
     """An inverted digit is detected, and comes out equal within 2 % of its ink if nothing else is unusual.
 
     A digit whose centre of mass lies between two pixels may be centred on either.
@@ -159,8 +159,8 @@ def test_the_size_of_a_digit_does_not_matter(factor: int, sample: np.ndarray) ->
 
 @pytest.mark.parametrize("pen", [2, 60])
 @pytest.mark.parametrize("label", range(10))
-def test_lines_come_into_mnists_range(label: int, pen: float) -> None:
-    """The lines of a digit drawn with a thin or thick pen come nearer to MNIST's, and the report has both widths."""
+def test_line_widths_come_into_mnists_range(label: int, pen: float) -> None:
+    """The lines of a thin or thick pen come nearer to MNIST's range, and the report has both widths."""
     report = canonical(draw(str(label), np.random.default_rng(6), 300, pen)).report
     before, after = (abs(width - np.clip(width, THINNEST, THICKEST)) for width in report.stroke_width)
 

@@ -114,8 +114,8 @@ def test_a_value_that_no_parameter_takes_is_refused(value: Any) -> None:
     assert _refusals(value)
 
 
-def test_a_logarithmic_float_range_takes_no_step_of_one() -> None:
-    """Optuna refuses a step with log when it draws, so a step of 1.0 is refused here too."""
+def test_a_float_range_on_a_log_scale_takes_no_step() -> None:
+    """Optuna refuses both together when it draws, so even a step of 1.0 is refused here."""
     assert _refusals({"type": "float", "low": 0.5, "high": 8.0, "step": 1.0, "log": True})
 
 

@@ -61,7 +61,7 @@ def test_without_a_correction_the_test_is_the_paired_t_test() -> None:
     assert corrected_t(values.tolist(), 10**15, 1).p == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
 
 
-def test_values_that_do_not_vary_have_no_statistic() -> None:
+def test_the_p_value_of_values_that_do_not_vary_is_0_or_1() -> None:
     """If all are zero, p is 1; if all are equal but not zero, p is 0."""
     assert (corrected_t([0.0, 0.0], 8, 2).p, corrected_t([0.5, 0.5], 8, 2).p) == (1.0, 0.0)
 

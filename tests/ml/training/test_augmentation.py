@@ -202,7 +202,7 @@ def test_augmentation_decides_the_key_and_a_lanes_recipe_does_not() -> None:
     assert len({params.dropout for params in others}) == 5
 
 
-def test_a_grid_is_divided_by_augmentation() -> None:
+def test_a_grid_is_grouped_by_augmentation() -> None:
     """The points of a key are drawn one after another, and each once."""
     grid = {
         "batch_size": {"type": "grid", "values": [16, 32]},

@@ -23,7 +23,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
     return clock
 
 
-def test_the_first_checkpoint_is_due_after_the_seconds(clock: _Clock) -> None:
+def test_the_first_checkpoint_is_due_after_the_minimum_time(clock: _Clock) -> None:
     """The clock of a rule starts when the rule is made."""
     rule = CheckpointRule(15)
     due = []

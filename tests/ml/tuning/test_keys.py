@@ -82,8 +82,10 @@ def test_widths_and_optimizers_are_no_part_of_a_key() -> None:
         ("mlp", {"hidden_sizes": [8, 9], "epochs": {"type": "int", "low": 1, "high": 3}}, []),
     ],
 )
-def test_the_names_that_decide_a_key(model: str, space: dict[str, Any], names: list[str]) -> None:
-    """A drawn batch size and the length of a list decide a key; widths and the learning rate do not."""
+def test_a_drawn_batch_size_and_the_length_of_a_list_decide_a_key(
+    model: str, space: dict[str, Any], names: list[str]
+) -> None:
+    """Widths, the learning rate and fixed values do not."""
     assert list(key_names(_spec(model, space))) == names
 
 
@@ -162,8 +164,10 @@ def newcomers(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_the_names_that_decide_the_key_of_a_new_network(model: str, space: dict[str, Any], names: list[str]) -> None:
-    """Every name that changes the kinds of layer is found, even in combination; a name in doubt counts as one."""
+def test_every_name_that_changes_the_kinds_of_layer_decides_a_key(
+    model: str, space: dict[str, Any], names: list[str]
+) -> None:
+    """The names of a new network are found too, even in combination; a name in doubt counts."""
     assert list(kind_names(_spec(model, space))) == names
 
 

@@ -12,7 +12,7 @@ from worker.database.engine import Database, note_unneeded
 from worker.database.tables import Job, JobState
 
 
-def test_concurrent_read_modify_writes_lose_nothing(work: Work) -> None:
+def test_concurrent_read_modify_writes_lose_no_update(work: Work) -> None:
     """Four writers each read a value and write it back increased; no increment is lost."""
     job = work.accept()
 
@@ -71,7 +71,7 @@ def test_a_rolled_back_transaction_removes_no_file(work: Work) -> None:
     assert unneeded == []
 
 
-def test_the_clock_is_the_databases_in_seconds_since_1970(database: Database) -> None:
+def test_the_databases_clock_counts_seconds_since_1970(database: Database) -> None:
     """Both databases return fractions of a second, and time does not run backwards."""
     with database.reading() as session:
         first, second = (session.scalar(select(now())) for _ in range(2))

@@ -111,7 +111,7 @@ def test_the_lower_loss_is_kept_if_the_loss_is_the_objective(work: Work) -> None
 
 
 @pytest.mark.long
-def test_a_thousand_trials_keep_few_checkpoints(work: Work) -> None:
+def test_a_long_job_keeps_few_checkpoints(work: Work) -> None:
     """Of a hundred trials here, with ten levels of accuracy, at most ten are on the front and kept."""
     job = work.accept(budget={"trials": 1000})
     for n in range(100):

@@ -116,7 +116,7 @@ def test_a_version_abstains_as_in_a_direct_request(predictions: Predictions, ver
     assert (predictions.work.job(job).result or {})["abstained"] == len(unsure)
 
 
-def test_a_job_goes_through_a_real_worker(work: Work, supervisor: Supervisor, environment: Path) -> None:
+def test_a_real_worker_completes_a_predict_job(work: Work, supervisor: Supervisor, environment: Path) -> None:
     """A trainer claims and completes it; its transitions are recorded and every image is answered."""
     predictions = Predictions(work, environment)
     publish(work, environment, dataset="digits")
