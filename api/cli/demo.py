@@ -32,19 +32,19 @@ SPEC: dict[str, Any] = {
 IMAGES = 8  # test images to classify
 
 
-def run_demo(console: Console) -> dict[str, Any]:
+def run_demo(console: Console, spec: dict[str, Any] = SPEC) -> dict[str, Any]:
     """Tune a CNN on MNIST, classify some test images with it, and return the published version."""
     with TemporaryDirectory(prefix="chiffre-demo-") as home:
         settings = Settings(home=Path(home), database_url=None, broker_url=None, artifacts=None)
         console.print("Starting the database, a private Valkey, the worker and the API …")
         with local_services(settings, "127.0.0.1", free_port()) as services, Chiffre(services.url) as client:
-            return _main_job(client, console)
+            return _main_job(client, spec, console)
 
 
-def _main_job(client: Chiffre, console: Console) -> dict[str, Any]:
+def _main_job(client: Chiffre, spec: dict[str, Any], console: Console) -> dict[str, Any]:
     console.print(f"[bold]POST {client.url}/jobs/tune[/]")
-    console.print_json(data=SPEC)
-    job = follow_job(client, client.tune(SPEC)["id"], console)
+    console.print_json(data=spec)
+    job = follow_job(client, client.tune(spec)["id"], console)
     if job["state"] != "completed":
         raise ApiError(f"the job is {job['state']}: {job['error']}")
     version: dict[str, Any] = client.version("cnn", job["version"]["version"])

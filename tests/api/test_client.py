@@ -1,7 +1,6 @@
 """The client, against a real uvicorn."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,13 +20,6 @@ from tests.api.conftest import serving
 from tests.api.tools import BLANK, TUNE, insert, publish
 from worker.errors import Fact
 from worker.local import free_port
-
-
-@pytest.fixture
-def database_url(sqlite_template: Path, tmp_path: Path) -> str:
-    """Use SQLite alone: databases differ only behind the API."""
-    shutil.copy(sqlite_template, tmp_path / "chiffre.db")
-    return f"sqlite:///{tmp_path}/chiffre.db"
 
 
 @pytest.fixture

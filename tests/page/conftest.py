@@ -70,13 +70,13 @@ def _is_error(message: ConsoleMessage) -> bool:
 
 
 @pytest.fixture
-def axe() -> Callable[[Page], list[str]]:
-    """Return a function that lists what axe-core finds on a page, if it is serious or worse."""
+def axe() -> Callable[..., list[str]]:
+    """Return a function that lists what axe-core finds on a page, by all rules or some, if it is serious or worse."""
     source = files("axe_playwright_python").joinpath("axe.min.js").read_text()
 
-    def findings(page: Page) -> list[str]:
+    def findings(page: Page, *rules: str) -> list[str]:
         page.evaluate(source)
-        found = page.evaluate("axe.run()")
+        found = page.evaluate("rules => axe.run(rules.length ? { runOnly: rules } : {})", list(rules))
         return [
             f"{rule['impact']} {rule['id']}: {rule['help']}: {node['html'][:200]}"
             for rule in found["violations"]

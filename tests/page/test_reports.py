@@ -48,7 +48,7 @@ SEARCHED: dict[str, Any] = {
 
 
 def test_a_finished_report_is_whole_on_a_screen_a_telephone_and_paper(
-    page: Page, service: Service, axe: Callable[[Page], list[str]]
+    page: Page, service: Service, axe: Callable[..., list[str]]
 ) -> None:
     """Figures and pictures are drawn, nothing is wider than the page, and axe finds nothing serious."""
     with Chiffre(service.url) as client:

@@ -14,6 +14,8 @@ SQLITE_ONLY = (
     "tests/api/report/",
     "tests/api/subprocesses/",
     "tests/api/views/",
+    "tests/api/prediction/test_swaps.py::test_every_answer_under_load_is_the_whole_answer_of_one_version",
+    "tests/api/prediction/test_metrics.py::test_two_processes_count_together",
     "tests/api/test_client.py",
     "tests/api/test_openapi.py",
     "tests/api/test_schemathesis.py",

@@ -181,7 +181,7 @@ class Controls:
 def run_again(session: Session, job: Job, trial: Trial, why: str, by: str) -> None:
     """Run an ended trial of a locked job again from its start; a job that has ended runs again for it."""
     session.execute(delete(Measurement).where(col(Measurement.trial_id) == trial.id))
-    trial.attrs, trial.start_step = {}, None
+    trial.attrs, trial.start_step, trial.lane = {}, None, 0
     trial.value = trial.best_epoch = trial.train_loss = trial.val_loss = trial.val_accuracy = None
     trial.epochs_run, trial.seconds = 0.0, 0.0
     if JobState(job.state).final:

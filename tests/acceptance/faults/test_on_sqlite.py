@@ -53,7 +53,7 @@ def test_a_killed_trainer_costs_time_and_nothing_else(cluster: Cluster, witness:
 def test_a_trial_whose_trainer_was_killed_measures_what_it_would_have(cluster: Cluster, witness: Witness) -> None:
     """The same job twice, once with a kill -9: the same losses and accuracies, to the last bit."""
     with cluster.gate(20):
-        jobs = [witness.post(steady(trials=1, epochs=80, lanes=1)) for _ in range(2)]
+        jobs = [witness.post(steady(trials=1, epochs=40, lanes=1)) for _ in range(2)]
         until(lambda: cluster.measured(jobs[1]) >= 20, "twenty epochs are measured")
         for trainer in cluster.trainers(cluster.holder(jobs[1])):
             trainer.kill()
@@ -63,7 +63,7 @@ def test_a_trial_whose_trainer_was_killed_measures_what_it_would_have(cluster: C
     rows = [[tuple(m[name] for name in fields) for m in measurements] for measurements in trials]
 
     assert found == []
-    assert len(rows[0]) == 80
+    assert len(rows[0]) == 40
     assert rows[0] == rows[1]
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -42,13 +41,6 @@ NOT_IMAGES = {
     "a palette that lies": b"BM" + b"\xff" * 60,
     "a short chunk": b"\x89PNG\r\n\x1a\n\0\0\0\1IHDR\0\x1b\x3e\xe4\x2c",
 }
-
-
-@pytest.fixture
-def database_url(sqlite_template: Path, tmp_path: Path) -> str:
-    """One kind of database suffices, because the difference is behind the API."""
-    shutil.copy(sqlite_template, tmp_path / "chiffre.db")
-    return f"sqlite:///{tmp_path}/chiffre.db"
 
 
 @pytest.fixture(autouse=True)

@@ -31,12 +31,6 @@ OTHERS = [
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """Use a database that no test here reads."""
-    return f"sqlite:///{tmp_path}/chiffre.db"
-
-
-@pytest.fixture
 def api_for(environment: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., TestClient]:
     """Return a function that makes an API with known hosts."""
 

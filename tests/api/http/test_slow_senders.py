@@ -1,21 +1,12 @@
 """Bodies that stop in the middle, against a real uvicorn."""
 
-import shutil
 import socket
-from pathlib import Path
 from time import sleep
 from urllib.parse import urlsplit
 
 import pytest
 
 PATHS = ["/predict", "/jobs/tune", "/jobs/predict?model=cnn", "/v2/models/cnn/infer", "/datasets?name=letters"]
-
-
-@pytest.fixture
-def database_url(tmp_path: Path, sqlite_template: Path) -> str:
-    """Use SQLite alone: no body reaches the database."""
-    shutil.copy(sqlite_template, tmp_path / "chiffre.db")
-    return f"sqlite:///{tmp_path}/chiffre.db"
 
 
 @pytest.mark.parametrize("path", PATHS)

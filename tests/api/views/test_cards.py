@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -39,13 +38,6 @@ CALIBRATION = {
     "test_abstained": 0.002,
 }
 MEASURED = {"calibration": CALIBRATION, "latency_seconds": 0.000123}
-
-
-@pytest.fixture
-def database_url(sqlite_template: Path, tmp_path: Path) -> str:
-    """One kind of database suffices, because a card is made from rows."""
-    shutil.copy(sqlite_template, tmp_path / "chiffre.db")
-    return f"sqlite:///{tmp_path}/chiffre.db"
 
 
 def shown(api: TestClient, model: str = "perceptron", version: int = 1) -> str:

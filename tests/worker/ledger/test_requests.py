@@ -337,6 +337,8 @@ def test_a_failed_trial_can_be_retried(work: Work) -> None:
     job = work.accept(budget={"trials": 2})
     work.run_trial(work.pack(1), None, TrialState.FAILED)
     complete(work)
+    with work.database.writing() as session:
+        session.execute(update(Trial).values(lane=1))
     tried = work.controls.retry(job.id, 0)
     again = work.controls.retry(job.id, 0)
     claim = work.leases.claim()
@@ -345,7 +347,7 @@ def test_a_failed_trial_can_be_retried(work: Work) -> None:
     with work.database.reading() as session:
         forgotten = session.scalars(select(Measurement).where(col(Measurement.trial_id) == tried.id)).all()
 
-    assert (tried.state, again.sequence) == (TrialState.RUNNING, tried.sequence)
+    assert (tried.state, tried.lane, again.sequence) == (TrialState.RUNNING, 0, tried.sequence)
     assert (record.number, record.suggestion, record.start_step) == (0, {"learning_rate": 0.01}, None)
     assert (work.job(job).reserved, work.job(job).failures, work.job(job).run, forgotten) == (2, 0, 2, [])
 

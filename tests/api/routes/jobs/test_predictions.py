@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -549,13 +548,6 @@ def test_its_events_are_its_transitions(batch: TestClient, done: str) -> None:
 
 
 # --- the command
-
-
-@pytest.fixture
-def database_url(sqlite_template: Path, tmp_path: Path) -> str:
-    """One kind of database suffices, because the difference is behind the API."""
-    shutil.copy(sqlite_template, tmp_path / "chiffre.db")
-    return f"sqlite:///{tmp_path}/chiffre.db"
 
 
 @pytest.fixture
