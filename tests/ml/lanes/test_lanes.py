@@ -82,7 +82,7 @@ def test_every_lane_equals_its_solo_run(model: str, loss: str, batch_size: int, 
     assert max(map(distance, [state.weights for state in trained], alone)) < 1e-8
 
 
-@lru_cache(maxsize=1)  # the tests of all devices follow each other and share this result of plain torch
+@lru_cache(maxsize=1)  # consecutive tests differ only in the way of training, and share the result of plain torch
 def _alone(
     model: str, loss: str, batch_size: int, images: Images
 ) -> tuple[list[LaneState], Sequence[np.ndarray], list[dict[str, Tensor]]]:
