@@ -1,1 +1,1 @@
-"""Programs that measure, each against a baseline. README.md describes them."""
+"""Programs that measure Chiffre, each against a baseline. README.md describes them."""

@@ -1,4 +1,4 @@
-"""The gain in accuracy by the input canonicaliser: `python -m benchmarks.canonical`.
+"""The accuracy that the input canonicaliser gains: `python -m benchmarks.canonical`.
 
 Two networks that were trained on plain MNIST classify test digits with the distortions of `distortions.py`, digits of
 fonts and pen strokes. Each image is prepared in three ways: only scaled to 28×28, by the usual recipe, and by the

@@ -56,7 +56,7 @@ def full_images(spec: TuneSpec) -> int:
 
 
 def extrapolated(experiment: str, full: TuneSpec, trials: list[MeasuredTrial]) -> Row:
-    """Return the row of an experiment from its measured trials, of which there must be one at least."""
+    """Return the row of an experiment from its measured trials; at least one is required."""
     each = mean(trial.seconds / trial.images for trial in trials)
     images, seconds = sum(trial.images for trial in trials), sum(trial.seconds for trial in trials)
     limit = full.budget.seconds / HOUR if full.budget.seconds is not None else float("inf")

@@ -1,4 +1,4 @@
-"""The time of a training step per trial on a GPU: lanes against plain torch on the same GPU."""
+"""The time of a training step per trial on a GPU: lanes, compared with plain torch on the same GPU."""
 
 import argparse
 import json
@@ -35,7 +35,7 @@ class GpuSamples:
 
 
 class GpuPrograms:
-    """The measured programs, all in this process, as several processes would share the GPU by time slices."""
+    """The measured programs, all in this process, because several processes would share the GPU by time slices."""
 
     def __init__(self) -> None:
         self.careful = Careful(device="cuda")
@@ -65,7 +65,7 @@ class GpuPrograms:
 
 
 def measure(work: Workload, programs: GpuPrograms) -> dict[str, Any]:
-    """A row: the programs made ready for a workload, and timed in turn."""
+    """Prepare the programs for a workload, time them in turn, and return the row."""
     widths, samples = programs.prepare(work), GpuSamples()
     for _ in range(ROUNDS):
         programs.round(samples)

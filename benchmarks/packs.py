@@ -1,7 +1,7 @@
-"""The best trial of a search in packs against one trial at a time: `python -m benchmarks.packs`.
+"""The best trial of a search in packs, compared with one trial at a time: `python -m benchmarks.packs`.
 
-Ten seeds search 200 trials of a shallow network on 4,000 images of MNIST, once with one lane and once with eight. The
-batch size and the learning rate depend on each other there. The searches in packs pass if their mean is not below the
+Ten seeds search 200 trials of a shallow network on 4,000 images of MNIST, once with one lane and once with eight. In
+this search the best learning rate depends on the batch size. The searches in packs pass if their mean is not below the
 95 % interval (Student's t) of the mean of those with one lane.
 """
 

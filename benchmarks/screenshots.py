@@ -1,7 +1,8 @@
-"""Take the pictures of the page in docs/: `chiffre up --home "$(mktemp -d)"`, then `python -m benchmarks.screenshots`.
+"""Take the pictures of the page in docs/: `python -m benchmarks.screenshots`.
 
-The script lets the service train and tune the networks that the pictures show, and writes docs/*.png. Each picture is
-reduced to a palette of colours. That makes it a quarter as large, without a visible difference.
+Start a service first: `chiffre up --home "$(mktemp -d)"`. The script lets the service train and tune the networks that
+the pictures show, and writes docs/*.png. Each picture is reduced to a palette of colours. That makes it a quarter as
+large, without a visible difference.
 """
 
 import argparse
@@ -21,7 +22,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 WINDOW, PHONE = (1280, 860), (390, 1160)  # pixels; the phone is long enough to show the answers
 COLOURS = 96
 BETWEEN = 24  # pixels between two phones
-ATTEMPTS = 40  # pictures until the page must have stopped changing
+ATTEMPTS = 40  # screenshots at most, until two in a row are equal
 
 TRAINED: tuple[dict[str, Any], ...] = (
     {"model": "perceptron", "params": {"batch_size": 64}, "budget": {"epochs": 3}},
@@ -71,7 +72,7 @@ def main() -> None:
 
 
 def prepare(url: str) -> str:
-    """Train all four networks and run a search, unless a search is there already; return the id of the search."""
+    """Train all four networks and run a search, unless there is a completed search; return the id of the search."""
     with Chiffre(url) as client:
         known = [job for job in client.jobs() if job["kind"] == "tune" and job["state"] == "completed"]
         if known:

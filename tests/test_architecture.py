@@ -1,6 +1,6 @@
-"""What import-linter cannot see of the architecture: the environment, folders, what loads, and what is unpickled.
+"""Rules of the architecture that import-linter cannot check: environment, folders, start-up imports and unpickling.
 
-The order of layers and folders stands in pyproject.toml; `make lint` holds the imports to it.
+The order of layers and folders is in pyproject.toml, and `make lint` checks the imports against it.
 """
 
 import ast
@@ -23,7 +23,7 @@ TORCH_FREE = (
     "api.cli.app",
     "ml.specs",
 )
-FULL_FOLDER = 20  # files; a folder with more hides what belongs together
+FULL_FOLDER = 20  # files; in a folder with more, a reader does not see which belong together
 
 
 def modules() -> dict[str, str]:
@@ -33,14 +33,14 @@ def modules() -> dict[str, str]:
 
 
 def test_only_the_settings_read_the_environment() -> None:
-    """One module decides what the environment means; the client's URL and what children inherit are the exceptions."""
+    """One module reads the environment; the exceptions are the client's URL and the environment of child processes."""
     readers = {path for path, text in modules().items() if "os.environ" in text or "getenv" in text}
 
     assert readers == {"api/client.py", "worker/local.py", "worker/supervision/trainer_pool.py"}
 
 
 def test_every_import_is_absolute() -> None:
-    """A file that moves within its folder imports the same modules."""
+    """A file can then move within its layer without new imports."""
     relative = [
         f"{path}:{node.lineno}"
         for path, text in modules().items()
@@ -52,7 +52,7 @@ def test_every_import_is_absolute() -> None:
 
 
 def test_no_folder_holds_more_files_than_a_reader_can_survey() -> None:
-    """Twenty at most, but for migrations and recorded data."""
+    """A folder has at most twenty files; migrations are the exception."""
     listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
     files = Counter(str(Path(path).parent) for path in listed)
     kept_apart = {"alembic/versions"}
@@ -62,16 +62,16 @@ def test_no_folder_holds_more_files_than_a_reader_can_survey() -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("module", TORCH_FREE)
-def test_what_must_start_fast_imports_nothing_heavy(module: str) -> None:
-    """The API, the worker's own process and the command import neither torch nor optuna."""
+def test_modules_that_must_start_fast_import_no_heavy_package(module: str) -> None:
+    """The API, the worker's own process and the command import no torch, optuna or similar package."""
     program = f"import sys, {module}; print([m for m in {HEAVY} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
 
     assert done.stdout.strip() == "[]"
 
 
-def test_nothing_is_unpickled_but_the_studys_own_file() -> None:
-    """torch.load stands in one place, with weights_only; pickle.load nowhere."""
+def test_only_the_studys_own_file_is_unpickled() -> None:
+    """One module calls torch.load, with weights_only, and none calls pickle.load."""
     texts = modules()
 
     assert {path for path, text in texts.items() if "torch.load(" in text} == {"ml/images/report_pickle.py"}

@@ -1,4 +1,4 @@
-"""README and the documentation against the code: commands, requests, settings, examples, paths, links, and the site."""
+"""README and documentation, compared with the code: commands, requests, settings, examples, paths, links, the site."""
 
 import hashlib
 import importlib.util
@@ -47,14 +47,14 @@ TEXTS = {
 }
 ALL = "\n".join(TEXTS.values())
 SITE = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]
-# Documents and pages about the API, not of it.
+# Routes of documents and pages, which are not part of the API.
 PAGE = {"/openapi.json", "/docs", "/docs/files", "/", "/web", "/help"}
 GENERATED = {"docs/generated"}  # made by `make docs`
 
 
 @pytest.fixture(scope="module")
 def service_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Settings that name a folder of these tests."""
+    """Let the settings name a folder of these tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CHIFFRE_HOME", str(tmp_path_factory.mktemp("home")))
         settings.cache_clear()
@@ -64,34 +64,34 @@ def service_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def generated(service_home: None) -> dict[str, str]:
-    """Every page that is generated, by its name."""
+    """Return the text of every generated page, by its name."""
     return {name: "\n\n".join(part for part in page() if part) for name, page in PAGES.items()}
 
 
 @pytest.fixture(scope="module")
 def document(service_home: None) -> dict[str, Any]:
-    """The OpenAPI document."""
+    """Return the OpenAPI document."""
     return create_app().openapi()
 
 
 def routes(document: dict[str, Any]) -> set[str]:
-    """Every route of the application, as "METHOD /path"."""
+    """Return every route of the application, as "METHOD /path"."""
     return {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods}
 
 
 def rows(text: str, heading: str) -> list[list[str]]:
-    """The cells of the table whose first heading is this."""
+    """Return the cells of the table with this first heading."""
     lines = text[text.index(f"| {heading} |") :].split("\n\n")[0].splitlines()[2:]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
 
 
 def blocks(text: str, *languages: str) -> list[str]:
-    """The fenced blocks of these languages."""
+    """Return the fenced blocks of these languages."""
     return [found for name, found in re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL) if name in languages]
 
 
 def curls(text: str) -> list[tuple[str, str, str | None]]:
-    """Method, path and body of every curl command."""
+    """Return the method, path and body of every curl command."""
     found = []
     for block in blocks(text, "console", "sh"):
         for line in re.findall(r"^(?:\$ )?(curl .*)$", block.replace("\\\n", " "), re.MULTILINE):
@@ -103,18 +103,18 @@ def curls(text: str) -> list[tuple[str, str, str | None]]:
 
 
 def examples() -> list[dict[str, Any]]:
-    """Every example of a request's body in the documentation."""
+    """Return every example of a request body in the documentation."""
     found = [json.loads(block) for text in TEXTS.values() for block in blocks(text, "json")]
     return [body for body in found if isinstance(body, dict)]
 
 
 def inline() -> list[str]:
-    """What stands in code quotes, outside fenced blocks."""
+    """Return all text in code quotes outside fenced blocks."""
     return re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", ALL, flags=re.DOTALL))
 
 
 def test_readme_is_one_screen() -> None:
-    """At most 150 lines, of normal length."""
+    """It has at most 150 lines, none of them very long."""
     lines = README.splitlines()
 
     assert len(lines) <= 150
@@ -122,7 +122,7 @@ def test_readme_is_one_screen() -> None:
 
 
 def test_no_folder_of_the_documentation_holds_more_than_twenty_files() -> None:
-    """A reader sees a folder at a glance."""
+    """A reader can then see a folder at a glance."""
     folders = [DOCS, *(path for path in DOCS.rglob("*") if path.is_dir() and path.name != "__pycache__")]
 
     for folder in folders:
@@ -130,7 +130,7 @@ def test_no_folder_of_the_documentation_holds_more_than_twenty_files() -> None:
 
 
 def test_the_reference_has_every_route_and_no_other(generated: dict[str, str], document: dict[str, Any]) -> None:
-    """Each in a table, and with a section."""
+    """Each route is in a table and has a section."""
     page = generated["routes"]
     listed = re.findall(r"^\| \[`([A-Z]+ [^`]+)`\]", page, re.MULTILINE)
     sections = re.findall(r"^### `([A-Z]+ [^`]+)`", page, re.MULTILINE)
@@ -140,7 +140,7 @@ def test_the_reference_has_every_route_and_no_other(generated: dict[str, str], d
 
 
 def test_the_reference_has_every_object(generated: dict[str, str], document: dict[str, Any]) -> None:
-    """With each of its fields."""
+    """Each section lists all fields of its object."""
     page = generated["schemas"]
 
     for name, schema in document["components"]["schemas"].items():
@@ -149,7 +149,7 @@ def test_the_reference_has_every_object(generated: dict[str, str], document: dic
 
 
 def test_every_curl_command_calls_a_route_that_exists(document: dict[str, Any]) -> None:
-    """What is shown can be typed."""
+    """A reader can type the commands as they are shown."""
     patterns = [(route.split()[0], re.sub(r"{\w+}", "[^/]+", route.split()[1])) for route in routes(document)]
 
     for method, path, _ in curls(ALL):
@@ -157,7 +157,7 @@ def test_every_curl_command_calls_a_route_that_exists(document: dict[str, Any]) 
 
 
 def test_every_request_that_a_text_names_exists(document: dict[str, Any]) -> None:
-    """In code quotes, with its method."""
+    """The test finds requests in code quotes by their method."""
     named = {quoted for quoted in inline() if re.match(r"(GET|POST|PUT|PATCH|DELETE) /", quoted)}
 
     assert len(named) > 20
@@ -165,13 +165,13 @@ def test_every_request_that_a_text_names_exists(document: dict[str, Any]) -> Non
 
 
 def test_readme_has_a_session() -> None:
-    """A tour of five commands or more."""
+    """The session has five commands or more."""
     assert len(curls(README)) >= 5
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/tutorials/first-search.md"])
-def test_every_example_job_is_one_that_is_accepted(name: str) -> None:
-    """But for the one that shows an error."""
+def test_every_example_job_is_accepted(name: str) -> None:
+    """The exception is one example that shows an error."""
     bodies = [json.loads(body) for _, path, body in curls(TEXTS[name]) if path.startswith("/jobs") and body]
     good = [body for body in bodies if "lr" not in body.get("search_space", {})]
 
@@ -180,7 +180,7 @@ def test_every_example_job_is_one_that_is_accepted(name: str) -> None:
 
 
 def test_every_example_of_a_body_is_valid(document: dict[str, Any]) -> None:
-    """Specifications as the service checks them, the others by the OpenAPI document."""
+    """Specifications are checked as the service does, and other bodies against the OpenAPI document."""
     found = dict.fromkeys(("tune", "train", "predict", "evaluate", "experiments"), 0)
     for body in examples():
         if "params" in body:
@@ -203,8 +203,8 @@ def test_every_example_of_a_body_is_valid(document: dict[str, Any]) -> None:
     assert all(found.values()), found
 
 
-def test_the_table_of_settings_is_the_settings(generated: dict[str, str]) -> None:
-    """Every variable stands there with the default and the meaning that the code gives it."""
+def test_the_table_of_settings_equals_the_settings_class(generated: dict[str, str]) -> None:
+    """Every variable has the default and the description of the code."""
     listed = {
         name.strip("`"): (default.strip("`"), text) for name, default, text in rows(generated["settings"], "variable")
     }
@@ -221,15 +221,15 @@ def test_the_table_of_settings_is_the_settings(generated: dict[str, str]) -> Non
 
 
 def test_every_setting_that_a_text_names_exists() -> None:
-    """The settings, the client's URL and Compose's port."""
+    """Besides the settings, the client's URL and Compose's port may be named."""
     named = set(re.findall(r"\bCHIFFRE_[A-Z_]+\b", ALL))
     known = {f"CHIFFRE_{name.upper()}" for name in Settings.model_fields} | {"CHIFFRE_URL", "CHIFFRE_PORT"}
 
     assert named - {"CHIFFRE_MAX_"} <= known
 
 
-def test_compose_hands_on_every_setting() -> None:
-    """To some container, but for the home, which is the image's; the port is Compose's own."""
+def test_compose_passes_on_every_setting() -> None:
+    """The exception is the home, which the image fixes. The comments list settings, and Compose's own port."""
     text = (ROOT / "docker-compose.yml").read_text()
     handed_on = set(re.findall(r"^ +(CHIFFRE_\w+):", text, re.MULTILINE))
     told_of = set(re.findall(r"CHIFFRE_\w+", "".join(line for line in text.splitlines() if line.startswith("#"))))
@@ -240,7 +240,7 @@ def test_compose_hands_on_every_setting() -> None:
 
 
 def test_every_make_target_exists() -> None:
-    """`make` knows what a text tells to type."""
+    """`make` accepts every target that a text names."""
     quoted = "\n".join(re.findall(r"`[^`\n]*`|```.*?```", ALL, re.DOTALL))
     targets = set(re.findall(r"\bmake ([\w-]+)(?=[`\s])", quoted))
     known = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -250,7 +250,7 @@ def test_every_make_target_exists() -> None:
 
 
 def chiffre_commands() -> dict[str, Any]:
-    """Every command by its words."""
+    """Return every command by its words."""
     found: dict[str, Any] = {}
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
         found[name] = command
@@ -259,7 +259,7 @@ def chiffre_commands() -> dict[str, Any]:
 
 
 def test_every_chiffre_command_exists_and_takes_the_options_shown() -> None:
-    """And every command has a help text."""
+    """Every command also has a help text."""
     commands = chiffre_commands()
     typed = {quoted for quoted in inline() if quoted.startswith("chiffre ")}
     typed |= {
@@ -279,7 +279,7 @@ def test_every_chiffre_command_exists_and_takes_the_options_shown() -> None:
 
 
 def test_the_reference_has_every_command(generated: dict[str, str]) -> None:
-    """With each of its options."""
+    """Each section lists all options of its command."""
     page = generated["commands"]
     groups = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
@@ -291,8 +291,8 @@ def test_the_reference_has_every_command(generated: dict[str, str]) -> None:
                 assert parameter.opts[0] in section, (name, parameter.name)
 
 
-def test_every_command_that_asks_the_api_answers_in_json() -> None:
-    """With --json; those that start services have nothing to answer."""
+def test_every_command_that_asks_the_api_can_answer_in_json() -> None:
+    """Each such command takes --json; commands that start services have no answer."""
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     without = {
         name for name, command in commands.items() if "--json" not in {o for p in command.params for o in p.opts}
@@ -302,7 +302,7 @@ def test_every_command_that_asks_the_api_answers_in_json() -> None:
 
 
 def test_the_catalog_has_everything_that_a_specification_can_name(generated: dict[str, str]) -> None:
-    """Networks, data sets, samplers, pruners and optimizers, each with its parameters."""
+    """It lists networks, data sets, samplers, pruners and optimizers, each with its parameters."""
     page = generated["catalog"]
     entries: dict[str, Any] = {f"network-{name}": entry.params for name, entry in networks.items()}
     for kind, registry in (("sampler", samplers), ("pruner", pruners), ("optimizer", optimizers)):
@@ -315,7 +315,7 @@ def test_the_catalog_has_everything_that_a_specification_can_name(generated: dic
 
 
 def test_the_reference_has_every_state_with_a_meaning(generated: dict[str, str]) -> None:
-    """Of jobs and trials, and every reason to stop."""
+    """It lists the states of jobs and trials, and every reason to stop."""
     for states in (JobState, TrialState):
         for state in states:
             assert re.search(rf"^\| `{state.value}` \| \S", generated["states"], re.MULTILINE), state
@@ -323,13 +323,13 @@ def test_the_reference_has_every_state_with_a_meaning(generated: dict[str, str])
 
 
 def test_the_specifications_have_every_field(generated: dict[str, str]) -> None:
-    """Of tuning and of training jobs."""
+    """The page lists the fields of tuning jobs and of training jobs."""
     for model in (TuneSpec, TrainSpec):
         assert all(f"| `{name}` |" in generated["specifications"] for name in model.model_fields)
 
 
 def test_every_path_that_a_text_names_exists() -> None:
-    """A newcomer finds the one place to edit."""
+    """A newcomer can then find the place to edit."""
     roots = ("ml/", "worker/", "api/", "tests/", "docs/", "benchmarks/", "alembic/")
     named = {quoted for quoted in inline() if quoted.startswith(roots) and re.fullmatch(r"[\w./-]+", quoted)}
 
@@ -340,7 +340,7 @@ def test_every_path_that_a_text_names_exists() -> None:
 
 @pytest.mark.parametrize("layer", ["ml", "worker", "api"])
 def test_the_design_lists_every_folder_in_the_order_of_imports(layer: str) -> None:
-    """From the bottom up, as import-linter enforces it."""
+    """The order is from the bottom up, as import-linter enforces it."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (ordered,) = [contract["layers"] for contract in contracts if contract.get("containers") == [layer]]
     heights = {name: height for height, names in enumerate(reversed(ordered)) for name in names.split(" | ")}
@@ -353,28 +353,28 @@ def test_the_design_lists_every_folder_in_the_order_of_imports(layer: str) -> No
 
 @pytest.mark.parametrize("path", ["ml/networks.py", "ml/datasets.py", "ml/samplers.py", "api/routes/", "ml/layers.py"])
 def test_the_places_that_a_newcomer_edits_are_named(path: str) -> None:
-    """In the contributor's page and in the design."""
+    """The contributor's page and the design name them."""
     assert f"`{path}`" in TEXTS["CONTRIBUTING.md"]
     assert f"`{path}`" in TEXTS["docs/architecture.md"]
 
 
-def test_every_module_that_is_to_be_run_exists() -> None:
-    """`python -m …` finds it."""
+def test_every_module_that_a_text_runs_exists() -> None:
+    """`python -m …` finds each of them."""
     named = set(re.findall(r"python -m ((?:ml|worker|benchmarks|docs|acceptance)[\w.]*)", ALL))
 
     assert len(named) > 10
     assert all(importlib.util.find_spec(name) for name in named)
 
 
-def test_the_walk_through_calls_methods_of_the_client() -> None:
-    """Its blocks are Python, and each method exists."""
+def test_the_tutorial_of_the_client_calls_methods_that_exist() -> None:
+    """Its blocks are valid Python, too."""
     for block in blocks(TEXTS["docs/tutorials/python-client.md"], "python"):
         compile(block, "python-client.md", "exec")
         assert all(hasattr(Chiffre, name) for name in re.findall(r"\bclient\.(\w+)\(", block)), block
 
 
 def test_every_relative_link_leads_to_a_file() -> None:
-    """In plain Markdown too; generated pages exist once the documentation is built."""
+    """Links are checked in plain Markdown too; links to generated pages are accepted before they are built."""
     for name, text in TEXTS.items():
         for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)):
             path = urlsplit(link).path
@@ -384,7 +384,7 @@ def test_every_relative_link_leads_to_a_file() -> None:
 
 
 def test_every_page_is_in_the_navigation() -> None:
-    """And the navigation names no other."""
+    """The navigation names no other page either."""
 
     def leaves(nav: Any) -> Iterator[str]:
         for entry in nav if isinstance(nav, list) else nav.values():
@@ -395,7 +395,7 @@ def test_every_page_is_in_the_navigation() -> None:
 
 
 def test_the_changelog_has_this_version() -> None:
-    """The newest entry is what pyproject.toml names."""
+    """Its newest entry is the version in pyproject.toml."""
     versions = re.findall(r"^## \[([\d.]+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -405,15 +405,15 @@ def test_the_changelog_has_this_version() -> None:
 
 
 def test_pre_commit_runs_the_same_ruff() -> None:
-    """As constraints.txt pins."""
+    """Its revision is the version that constraints.txt pins."""
     pinned = re.search(r"^ruff==(.*)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
 
     assert pinned
     assert f"rev: v{pinned[1]}\n" in (ROOT / ".pre-commit-config.yaml").read_text()
 
 
-def test_nothing_but_pages_is_undocumented(environment: Path) -> None:
-    """No route hides from the OpenAPI document."""
+def test_every_route_except_pages_is_documented(environment: Path) -> None:
+    """The OpenAPI document lists every route of the API."""
     application = create_app()
     paths = {route.path for route in application.routes if hasattr(route, "path")}
 
@@ -425,7 +425,7 @@ INLINE = b"<script>start()</script>"
 
 @pytest.fixture
 def helped(tmp_path: Path) -> TestClient:
-    """A service whose documentation is two pages, one with a script in it."""
+    """Return a client of a service with two pages of documentation, one of which has a script."""
     (tmp_path / "page").mkdir()
     (tmp_path / "index.html").write_bytes(b"<p>Home" + INLINE + b'<script src="a.js"></script>')
     (tmp_path / "page" / "index.html").write_bytes(b"<p>Page")
@@ -436,12 +436,12 @@ def helped(tmp_path: Path) -> TestClient:
 
 
 def scripts_of(policy: str) -> str:
-    """The part of a policy that says which scripts run."""
+    """Return the part of a policy that says which scripts may run."""
     return next(part for part in policy.split("; ") if part.startswith("script-src"))
 
 
 def test_help_allows_the_scripts_of_its_own_pages_by_their_hashes(helped: TestClient) -> None:
-    """And no others; of an answer without a body too, as a browser takes the policy from that."""
+    """It allows no others. An answer without a body has the policy too, because a browser uses its policy."""
     first = helped.get("/help/")
     again = helped.get("/help/", headers={"If-None-Match": first.headers["etag"]})
     hashed = b64encode(hashlib.sha256(b"start()").digest()).decode()
@@ -457,14 +457,14 @@ def test_help_allows_the_scripts_of_its_own_pages_by_their_hashes(helped: TestCl
         assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_help_has_no_other_files(helped: TestClient) -> None:
-    """Neither what does not exist, nor what lies next to the folder."""
+def test_help_serves_no_other_files(helped: TestClient) -> None:
+    """A missing file and a file outside the folder are both 404."""
     assert helped.get("/help/nothing/").status_code == 404
     assert helped.get("/help/%2e%2e/secret").status_code == 404
 
 
-def test_help_says_how_to_build_what_is_not_built(tmp_path: Path) -> None:
-    """A plain page, under the same policy."""
+def test_help_says_how_to_build_missing_documentation(tmp_path: Path) -> None:
+    """It is a plain page with the same policy."""
     application = Starlette()
     application.mount("/help", HelpFiles(tmp_path / "absent"))
     client = TestClient(application)
@@ -476,8 +476,8 @@ def test_help_says_how_to_build_what_is_not_built(tmp_path: Path) -> None:
     assert client.get("/help/page/").status_code == 404
 
 
-def test_help_leads_to_its_folder(api: TestClient) -> None:
-    """Without a slash, by an address that a proxy need not rewrite."""
+def test_help_without_a_slash_redirects_to_its_folder(api: TestClient) -> None:
+    """The redirect has a relative address, which a proxy need not rewrite."""
     answer = api.get("/help", follow_redirects=False)
 
     assert answer.headers["location"] == "/help/"
@@ -485,7 +485,7 @@ def test_help_leads_to_its_folder(api: TestClient) -> None:
 
 
 class Links(HTMLParser):
-    """What a page refers to, and the places in it that can be referred to."""
+    """A parser that collects the references of a page, and the ids in it that others can refer to."""
 
     def __init__(self, page: Path) -> None:
         super().__init__()
@@ -509,7 +509,7 @@ class Links(HTMLParser):
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what the site is made from, with its generated pages."""
+    """Return a folder with a copy of the site's sources and its generated pages."""
     folder = tmp_path_factory.mktemp("checkout")
     shutil.copytree(DOCS, folder / "docs", ignore=shutil.ignore_patterns("generated", "__pycache__"))
     shutil.copy(ROOT / "zensical.toml", folder)
@@ -526,7 +526,7 @@ def build(folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.long
 def test_the_site_builds_strictly_and_needs_no_other_host(checkout: Path) -> None:
-    """Every link and anchor leads to something, and nothing is loaded from elsewhere."""
+    """Every link and anchor has a target, and no page loads a file from elsewhere."""
     done = build(checkout)
     assert done.returncode == 0, done.stdout + done.stderr
     site = checkout / SITE["site_dir"]
@@ -534,7 +534,7 @@ def test_the_site_builds_strictly_and_needs_no_other_host(checkout: Path) -> Non
 
     assert len(pages) == len(WRITTEN) + len(PAGES)
     for page, found in pages.items():
-        # What the theme would load from elsewhere if a page asked for it.
+        # For pages with these classes, the theme loads scripts from other hosts.
         assert not found.classes & {"mermaid", "arithmatex", "glightbox", "pyodide"}
         assert not [load for load in found.loads if urlsplit(load).netloc or urlsplit(load).scheme]
         for link in found.loads | found.links:
@@ -554,7 +554,7 @@ def test_the_site_builds_strictly_and_needs_no_other_host(checkout: Path) -> Non
 @pytest.mark.long
 @pytest.mark.parametrize("mistake", ["[gone](gone.md)", "[no such place](glossary.md#nothing)"])
 def test_the_site_is_not_built_with_a_broken_link(checkout: Path, tmp_path: Path, mistake: str) -> None:
-    """A warning is an error."""
+    """A broken link is a warning, and a warning is an error."""
     copy = tmp_path / "checkout"
     shutil.copytree(checkout, copy, ignore=shutil.ignore_patterns("help", ".cache"))
     index = copy / "docs" / "index.md"

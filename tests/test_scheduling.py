@@ -1,4 +1,4 @@
-"""The tests themselves: those of a module share databases, trainers and services, so they run in one process."""
+"""The schedule of the tests: tests of a module share databases, trainers and services, so they run in one process."""
 
 import re
 import subprocess
@@ -17,7 +17,7 @@ FOLDERS = ("tests/page/test_a.py", "tests/page/test_b.py", "tests/test_c.py", "t
 
 
 def test_tests_of_a_module_run_in_one_process(tmp_path: Path) -> None:
-    """With two processes each module keeps to one of them, and so does a folder that shares its services."""
+    """With two processes, each module runs in one of them, and so does a folder whose modules share services."""
     for path in FOLDERS:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(MODULE)

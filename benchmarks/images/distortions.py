@@ -15,7 +15,7 @@ Generator = np.random.Generator
 Distortion = Callable[[np.ndarray, Generator], np.ndarray]
 
 SIDE = 28
-TILT = 0.08  # of a side of a photograph: the farthest that a corner moves
+TILT = 0.08  # the farthest that a corner moves, as a share of a photograph's side
 BICUBIC = Image.Resampling.BICUBIC
 
 
@@ -87,7 +87,7 @@ def photographed(digit: np.ndarray, rng: Generator) -> np.ndarray:
     """Imitate a photograph of pen on paper: uneven light, a shadow, perspective, blur, noise and JPEG."""
     height, width = (int(side) for side in rng.integers(300, 900, 2))
     side = int(rng.uniform(0.25, 0.8) * min(height, width))
-    # MNIST's grey edges become broad when enlarged; those of a pen are sharp.
+    # MNIST's grey edges become broad when enlarged, but the edges of a pen are sharp.
     ink = np.clip(2.5 * _placed(digit, side, 0.95, rng.uniform(-15, 15), rng) / 255 - 0.75, 0, 1)
     sheet = np.zeros((height, width))
     top, left = (int(rng.uniform(TILT, 1 - TILT) * (length - side)) for length in sheet.shape)
@@ -174,7 +174,7 @@ def _ramp(shape: tuple[int, ...], height: float, rng: Generator) -> np.ndarray:
 
 
 def _shadow(shape: tuple[int, int], rng: Generator) -> np.ndarray:
-    """Return a half plane with a soft edge and less light; every second time, no shadow."""
+    """Return a half plane with a soft edge and less light, or in every second case no shadow."""
     if rng.random() < 0.5:
         return np.ones(shape)
     edge = rng.uniform(0.2, 0.8)

@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 FOLDER = Path("/usr/share/fonts")
-SEEN = "DejaVu"  # the canonicaliser was tuned on these, so no result uses them
-PACKAGES = (  # of Debian; results/canonical.json was made with them
+SEEN = "DejaVu"  # the canonicaliser was tuned on these fonts, so no result uses them
+PACKAGES = (  # Debian packages; results/canonical.json was made with them
     "fonts-breip fonts-cabin fonts-comic-neue fonts-courier-prime fonts-crosextra-carlito fonts-dkg-handwriting "
     "fonts-femkeklaver fonts-freefont-ttf fonts-humor-sans fonts-liberation fonts-quicksand fonts-rufscript"
 )

@@ -1,1 +1,1 @@
-"""A training step in lanes against plain PyTorch: `python -m benchmarks.lanes`."""
+"""A training step in lanes, compared with plain PyTorch: `python -m benchmarks.lanes`."""

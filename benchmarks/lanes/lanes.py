@@ -1,4 +1,4 @@
-"""The time of a training step per trial: lanes against plain torch."""
+"""The time of a training step per trial: lanes, compared with plain torch."""
 
 import argparse
 import json
@@ -19,7 +19,7 @@ from benchmarks.results import RESULTS, taken, write
 from ml.tuning.width import worthwhile
 
 ROUNDS = 5
-ROWS_SHARE = {"warm": 0.1, "width": 0.05, "measure": 0.012}  # of the seconds of a quick row, for one call
+ROWS_SHARE = {"warm": 0.1, "width": 0.05, "measure": 0.012}  # shares of the seconds of a quick row, for one call
 
 
 @dataclass(frozen=True)

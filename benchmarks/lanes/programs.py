@@ -26,7 +26,7 @@ Widths = dict[int, float]
 class Program(ABC):
     """A way of training a workload, run in this process."""
 
-    trials = 1  # that one step trains
+    trials = 1  # trained by one step
 
     def __init__(self, device: str = "cpu") -> None:
         self.device, self.wait = device, waiting(device)

@@ -1,6 +1,6 @@
 """The load: requests over persistent connections, each sent as soon as the last answer arrives, from one core.
 
-The load comes from wrk if it is installed (Debian: `apt-get install wrk`), else from the client below, on uvloop.
+wrk makes the load if it is installed (Debian: `apt-get install wrk`); otherwise the client below does, on uvloop.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ class LoadError(Exception):
 class Load:
     """The result of a load."""
 
-    requests: int  # that were answered
+    requests: int  # answered requests
     seconds: float
     p50: float  # median seconds from a request to the end of its answer
     p99: float

@@ -1,5 +1,5 @@
 -- For wrk: `wrk … -s post.lua URL -- FOLDER COUNT TYPE` posts the files FOLDER/0, FOLDER/1, … in turn.
--- Its last line is one JSON object: requests, failures, and µs in all, of the median and of the 99th percentile.
+-- Its last line is one JSON object: requests, failures, total µs, and the µs of the median and 99th percentile.
 
 local requests, turn = {}, 0
 

@@ -1,4 +1,4 @@
-"""The requests to servers: images to classify that no network has trained on."""
+"""The requests to servers: images to classify, on which no network was trained."""
 
 from dataclasses import dataclass
 

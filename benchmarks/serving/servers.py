@@ -141,7 +141,7 @@ class ContestantServer:
 
     def kill(self) -> None:
         """Kill all of its processes."""
-        self.signal(signal.SIGSTOP)  # so that none starts another process meanwhile
+        self.signal(signal.SIGSTOP)  # so that no process starts another one in the meantime
         self.signal(signal.SIGKILL)
         self._process.wait()
 

@@ -232,7 +232,7 @@ def main() -> None:
         help=f"seconds of each measurement; by default {FULL.seconds}, or {QUICK.seconds} with --quick",
     )
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are killed
     plan = QUICK if options.quick else FULL
     plan = replace(plan, seconds=options.seconds or plan.seconds)
     print(f"load by {TOOL}", flush=True)

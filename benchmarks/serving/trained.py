@@ -37,7 +37,7 @@ BATCH_SIZE, STEPS = 100, 504  # one epoch, as accuracy does not change the speed
 
 @dataclass(frozen=True)
 class Trained:
-    """The only version of a home, its files, and a predictor of it in this process."""
+    """The only version of a home, with its files and its predictor in this process."""
 
     network: str
     home: Path
@@ -59,13 +59,13 @@ def train(network: str, home: Path) -> Trained:
     ledger, leases = Ledger(database), Leases(database, "benchmarks.serving", config.lease_seconds)
     ledger.accept(TrainSpec(model=network, dataset="mnist"))
     _record(ledger, leases, network, Path(config.artifact_store))
-    orders = cast("Any", None)  # publication asks for none
+    orders = cast("Any", None)  # publication asks for no orders
     trainer = Trainer(Workbench(database, store, datasets.__getitem__, orders, "cpu", config.checkpoint_seconds))
     answer = trainer.work(_claimed(leases))
     if "ended" not in answer:
         raise ChiffreError(f"the network was not published: {answer}")
     with database.reading() as session:
-        version = session.scalars(select(ModelVersion)).one()  # a job of one trial has no other on its front
+        version = session.scalars(select(ModelVersion)).one()  # a job of one trial has only one version
         onnx, checkpoint = (session.get_one(Artifact, of) for of in (version.onnx_id, version.checkpoint_id))
     database.close()
     predictor = Predictor(store.read(onnx.path, onnx.sha256), DATASET.shape, DATASET.classes)
@@ -73,7 +73,7 @@ def train(network: str, home: Path) -> Trained:
 
 
 def test_images(number: int) -> np.ndarray:
-    """Return images that no network has trained on, uint8 [number, 1, 28, 28]."""
+    """Return images on which no network was trained, uint8 [number, 1, 28, 28]."""
     tested = data_split(DATASET.size, DATASET.official_test, "random", seed=0).test
     return DATASET.load().images[tested[:number]]
 

@@ -1,4 +1,4 @@
-"""The searches of the report, and the accuracy at which each is over."""
+"""The searches of the report, and the accuracy at which each ends."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +17,7 @@ TRIALS, EPOCHS = 200, 10
 
 @dataclass(frozen=True)
 class TargetSearch:
-    """A search that is over when a trial reaches a validation accuracy."""
+    """A search that ends when a trial reaches a validation accuracy."""
 
     model: str
     name: str  # for display
@@ -74,7 +74,7 @@ SEARCHES = {
 class Outcome:
     """The result of a search."""
 
-    seconds: float  # until the target was first reached, else in total
+    seconds: float  # until the target was first reached; in total if it was not
     reached: bool
     trials: int  # started by then
     best: float  # validation accuracy, 0..1

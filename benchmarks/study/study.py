@@ -1,4 +1,4 @@
-"""The time of a search to a given accuracy: Chiffre against Optuna around a plain loop."""
+"""The time of a search to a given accuracy: Chiffre, compared with Optuna around a plain loop."""
 
 import argparse
 import json
@@ -22,12 +22,12 @@ Run = dict[str, Any]  # an outcome with its search, seed and side
 SIDES: dict[str, Side] = {"product": product_service, "baseline": baseline}
 QUICK_SIDES: dict[str, Side] = {"product": product_process, "baseline": baseline}
 QUICK_SECONDS = 50  # for all runs
-START_SECONDS = 1.5  # of a process, including its images
+START_SECONDS = 1.5  # for a process to start and load its images
 SEEDS = 3
 
 
 def run(side: Side, search: TargetSearch, seed: int) -> Outcome:
-    """Run one side in a separate process, as threads and floating-point modes belong to a process."""
+    """Run one side in a separate process, because threads and floating-point modes belong to a process."""
     context = get_context("forkserver")
     context.set_forkserver_preload(
         ["benchmarks.study.sides"]
@@ -48,7 +48,7 @@ def search_row(search: TargetSearch, runs: list[Run]) -> dict[str, Any] | None:
     ratio = None if 2 * missed["product"] > len(seeds) else seconds["baseline"] / seconds["product"]
     return {
         "work": search.work,
-        "ratio_core": None,  # of steps; the row has the same keys as one of `lanes`
+        "ratio_core": None,  # a ratio of steps; the row has the same keys as a row of `lanes`
         "ratio_b": ratio,
         "roofline": None,
         "at_least": missed["baseline"] > 0,

@@ -1,4 +1,4 @@
-"""The benchmarks end in time and print their rows, and their baselines train as plain torch does."""
+"""The benchmarks: their quick forms end in time and print their rows, and their baselines train like plain torch."""
 
 import json
 import os
@@ -50,7 +50,7 @@ WORKS = [
 
 @pytest.fixture(scope="module")
 def digits_data() -> TrainingData:
-    """The small data set, split for training."""
+    """Return the small data set, split for training."""
     return TrainingData.load(datasets["digits"], "random", 0)
 
 
@@ -64,7 +64,7 @@ def last_line(program: str) -> list[dict]:
 
 @pytest.mark.soak
 def test_lanes_are_measured_on_every_workload() -> None:
-    """The quick form ends with a row of finite, positive figures for each."""
+    """The quick form ends with a row of finite, positive figures for each workload."""
     rows = last_line("lanes")
 
     assert [row["work"] for row in rows] == WORKS
@@ -75,7 +75,7 @@ def test_lanes_are_measured_on_every_workload() -> None:
 
 @pytest.mark.soak
 def test_searches_are_measured_for_both_networks() -> None:
-    """The quick form ends with a row for each, and its ratio is a number if Chiffre reached the target."""
+    """The quick form ends with a row for each network; the ratio is a number if Chiffre reached the target."""
     rows = last_line("study")
 
     assert [row["work"] for row in rows] == ["CNN to 95 %", "shallow to 95 %"]
@@ -86,7 +86,7 @@ def test_searches_are_measured_for_both_networks() -> None:
 
 @pytest.mark.long
 def test_packs_are_compared_with_one_trial_at_a_time() -> None:
-    """The quick form ends with a row of two seeds, in which both sides have found something."""
+    """The quick form ends with a row of two seeds, in which both sides are clearly better than chance."""
     (found,) = last_line("packs")
 
     assert found["n"] == 2
@@ -94,7 +94,7 @@ def test_packs_are_compared_with_one_trial_at_a_time() -> None:
 
 
 @pytest.mark.long
-def test_trust_is_measured_for_both_networks() -> None:
+def test_calibration_and_rejection_are_measured_for_both_networks() -> None:
     """The quick form ends with a row for the test images of each network and one for every kind of other image."""
     rows = last_line("calibration")
     of_tests = [row for row in rows if "ece" in row]
@@ -106,7 +106,7 @@ def test_trust_is_measured_for_both_networks() -> None:
 
 
 @pytest.mark.long
-def test_what_the_canonicaliser_is_worth_is_measured_for_both_networks() -> None:
+def test_the_gain_of_the_canonicaliser_is_measured_for_both_networks() -> None:
     """The quick form ends with a row for each family of images, and one for the gain over all distorted images."""
     rows = last_line("canonical")
     works = [row["work"] for row in rows]
@@ -117,8 +117,8 @@ def test_what_the_canonicaliser_is_worth_is_measured_for_both_networks() -> None
 
 
 @pytest.mark.soak
-def test_predictions_are_measured_beside_the_limit_and_a_hand_written_endpoint() -> None:
-    """The quick form ends with a row for each concurrency and one for batches, and leaves no server behind."""
+def test_serving_is_compared_with_the_limit_and_a_hand_written_endpoint() -> None:
+    """The quick form ends with a row for each concurrency and one for batches, and leaves no server running."""
     rows = last_line("serving")
 
     *singles, batch = rows
@@ -132,8 +132,8 @@ def test_predictions_are_measured_beside_the_limit_and_a_hand_written_endpoint()
     assert not [command for command in commands if str(FOLDER) in command]
 
 
-def test_ratios_are_of_requests_and_the_faster_endpoint_of_a_rival_counts() -> None:
-    """Twice the time of the limit is a ratio of one half, and missed goals are named."""
+def test_ratios_compare_requests_with_the_faster_endpoint_of_each_rival() -> None:
+    """Half the requests of the limit is a ratio of 0.5, and missed goals are named."""
     found = single_row(
         "shallow",
         64,
@@ -189,7 +189,7 @@ def answering(status: int) -> Iterator[tuple[str, list[bytes]]]:
 def test_the_load_posts_its_bodies_in_turn_and_counts_the_answers(
     tool: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both wrk, if installed, and the client that replaces it count the requests that arrive within the time."""
+    """Both wrk, if installed, and the client that replaces it count the requests that arrive in time."""
     monkeypatch.setattr("benchmarks.serving.load.WRK", tool)
     core = min(os.sched_getaffinity(0))
     with answering(200) as (url, got):
@@ -201,20 +201,20 @@ def test_the_load_posts_its_bodies_in_turn_and_counts_the_answers(
 
 
 @pytest.mark.parametrize("tool", sorted({None, WRK}, key=str))
-def test_a_refused_request_is_no_figure(tool: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that answers 503 fast is not a fast server."""
+def test_a_refused_request_is_an_error(tool: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that quickly answers 503 must not count as fast."""
     monkeypatch.setattr("benchmarks.serving.load.WRK", tool)
     with answering(503) as (url, _), pytest.raises(LoadError, match="failed"):
         load(url, [b"{}"], "application/json", connections=2, seconds=1, core=min(os.sched_getaffinity(0)))
 
 
-def test_the_whole_study_is_named_by_its_targets() -> None:
-    """The rows of the full study have the full targets."""
+def test_the_rows_of_the_full_study_name_its_targets() -> None:
+    """They are the full targets, not those of the quick form."""
     assert [search.work for search in SEARCHES.values()] == ["CNN to 98.9 %", "shallow to 98 %"]
 
 
-def test_a_baseline_that_missed_bounds_the_ratio() -> None:
-    """Its whole time counts, and the row says that the ratio is a bound."""
+def test_a_baseline_that_missed_its_target_gives_a_bound_of_the_ratio() -> None:
+    """Its total time counts, and the row says that the ratio is a lower bound."""
     search = SEARCHES["cnn"]
     common = {"work": search.work, "seed": 0, "how": "", "best": 0.9}
     runs = [
@@ -229,10 +229,10 @@ def test_a_baseline_that_missed_bounds_the_ratio() -> None:
 
 
 @pytest.mark.long
-def test_a_baseline_that_is_stopped_goes_on_after_its_last_whole_trial(
+def test_an_interrupted_baseline_resumes_after_its_last_complete_trial(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Interrupted in its third trial, it trains that trial again and counts the time before."""
+    """If it is interrupted in its third trial, it runs another trial instead and keeps counting the earlier time."""
     few = TrainingData.load(datasets["mnist"], "random", 0).first(240)
     monkeypatch.setattr(sides, "WORK", tmp_path)
     monkeypatch.setattr(sides, "TRIALS", 4)
@@ -262,10 +262,10 @@ def test_a_baseline_that_is_stopped_goes_on_after_its_last_whole_trial(
 
 @pytest.mark.parametrize("optimizer", [Adam(), Sgd(momentum=0.9)])
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_the_careful_baseline_trains_as_plain_torch_does(
+def test_the_careful_baseline_trains_like_plain_torch(
     optimizer: Optimizer, channels_last: bool, digits_data: TrainingData
 ) -> None:
-    """Its weights after some steps equal those of a loop that is written out here."""
+    """After six steps its weights equal those of a loop that is written out in the test."""
     network = networks["cnn"]
     layers = network.layers((1, 28, 28), 10, network.params())
     pixels, labels = scaled(digits_data.train.images), digits_data.train.labels
@@ -300,8 +300,8 @@ def test_the_reports_baseline_learns(digits_data: TrainingData) -> None:
     assert loop.epoch() < after
 
 
-def test_the_least_of_a_step_is_counted_by_hand() -> None:
-    """The operations and bytes of one step of a perceptron and of the CNN are multiplied out here."""
+def test_the_operations_and_bytes_of_a_step_equal_a_count_by_hand() -> None:
+    """The test multiplies them out for a perceptron and for the CNN."""
     perceptron, cnn = WORKLOADS[1], WORKLOADS[-1]
     first, others = 2 * 6 * 24 * 24 * 25, 2 * (16 * 8 * 8 * 6 * 25 + 256 * 120 + 120 * 84 + 84 * 10)
 

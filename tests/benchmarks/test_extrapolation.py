@@ -1,4 +1,4 @@
-"""The hours of the experiments at full scale, compared with values computed by hand."""
+"""The extrapolated hours of the experiments at full scale, compared with values computed by hand."""
 
 import pytest
 
@@ -9,11 +9,11 @@ REPORT = {experiment.name: experiment.spec for experiment in collection("mnist-r
 
 
 def test_a_full_experiment_counts_each_points_own_epochs() -> None:
-    """The grid has 144 points, a third each with 5, 10 and 20 epochs, on 50,400 images."""
+    """The grid has 144 points, one third each with 5, 10 and 20 epochs, on 50,400 images."""
     assert full_images(REPORT["shallow-grid"]) == 48 * (5 + 10 + 20) * 50_400
 
 
-def test_hours_are_images_times_the_mean_seconds_of_one() -> None:
+def test_hours_are_images_times_mean_seconds_per_image() -> None:
     """Two trials take 1 and 3 ms per image; early stopping may end each after 3 of 100 epochs."""
     row = extrapolated(
         "shallow-grid-wide", REPORT["shallow-grid-wide"], [MeasuredTrial(1000, 1.0), MeasuredTrial(500, 1.5)]
@@ -25,8 +25,8 @@ def test_hours_are_images_times_the_mean_seconds_of_one() -> None:
     assert row.fraction == pytest.approx(1500 / (18 * 100 * 50_400))
 
 
-def test_a_limit_in_seconds_is_a_limit_of_the_hours() -> None:
-    """The CNN has three hours in the report, however slow an image is."""
+def test_a_jobs_time_limit_limits_the_hours() -> None:
+    """The report gives the CNN three hours, even if an image takes 10 s."""
     row = extrapolated("cnn-search", REPORT["cnn-search"], [MeasuredTrial(10, 100.0)])
 
     assert (row.hours_at_least, row.hours_at_most) == (3.0, 3.0)

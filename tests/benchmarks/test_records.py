@@ -1,4 +1,4 @@
-"""Records: seeds that resume, a single evaluation on the test images, and the page."""
+"""Records: resumed seeds, the single evaluation on the test images, and the page."""
 
 import json
 import subprocess
@@ -48,8 +48,8 @@ def _lasting(found: dict[str, Any]) -> tuple[Any, ...]:
     return found["seed"], found["val_accuracy"], found["epoch"], found["said"]
 
 
-def test_a_seed_is_what_a_training_job_trains(tmp_path: Path) -> None:
-    """The validation accuracy is the same, and there is a prediction for every test image."""
+def test_a_seed_trains_like_a_training_job(tmp_path: Path) -> None:
+    """Its validation accuracy is the same, and there is a prediction for every test image."""
     seed = _seed()
     spec = seed.spec.as_tune()
     book = MemoryBook(spec)
@@ -62,8 +62,8 @@ def test_a_seed_is_what_a_training_job_trains(tmp_path: Path) -> None:
     assert len(unpacked(found["said"])) == len(seed.data_split.test)
 
 
-def test_a_seed_that_was_stopped_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends like a seed that was never stopped, and its time adds up."""
+def test_an_interrupted_seed_resumes_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends like a seed that was never interrupted, and trains no epoch twice."""
     whole = _seed().train(tmp_path / "whole")
     calls = []
 
@@ -83,8 +83,10 @@ def test_a_seed_that_was_stopped_goes_on_where_it_was(tmp_path: Path, monkeypatc
     assert len(calls) == 3
 
 
-def test_what_was_left_of_another_preset_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The seed starts again, and ends as if there had been no checkpoint."""
+def test_a_seed_does_not_resume_from_the_checkpoint_of_another_preset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It starts again, and ends as if there had been no checkpoint."""
     monkeypatch.setattr(seeds, "CHECKPOINT_SECONDS", 0)
     before = _seed()
     changed = replace(before, spec=before.spec.model_copy(update={"budget": TrainBudget(epochs=3)}))
@@ -94,8 +96,8 @@ def test_what_was_left_of_another_preset_is_not_gone_on_with(tmp_path: Path, mon
     assert _lasting(changed.train(tmp_path / "place")) == _lasting(changed.train(tmp_path / "empty"))
 
 
-def test_the_interval_is_students() -> None:
-    """Mean and 95 % interval equal those of SciPy's t-test of the accuracies."""
+def test_the_interval_is_that_of_students_t_test() -> None:
+    """Mean and 95 % interval equal SciPy's for the accuracies."""
     draw = np.random.default_rng(0)
     labels = draw.integers(0, 10, 500).astype(np.uint8)
     predicted = [np.where(draw.random(500) < 0.9, labels, 0).astype(np.uint8) for _ in range(5)]
@@ -109,7 +111,7 @@ def test_the_interval_is_students() -> None:
 
 
 def test_a_record_is_resumed_and_evaluated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A seed that has ended is not trained again, and an evaluated record is not evaluated again."""
+    """A finished seed is not trained again, and an evaluated record is not evaluated again."""
     monkeypatch.setattr(records, "PAGE", tmp_path / "records.md")
     out = tmp_path / "records.json"
     results: dict[str, Any] = {}
@@ -145,8 +147,8 @@ def test_a_changed_preset_is_trained_again_only_with_anew(tmp_path: Path, monkey
 
 
 @pytest.mark.long
-def test_seeds_that_train_at_once_are_those_that_train_in_turn(tmp_path: Path) -> None:
-    """They are stored in the order of their numbers, not in the order in which they end."""
+def test_seeds_that_train_in_parallel_equal_those_that_train_in_turn(tmp_path: Path) -> None:
+    """They are stored in order of their numbers, not in the order in which they end."""
     in_turn, at_once = dict[str, Any](), dict[str, Any]()
     run(Record("perceptron", "random", SMALL), in_turn, None, tmp_path)
     run(Record("perceptron", "random", SMALL, processes=2), at_once, None, tmp_path)
@@ -156,7 +158,7 @@ def test_seeds_that_train_at_once_are_those_that_train_in_turn(tmp_path: Path) -
     assert found["test"] == expected["test"]
 
 
-def test_a_record_without_a_seed_is_not_opened(tmp_path: Path) -> None:
+def test_a_record_without_a_finished_seed_is_not_evaluated(tmp_path: Path) -> None:
     """The message says what to do first."""
     with pytest.raises(SystemExit, match="run it without --open first"):
         run(Record("cnn", "random", SMALL), {}, None, tmp_path, early=True)
@@ -165,7 +167,7 @@ def test_a_record_without_a_seed_is_not_opened(tmp_path: Path) -> None:
 @pytest.mark.parametrize("split", ["random", "official"])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_preset_is_a_spec_of_its_network(network: str, split: str) -> None:
-    """It can be posted as it is; the CNN has the expected 44,426 weights."""
+    """It can be posted unchanged; the CNN has the expected 44,426 weights."""
     spec = Record(network, split, Scale()).spec(0)
     layers = spec.layers(spec.network.params.model_validate(spec.params))
 

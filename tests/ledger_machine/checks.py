@@ -1,4 +1,4 @@
-"""Reads between the steps, and the checks after every step."""
+"""The reads between steps, and the checks after every step."""
 
 from itertools import pairwise
 from typing import Any
@@ -32,11 +32,11 @@ from worker.database.tables import JobState, PackPurpose
 
 
 class Checks(Machine):
-    """Compares the rows with the model, and with the promises of the design."""
+    """Steps and checks that compare the rows with the model and with the promises of the design."""
 
     @rule()
     def look(self) -> None:
-        """Every read agrees with the model."""
+        """Check that every read agrees with the model."""
         for held in self.held(PackPurpose.TRAIN):
             self.look_at_pack(held)
         for held in self.claims[-5:]:
@@ -49,7 +49,7 @@ class Checks(Machine):
         self.unchanged()
 
     def look_at_pack(self, held: Held) -> None:
-        """A trainer that opens its pack finds all of its trials with their measurements."""
+        """Check that a trainer that opens its pack finds all of its trials and measurements."""
         pack = held.pack
         opened = self.ledger.pack(held.claim)
         trials = [trial for trial in pack.job.trials if trial.pack is pack]
@@ -65,7 +65,7 @@ class Checks(Machine):
         assert [artifact.path for artifact in opened.checkpoints] == pack.files
 
     def look_at_orders(self, held: Held) -> None:
-        """A worker gets the right orders for a pack that it holds or once held."""
+        """Check that a worker gets the right orders for a pack that it holds or once held."""
         orders = self.owners[0].orders(held.claim)
         pack, job = held.pack, held.pack.job
         if not held.good:
@@ -80,7 +80,7 @@ class Checks(Machine):
             assert (orders.stop, set(orders.cancelled)) == (None, cut)
 
     def look_at_changes(self, job: ModelJob) -> None:
-        """A search that asks for changes since its last question then knows every trial."""
+        """Check that a search that asks for changes since its last question then knows every trial."""
         changed, job.seen = self.ledger.changes(job.id, job.seen)
         job.records |= {record.number: record for record in changed}
         known = [job.records[number] for number in sorted(job.records)]
@@ -92,11 +92,11 @@ class Checks(Machine):
             {step: value for step, value in t.rungs.items() if value is not None} for t in job.trials
         ]
 
-    # --- what holds after every step
+    # --- invariants
 
     @invariant()
     def all_is_well(self) -> None:
-        """Every row agrees with the model and the design."""
+        """Check that every row agrees with the model and the design."""
         self.earlier, self.rows = self.rows, read(self.database)
         self.steps += 1
         for job in self.jobs:
@@ -115,7 +115,7 @@ class Checks(Machine):
         self.check_versions()
 
     def rows_of(self, job: ModelJob) -> Rows:
-        """Check the rows of one job."""
+        """Return the rows of one job."""
         return {
             name: [row for row in rows if row["job_id"] == job.id]
             for name, rows in self.rows.items()
@@ -123,7 +123,7 @@ class Checks(Machine):
         }
 
     def check_job(self, job: ModelJob, row: dict[str, Any]) -> None:
-        """The job's own row agrees with the model, and its budget is exact."""
+        """Check that the job's own row agrees with the model, and that its budget is exact."""
         best = None if job.best is None else job.best.number
         assert (row["state"], row["run"], row["lanes"]) == (job.state, job.run, job.lanes)
         assert (row["reserved"], row["failures"]) == (len(job.trials), job.failures)
@@ -132,7 +132,7 @@ class Checks(Machine):
         assert row["best_trial"] == best
 
     def check_trials(self, job: ModelJob, rows: Rows) -> None:
-        """Numbers have no gap, and every trial and rung agrees with the model and is recorded once."""
+        """Check that numbers have no gap, and that each trial and rung agrees with the model and is recorded once."""
         trials = sorted(rows.get("trial", []), key=lambda row: row["number"])
         rungs: dict[int, dict[int, float | None]] = {row["id"]: {} for row in trials}
         epochs: dict[int, list[int]] = {row["id"]: [] for row in trials}
@@ -149,7 +149,7 @@ class Checks(Machine):
         assert all(found == sorted(found) for found in epochs.values())
 
     def check_packs(self, job: ModelJob, rows: Rows) -> None:
-        """Packs agree with the model, and a running trial is in an open pack."""
+        """Check that packs agree with the model, and that each running trial is in an open pack."""
         packs = [pack for pack in self.packs.values() if pack.job is job]
         found = {row["id"]: row for row in rows.get("pack", [])}
 
@@ -164,17 +164,17 @@ class Checks(Machine):
         assert not any(trial.pack.done for trial in job.trials if trial.state == TrialState.RUNNING)
 
     def check_state(self, job: ModelJob, row: dict[str, Any], rows: Rows) -> None:
-        """A job's state fits its open packs, and no job is stuck."""
+        """Check that a job's state fits its open packs, and that no job is stuck."""
         at_work = self.open_packs(job)
         publishing = [pack for pack in at_work if pack.purpose == PackPurpose.PUBLISH]
         if job.state in FINAL:
             assert at_work == []
             assert all(trial["state"] != TrialState.RUNNING for trial in rows.get("trial", []))
         if job.state in (QUEUED, RUNNING):
-            assert at_work or not job.spent, "nothing is at work and nothing can be begun"
+            assert at_work or not job.spent, "the job has no open pack and can begin no trial"
             assert not publishing
         if job.state == STOPPING:
-            assert at_work, "nothing is at work and nothing will be"
+            assert at_work, "the job is stopping without an open pack"
         if job.state == COMPLETED:
             assert job.best is not None
             assert (job.best.number, job.best.value) in job.versions.values(), "the best trial was not published"
@@ -184,18 +184,18 @@ class Checks(Machine):
         self.check_words(job, row)
 
     def check_words(self, job: ModelJob, row: dict[str, Any]) -> None:
-        """The reasons and instants of a job fit its state."""
+        """Check that the reasons and instants of a job fit its state."""
         assert (row["finished_at"] is not None) == (job.state in FINAL)
         assert (row["started_at"] is not None) == job.begun
         assert (row["error"] is not None) == (job.state == FAILED)
-        if job.state != PAUSED:  # one that was publishing knows why
+        if job.state != PAUSED:  # a job that was paused while it published has a reason
             assert (row["stop_reason"] is not None) == (job.state in (*FINAL, STOPPING))
         if job.state == COMPLETED and row["stop_reason"] == "trials":
-            # If its seconds were over, its budget may have been raised since.
-            assert len(job.trials) >= job.limit or job.out_of_time, "trials of its budget were never begun"
+            # If its time was up, its budget may have been raised since.
+            assert len(job.trials) >= job.limit or job.out_of_time, "the job completed without all trials of its budget"
 
     def check_history(self, job: ModelJob, row: dict[str, Any], rows: Rows) -> None:
-        """The counter only rises, every write gets a new highest number, and every move is allowed."""
+        """Check that the counter only rises, each write gets a new highest number, and each move is allowed."""
         before = next((old["sequence"] for old in self.earlier["job"] if old["id"] == job.id), 0)
         known = {event["sequence"] for event in self.earlier["event"] if event["job_id"] == job.id}
         events = sorted(rows.get("event", []), key=lambda event: event["sequence"])
@@ -209,18 +209,18 @@ class Checks(Machine):
         assert max(all_numbers + [trial["sequence"] for trial in rows.get("trial", [])]) <= row["sequence"]
         own = [JobState(event["state"]) for event in events if event["trial"] is None]
         assert (own[0], own[-1]) == (QUEUED, job.state)
-        # The same state again is a note; there is none to make of a job that has ended.
+        # An event with the same state is a note; a job that has ended gets no notes.
         assert all(two in MOVES[one] or (one == two and one not in FINAL) for one, two in pairwise(own)), own
         for trial in job.trials:
             self.check_trial_history(trial, [e["state"] for e in events if e["trial"] == trial.number])
 
     def check_trial_history(self, trial: ModelTrial, states: list[str]) -> None:
-        """A trial runs, ends, and runs again only after that."""
+        """Check that a trial runs again only after it has ended."""
         assert (states[0], states[-1]) == (TrialState.RUNNING, trial.state)
         assert all((one == TrialState.RUNNING) != (two == TrialState.RUNNING) for one, two in pairwise(states))
 
     def check_best(self, job: ModelJob, row: dict[str, Any], rows: Rows) -> None:
-        """The best trial is the best one with a checkpoint, and no other kept checkpoint is of a beaten trial."""
+        """Check that the best trial is the best with a checkpoint, and that no checkpoint of a beaten trial is kept."""
         files = {a["trial"]: a["path"] for a in rows.get("artifact", []) if a["kind"] == "checkpoint"}
         values = {t["number"]: t["value"] for t in rows.get("trial", []) if t["number"] in files}
         best = max(values, key=lambda number: rank(job, values[number], number), default=None)
@@ -234,7 +234,7 @@ class Checks(Machine):
             assert trial.number in spared or not any(beats(job, other, trial) for other in keeping)
 
     def check_time(self, job: ModelJob, row: dict[str, Any], rows: Rows) -> None:
-        """A job's seconds grow while it has a pack leased, and never shrink."""
+        """Check that a job's seconds grow while one of its packs is leased, and never shrink."""
         before = next((old["active_seconds"] for old in self.earlier["job"] if old["id"] == job.id), 0.0)
         leased = [pack for pack in self.open_packs(job) if pack.leased and not pack.expired]
 
@@ -246,7 +246,7 @@ class Checks(Machine):
             assert row["active_since"] is None
 
     def check_cancelled(self, job: ModelJob) -> None:
-        """Nothing is written about a cancelled job."""
+        """Check that no row of a cancelled job changes."""
         if job.state == CANCELLED:
             rows = {**self.rows_of(job), "job": [row for row in self.rows["job"] if row["id"] == job.id]}
             rows.pop("idempotencykey", None)
@@ -255,13 +255,13 @@ class Checks(Machine):
             }
 
     def check_claims(self) -> None:
-        """At most one claim of a pack is good."""
+        """Check that at most one claim of a pack is good."""
         good = [held.pack.id for held in self.claims if held.good]
 
         assert len(set(good)) == len(good)
 
     def check_files(self) -> None:
-        """Every file is named by a row or was removed, and never both."""
+        """Check that every file either is named by a row or was removed, and never both."""
         named = {artifact["path"] for artifact in self.rows["artifact"]}
         packs: dict[int, list[str]] = {}
         for artifact in self.rows["artifact"]:
@@ -273,7 +273,7 @@ class Checks(Machine):
         assert packs == {pack.id: pack.files for pack in self.packs.values() if pack.files}
 
     def check_versions(self) -> None:
-        """A run of a job has at most one version, and the champion is the best of the comparable versions."""
+        """Check that a run of a job has at most one version, and that the champion is the best comparable version."""
         versions = sorted(self.rows["modelversion"], key=lambda row: row["version"])
         expected = {(job.id, run): found for job in self.jobs for run, found in job.versions.items()}
 

@@ -1,4 +1,4 @@
-"""The base of every step: the real ledger and the model side by side."""
+"""The base class of all steps: it has the real ledger and the model."""
 
 from collections.abc import Callable
 from typing import Any
@@ -41,7 +41,7 @@ from worker.publication.rows import PublicationRows
 
 
 class Machine(RuleBasedStateMachine):
-    """A ledger, three workers and clients, next to the model."""
+    """A ledger with three workers and clients, and the model of it."""
 
     def __init__(self, database: Database) -> None:
         super().__init__()
@@ -53,18 +53,18 @@ class Machine(RuleBasedStateMachine):
         self.packs: dict[int, ModelPack] = {}
         self.claims: list[Held] = []
         self.sent: list[Sent] = []
-        # Files: all that were written, those that were removed, and those that may stay until the janitor comes.
+        # Files: all that were written, those that were removed, and those that stay until the janitor removes them.
         self.written: set[str] = set()
         self.unneeded: set[str] = set()
         database.on_unneeded = self.unneeded.update
         self.left: set[str] = set()
-        self.ended_as: dict[str, Rows] = {}  # the rows of jobs that were cancelled, as they were then
-        self.steps = 0  # since all work was done
+        self.ended_as: dict[str, Rows] = {}  # the rows of cancelled jobs at the time of the cancellation
+        self.steps = 0  # since the last `work_off`
         self.rows = read(database)  # after the last step
-        self.earlier = self.rows  # after the step before
+        self.earlier = self.rows  # after the step before the last
 
     def held(self, purpose: PackPurpose | None = None) -> list[Held]:
-        """Return the good claims that a worker still holds, perhaps only of one purpose."""
+        """Return the good claims that a worker still holds, if `purpose` is given only those of that purpose."""
         return [h for h in self.claims if h.good and not h.given_back and purpose in (None, h.claim.purpose)]
 
     def open_packs(self, job: ModelJob) -> list[ModelPack]:
@@ -85,11 +85,11 @@ class Machine(RuleBasedStateMachine):
         self.unchanged()
 
     def undecided(self, job: ModelJob) -> bool:
-        """Return whether a job was paused while it published; the model does not decide if it then takes more work."""
+        """Return whether a job was paused while it published; the model does not decide if such a job accepts work."""
         return job.state == PAUSED and any(pack.purpose == PackPurpose.PUBLISH for pack in self.open_packs(job))
 
     def taken_up(self, job: ModelJob, ask: Callable[[], Any]) -> Any:
-        """Return the answer; None if the job refuses and may do so."""
+        """Return the answer, or None if the job refuses and the model allows that."""
         try:
             return ask()
         except Conflict:
@@ -98,7 +98,7 @@ class Machine(RuleBasedStateMachine):
             return None
 
     def again_nothing(self, ask: Callable[[], Any]) -> None:
-        """Assert that the same request once more changes nothing."""
+        """Assert that repeating the request changes nothing."""
         before = read(self.database)
         ask()
 
@@ -129,7 +129,7 @@ class Machine(RuleBasedStateMachine):
         return pack
 
     def follow(self, job: ModelJob) -> None:
-        """Take over how the ledger settled a job after a change.
+        """Copy the ledger's decision about a job's next state into the model.
 
         A job moves on exactly if it has no open pack and begins no more trials.
         """
@@ -183,7 +183,7 @@ class Machine(RuleBasedStateMachine):
         return list(session.execute(select(table).where(table.c.job_id == job.id)).mappings())
 
     def reaped(self) -> int:
-        """Take back all packs of the model whose lease has run out; return their number."""
+        """Take back, in the model, all packs whose lease has run out; return their number."""
         lost = [pack for pack in self.packs.values() if pack.expired]
         for pack in lost:
             pack.epoch += 1
@@ -199,7 +199,7 @@ class Machine(RuleBasedStateMachine):
         return len(lost)
 
     def made_to_wait(self, pack: ModelPack) -> None:
-        """Check that a pack that was lost again waits, and let it wait until a step ends that."""
+        """Check that a pack that was lost again waits, and let it wait until a step ends the wait."""
         with self.database.reading() as session:
             row = session.get_one(Pack, pack.id)
             wait = (row.not_before or 0.0) - leases_module.clock(session)

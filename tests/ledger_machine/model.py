@@ -17,9 +17,9 @@ from worker.ledger.idempotency import Once
 from worker.ledger.leases import Claim
 from worker.publication.rows import Chosen
 
-MOST_JOBS = 2  # that have not ended; few jobs with few trials, so that steps meet the same ones
-HOPELESS, MAX_LOSSES = 3, 3  # in place of the product's 10 and 5, so that few steps lead there
-FOREVER = 1e7  # seconds: leases and waits end only by a step
+MOST_JOBS = 2  # unfinished jobs; few jobs with few trials, so that several steps concern the same ones
+HOPELESS, MAX_LOSSES = 3, 3  # instead of the product's 10 and 5, so that few steps reach them
+FOREVER = 1e7  # seconds: only a step ends a lease or a wait
 PARAMS = {"batch_size": 32, "learning_rate": 0.01, "optimizer": "adam"}
 SPACE = {"learning_rate": {"type": "float", "low": 1e-4, "high": 0.1, "log": True}, "batch_size": 32}
 
@@ -41,9 +41,9 @@ TABLES = [table for table in SQLModel.metadata.sorted_tables if table.name != "d
 Sizes = tuple[int | None, int | None]
 Rows = dict[str, list[dict[str, Any]]]  # by table, in the order of their keys
 
-ANY = st.integers(0, 9)  # which of what there is, by turns
+ANY = st.integers(0, 9)  # the choice among existing jobs, packs or trials; it wraps around
 OWNER = st.integers(0, 2)
-VALUE = st.sampled_from([0.3, 0.5, 0.8])  # few, so that trials are equal now and then
+VALUE = st.sampled_from([0.3, 0.5, 0.8])  # few, so that some trials are equal
 SIZES = st.tuples(*[st.sampled_from([1, 2, None])] * 2)  # FLOPs and weights
 ENDS = [state for state in TrialState if state != TrialState.RUNNING]
 END = st.sampled_from([TrialState.COMPLETED, TrialState.FAILED, *ENDS])
@@ -71,14 +71,14 @@ class ModelJob:
     state: JobState = QUEUED
     run: int = 1
     begun: bool = False
-    used: float = 0.0  # of its seconds
+    used: float = 0.0  # seconds
     lanes: int | None = None
     trials: list["ModelTrial"] = field(default_factory=list)
     best: "ModelTrial | None" = None
-    versions: dict[int, tuple[int, float]] = field(default_factory=dict)  # trial and value by run
-    unpublishable: bool = False  # the winner's publication failed for good in this run
+    versions: dict[int, tuple[int, float]] = field(default_factory=dict)  # trial and value, by run
+    unpublishable: bool = False  # the publication of the winner failed for good in this run
     seen: int = 0  # the last change that its search has read
-    records: dict[int, TrialRecord] = field(default_factory=dict)  # what the search knows
+    records: dict[int, TrialRecord] = field(default_factory=dict)  # those that the search knows
 
     @property
     def limit(self) -> int:
@@ -111,7 +111,7 @@ class ModelPack:
     parted: bool = False
     owner: str | None = None
     leased: bool = False
-    expired: bool = False  # its lease has run out, and no worker has noticed
+    expired: bool = False  # its lease has run out, but no worker has noticed
     waits: bool = False
     done: bool = False
     lost_leases: int = 0
@@ -148,21 +148,21 @@ class ModelTrial:
     sizes: tuple[float, float] = (inf, inf)  # FLOPs and weights
     file: str | None = None  # of its checkpoint
     discarded: bool = False  # its checkpoint was damaged once
-    makes_good: bool = False  # it runs again for that
+    makes_good: bool = False  # it runs again to replace a damaged checkpoint
 
     def again(self, pack: ModelPack) -> None:
-        """Run again from the start."""
+        """Start again from the beginning in another pack."""
         self.pack, self.state, self.makes_good = pack, TrialState.RUNNING, False
         self.started, self.rungs, self.value = False, {}, None
 
 
 @dataclass(eq=False)
 class Held:
-    """A claim that a worker got; it may be lost by now."""
+    """A claim that a worker got and may have lost."""
 
     claim: Claim
     pack: ModelPack
-    winner: Chosen | None = None  # as its publisher read it
+    winner: Chosen | None = None  # as the publishing worker read it
     given_back: bool = False
 
     @property
@@ -177,17 +177,17 @@ class Sent:
 
     once: Once
     job: ModelJob
-    spec: TrainSpec | TuneSpec | None  # None if it enqueued a trial
+    spec: TrainSpec | TuneSpec | None  # None if the request enqueued a trial
     trial: int | None = None
 
 
 def rank(job: ModelJob, value: float, number: int) -> tuple[float, int]:
-    """Return a rank, higher is better; of equal values the trial that was begun first."""
+    """Return a rank: higher is better, and of equal values the earlier trial ranks higher."""
     return (value if job.maximize else -value, -number)
 
 
 def beats(job: ModelJob, one: ModelTrial, other: ModelTrial) -> bool:
-    """Return whether the other is better in neither value, FLOPs nor weights; of equal trials the first beats."""
+    """Return whether `other` is better in none of value, FLOPs and weights; of equal trials the first beats."""
     assert one.value is not None
     assert other.value is not None
     sign = -1 if job.maximize else 1
@@ -196,12 +196,12 @@ def beats(job: ModelJob, one: ModelTrial, other: ModelTrial) -> bool:
 
 
 def pick(things: Sequence[Any], which: int) -> Any:
-    """Return one of several; the number wraps around."""
+    """Return the thing with number `which`, which wraps around."""
     return things[which % len(things)]
 
 
 def read(database: Database) -> Rows:
-    """Return all rows."""
+    """Return all rows, by table."""
     with database.reading() as session:
         return {
             table.name: [dict(row) for row in session.execute(select(table).order_by(*table.primary_key)).mappings()]
@@ -210,7 +210,7 @@ def read(database: Database) -> Rows:
 
 
 def differences(one: Rows, other: Rows) -> dict[str, Any]:
-    """Return the rows that only one side has, by table."""
+    """Return, by table, the rows that only one side has."""
     names = [name for name in one if one[name] != other[name]]
     return {
         name: ([r for r in one[name] if r not in other[name]], [r for r in other[name] if r not in one[name]])
@@ -221,8 +221,8 @@ def differences(one: Rows, other: Rows) -> dict[str, Any]:
 def empty(database: Database) -> None:
     """Delete all rows.
 
-    Every example needs a database without jobs, as a claim looks at all of them. To delete the rows costs some
-    milliseconds on both kinds. A new Postgres database costs 100 ms, and so does TRUNCATE, which makes new files for
+    Every example needs a database without jobs, because a claim looks at all jobs. Deleting the rows takes a few
+    milliseconds on both kinds. A new Postgres database takes 100 ms, and so does TRUNCATE, which makes new files for
     every table and index.
     """
     with database.writing() as session:

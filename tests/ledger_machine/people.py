@@ -1,4 +1,4 @@
-"""The requests of clients."""
+"""The steps of clients."""
 
 from typing import Any
 
@@ -41,22 +41,22 @@ from worker.ledger.idempotency import Once
 
 
 class People(Machine):
-    """Steps that are requests, including repeated and late ones."""
+    """Steps that send requests, including repeated and late ones."""
 
     def job(self, which: int) -> ModelJob:
-        """Return the job of a request; of cancelled jobs only the last is chosen."""
+        """Return the job of a request; only the last of the cancelled jobs is chosen."""
         cancelled = [job for job in self.jobs if job.state == CANCELLED]
         return pick([job for job in self.jobs if job not in cancelled[:-1]], which)
 
     def trial(self, which: int, trial: int, state: TrialState) -> tuple[ModelJob, int]:
-        """Return a job and the number of a trial, preferably one in this state, now and then a missing one."""
+        """Return a job and the number of a trial: preferably one in this state, sometimes one that does not exist."""
         job = self.job(which)
         numbers = [one.number for one in job.trials if one.state == state] or [one.number for one in job.trials]
         return job, pick([*numbers, len(job.trials)], trial)
 
     @initialize(ends=st.lists(END, max_size=3), then=st.sampled_from(["", "published", "held"]), **POSTED)
     def begin(self, ends: list[TrialState], then: str, **posted: Any) -> None:
-        """Start with a job of which some trials have ended; its winner is a version, or its store was full."""
+        """Start with a job with ended trials; its winner may be published, or held back because the store was full."""
         self.accept(**posted)
         for state in [*ends, None]:
             held = self.claimed(self.owners[0]) if state or then else None
@@ -78,7 +78,7 @@ class People(Machine):
             spec = TrainSpec.model_validate(body)
         once = Once(f"key {len(self.sent)}", "accept") if keyed else None
         job = ModelJob(self.ledger.accept(spec, once).id, train, maximize, None if train else trials, seconds)
-        # Jobs that come within the same millisecond are in no order.
+        # Jobs that are posted within the same millisecond have no order.
         self.set_row(Job, job.id, created_at=float(len(self.jobs)))
         self.jobs.append(job)
         if once is not None:
@@ -102,10 +102,10 @@ class People(Machine):
         assert send() == (sent.job.id, sent.trial)
         self.unchanged()
 
-    @precondition(lambda self: self.steps >= 8)  # or few jobs would come to anything
+    @precondition(lambda self: self.steps >= 8)  # earlier, few jobs would have results
     @rule(which=ANY)
     def cancel(self, which: int) -> None:
-        """A client cancels a job; one that has ended stays as it is."""
+        """A client cancels a job; a job that has ended stays as it is."""
         job = self.job(which)
         answer = self.controls.cancel(job.id)
         if job.state in FINAL:
@@ -167,7 +167,7 @@ class People(Machine):
         ),
     )
     def extend(self, which: int, budget: dict[str, Any]) -> None:
-        """A client changes a budget; the same change once more has no effect."""
+        """A client changes a budget; repeating the change has no effect."""
         job = self.job(which)
         for _ in range(2):
             self.rows = read(self.database)
@@ -234,7 +234,7 @@ class People(Machine):
 
     @rule(which=ANY, trial=ANY)
     def cancel_trial(self, which: int, trial: int) -> None:
-        """A client cancels a trial; if its pack is unclaimed and has no other, the job moves on."""
+        """A client cancels a trial; if its pack is unclaimed and has no other trial, the job moves on."""
         job, number = self.trial(which, trial, TrialState.RUNNING)
         if number >= len(job.trials):
             self.refused(NotFound, lambda: self.controls.cancel_trial(job.id, number))

@@ -1,4 +1,4 @@
-"""The steps of workers, in time and too late, and the steps of time."""
+"""The steps of workers, timely and late, and the passing of time."""
 
 from collections.abc import Callable
 from math import inf
@@ -44,10 +44,10 @@ from worker.publication.rows import Published
 
 
 class Workers(Machine):
-    """Steps that claim, train, die, and let leases run out."""
+    """Steps of workers that claim, train, die, and let leases run out."""
 
     def next_waiting(self) -> ModelPack | None:
-        """Return the waiting pack that is claimed before a new one is made."""
+        """Return the waiting pack that is claimed next; waiting packs come before new ones."""
         free = [p for p in self.packs.values() if not (p.done or p.leased or p.waits) and p.job.state != PAUSED]
         return min(free, key=lambda pack: pack.id, default=None)
 
@@ -89,7 +89,7 @@ class Workers(Machine):
 
     @rule(owner=OWNER, trials=st.integers(0, 3), sizes=SIZES)
     def claim(self, owner: int, trials: int, sizes: Sizes) -> None:
-        """A worker claims a pack and begins trials in it, up to a number."""
+        """A worker claims a pack and begins up to `trials` trials in it."""
         held = self.claimed(self.owners[owner])
         if held is None or held.claim.purpose == PackPurpose.PUBLISH or not trials:
             return
@@ -102,11 +102,11 @@ class Workers(Machine):
     @precondition(lambda self: self.held(PackPurpose.TRAIN))
     @rule(which=ANY, fits=st.booleans())
     def reserve(self, which: int, fits: bool) -> None:
-        """A trainer asks for one more trial, which may have to wait for another pack."""
+        """A trainer asks for one more trial; if the trial does not fit, it is left to another pack."""
         self.reserved(pick(self.held(PackPurpose.TRAIN), which), fits)
 
     def reserved(self, held: Held, fits: bool = True) -> bool:
-        """Reserve a trial; return whether there was one."""
+        """Reserve a trial; return whether the ledger gave one."""
         job = held.pack.job
         before = read(self.database)
         record = self.ledger.reserve(held.claim, lambda number: fits and number == len(job.trials))
@@ -121,7 +121,7 @@ class Workers(Machine):
     @precondition(lambda self: self.held(PackPurpose.TRAIN))
     @rule(which=ANY, lanes=st.integers(1, 3))
     def fix_lanes(self, which: int, lanes: int) -> None:
-        """A trainer says how many lanes train best; the job's first pack decides."""
+        """A trainer reports how many lanes train best; the job's first pack decides."""
         held = pick(self.held(PackPurpose.TRAIN), which)
         pack, job = held.pack, held.pack.job
         job.lanes = job.lanes or lanes
@@ -160,7 +160,7 @@ class Workers(Machine):
     @precondition(lambda self: self.training())
     @rule(which=ANY, trial=ANY, state=END, value=VALUE, saves=st.booleans(), sizes=SIZES)
     def finish(self, which: int, trial: int, state: TrialState, value: float, saves: bool, sizes: Sizes) -> None:
-        """A trial ends, with its checkpoint or without."""
+        """A trial ends, with or without a checkpoint."""
         held = pick(self.training(), which)
         one = pick(held.pack.running, trial)
         known, worth = one.started, self.ledger.worth_keeping(held.claim, one.number, value)
@@ -196,7 +196,7 @@ class Workers(Machine):
         saves: bool,
         sizes: Sizes = (1, 1),
     ) -> None:
-        """Let running trials of a claimed pack end in one write."""
+        """End running trials of a claimed pack in one write."""
         judged = value if state.judged else None
         saved: dict[int, tuple[str, Saved]] = {}
         events: list[Event] = []
@@ -214,7 +214,7 @@ class Workers(Machine):
         self.kept_only(held.pack.job)
 
     def kept_only(self, job: ModelJob) -> None:
-        """Keep the checkpoints of the best trial, of versions, and of trials that no other beats."""
+        """Keep, in the model, the checkpoints of the best trial, of versions, and of unbeaten trials."""
         with_file = [trial for trial in job.trials if trial.file]
         job.best = max(with_file, key=lambda t: rank(job, t.value or 0.0, t.number), default=None)
         published = {trial for trial, _ in job.versions.values()}
@@ -239,7 +239,7 @@ class Workers(Machine):
     @precondition(lambda self: any(held.pack.files for held in self.held(PackPurpose.TRAIN)))
     @rule(which=ANY)
     def discard_checkpoint(self, which: int) -> None:
-        """A trainer finds the newest checkpoint of its pack damaged; its file stays for the janitor."""
+        """A trainer finds the newest checkpoint of its pack damaged; the janitor removes the file later."""
         held = pick([held for held in self.held(PackPurpose.TRAIN) if held.pack.files], which)
         opened = self.ledger.pack(held.claim)
 
@@ -267,7 +267,7 @@ class Workers(Machine):
     @precondition(lambda self: self.held())
     @rule(which=ANY)
     def renew(self, which: int) -> None:
-        """A worker renews its lease, even one that has run out unnoticed."""
+        """A worker renews its lease, even if the lease has run out and no worker has noticed."""
         held = pick(self.held(), which)
 
         assert self.leases(held).renew(held.claim)
@@ -286,7 +286,7 @@ class Workers(Machine):
     @precondition(lambda self: self.held())
     @rule(which=ANY)
     def hold(self, which: int) -> None:
-        """A worker finds the store full; it gives its pack back, and its job is paused."""
+        """A worker finds the store full, gives its pack back, and the job is paused."""
         self.given_back_for_room(pick(self.held(), which))
 
     def given_back_for_room(self, held: Held) -> None:
@@ -299,7 +299,7 @@ class Workers(Machine):
     @precondition(lambda self: self.held())
     @rule(which=ANY)
     def died(self, which: int) -> None:
-        """A trainer dies on its pack."""
+        """A trainer dies while it trains a pack."""
         held = pick(self.held(), which)
         self.leases(held).died(held.claim, "signal SIGKILL")
         held.pack.let_go()
@@ -311,7 +311,7 @@ class Workers(Machine):
     @precondition(lambda self: self.held())
     @rule(which=ANY)
     def expire(self, which: int) -> None:
-        """A worker is silent until its lease has run out."""
+        """A worker does not renew its lease until it has run out."""
         self.expired(pick(self.held(), which).pack)
 
     def expired(self, pack: ModelPack) -> None:
@@ -321,7 +321,7 @@ class Workers(Machine):
     @precondition(lambda self: self.held())
     @rule(which=ANY, times=st.integers(1, MAX_LOSSES))
     def lose(self, which: int, times: int) -> None:
-        """The same pack is lost with one worker after another."""
+        """One worker after another loses the same pack."""
         pack = pick(self.held(), which).pack
         for _ in range(times):
             if not pack.leased:
@@ -334,7 +334,7 @@ class Workers(Machine):
 
     @rule(owner=OWNER)
     def reap(self, owner: int) -> None:
-        """A worker takes back the lost packs, once."""
+        """A worker takes back lost packs; each is taken back once."""
         count = self.owners[owner].reap()
 
         assert count == self.reaped()
@@ -355,7 +355,7 @@ class Workers(Machine):
     @precondition(lambda self: self.held(PackPurpose.PUBLISH))
     @rule(which=ANY)
     def publish(self, which: int) -> None:
-        """A winner becomes a version."""
+        """A worker publishes a winner as a version."""
         self.published(pick(self.held(PackPurpose.PUBLISH), which))
 
     def published(self, held: Held) -> None:
@@ -373,7 +373,7 @@ class Workers(Machine):
     @precondition(lambda self: self.held(PackPurpose.PUBLISH))
     @rule(which=ANY)
     def discard_winner(self, which: int) -> None:
-        """A winner's checkpoint is damaged: it is trained again, and the second time the job has failed."""
+        """A winner's checkpoint is damaged: the trial runs again, and if that happens twice, the job fails."""
         held = pick(self.held(PackPurpose.PUBLISH), which)
         job, winner = held.pack.job, held.winner
         assert winner is not None
@@ -394,7 +394,7 @@ class Workers(Machine):
     @precondition(lambda self: any(not held.good for held in self.claims))
     @rule(which=ANY, number=st.integers(0, 3))
     def write_late(self, which: int, number: int) -> None:
-        """A worker that has lost its pack goes on writing; every write is refused and changes nothing."""
+        """A worker that has lost its pack keeps writing; every write is refused and changes nothing."""
         held = pick([held for held in self.claims if not held.good], which)
         for name, write in self.writes(held, number).items():
             try:
@@ -440,7 +440,7 @@ class Workers(Machine):
     @precondition(lambda self: any(pack.leased and pack.job.seconds for pack in self.packs.values()))
     @rule(which=ANY)
     def use_up_seconds(self, which: int) -> None:
-        """A job with a pack at work comes to the end of its seconds."""
+        """A job with a leased pack uses up its seconds."""
         self.used_up(pick([pack.job for pack in self.packs.values() if pack.leased and pack.job.seconds], which))
 
     def used_up(self, job: ModelJob) -> None:
@@ -451,7 +451,7 @@ class Workers(Machine):
     @precondition(lambda self: any(pack.waits for pack in self.packs.values()))
     @rule()
     def wait(self) -> None:
-        """The wait of packs that were lost ends."""
+        """The waiting time of lost packs ends."""
         self.waited()
 
     def waited(self) -> None:

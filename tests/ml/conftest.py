@@ -1,4 +1,4 @@
-"""Fixtures of the tests of `ml`: one thread, and the data sets in memory."""
+"""Fixtures for the tests of `ml`: training on one thread, and the data sets in memory."""
 
 from collections.abc import Iterator
 
@@ -20,7 +20,7 @@ def _one_thread() -> None:
 
 @pytest.fixture(autouse=True)
 def _denormals() -> Iterator[None]:
-    """Allow denormals again, which Hypothesis draws, after a test that ran the settings of a training process."""
+    """Allow denormals again after each test: Hypothesis draws them, and a training process switches them off."""
     yield
     torch.set_flush_denormal(False)
 

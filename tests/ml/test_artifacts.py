@@ -49,7 +49,7 @@ def _full_disk() -> Iterator[None]:
 
 
 def test_a_checkpoint_comes_back_bit_for_bit(tmp_path: Path) -> None:
-    """Weights and card are read as they were saved, non-finite numbers and other alphabets included."""
+    """Weights and card are read as they were saved, including numbers that are not finite and other alphabets."""
     checkpoint = _checkpoint()
     checkpoint.weights["odd"] = np.array([np.nan, np.inf, -0.0, 1e-45], np.float32)
     saved = save_checkpoint(tmp_path / "best.safetensors", checkpoint)
@@ -66,8 +66,8 @@ def test_weights_that_are_not_contiguous_come_back_equal(tmp_path: Path) -> None
     assert np.array_equal(load_checkpoint(tmp_path / "best.safetensors").weights["weight"], weight)
 
 
-def test_what_is_said_of_a_file_is_so(tmp_path: Path) -> None:
-    """Saving returns the hash and size of the file."""
+def test_saving_returns_the_files_hash_and_size(tmp_path: Path) -> None:
+    """They equal the hash and size of the file on disk."""
     path = tmp_path / "best.safetensors"
     saved = save_checkpoint(path, _checkpoint())
 
@@ -84,7 +84,7 @@ def test_the_same_checkpoint_makes_the_same_file(tmp_path: Path) -> None:
 
 
 def test_the_file_is_plain_safetensors(tmp_path: Path) -> None:
-    """The file is a length, a JSON header and float32s: nothing that can run."""
+    """The file is a length, a JSON header and float32s, so that no code in it can run."""
     checkpoint = _checkpoint()
     save_checkpoint(tmp_path / "best.safetensors", checkpoint)
     content = (tmp_path / "best.safetensors").read_bytes()
@@ -97,8 +97,8 @@ def test_the_file_is_plain_safetensors(tmp_path: Path) -> None:
     assert np.array_equal(weight, checkpoint.weights["1.weight"])
 
 
-def test_folders_are_made(tmp_path: Path) -> None:
-    """Saving a checkpoint creates missing folders."""
+def test_missing_folders_are_created(tmp_path: Path) -> None:
+    """Saving a checkpoint creates all folders of its path."""
     save_checkpoint(tmp_path / "jobs" / "7" / "best.safetensors", _checkpoint())
 
     assert _same(load_checkpoint(tmp_path / "jobs" / "7" / "best.safetensors"), _checkpoint())
@@ -126,7 +126,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, kind: str, know
         load_checkpoint(path, saved.sha256 if known else None)
 
 
-def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
+def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
     """A checkpoint with a known hash is not read if any byte is damaged."""
     path = tmp_path / "best.safetensors"
     saved = save_checkpoint(path, _checkpoint())
@@ -140,10 +140,10 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
 
 @settings(deadline=None, max_examples=300)
 @given(position=st.integers(0, 400), value=st.integers(0, 255))
-def test_a_damaged_header_is_nothing_but_a_checkpoint_error(
+def test_a_damaged_header_raises_no_other_error(
     tmp_path_factory: pytest.TempPathFactory, position: int, value: int
 ) -> None:
-    """Without a known hash a damaged file is read or is a CheckpointError, never another error."""
+    """Without a known hash, a damaged file can be read or raises a CheckpointError, never another error."""
     path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
     save_checkpoint(path, _checkpoint())
     content = bytearray(path.read_bytes())
@@ -157,7 +157,7 @@ def test_a_damaged_header_is_nothing_but_a_checkpoint_error(
     assert isinstance(found, Checkpoint | CheckpointError)
 
 
-def test_safetensors_of_others_are_refused(tmp_path: Path) -> None:
+def test_safetensors_of_other_programs_are_refused(tmp_path: Path) -> None:
     """A valid safetensors file without our card is not a checkpoint of Chiffre."""
     header = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}  '
     (tmp_path / "theirs.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
@@ -177,10 +177,10 @@ def test_reading_checks_the_hash(tmp_path: Path) -> None:
         read(tmp_path / "file", saved.sha256)
 
 
-# --- whole or not at all
+# --- complete or not at all
 
 
-def test_nothing_but_the_file_is_left(tmp_path: Path) -> None:
+def test_no_temporary_file_is_left(tmp_path: Path) -> None:
     """After saving twice the folder holds the newer file and no temporary file."""
     write(tmp_path / "file", b"old")
     write(tmp_path / "file", b"new")
@@ -198,7 +198,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"old")]
 
 
-def test_a_name_that_is_taken_by_a_folder_leaves_nothing(tmp_path: Path) -> None:
+def test_a_name_that_is_taken_by_a_folder_leaves_no_temporary_file(tmp_path: Path) -> None:
     """If the file cannot take its name, the temporary file is removed."""
     (tmp_path / "file").mkdir()
 
@@ -246,7 +246,7 @@ def test_nothing_is_pickled(path: Path) -> None:
     assert found == []
 
 
-def test_the_reports_file_is_read_from_the_command_line_alone() -> None:
+def test_the_reports_file_is_read_only_by_the_command_line() -> None:
     """Only `python -m ml` reads the report's file, and only its tensors are unpickled."""
     readers = [
         path.name for path in ML.rglob("*.py") if "ml.images.report_pickle" in _imports(ast.parse(path.read_text()))

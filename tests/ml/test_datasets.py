@@ -31,17 +31,17 @@ def _sha256(indices: np.ndarray) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the data files, which the loaders read instead of ours."""
+    """Return a copy of the data files, which the loaders read instead of the originals."""
     shutil.copytree(DATA, tmp_path / "data")
     monkeypatch.setattr(ml.datasets, "DATA", tmp_path / "data")
     return tmp_path / "data"
 
 
-# --- what the arrays hold
+# --- content of the arrays
 
 
 @pytest.mark.parametrize("name", datasets)
-def test_a_data_set_is_what_its_entry_says(name: str) -> None:
+def test_a_data_set_matches_its_registry_entry(name: str) -> None:
     """A data set has the shape, size and labels of its registry entry, with images of every class."""
     dataset = datasets[name]
     arrays = dataset.load()
@@ -52,7 +52,7 @@ def test_a_data_set_is_what_its_entry_says(name: str) -> None:
     assert len(arrays) == dataset.size
 
 
-def test_mnist_is_mnist(mnist: Arrays) -> None:
+def test_mnist_is_complete(mnist: Arrays) -> None:
     """MNIST has 70,000 images of 28×28 pixels, with as many of each digit as its publishers count."""
     training, test = np.bincount(mnist.labels[:60_000]), np.bincount(mnist.labels[60_000:])
 
@@ -71,8 +71,8 @@ def test_mnist_has_its_well_known_mean_and_deviation(mnist: Arrays) -> None:
     assert (round(mean, 4), round(deviation, 4)) == (0.1307, 0.3081)
 
 
-def test_digits_is_scikit_learns_scaled(digits: Arrays) -> None:
-    """The small data set is load_digits, 0..16 brought to 0..255 and scaled to 28×28 by Pillow."""
+def test_digits_is_scikit_learns_data_set_scaled(digits: Arrays) -> None:
+    """The small data set is load_digits, with 0..16 mapped to 0..255, scaled to 28×28 by Pillow."""
     original = load_digits()
     small = np.rint(original.images * 255 / 16).astype(np.uint8)
     large = [np.asarray(Image.fromarray(image).resize((28, 28), Image.Resampling.BILINEAR)) for image in small]
@@ -92,7 +92,7 @@ def test_the_hash_covers_pixels_labels_and_shape(digits: Arrays) -> None:
     assert len(hashes | {Arrays(flat, digits.labels).sha256()}) == 4
 
 
-def test_what_is_taken_is_a_copy(digits: Arrays) -> None:
+def test_take_returns_a_copy(digits: Arrays) -> None:
     """Images taken by index are those images, and writing to them leaves the data set unchanged."""
     taken = digits.take(np.array([5, 3]))
     taken.images[:] = 0
@@ -126,7 +126,7 @@ def test_a_damaged_file_is_noticed(folder: Path, file: str, kind: str) -> None:
         datasets[file.split("/")[0]].load()
 
 
-def test_no_flipped_byte_goes_unnoticed(folder: Path) -> None:
+def test_every_flipped_byte_is_noticed(folder: Path) -> None:
     """A flipped byte in a file, except in gzip's time stamp, is a DataError and nothing else."""
     path = folder / "digits" / "labels-idx1-ubyte.gz"
     content = path.read_bytes()
@@ -173,7 +173,7 @@ def test_a_split_has_the_sizes_of_the_design(name: str, split: SplitName, sizes:
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(("name", "split"), SPLITS)
-def test_the_parts_are_disjoint_and_cover_everything(name: str, split: SplitName, seed: int) -> None:
+def test_a_split_assigns_every_image_exactly_once(name: str, split: SplitName, seed: int) -> None:
     """Every image is in exactly one of train, validation and test."""
     parts = _cut(name, split, seed)
     together = np.concatenate([parts.train, parts.validation, parts.test])
@@ -189,7 +189,7 @@ def test_the_parts_are_disjoint_and_cover_everything(name: str, split: SplitName
         ("digits", "random", "85aac223cfea8af55ba14f35631f8a084426d5fb018347fcb9dcfce2139808a9"),
     ],
 )
-def test_the_test_images_never_move(name: str, split: SplitName, sha256: str) -> None:
+def test_the_test_images_never_change(name: str, split: SplitName, sha256: str) -> None:
     """The test images are the same for every seed and in every release."""
     hashes = {_sha256(_cut(name, split, seed).test) for seed in (*SEEDS, *range(2, 20))}
 
@@ -204,7 +204,7 @@ def test_the_official_test_images_are_the_last_ten_thousand() -> None:
 
 
 @pytest.mark.parametrize(("name", "split"), SPLITS)
-def test_train_and_validation_move_with_the_seed(name: str, split: SplitName) -> None:
+def test_the_seed_decides_train_and_validation(name: str, split: SplitName) -> None:
     """Another seed validates on other images; the same seed on the same images."""
     first, again, other = _cut(name, split, 0), _cut(name, split, 0), _cut(name, split, 1)
 
@@ -213,7 +213,7 @@ def test_train_and_validation_move_with_the_seed(name: str, split: SplitName) ->
     assert not np.array_equal(np.sort(first.validation), np.sort(other.validation))
 
 
-def test_the_cut_of_seed_0_never_moves() -> None:
+def test_the_split_of_seed_0_never_changes() -> None:
     """Recorded results of seed 0 were trained and validated on these images, in this order."""
     parts = _cut("mnist", "random", 0)
 
@@ -241,7 +241,7 @@ def test_training_never_sees_the_test_images(digits: Arrays) -> None:
 # --- the stream
 
 sizes = st.integers(1, 40)
-batch_sizes = st.integers(1, 100)  # larger than a pass too
+batch_sizes = st.integers(1, 100)  # some are larger than a pass
 stream_seeds = st.integers(0, 2**32 - 1)
 
 
@@ -259,7 +259,7 @@ def test_every_pass_visits_every_image_once(size: int, batch_size: int, seed: in
 
 @settings(deadline=None)
 @given(size=sizes, batch_size=batch_sizes, seed=stream_seeds, steps=st.lists(st.integers(0, 40), max_size=8))
-def test_a_stream_can_be_entered_anywhere(size: int, batch_size: int, seed: int, steps: list[int]) -> None:
+def test_a_stream_gives_any_step_in_any_order(size: int, batch_size: int, seed: int, steps: list[int]) -> None:
     """Any step, requested in any order, has the same images as in a walk through all steps."""
     walked = Stream(size, batch_size, seed)
     in_order = [walked.batch(step) for step in range(max(steps, default=0) + 1)]
@@ -276,14 +276,14 @@ def test_a_batch_straddles_two_passes() -> None:
 
 
 @given(size=st.integers(1, 10**6), batch_size=st.integers(1, 4096), tenths=st.integers(1, 10_000))
-def test_steps_is_the_smallest_number_that_saw_enough(size: int, batch_size: int, tenths: int) -> None:
+def test_steps_is_the_smallest_number_that_sees_enough_images(size: int, batch_size: int, tenths: int) -> None:
     """`steps(k)` steps see k tenths of an epoch, and one step fewer does not."""
     steps = Stream(size, batch_size, 0).steps(tenths)
 
     assert 10 * steps * batch_size >= tenths * size > 10 * (steps - 1) * batch_size
 
 
-def test_passes_and_seeds_are_shuffled_apart() -> None:
+def test_passes_and_seeds_have_different_orders() -> None:
     """Two passes of a stream, and the same pass of two streams, have different orders."""
     stream, other = Stream(1000, 1000, 0), Stream(1000, 1000, 1)
 
@@ -307,6 +307,6 @@ def test_a_limit_keeps_the_proportion_of_training_to_validation(images: int | No
 @pytest.mark.parametrize(
     ("name", "digit"), [("7", 7), ("007", 7), ("²", None), ("٣", None), ("a7", None), ("1" * 19, None)]
 )
-def test_a_class_is_a_digit_where_its_name_is_a_plain_number(name: str, digit: int | None) -> None:
+def test_a_class_is_a_digit_if_its_name_is_a_plain_number(name: str, digit: int | None) -> None:
     """Some digit characters cannot be read as a number, and some numbers do not fit in JSON."""
     assert digit_of(name) == digit

@@ -78,8 +78,8 @@ def test_a_layer_makes_the_shape_that_torch_makes(layer: Layer, shape: Shape) ->
         (MaxPool2d(2), (6,)),
     ],
 )
-def test_a_shape_that_does_not_fit_is_refused_with_both_sides(layer: Layer, shape: Shape) -> None:
-    """The error names the layer and the shape that it got."""
+def test_a_shape_that_does_not_fit_is_refused(layer: Layer, shape: Shape) -> None:
+    """The error names the layer and the input shape."""
     with pytest.raises(ShapeError) as caught:
         layer.output_shape(shape)
 
@@ -88,7 +88,7 @@ def test_a_shape_that_does_not_fit_is_refused_with_both_sides(layer: Layer, shap
 
 
 @given(layer=kinds)
-def test_weights_are_torchs_by_name_and_shape(layer: Layer) -> None:
+def test_weights_have_torchs_names_and_shapes(layer: Layer) -> None:
     """A layer names exactly the tensors that torch trains, in torch's layout."""
     trained = {name: tuple(tensor.shape) for name, tensor in _torch(layer).named_parameters()}
 
@@ -104,7 +104,7 @@ def test_layers_survive_json(layers: list[Layer]) -> None:
 
 
 @given(layers=st.lists(kinds, max_size=8))
-def test_parameter_count_is_torchs(layers: list[Layer]) -> None:
+def test_parameter_count_equals_torchs(layers: list[Layer]) -> None:
     """The number of weights is the number of elements that torch would train."""
     trained = sum(tensor.numel() for layer in layers for tensor in _torch(layer).parameters())
 
@@ -113,7 +113,7 @@ def test_parameter_count_is_torchs(layers: list[Layer]) -> None:
 
 @settings(deadline=None)
 @given(entering=small, leaving=small)
-def test_the_flops_of_a_linear_layer_are_torchs(entering: int, leaving: int) -> None:
+def test_the_flops_of_a_linear_layer_equal_torchs(entering: int, leaving: int) -> None:
     """A linear layer has the FLOPs of torch's counter for one image."""
     layer = Linear(entering, leaving)
     with FlopCounterMode(display=False) as counter:
@@ -124,7 +124,7 @@ def test_the_flops_of_a_linear_layer_are_torchs(entering: int, leaving: int) -> 
 
 @settings(deadline=None)
 @given(channels=small, leaving=small, kernel=small, extra=st.tuples(small, small))
-def test_the_flops_of_a_convolution_are_torchs(
+def test_the_flops_of_a_convolution_equal_torchs(
     channels: int, leaving: int, kernel: int, extra: tuple[int, int]
 ) -> None:
     """A convolution has the FLOPs of torch's counter for one image."""
@@ -143,7 +143,7 @@ def test_flops_follow_the_shape_through_the_network() -> None:
     assert flop_count(layers, (1, 28, 28)) == 2 * (24 * 24 * 6 * 25 + 8 * 8 * 16 * 6 * 25 + 1024 * 10)
 
 
-def test_shapes_lists_what_leaves_each_layer() -> None:
+def test_shapes_lists_the_output_shape_of_each_layer() -> None:
     """The output shapes of LeNet's first half are those of its paper without padding."""
     found = shapes([Conv2d(1, 6, 5), ReLU(), MaxPool2d(2), Flatten()], (1, 28, 28))
 

@@ -24,7 +24,7 @@ def run(*arguments: object) -> Any:
 
 
 def spec_file(folder: Path, **fields: Any) -> Path:
-    """A specification in a file."""
+    """Write a specification to a file and return its path."""
     path = folder / "spec.json"
     path.write_text(json.dumps({**SPEC, **fields}))
     return path
@@ -41,7 +41,7 @@ def test_tune_runs_every_trial_and_saves_the_best(tmp_path: Path) -> None:
 
 
 def test_train_runs_one_trial(tmp_path: Path) -> None:
-    """Fixed hyper-parameters are one trial."""
+    """A job with fixed hyper-parameters is one trial."""
     spec = tmp_path / "spec.json"
     spec.write_text(
         json.dumps({"model": "perceptron", "dataset": "digits", "params": {"batch_size": 32}, "budget": {"epochs": 1}})
@@ -54,7 +54,7 @@ def test_train_runs_one_trial(tmp_path: Path) -> None:
 
 
 def test_the_reports_own_file_can_be_trained_on(tmp_path: Path) -> None:
-    """A gzipped torch.save of ((images, one-hot labels), (images, one-hot labels))."""
+    """The file is a gzipped torch.save of ((images, one-hot labels), (images, one-hot labels))."""
     arrays = datasets["digits"].load()
     images = torch.tensor(arrays.images).reshape(-1, 784).float() / 255
     labels = torch.nn.functional.one_hot(torch.tensor(arrays.labels).long(), 10).float()
@@ -75,8 +75,8 @@ def test_the_reports_own_file_can_be_trained_on(tmp_path: Path) -> None:
         ('{"model": "cnn", "budget": {"trials": 0}}', "trials"),
     ],
 )
-def test_a_specification_that_cannot_run_is_refused_in_words(tmp_path: Path, text: str, said: str) -> None:
-    """Exit status 1, with the reason instead of a traceback."""
+def test_a_specification_that_cannot_run_is_refused_with_a_reason(tmp_path: Path, text: str, said: str) -> None:
+    """The exit status is 1, and the output has the reason instead of a traceback."""
     spec = tmp_path / "spec.json"
     spec.write_text(text)
     done = run("tune", spec)
@@ -86,8 +86,8 @@ def test_a_specification_that_cannot_run_is_refused_in_words(tmp_path: Path, tex
     assert "Traceback" not in done.output
 
 
-def test_a_file_that_is_no_data_is_refused_in_words(tmp_path: Path) -> None:
-    """Any other file given as data says which file was expected."""
+def test_a_file_that_is_no_data_set_is_refused_with_a_reason(tmp_path: Path) -> None:
+    """For any other file, the error says which file was expected."""
     file = tmp_path / "mnist.pkl.gz"
     file.write_bytes(b"not a gzip file")
     done = run("tune", spec_file(tmp_path), "--data", file)
@@ -96,8 +96,8 @@ def test_a_file_that_is_no_data_is_refused_in_words(tmp_path: Path) -> None:
     assert "is not the report's mnist.pkl.gz" in done.output
 
 
-def test_a_gpu_that_is_not_there_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a machine with a GPU, it is hidden."""
+def test_a_missing_gpu_is_refused_with_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test hides the GPU of a machine that has one."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     done = run("tune", spec_file(tmp_path), "--device", "cuda")
 
@@ -106,6 +106,6 @@ def test_a_gpu_that_is_not_there_is_refused_in_words(tmp_path: Path, monkeypatch
     assert "Traceback" not in done.output
 
 
-def test_sha256_prints_what_the_registry_says() -> None:
+def test_sha256_prints_the_hash_in_the_registry() -> None:
     """The printed hash is the one to register a data set with."""
     assert run("sha256", "digits").output.strip() == datasets["digits"].sha256

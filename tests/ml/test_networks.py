@@ -31,7 +31,7 @@ def _pixels(dataset: str, n: int) -> torch.Tensor:
 
 
 @CONTRACT
-def test_a_network_answers_with_one_output_a_class(model: str, dataset: str) -> None:
+def test_a_network_has_one_output_per_class(model: str, dataset: str) -> None:
     """The layers fit the data set's images and end in one output per class."""
     leaving = shapes(_layers(model, dataset), datasets[dataset].shape)
 
@@ -64,7 +64,7 @@ def test_torch_trains_the_declared_weights(model: str, dataset: str) -> None:
 
 @CONTRACT
 def test_initial_weights_follow_from_the_seed_alone(model: str, dataset: str) -> None:
-    """Only the seed decides the initial weights, and torch's own random state does not move."""
+    """Only the seed decides the initial weights, and torch's own random state stays unchanged."""
     layers = _layers(model, dataset)
     before = torch.random.get_rng_state()
     first, again, other = (torch.cat([p.flatten() for p in module_of(layers, seed).parameters()]) for seed in (3, 3, 4))
@@ -111,7 +111,7 @@ def test_the_corners_of_the_default_space_can_be_trained(model: str, dataset: st
 
 
 @CONTRACT
-def test_the_default_space_is_searched_where_none_is_named(model: str, dataset: str) -> None:
+def test_the_default_space_is_searched_if_none_is_named(model: str, dataset: str) -> None:
     """A tuning job without a search space searches the network's default space."""
     spec = TuneSpec.model_validate({"model": model, "dataset": dataset})
 
@@ -176,7 +176,7 @@ def test_the_cnn_takes_colour_and_other_sizes() -> None:
 
 
 def test_the_perceptron_has_one_layer() -> None:
-    """784 → 10: 7,850 weights."""
+    """784 inputs and 10 outputs make 7,850 weights."""
     assert parameter_count(_layers("perceptron", "mnist")) == 7_850
 
 
@@ -188,7 +188,7 @@ def test_the_perceptron_has_one_layer() -> None:
         ("mlp", {"hidden_sizes": [600]}, [784, 600, 10]),
     ],
 )
-def test_hidden_layers_have_the_widths_asked_for(model: str, params: dict[str, object], widths: list[int]) -> None:
+def test_hidden_layers_have_the_requested_widths(model: str, params: dict[str, object], widths: list[int]) -> None:
     """Each hidden layer has its own width and fits its neighbours."""
     layers = networks[model].layers((1, 28, 28), 10, networks[model].params.model_validate(params))
     linear = [layer for layer in layers if isinstance(layer, Linear)]
@@ -198,7 +198,7 @@ def test_hidden_layers_have_the_widths_asked_for(model: str, params: dict[str, o
 
 
 class _Lowest:
-    """A trial that draws the lowest value of everything."""
+    """A trial that draws the lowest value of each dimension."""
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         return low

@@ -1,4 +1,4 @@
-"""The registries: a dict with a decorator."""
+"""The registries: dicts with a decorator."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def test_every_name_leads_to_its_entry(registry: Registry[object]) -> None:
 
 
 @by_noun
-def test_an_unknown_name_is_answered_with_the_known_ones(registry: Registry[object]) -> None:
+def test_the_error_for_an_unknown_name_lists_the_known_ones(registry: Registry[object]) -> None:
     """The error for an unknown name says what kind of thing is missing and lists the choices."""
     with pytest.raises(UnknownName) as caught:
         registry["perceptor"]
@@ -33,22 +33,22 @@ def test_an_unknown_name_is_answered_with_the_known_ones(registry: Registry[obje
 
 
 @by_noun
-def test_whether_a_name_is_known_can_be_asked(registry: Registry[object]) -> None:
-    """`in` and `get` work for an unknown name, as in every Mapping."""
+def test_in_and_get_accept_an_unknown_name(registry: Registry[object]) -> None:
+    """They return False and None, as in every Mapping."""
     found = ("perceptor" in registry, registry.get("perceptor"))
 
     assert found == (False, None)
 
 
-def test_a_long_name_is_cut_in_the_error() -> None:
-    """A name of a million letters does not come back whole."""
+def test_a_long_name_is_shortened_in_the_error() -> None:
+    """The error does not repeat a name of a million letters."""
     with pytest.raises(UnknownName) as caught:
         networks["x" * 1_000_000]
 
     assert len(str(caught.value)) < 300
 
 
-def test_a_name_is_taken_once() -> None:
+def test_a_name_can_be_registered_only_once() -> None:
     """Registering a second entry under a name is an error, and the first stays."""
     registry: Registry[int] = Registry("number")
     registry.register("one")(1)

@@ -1,4 +1,4 @@
-"""The samplers and pruners: one contract for each registry, and tests of each one."""
+"""The samplers and pruners: a contract that each keeps, and tests of single ones."""
 
 import inspect
 import json
@@ -20,7 +20,7 @@ from ml.samplers import STEPS_PER_EPOCH, Pruner, Sampler, pruners, samplers
 from ml.specs import TuneSpec
 from ml.tuning.search import Search
 
-# Optuna warns of the argument `group` whenever a TPE sampler is made; ml ignores that, pytest undoes the ignoring.
+# Optuna warns of the argument `group` for each new TPE sampler; ml ignores the warning, but pytest shows it again.
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
 EACH_SAMPLER = pytest.mark.parametrize("sampler", samplers)
@@ -37,7 +37,7 @@ VALUES = {
     "optimizer": {"type": "categorical", "choices": ["adam", "sgd"]},
 }
 
-# Arguments of Optuna's classes that ours leave alone, each with the reason. All others must be stated.
+# Arguments of Optuna's classes that our classes do not set, each with the reason. They must set all others.
 LEFT_ALONE: dict[str, dict[str, tuple[Any, str]]] = {
     "tpe": {
         "consider_prior": (True, "deprecated in 4.3, without effect"),
@@ -98,7 +98,7 @@ def test_a_pruner_is_the_optuna_class_it_names(pruner: str, epochs: int) -> None
 
 @EACH_SAMPLER
 def test_every_argument_of_a_sampler_is_stated(sampler: str) -> None:
-    """No Optuna default decides: each argument is given, except those excluded above."""
+    """No default of Optuna decides: each argument is given, except those excluded above."""
     stated = set(_stated(_spec(sampler))[0])
     left_alone = set(LEFT_ALONE.get(sampler, {}))
 
@@ -108,13 +108,13 @@ def test_every_argument_of_a_sampler_is_stated(sampler: str) -> None:
 
 @EACH_PRUNER
 def test_every_argument_of_a_pruner_is_stated(pruner: str) -> None:
-    """No Optuna default decides: each argument is given."""
+    """No default of Optuna decides: each argument is given."""
     assert set(_stated(_spec("random", pruner))[1]) == _parameters(_class(pruners[pruner]))
 
 
 @pytest.mark.parametrize(("sampler", "argument"), [(s, a) for s, found in LEFT_ALONE.items() for a in found])
-def test_what_is_left_alone_is_deprecated(sampler: str, argument: str) -> None:
-    """Optuna warns about each argument that is not given, if it is given."""
+def test_arguments_that_are_not_set_are_deprecated(sampler: str, argument: str) -> None:
+    """Optuna warns if one of these arguments is given."""
     value, reason = LEFT_ALONE[sampler][argument]
 
     assert "deprecated" in reason
@@ -180,7 +180,7 @@ def test_the_same_seed_and_history_draw_the_same(sampler: str, trials: int) -> N
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_another_seed_draws_something_else(sampler: str) -> None:
+def test_another_seed_draws_other_trials(sampler: str) -> None:
     """The job's seed decides the draws, and each trial draws other values."""
     draws = [str(Search(_spec(sampler, seed=seed)).ask(number)[0]) for seed in (0, 1) for number in range(10)]
 
@@ -188,7 +188,7 @@ def test_another_seed_draws_something_else(sampler: str) -> None:
 
 
 @EACH_PRUNER
-def test_tpe_learns_from_the_trials_before(pruner: str) -> None:
+def test_tpe_learns_from_earlier_trials(pruner: str) -> None:
     """After its startup trials TPE is closer to the best region than random draws, with any pruner."""
     tpe, random = (_history(_spec(name, pruner, seed=1), 60)[20:] for name in ("tpe", "random"))
 
@@ -212,7 +212,7 @@ def _points(search: Search, numbers: list[int]) -> list[tuple[Any, ...]]:
 
 
 def test_a_grid_visits_every_combination_exactly_once() -> None:
-    """As many trials as points visit each point once, for any results of earlier trials."""
+    """As many trials as there are points visit each point once."""
     spec = _spec("grid")
     found = _points(Search(spec), list(range(spec.trial_limit)))
 
@@ -231,7 +231,7 @@ def test_a_trials_number_is_its_place_in_the_grid() -> None:
 
 
 def test_a_grid_is_shuffled() -> None:
-    """A grid that ends early has seen several regions, one key after another."""
+    """A grid that ends early has tried several regions, one key after another."""
     seen = _points(Search(_spec("grid")), list(range(8)))
 
     assert all(len(set(values)) > 1 for values in zip(*seen, strict=True))
@@ -393,7 +393,7 @@ def test_halving_judges_at_its_early_rungs() -> None:
 
 @pytest.mark.long
 def test_each_bracket_of_hyperband_judges_at_its_early_rungs() -> None:
-    """A trial's first rung is that of its bracket: 0.1, 0.3, 0.9, … epochs, each measured at itself."""
+    """A trial's first rung is that of its bracket: 0.1, 0.3, 0.9, … epochs, measured exactly there if below one."""
     found = set(map(tuple, _judged(_spec("random", {"name": "hyperband", "min_epochs": 0.1}), 200).values()))
 
     assert found == {(1, 3, 9, 30, 90), (3, 9, 30, 90), (9, 30, 90), (30, 90), (90,)}
@@ -401,7 +401,7 @@ def test_each_bracket_of_hyperband_judges_at_its_early_rungs() -> None:
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_trials_that_reach_a_rung_together_are_judged_together(order: int) -> None:
-    """The best third of twelve continues, in any order; the first of all is not spared."""
+    """The best third of twelve trials continues, in any order; the first trial gets no exception."""
     search = Search(_spec("random", {"name": "successive_halving", "min_epochs": 0.1}))
     levels = dict(enumerate(np.random.default_rng(0).random(12).tolist()))
     for number in levels:
@@ -414,7 +414,7 @@ def test_trials_that_reach_a_rung_together_are_judged_together(order: int) -> No
 
 
 def test_an_early_rung_ends_the_worse_trials() -> None:
-    """After a tenth of an epoch two thirds of the trials that are worse than earlier ones have ended."""
+    """After a tenth of an epoch, about two thirds of the trials have ended, and they are the worse ones."""
     spec = _spec("random", {"name": "successive_halving", "min_epochs": 0.1})
     search = Search(spec)
     levels = np.random.default_rng(0).random(60)
@@ -429,7 +429,7 @@ def test_an_early_rung_ends_the_worse_trials() -> None:
 
 @pytest.mark.parametrize("pruner", ["successive_halving", "hyperband"])
 @pytest.mark.parametrize("value", [1, 1.0, 3, 0.1, 0.3, 0.7, 1.5, 1000, 0.1 + 0.2])
-def test_the_first_rung_is_a_number_of_tenths(pruner: str, value: float) -> None:
+def test_the_first_rung_is_a_multiple_of_a_tenth(pruner: str, value: float) -> None:
     """Whole epochs, as int or float, and tenths are accepted and stay the same in JSON."""
     spec = _spec("random", {"name": pruner, "min_epochs": value})
     kept = TuneSpec.model_validate(json.loads(json.dumps(spec.model_dump(mode="json"))))
@@ -440,8 +440,8 @@ def test_the_first_rung_is_a_number_of_tenths(pruner: str, value: float) -> None
 
 
 @pytest.mark.parametrize("pruner", ["successive_halving", "hyperband"])
-def test_the_first_rung_is_one_epoch_unless_told_otherwise(pruner: str) -> None:
-    """One epoch, given or by default, is the same; the study keeps its name."""
+def test_the_first_rung_is_one_epoch_by_default(pruner: str) -> None:
+    """The study has the same name if one epoch is given and if none is given."""
     written, left_out = (_spec("random", {"name": pruner, **f}) for f in ({"min_epochs": 1}, {}))
 
     assert Search(written).name == Search(left_out).name
@@ -456,7 +456,7 @@ def test_hyperband_starts_brackets_at_several_rungs() -> None:
 
 
 @EACH_PRUNER
-def test_a_trial_of_one_epoch_can_be_asked_and_reported(pruner: str) -> None:
+def test_a_trial_of_one_epoch_can_be_drawn_and_reported(pruner: str) -> None:
     """Every pruner works if a job's trials last one epoch."""
     ends = _verdicts(_spec("random", pruner, budget={"trials": 5, "epochs": 1}), _curves(4, trials=5, epochs=1))
 
@@ -464,8 +464,8 @@ def test_a_trial_of_one_epoch_can_be_asked_and_reported(pruner: str) -> None:
 
 
 @EACH_SAMPLER
-def test_what_a_sampler_notes_is_json(sampler: str) -> None:
-    """Optuna's notes on a trial survive JSON, in which a job keeps them."""
+def test_a_samplers_notes_are_json(sampler: str) -> None:
+    """Optuna's notes on a trial survive JSON, the form in which a job keeps them."""
     history = _history(_spec(sampler), 15)
     noted = [(record.suggestion, record.attrs) for record in history]
 

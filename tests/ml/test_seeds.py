@@ -1,4 +1,4 @@
-"""Seeds: results that were recorded with a seed must be the same in every release."""
+"""Seeds: a seed must give the same results in every release."""
 
 import numpy as np
 
@@ -37,8 +37,8 @@ def test_a_permutation_never_changes() -> None:
     assert order.tolist() == [8, 1, 5, 0, 7, 2, 9, 4, 3, 6]
 
 
-def test_a_permutation_leaves_numpys_own_state_alone() -> None:
-    """Drawing an order does not move the random state that others share."""
+def test_a_permutation_leaves_numpys_own_state_unchanged() -> None:
+    """Drawing an order does not change the random state that all code shares."""
     np.random.seed(3)
     before = np.random.get_state()[1].tolist()
     permutation(1000, 0)

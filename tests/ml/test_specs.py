@@ -16,7 +16,7 @@ from ml.registry import Registry
 from ml.specs import MAX_TRIALS, TrainSpec, TuneSpec
 from ml.tuning.search import Search
 
-# Optuna warns of the argument `group` whenever a TPE sampler is made; ml ignores that, pytest undoes the ignoring.
+# Optuna warns of the argument `group` for each new TPE sampler; ml ignores the warning, but pytest shows it again.
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
 DESIGN = """
@@ -38,7 +38,7 @@ Path = tuple[str | int, ...]
 
 
 def _paths(kind: type[TrainSpec] | type[TuneSpec], body: Any) -> list[Path]:
-    """Return the paths of the problems of a refused body; none if it is accepted."""
+    """Return the paths of the problems of a body, or an empty list if it is accepted."""
     try:
         kind.model_validate(body)
     except SpecError as error:
@@ -128,7 +128,7 @@ def test_a_spec_cannot_be_changed() -> None:
         spec.seed = 1  # type: ignore[misc]
 
 
-# --- what is refused
+# --- refused bodies
 
 SHARED: list[tuple[dict[str, Any], Path]] = [
     ({"model": "resnet"}, ("model",)),
@@ -259,10 +259,10 @@ def test_a_dimension_that_does_not_fit_is_refused_by_name(name: str, dimension: 
     ("name", "value"), [(n, d) for n, d in DIMENSIONS if not isinstance(d, dict)], ids=lambda value: str(value)[:50]
 )
 def test_a_parameter_that_does_not_fit_is_refused_by_name(name: str, value: Any) -> None:
-    """The values that no space may fix are no parameters of a training job either."""
+    """A value that no search space may fix is refused as a parameter of a training job too."""
     found = _paths(TrainSpec, {"model": "mlp", "params": {name: value}})
 
-    # That the whole network is too large is said of the parameters together.
+    # If the whole network is too large, the error names all parameters together.
     assert any(problem[:2] in (("params", name), ("params",)) for problem in found), found
 
 
@@ -274,7 +274,7 @@ def test_a_training_job_has_one_trial(field: str) -> None:
     assert _paths(TrainSpec, {"model": "mlp"} | wrong)
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     """Two unknown names are two problems, and two dimensions that do not fit are two more."""
     names = _paths(TuneSpec, {"model": "resnet", "dataset": "imagenet", "search_space": {"batch_size": 3}})
     space = _paths(TuneSpec, {"model": "mlp", "search_space": {"batch_size": 0, "sharpness": 1, "epochs": 3}})
@@ -284,13 +284,13 @@ def test_all_problems_are_told_at_once() -> None:
 
 
 def test_a_problem_says_what_is_allowed() -> None:
-    """The text of a refusal names the parameters that there are."""
+    """The error lists the known parameters."""
     with pytest.raises(SpecError, match=r"search_space\.sharpness: .*batch_size, learning_rate.*hidden_sizes"):
         TuneSpec.model_validate({"model": "mlp", "search_space": {"sharpness": 0.5}})
 
 
-def test_a_first_rung_between_two_tenths_is_refused_in_words() -> None:
-    """The text of the refusal says which numbers are taken."""
+def test_a_first_rung_between_two_tenths_is_refused_with_a_reason() -> None:
+    """The error says which numbers are accepted."""
     with pytest.raises(ValidationError, match=r"give a multiple of 0\.1"):
         TuneSpec.model_validate({"model": "mlp", "pruner": {"name": "hyperband", "min_epochs": 0.25}})
 
@@ -315,8 +315,8 @@ LARGE = list(range(1, 401))
         ({n: {"type": "grid", "values": LARGE} for n in ("batch_size", "epochs")}, ("search_space",)),
     ],
 )
-def test_a_grid_that_cannot_be_walked_is_refused(space: dict[str, Any], path: Path) -> None:
-    """The grid sampler takes no range, and no more than MAX_GRID points."""
+def test_a_grid_with_a_range_or_too_many_points_is_refused(space: dict[str, Any], path: Path) -> None:
+    """The grid sampler accepts no range, and at most MAX_GRID points."""
     found = _paths(TuneSpec, {"model": "mlp", "search_space": space, "sampler": {"name": "grid"}})
 
     assert len(LARGE) ** 2 > MAX_GRID
@@ -334,8 +334,8 @@ def test_a_grid_ends_with_its_last_point(budget: dict[str, Any], limit: int) -> 
     assert TuneSpec.model_validate(body).trial_limit == limit
 
 
-def test_without_a_number_of_trials_the_seconds_decide() -> None:
-    """A job with seconds alone may begin as many trials as any job may."""
+def test_without_a_number_of_trials_only_seconds_limit_a_job() -> None:
+    """Such a job may begin as many trials as the largest number that a job may name."""
     assert TuneSpec.model_validate({"model": "cnn", "budget": {"seconds": 60}}).trial_limit == MAX_TRIALS
 
 
@@ -353,7 +353,7 @@ def test_without_a_number_of_trials_the_seconds_decide() -> None:
     ],
 )
 def test_a_training_job_is_a_tuning_job_of_one_trial(model: str, params: dict[str, Any]) -> None:
-    """`as_tune` gives one trial that has exactly the parameters asked for, with the same budget and nothing pruned."""
+    """`as_tune` gives one trial with exactly the requested parameters, the same budget and no pruning."""
     common = {"dataset": "digits", "loss": "mse", "objective": "val_loss", "seed": 9, "early_stopping": {"patience": 5}}
     body = {"model": model, "params": params, "budget": {"seconds": 30, "epochs": 7}} | common
     spec = TrainSpec.model_validate(body)
@@ -401,8 +401,8 @@ def _places(body: Any, path: Path = ()) -> list[Path]:
 @pytest.mark.filterwarnings("ignore:The distribution is specified by")
 @settings(deadline=None, max_examples=300)
 @given(place=st.sampled_from(_places(json.loads(DESIGN))[1:]), value=junk)
-def test_whatever_is_posted_is_accepted_or_refused(place: Path, value: Any) -> None:
-    """With anything at all in the place of one field, a job is refused by name, or can draw its first trial."""
+def test_any_body_is_accepted_or_refused(place: Path, value: Any) -> None:
+    """With any JSON in the place of one field, a job is refused by name, or can draw its first trial."""
     body = json.loads(DESIGN)
     target = body
     for key in place[:-1]:

@@ -1,6 +1,6 @@
-"""A worker in this process, with real training processes that stay warm from one test of a module to the next.
+"""A worker in this process, with real training processes that stay warm for all tests of a module.
 
-They know one database and one folder. So what such tests write is removed between them, and not the database itself.
+The processes know one database and one folder, so between tests only rows and files are removed.
 """
 
 import os
@@ -25,7 +25,7 @@ from worker.supervision.trainer_pool import Trainers
 
 @pytest.fixture(scope="module")
 def home_of_module(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Path:
-    """A folder with a migrated SQLite database for all tests of a module that train in processes."""
+    """Return a folder with a migrated SQLite database for all tests of a module that train in processes."""
     home = tmp_path_factory.mktemp("home")
     shutil.copy(sqlite_template, home / "chiffre.db")
     return home
@@ -33,7 +33,7 @@ def home_of_module(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Pa
 
 @pytest.fixture
 def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """The folder of all state: the module's for a test with trainers, else one of the test alone."""
+    """Return the folder of all state: the module's for a test with trainers, otherwise a new one."""
     if "trainers" not in request.fixturenames:
         yield tmp_path
         return
@@ -46,7 +46,7 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def sqlite_url(request: pytest.FixtureRequest, home: Path, sqlite_template: Path) -> Iterator[str]:
-    """The URL of an empty, migrated SQLite database: the module's for a test with trainers, else one of the test."""
+    """Return the URL of an empty, migrated SQLite database: the module's for a test with trainers, or a new one."""
     url = f"sqlite:///{home / 'chiffre.db'}"
     if "trainers" not in request.fixturenames:
         shutil.copy(sqlite_template, home / "chiffre.db")
@@ -62,7 +62,7 @@ def sqlite_url(request: pytest.FixtureRequest, home: Path, sqlite_template: Path
 
 @pytest.fixture(scope="module")
 def warm_trainers() -> Iterator[WarmTrainers]:
-    """The module's trainers, until its last test has ended."""
+    """Return the module's trainers, and close them after its last test."""
     warm = WarmTrainers()
     yield warm
     warm.close()
@@ -72,7 +72,7 @@ def warm_trainers() -> Iterator[WarmTrainers]:
 def trainers(
     request: pytest.FixtureRequest, environment: Path, warm_trainers: WarmTrainers, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Trainers]:
-    """Training processes on the test's database, one if the test does not say how many; they know the gate."""
+    """Return training processes that use the test's database and its gate, one by default."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SABOTAGE), os.environ.get("PYTHONPATH", "")]))
     with warm_trainers.borrowed(getattr(request, "param", 1)) as trainers:
         yield trainers
@@ -80,6 +80,6 @@ def trainers(
 
 @pytest.fixture
 def supervisor(work: Work, trainers: Trainers) -> Supervisor:
-    """A worker whose leases last six seconds."""
+    """Return a worker whose leases last six seconds."""
     work.database.on_unneeded = partial(drop_files, store_of(settings()))
     return Supervisor(Leases(work.database, "tested", 6), trainers, poll_seconds=0.2)

@@ -1,4 +1,4 @@
-"""Messages that wake workers, on a real Valkey and without a broker."""
+"""Messages that wake workers, with a real Valkey and without a broker."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ MESSAGES = queue.app.conf.task_default_queue
 
 @pytest.fixture
 def valkey(tmp_path: Path) -> Iterator[redis.Redis]:
-    """A private Valkey as broker."""
+    """Return a client of a private Valkey that is the broker."""
     socket = tmp_path / "v.sock"
     process = subprocess.Popen(
         [str(get_binary_path()), "--port", "0", "--unixsocket", str(socket), "--dir", str(tmp_path)],
@@ -37,7 +37,7 @@ def valkey(tmp_path: Path) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def broker(valkey: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[redis.Redis]:
-    """Celery and the settings, pointed at that Valkey."""
+    """Point Celery and the settings to that Valkey, and return its client."""
     url = f"redis+socket://{tmp_path / 'v.sock'}"
     monkeypatch.setenv("CHIFFRE_BROKER_URL", url)
     settings.cache_clear()
@@ -61,12 +61,12 @@ def until_pings(client: redis.Redis) -> None:
 
 
 def wait_for_sender() -> None:
-    """Wait until the sending thread has done everything that it was given."""
+    """Wait until the sending thread has finished all its tasks."""
     notify._sender.submit(lambda: None).result(timeout=30)
 
 
 def test_waking_a_worker_puts_one_message_into_the_queue(broker: redis.Redis) -> None:
-    """The message is JSON, names the task and carries no job."""
+    """The message is JSON and names only the task."""
     notify.wake_worker()
     wait_for_sender()
     (message,) = broker.lrange(MESSAGES, 0, -1)
@@ -77,7 +77,7 @@ def test_waking_a_worker_puts_one_message_into_the_queue(broker: redis.Redis) ->
 
 
 @pytest.mark.long
-def test_a_broker_that_is_gone_delays_nobody_and_raises_nothing(broker: redis.Redis) -> None:
+def test_a_missing_broker_causes_no_delay_and_no_error(broker: redis.Redis) -> None:
     """The caller continues at once; a worker finds the job by polling."""
     broker.shutdown(nosave=True)
     began = monotonic()
@@ -89,10 +89,8 @@ def test_a_broker_that_is_gone_delays_nobody_and_raises_nothing(broker: redis.Re
     assert not notify.broker_answers()
 
 
-def test_a_broker_that_answers_nothing_gathers_no_messages(
-    broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A worker that finds work wakes the next one, so a few messages say as much as a hundred."""
+def test_no_messages_pile_up_for_a_silent_broker(broker: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that finds work wakes the next one, so a few messages do as much as a hundred."""
     answers, sent = Event(), []
     monkeypatch.setattr(notify, "_send", lambda: sent.append(answers.wait(30)))
     for _ in range(100):
@@ -119,7 +117,7 @@ def test_without_a_broker_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> No
     assert sent == []
 
 
-def test_celery_is_set_up_so_that_no_job_hangs_on_a_message() -> None:
+def test_celery_is_set_up_so_that_no_job_depends_on_a_message() -> None:
     """Messages are JSON, acknowledged early and never prefetched; there are no results, and sockets have timeouts."""
     conf = queue.app.conf
 
@@ -129,8 +127,8 @@ def test_celery_is_set_up_so_that_no_job_hangs_on_a_message() -> None:
 
 
 @pytest.mark.long
-def test_a_worker_that_cannot_begin_ends(broker: redis.Redis, environment: Path) -> None:
-    """Otherwise Celery would go on without a supervisor and ignore every message, and nothing would restart it."""
+def test_a_worker_that_cannot_start_exits(broker: redis.Redis, environment: Path) -> None:
+    """Otherwise Celery would run without a supervisor, ignore every message, and never be restarted."""
     done = subprocess.run(
         WORKER,
         env={**os.environ, "CHIFFRE_ARTIFACTS": "ftp://nowhere/at-all"},

@@ -24,18 +24,18 @@ def table(trials: list[Observation]) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def trials() -> list[Observation]:
-    """Forty trials, ten of them pruned."""
+    """Return forty trials, ten of them pruned."""
     return reached(searched(40), 40)
 
 
 @pytest.fixture(scope="module")
 def found(trials: list[Observation]) -> Correlations:
-    """Return their correlations."""
+    """Return the correlations of the forty trials."""
     return correlations(Observations.of(searched(40).spec.search_space, trials))
 
 
-def test_coefficients_are_those_of_pandas(trials: list[Observation], found: Correlations) -> None:
-    """Pearson and Spearman of parameters, loss, accuracy and time, without trials that the pruner ended."""
+def test_coefficients_equal_those_of_pandas(trials: list[Observation], found: Correlations) -> None:
+    """Both coefficients cover parameters, loss, accuracy and time, and leave out pruned trials."""
     names = [name for name in found.variables if name != "epochs_run"]
     frame = table(trials)[names].astype(float)
 
@@ -56,8 +56,8 @@ def test_coefficients_are_those_of_pandas(trials: list[Observation], found: Corr
         np.testing.assert_allclose(ours.to_numpy()[off_diagonal], expected.to_numpy()[off_diagonal], atol=1e-12)
 
 
-def test_p_values_are_those_of_the_t_distribution(found: Correlations) -> None:
-    """Two-sided, of t = r √((n − 2) / (1 − r²)) with n − 2 degrees of freedom, for both coefficients."""
+def test_p_values_follow_the_t_distribution(found: Correlations) -> None:
+    """They are two-sided, for t = r √((n − 2) / (1 − r²)) with n − 2 degrees of freedom, for both coefficients."""
     for i, one in enumerate(found.variables):
         for j in range(i):
             for r, p in ((found.pearson[i][j], found.pearson_p[i][j]), (found.spearman[i][j], found.spearman_p[i][j])):
@@ -69,7 +69,7 @@ def test_p_values_are_those_of_the_t_distribution(found: Correlations) -> None:
                 assert p == pytest.approx(2 * stats.t.sf(abs(t), n - 2), abs=1e-9), one
 
 
-def test_what_does_not_vary_is_null_with_a_reason(found: Correlations) -> None:
+def test_a_variable_that_does_not_vary_is_null_with_a_reason(found: Correlations) -> None:
     """All trials ran two epochs, so epochs have no coefficients, and the reason says so."""
     place = found.variables.index("epochs_run")
 
@@ -90,8 +90,8 @@ def test_two_trials_have_no_correlation(number: int) -> None:
     assert len(found.reasons) == len(found.variables) * (len(found.variables) + 1) / 2
 
 
-def test_a_list_is_looked_at_as_its_length_and_the_mean_of_its_items() -> None:
-    """So networks with different numbers of layers can be compared."""
+def test_a_list_counts_as_its_length_and_the_mean_of_its_items() -> None:
+    """Networks with different numbers of layers can then be compared."""
     spec = searched(1, {"hidden_size": {"type": "categorical", "choices": [16, 32]}}).spec
     listed = [[100, 300], [50], [10, 20, 30]]
     trials = [Observation(number, TrialState.COMPLETED, {"hidden_size": value}) for number, value in enumerate(listed)]
@@ -104,13 +104,13 @@ def test_a_list_is_looked_at_as_its_length_and_the_mean_of_its_items() -> None:
 
 
 @pytest.mark.parametrize(("n", "chance"), [(3, 1 / 3), (4, 1 / 12), (5, 1 / 60), (8, 2 / 40320)])
-def test_few_trials_in_perfect_order_may_be_so_by_chance(n: int, chance: float) -> None:
-    """The p-value is that of one order, or its reverse, among all; Student's t would say 0."""
+def test_the_p_value_of_few_trials_in_perfect_order_counts_all_orders(n: int, chance: float) -> None:
+    """Only one order and its reverse are as extreme, so p is 2 / n!; Student's t would give 0."""
     assert _spearman([float(i) for i in range(n)], [float(i**3) for i in range(n)]) == pytest.approx(chance)
 
 
-def test_the_chance_of_few_trials_with_ties_is_scipys_over_all_orders() -> None:
-    """All pairings of seven values, two of them equal."""
+def test_the_p_value_of_few_trials_with_ties_equals_scipys_permutation_test() -> None:
+    """SciPy tries all pairings of seven values, two of which are equal."""
     x, y = [1.0, 2.0, 2.0, 4.0, 5.0, 6.0, 7.0], [2.0, 1.0, 4.0, 3.0, 3.0, 7.0, 5.0]
     exact = stats.permutation_test(
         (x,),
@@ -123,8 +123,8 @@ def test_the_chance_of_few_trials_with_ties_is_scipys_over_all_orders() -> None:
     assert _spearman(x, y) == pytest.approx(exact.pvalue)
 
 
-def test_a_trial_that_the_jobs_limit_cut_is_left_out() -> None:
-    """It reached less because it ended early, like a pruned trial."""
+def test_a_trial_that_the_jobs_time_limit_ended_is_left_out() -> None:
+    """Its results are worse because it ended early, like those of a pruned trial."""
     spec = searched(1).spec
     trials = reached(searched(8), 8)
     cut = dataclasses.replace(

@@ -1,4 +1,4 @@
-"""Figures: each one, for searches of every size, and compared with the trials."""
+"""Figures: each plot, for searches of every size, compared with the trials."""
 
 import json
 import time
@@ -36,7 +36,7 @@ def test_every_plot_that_is_offered_can_be_drawn() -> None:
 
 @pytest.mark.parametrize("name", PLOTS)
 def test_a_figure_has_data_and_a_title(name: str) -> None:
-    """For a search with trials."""
+    """This holds for every plot of a search with trials."""
     found = drawn(name)
 
     assert found["data"]
@@ -45,15 +45,15 @@ def test_a_figure_has_data_and_a_title(name: str) -> None:
 
 @pytest.mark.parametrize("trials", [0, 1, 2])
 @pytest.mark.parametrize("name", PLOTS)
-def test_a_search_with_hardly_a_trial_has_a_figure_all_the_same(name: str, trials: int) -> None:
+def test_a_search_with_few_trials_has_a_figure_too(name: str, trials: int) -> None:
     """A figure without data says why."""
     found = drawn(name, trials)
 
     assert found["data"] or found["layout"]["annotations"][0]["text"]
 
 
-def test_parallel_coordinates_show_trials_above_an_accuracy_only() -> None:
-    """There are as many lines as trials that reached it."""
+def test_parallel_coordinates_show_only_trials_above_an_accuracy() -> None:
+    """There is one line for each trial that reached the accuracy."""
     search = searched(TRIALS)
     trials = [trial for trial in reached(search, TRIALS) if trial.state in ENDED]
     above = [trial for trial in trials if (trial.val_accuracy or 0) >= 0.9]
@@ -77,7 +77,7 @@ def test_a_slice_of_time_shows_each_trials_seconds() -> None:
 
 
 @pytest.mark.parametrize("cost", get_args(Cost))
-def test_the_pareto_front_is_the_one_that_the_service_tells(cost: str) -> None:
+def test_the_plotted_pareto_front_equals_the_services(cost: str) -> None:
     """Optuna marks the trials of ml.analysis.pareto; pruned trials with a known cost are shown too."""
     search = searched(TRIALS)
     trials = reached(search, TRIALS)
@@ -91,7 +91,7 @@ def test_the_pareto_front_is_the_one_that_the_service_tells(cost: str) -> None:
 
 
 def test_a_trial_that_diverged_is_on_no_front() -> None:
-    """It has no value however accurate it was before, and nothing of it can be published."""
+    """It has no value, even if it was accurate before, and none of its weights can be published."""
     search = searched(TRIALS + 1)
     trials = reached(search, TRIALS)
     search.ask(TRIALS)
@@ -105,8 +105,8 @@ def test_a_trial_that_diverged_is_on_no_front() -> None:
 
 
 @pytest.mark.parametrize("coefficient", ["pearson", "spearman"])
-def test_correlations_are_shown_with_their_chances(coefficient: str) -> None:
-    """The values are SciPy's."""
+def test_correlations_are_shown_with_their_p_values(coefficient: str) -> None:
+    """Coefficients and p-values equal SciPy's."""
     (heat,) = drawn("correlations", coefficient=coefficient)["data"]
     search = searched(TRIALS)
     ended = [t for t in reached(search, TRIALS) if t.state in ENDED]
@@ -118,8 +118,8 @@ def test_correlations_are_shown_with_their_chances(coefficient: str) -> None:
     assert heat["customdata"][row][column] == pytest.approx(expected.pvalue)
 
 
-def test_the_pair_that_is_least_likely_by_chance_is_shown() -> None:
-    """The figure has its two parameters, the means of the cells, and the trials in each."""
+def test_the_most_significant_interaction_is_shown() -> None:
+    """The figure names its two parameters, and has the mean and the number of trials of each cell."""
     found = drawn("interactions")
     (heat,) = found["data"]
 
@@ -131,7 +131,7 @@ def test_the_pair_that_is_least_likely_by_chance_is_shown() -> None:
     assert sum(map(sum, heat["customdata"])) <= TRIALS
 
 
-def test_learning_curves_are_by_epoch_and_keep_their_numbers() -> None:
+def test_learning_curves_are_by_epoch_and_keep_the_numbers_of_their_trials() -> None:
     """Each trial has two rungs, at epochs 1 and 2."""
     found = drawn("intermediate_values", 5)["data"]
 
@@ -139,7 +139,7 @@ def test_learning_curves_are_by_epoch_and_keep_their_numbers() -> None:
     assert all(trace["x"] == [1, 2] for trace in found)
 
 
-def test_a_search_with_as_many_parameters_as_lists_bring_shows_the_most_important() -> None:
+def test_a_search_with_many_parameters_shows_the_most_important() -> None:
     """There are at most sixteen panels."""
     found = drawn("contour")
 
@@ -147,7 +147,7 @@ def test_a_search_with_as_many_parameters_as_lists_bring_shows_the_most_importan
     assert optuna.__version__.startswith("5")
 
 
-def test_of_many_parameters_those_are_shown_that_matter_for_what_is_asked() -> None:
+def test_the_parameters_that_matter_for_the_target_are_shown() -> None:
     """The time depends on width and batch, the accuracy on the learning rate."""
     share = {"type": "float", "low": 0.0, "high": 0.1}
     shares = dict.fromkeys(("label_smoothing", "ema_decay", "shift", "shear"), share)
@@ -163,7 +163,7 @@ def test_of_many_parameters_those_are_shown_that_matter_for_what_is_asked() -> N
     assert {len(names) for names in shown.values()} == {4}
 
 
-def test_the_timeline_is_of_trials_that_began_at_any_place_on_earth(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_timeline_is_right_in_any_time_zone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A running trial's bar ends now, in any time zone; a trial cancelled before its draw has no bar."""
     monkeypatch.setenv("TZ", "America/New_York")
     time.tzset()

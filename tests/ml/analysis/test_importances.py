@@ -22,7 +22,7 @@ def test_the_parameter_that_matters_has_the_greatest_importance() -> None:
         assert found.reason is None
 
 
-def test_trials_that_the_jobs_limit_cut_have_no_say() -> None:
+def test_trials_that_the_jobs_time_limit_ended_do_not_count() -> None:
     """Their values are low because they ended early."""
     search = searched(40)
     trials = reached(search, 40)
@@ -33,13 +33,13 @@ def test_trials_that_the_jobs_limit_cut_have_no_say() -> None:
 
 
 @pytest.mark.parametrize(("trials", "best"), [(10, 5), (25, 5), (50, 5), (80, 8), (1000, 100)])
-def test_ped_anova_looks_at_the_best_tenth_or_at_five(trials: int, best: int) -> None:
-    """Optuna asks for five; with fewer it would judge by one or two trials."""
+def test_ped_anova_takes_the_best_tenth_but_at_least_five_trials(trials: int, best: int) -> None:
+    """Optuna asks for five; with fewer, one or two trials would decide."""
     assert ped_anova(trials)._target_quantile * trials == pytest.approx(best)
 
 
 @pytest.mark.parametrize("trials", [0, 1, 2, 4])
-def test_a_job_with_few_trials_is_analysed_as_far_as_it_goes(trials: int) -> None:
+def test_a_job_with_few_trials_is_analysed_as_far_as_possible(trials: int) -> None:
     """A value that cannot be computed is null with a reason; nothing is raised."""
     search = searched(trials)
     found = analysis(search, reached(search, trials))
@@ -50,7 +50,7 @@ def test_a_job_with_few_trials_is_analysed_as_far_as_it_goes(trials: int) -> Non
 
 
 def test_a_job_without_parameters_is_analysed_too() -> None:
-    """All of its trials are alike."""
+    """All of its trials have the same parameters."""
     search = searched(16, {"batch_size": 32})
     found = analysis(search, reached(search, 16))
 

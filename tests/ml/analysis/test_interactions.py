@@ -31,7 +31,7 @@ def anova(frame: pd.DataFrame) -> AnovaResult:
 
 @pytest.mark.parametrize("strength", [0.0, 1.0])
 def test_a_balanced_design_gives_the_textbooks_sums_of_squares(strength: float) -> None:
-    """By pandas: between the levels of each factor, between cells less both, and within cells."""
+    """Pandas sums squares between levels, between cells (minus both factors), and within cells."""
     frame = design(1, 5, strength)
     grand = frame.y.mean()
     total = ((frame.y - grand) ** 2).sum()
@@ -49,8 +49,8 @@ def test_a_balanced_design_gives_the_textbooks_sums_of_squares(strength: float) 
     assert (found.p is not None and found.p < 1e-6) == (strength > 0)
 
 
-def test_an_unbalanced_design_is_two_models_of_scikit_learn_apart() -> None:
-    """The interaction is what a model of all cells explains beyond a model of both main effects."""
+def test_an_unbalanced_design_equals_the_difference_of_two_regressions() -> None:
+    """The interaction is the part that a model of all cells explains beyond a model of both main effects."""
     frame = design(2, 4, 0.5).sample(35, random_state=0)
     dummies = pd.get_dummies(frame[["a", "b"]].astype(str)).astype(float)
     cell = pd.get_dummies(frame.a.astype(str) + "/" + frame.b.astype(str)).astype(float)
@@ -74,7 +74,7 @@ EFFECTS = {"linear": lambda x: x, "quadratic": lambda x: x**2, "exponential": np
 
 
 def plain_effects(seed: int, together: float, effect: str) -> AnovaResult:
-    """Return two numbers that are drawn together, and an outcome to which each adds a separate effect."""
+    """Return the test of two numbers with correlation `together`, each with a separate effect on the outcome."""
     rng = np.random.default_rng(seed)
     drawn = rng.multivariate_normal([0, 0], [[1, together], [together, 1]], 120)
     values = EFFECTS[effect](drawn).sum(1) + 0.1 * rng.normal(size=len(drawn))
@@ -88,17 +88,15 @@ def plain_effects(seed: int, together: float, effect: str) -> AnovaResult:
 
 @pytest.mark.parametrize("together", [0.0, 0.6])
 @pytest.mark.parametrize("effect", EFFECTS)
-def test_plain_effects_of_numbers_drawn_together_are_rarely_taken_for_an_interaction(
-    effect: str, together: float
-) -> None:
-    """Ranges hide differences between their cells; with covariates about one in twenty has p under 0.05."""
+def test_main_effects_of_correlated_numbers_are_rarely_taken_for_an_interaction(effect: str, together: float) -> None:
+    """Groups hide differences within a range; with covariates, about one in twenty has p under 0.05."""
     found = [plain_effects(seed, together, effect).p or 0.0 for seed in range(100)]
 
     assert stats.binomtest(sum(p < 0.05 for p in found), 100, 0.05, alternative="greater").pvalue > 0.001
 
 
-def test_an_interaction_of_numbers_is_found_beside_their_plain_effects() -> None:
-    """The outcome is the product of the same numbers."""
+def test_an_interaction_of_numbers_is_found_besides_their_main_effects() -> None:
+    """The outcome contains the product of the two numbers."""
     rng = np.random.default_rng(0)
     drawn = rng.normal(size=(120, 2))
     columns = [Column(name, tuple(map(float, own))) for name, own in zip("xy", drawn.T, strict=True)]
@@ -116,8 +114,8 @@ def _of(found: list[Interaction], one: str, other: str, outcome: str) -> Interac
     return wanted
 
 
-def test_a_planted_interaction_stands_first_where_its_correlation_says_nothing() -> None:
-    """The best learning rate depends on the optimizer: alone it seems to have no effect, and the test finds one."""
+def test_a_planted_interaction_ranks_first_although_the_correlation_is_weak() -> None:
+    """The best learning rate depends on the optimizer: it has no effect alone, but the test finds one."""
     search = searched(160)
     observed = Observations.of(search.spec.search_space, reached(search, 160))
     found = interactions(observed)
@@ -137,8 +135,8 @@ def test_a_planted_interaction_stands_first_where_its_correlation_says_nothing()
     assert (_of(found, "batch_size", "hidden_size", "seconds").p_holm or 1) < 0.05
 
 
-def test_cells_and_groups_are_those_of_pandas() -> None:
-    """A trial is in one cell; means, deviations and counts by group are those of a groupby."""
+def test_cells_and_groups_equal_those_of_pandas() -> None:
+    """Each trial is in one cell; means, deviations and counts by group equal those of a groupby."""
     search = searched(60)
     observed = Observations.of(search.spec.search_space, reached(search, 60))
     frame = pd.DataFrame([{**t.params, "accuracy": t.val_accuracy, "time": t.seconds} for t in observed.trials])
@@ -158,7 +156,7 @@ def test_cells_and_groups_are_those_of_pandas() -> None:
         assert sum(cell.trials for row in one.cells for cell in row) == one.trials == len(frame)
 
 
-def test_trials_with_one_value_are_never_parted() -> None:
+def test_trials_with_the_same_value_stay_in_one_group() -> None:
     """Ranges hold similar numbers of trials, as far as equal values allow."""
     groups = grouped(Column("x", (1.0,) * 50 + tuple(map(float, range(2, 52)))), 4)
 
@@ -175,8 +173,10 @@ def test_trials_with_one_value_are_never_parted() -> None:
         ([], [], [], "the same value in all trials"),
     ],
 )
-def test_what_cannot_be_tested_has_a_reason(one: list[int], other: list[int], y: list[float], reason: str) -> None:
-    """Nothing is divided by zero."""
+def test_a_pair_that_cannot_be_tested_has_a_reason(
+    one: list[int], other: list[int], y: list[float], reason: str
+) -> None:
+    """No number is divided by zero."""
     found = two_way(np.array(one, int), np.array(other, int), np.array(y))
 
     assert isinstance(found, str)
@@ -190,8 +190,8 @@ def test_what_cannot_be_tested_has_a_reason(one: list[int], other: list[int], y:
         ([0, 0, 1, 1], [0, 0, 1, 1], "too few combinations"),
     ],
 )
-def test_shares_are_told_where_there_is_no_test(one: list[int], other: list[int], reason: str) -> None:
-    """One trial per combination, or parameters that never varied separately."""
+def test_shares_are_given_even_if_no_test_is_possible(one: list[int], other: list[int], reason: str) -> None:
+    """There is one trial per combination, or the parameters never varied separately."""
     found = two_way(np.array(one), np.array(other), np.array([1.0, 2.0, 3.0, 5.0]))
 
     assert isinstance(found, AnovaResult)
@@ -201,7 +201,7 @@ def test_shares_are_told_where_there_is_no_test(one: list[int], other: list[int]
 
 
 @pytest.mark.parametrize("values", [[*map(float, range(1, 7)), *[7.0] * 64], [1.0, 2.0, 3.0, 4.0, *[7.0] * 16]])
-def test_a_parameter_most_trials_of_which_lie_at_its_highest_value_has_groups(values: list[float]) -> None:
+def test_a_parameter_that_is_mostly_at_its_highest_value_has_groups(values: list[float]) -> None:
     """The highest value is one group, and all lower values are another."""
     labels = grouped(Column("x", tuple(values)), 4).labels
 

@@ -11,14 +11,14 @@ points = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=12).
 
 
 def beats(one: Point, other: Point) -> bool:
-    """Return whether `one` dominates `other`: not worse in anything, and better in something or begun before."""
+    """Return whether `one` dominates `other`: no worse in accuracy or cost, and better in one or begun earlier."""
     no_worse = one.accuracy >= other.accuracy and one.cost <= other.cost
     better = one.accuracy > other.accuracy or one.cost < other.cost
     return no_worse and (better or one.number < other.number)
 
 
 @given(points)
-def test_the_front_is_what_nothing_beats(points: list[Point]) -> None:
+def test_the_front_has_exactly_the_unbeaten_points(points: list[Point]) -> None:
     """All pairs are compared; along the front cost and accuracy rise together."""
     expected = {one.number for one in points if not any(beats(other, one) for other in points)}
     found = front(points)

@@ -1,4 +1,4 @@
-"""The input canonicaliser: an image in form stays, every other comes into form, and none makes it fail."""
+"""The input canonicaliser keeps images in canonical form, brings all others into it, and never fails."""
 
 import numpy as np
 import pytest
@@ -29,12 +29,12 @@ def validation(mnist: Arrays) -> Arrays:
 
 @pytest.fixture(scope="module")
 def sample(validation: Arrays) -> np.ndarray:
-    """Return forty of them, uint8 [40, 28, 28]."""
+    """Return forty of the validation digits, uint8 [40, 28, 28]."""
     return validation.images[:40, 0]
 
 
 def distorted(family: str, digits: np.ndarray) -> list[np.ndarray]:
-    """Return the same digits of a family every time."""
+    """Return digits with the distortions of a family, the same ones every time."""
     rng = np.random.default_rng(3)
     return [DISTORTIONS[family](digit, rng) for digit in digits]
 
@@ -58,12 +58,12 @@ def difference(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def difference_in_place(one: np.ndarray, other: np.ndarray) -> float:
-    """Return the difference after the second image was shifted by at most a pixel to fit best."""
+    """Return the difference after the second image is shifted by at most a pixel to fit best."""
     steps = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
     return min(difference(one, np.roll(other, step, (0, 1))) for step in steps)
 
 
-def test_mnist_passes_untouched(validation: Arrays) -> None:
+def test_mnist_passes_unchanged(validation: Arrays) -> None:
     """Of a thousand digits at least 995 come out byte for byte, and their reports name no change."""
     found = [canonical(image) for image in validation.images[:, 0]]
     same = [np.array_equal(f.pixels, image) for f, image in zip(found, validation.images[:, 0], strict=True)]
@@ -72,16 +72,16 @@ def test_mnist_passes_untouched(validation: Arrays) -> None:
     assert all((f.report.changed == ()) == unchanged for f, unchanged in zip(found, same, strict=True))
 
 
-def test_what_comes_out_is_ones_own(sample: np.ndarray) -> None:
-    """An image in form is copied, so that a change to the answer does not change the request."""
+def test_the_result_is_a_copy(sample: np.ndarray) -> None:
+    """An image in canonical form is copied, so that a change to the answer does not change the request."""
     image = sample[0].copy()
     canonical(image).pixels[:] = 7
 
     assert np.array_equal(image, sample[0])
 
 
-def test_an_inverted_digit_is_turned_back(validation: Arrays) -> None:
-    """An inverted digit is detected; it comes out equal but for 2 % of its ink if nothing else is unusual.
+def test_an_inverted_digit_is_inverted_back(validation: Arrays) -> None:
+    """An inverted digit is detected, and comes out equal within 2 % of its ink if nothing else is unusual.
 
     A digit whose centre of mass lies between two pixels may be centred on either.
     """
@@ -98,7 +98,7 @@ def test_an_inverted_digit_is_turned_back(validation: Arrays) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("family", [family for family in DISTORTED if family != "mixed"])
-def test_light_and_dark_ink_are_told_apart(family: str, sample: np.ndarray) -> None:
+def test_light_and_dark_ink_are_distinguished(family: str, sample: np.ndarray) -> None:
     """In every family with a known polarity, the polarity of all digits is detected."""
     found = [canonical(image).report.inverted for image in distorted(family, sample)]
 
@@ -107,8 +107,8 @@ def test_light_and_dark_ink_are_told_apart(family: str, sample: np.ndarray) -> N
 
 @pytest.mark.long
 @pytest.mark.parametrize("family", [*DISTORTIONS, "pen strokes"])
-def test_everything_comes_into_form(family: str, sample: np.ndarray) -> None:
-    """White on black, the box's longer side 20 pixels, the centre of mass within half a pixel of the middle pixel."""
+def test_every_image_comes_into_canonical_form(family: str, sample: np.ndarray) -> None:
+    """It is white on black, its box 20 pixels long, its centre of mass within half a pixel of the middle pixel."""
     rng = np.random.default_rng(4)
     images = [pen_strokes(i % 10, rng) for i in range(40)] if family == "pen strokes" else distorted(family, sample)
     for image in images:
@@ -122,7 +122,7 @@ def test_everything_comes_into_form(family: str, sample: np.ndarray) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("family", [*DISTORTIONS, "pen strokes"])
-def test_what_is_canonical_stays(family: str, sample: np.ndarray) -> None:
+def test_a_canonical_image_stays_unchanged(family: str, sample: np.ndarray) -> None:
     """The canonical form of a canonical form is itself, and the same image gives the same answer."""
     rng = np.random.default_rng(5)
     images = [pen_strokes(i % 10, rng) for i in range(40)] if family == "pen strokes" else distorted(family, sample)
@@ -136,7 +136,7 @@ def test_what_is_canonical_stays(family: str, sample: np.ndarray) -> None:
 
 @given(top=st.integers(0, 72), left=st.integers(0, 72), number=st.integers(0, 39))
 @settings(max_examples=50, deadline=None)
-def test_where_a_digit_stands_does_not_matter(top: int, left: int, number: int, sample: np.ndarray) -> None:
+def test_the_position_of_a_digit_does_not_matter(top: int, left: int, number: int, sample: np.ndarray) -> None:
     """Anywhere on a large canvas a digit comes out the same, and the report says how far it was shifted."""
     found = canonical(on_canvas(sample[number], top, left))
     middle = canonical(on_canvas(sample[number], 36, 36))
@@ -147,8 +147,8 @@ def test_where_a_digit_stands_does_not_matter(top: int, left: int, number: int, 
 
 @pytest.mark.long
 @pytest.mark.parametrize("factor", [2, 3, 5, 9, 20])
-def test_how_large_a_digit_is_does_not_matter(factor: int, sample: np.ndarray) -> None:
-    """An enlarged digit comes out nearly alike; its edges are softer, so that it is up to a twentieth smaller."""
+def test_the_size_of_a_digit_does_not_matter(factor: int, sample: np.ndarray) -> None:
+    """An enlarged digit comes out nearly equal; its softer edges make it up to a twentieth smaller."""
     found = [canonical(larger(digit, factor)) for digit in sample]
     twice = [canonical(larger(digit, 2)).pixels for digit in sample]
     differences = [difference_in_place(digit, f.pixels) for digit, f in zip(twice, found, strict=True)]
@@ -159,8 +159,8 @@ def test_how_large_a_digit_is_does_not_matter(factor: int, sample: np.ndarray) -
 
 @pytest.mark.parametrize("pen", [2, 60])
 @pytest.mark.parametrize("label", range(10))
-def test_lines_come_into_mnists_range(label: int, pen: float) -> None:
-    """The lines of a digit drawn with a thin or thick pen come nearer to MNIST's, and the report has both widths."""
+def test_line_widths_come_into_mnists_range(label: int, pen: float) -> None:
+    """The lines of a thin or thick pen come nearer to MNIST's range, and the report has both widths."""
     report = canonical(draw(str(label), np.random.default_rng(6), 300, pen)).report
     before, after = (abs(width - np.clip(width, THINNEST, THICKEST)) for width in report.stroke_width)
 
@@ -169,8 +169,8 @@ def test_lines_come_into_mnists_range(label: int, pen: float) -> None:
 
 
 @pytest.mark.parametrize("side", [14, 56, 96])
-def test_lines_are_as_wide_in_proportion_whatever_the_form(side: int) -> None:
-    """Lines that stay as they are in MNIST's form stay in a smaller or larger form."""
+def test_lines_have_the_same_relative_width_in_every_form(side: int) -> None:
+    """Lines that are not changed in MNIST's form are not changed in a smaller or larger form either."""
     grey = draw("7", np.random.default_rng(6), 256, 22)
     of_mnist, of_form = (canonical(grey, form).report for form in (MNIST, form_of((1, side, side))))
 
@@ -181,7 +181,7 @@ def test_lines_are_as_wide_in_proportion_whatever_the_form(side: int) -> None:
 
 
 @pytest.mark.parametrize("by", [-0.8, 0.7, 2.0])
-def test_widening_is_one_filter_over_a_square(by: float) -> None:
+def test_widening_equals_one_filter_over_a_square(by: float) -> None:
     """Many small filters of Pillow equal one filter of the total size."""
     ink = np.pad(np.random.default_rng(0).random((40, 30)).astype(np.float32), 4)
     reach = round(4 * abs(by) / 2)
@@ -201,8 +201,8 @@ def test_the_width_of_a_line_is_measured(width: int) -> None:
 
 
 @given(mask=arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
-def test_blobs_are_scipys(mask: np.ndarray) -> None:
-    """SciPy labels the same pixels together, and its sums over blobs are equal."""
+def test_blobs_equal_scipys_labels(mask: np.ndarray) -> None:
+    """SciPy gives the same pixels one label, and its sums over blobs are equal."""
     expected, count = ndimage.label(mask, np.ones((3, 3)))
     values = np.arange(mask.size, dtype=float).reshape(mask.shape)
     blobs = Blobs.of(mask)
@@ -215,7 +215,7 @@ def test_blobs_are_scipys(mask: np.ndarray) -> None:
         assert blobs.ink(values)[label] == pytest.approx(values[found].sum())
 
 
-def test_a_speck_is_left_out_and_a_stroke_is_not(sample: np.ndarray) -> None:
+def test_a_speck_is_removed_and_a_stroke_is_kept(sample: np.ndarray) -> None:
     """A speck near a five is removed; its bar, which does not touch it, stays."""
     five = np.zeros((120, 120), np.uint8)
     five[40:100, 40:48] = five[40:48, 55:80] = 255
@@ -244,8 +244,8 @@ def test_an_image_of_one_level_is_blank(shape: tuple[int, int], level: int) -> N
     form=st.sampled_from([MNIST, DigitForm(8, 8, 6), DigitForm(32, 20, 15)]),
 )
 @settings(max_examples=300, deadline=None)
-def test_no_image_makes_it_fail(image: np.ndarray, form: DigitForm) -> None:
-    """For any bytes the result is in form and its own canonical form; the report's figures are finite."""
+def test_any_image_is_accepted(image: np.ndarray, form: DigitForm) -> None:
+    """For any bytes, the result is in canonical form and stays unchanged; the report's figures are finite."""
     found = canonical(image, form)
 
     assert found.pixels.shape == (form.height, form.width)
@@ -254,8 +254,8 @@ def test_no_image_makes_it_fail(image: np.ndarray, form: DigitForm) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (2, 3000), (28, 28), (257, 90), (1500, 1100)])
-def test_noise_makes_nothing_fail(shape: tuple[int, int]) -> None:
-    """Noise of any shape, and black noise with one white pixel, come out in form."""
+def test_noise_of_any_shape_is_accepted(shape: tuple[int, int]) -> None:
+    """Noise, and nearly black noise with one white pixel, come out in canonical form."""
     rng = np.random.default_rng(7)
     dark = rng.integers(0, 3, shape, dtype=np.uint8)
     dark[shape[0] // 2, shape[1] // 2] = 255
@@ -274,15 +274,17 @@ def figures(report: InputReport) -> list[float]:
 
 @pytest.fixture(scope="module")
 def neighbours(mnist: Arrays) -> KNeighborsClassifier:
-    """Return the nearest of 3,000 training digits."""
+    """Return a nearest-neighbour classifier of 3,000 training digits."""
     train = mnist.take(data_split(len(mnist), 10_000, "random", 0).train[:3000])
     return KNeighborsClassifier(3).fit(train.images.reshape(len(train), -1) / 255, train.labels)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("family", DISTORTED)
-def test_it_is_worth_it(family: str, validation: Arrays, neighbours: KNeighborsClassifier) -> None:
-    """With it, nearest neighbours name four in five of every family, and far more than without it on hard families."""
+def test_canonical_images_are_classified_better(
+    family: str, validation: Arrays, neighbours: KNeighborsClassifier
+) -> None:
+    """Nearest neighbours get four in five canonical images right, and far more than raw images of hard families."""
     count = 60
     images = distorted(family, validation.images[:count, 0])
     ways = [np.asarray(Image.fromarray(i).resize((28, 28))) for i in images], [canonical(i).pixels for i in images]

@@ -65,7 +65,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, kept: str) -> Non
 
 
 @pytest.mark.parametrize("content", [None, [], 3, torch.zeros(3), ((torch.zeros(2, 5), torch.zeros(2)),), {"a": 1}])
-def test_a_file_of_something_else_is_refused(tmp_path: Path, content: Any) -> None:
+def test_a_file_with_other_content_is_refused(tmp_path: Path, content: Any) -> None:
     """Tensors of other shapes, or no tensors, are a DataError."""
     with pytest.raises(DataError):
         read_report_pickle(_write(tmp_path / "mnist.pkl.gz", content))

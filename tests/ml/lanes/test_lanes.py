@@ -1,4 +1,4 @@
-"""Every lane equals its solo run: the fused module against plain torch."""
+"""Every lane equals its solo run: the fused module, compared with plain torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ WIDTHS: dict[str, list[dict[str, Any]]] = {
 
 @pytest.fixture(scope="session")
 def images(mnist: Arrays) -> Images:
-    """Return some images of MNIST."""
+    """Return the first 6,000 images of MNIST."""
     return Images.of(mnist.take(np.arange(6000)))
 
 
@@ -66,7 +66,7 @@ def _trained(
     return lanes.states()
 
 
-# --- equal to solo, in float64
+# --- equal to a solo run, in float64
 
 
 @pytest.mark.long
@@ -75,14 +75,14 @@ def _trained(
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
 @pytest.mark.parametrize("model", networks)
 def test_every_lane_equals_its_solo_run(model: str, loss: str, batch_size: int, way: Way, images: Images) -> None:
-    """After 200 steps no weight differs from plain torch by more than 1e-8 of the largest, in any company."""
+    """After 200 steps among other lanes, no weight differs from plain torch by more than 1e-8 of the largest."""
     states, steps, alone = _alone(model, loss, batch_size, images)
     trained = _trained(states, images, steps, loss, way=way)
 
     assert max(map(distance, [state.weights for state in trained], alone)) < 1e-8
 
 
-@lru_cache(maxsize=1)  # the ways of training follow one another, and plain torch is the same for all of them
+@lru_cache(maxsize=1)  # consecutive tests differ only in the way of training, and share the result of plain torch
 def _alone(
     model: str, loss: str, batch_size: int, images: Images
 ) -> tuple[list[LaneState], Sequence[np.ndarray], list[dict[str, Tensor]]]:
@@ -92,7 +92,7 @@ def _alone(
 
 
 def _optimizers(fastest_adam: float) -> st.SearchStrategy[Optimizer]:
-    """Return any optimizer; Adam up to a given learning rate."""
+    """Return a strategy for any optimizer, with Adam's learning rate limited to `fastest_adam`."""
     decays = st.sampled_from([0.0, 1e-4, 1e-2])
     return st.one_of(
         st.builds(Adam, learning_rate=st.floats(1e-5, fastest_adam), weight_decay=decays),
@@ -148,7 +148,7 @@ def test_any_mix_of_lanes_equals_its_solo_runs(way: Way, mix: Mix, images: Image
     assert max(map(distance, [state.weights for state in trained], alone)) < 1e-8
 
 
-# --- equal to solo, in float32
+# --- equal to a solo run, in float32
 
 
 @pytest.mark.long
@@ -173,11 +173,11 @@ def test_in_float32_lanes_are_as_near_to_solo_as_rounding_allows(way: Way, mix: 
 @pytest.mark.long
 @pytest.mark.parametrize("way", DEVICES)
 @pytest.mark.parametrize("model", networks)
-def test_an_epoch_in_float32_ends_as_accurate_as_solo(model: str, way: Way, mnist: Arrays) -> None:
+def test_an_epoch_in_float32_ends_as_accurate_as_a_solo_run(model: str, way: Way, mnist: Arrays) -> None:
     """After an epoch of MNIST each lane's validation accuracy is within 0.3 points of plain torch's."""
     train, validation = Images.of(mnist.take(np.arange(50_400))), Images.of(mnist.take(np.arange(50_400, 63_000)))
-    # Faster ones say nothing: with rate 0.02 and momentum 0.9 plain torch on two threads ended 0.7 points from itself
-    # on one, by rounding alone.
+    # Faster optimizers prove nothing: with rate 0.02 and momentum 0.9, plain torch on two threads ended 0.7 points
+    # from plain torch on one thread, by rounding alone.
     chosen = [Adam(learning_rate=3e-4), Sgd(learning_rate=0.05), Adam(learning_rate=1e-4)]
     states = _lanes_of(model, WIDTHS[model][:3], chosen)
     steps = batches(len(train), 100, len(train) // 100)
@@ -193,7 +193,7 @@ def test_an_epoch_in_float32_ends_as_accurate_as_solo(model: str, way: Way, mnis
 
 @pytest.mark.long
 @pytest.mark.parametrize("model", networks)
-def test_an_epoch_in_float64_ends_with_solos_weights(model: str, mnist: Arrays) -> None:
+def test_an_epoch_in_float64_ends_with_the_weights_of_a_solo_run(model: str, mnist: Arrays) -> None:
     """After an epoch no weight is further from plain torch's than 1e-5 of the largest of its tensor."""
     train = Images.of(mnist.take(np.arange(10_000 if model == "cnn" else 50_400)))
     chosen = [Adam(learning_rate=3e-4), Sgd(learning_rate=0.02, momentum=0.9), Sgd(learning_rate=0.05)]
@@ -210,16 +210,16 @@ def _accuracy(module: nn.Module, data: Images) -> float:
         return float((module(data.images.float() / 255).argmax(1) == data.labels).float().mean())
 
 
-# --- lanes are strangers to each other
+# --- lanes do not influence each other
 
 
 @pytest.mark.parametrize("way", DEVICES)
 @pytest.mark.parametrize("model", networks)
 @pytest.mark.parametrize("diverging", [{0}, {1}, {2}, {1, 2}])
-def test_a_lane_that_diverges_never_touches_its_neighbours(
+def test_a_lane_that_diverges_never_changes_its_neighbours(
     model: str, diverging: set[int], way: Way, images: Images
 ) -> None:
-    """Next to lanes of NaN and infinity the others end bit-equal to a run without them."""
+    """Next to lanes of NaN and infinity, other lanes end bit-equal to a run in which no lane diverges."""
     calm = [Adam(learning_rate=1e-3), Sgd(learning_rate=0.05), Sgd(learning_rate=0.02, momentum=0.9)]
     wild = [kind.model_copy(update={"learning_rate": 3e38}) if n in diverging else kind for n, kind in enumerate(calm)]
     params = [WIDTHS[model][0]] * 3
@@ -234,7 +234,7 @@ def test_a_lane_that_diverges_never_touches_its_neighbours(
             assert all(torch.equal(tensor, beside.weights[name]) for name, tensor in left_alone.weights.items())
 
 
-def test_a_lane_that_diverges_is_the_only_one_that_is_not_finite(images: Images) -> None:
+def test_only_the_lane_that_diverges_is_not_finite(images: Images) -> None:
     """The losses show which lane diverged."""
     states = _lanes_of("shallow", [{"hidden_size": 20}] * 3, [Adam(), Sgd(learning_rate=3e38), Sgd(learning_rate=0.1)])
     lanes = Lanes(states, IMAGE)
@@ -245,7 +245,7 @@ def test_a_lane_that_diverges_is_the_only_one_that_is_not_finite(images: Images)
 
 
 @pytest.mark.parametrize("model", ["shallow", "mlp"])
-def test_padding_stays_out_of_everything(model: str, images: Images) -> None:
+def test_padding_stays_zero(model: str, images: Images) -> None:
     """The padding of a narrow lane is exactly 0 after training, in weights and moments."""
     lanes = Lanes(_lanes_of(model, WIDTHS[model], OPTIMIZERS), IMAGE)
     for indices in batches(len(images), 4, 30):
@@ -257,12 +257,12 @@ def test_padding_stays_out_of_everything(model: str, images: Images) -> None:
     assert min(narrow) < max(narrow)
 
 
-# --- taking lanes apart and putting them together
+# --- lanes as separate states and modules
 
 
 @pytest.mark.parametrize("model", networks)
 def test_split_gives_plain_modules_that_answer_as_the_lanes_do(model: str, images: Images) -> None:
-    """Each is a torch module with the lane's own width."""
+    """Each module is a torch module with the lane's own width."""
     lanes = Lanes(_lanes_of(model, WIDTHS[model], OPTIMIZERS), IMAGE)
     for indices in batches(len(images), 8, 20):
         lanes.step(images, indices)
@@ -280,7 +280,7 @@ def test_split_gives_plain_modules_that_answer_as_the_lanes_do(model: str, image
 
 @pytest.mark.parametrize("way", DEVICES)
 @pytest.mark.parametrize("model", networks)
-def test_lanes_that_are_taken_apart_and_put_together_go_on_bit_for_bit(model: str, way: Way, images: Images) -> None:
+def test_lanes_built_from_saved_states_go_on_bit_for_bit(model: str, way: Way, images: Images) -> None:
     """A lane's state holds everything that training depends on."""
     steps = batches(len(images), 8, 20)
     whole = _trained(_lanes_of(model, WIDTHS[model], OPTIMIZERS), images, steps, dtype=torch.float32, way=way)
@@ -294,7 +294,7 @@ def test_lanes_that_are_taken_apart_and_put_together_go_on_bit_for_bit(model: st
 
 
 @pytest.mark.parametrize("model", networks)
-def test_evaluation_is_that_of_the_plain_modules(model: str, images: Images) -> None:
+def test_evaluation_equals_that_of_plain_modules(model: str, images: Images) -> None:
     """Loss and accuracy agree, over a number of images that no batch size divides."""
     some = Images(images.images[:777], images.labels[:777])
     lanes = Lanes(_lanes_of(model, WIDTHS[model], OPTIMIZERS), IMAGE)
@@ -308,7 +308,7 @@ def test_evaluation_is_that_of_the_plain_modules(model: str, images: Images) -> 
         assert loss == pytest.approx(nn.functional.cross_entropy(output, some.labels).item(), rel=1e-4)
 
 
-# --- networks of newcomers
+# --- networks that a newcomer may add
 
 
 NEWCOMERS: dict[str, list[Layer]] = {
@@ -324,8 +324,8 @@ NEWCOMERS: dict[str, list[Layer]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", NEWCOMERS)
-def test_a_newcomers_network_gets_lanes_without_writing_any(name: str, way: Way, images: Images) -> None:
-    """Any valid order of the kinds of layer trains as it does alone."""
+def test_a_new_network_trains_in_lanes_without_code_for_them(name: str, way: Way, images: Images) -> None:
+    """Layers in any valid order train in lanes as they do alone."""
     states = [LaneState.initial(NEWCOMERS[name], optimizer, i) for i, optimizer in enumerate(OPTIMIZERS[:3])]
     steps = batches(len(images), 6, 20)
     trained = _trained(states, images, steps, way=way)
@@ -367,10 +367,10 @@ def test_images_may_have_colours_and_any_height(way: Way) -> None:
         assert max(map(distance, [state.weights for state in trained], alone)) < 1e-8
 
 
-# --- what cannot be put together
+# --- lanes that cannot share a pack
 
 
-def test_a_pack_of_no_lanes_is_refused() -> None:
+def test_a_pack_without_lanes_is_refused() -> None:
     """The error says what is missing."""
     with pytest.raises(LanesError, match="at least one lane"):
         Lanes([], IMAGE)
@@ -379,8 +379,8 @@ def test_a_pack_of_no_lanes_is_refused() -> None:
 @pytest.mark.parametrize(
     "other", [[Flatten(), Linear(784, 5), ReLU(), Linear(5, 10)], [Conv2d(1, 2, 28), Flatten(), Linear(2, 10)]]
 )
-def test_lanes_of_other_kinds_of_layers_are_refused(other: list[Layer]) -> None:
-    """The error names both, before any training."""
+def test_lanes_with_different_kinds_of_layers_are_refused(other: list[Layer]) -> None:
+    """The error names both networks, before any training."""
     states = [LaneState.initial(layers, Adam(), 0) for layers in ([Flatten(), Linear(784, 10)], other)]
 
     with pytest.raises(
@@ -389,7 +389,7 @@ def test_lanes_of_other_kinds_of_layers_are_refused(other: list[Layer]) -> None:
         Lanes(states, IMAGE)
 
 
-def test_kernels_of_other_sizes_are_other_kinds() -> None:
+def test_convolutions_with_different_kernel_sizes_are_different_kinds() -> None:
     """A convolution of 5×5 does not train with one of 3×3."""
     states = [
         LaneState.initial([Conv2d(1, 2, size), Flatten(), Linear(2 * (29 - size) ** 2, 10)], Adam(), 0)
@@ -409,7 +409,7 @@ class Doubled(Layer):
 
 
 def test_a_kind_of_layer_without_lanes_is_refused() -> None:
-    """The error says where to add them."""
+    """The error says how to add a lane layer."""
     plain = LaneState.initial([Flatten(), Linear(784, 10)], Adam(), 0)
     state = LaneState([*plain.layers, Doubled()], Adam(), plain.weights, plain.exp_avg, plain.exp_avg_sq)
 

@@ -1,4 +1,4 @@
-"""Recipes: schedules, label smoothing, moving averages and dropout of lanes against plain torch."""
+"""Recipes: schedules, label smoothing, moving averages and dropout of lanes, compared with plain torch."""
 
 from dataclasses import replace
 from typing import Any
@@ -37,7 +37,7 @@ SIZES = [20, 33, 64, 7]
 
 @pytest.fixture(scope="session")
 def images(mnist: Arrays) -> Images:
-    """Return some images of MNIST."""
+    """Return the first 3,000 images of MNIST."""
     return Images.of(mnist.take(np.arange(3000)))
 
 
@@ -82,7 +82,7 @@ def _trained(
 
 @given(steps=st.integers(4, 500), name=st.sampled_from(["cosine", "one_cycle"]))
 @settings(max_examples=40, deadline=None)
-def test_a_schedule_is_torchs(name: str, steps: int) -> None:
+def test_a_schedule_equals_torchs(name: str, steps: int) -> None:
     """Every step has the learning rate that torch's scheduler gives it."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     makes = {
@@ -112,7 +112,7 @@ def test_a_schedule_of_a_few_steps_is_finite(steps: int) -> None:
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_lane_follows_its_own_recipe(name: str, loss: str, way: Way, images: Images) -> None:
-    """With schedule, smoothing, average and dropout, four lanes together end as plain torch ends with each alone."""
+    """With schedule, smoothing, average and dropout, four lanes together end as each does alone in plain torch."""
     steps = batches(len(images), 6, STEPS)
     trained = _trained(_lanes(name), images, steps, loss=loss, dtype=torch.float64, way=way)
     alone = [train_alone(state, images, steps, loss).state_dict() for state in _lanes(name)]
@@ -122,7 +122,7 @@ def test_every_lane_follows_its_own_recipe(name: str, loss: str, way: Way, image
 
 @pytest.mark.parametrize("batch_size", [3, 40])
 def test_a_wide_layer_follows_its_recipe_too(batch_size: int, images: Images) -> None:
-    """Layers follow it with gradients that are computed row by row inside the optimizer, and with others."""
+    """This holds for gradients that are computed row by row inside the optimizer, and for all others."""
     layers = [Flatten(), Linear(784, 40), ReLU(), Dropout(0.4), Linear(40, 300), ReLU(), Dropout(0.4), Linear(300, 10)]
     states = [LaneState.initial(layers, OPTIMIZERS[k], k, RECIPES[k]) for k in range(4)]
     steps = batches(len(images), batch_size, 30)
@@ -132,13 +132,13 @@ def test_a_wide_layer_follows_its_recipe_too(batch_size: int, images: Images) ->
     assert max(map(distance, [state.judged for state in trained], alone)) < 1e-8
 
 
-# --- lanes are strangers to each other, and go on where they were
+# --- lanes do not influence each other, and resume where they stopped
 
 
 @pytest.mark.parametrize("way", DEVICES)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_lane_that_diverges_never_touches_its_neighbours(name: str, way: Way, images: Images) -> None:
-    """Next to a lane of NaN, averaged or not, the others end bit-equal to a run without it."""
+def test_a_lane_that_diverges_never_changes_its_neighbours(name: str, way: Way, images: Images) -> None:
+    """Next to a lane of NaN, averaged or not, other lanes end bit-equal to a run in which no lane diverges."""
     steps = batches(len(images), 5, 30)
     calm, wild = _lanes(name), _lanes(name)
     for k in (0, 1):
@@ -154,7 +154,7 @@ def test_a_lane_that_diverges_never_touches_its_neighbours(name: str, way: Way, 
 
 @pytest.mark.parametrize("way", DEVICES)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_lanes_that_are_taken_apart_and_put_together_go_on_bit_for_bit(name: str, way: Way, images: Images) -> None:
+def test_lanes_built_from_saved_states_go_on_bit_for_bit(name: str, way: Way, images: Images) -> None:
     """A state holds the average too, and the next masks and learning rates follow from it."""
     steps = batches(len(images), 8, 20)
     whole = _trained(_lanes(name), images, steps, way)
@@ -166,8 +166,8 @@ def test_lanes_that_are_taken_apart_and_put_together_go_on_bit_for_bit(name: str
     assert [bool(state.average) for state in whole] == [True, False, True, True]
 
 
-def test_what_is_evaluated_is_the_average(images: Images) -> None:
-    """Loss, without smoothing, and accuracy are those of a plain module with the judged weights, without dropout."""
+def test_the_moving_average_is_evaluated(images: Images) -> None:
+    """Loss and accuracy equal those of a plain module with the judged weights, without smoothing or dropout."""
     lanes = Lanes(_lanes("dense"), IMAGE)
     for indices in batches(len(images), 8, 60):
         lanes.step(images, indices)
@@ -183,7 +183,7 @@ def test_what_is_evaluated_is_the_average(images: Images) -> None:
 # --- dropout
 
 
-def test_a_mask_drops_its_share_and_no_two_are_alike() -> None:
+def test_a_mask_drops_its_share_and_no_two_masks_are_equal() -> None:
     """The requested share of many numbers is 0; masks of other lanes, steps and layers are independent."""
     places = places_of(np.arange(500)[None].repeat(2, 0))
     masks = []
@@ -200,8 +200,8 @@ def test_a_mask_drops_its_share_and_no_two_are_alike() -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_mask_is_the_same_wherever_it_is_drawn(way: Way) -> None:
-    """Masks on every device are equal bit for bit, at every share."""
+def test_a_mask_is_the_same_on_every_device(way: Way) -> None:
+    """Masks are equal bit for bit, at every share."""
     keys = keys_of(np.array([1, 2, 3, 4], np.uint32), np.array([0, 7, 2**31, 2**32 - 1]), 50)
     places = places_of(np.arange(4 * 300).reshape(4, 300))
     shares = np.array([0.0, 0.2, 0.5, 0.9])
@@ -214,7 +214,7 @@ def test_a_mask_is_the_same_wherever_it_is_drawn(way: Way) -> None:
     assert np.array_equal(mask.cpu().numpy(), expected)
 
 
-def test_no_dropout_and_a_share_of_nothing_are_the_same(images: Images) -> None:
+def test_a_dropout_of_zero_equals_no_dropout(images: Images) -> None:
     """A lane that drops nothing ends bit-equal to a network without dropout layers."""
     steps = batches(len(images), 8, 20)
     params = [networks["mlp"].params.model_validate(given) for given in ({}, {"dropout": 0.0})]
@@ -226,7 +226,7 @@ def test_no_dropout_and_a_share_of_nothing_are_the_same(images: Images) -> None:
     assert all(torch.equal(one, other) for one, other in zip(bare, dropping, strict=True))
 
 
-def test_dropout_is_no_part_of_a_published_graph() -> None:
+def test_a_published_graph_has_no_dropout() -> None:
     """The graph answers as the module does outside of training."""
     state = LaneState.initial(_convolved(4, 0.5), Adam(), 0, PLAIN)
     weights = {name: tensor.numpy() for name, tensor in state.weights.items()}

@@ -41,7 +41,7 @@ class SameShape(Wrapped):
 
 @dataclass(frozen=True)
 class BatchNorm2d(SameShape):
-    """Each channel with mean 0 and variance 1: a module with weights and buffers, named as in torch.nn."""
+    """A layer that gives each channel mean 0 and variance 1: a module with weights and buffers, with torch's name."""
 
     num_features: int
 
@@ -51,7 +51,7 @@ class BatchNorm2d(SameShape):
 
 @dataclass(frozen=True)
 class Noise(SameShape):
-    """A module without weights that draws random numbers, with another name than torch's."""
+    """A layer without weights that draws random numbers; its name is not that of its module."""
 
     module: ClassVar[str] = "torch.nn.modules.dropout.Dropout"
     p: float
@@ -86,7 +86,7 @@ def noisy(channels: int, height: int, width: int, classes: int, params: Params) 
 
 @pytest.fixture(scope="module")
 def images(mnist: Arrays) -> Images:
-    """Return some images of MNIST."""
+    """Return the first 2,000 images of MNIST."""
     return Images.of(mnist.take(np.arange(2000)))
 
 
@@ -123,7 +123,7 @@ def test_a_wrapped_module_trains_as_in_plain_torch(optimizer: Optimizer, loss: s
     assert distance(trained, alone) < 1e-8
 
 
-def test_validation_uses_what_training_remembered(images: Images) -> None:
+def test_validation_uses_the_running_means_of_training(images: Images) -> None:
     """An evaluation uses the running means and does not change them."""
     lanes = Lanes([_state(Adam())], IMAGE)
     for indices in batches(len(images), 20, 30):
@@ -135,7 +135,7 @@ def test_validation_uses_what_training_remembered(images: Images) -> None:
     assert lanes.evaluate(images) == [(loss, accuracy)]
 
 
-def test_random_numbers_are_the_steps_own(model: str, digits_data: TrainingData) -> None:
+def test_random_numbers_depend_only_on_seed_and_step(model: str, digits_data: TrainingData) -> None:
     """A pack that is resumed from its checkpoint ends bit-equal to one that was never interrupted."""
     spec = _spec(model)
     params = spec.params({"batch_size": 32})
@@ -147,9 +147,9 @@ def test_random_numbers_are_the_steps_own(model: str, digits_data: TrainingData)
 
     whole, cut = pack(), pack()
     *_, [(uninterrupted, measured)] = whole.run(lambda: False)
-    torch.manual_seed(99)  # what others draw makes no difference
+    torch.manual_seed(99)  # random numbers drawn elsewhere make no difference
     next(iter(cut.run(lambda: cut.position >= 17)))
-    kept = checkpoint_of(checkpoint_bytes(cut.checkpoint()), "pack")  # as the store has it
+    kept = checkpoint_of(checkpoint_bytes(cut.checkpoint()), "pack")  # as the store keeps it
     *_, [(resumed, again)] = LanePack.resumed(kept, digits_data).run(lambda: False)
 
     assert uninterrupted.state == resumed.state == TrialState.COMPLETED
@@ -168,7 +168,7 @@ def test_noise_differs_from_step_to_step(images: Images) -> None:
     assert losses[0] != losses[1]
 
 
-def test_such_networks_train_alone(model: str, digits_data: TrainingData) -> None:
+def test_networks_with_wrapped_modules_train_alone(model: str, digits_data: TrainingData) -> None:
     """Their width is one, the catalog says so, and more lanes are refused before any training."""
     spec = _spec(model, budget={"trials": 100, "epochs": 1})
     state = _state(Adam(), networks[model])
@@ -184,7 +184,7 @@ def test_such_networks_train_alone(model: str, digits_data: TrainingData) -> Non
 
 
 @pytest.mark.long
-def test_torch_exports_what_it_wrapped(images: Images) -> None:
+def test_torch_exports_a_wrapped_module(images: Images) -> None:
     """ONNX Runtime answers as torch does, for one image and for many."""
     lanes = Lanes([_state(Adam())], IMAGE)
     for indices in batches(len(images), 20, 30):

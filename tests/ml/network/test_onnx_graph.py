@@ -1,4 +1,4 @@
-"""The ONNX graph against torch and against ONNX's own reference evaluator."""
+"""The ONNX graph, compared with torch and with ONNX's own reference evaluator."""
 
 import io
 
@@ -76,8 +76,8 @@ def test_the_graph_passes_onnxs_full_check() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 100])
-def test_any_number_of_images_can_be_asked(n: int) -> None:
-    """One graph answers one image and a hundred."""
+def test_a_graph_takes_any_number_of_images(n: int) -> None:
+    """The same graph takes one image and a hundred."""
     graph, _, pixels = _example("everything")
     (outputs,) = onnxruntime.InferenceSession(graph).run(["outputs"], {"pixels": np.resize(pixels, (n, 3, 11, 12))})
 
@@ -85,7 +85,7 @@ def test_any_number_of_images_can_be_asked(n: int) -> None:
 
 
 def test_weights_are_in_the_graph_bit_for_bit() -> None:
-    """The graph has the trained weights unchanged, under their names."""
+    """The graph has the trained weights unchanged, with the names of the torch module."""
     graph, module, _ = _example("everything")
     tensors = onnx.load(io.BytesIO(graph)).graph.initializer
     held = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in tensors}

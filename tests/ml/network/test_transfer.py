@@ -38,7 +38,7 @@ def layers_of(model: str, classes: int = 10, **params: Any) -> list[Layer]:
 
 
 def weights_of(model: str, seed: int = 9, **params: Any) -> dict[str, np.ndarray]:
-    """Return weights that a version may have."""
+    """Return weights as a published version has them."""
     return {name: tensor.numpy() for name, tensor in module_of(layers_of(model, **params), seed).state_dict().items()}
 
 
@@ -47,10 +47,8 @@ def weights_of(model: str, seed: int = 9, **params: Any) -> dict[str, np.ndarray
     ("model", "frozen"),
     [("shallow", {1}), ("shallow", {3}), ("mlp", {1, 3}), ("mlp", {3}), ("cnn", {0}), ("cnn", {0, 3}), ("cnn", {3, 9})],
 )
-def test_lanes_with_frozen_layers_equal_plain_torch_without_gradients_there(
-    model: str, frozen: set[int], way: Way, digits: Arrays
-) -> None:
-    """Adam with weight decay and momentum train together; frozen weights stay bit for bit."""
+def test_lanes_with_frozen_layers_equal_plain_torch(model: str, frozen: set[int], way: Way, digits: Arrays) -> None:
+    """Adam with weight decay and SGD with momentum train together; frozen weights stay bit for bit."""
     images, places = Images.of(digits.take(np.arange(len(digits)))), frozenset(frozen)
     states = [LaneState.initial(layers_of(model), optimizer, n) for n, optimizer in enumerate(OPTIMIZERS)]
     steps = batches(len(images), 5, 40)
@@ -66,7 +64,7 @@ def test_lanes_with_frozen_layers_equal_plain_torch_without_gradients_there(
         assert len(kept) == 2 * len(places)
 
 
-def test_weights_of_the_same_place_and_shape_are_taken_over_and_others_are_the_lanes_own() -> None:
+def test_only_weights_of_the_same_place_and_shape_are_taken_over() -> None:
     """If the number of classes differs, the last layer comes from the lane's seed."""
     given = module_of(layers_of("shallow"), 9).state_dict()
     state = LaneState.initial(layers_of("shallow", classes=4), Adam(), 1, given=given)
@@ -80,7 +78,7 @@ def test_weights_of_the_same_place_and_shape_are_taken_over_and_others_are_the_l
     assert all(torch.equal(state.weights[name], own[name]) for name in ("3.weight", "3.bias"))
 
 
-def test_half_a_layer_is_not_taken_over() -> None:
+def test_a_layer_is_taken_over_completely_or_not_at_all() -> None:
     """A bias is not taken over if the weight of its layer has another shape."""
     shapes = {"1.weight": (128, 100), "1.bias": (128,), "3.weight": (10, 128), "3.bias": (10,)}
 
@@ -96,8 +94,8 @@ def test_layers_are_frozen_by_number_or_place(freeze: Any, places: set[int]) -> 
 
 
 @pytest.mark.parametrize("freeze", [5, ["1"], ["0", "3", "7", "9", "11"], ["x"]])
-def test_what_cannot_be_frozen_is_told(freeze: Any) -> None:
-    """All layers cannot be frozen, nor a layer that does not exist."""
+def test_layers_that_cannot_be_frozen_are_refused(freeze: Any) -> None:
+    """At least one layer must train, and a layer that does not exist cannot be frozen."""
     with pytest.raises(ValueError, match=r"layers|names"):
         InitFrom(model="cnn", version=1, freeze=freeze).frozen(layers_of("cnn"))
 
@@ -125,7 +123,7 @@ def spec_of(**fields: Any) -> TuneSpec:
 def test_every_trial_of_a_job_that_begins_with_a_version_can_be_replayed_alone(digits_data: TrainingData) -> None:
     """Its checkpoint has the frozen weights unchanged, and names the fresh ones."""
     given = weights_of("shallow")
-    given["3.weight"] = given["3.weight"][:4]  # as of another number of classes
+    given["3.weight"] = given["3.weight"][:4]  # as in a version with another number of classes
     spec, data = spec_of(), digits_data.beginning_with(given)
     events: list[Event] = []
     tune(spec, data, MemoryBook(spec, events.append), Search(spec))
@@ -144,8 +142,8 @@ def test_every_trial_of_a_job_that_begins_with_a_version_can_be_replayed_alone(d
         assert event.checkpoint.card["fresh"] == ["3.weight", "3.bias"]
 
 
-def test_a_pack_of_such_trials_goes_on_bit_equal_where_it_was_left(digits_data: TrainingData) -> None:
-    """Frozen and fresh weights included."""
+def test_a_pack_with_frozen_layers_resumes_bit_equal(digits_data: TrainingData) -> None:
+    """This includes frozen and fresh weights."""
     spec, data = spec_of(), digits_data.beginning_with(weights_of("shallow"))
     recipe = {"batch_size": 16, "learning_rate": 1e-3}
 
@@ -168,7 +166,7 @@ def test_a_pack_of_such_trials_goes_on_bit_equal_where_it_was_left(digits_data: 
     assert sum(map(torch.numel, whole.values())) == parameter_count(layers_of("shallow"))
 
 
-def test_without_the_version_no_trial_begins(digits_data: TrainingData) -> None:
+def test_no_trial_begins_without_its_version(digits_data: TrainingData) -> None:
     """A trial fails instead of beginning with random weights."""
     spec = spec_of()
     pack = LanePack.of(spec, digits_data, spec.params({"batch_size": 16}), stream_seed=5)

@@ -1,4 +1,4 @@
-"""Early stopping, compared with its rule written plainly."""
+"""Early stopping, compared with a plain implementation of its rules."""
 
 from fractions import Fraction
 from typing import Any, Literal
@@ -23,7 +23,7 @@ def _stopped_at(rule: EarlyStopping, losses: list[float]) -> int | None:
 
 
 def _expected_stop(rule: EarlyStopping, losses: list[float]) -> int | None:
-    """Return the same epoch from the whole list: first the epochs that cost patience, then the one too many."""
+    """Return the same epoch from the whole list: find the epochs that cost patience, then the one that uses it up."""
     exact = [Fraction(loss) for loss in losses]
     delta = Fraction(rule.min_delta)
     if rule.rule == "best":
@@ -37,8 +37,10 @@ def _expected_stop(rule: EarlyStopping, losses: list[float]) -> int | None:
 
 @pytest.mark.parametrize("rule", ["best", "previous"])
 @given(losses=st.lists(sixty_fourths, max_size=30), patience=st.integers(1, 5), min_delta=sixty_fourths)
-def test_a_trial_ends_where_the_rule_says(rule: Rule, losses: list[float], patience: int, min_delta: float) -> None:
-    """For any losses, patience ends in the epoch that the plain rule names."""
+def test_a_trial_ends_in_the_epoch_that_the_rule_names(
+    rule: Rule, losses: list[float], patience: int, min_delta: float
+) -> None:
+    """For any losses, patience ends in the same epoch as in the plain implementation."""
     stopping = EarlyStopping(patience=patience, min_delta=min_delta, rule=rule)
 
     assert _stopped_at(stopping, losses) == _expected_stop(stopping, losses)
@@ -50,12 +52,14 @@ def test_a_trial_ends_where_the_rule_says(rule: Rule, losses: list[float], patie
         ([1.0, 0.5, 0.25, 0.125], None, None),
         ([1.0, 1.0, 1.0, 1.0], 3, 3),
         ([1.0, 2.0, 0.5, 0.75, 0.25, 0.125], None, 4),  # an improvement restores patience only under "best"
-        ([1.0, 2.0, 1.5, 1.25], 3, None),  # better than the epoch before, yet not than the best
+        ([1.0, 2.0, 1.5, 1.25], 3, None),  # better than the previous epoch, but not than the best
         ([1.0, 0.96875, 0.9375, 0.90625], 3, 3),  # creeping down by less than min_delta
     ],
 )
-def test_hand_examples(losses: list[float], best: int | None, previous: int | None) -> None:
-    """With patience 2 and min_delta 1/16 the two rules end in the epochs counted by hand."""
+def test_both_rules_end_in_the_epochs_counted_by_hand(
+    losses: list[float], best: int | None, previous: int | None
+) -> None:
+    """The examples have patience 2 and min_delta 1/16."""
     ends = [_stopped_at(EarlyStopping(min_delta=0.0625, rule=rule), losses) for rule in ("best", "previous")]
 
     assert ends == [best, previous]
@@ -95,7 +99,7 @@ def test_the_defaults_are_those_of_the_report() -> None:
         {"rules": "best"},
     ],
 )
-def test_a_rule_that_means_nothing_is_refused(wrong: dict[str, Any]) -> None:
+def test_an_invalid_rule_is_refused(wrong: dict[str, Any]) -> None:
     """A patience below 1, a negative or infinite min_delta and an unknown rule or field are refused by name."""
     with pytest.raises(ValidationError) as caught:
         EarlyStopping.model_validate(wrong)

@@ -13,7 +13,7 @@ from ml.parameters.space import Dimension, Fixed, Float, Grid, Int, List, Search
 from ml.specs import TuneSpec
 from ml.tuning.search import Search
 
-# Optuna warns of the argument `group` whenever a TPE sampler is made; ml ignores that, pytest undoes the ignoring.
+# Optuna warns of the argument `group` for each new TPE sampler; ml ignores the warning, but pytest shows it again.
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
 dimensions: TypeAdapter[Any] = TypeAdapter(Dimension)
@@ -25,7 +25,7 @@ LIST: dict[str, Any] = {"type": "list", "length": {"type": "int", "low": 2, "hig
 
 
 def _refusals(dimension: Any) -> list[str]:
-    """Return the problems of a dimension; AssertionError if it is accepted."""
+    """Return the problems of a dimension, and fail the test if it has none."""
     with pytest.raises(ValidationError) as caught:
         dimensions.validate_python(dimension)
     return [f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in caught.value.errors()]
@@ -110,18 +110,18 @@ def test_a_dimension_that_cannot_be_drawn_is_refused(wrong: dict[str, Any], fiel
 
 @pytest.mark.parametrize("value", [None, [None], [[1]], {}, [{"a": 1}]])
 def test_a_value_that_no_parameter_takes_is_refused(value: Any) -> None:
-    """A fixed value is a number, a text, true or false, or a list of these."""
+    """A fixed value is a number, a string, true or false, or a list of these."""
     assert _refusals(value)
 
 
-def test_a_logarithmic_float_range_takes_no_step_of_one() -> None:
-    """Optuna refuses a step with log when it draws, so a step of 1.0 is refused here too."""
+def test_a_float_range_on_a_log_scale_takes_no_step() -> None:
+    """Optuna refuses both together when it draws, so even a step of 1.0 is refused here."""
     assert _refusals({"type": "float", "low": 0.5, "high": 8.0, "step": 1.0, "log": True})
 
 
 @pytest.mark.parametrize("kind", [{"type": "categorical", "choices": [1, 1.0]}, {"type": "grid", "values": [1, 1.0]}])
 def test_equal_numbers_written_differently_are_repeats(kind: dict[str, Any]) -> None:
-    """1 and 1.0 train the same trial and are one choice for Optuna, so they are a repeat."""
+    """1 and 1.0 train the same trial, and Optuna treats them as one choice, so they are a repeat."""
     assert _refusals(kind)
 
 
@@ -162,7 +162,7 @@ def test_the_corners_of_a_list_are_its_shortest_and_longest() -> None:
     assert {(len(corner), *set(corner)) for corner in corners} == {(n, item) for n in (2, 10) for item in (3, 100)}
 
 
-def test_the_corners_of_choices_are_all() -> None:
+def test_every_choice_is_a_corner() -> None:
     """Choices have no order: each must be allowed."""
     assert dimensions.validate_python({"type": "categorical", "choices": ["adam", "sgd"]}).corners() == ["adam", "sgd"]
 
@@ -227,7 +227,7 @@ def _inside(written: Any, value: Any) -> bool:
 @pytest.mark.filterwarnings("ignore:The distribution is specified by")
 @settings(deadline=None, max_examples=150)
 @given(space=mlp_spaces, number=st.integers(0, 3), seed=st.integers(0, 2**32 - 1))
-def test_whatever_a_valid_space_draws_can_be_trained(space: dict[str, Any], number: int, seed: int) -> None:
+def test_every_draw_from_a_valid_space_can_be_trained(space: dict[str, Any], number: int, seed: int) -> None:
     """Every draw from a valid space is in the space and accepted by the network's parameters."""
     body = {"model": "mlp", "search_space": space, "sampler": {"name": "random"}, "seed": seed}
     params, _ = Search(TuneSpec.model_validate(body)).ask(number)
@@ -239,7 +239,7 @@ def test_whatever_a_valid_space_draws_can_be_trained(space: dict[str, Any], numb
 
 
 def test_a_tiny_step_is_refused_or_drawn() -> None:
-    """A step far smaller than its range is refused by name or can be drawn; a running job never meets it."""
+    """A step far smaller than its range is refused by name or can be drawn, so that no running job fails on it."""
     momentum = {"type": "float", "low": 0.0, "high": 0.9, "step": 1e-320}
     try:
         spec = TuneSpec.model_validate({"model": "mlp", "search_space": {"momentum": momentum}})

@@ -46,7 +46,7 @@ def test_a_known_temperature_is_found(temperature: float, seed: int) -> None:
 @settings(deadline=None, max_examples=25)
 @given(temperature=temperatures, seed=seeds)
 def test_the_temperature_is_scipys_optimum(temperature: float, seed: int) -> None:
-    """Scipy's search finds no temperature with a higher likelihood."""
+    """SciPy's search finds no temperature with a higher likelihood."""
     outputs, labels = drawn(seed, 500)
     outputs = outputs * temperature
 
@@ -58,13 +58,13 @@ def test_the_temperature_is_scipys_optimum(temperature: float, seed: int) -> Non
     assert loss(np.log(fit_temperature(outputs, labels))) == pytest.approx(best.fun, abs=1e-4)
 
 
-def test_outputs_that_tell_no_class_from_another_have_no_temperature() -> None:
-    """Any temperature would do; 1 leaves the outputs unchanged."""
+def test_outputs_that_are_equal_for_all_classes_have_temperature_1() -> None:
+    """Every temperature fits equally well; 1 leaves the outputs unchanged."""
     assert fit_temperature(np.full((20, 10), 0.3, np.float32), np.arange(20) % 10) == 1
 
 
-def test_outputs_that_are_all_right_are_not_believed_without_end() -> None:
-    """A network without a mistake on 100 images gets odds that 100 images can support."""
+def test_confidence_stays_limited_if_all_outputs_are_right() -> None:
+    """A network without a mistake on 100 images gets a confidence that 100 images can support."""
     labels = np.arange(100) % 10
     outputs = 5 * np.eye(10, dtype=np.float32)[labels]
     confidence = Calibration(temperature=fit_temperature(outputs, labels)).probabilities(outputs).max(1)
@@ -75,7 +75,7 @@ def test_outputs_that_are_all_right_are_not_believed_without_end() -> None:
 @settings(deadline=None)
 @given(outputs=anything, temperature=temperatures)
 def test_a_temperature_changes_no_answer(outputs: np.ndarray, temperature: float) -> None:
-    """The most probable class stays, and probabilities stay float32 with sum 1."""
+    """The most probable class stays the same, and probabilities are float32 with sum 1."""
     found = Calibration(temperature=temperature).probabilities(outputs)
     likeliest = outputs.argmax(1)
 
@@ -86,8 +86,8 @@ def test_a_temperature_changes_no_answer(outputs: np.ndarray, temperature: float
 
 @settings(deadline=None)
 @given(seed=seeds, n=st.integers(1, 300), sharpness=st.floats(0, 10))
-def test_the_calibration_error_is_a_count_by_hand(seed: int, n: int, sharpness: float) -> None:
-    """It equals the definition, computed bin by bin."""
+def test_the_calibration_error_equals_a_count_by_hand(seed: int, n: int, sharpness: float) -> None:
+    """The test computes the definition bin by bin."""
     rng = np.random.default_rng(seed)
     probabilities = scipy_softmax(sharpness * rng.normal(size=(n, 4)), axis=1)
     labels = rng.integers(4, size=n)
@@ -102,8 +102,8 @@ def test_the_calibration_error_is_a_count_by_hand(seed: int, n: int, sharpness: 
 
 
 @pytest.mark.parametrize("factor", [0.2, 4.0])
-def test_calibration_lessens_the_error_on_images_it_was_not_fitted_on(factor: float) -> None:
-    """For over- and underconfident outputs the error on new images falls to chance, as the fit predicts."""
+def test_calibration_reduces_the_error_on_new_images(factor: float) -> None:
+    """For over- and underconfident outputs, the error on new images falls below 0.03, as the fit predicts."""
     outputs, labels = drawn(1)
     fresh, their_labels = drawn(2)
     found = judged(fit(outputs * factor, None, labels), fresh * factor, None, their_labels)
@@ -115,7 +115,7 @@ def test_calibration_lessens_the_error_on_images_it_was_not_fitted_on(factor: fl
 
 
 def test_a_network_trained_on_squared_error_is_calibrated_too(digits_data: TrainingData) -> None:
-    """Its outputs are near 0 and 1 and not logits; a temperature far below 1 makes probabilities of them."""
+    """Its outputs are near 0 and 1, not logits; a temperature far below 1 turns them into probabilities."""
     layers = networks["shallow"].layers((1, 28, 28), 10, networks["shallow"].params())
     lanes = Lanes([LaneState.initial(layers, Adam(), 0)], (1, 28, 28), "mse")
     rng = np.random.default_rng(0)
@@ -135,8 +135,8 @@ def test_a_network_trained_on_squared_error_is_calibrated_too(digits_data: Train
     scores=arrays(np.float32, st.integers(1, 400), elements=st.floats(-9, 9, width=32)),
     share=st.sampled_from([0, 0.002, 0.01, 0.3]),
 )
-def test_no_more_than_the_share_lies_beyond_a_limit(scores: np.ndarray, share: float) -> None:
-    """This holds with any number of equal scores, and no lower limit would do."""
+def test_at_most_the_share_of_scores_lies_above_a_limit(scores: np.ndarray, share: float) -> None:
+    """This holds with any number of equal scores, and no lower limit keeps to the share."""
     found = limit(scores, share)
 
     assert (scores > found).mean() <= share
@@ -146,8 +146,8 @@ def test_no_more_than_the_share_lies_beyond_a_limit(scores: np.ndarray, share: f
 
 @settings(deadline=None, max_examples=25)
 @given(seed=seeds)
-def test_at_most_one_per_cent_of_the_validation_images_is_abstained_from(seed: int) -> None:
-    """Both limits together keep to it, and the recorded share is that of `reasons`."""
+def test_a_version_abstains_from_at_most_one_per_cent_of_the_validation_images(seed: int) -> None:
+    """Both limits together keep to this share, and the recorded share is that of `reasons`."""
     outputs, labels = drawn(seed, 1000)
     novelty = np.random.default_rng(seed).normal(size=1000).astype(np.float32)
     found = fit(outputs, novelty, labels)
@@ -158,14 +158,14 @@ def test_at_most_one_per_cent_of_the_validation_images_is_abstained_from(seed: i
     assert 0.005 < found.abstained <= 0.01
 
 
-def test_the_mix_of_predicted_classes_is_kept() -> None:
-    """Each class has a share, even if it is never predicted."""
+def test_the_share_of_each_predicted_class_is_kept() -> None:
+    """A class that is never predicted has the share 0."""
     outputs = np.array([[2, 1, 0], [0, 0, 1], [3, 0, 0], [5, 4, 0]], np.float32)
 
     assert fit(outputs, None, np.array([0, 2, 1, 0])).class_shares == [0.75, 0, 0.25]
 
 
-def test_the_reason_says_which_limit() -> None:
+def test_the_reason_names_the_limit() -> None:
     """An image that is both novel and unsure is called novel."""
     calibration = Calibration(temperature=1, novelty_limit=2, confidence_limit=0.5)
     probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.45, 0.45], [0.45, 0.45]], np.float32)
@@ -186,8 +186,8 @@ def test_a_version_without_calibration_answers_as_before(outputs: np.ndarray) ->
     assert reasons == [None] * len(outputs)
 
 
-def test_a_calibration_survives_its_column() -> None:
-    """JSON is read back equal, also by a release with more or fewer fields."""
+def test_a_calibration_survives_its_database_column() -> None:
+    """JSON is read back equal, even by a release with more or fewer fields."""
     outputs, labels = drawn(3, 500)
     found = judged(fit(outputs, outputs[:, 0], labels), outputs, outputs[:, 0], labels)
     column = json.loads(json.dumps(found.model_dump()))
@@ -197,7 +197,7 @@ def test_a_calibration_survives_its_column() -> None:
     assert Calibration.model_validate({"temperature": 2.0}).reasons(np.eye(2), None) == [None, None]
 
 
-def test_outputs_that_are_not_finite_leave_the_test_out() -> None:
+def test_test_outputs_that_are_not_finite_give_no_test_figures() -> None:
     """Such a network is published with its validation figures only."""
     outputs, labels = drawn(4, 200)
     found = fit(outputs, None, labels)

@@ -37,7 +37,7 @@ def graph(module: torch.nn.Module) -> bytes:
 
 @pytest.fixture(scope="module")
 def judgement(graph: bytes) -> Judgement:
-    """Return its judgement on the digits' validation images."""
+    """Return the judgement of the perceptron on the digits' validation images."""
     return judge(ORDER, datasets["digits"], graph)
 
 
@@ -51,7 +51,9 @@ def expected(module: torch.nn.Module) -> tuple[np.ndarray, np.ndarray]:
     return (outputs / 0.5).softmax(1).numpy(), images.labels
 
 
-def test_the_confusion_matrix_is_scikit_learns(judgement: Judgement, expected: tuple[np.ndarray, np.ndarray]) -> None:
+def test_the_confusion_matrix_equals_scikit_learns(
+    judgement: Judgement, expected: tuple[np.ndarray, np.ndarray]
+) -> None:
     """Rows are true classes, columns predicted ones, over the validation images of the job's seed."""
     probabilities, labels = expected
 
@@ -60,17 +62,17 @@ def test_the_confusion_matrix_is_scikit_learns(judgement: Judgement, expected: t
 
 
 def test_the_bins_give_the_calibration_error(judgement: Judgement, expected: tuple[np.ndarray, np.ndarray]) -> None:
-    """The gaps between confidence and accuracy, weighted by images, add up to it."""
+    """The gaps between confidence and accuracy, weighted by images, add up to the calibration error."""
     gaps = [b.images * abs(b.confidence - b.accuracy) for b in judgement.bins if b.confidence is not None]
 
     assert sum(b.images for b in judgement.bins) == judgement.images
     assert sum(gaps) / judgement.images == pytest.approx(calibration_error(*expected), abs=1e-6)
 
 
-def test_the_mistakes_are_the_images_that_are_taken_for_something_else(
+def test_the_mistakes_are_the_images_with_a_wrong_prediction(
     judgement: Judgement, expected: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    """They have their pixels, come by confidence, and at most SHOWN are of one pair of classes."""
+    """They have their pixels, are sorted by confidence, and include at most SHOWN of each pair of classes."""
     digits = datasets["digits"].load()
     pairs = [(m.actual, m.predicted) for m in judgement.mistakes]
     counts = np.array(judgement.confusion_matrix)
@@ -96,8 +98,8 @@ def test_the_program_answers_as_the_function_does(graph: bytes, judgement: Judge
     assert Judgement.model_validate_json(done.stdout) == judgement
 
 
-def test_samples_are_of_the_part_that_was_asked_for() -> None:
-    """Each image comes once, all of them if asked, with label and pixels."""
+def test_samples_are_of_the_requested_data_split() -> None:
+    """Each image comes once, with label and pixels; a request for more than there are returns all of them."""
     command = [sys.executable, "-m", "ml.images.samples", "digits", "test", "1000"]
     done = subprocess.run(command, capture_output=True, check=True)
     found = Samples.model_validate(json.loads(done.stdout)).items

@@ -1,4 +1,4 @@
-"""Novelty: what the graph computes, and how well it tells digits from other drawings."""
+"""Novelty: the graph's computation, and how well it distinguishes digits from other drawings."""
 
 import numpy as np
 import onnx
@@ -37,7 +37,7 @@ def fitted(mnist_data: TrainingData) -> tuple[Novelty, float]:
 
 
 def of(novelty: Novelty, images: np.ndarray) -> np.ndarray:
-    """Return the novelty of uint8 images, [n], by numpy."""
+    """Return the novelty of uint8 images, float [n], computed with numpy."""
     x = images.reshape(len(images), -1) / 255
     for i, layer in enumerate(novelty.layers):
         if isinstance(layer, Linear):
@@ -66,8 +66,8 @@ def typed(characters: str) -> np.ndarray:
 
 
 @pytest.mark.long
-def test_test_images_are_as_good_as_never_novel(fitted: tuple[Novelty, float], mnist: Arrays) -> None:
-    """The share set on validation holds for the official test images, at most doubled."""
+def test_test_images_are_almost_never_novel(fitted: tuple[Novelty, float], mnist: Arrays) -> None:
+    """The share of novel images among the official test images is under twice the share set on validation."""
     novelty, highest = fitted
 
     assert 0 < (of(novelty, mnist.images[-10_000:]) > highest).mean() < 2 * NOVEL_SHARE
@@ -75,10 +75,10 @@ def test_test_images_are_as_good_as_never_novel(fitted: tuple[Novelty, float], m
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", negatives)
-def test_every_kind_of_negative_is_told_from_digits(
+def test_every_kind_of_negative_is_distinguished_from_digits(
     kind: str, fitted: tuple[Novelty, float], mnist_data: TrainingData
 ) -> None:
-    """Nearly all new negatives, made of validation images, are novel; some matching halves are digits."""
+    """Nearly all new negatives, made of validation images, are novel; some halves match and make a digit."""
     novelty, highest = fitted
     images = negatives[kind](np.random.default_rng(77), mnist_data.validation.images.numpy(), 300)
     found = (of(novelty, images) > highest).mean()
@@ -89,14 +89,14 @@ def test_every_kind_of_negative_is_told_from_digits(
 
 
 def test_a_blank_image_is_novel(fitted: tuple[Novelty, float]) -> None:
-    """Black and white images both are."""
+    """This holds for a black image and for a white one."""
     novelty, highest = fitted
     blank = np.stack([np.zeros(IMAGE, np.uint8), np.full(IMAGE, 255, np.uint8)])
 
     assert (of(novelty, blank) > highest).all()
 
 
-def test_letters_of_an_unknown_font_are_told_from_its_digits(fitted: tuple[Novelty, float]) -> None:
+def test_letters_of_an_unknown_font_are_distinguished_from_its_digits(fitted: tuple[Novelty, float]) -> None:
     """In a font that the fit has not seen, most letters are novel and most digits are not."""
     novelty, highest = fitted
     letters, digits = ((of(novelty, typed(which)) > highest).mean() for which in (PLAIN_LETTERS, "".join(DIGITS)))
@@ -106,8 +106,10 @@ def test_letters_of_an_unknown_font_are_told_from_its_digits(fitted: tuple[Novel
 
 
 @pytest.mark.parametrize("by_torch", [False, True])
-def test_the_graph_computes_it_and_leaves_the_outputs_alone(by_torch: bool, fitted: tuple[Novelty, float]) -> None:
-    """The second output is numpy's, the first is unchanged bit for bit, and the ONNX is valid."""
+def test_the_graph_computes_novelty_and_leaves_the_outputs_unchanged(
+    by_torch: bool, fitted: tuple[Novelty, float]
+) -> None:
+    """The second output equals numpy's, the first is unchanged bit for bit, and the ONNX is valid."""
     novelty, _ = fitted
     bare, graph = graph_of(novelty, by_torch=by_torch)
     images = glyphs("".join(DIGITS) + PLAIN_LETTERS, np.random.default_rng(1), 60, 28)
@@ -124,7 +126,7 @@ def test_the_graph_computes_it_and_leaves_the_outputs_alone(by_torch: bool, fitt
     np.testing.assert_allclose(found, ReferenceEvaluator(model).run(["novelty"], {"pixels": pixels})[0], atol=1e-4)
 
 
-def test_an_image_is_answered_alike_alone_and_among_many(fitted: tuple[Novelty, float], mnist: Arrays) -> None:
+def test_an_image_gets_the_same_answer_alone_and_among_many(fitted: tuple[Novelty, float], mnist: Arrays) -> None:
     """This also holds for inputs that run in several batches."""
     n = 2 * MAX_BATCH + 3
     predictor = Predictor(graph_of(fitted[0])[1], IMAGE, DIGITS)
@@ -145,8 +147,8 @@ def test_a_seed_gives_the_same_network_every_time(digits_data: TrainingData) -> 
     assert not np.array_equal(one["1.weight"], other["1.weight"])
 
 
-def test_a_data_set_of_anything_is_told_from_noise_and_blanks() -> None:
-    """With colours, other sizes and other classes there are no letters; blank and noise are novel."""
+def test_any_data_set_is_distinguished_from_noise_and_blanks() -> None:
+    """With colours, other sizes and other classes, no letters are drawn; blank and noisy images are novel."""
     rng = np.random.default_rng(0)
     rows, columns = np.indices((20, 16))
     places, size = rng.uniform(5, 11, (600, 2, 1, 1, 1)), rng.uniform(2, 4, (600, 3, 1, 1))
@@ -160,7 +162,7 @@ def test_a_data_set_of_anything_is_told_from_noise_and_blanks() -> None:
 
 
 def test_glyphs_have_the_form_of_mnist() -> None:
-    """They are 20 pixels high or wide, within two, with the centre of mass within one of the middle."""
+    """They are 20 ± 2 pixels high or wide, with the centre of mass within one pixel of the middle."""
     drawn = glyphs(PLAIN_LETTERS, np.random.default_rng(5), 200, 28)[:, 0]
     lit = drawn > 64
     heights, widths = (np.ptp(np.where(lit.any(axis), np.arange(28), 14), axis=1) + 1 for axis in (2, 1))

@@ -1,4 +1,4 @@
-"""Prediction, compared with torch and scipy."""
+"""Prediction, compared with torch and SciPy."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -30,7 +30,7 @@ def _predictor(model: str) -> tuple[Predictor, torch.nn.Module]:
 
 
 @pytest.mark.parametrize("model", networks)
-def test_probabilities_are_torchs(model: str, digits: Arrays) -> None:
+def test_probabilities_equal_torchs(model: str, digits: Arrays) -> None:
     """For the same pixels in 0..1 the predictor and the evaluation during training agree to 1e-5."""
     predictor, module = _predictor(model)
     images = torch.from_numpy(digits.images[:64].copy())
@@ -40,7 +40,7 @@ def test_probabilities_are_torchs(model: str, digits: Arrays) -> None:
 
 
 @pytest.mark.parametrize("model", networks)
-def test_probabilities_are_probabilities(model: str, digits: Arrays) -> None:
+def test_probabilities_are_in_range_and_sum_to_one(model: str, digits: Arrays) -> None:
     """Each image's probabilities are in 0..1 and sum to 1, one per class, in float32."""
     predictor, _ = _predictor(model)
     found = predictor.probabilities(digits.images[:64].astype(np.float32) / 255)
@@ -51,8 +51,8 @@ def test_probabilities_are_probabilities(model: str, digits: Arrays) -> None:
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)
 
 
-def test_float64_pixels_are_taken_too(digits: Arrays) -> None:
-    """Pixels in float64, as numpy divides them, give the answer of the same pixels in float32."""
+def test_float64_pixels_are_accepted(digits: Arrays) -> None:
+    """Pixels in float64, as numpy's division returns them, give the same answer as in float32."""
     predictor, _ = _predictor("mlp")
     pixels = digits.images[:8] / 255
 
@@ -80,8 +80,8 @@ def test_threads_may_share_a_predictor(digits: Arrays) -> None:
 
 
 @given(x=outputs)
-def test_softmax_is_scipys(x: np.ndarray) -> None:
-    """Softmax along the last axis equals scipy's, for outputs of any size that training can reach."""
+def test_softmax_equals_scipys(x: np.ndarray) -> None:
+    """Softmax along the last axis equals SciPy's, for outputs of any size that training can reach."""
     np.testing.assert_allclose(softmax(x), scipy_softmax(x.astype(np.float64), axis=-1), atol=2e-6)
 
 

@@ -34,15 +34,15 @@ REPORT = {experiment.name: experiment.spec for experiment in collection("mnist-r
 
 
 @pytest.mark.parametrize("name", preset_names())
-def test_every_preset_is_a_specification(name: str) -> None:
-    """Validation keeps everything in a file."""
+def test_every_preset_is_a_valid_specification(name: str) -> None:
+    """Validation keeps every field of the file."""
     kept, body = preset(name).model_dump(), preset_body(name)
 
     assert body.keys() <= kept.keys()
     assert kept["model"] == body["model"]
 
 
-def test_an_unknown_preset_is_refused_with_those_that_are_known() -> None:
+def test_the_error_for_an_unknown_preset_lists_the_known_ones() -> None:
     """A name that leads out of the folder is unknown too."""
     for name in ("nothing", "../presets/collections", "mnist-report/../mnist-report/cnn-search"):
         with pytest.raises(UnknownName, match="mnist-report/cnn-search"):
@@ -57,7 +57,7 @@ def test_a_collection_has_every_file_of_its_folder() -> None:
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_a_grid_tries_the_points_of_the_report(name: str) -> None:
-    """Every combination of the printed values, on mean squared error, with SGD, without pruning."""
+    """It tries every combination of the printed values, with mean squared error and without pruning."""
     spec, printed = REPORT[name], GRIDS[name]
     points = len(list(product(*printed.values())))
     grids = {n: tuple(d.values) for n, d in spec.search_space.items() if isinstance(d, Grid)}
@@ -68,12 +68,12 @@ def test_a_grid_tries_the_points_of_the_report(name: str) -> None:
 
 
 def test_the_grids_have_as_many_points_as_counted_by_hand() -> None:
-    """3·4·4·3, 3·4·4, 2·3·3, and 3·(4·4)·3 twice."""
+    """They have 1, 3·4·4·3, 3·4·4, 2·3·3, and twice 3·(4·4)·3 points."""
     assert [REPORT[name].trial_limit for name in GRIDS] == [1, 144, 48, 18, 144, 144]
 
 
 @pytest.mark.parametrize("name", [name for name in GRIDS if name.endswith(("stopped", "wide", "batches"))])
-def test_early_stopping_is_the_reports(name: str) -> None:
+def test_early_stopping_is_that_of_the_report(name: str) -> None:
     """It compares with the previous epoch, and nothing restores patience."""
     found = REPORT[name].early_stopping
 
@@ -82,7 +82,7 @@ def test_early_stopping_is_the_reports(name: str) -> None:
 
 
 def test_the_searches_have_the_reports_ranges_and_trials() -> None:
-    """Batches of 3 to 100, rates of 1e-5 to 1e-1 on a log scale, Adam or SGD, and each network's widths."""
+    """They search batches of 3 to 100, rates of 1e-5 to 1e-1 on a log scale, Adam or SGD, and each network's widths."""
     for name in SEARCHES:
         space = REPORT[name].search_space
         assert space["batch_size"] == Int(low=3, high=100)
@@ -99,7 +99,7 @@ def test_the_searches_have_the_reports_ranges_and_trials() -> None:
 @pytest.mark.parametrize("scale", [1e-9, 0.01, 0.3, 0.9])
 @pytest.mark.parametrize("name", REPORT)
 def test_a_scaled_experiment_tries_every_parameter_over_its_range(name: str, scale: float) -> None:
-    """Everything is smaller, nothing larger; a grid keeps both ends of each parameter."""
+    """No limit is larger than in the whole experiment; a grid keeps both ends of each parameter."""
     whole, small = REPORT[name], scaled(REPORT[name], scale)
     grids = {n: d for n, d in whole.search_space.items() if isinstance(d, Grid)}
 
@@ -117,8 +117,8 @@ def test_a_scaled_experiment_tries_every_parameter_over_its_range(name: str, sca
     assert TuneSpec.model_validate(json.loads(small.model_dump_json())) == small
 
 
-def test_a_scale_is_a_share() -> None:
-    """It scales images and trials down to their least; at 1 nothing changes."""
+def test_a_scale_multiplies_images_and_trials() -> None:
+    """They never fall below their minimum, and a scale of 1 changes nothing."""
     spec = REPORT["cnn-search"]
     half, least = scaled(spec, 0.5), scaled(spec, 1e-6)
 

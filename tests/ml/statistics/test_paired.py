@@ -14,7 +14,7 @@ from ml.statistics.paired import corrected_t, difference_variance, holm, mcnemar
 
 
 def enumerated(first: int, second: int) -> tuple[Fraction, Fraction]:
-    """Return exact and mid-p: the probability of every split that is as uneven, term by term."""
+    """Return the exact and the mid p-value: the probabilities of all outcomes that are at least as uneven, added up."""
     n = first + second
     chances = [Fraction(comb(n, k), 2**n) for k in range(n + 1)]
     distance = abs(first - second)
@@ -35,7 +35,7 @@ def tail(t: float, freedom: int) -> float:
 
 @given(st.integers(0, 60), st.integers(0, 60))
 def test_mcnemar_equals_exact_enumeration(first: int, second: int) -> None:
-    """Every split that is as uneven counts, in fractions."""
+    """The enumeration adds up exact fractions."""
     found, (exact, mid) = mcnemar(first, second), enumerated(first, second)
 
     assert found.exact == pytest.approx(float(exact), rel=1e-9)
@@ -44,7 +44,7 @@ def test_mcnemar_equals_exact_enumeration(first: int, second: int) -> None:
 
 @pytest.mark.parametrize(("values", "train", "validation"), [([0.1, 0.3, -0.05, 0.2], 800, 200), ([1.0, 2.0], 72, 18)])
 def test_the_corrected_test_equals_its_formula(values: list[float], train: int, validation: int) -> None:
-    """Numpy's statistic, tails by integration, and the interval that has p 0.05 at its ends."""
+    """Numpy computes the statistic, integration the tails, and the interval has p 0.05 at its ends."""
     found = corrected_t(values, train, validation)
     t = np.mean(values) / np.sqrt((1 / len(values) + validation / train) * np.var(values, ddof=1))
 
@@ -54,20 +54,20 @@ def test_the_corrected_test_equals_its_formula(values: list[float], train: int, 
     assert found.high - found.mean == pytest.approx(found.mean - found.low)
 
 
-def test_without_a_correction_it_is_the_paired_t_test() -> None:
-    """Without validation images the limit is scipy's one-sample test."""
+def test_without_a_correction_the_test_is_the_paired_t_test() -> None:
+    """With hardly any validation images, the result is that of SciPy's one-sample test."""
     values = np.random.default_rng(0).normal(0.1, 1, 12)
 
     assert corrected_t(values.tolist(), 10**15, 1).p == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
 
 
-def test_values_that_do_not_vary_have_no_statistic() -> None:
-    """All zero is a tie; equal values that are not zero are none."""
+def test_the_p_value_of_values_that_do_not_vary_is_0_or_1() -> None:
+    """If all are zero, p is 1; if all are equal but not zero, p is 0."""
     assert (corrected_t([0.0, 0.0], 8, 2).p, corrected_t([0.5, 0.5], 8, 2).p) == (1.0, 0.0)
 
 
-def test_values_that_vary_too_little_by_luck_count_as_varying_by_the_least() -> None:
-    """A lead of one image on both of two splits is no proof; a variance above the least counts as it is."""
+def test_values_that_vary_too_little_get_the_least_variance() -> None:
+    """A lead of one image on both of two splits proves nothing; a variance above the least is used as it is."""
     lucky = corrected_t([1 / 323, 1 / 323], 1294, 323, least=difference_variance(4, 3, 323))
 
     assert lucky.p > 0.5
@@ -95,8 +95,8 @@ def test_the_least_variances_are_those_of_shares_and_differences(images: int, da
 
 
 @pytest.mark.parametrize("values", [[], [0.1]])
-def test_one_cut_is_refused(values: list[float]) -> None:
-    """One value has no variance."""
+def test_fewer_than_two_splits_are_refused(values: list[float]) -> None:
+    """A single value has no variance."""
     with pytest.raises(ValueError, match="two or more"):
         corrected_t(values, 8, 2)
 
@@ -116,7 +116,7 @@ def test_holm_rejects_as_the_step_down_procedure_does(ps: list[float]) -> None:
     assert all(a <= b for a, b in pairwise(sorted(adjusted)))
 
 
-def test_holms_correction_is_the_papers_example() -> None:
+def test_holms_correction_gives_the_papers_example() -> None:
     """Holm (1979): n times the smallest, n − 1 times the next, never below the one before, at most 1."""
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0]

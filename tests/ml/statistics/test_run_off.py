@@ -18,8 +18,8 @@ def finalist(trial: int, accuracy: float, weights: int, seed: int = 0, cuts: int
     return Finalist(trial, accuracy + 0.02, weights, 2 * weights, right)
 
 
-def test_a_difference_that_cuts_confirm_decides() -> None:
-    """Far ahead on every split, the larger network wins without a tie."""
+def test_a_difference_on_every_split_decides() -> None:
+    """The larger network is far ahead on every split, so it wins without a tie."""
     found = verdict([finalist(3, 0.5, 10), finalist(7, 0.99, 1000)], TRAIN, {})
 
     assert (found.leader, found.winner) == (7, 7)
@@ -28,8 +28,8 @@ def test_a_difference_that_cuts_confirm_decides() -> None:
     assert not found.duels[0].tied
 
 
-def test_of_those_that_are_tied_the_smallest_wins() -> None:
-    """A lead that may be chance loses to fewer weights."""
+def test_the_smallest_of_tied_networks_wins() -> None:
+    """If a lead may be chance, the network with fewer weights wins."""
     lucky, small = finalist(1, 0.9, 1000), finalist(2, 0.9, 10)
     found = verdict([lucky, small], TRAIN, {})
     even = verdict([Finalist(1, 0.9, 5, 9, small.right), Finalist(2, 0.9, 5, 8, small.right)], TRAIN, {})
@@ -41,8 +41,8 @@ def test_of_those_that_are_tied_the_smallest_wins() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_figures_are_those_of_scipy(seed: int) -> None:
-    """Means, intervals, differences and p-values, computed independently of the verdict."""
+def test_the_figures_equal_scipys(seed: int) -> None:
+    """Means, intervals, differences and p-values are computed independently of the verdict."""
     finalists = [finalist(n, accuracy, 10 * n, seed) for n, accuracy in ((1, 0.9), (2, 0.88), (3, 0.8))]
     found = verdict(finalists, TRAIN, {})
     by_trial = {one.trial: np.array([right.mean() for right in one.right]) for one in finalists}
@@ -75,7 +75,7 @@ def deviation(values: np.ndarray, least: float) -> float:
     return float(np.sqrt((1 / CUTS + VALIDATION / TRAIN) * max(values.var(ddof=1), least)))
 
 
-def test_of_equal_networks_one_is_rarely_taken_for_better() -> None:
+def test_equal_networks_are_rarely_found_to_differ() -> None:
     """Of run-offs of ten equally good networks, at most one in twenty finds a difference."""
     rejected = sum(
         not all(one.tied for one in verdict([finalist(n, 0.9, 10, seed) for n in range(10)], TRAIN, {}).contenders)
@@ -85,7 +85,7 @@ def test_of_equal_networks_one_is_rarely_taken_for_better() -> None:
     assert rejected <= 5
 
 
-def test_the_same_small_lead_on_two_cuts_is_a_tie() -> None:
+def test_the_same_small_lead_on_two_splits_is_a_tie() -> None:
     """A lead of one image on both splits may be chance, so the smaller network wins."""
     large, small = np.arange(323) < 314, np.arange(323) < 313
     found = verdict([Finalist(1, 0.97, 1000, 9, [large, large]), Finalist(2, 0.97, 10, 9, [small, small])], 1294, {})
@@ -94,8 +94,8 @@ def test_the_same_small_lead_on_two_cuts_is_a_tie() -> None:
     assert found.contenders[0].low < 314 / 323 < found.contenders[0].high
 
 
-def test_each_cut_has_its_own_table_of_disagreements() -> None:
-    """McNemar's counts are by image, and p is scipy's binomial p."""
+def test_each_split_has_its_own_table_of_disagreements() -> None:
+    """McNemar's test counts images, and p is SciPy's binomial p."""
     first, second = finalist(1, 0.95, 10), finalist(2, 0.7, 20)
     (duel,) = verdict([first, second], TRAIN, {}).duels
 
@@ -110,7 +110,7 @@ def test_each_cut_has_its_own_table_of_disagreements() -> None:
         assert one.mid < one.exact
 
 
-def test_who_was_not_trained_to_the_end_is_out() -> None:
+def test_a_trial_that_was_not_trained_to_the_end_cannot_win() -> None:
     """Each lost trial has its reason; if all are lost, there is no winner."""
     alone = verdict([finalist(1, 0.9, 10)], TRAIN, {2: "seed 0 is diverged"})
     nobody = verdict([], TRAIN, {1: "a", 2: "b"})

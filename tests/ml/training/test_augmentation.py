@@ -1,4 +1,4 @@
-"""Augmentation: distorted minibatches against SciPy, and in a pack."""
+"""Augmentation: distorted minibatches, compared with SciPy and used in a pack."""
 
 from typing import Any
 
@@ -33,15 +33,15 @@ pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalW
 
 @pytest.fixture(scope="session")
 def images(mnist: Arrays) -> Images:
-    """Return some images of MNIST."""
+    """Return the first 500 images of MNIST."""
     return Images.of(mnist.take(np.arange(500)))
 
 
 # --- the images
 
 
-def test_distorted_images_are_scipys(images: Images) -> None:
-    """Each pixel is SciPy's interpolation at its source, rounded; outside of the image it is dark."""
+def test_distorted_images_equal_scipys(images: Images) -> None:
+    """Each pixel is SciPy's interpolation at its source, rounded; pixels from outside the image are dark."""
     distort = Distortion(STRONG, (1, 28, 28), 3, CPU)
     raw = images.images[:40]
     found = distort(raw, step=9).numpy()
@@ -74,15 +74,15 @@ def test_elastic_displacements_are_smoothed_as_scipy_smooths() -> None:
         ({"shear": 45}, [[1, 1, 0], [0, 1, 0]]),
     ],
 )
-def test_an_affine_map_does_what_its_name_says(asked: dict[str, float], expected: list[list[float]]) -> None:
-    """At the limits of the draws, images are shifted, rotated, scaled and sheared."""
+def test_affine_maps_shift_rotate_scale_and_shear(asked: dict[str, float], expected: list[list[float]]) -> None:
+    """The draws are at their limits."""
     draws = np.array([[1, -1, 1, 1, -1, 1]], np.float32)
 
     assert affine_maps(Augmentation(**asked), draws)[0].numpy() == pytest.approx(np.array(expected), abs=1e-6)
 
 
-def test_images_differ_from_step_to_step_and_from_place_to_place(images: Images) -> None:
-    """One image at two places of two batches gives four images, none more distorted than the limits."""
+def test_distortions_differ_between_steps_and_between_places_in_a_batch(images: Images) -> None:
+    """One image at two places of two batches gives four images, none distorted beyond the limits."""
     one = images.images[:1].repeat(2, 1, 1, 1)
     distort = Distortion(Augmentation(shift=2), (1, 28, 28), 3, CPU)
     found = {distort(one, step)[place].numpy().tobytes() for step in (0, 1) for place in (0, 1)}
@@ -93,8 +93,8 @@ def test_images_differ_from_step_to_step_and_from_place_to_place(images: Images)
     assert abs(corner.mean()) < 0.1
 
 
-def test_without_augmentation_minibatches_are_the_data_sets_own(images: Images) -> None:
-    """Nothing is copied if there is no augmentation."""
+def test_without_augmentation_no_image_is_copied(images: Images) -> None:
+    """A minibatch is then the data set itself and the indices of its images."""
     stream = Stream(len(images), 20, 1)
     data, indices = Minibatches(images, stream, Augmentation()).at(7)
 
@@ -131,8 +131,8 @@ def _finish(pack: LanePack) -> None:
 
 
 @pytest.mark.parametrize("model", ["shallow", "cnn"])
-def test_a_pack_that_goes_on_from_its_checkpoint_is_bit_equal(model: str, digits_data: TrainingData) -> None:
-    """With every recipe, weights, average, learning rates and images are those of an unbroken run."""
+def test_a_pack_that_resumes_from_its_checkpoint_is_bit_equal(model: str, digits_data: TrainingData) -> None:
+    """With every recipe, weights, averages, learning rates and images equal those of an uninterrupted run."""
     spec = _spec(model)
     other = {"learning_rate": 5e-3, "dropout": 0.0, "label_smoothing": 0.0, "schedule": "cosine"}
     whole, cut = (_pack(digits_data, _lane(spec, 0), _lane(spec, 1, **other)) for _ in range(2))
@@ -151,7 +151,7 @@ def test_a_pack_that_goes_on_from_its_checkpoint_is_bit_equal(model: str, digits
 
 
 def test_a_lane_of_a_pack_ends_as_plain_torch_does_on_the_same_images(digits_data: TrainingData) -> None:
-    """The kept weights are the moving average's, after a schedule over the trial's own epochs."""
+    """The kept weights are the moving average, after a schedule over the trial's own epochs."""
     spec = _spec(objective="val_loss")
     lanes = _lane(spec, 0, epochs=1), _lane(spec, 1, hidden_size=50)
     pack = _pack(digits_data, *lanes)
@@ -171,7 +171,7 @@ def test_a_lane_of_a_pack_ends_as_plain_torch_does_on_the_same_images(digits_dat
 
 
 def test_a_trial_that_is_replayed_sees_the_same_images(digits_data: TrainingData) -> None:
-    """Alone and from its record, a trial measures what it measured in its pack."""
+    """Trained alone from its record, a trial measures the same as in its pack."""
     spec = _spec()
     pack = _pack(digits_data, _lane(spec, 0), _lane(spec, 1))
     measured = [m for rungs in pack.run(lambda: False) for lane, m in rungs if lane.number == 1]
@@ -202,8 +202,8 @@ def test_augmentation_decides_the_key_and_a_lanes_recipe_does_not() -> None:
     assert len({params.dropout for params in others}) == 5
 
 
-def test_a_grid_is_divided_by_augmentation() -> None:
-    """The points of a key come together, and each is drawn once."""
+def test_a_grid_is_grouped_by_augmentation() -> None:
+    """The points of a key are drawn one after another, and each once."""
     grid = {
         "batch_size": {"type": "grid", "values": [16, 32]},
         "rotation": {"type": "grid", "values": [0.0, 10.0]},

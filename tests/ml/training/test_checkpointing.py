@@ -17,13 +17,13 @@ class _Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
-    """Return the clock that checkpoints go by for the length of a test."""
+    """Return the clock that checkpoints use during a test."""
     clock = _Clock()
     monkeypatch.setattr("ml.training.checkpointing.monotonic", clock)
     return clock
 
 
-def test_the_first_checkpoint_is_due_after_the_seconds(clock: _Clock) -> None:
+def test_the_first_checkpoint_is_due_after_the_minimum_time(clock: _Clock) -> None:
     """The clock of a rule starts when the rule is made."""
     rule = CheckpointRule(15)
     due = []
@@ -34,7 +34,7 @@ def test_the_first_checkpoint_is_due_after_the_seconds(clock: _Clock) -> None:
     assert due == [False, False, True]
 
 
-def test_the_next_checkpoint_is_due_as_long_after_the_one_before(clock: _Clock) -> None:
+def test_the_next_checkpoint_is_due_the_same_time_after_the_last(clock: _Clock) -> None:
     """A quick checkpoint restarts the clock when it ends."""
     rule = CheckpointRule(15)
     clock.now += 16
@@ -62,7 +62,7 @@ def test_a_slow_checkpoint_delays_the_next_one(clock: _Clock) -> None:
 @pytest.mark.parametrize("seconds", [0.0, 0.5, 15.0])
 @pytest.mark.parametrize("cost", [0.001, 0.02, 0.4, 3.0])
 def test_checkpoints_take_no_more_than_their_share(seconds: float, cost: float, clock: _Clock) -> None:
-    """Over 100,000 steps of 10 ms, asked before each, checkpoints take at most 2 %, besides the first."""
+    """Over 100,000 steps of 10 ms, with a check after each, checkpoints take at most 2 %, apart from the first."""
     rule, made, started = CheckpointRule(seconds), 0, clock.now
     for _ in range(100_000):
         clock.now += 0.01

@@ -1,4 +1,4 @@
-"""Training against plain torch and scikit-learn."""
+"""Training of a lane, compared with plain torch and scikit-learn."""
 
 import inspect
 import json
@@ -45,7 +45,7 @@ class _Wild(Lane):
 
 
 def _lane(params: dict[str, Any], model: str = "mlp", epochs: int = 3, kind: type[Lane] = Lane, **fields: Any) -> Lane:
-    """Return a lane on the small data set with small hidden layers, unless `params` say otherwise."""
+    """Return a lane on the small data set, by default with small hidden layers."""
     small = {"mlp": {"hidden_sizes": [24, 16]}, "shallow": {"hidden_size": 24}}.get(model, {})
     body = {"model": model, "dataset": "digits", "budget": {"trials": 1, "epochs": epochs}}
     spec = TuneSpec.model_validate(body | fields)
@@ -166,8 +166,8 @@ def test_an_epoch_ends_with_the_weights_of_a_plain_loop(
     assert measured.train_loss == pytest.approx(np.mean(losses), rel=1e-5)
 
 
-def test_momentum_is_for_sgd_alone(digits_data: TrainingData) -> None:
-    """Momentum does not affect Adam; it affects SGD."""
+def test_momentum_affects_only_sgd(digits_data: TrainingData) -> None:
+    """With another momentum, Adam ends with the same weights and SGD with others."""
     flats = {}
     for name in optimizers:
         for momentum in (0.0, 0.9):
@@ -222,8 +222,8 @@ def test_the_same_seeds_give_the_same_weights(model: str, digits_data: TrainingD
 
 
 @pytest.mark.parametrize("seed", ["init_seed", "stream_seed"])
-def test_either_seed_decides(seed: str, digits_data: TrainingData) -> None:
-    """Other initial weights, or another order of the images, end with other weights."""
+def test_each_seed_changes_the_result(seed: str, digits_data: TrainingData) -> None:
+    """Other initial weights, or another order of the images, give other final weights."""
     lanes = [_lane({}, epochs=1), _lane({}, epochs=1)]
     setattr(lanes[1], seed, 99)
     first, second = (_trained(lane, digits_data) for lane in lanes)
@@ -241,11 +241,11 @@ def test_every_network_learns(model: str, accuracy: float, mnist_data: TrainingD
     assert (lane.best.val_accuracy or 0) > accuracy
 
 
-# --- what is measured
+# --- measurements
 
 
-def test_steps_count_tenths_of_an_epoch_and_images_what_was_seen(digits_data: TrainingData) -> None:
-    """An epoch is ten steps and all images once, rounded up to whole batches over all epochs."""
+def test_steps_are_tenths_of_an_epoch_and_images_are_counted(digits_data: TrainingData) -> None:
+    """An epoch is ten steps; the images seen are all images per epoch, rounded up to whole batches."""
     lane = _lane({"batch_size": 100}, epochs=3)
     measured = list(_fit(lane, digits_data))
 
@@ -255,7 +255,7 @@ def test_steps_count_tenths_of_an_epoch_and_images_what_was_seen(digits_data: Tr
     assert all(m.seconds > 0 for m in measured)
 
 
-def test_no_loss_is_made_up(digits_data: TrainingData) -> None:
+def test_every_loss_is_of_trained_images(digits_data: TrainingData) -> None:
     """A batch larger than the training images is refused; otherwise every epoch reports a loss of trained images."""
     measured: list[RungResult] = []
     try:
@@ -294,7 +294,7 @@ def test_the_objective_decides_which_epoch_is_best(digits_data: TrainingData) ->
     """val_loss keeps the epoch with the lowest loss, val_accuracy the first with the highest accuracy."""
     bests, measured = {}, []
     for name in ("val_loss", "val_accuracy"):
-        # One layer is convex: rounding does not decide which epoch it is.
+        # One layer is convex, so that rounding does not decide which epoch is best.
         lane = _lane({"learning_rate": 0.001}, "perceptron", epochs=12, objective=name)
         measured = list(_fit(lane, digits_data))
         bests[name] = lane.best.step if lane.best else None
@@ -304,8 +304,8 @@ def test_the_objective_decides_which_epoch_is_best(digits_data: TrainingData) ->
     assert bests["val_loss"] != bests["val_accuracy"]
 
 
-def test_kept_weights_do_not_train_on(digits_data: TrainingData) -> None:
-    """The best epoch's weights are a copy: later epochs leave them as they were."""
+def test_kept_weights_stay_unchanged(digits_data: TrainingData) -> None:
+    """The best epoch's weights are a copy, which later epochs do not change."""
     lane = _lane({"learning_rate": 0.03, "batch_size": 8}, epochs=8)
     solo = _Solo(lane, digits_data)
     at_best = torch.empty(0)
@@ -317,7 +317,7 @@ def test_kept_weights_do_not_train_on(digits_data: TrainingData) -> None:
     assert not torch.equal(_flat(lane.best_weights), _flat(solo.weights))
 
 
-# --- how a lane ends
+# --- the end of a lane
 
 
 def test_a_lane_that_trains_for_all_its_epochs_is_completed(digits_data: TrainingData) -> None:
@@ -361,7 +361,7 @@ def test_a_diverged_trial_is_recorded_with_null(loss: str, digits_data: Training
     assert "null" in text
 
 
-def test_a_diverged_trial_keeps_what_was_finite_before(digits_data: TrainingData) -> None:
+def test_a_diverged_trial_keeps_its_earlier_measurements(digits_data: TrainingData) -> None:
     """If training diverges in a later epoch, earlier measurements stay, and the best of them is known."""
     whole = _lane(SGD, epochs=4)
     pack = LanePack.of(whole.spec, digits_data, whole.params, stream_seed=6)
@@ -390,7 +390,7 @@ def test_a_diverged_epoch_counts_the_images_it_saw(digits_data: TrainingData) ->
 
 
 def test_early_stopping_ends_a_trial(digits_data: TrainingData) -> None:
-    """If no loss ever improves enough, a trial ends once its patience is spent."""
+    """If no loss improves enough, a trial ends when its patience is used up."""
     lane = _lane({}, epochs=9, early_stopping={"patience": 3, "min_delta": 100.0})
     measured = list(_fit(lane, digits_data))
 
@@ -399,7 +399,7 @@ def test_early_stopping_ends_a_trial(digits_data: TrainingData) -> None:
 
 
 def test_early_stopping_watches_the_validation_loss(digits_data: TrainingData) -> None:
-    """A trial ends in the first epoch at which the loss has not improved for as long as patience lasts."""
+    """A trial with patience 2 ends after the first two epochs in a row without an improvement."""
     lane = _lane({"learning_rate": 0.03, "batch_size": 8}, epochs=40, early_stopping={"patience": 2, "min_delta": 0.0})
     losses = [m.val_loss or 0 for m in _fit(lane, digits_data)]
     worse = [i > 0 and losses[i] > min(losses[:i]) for i in range(len(losses))]
@@ -409,7 +409,7 @@ def test_early_stopping_watches_the_validation_loss(digits_data: TrainingData) -
     assert not any(worse[i] and worse[i + 1] for i in range(len(worse) - 2))
 
 
-def test_a_lane_is_cut_at_the_next_step(digits_data: TrainingData) -> None:
+def test_a_lane_is_interrupted_at_the_next_step(digits_data: TrainingData) -> None:
     """Interrupted after 50 steps, a lane has measured the finished epoch and is still running."""
     lane = _lane({}, epochs=9)
     asked: list[int] = []
@@ -424,7 +424,7 @@ def test_a_lane_is_cut_at_the_next_step(digits_data: TrainingData) -> None:
     assert (len(measured), len(asked), lane.state) == (1, 51, TrialState.RUNNING)
 
 
-def test_a_lane_can_be_left(digits_data: TrainingData) -> None:
+def test_training_can_be_given_up_after_an_epoch(digits_data: TrainingData) -> None:
     """If the caller closes the generator, the lane stays as it was after that epoch."""
     lane = _lane({}, epochs=9)
     training = _fit(lane, digits_data)
@@ -444,8 +444,8 @@ def _linear(classes: int = 10) -> nn.Sequential:
 
 
 @pytest.mark.parametrize("n", [1, 999, 1000, 1001, 1797])
-def test_evaluation_is_scikit_learns(n: int, digits: Arrays) -> None:
-    """Loss and accuracy over any number of images, with a partial last batch, are scikit-learn's."""
+def test_evaluation_equals_scikit_learns(n: int, digits: Arrays) -> None:
+    """Loss and accuracy are equal for any number of images, including a partial last batch."""
     module, data = _linear(), Images.of(digits.take(np.arange(n)))
     found = probabilities(module, data.images)
     labels = data.labels.numpy()
@@ -461,7 +461,7 @@ def test_evaluation_is_scikit_learns(n: int, digits: Arrays) -> None:
 
 @pytest.mark.parametrize("classes", [2, 10, 26])
 def test_mse_compares_with_one_hot_targets(classes: int) -> None:
-    """The squared error is scikit-learn's between outputs and one-hot targets."""
+    """The squared error equals scikit-learn's between outputs and one-hot targets."""
     outputs = torch.randn(50, classes, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(50) % classes
     expected = mean_squared_error(np.eye(classes)[labels.numpy()], outputs.numpy())
@@ -469,8 +469,8 @@ def test_mse_compares_with_one_hot_targets(classes: int) -> None:
     assert loss_of("mse", outputs, labels).item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_pixels_are_scaled_and_left_alone() -> None:
-    """0..255 becomes 0..1 in float32, and the images in memory stay as they are."""
+def test_scaling_pixels_leaves_the_images_unchanged() -> None:
+    """0..255 becomes 0..1 in float32, and the images in memory stay uint8."""
     images = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
     found = scaled(images)
 
@@ -479,8 +479,8 @@ def test_pixels_are_scaled_and_left_alone() -> None:
     assert images.flatten().tolist() == list(range(256))
 
 
-def test_an_infinite_loss_is_evaluated_as_such(digits: Arrays) -> None:
-    """Evaluation returns a loss that is not finite; the caller judges it."""
+def test_a_loss_that_is_not_finite_is_returned(digits: Arrays) -> None:
+    """The caller decides about it."""
     module = _linear()
     with torch.no_grad():
         module[1].weight.fill_(float("nan"))

@@ -71,7 +71,7 @@ def test_two_rungs_on_one_step_are_measured_once(digits_data: TrainingData) -> N
     assert all(m.train_loss is not None for m in measured)
 
 
-def test_a_pack_measures_what_its_lanes_would_alone(digits_data: TrainingData) -> None:
+def test_lanes_in_a_pack_measure_the_same_as_alone(digits_data: TrainingData) -> None:
     """Losses and accuracies of three lanes are those of three packs with one lane each."""
     spec = _spec()
     rates = [{"learning_rate": 1e-3}, {"learning_rate": 0.05, "optimizer": "sgd"}, {"hidden_size": 20}]
@@ -96,7 +96,7 @@ def test_a_pack_measures_what_its_lanes_would_alone(digits_data: TrainingData) -
 def test_a_refilled_lane_equals_a_fresh_solo_run_from_its_start_step(
     model: str, own: dict[str, Any], digits_data: TrainingData
 ) -> None:
-    """A lane that joins later trains on the stream from there, with its own initial weights and optimizer."""
+    """A lane that joins later trains on the stream from that step, with its own initial weights and optimizer."""
     spec = _spec(model=model, search_space={"epochs": 1})
     pack = _pack(spec, digits_data, _lane(spec, 0, epochs=1), _lane(spec, 1, epochs=2))
     late = _lane(spec, 2, epochs=1, **own)
@@ -112,7 +112,7 @@ def test_a_refilled_lane_equals_a_fresh_solo_run_from_its_start_step(
     assert distance(late.best_weights, alone.state_dict()) < 1e-3
 
 
-def test_lanes_that_ended_do_not_train_on(digits_data: TrainingData) -> None:
+def test_lanes_that_ended_are_not_trained_further(digits_data: TrainingData) -> None:
     """The caller may end a lane between two rungs; its weights then stay as they are."""
     spec = _spec()
     ended, other = _lane(spec, 0), _lane(spec, 1)
@@ -200,7 +200,7 @@ def test_an_interruption_changes_nothing(digits_data: TrainingData) -> None:
 
 
 def test_some_lanes_of_a_checkpoint_can_go_on_without_the_others(digits_data: TrainingData) -> None:
-    """They end as they would have, except for rounding."""
+    """They end as in the whole pack, except for rounding."""
     spec = _spec()
     whole, lost = (_pack(spec, digits_data, *(_lane(spec, n) for n in range(3))) for _ in range(2))
     next(iter(lost.run(lambda: False)))
@@ -215,7 +215,7 @@ def test_some_lanes_of_a_checkpoint_can_go_on_without_the_others(digits_data: Tr
         assert rest[number].val_loss == pytest.approx(expected[number].val_loss, rel=1e-3)
 
 
-def test_what_was_recorded_stands_where_a_pack_is_trained_again(digits_data: TrainingData) -> None:
+def test_recorded_rungs_are_kept_if_a_pack_is_trained_again(digits_data: TrainingData) -> None:
     """A recorded rung is not measured again, so that it never has two values."""
     spec = _spec()
     recorded = dict.fromkeys([10], RungResult(10, 1296, 0.5, 0.25, 0.999, 1.0))
@@ -250,8 +250,8 @@ def test_a_job_that_sets_lanes_gets_them(digits_data: TrainingData) -> None:
     assert measured_width(_spec(lanes=100), params, digits_data) == 8
 
 
-def test_the_measured_width_leaves_the_search_its_packs(digits_data: TrainingData) -> None:
-    """A job of 64 trials trains at most four together, a job of one trial one."""
+def test_the_measured_width_leaves_enough_packs_to_the_search(digits_data: TrainingData) -> None:
+    """A job of 64 trials trains at most four at once, a job of one trial only one."""
     wide, one = _spec(budget={"trials": 64}), _spec(budget={"trials": 1})
 
     assert measured_width(wide, wide.params({}), digits_data) in (1, 2, 4)
@@ -259,7 +259,7 @@ def test_the_measured_width_leaves_the_search_its_packs(digits_data: TrainingDat
 
 
 def test_lanes_that_memory_cannot_hold_are_refused_before_any_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says how much memory they take and what to do; a measured width is reduced instead."""
+    """The error says how much memory they need and what to do; a measured width is reduced instead."""
     asked, measured = _spec(lanes=8), _spec()
     params = asked.params({"hidden_size": 4000})
     monkeypatch.setattr("ml.tuning.width.memory_at_hand", lambda device: 400 * 2**20)  # a small machine
@@ -269,7 +269,7 @@ def test_lanes_that_memory_cannot_hold_are_refused_before_any_training(monkeypat
     assert 1 <= check_memory(measured, params, 8, CPU) < 8
 
 
-def test_memory_must_hold_the_widest_that_may_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_must_hold_the_largest_trials_that_may_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every trial that may join counts, not only the first; batch size and number of layers are fixed by the key."""
     sizes = {
         "type": "list",
@@ -288,14 +288,14 @@ def test_memory_must_hold_the_widest_that_may_be_drawn(monkeypatch: pytest.Monke
 
 
 def test_memory_at_hand_is_that_of_the_machine() -> None:
-    """It is between 100 MiB and the installed memory."""
+    """The result is between 100 MiB and the installed memory."""
     installed = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
 
     assert 100 * 2**20 < memory_at_hand(CPU) <= installed
 
 
-def test_memory_at_hand_is_no_more_than_a_containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is what the container's limit leaves, plus cached files; without a limit it is the machine's."""
+def test_memory_at_hand_is_at_most_the_containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the rest of the container's limit plus cached files; without a limit it is the machine's memory."""
     monkeypatch.setattr("ml.training.process.CGROUP", tmp_path)
     (tmp_path / "memory.max").write_text(f"{300 * 2**20}\n")
     (tmp_path / "memory.current").write_text(f"{100 * 2**20}\n")
@@ -312,7 +312,7 @@ def test_memory_at_hand_is_no_more_than_a_containers(tmp_path: Path, monkeypatch
     [
         ({1: 9.0, 2: 5.0, 4: 3.0, 8: 2.9, 16: 2.95}, 4),  # no gain from 8 on
         ({1: 9.0, 2: 9.5, 4: 3.0, 8: 2.0, 16: 2.5}, 8),  # 2 was measured while something else ran
-        ({1: 5.0, 2: 6.0, 4: 6.0, 8: 1.0}, 1),  # two in a row: 8 is not tried
+        ({1: 5.0, 2: 6.0, 4: 6.0, 8: 1.0}, 1),  # no gain twice in a row: 8 is not tried
         ({1: 5.0}, 1),
     ],
 )

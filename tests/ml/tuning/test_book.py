@@ -1,4 +1,4 @@
-"""The winner of a job, by the book in memory."""
+"""The winner of a job in the book in memory."""
 
 from itertools import permutations
 
@@ -11,7 +11,7 @@ from ml.tuning.book import MemoryBook
 
 @pytest.mark.parametrize("objective", ["val_accuracy", "val_loss"])
 @pytest.mark.parametrize("order", list(permutations(range(3))))
-def test_of_equals_the_trial_that_was_begun_first_wins(order: tuple[int, ...], objective: str) -> None:
+def test_the_first_of_equal_trials_wins(order: tuple[int, ...], objective: str) -> None:
     """The order in which equal trials end does not matter, as in the service."""
     spec = {"model": "perceptron", "dataset": "digits", "budget": {"trials": 3}, "objective": objective}
     book = MemoryBook(TuneSpec.model_validate(spec))

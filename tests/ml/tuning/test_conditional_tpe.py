@@ -1,4 +1,4 @@
-"""TPE given some of the values: its draws against exact sums, SciPy's mixtures, rejection and exhaustive search."""
+"""TPE with given values: draws compared with exact sums, SciPy's mixtures, rejection and exhaustive search."""
 
 import math
 from collections import Counter
@@ -56,7 +56,7 @@ def _estimator(given: dict[str, float], space: dict[str, BaseDistribution], seed
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("fixed", [["batch_size"], ["optimizer"], ["width"], ["batch_size", "width"]])
-def test_draws_are_as_frequent_as_the_joint_density_given_the_values_says(fixed: list[str], seed: int) -> None:
+def test_the_frequency_of_draws_follows_the_conditional_density(fixed: list[str], seed: int) -> None:
     """Over every cell of a small space, frequencies are l(free, fixed) / Σ l(·, fixed) by Optuna's joint density."""
     values = _internal(SMALL, _random(SMALL, 1, seed + 100))
     given = {name: float(values[name][0]) for name in fixed}
@@ -104,7 +104,7 @@ def _cumulative(estimator: Any, name: str, weights: np.ndarray) -> Any:
     "fixed", [["batch_size"], ["learning_rate"], ["momentum"], ["width"], ["optimizer"], list(MIXED)[1:4]]
 )
 def test_draws_follow_scipys_mixture(fixed: list[str]) -> None:
-    """Every kind of name conditions every other: marginals are those of the mixture with weights wᵢ Π kᵢ(fixed)."""
+    """Every kind of name conditions every other: marginals equal those of the mixture with weights wᵢ Π kᵢ(fixed)."""
     values = _internal(MIXED, _random(MIXED, 1, 7))
     given = {name: float(values[name][0]) for name in fixed}
     estimator = _estimator(given, MIXED, 8)
@@ -132,7 +132,7 @@ def _pooled(counts: Any, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @settings(deadline=None, max_examples=50)
 @given(seed=st.integers(0, 10_000), n=st.integers(0, 60), fixed=st.sets(st.sampled_from(list(MIXED))))
-def test_draws_have_the_values_given_and_lie_in_the_space(seed: int, n: int, fixed: set[str]) -> None:
+def test_draws_have_the_given_values_and_lie_in_the_space(seed: int, n: int, fixed: set[str]) -> None:
     """For any given and observed values, even without observations, draws keep the given values and can be recorded."""
     values = _internal(MIXED, _random(MIXED, 1, seed + 1))
     given = {name: float(values[name][0]) for name in fixed}
@@ -142,8 +142,8 @@ def test_draws_have_the_values_given_and_lie_in_the_space(seed: int, n: int, fix
     assert all(MIXED[name]._contains(value) for name in MIXED for value in samples[name])
 
 
-def test_a_value_far_from_everything_observed_leaves_the_prior() -> None:
-    """Far from all observations the product of 64 densities underflows even for the prior, which is then drawn from."""
+def test_with_given_values_far_from_all_observations_the_prior_is_used() -> None:
+    """The product of 64 densities underflows even for the prior; the draws then come from the prior."""
     given = {f"x{i}": 999_000.0 for i in range(64)}
     space: dict[str, BaseDistribution] = {name: IntDistribution(1, 1_000_000) for name in given}
     space |= {"y": FloatDistribution(0, 1)}
@@ -156,7 +156,7 @@ def test_a_value_far_from_everything_observed_leaves_the_prior() -> None:
     assert kstest(drawn, prior.cdf).pvalue > 0.01
 
 
-def test_densities_of_any_size_reweight() -> None:
+def test_weights_follow_from_densities_of_any_size() -> None:
     """Only the ratios of densities count, however small they are; if all are zero, the weights stay."""
     weights = np.array([0.5, 0.3, 0.2])
     tiny = np.array([math.log(2) - 1e6, -1e6, -np.inf])
@@ -224,7 +224,7 @@ def _rates(sampler_of: Any, batch: int) -> np.ndarray:
     return np.log10([sampler_of(study, seed, batch)["learning_rate"] for seed in range(20)])
 
 
-def test_the_learning_rate_depends_on_the_batch_size_given() -> None:
+def test_the_learning_rate_depends_on_the_given_batch_size() -> None:
     """A small batch size gives small learning rates, a large one large ones; PartialFixedSampler cannot do this."""
 
     def conditional(study: optuna.Study, seed: int, batch: int) -> dict[str, Any]:
@@ -242,8 +242,8 @@ def test_the_learning_rate_depends_on_the_batch_size_given() -> None:
 
 
 @pytest.mark.long
-def test_draws_are_those_of_the_joint_draws_that_have_the_value() -> None:
-    """With one candidate a draw comes from l(x): given a batch size, it is like a joint draw that has that size."""
+def test_conditional_draws_are_like_joint_draws_with_the_given_value() -> None:
+    """With one candidate, draws come from l(x), both jointly and for a given batch size."""
     points = _random(SMALL, 40, 1)
     study = _study(points, list(np.random.default_rng(0).random(40)), SMALL)
     joint = [_draw(study, _tpe(TPESampler, n_ei_candidates=1, seed=seed), {}, SMALL) for seed in range(1500)]
@@ -252,7 +252,7 @@ def test_draws_are_those_of_the_joint_draws_that_have_the_value() -> None:
     drawn = [_draw(study, _tpe(n_ei_candidates=1, seed=seed), {"batch_size": 16}, SMALL) for seed in range(n)]
     counts = Counter((p["optimizer"], p["width"]) for p in drawn)
     cells = sorted(kept | counts)
-    # Two samples of one size: Σ (a - b)² / (a + b) is distributed as χ² with a degree less than there are cells.
+    # For two samples of one size, Σ (a - b)² / (a + b) follows χ², with one degree of freedom less than cells.
     distance = sum((kept[c] - counts[c]) ** 2 / (kept[c] + counts[c]) for c in cells)
 
     assert n > 300
@@ -270,8 +270,8 @@ def _ratios(study: optuna.Study, space: dict[str, BaseDistribution], cells: list
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_best_candidate_by_the_joint_ratio_is_taken(seed: int) -> None:
-    """If the candidates cover a small space, the draw is the cell that fits and has the best joint ratio."""
+def test_the_candidate_with_the_best_joint_ratio_is_taken(seed: int) -> None:
+    """If the candidates cover a small space, the draw is the best of the cells with the given value."""
     points = _random(SMALL, 30, seed)
     study = _study(points, list(np.random.default_rng(seed).random(30)), SMALL)
     given = {"batch_size": points[0]["batch_size"]}
@@ -281,7 +281,7 @@ def test_the_best_candidate_by_the_joint_ratio_is_taken(seed: int) -> None:
     assert _draw(study, _tpe(seed=seed, n_ei_candidates=2000), given, SMALL) == cells[int(np.argmax(ratios))]
 
 
-def test_without_values_given_draws_are_optunas() -> None:
+def test_draws_without_given_values_equal_optunas() -> None:
     """A trial without given values draws exactly what Optuna's own sampler draws."""
     points = _random(MIXED, 30, 2)
     study = _study(points, [_value(point) for point in points], MIXED)
@@ -290,7 +290,7 @@ def test_without_values_given_draws_are_optunas() -> None:
         assert _draw(study, _tpe(seed=seed), {}, MIXED) == _draw(study, _tpe(TPESampler, seed=seed), {}, MIXED)
 
 
-def test_before_there_are_enough_trials_draws_are_random() -> None:
+def test_draws_in_the_startup_phase_are_random() -> None:
     """In the startup phase given values are kept, and the others are uniform in their range."""
     study = _study(_random(RATES, 4, 3), [0.1] * 4, RATES)
     drawn = [_draw(study, _tpe(seed=seed), {"batch_size": 9}, RATES) for seed in range(300)]
@@ -317,7 +317,7 @@ def _branched(n: int) -> optuna.Study:
 
 @pytest.mark.long
 @pytest.mark.parametrize("given", [{"depth": 2}, {"kind": "plain"}, {"batch_size": 8, "depth": 2}, {"batch_size": 8}])
-def test_names_given_condition_the_group_they_are_in(given: dict[str, Any]) -> None:
+def test_a_given_name_conditions_only_its_group(given: dict[str, Any]) -> None:
     """A given name does not affect names of another group; within its group the other names depend on it."""
     study = _branched(200)
     plain, drawn = ([_draw(study, _tpe(seed=seed), values, BRANCHES) for seed in range(20)] for values in ({}, given))

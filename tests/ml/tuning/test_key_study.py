@@ -46,8 +46,8 @@ def _next(search: Search, packs: int) -> int:
     return search.ask(packs * LANES)[0].batch_size
 
 
-def test_two_packs_do_not_hold_the_next_near_their_keys() -> None:
-    """Twenty-four trials of two batch sizes are two observed keys: the next key is drawn from the whole range."""
+def test_the_key_after_two_packs_is_drawn_from_the_whole_range() -> None:
+    """Twenty-four trials of two batch sizes are only two observed keys."""
     drawn = [_next(_searched(seed, [44, 50], lambda _: 0.9), 2) for seed in range(20)]
 
     assert sum(batch < 25 for batch in drawn) >= 2
@@ -55,7 +55,7 @@ def test_two_packs_do_not_hold_the_next_near_their_keys() -> None:
 
 
 @pytest.mark.long
-def test_the_next_key_is_near_those_that_did_well() -> None:
+def test_the_next_key_is_near_successful_keys() -> None:
     """After packs of eight batch sizes, of which small ones did better, most of the next keys are small."""
     seen = [95, 5, 60, 12, 80, 30, 45, 70]
     drawn = [_next(_searched(seed, seen, lambda batch: 1 - batch / 200), 8) for seed in range(20)]
@@ -75,8 +75,8 @@ def _trial(batch: int, state: TrialState, step: int, value: float, *, follows: b
 
 
 @pytest.mark.parametrize("direction", [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE])
-def test_a_pack_is_the_best_of_its_trials(direction: StudyDirection) -> None:
-    """A completed trial is better than a pruned one; of these, more steps come first, then better values."""
+def test_a_pack_counts_as_its_best_trial(direction: StudyDirection) -> None:
+    """A completed trial is better than a pruned one; among equal states, more steps count first, then better values."""
     better, worse = (0.9, 0.5) if direction == StudyDirection.MAXIMIZE else (0.5, 0.9)
     pruned, complete = TrialState.PRUNED, TrialState.COMPLETE
     trials = [
@@ -95,7 +95,7 @@ def test_a_pack_is_the_best_of_its_trials(direction: StudyDirection) -> None:
     assert found == [(8, complete, 10, better), (16, TrialState.RUNNING, 9, None)]
 
 
-def test_trials_that_each_began_a_pack_are_drawn_as_optuna_draws_them() -> None:
+def test_trials_that_share_no_key_are_drawn_by_optuna_alone() -> None:
     """If no trial adopted another's key, there is no study of keys."""
     trials = [_trial(8, TrialState.COMPLETE, 3, 0.5, follows=False)]
     found = study_of_keys(trials, ["batch_size"], StudyDirection.MAXIMIZE, optuna.samplers.RandomSampler())

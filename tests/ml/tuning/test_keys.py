@@ -16,7 +16,7 @@ from ml.specs import TuneSpec
 from ml.tuning.keys import Key, key_names, key_of, kind_names, partition_of
 from ml.tuning.search import Search
 
-# Optuna warns of the argument `group` whenever a TPE sampler is made; ml ignores that, pytest undoes the ignoring.
+# Optuna warns of the argument `group` for each new TPE sampler; ml ignores the warning, but pytest shows it again.
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
 BATCH = {"type": "int", "low": 8, "high": 64}
@@ -65,7 +65,7 @@ def test_widths_and_optimizers_are_no_part_of_a_key() -> None:
     assert one == other != deeper
 
 
-# --- the names that decide it
+# --- the names that decide a key
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,10 @@ def test_widths_and_optimizers_are_no_part_of_a_key() -> None:
         ("mlp", {"hidden_sizes": [8, 9], "epochs": {"type": "int", "low": 1, "high": 3}}, []),
     ],
 )
-def test_the_names_that_decide_a_key(model: str, space: dict[str, Any], names: list[str]) -> None:
-    """The batch size if it is drawn, and the length of a list decide a key; widths and learning rate do not."""
+def test_a_drawn_batch_size_and_the_length_of_a_list_decide_a_key(
+    model: str, space: dict[str, Any], names: list[str]
+) -> None:
+    """Widths, the learning rate and fixed values do not."""
     assert list(key_names(_spec(model, space))) == names
 
 
@@ -148,13 +150,13 @@ def newcomers(monkeypatch: pytest.MonkeyPatch) -> None:
         ("blocks", {"blocks": _list(1, 2, _choice("none", "relu"))}, ["blocks.length", "blocks.0", "blocks.1"]),
         ("blocks", {"blocks": _list(2, 2, _choice("none", "relu"))}, ["blocks.0", "blocks.1"]),
         ("blocks", {"blocks": _list(1, 2, _choice("relu"))}, ["blocks.length"]),
-        # Where some values do not go together, those that quarrel are settled together.
+        # If some values do not work together, the names that clash are decided together.
         (
             "_quarrelsome",
             {"learning_rate": RATE, "left": _choice(1, 2, 3), "right": _choice(1, 2, 3)},
             ["left", "right"],
         ),
-        # Where no corner tells anything, everything is settled.
+        # If no corner of the space can be built, every name counts.
         (
             "_quarrelsome",
             {"learning_rate": RATE, "left": _choice(2), "right": _choice(3)},
@@ -162,14 +164,16 @@ def newcomers(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_the_names_that_decide_a_newcomers_key(model: str, space: dict[str, Any], names: list[str]) -> None:
-    """Every name that changes the kinds of layer is found, also in combination; an unclear name counts as one."""
+def test_every_name_that_changes_the_kinds_of_layer_decides_a_key(
+    model: str, space: dict[str, Any], names: list[str]
+) -> None:
+    """The names of a new network are found too, even in combination; a name in doubt counts."""
     assert list(kind_names(_spec(model, space))) == names
 
 
 @settings(deadline=None, max_examples=50)
 @given(model=st.sampled_from(list(networks)), number=st.integers(0, 500), seed=st.integers(0, 99))
-def test_trials_alike_in_the_deciding_names_have_one_key(model: str, number: int, seed: int) -> None:
+def test_trials_that_agree_in_the_deciding_names_have_the_same_key(model: str, number: int, seed: int) -> None:
     """Two draws of a network's default space that agree in the deciding names have the same key."""
     spec = TuneSpec.model_validate({"model": model, "seed": seed})
     search = Search(spec)
@@ -183,7 +187,7 @@ def test_trials_alike_in_the_deciding_names_have_one_key(model: str, number: int
     assert key_of(spec, other) == key_of(spec, first)
 
 
-# --- a grid, one key after the other
+# --- a grid, one key after another
 
 GRID = {
     "batch_size": {"type": "grid", "values": [8, 16, 32]},
@@ -204,7 +208,7 @@ def _walk(spec: TuneSpec) -> list[tuple[Key, dict[str, Any]]]:
 
 
 def test_a_grid_visits_every_point_of_a_key_before_the_next() -> None:
-    """Each point comes once, and the points of a key come together, with all their widths."""
+    """Each point comes once, and the points of a key follow each other, with all their widths."""
     walked = _walk(_grid())
     points = {str(sorted(suggestion.items())) for _, suggestion in walked}
     runs = [(key, len(list(run))) for key, run in groupby(key for key, _ in walked)]
@@ -231,8 +235,8 @@ def test_the_order_of_a_grid_depends_on_its_values_alone() -> None:
     assert _walk(_grid(turned, seed=9, pruner={"name": "median"})) == _walk(_grid())
 
 
-def test_a_trial_of_a_grid_fits_the_packs_of_its_key_alone() -> None:
-    """`fits` is true for two points with the same key only; a number beyond the grid fits nowhere."""
+def test_a_trial_of_a_grid_fits_only_the_packs_of_its_key() -> None:
+    """`fits` is true only for two points with the same key; a number beyond the grid fits no pack."""
     spec = _grid()
     search, walked = Search(spec), _walk(spec)
     found = [[search.fits(number, like) for _, like in walked] for number in range(30)]
@@ -242,7 +246,7 @@ def test_a_trial_of_a_grid_fits_the_packs_of_its_key_alone() -> None:
 
 
 def test_a_grid_draws_its_own_point_in_any_pack() -> None:
-    """A trial of a grid is the point of its number in any pack."""
+    """Its number decides the point, in any pack."""
     spec = _grid()
     walked = _walk(spec)
 
@@ -265,7 +269,7 @@ def test_a_trial_of_another_sampler_fits_any_pack(sampler: str) -> None:
         {"batch_size": range(1, 101), "hidden_sizes": [[16] * (1 + i % 9) + [i + 1] for i in range(1000)]},
     ],
 )
-def test_a_large_grid_is_put_in_order_at_once(space: dict[str, Any]) -> None:
+def test_a_large_grid_is_ordered_quickly(space: dict[str, Any]) -> None:
     """Ordering 100,000 points takes less than two seconds, and each further trial almost no time."""
     spec = _grid({name: {"type": "grid", "values": list(values)} for name, values in space.items()})
     began = process_time()
@@ -280,7 +284,7 @@ def test_a_large_grid_is_put_in_order_at_once(space: dict[str, Any]) -> None:
 
 
 def test_the_points_of_a_large_grid_are_all_different() -> None:
-    """A grid of 4,000 points names each of them once, one batch size after the other."""
+    """A grid of 4,000 points has each of them once, one batch size after another."""
     values = {"batch_size": range(1, 41), "learning_rate": [i / 1000 for i in range(1, 101)]}
     spec = _grid({name: {"type": "grid", "values": list(found)} for name, found in values.items()})
     partition = partition_of(spec)

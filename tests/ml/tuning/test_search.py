@@ -1,4 +1,4 @@
-"""The search: a study rebuilt from records draws and prunes as the one that made them."""
+"""The search: a study rebuilt from records draws and prunes like the study that made the records."""
 
 import copy
 import json
@@ -18,7 +18,7 @@ from ml.tuning.key_study import FOLLOWS
 from ml.tuning.keys import key_names, key_of
 from ml.tuning.search import Search
 
-# Optuna warns of the argument `group` whenever a TPE sampler is made; ml ignores that, pytest undoes the ignoring.
+# Optuna warns of the argument `group` for each new TPE sampler; ml ignores the warning, but pytest shows it again.
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
 EPOCHS = 9
@@ -43,7 +43,7 @@ VALUES = {
     "hidden_sizes": {"type": "categorical", "choices": [[16], [32, 16], [32, 32, 32]]},
     "weight_decay": 1e-4,
 }
-# Few trials at random, so that most of the 25 are drawn from what was seen.
+# Few random trials, so that most of the 25 are drawn from earlier results.
 SAMPLERS: dict[str, dict[str, Any]] = {"tpe": {"name": "tpe", "n_startup_trials": 3}}
 
 
@@ -117,7 +117,7 @@ def _play(spec: TuneSpec, rebuild: bool, pack: int = 1) -> list[TrialRecord]:
 
 @pytest.mark.long
 @EVERY_PAIR
-def test_a_rebuilt_search_draws_and_prunes_as_the_one_that_went_on(sampler: str, pruner: str) -> None:
+def test_a_rebuilt_search_draws_and_prunes_like_the_original(sampler: str, pruner: str) -> None:
     """A study that is rebuilt from records before every step gives the same 25 trials as one that was kept."""
     spec = _spec(sampler, pruner, seed=3)
     lived, rebuilt = _play(spec, rebuild=False), _play(spec, rebuild=True)
@@ -128,8 +128,8 @@ def test_a_rebuilt_search_draws_and_prunes_as_the_one_that_went_on(sampler: str,
 
 @pytest.mark.long
 @EVERY_PAIR
-def test_a_rebuilt_search_draws_packs_as_the_one_that_went_on(sampler: str, pruner: str) -> None:
-    """The same holds if trials are drawn four at a time, three of them given the key of the first."""
+def test_a_rebuilt_search_draws_packs_like_the_original(sampler: str, pruner: str) -> None:
+    """Trials are drawn four at a time, three of them given the key of the first."""
     spec = _spec(sampler, pruner, seed=9)
     lived, rebuilt = (_play(spec, rebuild, pack=4) for rebuild in (False, True))
 
@@ -138,8 +138,8 @@ def test_a_rebuilt_search_draws_packs_as_the_one_that_went_on(sampler: str, prun
 
 
 @pytest.mark.parametrize("pruner", [name for name in pruners if name != "none"])
-def test_the_play_above_prunes_some_and_not_all(pruner: str) -> None:
-    """Each pruner ends some of the made-up curves, so that the comparison above means something."""
+def test_the_made_up_curves_are_pruned_in_part(pruner: str) -> None:
+    """Each pruner ends some of them and keeps some, so that the comparison above means something."""
     states = [record.state for record in _play(_spec("random", pruner, seed=3), rebuild=False)]
 
     assert 2 <= states.count(TrialState.PRUNED) <= TRIALS - 5
@@ -161,7 +161,7 @@ def _learned(spec: TuneSpec, seed: int = 0) -> list[TrialRecord]:
 @pytest.mark.parametrize("trials", [0, 60])
 @pytest.mark.parametrize("sampler", [name for name in samplers if name != "grid"])
 def test_a_trial_drawn_for_a_pack_has_the_packs_key(sampler: str, trials: int) -> None:
-    """At first and later, the deciding names have the values of the first trial, and the others are drawn."""
+    """Early and late in a job, the deciding names have the values of the first trial, and the others are drawn."""
     spec = _spec(sampler)
     search = _rebuilt(spec, _learned(spec)[:trials])
     first, record = search.ask(trials)
@@ -174,7 +174,7 @@ def test_a_trial_drawn_for_a_pack_has_the_packs_key(sampler: str, trials: int) -
     assert all(suggestion.keys() == (record.suggestion or {}).keys() for suggestion in suggestions)
 
 
-def test_what_a_pack_settles_is_recorded_as_if_drawn() -> None:
+def test_the_values_that_a_pack_fixes_are_recorded_as_if_drawn() -> None:
     """In the study the values of the key are ordinary parameters, and the trial is marked as having adopted them."""
     spec = _spec("random")
     search = Search(spec)
@@ -189,7 +189,7 @@ def test_what_a_pack_settles_is_recorded_as_if_drawn() -> None:
     assert (first.attrs, record.attrs) == ({}, {FOLLOWS: True})
 
 
-def test_later_draws_learn_from_a_packs_trials() -> None:
+def test_later_draws_learn_from_the_trials_of_a_pack() -> None:
     """TPE's next draw for a pack depends on the results of the pack's earlier trials."""
     spec = _spec("tpe")
     records = _learned(spec)
@@ -200,7 +200,8 @@ def test_later_draws_learn_from_a_packs_trials() -> None:
         for number in range(60, 84):
             params, record = search.ask(number, like)
             better = (params.learning_rate < 1e-3) == small_is_better
-            record.state, record.value = TrialState.COMPLETED, 2.0 if better else 0.0  # than all others, or worse
+            # Above or below the values of all other trials.
+            record.state, record.value = TrialState.COMPLETED, 2.0 if better else 0.0
             search.apply(record)
         drawn.append([search.ask(number, like)[0].learning_rate for number in range(84, 104)])
 
@@ -221,7 +222,7 @@ def test_a_sampler_learns_from_the_trials_of_all_brackets() -> None:
     assert not set(at_random) & set(learned)
 
 
-def test_the_numbers_of_a_pack_are_drawn_each_with_its_own_seed() -> None:
+def test_each_trial_of_a_pack_is_drawn_with_its_own_seed() -> None:
     """The same records, number and pack draw the same trial, in any order of calls; another number draws another."""
     spec = _spec("tpe", seed=2)
     records = _learned(spec)
@@ -239,8 +240,8 @@ def test_the_numbers_of_a_pack_are_drawn_each_with_its_own_seed() -> None:
     assert len({params.learning_rate for params, _ in asked[0].values()}) == 3
 
 
-def test_the_learning_rate_is_drawn_with_regard_to_the_packs_batch() -> None:
-    """If small batches need a small learning rate and large ones a large rate, packs of each get it."""
+def test_the_learning_rate_is_drawn_for_the_packs_batch_size() -> None:
+    """Small batches need a small learning rate here and large ones a large rate, and packs of each get it."""
     spec = _spec("tpe", search_space={name: RANGES[name] for name in ("batch_size", "learning_rate")})
     records = [record for seed in range(4) for record in _learned(spec, seed)]
     for number, record in enumerate(records):
@@ -258,7 +259,7 @@ def test_the_learning_rate_is_drawn_with_regard_to_the_packs_batch() -> None:
 
 
 @pytest.mark.parametrize("kind", ["TPESampler", "QMCSampler"])
-def test_a_newcomer_that_knows_of_no_packs_draws_for_them(kind: str) -> None:
+def test_a_new_sampler_that_ignores_packs_draws_for_them(kind: str) -> None:
     """A sampler that ignores fixed values draws the other values as usual, and the pack's key is kept."""
 
     class Newcomer(Sampler):
@@ -337,7 +338,7 @@ def test_two_trainers_keep_each_trials_number(sampler: str) -> None:
         assert [trial.params for trial in trials] == [record.suggestion for record in records]
 
 
-def test_a_number_may_come_before_those_below_it() -> None:
+def test_a_trial_may_be_drawn_before_those_with_lower_numbers() -> None:
     """A trainer that first hears of trial 7 creates the seven before it."""
     spec = _spec("random")
     search, in_order = Search(spec), Search(spec)
@@ -348,7 +349,7 @@ def test_a_number_may_come_before_those_below_it() -> None:
     assert in_order.ask(2)[0] == early[0]
 
 
-# --- what is applied
+# --- applied records
 
 
 def test_applying_twice_changes_nothing() -> None:
@@ -382,8 +383,8 @@ def test_every_state_of_a_trial_can_be_applied(state: TrialState) -> None:
     assert _rebuilt(spec, [record]).ask(1) == search.ask(1)
 
 
-def test_a_trial_that_diverged_late_is_none_of_the_best() -> None:
-    """Its values before do not count: the next trials are drawn as if it had diverged at once."""
+def test_a_trial_that_diverged_late_is_not_among_the_best() -> None:
+    """Its earlier values do not count: the next trials are drawn as if it had diverged at once."""
     spec = _spec("tpe", "median", seed=3)
     records = [replace(record, state=TrialState.PRUNED, value=None) for record in _play(spec, rebuild=False)]
     for record in records:
@@ -396,8 +397,8 @@ def test_a_trial_that_diverged_late_is_none_of_the_best() -> None:
     assert _rebuilt(spec, late).ask(TRIALS) == _rebuilt(spec, at_once).ask(TRIALS)
 
 
-def test_a_search_that_missed_how_a_trial_ran_again_learns_what_it_reached() -> None:
-    """A trial failed, ran again elsewhere, and completed before this search looked."""
+def test_a_search_that_missed_a_second_run_of_a_trial_learns_its_result() -> None:
+    """A trial failed, ran again elsewhere, and completed before this search heard of it."""
     spec = _spec("tpe", "median", seed=4)
     records = _play(spec, rebuild=False)
     failed = [replace(records[0], state=TrialState.FAILED, value=None, values={}), *records[1:]]
@@ -407,11 +408,11 @@ def test_a_search_that_missed_how_a_trial_ran_again_learns_what_it_reached() -> 
     assert search.ask(TRIALS) == _rebuilt(spec, records).ask(TRIALS)
 
 
-# --- taking up a trial again
+# --- resuming a trial
 
 
 @EVERY_PAIR
-def test_a_trial_taken_up_again_has_the_parameters_it_was_drawn_with(sampler: str, pruner: str) -> None:
+def test_a_resumed_trial_has_the_parameters_it_was_drawn_with(sampler: str, pruner: str) -> None:
     """`recall` returns from the record what `ask` returned, through JSON and in another search."""
     spec = _spec(sampler, pruner, seed=7)
     search = Search(spec)
@@ -422,7 +423,7 @@ def test_a_trial_taken_up_again_has_the_parameters_it_was_drawn_with(sampler: st
 
 
 @pytest.mark.parametrize("model", networks)
-def test_a_trial_of_the_default_space_can_be_taken_up_again(model: str) -> None:
+def test_a_trial_of_the_default_space_can_be_resumed(model: str) -> None:
     """`recall` returns what `ask` returned for the default space of every network."""
     spec = TuneSpec.model_validate({"model": model})
     params, record = Search(spec).ask(0)
@@ -448,7 +449,7 @@ def test_a_trial_that_begins_again_is_judged_from_its_start(pruner: str, ended: 
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
-def test_what_was_enqueued_is_not_drawn(sampler: str) -> None:
+def test_enqueued_values_are_not_drawn(sampler: str) -> None:
     """An enqueued trial has the requested values; the others are drawn as usual."""
     spec = _spec(sampler)
     name, value = "learning_rate", 0.0123
@@ -469,7 +470,7 @@ def test_a_raised_budget_does_not_change_the_study() -> None:
 
 
 def test_a_trial_that_was_ended_elsewhere_is_not_judged() -> None:
-    """If a trial was cancelled while its epoch was measured, nothing more is noted of it."""
+    """If a trial was cancelled while its epoch was measured, no more is recorded for it."""
     search = Search(_spec("random", "median"))
     _, record = search.ask(0)
     search.apply(TrialRecord(0, TrialState.CANCELLED, record.suggestion))
@@ -477,11 +478,11 @@ def test_a_trial_that_was_ended_elsewhere_is_not_judged() -> None:
     assert search.report({0: (STEPS_PER_EPOCH, 0.5)}) == set()
 
 
-# --- what a search takes from its spec
+# --- fields of the specification
 
 
-def test_the_objective_decides_which_way_is_better() -> None:
-    """Of the same values, a job for accuracy continues with the high ones, and a job for loss with the low ones."""
+def test_the_objective_decides_which_values_are_better() -> None:
+    """A job for accuracy prunes the lower of two values, and a job for loss the higher."""
     verdicts = {}
     for objective in ("val_accuracy", "val_loss"):
         search = Search(_spec("random", "median", objective=objective))
@@ -499,7 +500,7 @@ def test_the_objective_decides_which_way_is_better() -> None:
 
 
 def test_a_space_of_fixed_values_draws_them() -> None:
-    """If nothing is to be drawn, each trial has the fixed values, and its suggestion is empty."""
+    """Without a range, each trial has the fixed values, and its suggestion is empty."""
     params, record = Search(_spec("tpe", search_space={"batch_size": 5, "hidden_sizes": [7, 9]})).ask(0)
 
     assert params.model_dump(include={"batch_size", "hidden_sizes"}) == {"batch_size": 5, "hidden_sizes": [7, 9]}

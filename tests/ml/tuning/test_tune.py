@@ -47,14 +47,14 @@ from ml.tuning.book import MemoryBook
 from ml.tuning.search import Search
 from ml.tuning.tune import tune
 
-# Optuna warns of the argument `group` whenever a TPE sampler is made; ml ignores that, pytest undoes the ignoring.
+# Optuna warns of the argument `group` for each new TPE sampler; ml ignores the warning, but pytest shows it again.
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
 RATES = {"learning_rate": {"type": "float", "low": 1e-4, "high": 1e-1, "log": True}, "batch_size": 64}
 
 
 def _spec(**fields: Any) -> TuneSpec:
-    """Return a job of four short trials of a perceptron, one after the other, unless `fields` say otherwise."""
+    """Return a job, by default of four short trials of a perceptron, one after another."""
     body = {
         "model": "perceptron",
         "dataset": "digits",
@@ -113,7 +113,7 @@ def _without_seconds(value: Any) -> Any:
     return value.tobytes() if isinstance(value, np.ndarray) else value
 
 
-# --- what happens, in order
+# --- the events, in order
 
 
 def test_every_trial_starts_is_measured_and_finishes_once(digits_data: TrainingData) -> None:
@@ -138,8 +138,8 @@ def test_every_trial_of_a_pack_starts_is_measured_and_finishes_once(lanes: int, 
     assert _states(book) == [TrialState.COMPLETED] * 4
 
 
-def test_a_start_says_all_that_a_run_depends_on(digits_data: TrainingData) -> None:
-    """A start event has all hyper-parameters, and the seeds that follow from the job's seed and the trial's number."""
+def test_a_start_event_has_everything_that_a_run_depends_on(digits_data: TrainingData) -> None:
+    """It has all hyper-parameters, and the seeds that follow from the job's seed and the trial's number."""
     _, events = _run(_spec(seed=12), digits_data)
     starts = _started(events)
 
@@ -162,7 +162,7 @@ def test_trials_of_a_pack_share_its_first_trials_stream(digits_data: TrainingDat
 
 
 def _lowest_free(events: list[Event]) -> dict[int, int]:
-    """Return each trial's position in its pack: the lowest that no running trial holds when it starts."""
+    """Return each trial's expected lane: the lowest that no running trial holds when it starts."""
     held: dict[int, int] = {}
     found: dict[int, int] = {}
     for event in events:
@@ -187,7 +187,7 @@ def test_a_trial_takes_the_lowest_free_lane(digits_data: TrainingData) -> None:
 
 
 @pytest.mark.parametrize("after", [5, 12, 20])
-def test_lanes_outlast_a_pack_that_is_resumed(after: int, digits_data: TrainingData) -> None:
+def test_a_resumed_pack_assigns_the_same_lanes(after: int, digits_data: TrainingData) -> None:
     """A pack that is released and opened again gives the trials that join it the lanes they would have had."""
     spec = _grid([], search_space=EPOCHS_DIFFER, lanes=3, budget={"epochs": 6})
     expected = {start.number: start.lane for start in _started(_run(spec, digits_data)[1])}
@@ -205,7 +205,7 @@ def test_lanes_outlast_a_pack_that_is_resumed(after: int, digits_data: TrainingD
     assert {start.number: start.lane for start in _started(events)} == expected
 
 
-def test_a_trial_that_is_set_apart_has_the_first_lane_of_its_own_pack(
+def test_a_trial_that_is_moved_to_its_own_pack_has_the_first_lane(
     monkeypatch: pytest.MonkeyPatch, digits_data: TrainingData
 ) -> None:
     """A trial whose layers turn out to be of other kinds trains alone; the next trial takes lane 1."""
@@ -263,7 +263,7 @@ def test_a_grid_ends_with_its_points(lanes: int, digits_data: TrainingData) -> N
     assert sorted(tried, reverse=True) == rates
 
 
-def test_a_grid_is_walked_a_key_at_a_time(digits_data: TrainingData) -> None:
+def test_a_grid_is_tried_one_key_at_a_time(digits_data: TrainingData) -> None:
     """Points with different batch sizes never share a pack, and each is tried once."""
     space = {
         "learning_rate": {"type": "grid", "values": [0.1, 0.01, 0.001]},
@@ -278,8 +278,8 @@ def test_a_grid_is_walked_a_key_at_a_time(digits_data: TrainingData) -> None:
     assert sorted(packs.values(), key=min) == [{64}, {128}]
 
 
-def test_seconds_cut_a_trial_that_has_been_measured(digits_data: TrainingData) -> None:
-    """If the seconds are spent, the running trial ends as stopped early and may win, and no other begins."""
+def test_the_time_limit_ends_a_trial_that_has_been_measured(digits_data: TrainingData) -> None:
+    """When time is up, the running trial ends as stopped early and may win, and no other begins."""
     spec = _spec(budget={"seconds": 0.5, "epochs": 1000}, search_space={"batch_size": 1})
     began = monotonic()
     book, events = _run(spec, digits_data)
@@ -289,7 +289,7 @@ def test_seconds_cut_a_trial_that_has_been_measured(digits_data: TrainingData) -
     assert len(_curves(events)[0]) < 1000
 
 
-def test_seconds_that_are_spent_begin_no_trial(digits_data: TrainingData) -> None:
+def test_no_trial_begins_after_the_time_limit(digits_data: TrainingData) -> None:
     """A job without time left ends at once, with no trial and no winner."""
     book, events = _run(_spec(budget={"seconds": 1e-9}), digits_data)
 
@@ -318,7 +318,7 @@ class _Watched(MemoryBook):
         (Stop.CANCELLED, 30, 1, TrialState.CANCELLED),
     ],
 )
-def test_a_stop_ends_the_trial_at_hand_at_its_next_step(
+def test_a_stop_ends_the_running_trial_at_its_next_step(
     stop: Stop, patience: int, measured: int, state: TrialState, digits_data: TrainingData
 ) -> None:
     """When time is up, measurements count; a cancelled trial, or one that was never measured, cannot win."""
@@ -336,8 +336,8 @@ def test_a_stop_ends_the_trial_at_hand_at_its_next_step(
 @pytest.mark.parametrize(
     ("stop", "state"), [("seconds", TrialState.STOPPED_EARLY), ("cancelled", TrialState.CANCELLED)]
 )
-def test_a_stop_ends_every_trial_at_hand(stop: str, state: TrialState, digits_data: TrainingData) -> None:
-    """All lanes of a pack end at its next step, and nothing more begins."""
+def test_a_stop_ends_every_running_trial(stop: str, state: TrialState, digits_data: TrainingData) -> None:
+    """All lanes of a pack end at its next step, and no other trial begins."""
     spec = _spec(lanes=3)  # an epoch is 21 steps
     events: list[Event] = []
     book = _Watched(spec, events.append, stop=Stop(stop), patience=30)
@@ -347,11 +347,11 @@ def test_a_stop_ends_every_trial_at_hand(stop: str, state: TrialState, digits_da
     assert [len(curve) for curve in _curves(events).values()] == [1] * 3
 
 
-# --- how trials end
+# --- the ends of trials
 
 
 def test_early_stopping_ends_trials_and_they_may_win(digits_data: TrainingData) -> None:
-    """A trial that no longer improves ends as stopped early, and its best epoch is judged."""
+    """A trial that no longer improves ends as stopped early, and its best epoch counts."""
     book, events = _run(_spec(early_stopping={"patience": 1, "min_delta": 50.0}, budget={"trials": 2}), digits_data)
 
     assert _states(book) == [TrialState.STOPPED_EARLY] * 2
@@ -360,7 +360,7 @@ def test_early_stopping_ends_trials_and_they_may_win(digits_data: TrainingData) 
 
 
 def test_a_trials_epochs_parameter_is_capped_by_the_budget(digits_data: TrainingData) -> None:
-    """In a search over `epochs` each trial ends after its number of epochs, or after the budget's if that is lower."""
+    """In a search over `epochs`, each trial ends after its own number of epochs, or after the budget's if lower."""
     space = {"epochs": {"type": "grid", "values": [1, 2, 5]}, "batch_size": 256}
     _, events = _run(_grid([], search_space=space, budget={"epochs": 3}), digits_data)
     asked = {event.number: event.params["epochs"] for event in events if isinstance(event, Started)}
@@ -369,7 +369,7 @@ def test_a_trials_epochs_parameter_is_capped_by_the_budget(digits_data: Training
 
 
 def _median_prunes(curves: dict[int, list[float]]) -> dict[int, bool]:
-    """Return which trials, one after the other, a median over the completed trials before would end early."""
+    """Return, for each trial in turn, whether it falls below the median of the trials completed before it."""
     pruned: dict[int, bool] = {}
     for number, curve in curves.items():
         done = [curves[n] for n, early in pruned.items() if not early]
@@ -378,8 +378,8 @@ def _median_prunes(curves: dict[int, list[float]]) -> dict[int, bool]:
     return pruned
 
 
-def test_a_bad_trial_is_pruned(digits_data: TrainingData) -> None:
-    """Of good and bad learning rates, exactly those below the median of the completed ones are pruned."""
+def test_trials_below_the_median_are_pruned(digits_data: TrainingData) -> None:
+    """Among good and bad learning rates, exactly the trials below the median of the completed ones are pruned."""
     rates = [0.01, 0.02, 1e-7, 2e-7, 3e-7, 4e-7, 0.03, 5e-7]
     spec = _grid(rates, pruner={"name": "median", "n_startup_trials": 1}, budget={"epochs": 3})
     book, events = _run(spec, digits_data)
@@ -403,12 +403,12 @@ def test_a_pruned_trial_may_win(digits_data: TrainingData) -> None:
 
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Register, for the length of a test, a network that torch cannot run if its hidden size is odd."""
+    """Register, during a test, a network that torch cannot run if its hidden size is odd."""
     monkeypatch.setattr(Layer, "kinds", dict(Layer.kinds))
 
     @dataclass(frozen=True)
     class GLU(Layer):
-        """Half of the features, each gated by a feature of the other half; torch raises if their number is odd."""
+        """A layer that gates one half of the features by the other half; torch raises if their number is odd."""
 
         def output_shape(self, shape: Shape) -> Shape:
             return (shape[0] // 2,)
@@ -439,7 +439,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.parametrize("lanes", [1, 4, None])
 def test_an_error_ends_its_trial_and_the_job_goes_on(lanes: int | None, broken: str, digits_data: TrainingData) -> None:
-    """A trial in which torch raises fails with the error as its reason and no checkpoint; the others complete."""
+    """A trial in which torch raises fails, with the error as reason and without a checkpoint; the others complete."""
     space = {"hidden_size": {"type": "grid", "values": [8, 9, 10, 11]}}
     book, events = _run(_grid([], model=broken, search_space=space, lanes=lanes), digits_data)
     sizes = {event.number: event.params["hidden_size"] for event in _started(events)}
@@ -452,7 +452,7 @@ def test_an_error_ends_its_trial_and_the_job_goes_on(lanes: int | None, broken: 
 
 
 @pytest.mark.parametrize("lanes", [1, 2])
-def test_a_network_that_cannot_be_built_ends_its_trial_alone(
+def test_a_network_that_cannot_be_built_ends_only_its_trial(
     lanes: int, monkeypatch: pytest.MonkeyPatch, digits_data: TrainingData
 ) -> None:
     """If a network's function raises, the trial fails before its first step, and the others complete."""
@@ -478,7 +478,7 @@ def test_a_network_that_cannot_be_built_ends_its_trial_alone(
 
 
 def test_a_diverged_trial_does_not_end_the_job(digits_data: TrainingData) -> None:
-    """A trial that diverges says so and has no checkpoint, and the others go on."""
+    """A trial that diverges gives its reason and has no checkpoint, and the others go on."""
     space = {"learning_rate": {"type": "grid", "values": [10.0, 0.01]}, "optimizer": "sgd", "hidden_sizes": [256, 128]}
     spec = _spec(model="mlp", loss="mse", search_space=space, sampler={"name": "grid"}, budget={"epochs": 2})
     book, events = _run(spec, digits_data)
@@ -498,7 +498,7 @@ endings = st.lists(st.tuples(st.sampled_from(TrialState), accuracies, accuracies
 
 @given(endings=endings, name=st.sampled_from(["val_accuracy", "val_loss"]))
 def test_the_winner_is_the_best_judged_trial(endings: list[tuple[TrialState, float, float]], name: str) -> None:
-    """Of trials with a checkpoint the best objective wins, of equal ones the first; without any there is no winner."""
+    """The best objective of trials with a checkpoint wins, or the first of equals; without any there is no winner."""
     spec = _spec(objective=name, budget={"trials": 12})
     book = MemoryBook(spec)
     judged = {}
@@ -514,8 +514,8 @@ def test_the_winner_is_the_best_judged_trial(endings: list[tuple[TrialState, flo
 
 
 @pytest.mark.parametrize("name", ["val_accuracy", "val_loss"])
-def test_the_winner_is_the_best_of_all_that_was_measured(name: str, digits_data: TrainingData) -> None:
-    """After a job no trial measured anything better than the winner's best."""
+def test_the_winner_has_the_best_of_all_measurements(name: str, digits_data: TrainingData) -> None:
+    """After a job, no trial has measured a better value than the winner's best."""
     spec = _spec(objective=name, budget={"trials": 5, "epochs": 3})
     book, events = _run(spec, digits_data)
     values = [objective(spec, m) for curve in _curves(events).values() for m in curve]
@@ -547,7 +547,7 @@ def test_a_checkpoint_is_the_winners_network(tmp_path: Any, digits_data: Trainin
     assert TuneSpec.model_validate(card["spec"]) == book.spec
 
 
-# --- the same again
+# --- repeated jobs
 
 
 @pytest.mark.long
@@ -572,7 +572,7 @@ def test_another_seed_gives_another_job(digits_data: TrainingData) -> None:
 
 
 def test_a_training_job_trains_as_a_trial_does(digits_data: TrainingData) -> None:
-    """A training job is one trial, with the parameters asked for."""
+    """A training job is one trial with the requested parameters."""
     body = {"model": "shallow", "dataset": "digits", "params": {"hidden_size": 12}, "budget": {"epochs": 2}}
     book, events = _run(TrainSpec.model_validate(body).as_tune(), digits_data)
     (started,) = [event for event in events if isinstance(event, Started)]
@@ -597,7 +597,7 @@ class _Lost(MemoryBook):
     kill_at: int = -1
     before: bool = False
     kept: Checkpoint | None = None
-    pack: list[int] = field(default_factory=list)  # the trials of the pack in work
+    pack: list[int] = field(default_factory=list)  # the trials of the open pack
     opening: bool = False
 
     def open(self) -> PackRecord | None:
@@ -631,7 +631,7 @@ class _Lost(MemoryBook):
             self.pack = [number for number in self.pack if not any(number in group for group in groups)]
 
     def take_up(self) -> None:
-        """Let the lost pack be opened again, by a trainer that knows nothing of it."""
+        """Offer the lost pack to the next trainer, which knows nothing of it."""
         if self._opened is not None:
             trials = [replace(self.trials[n], rungs=dict(self.trials[n].rungs)) for n in self.pack]
             self._divided.insert(0, replace(self._opened, trials=trials, lanes=self._width or 1, checkpoint=self.kept))
@@ -676,7 +676,7 @@ SURVIVORS: list[dict[str, Any]] = [
 def test_a_lost_pack_ends_as_if_it_had_never_been_lost(
     shape: dict[str, Any], before: bool, every: float, digits_data: TrainingData
 ) -> None:
-    """A trainer may be killed at any call: trials, measurements, ends and weights are the same, each recorded once."""
+    """If a trainer is killed at any call, trials, measurements, ends and weights are the same, each recorded once."""
     tpe = {"name": "tpe", "n_startup_trials": 2}
     spec = _spec(sampler=tpe, budget={"trials": 5, "epochs": 2}, seed=3, search_space=TWO_KEYS, **shape)
     book, events = _survived(spec, digits_data, -1, before, inf)
@@ -691,8 +691,8 @@ def test_a_lost_pack_ends_as_if_it_had_never_been_lost(
         assert survivor.winner.number == book.winner.number
 
 
-def test_a_pack_that_is_released_goes_on_where_it_was(digits_data: TrainingData) -> None:
-    """The pack is checkpointed at the step of the request, and no end of a trial is recorded."""
+def test_a_released_pack_resumes_where_it_stopped(digits_data: TrainingData) -> None:
+    """It is checkpointed at the step of the request, and no end of a trial is recorded."""
     spec = _spec(seed=3, lanes=2)
     expected = [_timeless(event) for event in _run(spec, digits_data)[1]]
     events: list[Event] = []
@@ -711,7 +711,7 @@ def test_a_pack_that_is_released_goes_on_where_it_was(digits_data: TrainingData)
 
 
 def test_a_trial_that_is_cancelled_leaves_its_pack_at_the_next_step(digits_data: TrainingData) -> None:
-    """The others go on, and nothing more is recorded of the cancelled trial."""
+    """The other trial goes on, and no more is recorded of the cancelled trial."""
     spec = _spec(seed=3, lanes=2, budget={"trials": 2, "epochs": 2})
     events: list[Event] = []
     book = _Lost(spec, events.append)
@@ -745,21 +745,21 @@ class _Clocked(MemoryBook):
 def test_checkpoints_take_at_most_two_percent_of_the_time(
     cost: float, digits_data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The share holds for any cost of a checkpoint, even if no least time between two is asked for."""
+    """This holds for any cost of a checkpoint, even without a minimum time between two."""
     spec = _spec(budget={"trials": 4, "epochs": 20})
     book = _Clocked(spec, cost=cost, checkpoint_seconds=0.0)
     monkeypatch.setattr("ml.training.checkpointing.monotonic", lambda: book.now)
     tune(spec, digits_data, book, Search(spec))
 
     assert book.keeps >= 2
-    assert book.keeps * cost <= 0.02 * book.now + 4 * cost  # the first of each of four packs is made at once here
+    assert book.keeps * cost <= 0.02 * book.now + 4 * cost  # each of four packs makes its first at once
 
 
 # --- the book
 
 
-def test_a_book_tells_each_change_once(digits_data: TrainingData) -> None:
-    """A book returns the changes since the last call once, and then no more."""
+def test_a_book_reports_each_change_once(digits_data: TrainingData) -> None:
+    """A second call returns no changes."""
     book = MemoryBook(_spec())
     trial = book.reserve(lambda number: True)
     assert trial is not None

@@ -13,7 +13,7 @@ from worker.errors import LeaseLost
 def test_files_are_removed_only_if_their_rows_are_refused(
     tmp_path: Path, error: type[Exception] | None, stays: bool
 ) -> None:
-    """After an error that is no refusal, such as a lost connection, the rows may exist."""
+    """After any other error, such as a lost connection, the rows may exist."""
 
     def write() -> None:
         with NewFiles(FolderStore(tmp_path)) as files:

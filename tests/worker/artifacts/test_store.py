@@ -1,4 +1,4 @@
-"""Artifacts in a folder and in S3: first their common contract, then the failures of each."""
+"""Artifacts in a folder and in S3: the contract of both, then the failures of each."""
 
 import hashlib
 import resource
@@ -58,21 +58,21 @@ KEY = "0123456789ab/7.2.safetensors"
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
-    """The URL of an S3 server."""
+    """Return the URL of an S3 server."""
     with s3_server() as url:
         yield url
 
 
 @pytest.fixture
 def bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An empty bucket, and AWS settings that point to its server."""
+    """Return an empty bucket, and point the AWS settings to its server."""
     point_at(monkeypatch, s3)
     return new_bucket()
 
 
 @pytest.fixture(params=["folder", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """An empty store, one of each kind."""
+    """Return an empty store of each kind."""
     if request.param == "folder":
         return store_of(Settings(artifacts=str(tmp_path / "artifacts")))
     bucket = request.getfixturevalue("bucket")
@@ -81,14 +81,14 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 @pytest.fixture
 def faulty(s3: str, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Meddler]:
-    """A proxy before the bucket that injects faults, and that boto3 uses."""
+    """Return a proxy that boto3 uses and that injects faults between boto3 and the bucket."""
     with meddler(s3) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
         yield server
 
 
 def spoil(store: Store, key: str, content: bytes) -> None:
-    """Change an object without the store."""
+    """Change an object behind the store's back."""
     if isinstance(store, FolderStore):
         (store.folder / key).write_bytes(content)
     elif isinstance(store, S3Store):
@@ -104,8 +104,8 @@ def listed(store: Store, prefix: str = "") -> list[str]:
 
 
 @pytest.mark.parametrize("content", [b"", b"\0", CONTENT, CONTENT * 200], ids=len)
-def test_what_was_written_is_read(store: Store, content: bytes) -> None:
-    """The content is the same byte for byte, and hash and size are those of the content."""
+def test_an_object_is_read_as_it_was_written(store: Store, content: bytes) -> None:
+    """The content is the same byte for byte, and the returned hash and size are its own."""
     saved = store.write(KEY, content)
 
     assert saved == Saved(hashlib.sha256(content).hexdigest(), len(content))
@@ -114,7 +114,7 @@ def test_what_was_written_is_read(store: Store, content: bytes) -> None:
 
 
 def test_pieces_are_small(store: Store) -> None:
-    """Only one piece of a large object is in memory."""
+    """Reading a large object holds only one piece of it in memory."""
     content = CONTENT * 200
     saved = store.write(KEY, content)
     sizes = [len(piece) for piece in store.pieces(KEY, saved.sha256)]
@@ -122,7 +122,7 @@ def test_pieces_are_small(store: Store) -> None:
     assert max(sizes) <= PIECE < len(content) == sum(sizes)
 
 
-def test_to_write_the_same_again_is_no_error(store: Store) -> None:
+def test_writing_the_same_object_again_is_no_error(store: Store) -> None:
     """A caller that does not know if a write succeeded repeats it."""
     first = store.write(KEY, CONTENT)
 
@@ -131,7 +131,7 @@ def test_to_write_the_same_again_is_no_error(store: Store) -> None:
 
 
 def test_a_key_never_changes_its_content(store: Store) -> None:
-    """The object that a row points to cannot be replaced."""
+    """An object that a row points to cannot be replaced."""
     store.write(KEY, CONTENT)
 
     with pytest.raises(BadKey, match="already holds different content"):
@@ -160,8 +160,8 @@ def test_a_damaged_object_is_not_read(store: Store, damaged: bytes) -> None:
             read(KEY, SHA256)
 
 
-def test_what_is_removed_is_gone(store: Store) -> None:
-    """Only that object is gone, and removing it again is no error."""
+def test_a_removed_object_is_gone(store: Store) -> None:
+    """No other object is removed, and removing the object again is no error."""
     store.write(KEY, CONTENT)
     store.write(f"{KEY}.onnx", CONTENT)
     for _ in range(2):
@@ -172,8 +172,8 @@ def test_what_is_removed_is_gone(store: Store) -> None:
         store.read(KEY, SHA256)
 
 
-def test_keys_are_listed_by_how_they_begin(store: Store) -> None:
-    """A prefix is the first characters of a key, even if it is not a whole folder name."""
+def test_keys_are_listed_by_prefix(store: Store) -> None:
+    """A prefix may be any first characters of a key, not only whole folder names."""
     written = {"a/1.onnx", "a/2.onnx", "ab/1.onnx", "b/c/1.onnx", "top"}
     for key in written:
         store.write(key, CONTENT)
@@ -187,12 +187,12 @@ def test_keys_are_listed_by_how_they_begin(store: Store) -> None:
 
 
 def test_an_empty_store_lists_nothing(store: Store) -> None:
-    """Listing is no error before the first write."""
+    """Listing before the first write is no error."""
     assert not list(store.keys())
     assert not list(store.keys("0123456789ab/"))
 
 
-def test_keys_tell_when_they_were_written(store: Store) -> None:
+def test_keys_are_listed_with_the_time_of_their_write(store: Store) -> None:
     """The time is in seconds since 1970, accurate to the second."""
     before = time()
     store.write(KEY, CONTENT)
@@ -202,7 +202,7 @@ def test_keys_tell_when_they_were_written(store: Store) -> None:
 
 
 def test_keys_may_be_removed_while_they_are_listed(store: Store) -> None:
-    """The janitor does this."""
+    """The janitor removes keys in this way."""
     for number in range(20):
         store.write(f"job/{number}", b"")
     for key, _ in store.keys("job/"):
@@ -211,7 +211,7 @@ def test_keys_may_be_removed_while_they_are_listed(store: Store) -> None:
     assert not list(store.keys())
 
 
-def test_one_object_from_many_threads_is_one_object(store: Store) -> None:
+def test_many_threads_may_write_the_same_object(store: Store) -> None:
     """All writes succeed, and the object is complete."""
     with ThreadPoolExecutor(8) as threads:
         saved = set(threads.map(lambda _: store.write(KEY, CONTENT * 20), range(16)))
@@ -220,7 +220,7 @@ def test_one_object_from_many_threads_is_one_object(store: Store) -> None:
     assert store.read(KEY, saved.pop().sha256) == CONTENT * 20
 
 
-def test_nobody_sees_half_an_object(store: Store) -> None:
+def test_no_reader_sees_a_partial_object(store: Store) -> None:
     """Every object that is listed during writes exists and is complete."""
     contents = {f"job/{n}": bytes([n]) * 1_000_000 for n in range(40)}
     hashes = {key: hashlib.sha256(content).hexdigest() for key, content in contents.items()}
@@ -275,16 +275,16 @@ BAD_KEYS += ["C:\\a", "a\0b", "a\n", "\n", "a b", "ä", "a/%2e%2e/b", "~/a", "$H
 BAD_KEYS += ["x" * 256, "/".join(["x" * 100] * 6)]
 
 
-def test_what_could_lead_out_of_the_store_is_no_key(store: Store) -> None:
-    """Every call refuses such a key."""
+def test_a_key_that_could_lead_out_of_the_store_is_refused(store: Store) -> None:
+    """Every call refuses it."""
     for key in BAD_KEYS:
         for call in (lambda key: store.write(key, CONTENT), lambda key: store.read(key, SHA256), store.remove):
             with pytest.raises(BadKey, match="not a valid artifact key"):
                 call(key)
 
 
-def test_what_could_lead_out_of_the_store_is_not_listed(store: Store) -> None:
-    """Such a prefix is refused, as such a key is."""
+def test_a_prefix_that_could_lead_out_of_the_store_is_refused(store: Store) -> None:
+    """Listing follows the rules for keys."""
     for prefix in ("..", "../", "/", "a/../", "\0", "a//"):
         with pytest.raises(BadKey, match="not a valid artifact key"):
             listed(store, prefix)
@@ -299,11 +299,11 @@ def test_every_key_is_a_file_below_the_folder(text: str) -> None:
     assert not is_key(text) or path.relative_to("/a/folder").as_posix() == text
 
 
-# --- which store
+# --- the choice of a store
 
 
 @pytest.mark.parametrize("artifacts", [None, "somewhere", "/some/where", "file:///some/where"])
-def test_without_a_scheme_it_is_a_folder(artifacts: str | None) -> None:
+def test_artifacts_without_a_scheme_are_a_folder(artifacts: str | None) -> None:
     """The default is the folder in the home."""
     store = store_of(Settings(home=Path("/home"), artifacts=artifacts))
     expected = {None: "/home/artifacts", "file:///some/where": "/some/where"}.get(artifacts, artifacts)
@@ -327,15 +327,15 @@ def test_a_url_of_s3_is_a_bucket_and_a_prefix(bucket: str, url: str, prefix: str
 @pytest.mark.parametrize(
     "url", ["s3://", "s3:///a", "s3://id:secret@bucket/a", "s3://bucket/a?b=c", "s3://bucket/../a"]
 )
-def test_what_is_no_place_in_s3_is_said_at_the_start(bucket: str, url: str) -> None:
-    """The message shows the expected form, and no part of the URL that may be a secret."""
+def test_an_invalid_s3_url_is_refused_at_the_start(bucket: str, url: str) -> None:
+    """The message shows the expected form, and no secret part of the URL."""
     with pytest.raises(StorageAway, match="s3://bucket/prefix") as caught:
         store_of(Settings(artifacts=url))
     assert "secret" not in str(caught.value)
 
 
-def test_an_unknown_scheme_names_those_there_are() -> None:
-    """The message names the setting and the known schemes."""
+def test_the_error_for_an_unknown_scheme_lists_the_known_ones() -> None:
+    """The message names the setting too."""
     with pytest.raises(UnknownName, match="CHIFFRE_ARTIFACTS; choose one of: file, s3"):
         store_of(Settings(artifacts="gs://bucket"))
 
@@ -364,7 +364,7 @@ def test_boto3_is_not_loaded_for_a_folder() -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one MiB."""
+    """Return a file system of one MiB."""
     folder = tmp_path / "small"
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "chiffre-test", folder], capture_output=True)
@@ -374,8 +374,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", folder], check=True)
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(small_disk: Path) -> None:
-    """A failed write leaves neither half an object nor a temporary file, and a smaller one succeeds."""
+def test_a_full_disk_is_reported_and_leaves_no_partial_object(small_disk: Path) -> None:
+    """A failed write leaves neither an object nor a temporary file, and a smaller write succeeds."""
     store = FolderStore(small_disk)
     store.write("job/1", CONTENT)
     with pytest.raises(StorageFull, match=r"no room for job/2 \(No space left on device\)"):
@@ -387,7 +387,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(small_disk: Path) -> None:
     assert store.read("job/3", saved.sha256) == CONTENT * 50
 
 
-def test_a_file_that_may_not_grow_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_file_size_limit_is_reported_and_leaves_no_partial_object(tmp_path: Path) -> None:
     """A write that reaches the file size limit of the process behaves as on a full disk."""
     program = f"""
 from pathlib import Path
@@ -404,8 +404,8 @@ FolderStore(Path({str(tmp_path)!r})).write("job/1", bytes(10_000))
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_a_folder_that_cannot_be_written_is_away(tmp_path: Path) -> None:
-    """If a file is in the place of the folder, the storage counts as away, not as full."""
+def test_a_folder_that_cannot_be_written_is_unavailable(tmp_path: Path) -> None:
+    """If a file is in the place of the folder, the storage counts as unavailable, not as full."""
     (tmp_path / "artifacts").write_bytes(b"")
     store = FolderStore(tmp_path / "artifacts")
 
@@ -414,8 +414,8 @@ def test_a_folder_that_cannot_be_written_is_away(tmp_path: Path) -> None:
     assert not list(store.keys())
 
 
-def test_an_unreadable_disk_is_away_not_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A read error may be temporary, so the message does not advise to train again."""
+def test_an_unreadable_disk_is_unavailable_not_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read error may be temporary, so the message does not advise training again."""
 
     def fail(path: Path) -> bytes:
         raise OSError(5, "Input/output error")
@@ -428,8 +428,8 @@ def test_an_unreadable_disk_is_away_not_damaged(tmp_path: Path, monkeypatch: pyt
         store.read(KEY, SHA256)
 
 
-def test_what_a_crash_left_can_be_found_and_removed(tmp_path: Path) -> None:
-    """Temporary files are listed by their names; links, folders and invalid names are ignored."""
+def test_temporary_files_of_a_crash_can_be_found_and_removed(tmp_path: Path) -> None:
+    """They are listed by name; links, folders and invalid names are ignored."""
     store = FolderStore(tmp_path / "artifacts")
     store.write("job/1", CONTENT)
     (tmp_path / "artifacts/job/.tmp_x9a").write_bytes(CONTENT[:7])
@@ -442,8 +442,8 @@ def test_what_a_crash_left_can_be_found_and_removed(tmp_path: Path) -> None:
     assert listed(store) == ["job/1"]
 
 
-def test_a_writer_that_is_killed_leaves_whole_objects(tmp_path: Path) -> None:
-    """At whatever moment it is killed, an object is complete or absent."""
+def test_a_killed_writer_leaves_only_complete_objects(tmp_path: Path) -> None:
+    """At any moment of the kill, an object is complete or absent."""
     program = f"""
 import hashlib, itertools, os
 from pathlib import Path
@@ -459,7 +459,7 @@ for number in itertools.count():
         writer = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=ROOT)
         assert writer.stdout is not None
         writer.stdout.readline()  # the first object is complete
-        sleep(seconds)  # so that the kill comes at different moments of a later write
+        sleep(seconds)  # the kill comes at different moments of a later write
         writer.kill()
         writer.wait()
         writer.stdout.close()
@@ -498,8 +498,8 @@ def test_several_stores_share_a_bucket(bucket: str) -> None:
     assert set(listed(S3Store(bucket))) == {f"a/{KEY}", f"ab/{KEY}"}
 
 
-def test_what_is_not_ours_is_not_listed(bucket: str) -> None:
-    """Names in the bucket that are not valid keys are ignored."""
+def test_objects_with_invalid_names_are_not_listed(bucket: str) -> None:
+    """They may be in the bucket, but no store wrote them."""
     for name in ("prefix/", "prefix/a folder/", "prefix/ä", "prefix/a/../b"):
         BACKEND.put_object(bucket, name, b"")
     _store(bucket).write(KEY, CONTENT)
@@ -516,8 +516,8 @@ def test_a_long_list_is_read_to_its_end(bucket: str) -> None:
     assert set(listed(_store(bucket))) == names
 
 
-def test_a_write_carries_its_hash_and_its_condition(bucket: str, faulty: Meddler) -> None:
-    """S3 checks the hash of what it receives, and does not replace an object."""
+def test_a_write_has_its_hash_and_its_condition(bucket: str, faulty: Meddler) -> None:
+    """S3 checks the hash of the content, and does not replace an object."""
     _store(bucket).write(KEY, CONTENT)
     ((method, headers),) = faulty.seen
 
@@ -533,10 +533,10 @@ def test_a_write_carries_its_hash_and_its_condition(bucket: str, faulty: Meddler
     [[refuse(500, "InternalError")] * 3, [refuse(503, "SlowDown"), refuse(502, "x")], [lose], [lambda _: None]],
     ids=["500", "503 and 502", "the answer is lost", "no answer"],
 )
-def test_what_passes_is_tried_again(
+def test_a_temporary_fault_is_retried(
     bucket: str, faulty: Meddler, operation: Callable[[Store], Any], faults: list[Fault]
 ) -> None:
-    """The caller does not see an error if a later attempt succeeds."""
+    """The caller sees no error if a later attempt succeeds."""
     store = _store(bucket, silence=1)
     store.write(KEY, CONTENT)
     faulty.faults = list(faults)
@@ -546,8 +546,8 @@ def test_what_passes_is_tried_again(
     assert len(faulty.seen) >= 2 + len(faults)
 
 
-def test_after_a_lost_answer_the_object_is_there_once(bucket: str, faulty: Meddler) -> None:
-    """The second attempt finds the object that the first has written, which counts as success."""
+def test_after_a_lost_answer_the_object_exists_once(bucket: str, faulty: Meddler) -> None:
+    """The second attempt finds the object of the first attempt, which counts as success."""
     faulty.faults = [lose]
     saved = _store(bucket).write(KEY, CONTENT)
 
@@ -558,7 +558,7 @@ def test_after_a_lost_answer_the_object_is_there_once(bucket: str, faulty: Meddl
 @pytest.mark.long
 @operations
 @pytest.mark.parametrize("fault", [refuse(500, "InternalError"), refuse(503, "SlowDown"), lose, stall])
-def test_what_does_not_pass_ends_as_storage_that_is_away(
+def test_a_lasting_fault_ends_as_unavailable_storage(
     bucket: str, faulty: Meddler, operation: Callable[[Store], Any], fault: Fault
 ) -> None:
     """The error comes after a limited number of attempts, each with a time limit."""
@@ -574,8 +574,8 @@ def test_what_does_not_pass_ends_as_storage_that_is_away(
 
 @pytest.mark.parametrize("fault", [cut, hang])
 @pytest.mark.parametrize("name", ["read", "pieces", "keys"])
-def test_half_an_answer_is_none(bucket: str, faulty: Meddler, name: str, fault: Fault) -> None:
-    """A truncated answer counts neither as a damaged object nor as a complete list."""
+def test_a_truncated_answer_is_an_error(bucket: str, faulty: Meddler, name: str, fault: Fault) -> None:
+    """It counts neither as a damaged object nor as a complete list."""
     store = _store(bucket, silence=0.3, attempts=2)
     store.write(KEY, CONTENT)
     faulty.always = fault
@@ -588,7 +588,7 @@ def test_half_an_answer_is_none(bucket: str, faulty: Meddler, name: str, fault: 
     ("name", "fault"),
     [("write", babble), ("read", babble), ("pieces", babble), ("keys", babble), ("write", nod), ("read", nod)],
 )
-def test_another_server_is_not_taken_for_s3(bucket: str, faulty: Meddler, name: str, fault: Fault) -> None:
+def test_another_server_is_not_mistaken_for_s3(bucket: str, faulty: Meddler, name: str, fault: Fault) -> None:
     """A server that answers 200 to everything has stored nothing, and its content is not a damaged object."""
     store = _store(bucket)
     faulty.always = fault
@@ -598,8 +598,8 @@ def test_another_server_is_not_taken_for_s3(bucket: str, faulty: Meddler, name: 
 
 
 @pytest.mark.parametrize("silence", [0.2, 1.0])
-def test_a_stall_ends_when_it_should(bucket: str, faulty: Meddler, silence: float) -> None:
-    """Two attempts take two timeouts, and little more."""
+def test_a_stalled_request_ends_after_its_timeouts(bucket: str, faulty: Meddler, silence: float) -> None:
+    """Two attempts take little more than two timeouts."""
     faulty.always = stall
     before = monotonic()
     with pytest.raises(StorageAway):
@@ -608,7 +608,7 @@ def test_a_stall_ends_when_it_should(bucket: str, faulty: Meddler, silence: floa
     assert 2 * silence <= monotonic() - before < 2 * silence + 1.5
 
 
-def test_a_slow_line_is_not_a_stall(bucket: str, faulty: Meddler) -> None:
+def test_a_slow_upload_does_not_time_out(bucket: str, faulty: Meddler) -> None:
     """An upload may take longer than the timeout as long as bytes keep flowing."""
     faulty.always = dawdle
     before = monotonic()
@@ -618,7 +618,7 @@ def test_a_slow_line_is_not_a_stall(bucket: str, faulty: Meddler) -> None:
 
 
 @operations
-def test_where_nobody_listens_it_is_away(
+def test_an_address_without_a_server_is_unavailable(
     bucket: str, monkeypatch: pytest.MonkeyPatch, operation: Callable[[Store], Any]
 ) -> None:
     """The error comes at once and names the address."""
@@ -630,7 +630,7 @@ def test_where_nobody_listens_it_is_away(
     assert monotonic() - before < 5
 
 
-def test_an_endpoint_that_is_no_url_is_said_at_the_start(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_that_is_no_url_is_refused_at_the_start(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the variable."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "minio:9000")
 
@@ -648,8 +648,8 @@ def test_an_endpoint_that_is_no_url_is_said_at_the_start(bucket: str, monkeypatc
         refuse(507, "InsufficientStorage"),
     ],
 )
-def test_a_full_bucket_is_told(bucket: str, faulty: Meddler, fault: Fault) -> None:
-    """The error code of each kind of storage is known, and there is no second attempt."""
+def test_a_full_bucket_is_reported(bucket: str, faulty: Meddler, fault: Fault) -> None:
+    """The error codes of several kinds of storage are known, and there is no second attempt."""
     faulty.always = fault
     with pytest.raises(StorageFull, match=f"no room for {KEY}"):
         _store(bucket).write(KEY, CONTENT)
@@ -659,10 +659,8 @@ def test_a_full_bucket_is_told(bucket: str, faulty: Meddler, fault: Fault) -> No
     assert not list(_store(bucket).keys())
 
 
-def test_a_write_that_another_attempt_holds_up_waits_for_it(
-    bucket: str, faulty: Meddler, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A short conflict is waited out; a lasting one counts as storage that is away."""
+def test_a_write_waits_for_a_concurrent_attempt(bucket: str, faulty: Meddler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store waits for the end of a short conflict; a lasting one counts as unavailable storage."""
     monkeypatch.setattr("worker.artifacts.s3.CONFLICT_PAUSES", (0.01, 0.02, 0.03))
     faulty.faults = [refuse(409, "ConditionalRequestConflict")] * 2
     saved = _store(bucket).write(KEY, CONTENT)
@@ -673,8 +671,8 @@ def test_a_write_that_another_attempt_holds_up_waits_for_it(
         _store(bucket).write(f"{KEY}.onnx", CONTENT)
 
 
-def test_storage_that_knows_no_conditions_is_used_without(bucket: str, faulty: Meddler) -> None:
-    """Nothing is overwritten, as every key is new."""
+def test_storage_without_conditional_writes_works_too(bucket: str, faulty: Meddler) -> None:
+    """No object is overwritten, because every key is new."""
     faulty.faults = [refuse(501, "NotImplemented")]
     saved = _store(bucket).write(KEY, CONTENT)
 
@@ -683,7 +681,7 @@ def test_storage_that_knows_no_conditions_is_used_without(bucket: str, faulty: M
 
 
 @operations
-def test_a_bucket_that_is_not_there_is_told(bucket: str, operation: Callable[[Store], Any]) -> None:
+def test_a_missing_bucket_is_reported(bucket: str, operation: Callable[[Store], Any]) -> None:
     """The message names the bucket and says what to do."""
     with pytest.raises(StorageAway, match=r"no-such-bucket answers NoSuchBucket.*correct CHIFFRE_ARTIFACTS"):
         operation(S3Store("no-such-bucket"))
@@ -700,8 +698,8 @@ def _asking_who_it_is(s3: str) -> Iterator[None]:
 
 
 @operations
-def test_credentials_that_are_wrong_are_told(s3: str, bucket: str, operation: Callable[[Store], Any]) -> None:
-    """The message names the variables to check, and shows no value of them."""
+def test_wrong_credentials_are_reported(s3: str, bucket: str, operation: Callable[[Store], Any]) -> None:
+    """The message names the variables to check, but not their values."""
     store = _store(bucket)
     with _asking_who_it_is(s3), pytest.raises(StorageAway, match="AWS_ACCESS_KEY_ID") as caught:
         operation(store)
@@ -711,10 +709,10 @@ def test_credentials_that_are_wrong_are_told(s3: str, bucket: str, operation: Ca
 
 
 @operations
-def test_credentials_that_are_missing_are_told(
+def test_missing_credentials_are_reported(
     bucket: str, operation: Callable[[Store], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error comes without a request and without waiting."""
+    """The error comes at once, without a request."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
 

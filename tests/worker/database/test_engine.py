@@ -12,8 +12,8 @@ from worker.database.engine import Database, note_unneeded
 from worker.database.tables import Job, JobState
 
 
-def test_concurrent_read_modify_writes_lose_nothing(work: Work) -> None:
-    """Four writers each read a value and write it back raised; no increment is lost."""
+def test_concurrent_read_modify_writes_lose_no_update(work: Work) -> None:
+    """Four writers each read a value and write it back increased; no increment is lost."""
     job = work.accept()
 
     def raise_failures(_: int) -> None:
@@ -44,7 +44,7 @@ def test_an_exception_rolls_the_transaction_back(work: Work) -> None:
 
 
 def test_unneeded_files_are_removed_after_the_commit(work: Work) -> None:
-    """They are given to the store in one call, when the rows of the transaction are visible to others."""
+    """One call passes them to the store, when the rows of the transaction are visible to others."""
     job, seen = work.accept(), []
     work.database.on_unneeded = lambda keys: seen.append((keys, work.job(job).failures))
     with work.database.writing() as session:
@@ -71,8 +71,8 @@ def test_a_rolled_back_transaction_removes_no_file(work: Work) -> None:
     assert unneeded == []
 
 
-def test_the_clock_is_the_databases_in_seconds_since_1970(database: Database) -> None:
-    """Both databases return fractions of a second, and each call a later instant."""
+def test_the_databases_clock_counts_seconds_since_1970(database: Database) -> None:
+    """Both databases return fractions of a second, and time does not run backwards."""
     with database.reading() as session:
         first, second = (session.scalar(select(now())) for _ in range(2))
 
@@ -81,7 +81,7 @@ def test_the_clock_is_the_databases_in_seconds_since_1970(database: Database) ->
 
 
 def test_sqlite_runs_in_wal_mode_on_a_version_without_the_wal_race(tmp_path: object, database: Database) -> None:
-    """The embedded database uses WAL, full synchronisation, foreign keys, and SQLite 3.51.3 or newer."""
+    """SQLite is 3.51.3 or newer and uses WAL, full synchronisation and foreign keys; Postgres is 15 or newer."""
     if database.url.get_backend_name() != "sqlite":
         with database.reading() as session:
             major = int(str(session.scalar(text("SHOW server_version"))).split(".")[0])
@@ -98,7 +98,7 @@ def test_sqlite_runs_in_wal_mode_on_a_version_without_the_wal_race(tmp_path: obj
 
 @pytest.mark.long
 def test_a_process_that_stops_in_a_transaction_does_not_stop_the_others(work: Work) -> None:
-    """On Postgres it loses its locks after seconds; on SQLite other writers get an error that the database is busy."""
+    """On Postgres it loses its locks after some seconds; on SQLite other writers get an error that it is locked."""
     job = work.accept()
     with work.database.engine.execution_options(writes=True).connect() as stopped:
         stopped.execute(select(Job).where(Job.id == job.id).with_for_update())

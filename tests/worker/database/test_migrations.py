@@ -1,4 +1,4 @@
-"""The migrations against the tables, on both databases."""
+"""The migrations, compared with the tables, on both databases."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ from worker.database.migrations import configuration, migrate
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    """A database without tables, once of each kind."""
+    """Return a database of each kind without tables."""
     if request.param == "sqlite":
         database = Database(f"sqlite:///{tmp_path / 'empty.db'}")
         yield database
@@ -50,7 +50,7 @@ def test_an_upgraded_empty_database_equals_the_tables(empty: Database) -> None:
 
 
 def test_migrations_go_down_and_up_again(empty: Database) -> None:
-    """A downgrade leaves no table behind that would stop the next upgrade."""
+    """A downgrade leaves no table that would stop the next upgrade."""
     migrate(empty)
     command.downgrade(configuration(empty), "base")
     left = set(inspect(empty.engine).get_table_names()) - {"alembic_version"}
@@ -60,8 +60,8 @@ def test_migrations_go_down_and_up_again(empty: Database) -> None:
     assert "job" in inspect(empty.engine).get_table_names()
 
 
-def test_migrating_twice_changes_nothing(empty: Database) -> None:
-    """A second migration changes nothing."""
+def test_a_second_migration_changes_nothing(empty: Database) -> None:
+    """The database has the same tables after it."""
     migrate(empty)
     before = inspect(empty.engine).get_table_names()
     migrate(empty)
@@ -69,11 +69,11 @@ def test_migrating_twice_changes_nothing(empty: Database) -> None:
     assert inspect(empty.engine).get_table_names() == before
 
 
-PREVIOUS = "0002"  # the revision of the release before
+PREVIOUS = "0002"  # the revision of the previous release
 JOB = {"id": "one", "kind": "tune", "spec": "{}", "state": "running", "model": "cnn", "dataset": "digits"}
 PACK = {"id": 1, "job_id": "one", "purpose": "train", "key": "", "lanes": 1, "position": 0, "done": False}
 TRIAL = {"id": 1, "job_id": "one", "number": 0, "pack_id": 1, "lane": 0, "state": "running", "attrs": "{}"}
-FIRST: dict[str, dict[str, Any]] = {  # a job with a trial that has been measured, as revision 0001 knew them
+FIRST: dict[str, dict[str, Any]] = {  # a job with a measured trial, in the columns of revision 0001
     "dataset": {"sha256": "0", "name": "digits", "images": 1, "shape": "[]", "classes": "[]"},
     "job": JOB
     | {"dataset_sha256": "0", "maximize": True, "trial_limit": 2, "reserved": 1, "failures": 0}
@@ -90,7 +90,7 @@ def rows(database: Database) -> dict[str, dict[str, Any]]:
         return {table: dict(connection.execute(text(f"SELECT * FROM {table}")).one()._mapping) for table in FIRST}
 
 
-PUBLISHED: dict[str, dict[str, Any]] = {  # its trial as a version, which answers and has not seen the test images
+PUBLISHED: dict[str, dict[str, Any]] = {  # the trial as champion, not yet evaluated on the test images
     "artifact": {"id": 1, "job_id": "one", "trial": 0, "kind": "checkpoint", "path": "a", "sha256": "a", "size": 1}
     | {"created_at": 1.0},
     "modelversion": {"id": 1, "model": "cnn", "version": 1, "dataset": "digits", "dataset_sha256": "0"}
@@ -109,8 +109,8 @@ def fill(database: Database, rows: dict[str, dict[str, Any]] = FIRST) -> None:
             connection.execute(text(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})"), row)
 
 
-def test_a_database_that_is_in_use_is_upgraded_with_all_it_holds(empty: Database) -> None:
-    """Jobs, trials and measurements of the first revision survive all upgrades, and the downgrade back."""
+def test_a_database_in_use_is_upgraded_with_all_its_rows(empty: Database) -> None:
+    """Jobs, trials and measurements of the first revision survive all upgrades and the downgrade."""
     command.upgrade(configuration(empty), "0001")
     fill(empty)
     before = rows(empty)
@@ -124,15 +124,15 @@ def test_a_database_that_is_in_use_is_upgraded_with_all_it_holds(empty: Database
 
 
 def test_references_hold_after_a_migration(empty: Database) -> None:
-    """A row that refers to a missing row is refused, also on connections that migrated."""
+    """A row that refers to a missing row is refused, even on connections that migrated."""
     migrate(empty)
 
     with pytest.raises(IntegrityError), empty.engine.begin() as connection:
         connection.execute(text("INSERT INTO measurement (trial_id, step, images_seen, seconds) VALUES (7, 1, 1, 1)"))
 
 
-def test_the_release_before_can_write_after_the_migration(empty: Database) -> None:
-    """Rows with the columns of the revision before are accepted, as a new column has a default or may be null."""
+def test_the_previous_release_can_write_after_the_migration(empty: Database) -> None:
+    """Rows with the columns of the previous revision are accepted: a new column has a default or may be null."""
     command.upgrade(configuration(empty), PREVIOUS)
     before = {table: {c["name"] for c in inspect(empty.engine).get_columns(table)} for table in FIRST}
     migrate(empty)
@@ -146,8 +146,8 @@ def test_the_release_before_can_write_after_the_migration(empty: Database) -> No
     assert rows(empty)["measurement"]["images_seen"] == 100
 
 
-def test_no_downgrade_leaves_rows_that_refer_to_none(empty: Database) -> None:
-    """The release before 0005 has no versions without a test accuracy; such a champion stops the downgrade."""
+def test_no_downgrade_leaves_rows_with_broken_references(empty: Database) -> None:
+    """Before revision 0005, every version has a test accuracy; a champion without one stops the downgrade."""
     migrate(empty)
     fill(empty, {**FIRST, **PUBLISHED})
     with pytest.raises((CommandError, IntegrityError)):
@@ -159,7 +159,7 @@ def test_no_downgrade_leaves_rows_that_refer_to_none(empty: Database) -> None:
 
 
 def test_a_checkpoint_may_have_more_than_two_gibibytes(empty: Database) -> None:
-    """A pack of many lanes of a wide network is that large."""
+    """A checkpoint of a pack with many lanes of a wide network is that large."""
     migrate(empty)
     fill(empty, {**FIRST, "artifact": {**PUBLISHED["artifact"], "size": 3 << 30}})
     with empty.engine.connect() as connection:

@@ -25,7 +25,7 @@ PUBLISHED = Published(("file.onnx", FILE), [1, 28, 28], list("0123456789"), 7850
 
 
 def trained(work: Work, value: float, **fields: Any) -> Claim:
-    """Run a job of one trial; return the claim of its pack to publish."""
+    """Run a job of one trial; return the claim of the pack that publishes it."""
     work.accept(budget={"trials": 1}, **fields)
     claim = work.leases.claim()
     assert claim is not None
@@ -56,7 +56,7 @@ def champion(work: Work, dataset: str = "digits") -> int:
 
 
 def log(work: Work, dataset: str = "digits") -> list[ChampionMove]:
-    """Return the moves of the perceptron's champion, the first first."""
+    """Return the moves of the perceptron's champion, the oldest first."""
     with work.database.reading() as session:
         return list(session.scalars(moves("perceptron", dataset).order_by(col(ChampionMove.id))))
 
@@ -70,7 +70,7 @@ def steps(work: Work) -> list[tuple[int | None, int, str]]:
 
 
 def is_chain(work: Work) -> bool:
-    """Return whether each row continues the one before, and the last is the champion."""
+    """Return whether each row continues the previous row, and the last row names the champion."""
     rows = log(work)
     previous = [None, *(row.version_id for row in rows)]
     with work.database.reading() as session:
@@ -80,15 +80,15 @@ def is_chain(work: Work) -> bool:
 
 @pytest.fixture
 def registry(work: Work) -> Champions:
-    """The champions of the test's database."""
+    """Return the champions of the test's database."""
     return Champions(work.database)
 
 
 # --- by rule
 
 
-def test_the_rule_notes_each_move_and_what_it_compared(work: Work) -> None:
-    """The first version and each better one have a row with the reason; a worse one has none."""
+def test_the_rule_records_each_move_and_the_compared_values(work: Work) -> None:
+    """The first version and each better one have a row with a reason; a worse version has none."""
     win(work, 0.9914, 0.98, 0.9921)
 
     assert steps(work) == [(None, 1, "rule"), (1, 3, "rule")]
@@ -97,15 +97,15 @@ def test_the_rule_notes_each_move_and_what_it_compared(work: Work) -> None:
     assert is_chain(work)
 
 
-def test_of_two_losses_the_lower_beats_the_higher_in_words_too(work: Work) -> None:
-    """The reason names the better value first, for both directions, and the kind of loss."""
+def test_the_reason_says_that_the_lower_loss_beats_the_higher(work: Work) -> None:
+    """It names the better value first, and the kind of loss."""
     win(work, 0.5, 0.25, objective="val_loss")
 
     assert log(work)[-1].reason == "0.2500 beats 0.5000 on val_loss:cross_entropy"
 
 
 def test_an_equal_version_does_not_move_the_champion(work: Work) -> None:
-    """It is not better, so the champion stays."""
+    """Only a better version does."""
     win(work, 0.9, 0.9)
 
     assert (champion(work), len(log(work))) == (1, 1)
@@ -113,15 +113,15 @@ def test_an_equal_version_does_not_move_the_champion(work: Work) -> None:
 
 @given(one=st.floats(0, 1), other=st.floats(0, 1))
 @settings(deadline=None)
-def test_a_reason_never_shows_two_different_values_alike(one: float, other: float) -> None:
-    """A difference of the last bit shows in the reason."""
+def test_a_reason_shows_different_values_differently(one: float, other: float) -> None:
+    """Even a difference in the last bit is visible."""
     first, second = _distinct_texts(one, other)
 
     assert (first == second) == (one == other)
     assert (float(first), float(second)) == pytest.approx((one, other), abs=5e-5)
 
 
-def test_what_another_split_or_objective_judged_does_not_move_the_champion(work: Work) -> None:
+def test_a_version_of_another_split_or_objective_does_not_move_the_champion(work: Work) -> None:
     """A champion that does not move gets no row."""
     win(work, 0.9, dataset="mnist")
     win(work, 0.99, dataset="mnist", split="official")
@@ -134,8 +134,8 @@ def test_what_another_split_or_objective_judged_does_not_move_the_champion(work:
 # --- by hand
 
 
-def test_what_saw_all_images_takes_the_place_of_what_saw_a_part_and_never_the_other_way(work: Work) -> None:
-    """A high value on few validation images does not beat it; of two jobs with a limit the better one is champion."""
+def test_a_version_of_all_images_replaces_one_of_a_subset_and_never_the_reverse(work: Work) -> None:
+    """A high value on few validation images does not beat it; of two versions of subsets the better is champion."""
     win(work, 0.7, 0.8, images=1000)
     win(work, 0.6)
     win(work, 0.9, images=1000)
@@ -145,7 +145,7 @@ def test_what_saw_all_images_takes_the_place_of_what_saw_a_part_and_never_the_ot
 
 
 def test_a_worse_version_is_promoted_by_hand(work: Work, registry: Champions) -> None:
-    """The row has the given reason."""
+    """The row has the reason that was given."""
     win(work, 0.9, 0.8)
     moved, version = registry.promote("perceptron", None, 2, "half the size")
 
@@ -154,8 +154,8 @@ def test_a_worse_version_is_promoted_by_hand(work: Work, registry: Champions) ->
     assert moved.moved_at == log(work)[-1].at
 
 
-def test_to_promote_what_answers_already_changes_nothing(work: Work, registry: Champions) -> None:
-    """There is no new row, and the instant of the last move stays."""
+def test_promoting_the_champion_changes_nothing(work: Work, registry: Champions) -> None:
+    """There is no new row, and the time of the last move stays the same."""
     win(work, 0.9, 0.8)
     first, _ = registry.promote("perceptron", "digits", 2, "once")
     again, _ = registry.promote("perceptron", "digits", 2, "twice")
@@ -164,7 +164,7 @@ def test_to_promote_what_answers_already_changes_nothing(work: Work, registry: C
     assert again.moved_at == first.moved_at
 
 
-def test_by_hand_a_version_of_another_split_and_objective_may_answer(work: Work, registry: Champions) -> None:
+def test_a_version_of_another_split_and_objective_can_be_promoted_by_hand(work: Work, registry: Champions) -> None:
     """From then on the rule compares with the version that was chosen."""
     win(work, 0.9, dataset="mnist")
     win(work, 0.5, dataset="mnist", split="official", objective="val_loss")
@@ -176,8 +176,8 @@ def test_by_hand_a_version_of_another_split_and_objective_may_answer(work: Work,
     assert (unmoved, champion(work, "mnist")) == (2, 4)
 
 
-def test_no_version_answers_for_another_data_set_than_its_own(work: Work, registry: Champions) -> None:
-    """Both champions stay, and the refusal names the version's data set."""
+def test_a_version_cannot_be_champion_of_another_data_set(work: Work, registry: Champions) -> None:
+    """Both champions stay, and the error names the version's data set."""
     win(work, 0.9)
     win(work, 0.9, dataset="mnist")
     with pytest.raises(Conflict, match="trained on digits"):
@@ -190,7 +190,7 @@ def test_no_version_answers_for_another_data_set_than_its_own(work: Work, regist
 def test_a_version_that_does_not_exist_is_not_promoted(
     work: Work, registry: Champions, model: str, version: int
 ) -> None:
-    """Both a missing version of this network and a network without versions are refused."""
+    """A missing version of this network and a network without versions are both refused."""
     win(work, 0.9)
 
     with pytest.raises(NotFound) as refused:
@@ -199,11 +199,11 @@ def test_a_version_that_does_not_exist_is_not_promoted(
     assert refused.value.fact == Fact.NO_VERSION
 
 
-# --- back
+# --- rollbacks
 
 
-def test_rollbacks_walk_back_through_the_moves_and_never_between_two(work: Work, registry: Champions) -> None:
-    """Each rollback undoes one more move, up to the first version; the next is refused and leaves no row."""
+def test_rollbacks_undo_one_move_after_another(work: Work, registry: Champions) -> None:
+    """They end at the first version; a further rollback is refused and leaves no row."""
     win(work, 0.7, 0.8, 0.9)
     back = [registry.rollback("perceptron", "digits")[1].version for _ in range(2)]
     with pytest.raises(Conflict) as refused:
@@ -216,7 +216,7 @@ def test_rollbacks_walk_back_through_the_moves_and_never_between_two(work: Work,
     assert is_chain(work)
 
 
-def test_a_move_after_a_rollback_is_undone_first_and_then_those_before_it(work: Work, registry: Champions) -> None:
+def test_a_move_after_a_rollback_is_undone_before_older_moves(work: Work, registry: Champions) -> None:
     """An undone move stays undone: 1, 2, 3, back to 2, on to 1 by hand, back to 2, back to 1."""
     win(work, 0.7, 0.8, 0.9)
     registry.rollback("perceptron", None)
@@ -234,8 +234,8 @@ actions = st.lists(st.integers(0, 5), max_size=30)  # a version to promote; 0 ro
 
 @given(asked=actions)
 @settings(deadline=None)
-def test_any_moves_and_rollbacks_are_those_of_a_stack(work_of_five: Callable[[], Work], asked: list[int]) -> None:
-    """An independent model, a stack of champions, agrees after every step."""
+def test_any_moves_and_rollbacks_follow_a_stack(work_of_five: Callable[[], Work], asked: list[int]) -> None:
+    """After every step the champion is the top of an independent stack."""
     work = work_of_five()
     registry, stack = Champions(work.database), [1]
     for version in asked:
@@ -255,7 +255,7 @@ def test_any_moves_and_rollbacks_are_those_of_a_stack(work_of_five: Callable[[],
 
 @pytest.fixture(scope="module")
 def work_of_five(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Work]]:
-    """Reset a database of five versions, so that the first is champion."""
+    """Return a function that resets a database of five versions, so that the first is champion."""
     path = tmp_path_factory.mktemp("five") / "chiffre.db"
     shutil.copy(sqlite_template, path)
     database = Database(f"sqlite:///{path}")
@@ -274,7 +274,7 @@ def work_of_five(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory
     database.close()
 
 
-def test_each_data_set_has_a_way_back_of_its_own(work: Work, registry: Champions) -> None:
+def test_each_data_set_is_rolled_back_separately(work: Work, registry: Champions) -> None:
     """If a network has champions for several data sets, a rollback must name one."""
     win(work, 0.7, 0.8)
     win(work, 0.7, 0.8, dataset="mnist")
@@ -286,10 +286,10 @@ def test_each_data_set_has_a_way_back_of_its_own(work: Work, registry: Champions
 
 
 @pytest.mark.parametrize(("model", "dataset"), [("cnn", None), ("cnn", "digits"), ("perceptron", "mnist")])
-def test_without_a_champion_there_is_nothing_to_roll_back(
+def test_a_rollback_without_a_champion_is_refused(
     work: Work, registry: Champions, model: str, dataset: str | None
 ) -> None:
-    """The refusal says what is missing."""
+    """The error says what is missing."""
     win(work, 0.9)
 
     with pytest.raises(NotFound) as refused:
@@ -298,7 +298,7 @@ def test_without_a_champion_there_is_nothing_to_roll_back(
     assert refused.value.fact == Fact.NO_CHAMPION
 
 
-# --- of the release before, which kept no log
+# --- champions of the previous release, which kept no log
 
 
 def forget(work: Work) -> None:
@@ -307,8 +307,8 @@ def forget(work: Work) -> None:
         session.execute(delete(ChampionMove))
 
 
-def test_the_first_move_on_record_names_the_champion_of_before(work: Work, registry: Champions) -> None:
-    """So a move by rule or by hand can be undone there too."""
+def test_the_first_recorded_move_names_the_previous_champion(work: Work, registry: Champions) -> None:
+    """A move by rule or by hand can then be undone in an old database too."""
     win(work, 0.8)
     forget(work)
     win(work, 0.9)
@@ -318,8 +318,8 @@ def test_the_first_move_on_record_names_the_champion_of_before(work: Work, regis
     assert back == 1
 
 
-def test_a_champion_without_a_move_on_record_cannot_be_rolled_back(work: Work, registry: Champions) -> None:
-    """The version before it is unknown."""
+def test_a_champion_without_a_recorded_move_cannot_be_rolled_back(work: Work, registry: Champions) -> None:
+    """Its predecessor is unknown."""
     win(work, 0.8, 0.9)
     forget(work)
     with pytest.raises(Conflict):
@@ -328,10 +328,10 @@ def test_a_champion_without_a_move_on_record_cannot_be_rolled_back(work: Work, r
     assert champion(work) == 2
 
 
-# --- at once
+# --- concurrency
 
 
-def test_publications_promotions_and_rollbacks_at_once_leave_one_chain(work: Work, registry: Champions) -> None:
+def test_concurrent_publications_promotions_and_rollbacks_leave_one_chain(work: Work, registry: Champions) -> None:
     """Eight threads publish eight winners, promote two versions and undo moves; every step is recorded."""
     win(work, 0.5, 0.4)
     claims = [trained(work, 0.6 + n / 100) for n in (3, 0, 7, 1, 6, 2, 5, 4)]
@@ -347,13 +347,13 @@ def test_publications_promotions_and_rollbacks_at_once_leave_one_chain(work: Wor
         versions = session.scalars(select(col(ModelVersion.version)).order_by(col(ModelVersion.version))).all()
 
     assert list(versions) == list(range(1, 11))
-    assert all(isinstance(error, Conflict) for error in failed)  # nothing was left to undo
+    assert all(isinstance(error, Conflict) for error in failed)  # there was no move left to undo
     assert sum(move.by == "rollback" for move in log(work)) == len(claims) - len(failed)
     assert is_chain(work)
 
 
-def test_first_versions_that_are_published_at_once_leave_one_chain(work: Work) -> None:
-    """No champion exists that a lock could hold; still one version is first, and the best ends as champion."""
+def test_first_versions_that_are_published_concurrently_leave_one_chain(work: Work) -> None:
+    """There is no champion to lock yet; still one version is first, and the best ends as champion."""
     claims = [trained(work, value) for value in (0.6, 0.9, 0.7, 0.8)]
     failed = at_once([lambda claim=claim: publish(work, claim) for claim in claims])
     with work.database.reading() as session:

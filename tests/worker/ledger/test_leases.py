@@ -35,8 +35,8 @@ def trial_of(work: Work, claim: Claim) -> Trial:
         return session.scalars(select(Trial).where(col(Trial.pack_id) == claim.pack_id)).one()
 
 
-def test_without_jobs_there_is_nothing_to_claim(work: Work) -> None:
-    """A claim without work returns None."""
+def test_a_claim_without_jobs_returns_none(work: Work) -> None:
+    """A new database has no pack to claim."""
     assert work.leases.claim() is None
 
 
@@ -52,7 +52,7 @@ def test_a_claim_begins_a_trial_and_moves_the_job_to_running(work: Work) -> None
 
 
 def test_two_workers_never_hold_the_same_pack(work: Work) -> None:
-    """A second claim begins another trial, and beyond the budget there is none."""
+    """A second claim begins another trial, and a claim beyond the budget returns None."""
     work.accept()
     claims = [work.leases.claim(), work.other.claim(), work.leases.claim()]
 
@@ -60,7 +60,7 @@ def test_two_workers_never_hold_the_same_pack(work: Work) -> None:
     assert len({claim.pack_id for claim in claims if claim}) == 2
 
 
-def test_a_budget_is_exact_however_many_claim_at_once(work: Work) -> None:
+def test_a_budget_is_exact_if_many_workers_claim_at_once(work: Work) -> None:
     """Sixteen workers that claim at the same time begin exactly as many trials as the budget allows."""
     work.accept(budget={"trials": 7})
     workers = [Leases(work.database, str(i), 60) for i in range(16)]
@@ -81,7 +81,7 @@ def test_jobs_share_the_workers(work: Work) -> None:
 
 
 def test_a_lost_pack_goes_to_another_worker_with_its_trial(work: Work) -> None:
-    """After a lease has run out, the next claim takes up the same pack with a higher epoch."""
+    """After a lease has run out, the next claim gets the same pack with a higher epoch."""
     work.accept()
     claim = work.leases.claim()
     assert claim is not None
@@ -149,8 +149,8 @@ def test_renewing_moves_the_expiry_by_the_databases_clock(work: Work) -> None:
     assert 55 < remaining <= 60
 
 
-def test_a_released_pack_is_claimed_again_at_once(work: Work) -> None:
-    """A worker that drains gives its trial to the next worker."""
+def test_a_released_pack_can_be_claimed_at_once(work: Work) -> None:
+    """The trial of a draining worker goes to the next worker."""
     work.accept()
     claim = work.leases.claim()
     assert claim is not None
@@ -161,7 +161,7 @@ def test_a_released_pack_is_claimed_again_at_once(work: Work) -> None:
     assert taken.pack_id == claim.pack_id
 
 
-def test_one_death_of_a_trainer_charges_nobody(work: Work) -> None:
+def test_one_death_of_a_trainer_is_not_held_against_its_trial(work: Work) -> None:
     """After the first death the trial runs again."""
     work.accept()
     claim = work.leases.claim()
@@ -171,7 +171,7 @@ def test_one_death_of_a_trainer_charges_nobody(work: Work) -> None:
     assert trial_of(work, claim).state == TrialState.RUNNING
 
 
-def test_a_trial_on_which_trainers_keep_dying_has_failed(work: Work) -> None:
+def test_a_trial_on_which_trainers_keep_dying_fails(work: Work) -> None:
     """At the last death the trial fails with the reason, and the job goes on with its next trial."""
     job = work.accept()
     for _ in range(MAX_DEATHS):
@@ -188,11 +188,11 @@ def test_a_trial_on_which_trainers_keep_dying_has_failed(work: Work) -> None:
 
 
 def test_seconds_count_only_while_a_pack_is_leased(work: Work) -> None:
-    """A job whose workers are gone does not spend its time budget."""
+    """A job without workers does not use up its time limit."""
     job = work.accept(budget={"trials": 5, "seconds": 1000.0})
     claim = work.leases.claim()
     assert claim is not None
-    with work.database.writing() as session:  # leased for 30 s an hour ago, and silent since
+    with work.database.writing() as session:  # leased for 30 s an hour ago, and not renewed since
         began = clock(session) - 3600
         session.execute(update(Pack).values(lease_expires_at=began + 30))
         session.execute(update(type(job)).values(active_since=began))
@@ -203,8 +203,8 @@ def test_seconds_count_only_while_a_pack_is_leased(work: Work) -> None:
     assert 30 <= work.job(job).active_seconds < 40
 
 
-def test_a_job_whose_seconds_are_spent_is_told_to_stop(work: Work) -> None:
-    """The supervisor reads it from the database."""
+def test_a_worker_is_told_to_stop_when_the_seconds_are_spent(work: Work) -> None:
+    """The supervisor reads the order from the database."""
     work.accept(budget={"seconds": 0.05})
     claim = work.leases.claim()
     assert claim is not None
@@ -216,8 +216,8 @@ def test_a_job_whose_seconds_are_spent_is_told_to_stop(work: Work) -> None:
     assert work.other.claim() is None
 
 
-def test_a_cancelled_job_is_told_to_stop_and_nothing_more_is_written(work: Work) -> None:
-    """Cancelling ends the job, its trials and its packs at once; its worker is told to stop."""
+def test_a_worker_is_told_to_stop_a_cancelled_job_and_writes_no_more(work: Work) -> None:
+    """Cancelling ends the job, its trials and its packs at once."""
     job = work.accept()
     claim = work.pack(1)
     ended = work.cancel(job)
@@ -234,8 +234,8 @@ def test_a_cancelled_job_is_told_to_stop_and_nothing_more_is_written(work: Work)
     assert work.job(job).sequence == sequence
 
 
-def test_time_that_the_machine_slept_does_not_count(work: Work) -> None:
-    """A lease that ran out an hour ago and is renewed now counts until it ran out."""
+def test_the_time_that_the_machine_slept_does_not_count(work: Work) -> None:
+    """A lease that ran out an hour ago and is renewed now counts only until it ran out."""
     job = work.accept(budget={"trials": 5, "seconds": 600.0})
     claim = work.leases.claim()
     assert claim is not None
@@ -251,7 +251,7 @@ def test_time_that_the_machine_slept_does_not_count(work: Work) -> None:
     assert 30 <= work.job(job).active_seconds < 40
 
 
-def test_closing_a_pack_ends_the_trial_that_was_stopped_before_it_began(work: Work) -> None:
+def test_closing_a_pack_cancels_a_trial_that_never_began(work: Work) -> None:
     """No trial stays running in a job that has ended."""
     job = work.accept(budget={"trials": 1})
     claim = work.leases.claim()
@@ -262,8 +262,8 @@ def test_closing_a_pack_ends_the_trial_that_was_stopped_before_it_began(work: Wo
     assert work.job(job).state == JobState.FAILED
 
 
-def test_two_workers_stop_a_job_that_cannot_work(work: Work) -> None:
-    """Failures count across workers whose packs overlap."""
+def test_two_workers_stop_a_job_whose_trials_all_fail(work: Work) -> None:
+    """Failures are added up across workers whose packs overlap in time."""
     job = work.accept(budget={"trials": 1000})
     held = work.leases.claim()
     for _ in range(HOPELESS + 5):
@@ -304,8 +304,8 @@ def serve(work: Work, guilty: int) -> list[list[int]]:
     return died
 
 
-def test_a_pack_on_which_a_trainer_died_goes_on_in_halves(work: Work) -> None:
-    """The second half gets a new pack; both keep key and stream, and no trial is charged."""
+def test_a_pack_on_which_a_trainer_died_is_halved(work: Work) -> None:
+    """The second half gets a new pack; both keep key and stream, and no trial counts as failed."""
     job = work.accept(budget={"trials": 4}, seed=7)
     work.leases.died(guilty_pack(work), "signal SIGKILL")
     packs = work.packs()
@@ -341,8 +341,8 @@ def test_halves_are_halved_until_the_guilty_trial_fails_alone(work: Work, guilty
     assert (work.job(job).failures, sum(pack.deaths for pack in work.packs())) == (1, MAX_DEATHS)
 
 
-def test_halves_are_not_filled_up_with_others(work: Work) -> None:
-    """A half has as many lanes as trials, or new trials would keep joining the guilty one."""
+def test_halves_are_not_filled_up_with_new_trials(work: Work) -> None:
+    """A half has only as many lanes as trials; otherwise new trials would keep joining the guilty one."""
     job = work.accept(budget={"trials": 100})
     work.leases.died(guilty_pack(work), "signal SIGKILL")
     widths = []
@@ -356,7 +356,7 @@ def test_halves_are_not_filled_up_with_others(work: Work) -> None:
 
 
 def test_three_trials_are_halved_too(work: Work) -> None:
-    """One stays and two move to another pack; a trial that was only reserved goes with its half."""
+    """One stays and two move to another pack; a trial that was only reserved moves with its half."""
     work.accept(budget={"trials": 3})
     claim = work.pack(2)
     work.ledger.reserve(claim, lambda number: True)
@@ -379,10 +379,10 @@ def test_trials_that_had_ended_stay_with_their_pack(work: Work) -> None:
     assert work.trials()[0].state == TrialState.COMPLETED
 
 
-# --- a worker is gone
+# --- a lost worker
 
 
-def test_any_process_takes_back_what_was_lost(work: Work) -> None:
+def test_any_process_takes_back_a_lost_pack(work: Work) -> None:
     """The pack is unclaimed, its owner can no longer write, and the history names the lost worker and the finder."""
     job = work.accept()
     claim = work.pack(1)
@@ -401,8 +401,8 @@ def test_any_process_takes_back_what_was_lost(work: Work) -> None:
         work.measure(claim, 0, measurement(1, 0.9))
 
 
-def test_a_pack_that_is_lost_again_and_again_waits_longer_each_time(work: Work) -> None:
-    """The first time there is no wait; a new checkpoint starts the count again."""
+def test_a_pack_that_is_lost_repeatedly_waits_longer_each_time(work: Work) -> None:
+    """The first loss causes no wait; a new checkpoint resets the count."""
     work.accept()
     waits = []
     for _ in range(3):
@@ -431,8 +431,8 @@ def test_a_pack_that_waits_is_not_claimed(work: Work) -> None:
     assert other.pack_id != claim.pack_id
 
 
-def test_trials_that_take_their_workers_with_them_are_suspected(work: Work) -> None:
-    """A pack that was lost five times in a row is halved, and a single trial fails in the end."""
+def test_trials_whose_workers_keep_disappearing_are_suspected(work: Work) -> None:
+    """A pack that is lost five times in a row is halved, and a single trial fails in the end."""
     job = work.accept(budget={"trials": 1})
     for _ in range(MAX_LOSSES * MAX_DEATHS):
         work.pack(0)
@@ -450,7 +450,7 @@ def test_trials_that_take_their_workers_with_them_are_suspected(work: Work) -> N
     assert states.count(JobState.FAILED) == 1
 
 
-def test_what_one_machine_cannot_do_ends_no_job_that_another_works_on(work: Work) -> None:
+def test_a_job_goes_on_if_one_of_two_machines_cannot_run_it(work: Work) -> None:
     """Its pack is given back, and the other worker's trial is the job's best."""
     job = work.accept(budget={"trials": 2})
     able, unable = work.pack(1), work.pack(1, work.other)
@@ -462,8 +462,8 @@ def test_what_one_machine_cannot_do_ends_no_job_that_another_works_on(work: Work
     assert (work.job(job).error, work.job(job).best_trial) == (None, 0)
 
 
-def test_what_the_only_machine_cannot_do_ends_the_job(work: Work) -> None:
-    """The job fails at once, and its error is that text."""
+def test_a_job_fails_if_the_only_machine_cannot_run_it(work: Work) -> None:
+    """It fails at once, and its error is the worker's reason."""
     job = work.accept(budget={"trials": 2})
     work.leases.impossible(work.pack(1), "2 lanes take 9 GiB, more than there is")
 

@@ -39,15 +39,15 @@ def test_the_data_set_is_fixed_by_its_hash_when_a_job_is_accepted(work: Work) ->
 
 
 def test_a_training_job_is_one_trial(work: Work) -> None:
-    """A training job takes the same path as a tuning job."""
+    """It runs like a tuning job with a single trial."""
     job = work.ledger.accept(TrainSpec(model="perceptron", dataset="digits", params={"batch_size": 16}))
 
     assert (job.kind, job.trial_limit) == ("train", 1)
     assert work.spec(job).search_space["batch_size"].corners() == [16]
 
 
-def test_every_epoch_of_a_trial_is_kept(work: Work) -> None:
-    """Measurements are recorded step by step."""
+def test_every_measurement_of_a_trial_is_kept(work: Work) -> None:
+    """Each has its step, its sequence number and its lease epoch."""
     work.accept()
     claim = work.leases.claim()
     assert claim is not None
@@ -64,7 +64,7 @@ def test_every_epoch_of_a_trial_is_kept(work: Work) -> None:
     assert (trial.epochs_run, trial.seconds) == (3, 0.75)
 
 
-def test_a_pack_is_opened_as_it_was_left(work: Work) -> None:
+def test_a_pack_is_opened_in_the_state_that_its_last_worker_left(work: Work) -> None:
     """The next worker finds the pack's trials, their drawn values, their start steps and every recorded rung."""
     work.accept()
     claim = work.pack(2)
@@ -103,7 +103,7 @@ def test_the_best_trial_leads_and_the_first_of_equals_stays(work: Work) -> None:
     assert (ended.best_trial, ended.best_value) == (1, 0.9)
 
 
-def test_a_lower_loss_leads_where_the_loss_is_the_objective(work: Work) -> None:
+def test_a_lower_loss_leads_if_the_loss_is_the_objective(work: Work) -> None:
     """The objective decides if higher or lower is better."""
     job = work.accept(budget={"trials": 2}, objective="val_loss")
     for value in (0.5, 0.4):
@@ -134,7 +134,7 @@ def test_only_the_leaders_checkpoint_is_kept(work: Work) -> None:
     assert kept == ["file 1"]
 
 
-def test_of_trials_that_finish_at_once_the_best_leads(work: Work) -> None:
+def test_the_best_of_trials_that_finish_together_leads(work: Work) -> None:
     """Their ends are recorded together; one file is kept, and the others are removed."""
     job = work.accept(budget={"trials": 3})
     claim = work.pack(3)
@@ -164,8 +164,8 @@ def test_a_trial_without_a_result_never_leads(work: Work, state: TrialState) -> 
     assert work.job(job).best_trial is None
 
 
-def test_changes_are_what_changed_since_and_nothing_else(work: Work) -> None:
-    """A reader that continues from its last number sees every change of every trial once."""
+def test_changes_has_each_change_since_the_last_read_once(work: Work) -> None:
+    """A reader that continues from its last number misses no change of any trial."""
     job = work.accept()
     one, two = work.leases.claim(), work.other.claim()
     assert one is not None
@@ -182,8 +182,8 @@ def test_changes_are_what_changed_since_and_nothing_else(work: Work) -> None:
     assert later > same
 
 
-def test_a_jobs_history_is_numbered_without_gaps_in_its_states(work: Work) -> None:
-    """Every transition of the job is an event, in order."""
+def test_a_jobs_history_has_every_state_in_order(work: Work) -> None:
+    """Every transition of the job is an event."""
     job = work.accept(budget={"trials": 1})
     claim = work.leases.claim()
     assert claim is not None
@@ -206,7 +206,7 @@ def test_cancelling_is_idempotent_and_leaves_an_ended_job_as_it_is(work: Work) -
     assert work.leases.claim() is None
 
 
-def test_cancelling_what_is_not_there_says_so(work: Work) -> None:
+def test_cancelling_an_unknown_job_is_refused(work: Work) -> None:
     """An unknown id raises NotFound."""
     with pytest.raises(NotFound, match="there is no such job"):
         work.controls.cancel("nothing")
@@ -225,8 +225,8 @@ def test_a_value_that_is_no_number_is_null_in_the_database(work: Work) -> None:
     assert (row.train_loss, row.val_loss, row.val_accuracy) == (None, None, None)
 
 
-def test_jobs_are_told_apart_by_their_ids(work: Work) -> None:
-    """Two jobs of the same specification are two jobs."""
+def test_equal_jobs_have_different_ids(work: Work) -> None:
+    """Posting the same specification twice creates two jobs."""
     one, two = work.accept(), work.accept()
     with work.database.reading() as session:
         ids = set(session.scalars(select(Job.id)))
@@ -246,12 +246,12 @@ def test_jobs_that_are_posted_at_once_are_all_accepted(work: Work) -> None:
 
 
 def anyone(number: int) -> bool:
-    """Let any trial join a pack."""
+    """Accept any trial into a pack."""
     return True
 
 
-def test_budgets_are_exact_however_many_claim_and_reserve_at_once(work: Work) -> None:
-    """Workers that begin packs and workers that fill packs together begin as many trials as the budget allows."""
+def test_a_budget_is_exact_if_many_workers_claim_and_reserve_at_once(work: Work) -> None:
+    """Workers that begin packs and workers that fill packs together begin exactly as many trials as allowed."""
     work.accept(budget={"trials": 25})
     held = [work.pack(1) for _ in range(3)]
     with ThreadPoolExecutor(12) as pool:
@@ -296,7 +296,7 @@ def test_a_trial_that_does_not_fit_is_left_to_another_pack(work: Work) -> None:
 
 
 def test_a_cancelled_job_reserves_nothing_more(work: Work) -> None:
-    """Its packs end with the trials that they have."""
+    """Its packs get no further trials."""
     job = work.accept(budget={"trials": 5})
     claim = work.pack(2)
     work.cancel(job)
@@ -317,7 +317,7 @@ def test_a_job_whose_seconds_are_spent_reserves_nothing_more(work: Work) -> None
     assert work.job(job).reserved == 2
 
 
-def test_a_jobs_first_pack_settles_how_many_trials_train_together(work: Work) -> None:
+def test_a_jobs_first_pack_decides_how_many_trials_train_together(work: Work) -> None:
     """Later packs get that number, even if they measured another; each records its own key."""
     job = work.accept(budget={"trials": 9})
     before = work.ledger.lanes(job.id)
@@ -328,8 +328,8 @@ def test_a_jobs_first_pack_settles_how_many_trials_train_together(work: Work) ->
     assert [(pack.key, pack.lanes) for pack in work.packs()] == [("batch 3", 3), ("batch 8", 3)]
 
 
-def test_a_pack_that_is_taken_up_again_keeps_its_lanes(work: Work) -> None:
-    """A lost lease does not count against the trials."""
+def test_a_resumed_pack_keeps_its_lanes(work: Work) -> None:
+    """A released pack has the same width for its next worker."""
     work.accept(budget={"trials": 9})
     claim = work.pack(2)
     work.ledger.fix_lanes(claim, "batch 32", 4)
@@ -340,7 +340,7 @@ def test_a_pack_that_is_taken_up_again_keeps_its_lanes(work: Work) -> None:
     assert work.ledger.fix_lanes(taken, "batch 32", 8) == 4
 
 
-def test_what_happened_to_several_trials_is_recorded_together(work: Work) -> None:
+def test_events_of_several_trials_are_recorded_together(work: Work) -> None:
     """A rung of one trial, the end of another and the start of a third are one transaction."""
     job = work.accept(budget={"trials": 3})
     claim = work.pack(2)
@@ -372,7 +372,7 @@ def rows(work: Work) -> list[dict[str, Any]]:
         return [row.model_dump() for table in tables for row in session.scalars(select(table))]
 
 
-def test_a_stale_claim_writes_nothing_of_what_it_brings(work: Work) -> None:
+def test_a_stale_claim_writes_no_event(work: Work) -> None:
     """None of four events is written if another worker has claimed the pack."""
     work.accept(budget={"trials": 2})
     claim = work.pack(2)
@@ -386,7 +386,7 @@ def test_a_stale_claim_writes_nothing_of_what_it_brings(work: Work) -> None:
     assert rows(work) == before
 
 
-def test_what_cannot_be_recorded_whole_is_not_recorded_at_all(work: Work) -> None:
+def test_events_are_recorded_all_or_not_at_all(work: Work) -> None:
     """If the last event cannot be written, the events before it are not written either."""
     work.accept(budget={"trials": 2})
     claim = work.pack(2)
@@ -408,7 +408,7 @@ def rung_and_end(number: int, value: float = 0.9) -> list[Measured | Finished]:
 
 
 def statements(work: Work, job: Job, number: int) -> dict[str, int]:
-    """Begin, measure, read and end a trial as the best so far; return the SQL statements that each takes."""
+    """Begin, measure, read and end a trial as the best so far; return the number of SQL statements of each step."""
     claim = work.pack(0)
     _, seen = work.ledger.changes(job.id, 0)
     *rung, end = rung_and_end(number, 0.5 + number / 10_000)
@@ -429,7 +429,7 @@ def statements(work: Work, job: Job, number: int) -> dict[str, int]:
 
 @contextmanager
 def counted(work: Work) -> Iterator[list[str]]:
-    """Collect the SQL statements that are executed meanwhile."""
+    """Collect the SQL statements that are executed in the block."""
     found: list[str] = []
 
     def note(*arguments: Any) -> None:
@@ -441,7 +441,7 @@ def counted(work: Work) -> Iterator[list[str]]:
 
 
 def end_trials(work: Work, job: Job, until: int) -> None:
-    """Write down that all trials up to a number have ended after ten rungs, without running them."""
+    """Record that all trials up to a number have ended after ten rungs, without running them."""
     with work.database.writing() as session:
         row = session.get_one(Job, job.id)
         pack = Pack(job_id=job.id, purpose="train", key="", lanes=1, done=True)
@@ -463,7 +463,7 @@ def end_trials(work: Work, job: Job, until: int) -> None:
 
 
 def test_the_thousandth_trial_issues_as_many_statements_as_the_tenth(work: Work) -> None:
-    """Recording and reading a trial costs the same at any length of its job."""
+    """The cost of recording and reading a trial does not depend on the length of its job."""
     job = work.accept(budget={"trials": 2000})
     claim = work.leases.claim()
     assert claim is not None

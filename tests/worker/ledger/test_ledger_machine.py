@@ -1,8 +1,8 @@
-"""The ledger against a model of it, under any order of requests, work and deaths of workers.
+"""The ledger, compared with a model of it, under any order of requests, work and deaths of workers.
 
-Hypothesis draws the steps. Each step is done to the real ledger and to a few dataclasses. After each step all rows are
-compared with the dataclasses and with the promises of the design. One rule is intricate: the next step of a job whose
-last pack has ended. The model does not repeat that rule. It takes the ledger's decision over, and the checks judge it.
+Hypothesis draws the steps. Each step is applied to the real ledger and to a few dataclasses. After each step all rows
+are compared with the dataclasses and with the promises of the design. One rule is intricate: the next state of a job
+whose last pack has ended. The model does not repeat that rule. It copies the ledger's decision, and checks it.
 """
 
 import pytest
@@ -35,15 +35,15 @@ from worker.database.tables import PackPurpose
 from worker.ledger import leases as leases_module
 from worker.ledger import settlement as settlement_module
 
-EXAMPLES, STEPS = 40, 50  # on each database, and steps of an example
+EXAMPLES, STEPS = 40, 50  # examples on each database, and steps per example
 
 
 class LedgerMachine(Workers, People, Checks):
-    """A ledger, three workers and clients, next to the model."""
+    """A ledger with three workers and clients, and the model of it."""
 
     @rule(owner=OWNER, fills=st.booleans(), state=END, value=VALUE, sizes=SIZES)
     def work(self, owner: int, fills: bool, state: TrialState, value: float, sizes: Sizes) -> None:
-        """A worker claims a pack and, if it is one to train, ends it with as many trials as there are."""
+        """A worker claims a pack and finishes it; a training pack may first take as many trials as there are."""
         held = self.claimed(self.owners[owner])
         if held is not None and held.claim.purpose == PackPurpose.TRAIN:
             while fills and held.pack.job.limit < MAX_TRIALS and self.reserved(held):
@@ -63,10 +63,10 @@ class LedgerMachine(Workers, People, Checks):
         self.finished(held, held.pack.running, state, value, True, sizes)
         self.closed(held)
 
-    @precondition(lambda self: self.steps >= 12)  # or nothing would become intricate before
+    @precondition(lambda self: self.steps >= 12)  # earlier, too little would have happened
     @rule()
     def work_off(self) -> None:
-        """From any state one worker that stays brings every job to its end, once paused jobs are resumed."""
+        """From any state, one remaining worker brings every job to its end after paused jobs are resumed."""
         self.steps = 0
         for held in self.held():
             self.expired(held.pack)
@@ -103,7 +103,7 @@ def test_no_order_of_events_breaks_a_promise(database: Database, monkeypatch: py
                 Phase.reuse,
                 Phase.generate,
                 Phase.shrink,
-            ],  # not explain, which traces every line: slow
+            ],  # without explain, which is slow because it traces every line
             suppress_health_check=list(HealthCheck),
         ),
     )

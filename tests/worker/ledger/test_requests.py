@@ -1,4 +1,4 @@
-"""Requests that change jobs: pause, resume, budgets, own trials and cancellations, also in a race."""
+"""Requests that change jobs: pauses, budgets, enqueued trials, cancellations and races between them."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +23,7 @@ SPACE = {"learning_rate": {"type": "float", "low": 1e-4, "high": 0.1, "log": Tru
 
 
 def complete(work: Work) -> None:
-    """Work until nothing is left; every trial completes and winners are published."""
+    """Work until no pack is left; every trial completes and winners are published."""
     while claim := work.leases.claim():
         if claim.purpose == "publish":
             publishing = PublicationRows(work.database)
@@ -67,8 +67,8 @@ def test_a_paused_job_is_not_worked_on_until_it_is_resumed(work: Work) -> None:
     assert work.ledger.pack(taken).record.trials[0].rungs == {10: measurement(1, 0.8)}
 
 
-def test_what_a_trainer_reaches_before_it_hears_of_the_pause_counts(work: Work) -> None:
-    """Its last trial may end meanwhile; the job then waits without work, and is published once it is resumed."""
+def test_results_before_a_trainer_learns_of_the_pause_count(work: Work) -> None:
+    """The last trial may end meanwhile; the job then waits without work, and is published after it is resumed."""
     job = work.accept(budget={"trials": 1})
     claim = work.pack(1)
     work.controls.pause(job.id)
@@ -79,8 +79,8 @@ def test_what_a_trainer_reaches_before_it_hears_of_the_pause_counts(work: Work) 
     assert (waiting, resumed) == (JobState.PAUSED, JobState.STOPPING)
 
 
-def test_a_job_that_waits_can_be_paused_too(work: Work) -> None:
-    """It is queued again afterwards, as none of its trials was begun."""
+def test_a_waiting_job_can_be_paused(work: Work) -> None:
+    """It is queued again afterwards, because none of its trials was begun."""
     job = work.accept()
     work.controls.pause(job.id)
     nothing = work.leases.claim()
@@ -90,7 +90,7 @@ def test_a_job_that_waits_can_be_paused_too(work: Work) -> None:
     assert work.leases.claim() is not None
 
 
-def test_pausing_and_resuming_twice_is_doing_so_once(work: Work) -> None:
+def test_pausing_and_resuming_are_idempotent(work: Work) -> None:
     """The second request changes nothing and adds nothing to the history."""
     job = work.accept()
     work.pack(1)
@@ -102,7 +102,7 @@ def test_pausing_and_resuming_twice_is_doing_so_once(work: Work) -> None:
 
 
 def test_a_job_that_is_ending_cannot_be_paused(work: Work) -> None:
-    """The refusal names the job's state."""
+    """The error names the job's state."""
     job = work.accept(budget={"trials": 1})
     work.run_trial(work.pack(1), 0.9)
     with pytest.raises(Conflict, match="the job is publishing its winner and cannot be paused"):
@@ -125,8 +125,8 @@ def test_a_paused_job_can_be_cancelled(work: Work) -> None:
     assert {trial.state for trial in work.trials()} == {TrialState.CANCELLED}
 
 
-def test_a_job_whose_files_find_no_room_is_paused_and_goes_on_later(work: Work) -> None:
-    """The history says why, and the job goes on once it is resumed."""
+def test_a_job_whose_files_do_not_fit_into_the_store_is_paused(work: Work) -> None:
+    """The history says why, and the job goes on after it is resumed."""
     job = work.accept()
     claim = work.pack(1)
     work.leases.hold(claim, "there is no room for it")
@@ -143,8 +143,8 @@ def test_a_job_whose_files_find_no_room_is_paused_and_goes_on_later(work: Work) 
     assert taken.pack_id == claim.pack_id
 
 
-def test_a_winner_that_found_no_room_is_published_later(work: Work) -> None:
-    """A job that was held while it published goes back to publishing."""
+def test_a_winner_that_did_not_fit_into_the_store_is_published_later(work: Work) -> None:
+    """A job that was paused while it published goes back to publishing."""
     job = work.accept(budget={"trials": 1})
     work.run_trial(work.pack(1), 0.9)
     claim = work.leases.claim()
@@ -157,8 +157,8 @@ def test_a_winner_that_found_no_room_is_published_later(work: Work) -> None:
     assert work.job(job).state == JobState.COMPLETED
 
 
-def test_a_job_that_is_held_while_it_publishes_takes_no_more_work(work: Work) -> None:
-    """A trial that began now would come too late for the version."""
+def test_a_job_that_is_paused_while_it_publishes_accepts_no_more_work(work: Work) -> None:
+    """A trial that begins now would be too late for the version."""
     job = work.accept(search_space=SPACE, budget={"trials": 2})
     work.run_trial(work.pack(1), None, TrialState.FAILED)
     work.run_trial(work.pack(1), 0.9)
@@ -191,8 +191,8 @@ def test_a_running_jobs_budget_can_be_raised(work: Work) -> None:
     assert (changed.trial_limit, changed.spec["budget"]["trials"], changed.run) == (3, 3, 1)
 
 
-def test_a_completed_jobs_budget_can_be_raised_and_it_runs_on(work: Work) -> None:
-    """It runs a second time: through its states again, with its trials, to a better winner."""
+def test_raising_the_budget_restarts_a_completed_job(work: Work) -> None:
+    """It keeps its trials and goes through its states again, to a better winner."""
     job = work.accept(budget={"trials": 2})
     complete(work)
     reopened = work.controls.extend(job.id, {"trials": 4})
@@ -204,8 +204,8 @@ def test_a_completed_jobs_budget_can_be_raised_and_it_runs_on(work: Work) -> Non
     assert history(work, job) == ["queued", "running", "stopping", "completed"] * 2
 
 
-def test_a_run_that_found_nothing_better_publishes_nothing(work: Work) -> None:
-    """The winner is a version already, so nothing is published."""
+def test_a_run_without_a_better_trial_publishes_nothing(work: Work) -> None:
+    """The winner is already a version, so the job completes without publishing."""
     job = work.accept(budget={"trials": 1})
     complete(work)
     work.controls.extend(job.id, {"trials": 2})
@@ -217,8 +217,8 @@ def test_a_run_that_found_nothing_better_publishes_nothing(work: Work) -> None:
     assert history(work, job) == ["queued", "running", "stopping", "completed", "queued", "running", "completed"]
 
 
-def test_a_run_that_is_called_off_before_it_began_completes_the_job_again(work: Work) -> None:
-    """The budget was raised and lowered again, so no work is left."""
+def test_lowering_a_raised_budget_completes_the_job_again(work: Work) -> None:
+    """If no trial has begun in the meantime, no work is left."""
     job = work.accept(budget={"trials": 1})
     complete(work)
     work.controls.extend(job.id, {"trials": 2})
@@ -226,7 +226,7 @@ def test_a_run_that_is_called_off_before_it_began_completes_the_job_again(work: 
     assert work.controls.extend(job.id, {"trials": 1}).state == JobState.COMPLETED
 
 
-def test_asking_for_the_same_budget_again_changes_nothing(work: Work) -> None:
+def test_setting_the_same_budget_again_changes_nothing(work: Work) -> None:
     """This holds for a running job and for a completed one."""
     job = work.accept(budget={"trials": 2})
     for _ in range(2):
@@ -237,8 +237,8 @@ def test_asking_for_the_same_budget_again_changes_nothing(work: Work) -> None:
         complete(work)
 
 
-def test_a_budget_cannot_be_less_than_what_was_begun(work: Work) -> None:
-    """The refusal says how many trials were begun."""
+def test_a_budget_cannot_be_lowered_below_the_begun_trials(work: Work) -> None:
+    """The error says how many trials were begun."""
     job = work.accept(budget={"trials": 5})
     work.pack(3)
 
@@ -247,8 +247,8 @@ def test_a_budget_cannot_be_less_than_what_was_begun(work: Work) -> None:
     assert work.job(job).trial_limit == 5
 
 
-def test_lowering_the_budget_to_what_was_done_ends_the_job(work: Work) -> None:
-    """Without open packs the job ends at once."""
+def test_lowering_the_budget_to_the_done_trials_ends_the_job(work: Work) -> None:
+    """Without open packs, the job stops at once."""
     job = work.accept(budget={"trials": 5})
     work.run_trial(work.pack(1), 0.9)
     lowered = work.controls.extend(job.id, {"trials": 1})
@@ -256,8 +256,8 @@ def test_lowering_the_budget_to_what_was_done_ends_the_job(work: Work) -> None:
     assert lowered.state == JobState.STOPPING
 
 
-def test_only_limits_can_be_changed_and_only_to_limits(work: Work) -> None:
-    """A training job has one trial; epochs are fixed for all trials; one limit must remain."""
+def test_only_trials_and_seconds_of_a_budget_can_be_changed(work: Work) -> None:
+    """Epochs are fixed for all trials, and one limit must remain."""
     tune = work.accept(budget={"trials": 5})
     with pytest.raises(SpecError, match="no limit on trials or seconds"):
         work.controls.extend(tune.id, {"trials": None})
@@ -269,7 +269,7 @@ def test_only_limits_can_be_changed_and_only_to_limits(work: Work) -> None:
 
 
 def test_a_job_that_failed_or_was_cancelled_cannot_be_extended(work: Work) -> None:
-    """The same holds while the job publishes."""
+    """Neither can a job that is publishing."""
     job = work.accept(budget={"trials": 1})
     work.run_trial(work.pack(1), 0.9)
     with pytest.raises(Conflict, match="publishing its winner, so its budget cannot be changed"):
@@ -280,11 +280,11 @@ def test_a_job_that_failed_or_was_cancelled_cannot_be_extended(work: Work) -> No
         work.controls.extend(job.id, {"trials": 2})
 
 
-# --- trials of one's own
+# --- enqueued trials
 
 
 def test_an_enqueued_configuration_is_the_next_trial(work: Work) -> None:
-    """It has a number at once, counts within the budget, and its worker finds the values that were given."""
+    """It has a number at once, counts within the budget, and its worker gets the given values."""
     job = work.accept(search_space=SPACE, budget={"trials": 3})
     trial = work.controls.enqueue(job.id, {"learning_rate": 0.05})
     claim = work.leases.claim()
@@ -317,7 +317,7 @@ def test_a_configuration_that_the_search_could_not_draw_is_refused(
 
 
 def test_nothing_is_enqueued_beyond_the_budget(work: Work) -> None:
-    """The same holds for a job that has ended, a grid and a training job."""
+    """A job that has ended and a grid accept no trials either."""
     job = work.accept(search_space=SPACE, budget={"trials": 1})
     work.controls.enqueue(job.id, {})
     with pytest.raises(Conflict, match=r"budget is spent \(trials\); raise it first"):
@@ -332,8 +332,8 @@ def test_nothing_is_enqueued_beyond_the_budget(work: Work) -> None:
         work.controls.enqueue(job.id, {"learning_rate": 0.1})
 
 
-def test_a_failed_trial_can_be_tried_again(work: Work) -> None:
-    """It runs from its start and counts once in the budget; a job that has ended runs again for it."""
+def test_a_failed_trial_can_be_retried(work: Work) -> None:
+    """It runs from its start and counts once in the budget; a job that has ended restarts for it."""
     job = work.accept(budget={"trials": 2})
     work.run_trial(work.pack(1), None, TrialState.FAILED)
     complete(work)
@@ -352,7 +352,7 @@ def test_a_failed_trial_can_be_tried_again(work: Work) -> None:
     assert (work.job(job).reserved, work.job(job).failures, work.job(job).run, forgotten) == (2, 0, 2, [])
 
 
-def test_no_trial_is_tried_again_when_the_seconds_are_spent(work: Work) -> None:
+def test_no_trial_can_be_retried_after_the_seconds_are_spent(work: Work) -> None:
     """It would be cancelled at once, and a cancelled trial cannot be retried."""
     job = work.accept(budget={"trials": 2, "seconds": 100})
     work.run_trial(work.pack(1), None, TrialState.FAILED)
@@ -365,8 +365,8 @@ def test_no_trial_is_tried_again_when_the_seconds_are_spent(work: Work) -> None:
     assert work.trials()[0].state == TrialState.FAILED
 
 
-def test_only_a_failed_trial_can_be_tried_again(work: Work) -> None:
-    """The refusal says how it ended."""
+def test_only_a_failed_trial_can_be_retried(work: Work) -> None:
+    """The error says how the trial ended."""
     job = work.accept(budget={"trials": 2})
     work.run_trial(work.pack(1), 0.9)
 
@@ -379,8 +379,8 @@ def test_only_a_failed_trial_can_be_tried_again(work: Work) -> None:
 # --- cancelling one trial
 
 
-def test_a_cancelled_trial_is_left_out_by_its_worker(work: Work) -> None:
-    """It ends at once, its worker is told, and later events of it are ignored."""
+def test_a_worker_drops_a_cancelled_trial(work: Work) -> None:
+    """The trial ends at once, its worker is told, and its later events are ignored."""
     job = work.accept(budget={"trials": 2})
     claim = work.pack(2)
     trial = work.controls.cancel_trial(job.id, 1)
@@ -395,8 +395,8 @@ def test_a_cancelled_trial_is_left_out_by_its_worker(work: Work) -> None:
     assert rungs == {0: {10: measurement(1, 0.8)}, 1: {}}
 
 
-def test_cancelling_the_last_trial_while_no_worker_is_there_settles_the_job(work: Work) -> None:
-    """No worker needs to claim its pack again."""
+def test_cancelling_the_last_trial_without_a_worker_moves_the_job_on(work: Work) -> None:
+    """No worker needs to claim the trial's pack again."""
     job = work.accept(budget={"trials": 2})
     work.run_trial(work.pack(1), 0.9)
     claim = work.pack(1)
@@ -420,8 +420,8 @@ def test_a_trial_that_has_ended_stays_as_it_is(work: Work) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("turn", range(10))
-def test_of_cancelling_and_completing_one_wins(work: Work, turn: int) -> None:
-    """A hundred times at the same instant on each database, the first wins, and the other gets the true state."""
+def test_either_the_cancellation_or_the_completion_wins(work: Work, turn: int) -> None:
+    """In a hundred races on each database, the first one wins, and both sides get the true state."""
     del turn
     for _ in range(10):
         job = work.accept(budget={"trials": 1})
@@ -469,8 +469,8 @@ def test_the_same_request_with_the_same_key_creates_one_job(work: Work) -> None:
     assert count == 2
 
 
-def test_an_enqueued_trial_is_created_once_too(work: Work) -> None:
-    """The answer is the trial that the first request made."""
+def test_the_same_request_with_the_same_key_enqueues_one_trial(work: Work) -> None:
+    """Each answer is the trial of the first request."""
     job = work.accept(search_space=SPACE)
     numbers = [work.controls.enqueue(job.id, {}, Once("mine", "a")).number for _ in range(3)]
 
@@ -479,7 +479,7 @@ def test_an_enqueued_trial_is_created_once_too(work: Work) -> None:
 
 
 def test_a_key_is_forgotten_after_a_day(work: Work) -> None:
-    """No client waits for an answer that long."""
+    """No client repeats a request after that time."""
     spec = _spec(work.accept().spec)
     first = work.ledger.accept(spec, Once("mine", "a"))
     forget(work.database)

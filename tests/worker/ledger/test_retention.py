@@ -26,7 +26,7 @@ standings = st.lists(st.builds(Standing, st.just(0), sizes, sizes, sizes), min_s
 
 
 def end(work: Work, job: Job, value: float, flops: int, weights: int) -> list[str]:
-    """Run one trial of a job to this end; return the keys of files that are removed."""
+    """Run one trial of a job to this result; return the keys of files that are removed."""
     claim = work.leases.claim()
     assert claim is not None
     (record,) = work.reserved(claim)
@@ -46,13 +46,13 @@ def kept(work: Work, job: Job) -> list[int]:
 
 
 def test_the_best_and_the_front_are_kept(work: Work) -> None:
-    """A smaller network that is nearly as good is kept with the best; one that is worse in everything is not."""
+    """A smaller network that is nearly as good is kept with the best; one that is worse in every respect is not."""
     job = work.accept(budget={"trials": 9})
     dropped = [
         end(work, job, 0.95, 100, 100),
         end(work, job, 0.90, 50, 100),  # fewer FLOPs
-        end(work, job, 0.80, 60, 100),  # worse than the second in everything
-        end(work, job, 0.97, 100, 90),  # better than the first in everything
+        end(work, job, 0.80, 60, 100),  # worse than the second in every respect
+        end(work, job, 0.97, 100, 90),  # better than the first in every respect
         end(work, job, 0.90, 50, 100),  # equal to the second, and later
     ]
 
@@ -61,8 +61,8 @@ def test_the_best_and_the_front_are_kept(work: Work) -> None:
     assert work.job(job).best_trial == 3
 
 
-def test_what_a_version_names_is_kept(work: Work, tmp_path: Path) -> None:
-    """Its checkpoint and graph stay when a later run beats it in everything, and when the janitor tidies up."""
+def test_the_files_of_a_version_are_kept(work: Work, tmp_path: Path) -> None:
+    """Checkpoint and graph stay if a later run beats the version in every respect, and if the janitor tidies up."""
     store = FolderStore(tmp_path)
     job = work.accept(budget={"trials": 1})
     end(work, job, 0.9, 100, 100)
@@ -86,7 +86,7 @@ def test_what_a_version_names_is_kept(work: Work, tmp_path: Path) -> None:
     assert stray(work.database, store) == [f"{job.id}/stray"]
 
 
-def test_the_database_itself_keeps_what_a_version_names(work: Work) -> None:
+def test_the_database_itself_protects_the_files_of_a_version(work: Work) -> None:
     """The row of such a file cannot be deleted."""
     job = work.accept(budget={"trials": 1})
     end(work, job, 0.9, 100, 100)
@@ -101,7 +101,7 @@ def test_the_database_itself_keeps_what_a_version_names(work: Work) -> None:
             session.execute(delete(Artifact).where(col(Artifact.kind) == kind))
 
 
-def test_where_a_loss_is_judged_the_lower_is_better(work: Work) -> None:
+def test_the_lower_loss_is_kept_if_the_loss_is_the_objective(work: Work) -> None:
     """The objective decides if higher or lower is better."""
     job = work.accept(budget={"trials": 9}, objective="val_loss")
     for value in (0.5, 0.4, 0.6):
@@ -111,8 +111,8 @@ def test_where_a_loss_is_judged_the_lower_is_better(work: Work) -> None:
 
 
 @pytest.mark.long
-def test_a_thousand_trials_keep_few_checkpoints(work: Work) -> None:
-    """Only a front remains of a thousand sizes and accuracies in random order; here it has at most a hundred."""
+def test_a_long_job_keeps_few_checkpoints(work: Work) -> None:
+    """Of a hundred trials here, with ten levels of accuracy, at most ten are on the front and kept."""
     job = work.accept(budget={"trials": 1000})
     for n in range(100):
         size = 1 + n * 37 % 100
@@ -122,8 +122,8 @@ def test_a_thousand_trials_keep_few_checkpoints(work: Work) -> None:
 
 
 @given(standings)
-def test_of_any_trials_some_are_kept_and_each_other_is_beaten_by_one_of_those(found: list[Standing]) -> None:
-    """`beats` is an order, so comparing with the kept trials is the same as comparing with all."""
+def test_every_trial_off_the_front_is_beaten_by_one_on_the_front(found: list[Standing]) -> None:
+    """`beats` is an order, so comparing with the kept trials is as good as comparing with all."""
     front = [one for one in found if not any(other.beats(one) for other in found)]
 
     assert front

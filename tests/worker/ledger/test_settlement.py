@@ -23,7 +23,7 @@ def exhaust(work: Work, value: float | None, state: TrialState = TrialState.COMP
 
 
 def test_a_job_whose_trials_are_spent_waits_for_publication(work: Work) -> None:
-    """It is not completed before its version is published; the next claim is the pack to publish."""
+    """It is not completed before its version is published; the next claim is the pack that publishes it."""
     job = work.accept(budget={"trials": 3})
     count = exhaust(work, 0.9)
     claim = work.leases.claim()
@@ -73,8 +73,8 @@ def test_a_job_without_a_usable_trial_fails_and_says_why(work: Work, state: Tria
     assert ended.finished_at is not None
 
 
-def test_a_job_that_cannot_work_is_stopped(work: Work) -> None:
-    """If trial after trial fails and none works, the rest of the budget is not spent."""
+def test_a_job_whose_trials_all_fail_is_stopped(work: Work) -> None:
+    """If one trial after another fails and none works, the rest of the budget is not spent."""
     job = work.accept(budget={"trials": 1000})
     count = exhaust(work, None, TrialState.FAILED)
 
@@ -82,8 +82,8 @@ def test_a_job_that_cannot_work_is_stopped(work: Work) -> None:
     assert (work.job(job).state, work.job(job).stop_reason) == (JobState.FAILED, StopReason.FAILURES)
 
 
-def test_a_failed_trial_does_not_end_a_job_that_works(work: Work) -> None:
-    """Failures are counted, and the job goes on if at least one trial worked."""
+def test_failed_trials_do_not_end_a_job_with_a_result(work: Work) -> None:
+    """Failures are counted, but the job goes on if at least one trial worked."""
     job = work.accept(budget={"trials": HOPELESS + 5})
     claim = work.leases.claim()
     assert claim is not None

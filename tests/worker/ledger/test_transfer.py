@@ -1,4 +1,4 @@
-"""Jobs with uploaded data sets and with versions to begin with, in real training processes."""
+"""Jobs with uploaded data sets, and jobs that begin with a version's weights, in real training processes."""
 
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,12 @@ from worker.uploaded_datasets import DatasetStore
 
 @pytest.fixture
 def uploaded(work: Work, environment: Path) -> DatasetStore:
-    """The uploaded data sets."""
+    """Return the store of uploaded data sets."""
     return DatasetStore(work.database, store_of(settings()), settings().dataset_cache)
 
 
 def bars() -> Arrays:
-    """A hundred images of 9×12 pixels in three colours: a bar at the top, in the middle or below."""
+    """Return a hundred images of 9×12 pixels in three colours, with a bar at the top, in the middle or below."""
     rng = np.random.default_rng(0)
     labels = (np.arange(100) % 3).astype(np.uint8)
     images = rng.integers(0, 60, (100, 3, 9, 12), np.uint8)
@@ -53,10 +53,10 @@ def version_of(work: Work, job: Job) -> ModelVersion:
 
 
 @pytest.mark.long
-def test_a_data_set_of_ones_own_is_trained_on_by_a_process_that_fetches_it(
+def test_a_training_process_fetches_an_uploaded_data_set(
     work: Work, supervisor: Supervisor, uploaded: DatasetStore
 ) -> None:
-    """Its size, colours and classes are those of its version, and a verified copy is kept."""
+    """The published version has its size, colours and classes, and a verified copy is kept."""
     added, _ = uploaded.add("bars", bars(), ("top", "middle", "bottom"))
     params = {"hidden_size": 16, "batch_size": 8, "learning_rate": 0.01}
     spec = {"model": "shallow", "dataset": "bars", "params": params, "budget": {"epochs": 8}}
@@ -71,10 +71,10 @@ def test_a_data_set_of_ones_own_is_trained_on_by_a_process_that_fetches_it(
     assert copy.name == f"{added.sha256}.safetensors"
 
 
-def test_a_damaged_copy_is_fetched_again_and_a_damaged_original_is_told(
+def test_a_damaged_copy_is_fetched_again_and_a_damaged_original_is_an_error(
     uploaded: DatasetStore, environment: Path
 ) -> None:
-    """Each is compared with its hash whenever it is read."""
+    """Both are compared with their hash at every read."""
     added, _ = uploaded.add("bars", bars(), ("top", "middle", "bottom"))
     first = uploaded.find("bars").load()
     (copy,) = settings().dataset_cache.iterdir()
@@ -89,10 +89,10 @@ def test_a_damaged_copy_is_fetched_again_and_a_damaged_original_is_told(
 
 
 @pytest.mark.long
-def test_a_job_begins_with_a_versions_weights_and_keeps_those_that_are_frozen(
+def test_a_job_begins_with_a_versions_weights_and_keeps_the_frozen_ones(
     work: Work, supervisor: Supervisor, uploaded: DatasetStore, environment: Path
 ) -> None:
-    """On another data set with fewer classes the last layer starts fresh, and the record names it."""
+    """On a data set with fewer classes, the last layer starts with fresh weights, and the record names it."""
     publish(work, environment, "shallow", seed=3)
     digits = datasets["digits"].load()
     few = digits.take(np.flatnonzero(digits.labels < 4))
@@ -160,8 +160,8 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_a_job_cannot_begin_with_is_told_when_it_is_posted(work: Work, tmp_path: Path, name: str) -> None:
-    """The error names the place in the specification, and no job is written."""
+def test_a_job_that_cannot_begin_with_a_version_is_refused(work: Work, tmp_path: Path, name: str) -> None:
+    """The error names the field of the specification, and no job is written."""
     fields, where = WRONG[name]
     publish(work, tmp_path, "shallow")
     space = {"learning_rate": 0.01}
@@ -171,7 +171,7 @@ def test_what_a_job_cannot_begin_with_is_told_when_it_is_posted(work: Work, tmp_
     assert [problem.path for problem in caught.value.problems] == [where]
 
 
-def test_weights_that_are_damaged_are_not_begun_with(work: Work, environment: Path) -> None:
+def test_no_job_begins_with_damaged_weights(work: Work, environment: Path) -> None:
     """Their hash is verified when they are read."""
     version = publish(work, environment, "shallow")
     job = work.accept(

@@ -1,4 +1,4 @@
-"""Evaluate jobs: a version on another data set than the one that it was trained on."""
+"""Evaluate jobs: a version on another data set than its own."""
 
 from contextlib import nullcontext
 from dataclasses import replace
@@ -26,7 +26,7 @@ from worker.uploaded_datasets import DatasetStore
 
 @pytest.fixture
 def predictions(work: Work, tmp_path: Path) -> Predictions:
-    """A ledger with a folder of artifacts."""
+    """Return a ledger with a folder of artifacts."""
     return Predictions(work, tmp_path / "artifacts")
 
 
@@ -44,7 +44,7 @@ def evaluated(predictions: Predictions, trained_on: str, dataset: str, subset: S
 def test_a_version_is_evaluated_on_the_test_images_of_another_data_set(
     predictions: Predictions, trained_on: str, dataset: str
 ) -> None:
-    """Both ways the confusion matrix is scikit-learn's on torch's answers, and the interval SciPy's."""
+    """The confusion matrix equals scikit-learn's on torch's answers, and the interval SciPy's."""
     version = publish(predictions.work, predictions.artifacts, dataset=trained_on)
     job = evaluated(predictions, trained_on, dataset)
     arrays = datasets[dataset].load()
@@ -62,7 +62,7 @@ def test_a_version_is_evaluated_on_the_test_images_of_another_data_set(
 
 
 @pytest.mark.parametrize(("subset", "openings"), [("test", 1), ("all", 1), ("train", 0)])
-def test_to_look_at_test_images_of_another_data_set_is_counted(
+def test_opening_the_test_images_of_another_data_set_is_counted(
     predictions: Predictions, subset: Subset, openings: int
 ) -> None:
     """It counts as an opening of that data set, not of the version's own."""
@@ -73,10 +73,8 @@ def test_to_look_at_test_images_of_another_data_set_is_counted(
     assert [(o.dataset_sha256, o.split) for o in found] == [(datasets["digits"].sha256, "random")] * openings
 
 
-def test_images_of_another_size_and_classes_in_another_order_are_matched(
-    predictions: Predictions, tmp_path: Path
-) -> None:
-    """scikit-learn's digits, 8×8 and of five classes, fit a network of MNIST by class name and after resizing."""
+def test_another_image_size_and_another_order_of_classes_are_matched(predictions: Predictions, tmp_path: Path) -> None:
+    """For an MNIST network, scikit-learn's 8×8 digits of five classes are resized and their classes matched by name."""
     version = publish(predictions.work, predictions.artifacts)
     digits = load_digits()
     five = digits.target < 5
@@ -96,7 +94,7 @@ def test_images_of_another_size_and_classes_in_another_order_are_matched(
     assert [answer["truth"] for answer in answers] == [str(digit) for digit in digits.target[five]]
 
 
-def test_what_cannot_be_compared_is_refused(predictions: Predictions) -> None:
+def test_a_data_set_that_cannot_be_compared_is_refused(predictions: Predictions) -> None:
     """The version's own images, other channels, unknown classes and a missing split are refused."""
     publish(predictions.work, predictions.artifacts)
     version = asked_version(predictions.work.database, "perceptron", None, "mnist")
@@ -116,10 +114,10 @@ def test_what_cannot_be_compared_is_refused(predictions: Predictions) -> None:
     ("subset", "split", "seen"),
     [("test", "random", False), ("test", "official", True), ("validation", "random", True), ("all", "random", True)],
 )
-def test_images_that_a_version_began_with_do_not_judge_it(
+def test_images_of_a_versions_origin_do_not_evaluate_it(
     predictions: Predictions, subset: Subset, split: SplitName, seen: bool
 ) -> None:
-    """It began with a version that was trained on them; only the test images of that version's split are unseen."""
+    """The version began with one that was trained on them; only the test images of that version's split are unseen."""
     publish(predictions.work, predictions.artifacts)
     for number in (1, 2):
         init_from = {"model": "perceptron", "version": number}

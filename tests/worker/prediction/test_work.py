@@ -1,4 +1,4 @@
-"""Predict jobs: the answers of a version for many images, and jobs whose work is disturbed."""
+"""Predict jobs: a version's answers for many images, and jobs that are disturbed."""
 
 import os
 import signal
@@ -33,20 +33,20 @@ TEMPERATURE, LIMIT = 0.5, 0.3
 
 @pytest.fixture
 def predictions(work: Work, tmp_path: Path) -> Predictions:
-    """A ledger with a folder of artifacts."""
+    """Return a ledger with a folder of artifacts."""
     return Predictions(work, tmp_path / "artifacts")
 
 
 @pytest.fixture
 def version(predictions: Predictions) -> Version:
-    """A published version for digits that abstains from some of them."""
+    """Return a published version for digits that abstains from some of them."""
     found = publish(predictions.work, predictions.artifacts, dataset="digits")
     predictions.calibrate(temperature=TEMPERATURE, confidence_limit=LIMIT)
     return found
 
 
 def expected(version: Version, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return torch's classes and confidences for images of the digits."""
+    """Return torch's classes and confidences for the digits at these places."""
     images = torch.from_numpy(datasets["digits"].load().images[places]).float() / 255
     with torch.inference_mode():
         confidences, labels = (version.module(images) / TEMPERATURE).softmax(1).max(1)
@@ -54,12 +54,12 @@ def expected(version: Version, places: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def truths(places: np.ndarray) -> np.ndarray:
-    """Return the true classes of images of the digits."""
+    """Return the true classes of the digits at these places."""
     return datasets["digits"].load().labels[places]
 
 
 def upload(predictions: Predictions) -> tuple[Job, Path]:
-    """Post a job for two uploaded blank images; return the job and the file."""
+    """Post a job for two uploaded blank images; return the job and the uploaded file."""
     version = asked_version(predictions.work.database, "perceptron", None, "digits")
     images = ImageSet(np.zeros((2, 1, 28, 28), np.uint8), np.arange(2), np.full(2, -1))
     key = upload_key(version)
@@ -75,14 +75,14 @@ def history(work: Work, job: Job) -> list[str]:
         return [event.state for event in session.scalars(events)]
 
 
-# --- what is answered
+# --- answers
 
 
 @pytest.mark.parametrize("subset", ["validation", "test", "train", "all"])
-def test_accuracy_and_confusion_are_those_of_scikit_learn_on_torchs_answers(
+def test_accuracy_and_confusion_equal_scikit_learns_on_torchs_answers(
     predictions: Predictions, version: Version, subset: Subset
 ) -> None:
-    """The answers are for each subset of the data set, as the version's job divided it."""
+    """Each subset of the data set follows the split of the version's job."""
     job = predictions.accept(subset)
     predictions.run()
     size = datasets["digits"].size
@@ -103,7 +103,7 @@ def test_accuracy_and_confusion_are_those_of_scikit_learn_on_torchs_answers(
     assert [answer["confidence"] for answer in answers] == pytest.approx(confidences.tolist(), abs=2e-6)
 
 
-def test_a_version_abstains_as_it_does_when_it_is_asked_directly(predictions: Predictions, version: Version) -> None:
+def test_a_version_abstains_as_in_a_direct_request(predictions: Predictions, version: Version) -> None:
     """It abstains below the confidence limit with a reason, and still names the most probable label."""
     job = predictions.accept()
     predictions.run()
@@ -116,7 +116,7 @@ def test_a_version_abstains_as_it_does_when_it_is_asked_directly(predictions: Pr
     assert (predictions.work.job(job).result or {})["abstained"] == len(unsure)
 
 
-def test_a_job_goes_through_a_real_worker(work: Work, supervisor: Supervisor, environment: Path) -> None:
+def test_a_real_worker_completes_a_predict_job(work: Work, supervisor: Supervisor, environment: Path) -> None:
     """A trainer claims and completes it; its transitions are recorded and every image is answered."""
     predictions = Predictions(work, environment)
     publish(work, environment, dataset="digits")
@@ -133,10 +133,10 @@ def test_a_job_goes_through_a_real_worker(work: Work, supervisor: Supervisor, en
 
 
 @pytest.mark.parametrize(("subset", "openings"), [("test", 1), ("all", 1), ("validation", 0), ("train", 0)])
-def test_looking_at_test_images_is_counted_once(
+def test_opening_the_test_images_is_counted_once(
     predictions: Predictions, version: Version, subset: Subset, openings: int
 ) -> None:
-    """The count is one however often the work begins; jobs that open no test images count none."""
+    """The count is one even if the work begins twice; a job without test images counts none."""
     job = predictions.accept(subset)
     claim = predictions.claim()
     begun = predictions.run(claim, Orders(Stop.RELEASED))
@@ -150,21 +150,21 @@ def test_looking_at_test_images_is_counted_once(
     assert all((one.version_id, one.split, one.run) == (asked.id, "random", 1) for one in found)
 
 
-# --- what may happen to it
+# --- disturbances
 
 
 @pytest.mark.long
-def test_a_trainer_that_is_killed_costs_time_and_nothing_else(
+def test_a_killed_trainer_costs_only_time(
     work: Work, supervisor: Supervisor, trainers: Trainers, environment: Path
 ) -> None:
-    """After a kill -9 between the opening of the test images and the last answer, the next worker does it all, once."""
+    """After a kill -9 between the opening of the test images and the last answer, the next worker does all the work."""
     predictions = Predictions(work, environment)
     publish(work, environment, "cnn")
     job = predictions.accept("all", "cnn", "mnist")
     working = in_background(supervisor)
     until(lambda: predictions.openings(job.id))
     os.kill(trainers._all[0].pid, signal.SIGKILL)
-    supervisor.draining.set()  # what is left is another worker's
+    supervisor.draining.set()  # the rest is left to another worker
     working.join(DEADLINE)
     before = predictions.files(job.id, "predictions")
     Supervisor(Leases(work.database, "another", 6), trainers, poll_seconds=0.2).work()
@@ -179,7 +179,7 @@ def test_a_trainer_that_is_killed_costs_time_and_nothing_else(
 
 
 def test_a_worker_that_lost_its_lease_writes_nothing(predictions: Predictions, version: Version) -> None:
-    """Another worker has claimed the pack meanwhile; one result is recorded, with one file."""
+    """Another worker has claimed the pack in the meantime; one result is recorded, with one file."""
     job = predictions.accept()
     late = predictions.claim()
     with predictions.work.database.writing() as session:
@@ -193,20 +193,20 @@ def test_a_worker_that_lost_its_lease_writes_nothing(predictions: Predictions, v
 
 
 class Cancelling(Orders):
-    """Orders of a supervisor that does not know yet that the job was cancelled in the middle of its work."""
+    """Orders that cancel the job in the middle of its work, as if the supervisor did not know it yet."""
 
     def __init__(self, work: Work, job: Job) -> None:
         self.work, self.job = work, job
 
     @property
     def stop(self) -> Stop | None:  # type: ignore[override]
-        """Cancel the job, and order no stop."""
+        """Cancel the job, and return no order to stop."""
         self.work.cancel(self.job)
         return None
 
 
-def test_a_job_that_is_cancelled_in_the_middle_leaves_nothing(predictions: Predictions, version: Version) -> None:
-    """There is no result and no file, and the state stays."""
+def test_a_job_that_is_cancelled_in_the_middle_leaves_no_result(predictions: Predictions, version: Version) -> None:
+    """There is no file either, and the job stays cancelled."""
     job = predictions.accept()
     with pytest.raises(LeaseLost):
         predictions.run(orders=Cancelling(predictions.work, job))
@@ -219,7 +219,7 @@ def test_a_job_that_is_cancelled_in_the_middle_leaves_nothing(predictions: Predi
 def test_a_job_that_is_paused_while_it_ends_completes_when_it_is_resumed(
     predictions: Predictions, version: Version
 ) -> None:
-    """The result is kept."""
+    """Its result is kept during the pause."""
     job = predictions.accept()
     claim = predictions.claim()
     predictions.work.controls.pause(job.id)
@@ -232,10 +232,10 @@ def test_a_job_that_is_paused_while_it_ends_completes_when_it_is_resumed(
     assert predictions.work.leases.claim() is None
 
 
-def test_a_job_that_is_paused_in_the_middle_is_done_when_it_is_resumed(
+def test_a_job_that_is_paused_in_the_middle_completes_after_it_is_resumed(
     predictions: Predictions, version: Version
 ) -> None:
-    """It is not claimed while it is paused; once resumed, it runs from its start."""
+    """It cannot be claimed during the pause, and then runs from its start."""
     job = predictions.accept()
     claim = predictions.claim()
     predictions.work.controls.pause(job.id)
@@ -265,7 +265,7 @@ def test_a_job_whose_trainers_die_fails_and_says_why(predictions: Predictions, v
     assert predictions.work.leases.claim() is None
 
 
-def test_what_was_uploaded_goes_when_it_is_answered(predictions: Predictions, version: Version) -> None:
+def test_uploaded_images_are_removed_after_the_answers(predictions: Predictions, version: Version) -> None:
     """The answers stay; without labels there is no accuracy."""
     job, file = upload(predictions)
     predictions.run()
@@ -278,7 +278,7 @@ def test_what_was_uploaded_goes_when_it_is_answered(predictions: Predictions, ve
     assert [answer.keys() & {"truth", "id"} for answer in predictions.answers(job.id)] == [set(), set()]
 
 
-def test_what_was_uploaded_goes_when_its_job_is_cancelled(predictions: Predictions, version: Version) -> None:
+def test_uploaded_images_are_removed_if_the_job_is_cancelled(predictions: Predictions, version: Version) -> None:
     """They are removed even if the job was never begun."""
     job, file = upload(predictions)
     with predictions.work.unneeded() as unneeded:
@@ -288,19 +288,19 @@ def test_what_was_uploaded_goes_when_its_job_is_cancelled(predictions: Predictio
     assert predictions.files(job.id, "upload") == []
 
 
-def test_an_upload_that_is_damaged_is_never_answered(predictions: Predictions, version: Version) -> None:
-    """Its hash is compared first."""
+def test_a_damaged_upload_is_never_answered(predictions: Predictions, version: Version) -> None:
+    """Its hash is verified first."""
     _, file = upload(predictions)
     file.write_bytes(file.read_bytes()[:-1] + b"\1")
     with pytest.raises(Exception, match="SHA-256"):
         predictions.run()
 
 
-# --- the rows
+# --- rows
 
 
-def test_a_release_that_knows_only_trials_begins_no_predict_job(predictions: Predictions, version: Version) -> None:
-    """Before it is claimed it has no pack to take up and no trial to begin."""
+def test_an_older_release_begins_no_predict_job(predictions: Predictions, version: Version) -> None:
+    """For a release that knows only trials, the job has no pack to claim and no trial to begin."""
     job = predictions.accept()
     packs = [pack for pack in predictions.work.packs() if pack.job_id == job.id]
 
@@ -308,8 +308,8 @@ def test_a_release_that_knows_only_trials_begins_no_predict_job(predictions: Pre
     assert job.reserved >= job.trial_limit
 
 
-def test_one_job_is_claimed_by_one_worker(predictions: Predictions, version: Version) -> None:
-    """A job that is being worked on is not begun again, and an older job goes first."""
+def test_a_job_is_claimed_by_one_worker(predictions: Predictions, version: Version) -> None:
+    """A claimed job is not begun again, and an older job goes first."""
     older, newer = predictions.accept(), predictions.accept()
     first, second = predictions.claim(), predictions.work.other.claim()
 
@@ -327,10 +327,8 @@ def test_one_job_is_claimed_by_one_worker(predictions: Predictions, version: Ver
     ],
     ids=["extend", "enqueue", "retry"],
 )
-def test_what_has_no_trials_refuses_what_is_about_them(
-    predictions: Predictions, version: Version, control: Any
-) -> None:
-    """The refusal says why."""
+def test_a_predict_job_refuses_requests_about_trials(predictions: Predictions, version: Version, control: Any) -> None:
+    """The error says why."""
     job = predictions.accept()
     with pytest.raises(Conflict, match="no trials or budget"):
         control(predictions.work.controls, job.id)

@@ -1,4 +1,4 @@
-"""The trials of a job's front become versions, besides the winner."""
+"""Publication of the other trials on a job's front, besides the winner."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from worker.database.tables import Artifact, Champion, Job, JobState, ModelVersi
 from worker.publication.work import Candidate, publish
 
 DATASET = datasets["digits"]
-# By number: the value that a trial reaches, and its hidden units. Trial 2 is beaten by 0, and its checkpoint not kept.
+# Each trial's value and hidden units, by number. Trial 0 beats trial 2, so the checkpoint of trial 2 is not kept.
 TRIALS = [(0.9, 64), (0.95, 128), (0.85, 64), (0.8, 16)]
 
 
@@ -32,7 +32,7 @@ def sizes(hidden: int) -> dict[str, int]:
 def run(work: Work, folder: Path, trials: list[tuple[float, int]], recorded: dict[int, int] | None = None) -> str:
     """Run a job of shallow networks up to its publication, without training; return its id.
 
-    `recorded` has other hidden units by a trial's number: those that its recorded size is of.
+    `recorded` maps a trial's number to the hidden units that its recorded size pretends to have.
     """
     job = work.accept(model="shallow", budget={"trials": len(trials)}, sampler={"name": "random"}, lanes=1)
     network = networks["shallow"]
@@ -64,8 +64,8 @@ def published(work: Work) -> list[ModelVersion]:
         return list(session.scalars(select(ModelVersion).order_by(col(ModelVersion.version))))
 
 
-def test_the_winner_comes_first_and_the_others_without_a_look_at_the_test_images(work: Work, environment: Path) -> None:
-    """Each has its own latency and calibration; one opening is counted, and the winner is champion."""
+def test_only_the_winner_is_evaluated_on_the_test_images(work: Work, environment: Path) -> None:
+    """Each version has its own latency and calibration; one opening is counted, and the winner is champion."""
     run(work, environment, TRIALS)
     versions = published(work)
     with work.database.reading() as session:
@@ -81,8 +81,8 @@ def test_the_winner_comes_first_and_the_others_without_a_look_at_the_test_images
     assert opening.version_id == champion.version_id == versions[0].id
 
 
-def test_a_smaller_trial_never_takes_the_place_of_a_better_champion(work: Work, environment: Path) -> None:
-    """The previous champion stays, even if the front of a worse job holds a better value in one respect."""
+def test_a_smaller_trial_never_replaces_a_better_champion(work: Work, environment: Path) -> None:
+    """The previous champion stays, even if the front of a worse job is better in one respect."""
     run(work, environment, [(0.97, 32)])
     first = published(work)
     run(work, environment, TRIALS)
@@ -94,8 +94,8 @@ def test_a_smaller_trial_never_takes_the_place_of_a_better_champion(work: Work, 
     assert champion.version_id == first[0].id
 
 
-def test_a_run_that_goes_on_publishes_no_trial_twice(work: Work, environment: Path) -> None:
-    """A new winner publishes the new trials of its front, and no trial that is a version already."""
+def test_a_restarted_job_publishes_no_trial_twice(work: Work, environment: Path) -> None:
+    """Only trials that are not yet versions are published with the new winner."""
     job_id = run(work, environment, TRIALS[:1])
     published(work)
     work.controls.extend(job_id, {"trials": 2})
@@ -121,7 +121,7 @@ def test_a_run_that_goes_on_publishes_no_trial_twice(work: Work, environment: Pa
     assert state == JobState.COMPLETED
 
 
-def test_a_damaged_checkpoint_of_the_front_costs_that_version_alone(work: Work, environment: Path) -> None:
+def test_a_damaged_checkpoint_of_the_front_costs_only_that_version(work: Work, environment: Path) -> None:
     """The job completes with its winner and the other trials."""
     job_id = run(work, environment, TRIALS)
     (environment / f"{job_id}/0.safetensors").write_bytes(b"damaged")
@@ -130,9 +130,9 @@ def test_a_damaged_checkpoint_of_the_front_costs_that_version_alone(work: Work, 
 
 
 def test_an_architecture_is_measured_once(work: Work, environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two trials with the same layers share a latency; one is recorded as smaller, so that both are on the front.
+    """Two trials with the same layers share a latency. One is recorded as smaller, so that both are on the front.
 
-    A later job's version shares it too, and one that another machine published does not.
+    A version of a later job shares it too, but not one that another machine published.
     """
     measured = []
     latency = Candidate.latency

@@ -1,4 +1,4 @@
-"""From a job's winner to a version, and the choice of the champion."""
+"""The rows of a publication: from a job's winner to a version, and the choice of the champion."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -49,7 +49,7 @@ def test_a_published_winner_completes_its_job(work: Work) -> None:
     assert job.state == JobState.COMPLETED
 
 
-def test_the_test_images_are_opened_once_a_run_of_a_job(work: Work) -> None:
+def test_the_test_images_are_opened_once_per_run_of_a_job(work: Work) -> None:
     """Repeated publication records one opening, and it names the version."""
     work.accept(budget={"trials": 1})
     claim = work.leases.claim()
@@ -90,7 +90,7 @@ def test_versions_of_different_objectives_are_not_compared(work: Work) -> None:
     assert champion(work) == 1
 
 
-def test_a_lower_loss_is_better_among_versions_judged_by_it(work: Work) -> None:
+def test_the_lower_loss_is_better_if_the_loss_is_the_objective(work: Work) -> None:
     """The objective decides if higher or lower is better."""
     win(work, 0.5, objective="val_loss")
     win(work, 0.4, objective="val_loss")
@@ -120,8 +120,8 @@ def test_a_cancelled_jobs_winner_is_not_published(work: Work) -> None:
     assert work.job(job).state == JobState.CANCELLED
 
 
-def test_a_damaged_winner_is_trained_again_also_when_the_seconds_are_spent(work: Work) -> None:
-    """The seconds were spent on it before. A limit that ended it now would leave a worse trial to publish, or none."""
+def test_a_damaged_winner_is_trained_again_even_if_the_seconds_are_spent(work: Work) -> None:
+    """If the limit ended it now, only a worse trial would be left to publish, or none."""
     job = work.accept(budget={"trials": 1, "seconds": 100})
     work.run_trial(work.pack(1), 0.9)
     with work.database.writing() as session:
@@ -140,8 +140,8 @@ def test_a_damaged_winner_is_trained_again_also_when_the_seconds_are_spent(work:
     assert [trial.state for trial in work.trials()] == [TrialState.COMPLETED]
 
 
-def test_publication_ends_pack_and_job_with_it(work: Work) -> None:
-    """After a worker dies right after publication, nothing is published again, and nothing can be cancelled."""
+def test_publication_ends_the_pack_and_the_job_together(work: Work) -> None:
+    """If a worker dies right after publication, no version is published twice, and the job cannot be cancelled."""
     job_id = win(work, 0.9)
     cancelled = work.controls.cancel(job_id)
 
@@ -149,8 +149,8 @@ def test_publication_ends_pack_and_job_with_it(work: Work) -> None:
     assert (cancelled.state, cancelled.error) == (JobState.COMPLETED, None)
 
 
-def test_winners_that_are_published_at_once_get_versions_of_their_own(work: Work) -> None:
-    """Four jobs of one network end at the same instant; there are four versions, and the best is champion."""
+def test_winners_that_are_published_at_once_get_different_versions(work: Work) -> None:
+    """If four jobs of one network end at the same time, there are four versions, and the best is champion."""
     publishing = PublicationRows(work.database)
     for _ in range(4):
         work.accept(budget={"trials": 1})

@@ -1,4 +1,4 @@
-"""Publication as a trainer does it, and the calibration, test figures and speed of a version."""
+"""Publication by a trainer, and the calibration, test figures and speed of a version."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +51,7 @@ def trained(loss: str) -> Checkpoint:
 
 
 def published(work: Work, folder: Path, loss: str, images: int | None = None) -> Outcome:
-    """Run a job up to its version, the training left to `trained`."""
+    """Run a job up to its version, with the checkpoint of `trained` instead of training."""
     work.accept(model="shallow", loss=loss, budget={"trials": 1}, images=images)
     claim = work.leases.claim()
     assert claim is not None
@@ -75,8 +75,8 @@ def published(work: Work, folder: Path, loss: str, images: int | None = None) ->
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
-def test_a_version_says_how_far_it_can_be_trusted(loss: str, work: Work, environment: Path) -> None:
-    """Its calibration fits the stored graph, its figures are of the test images, and its speed is measured."""
+def test_a_version_has_its_calibration_and_speed(loss: str, work: Work, environment: Path) -> None:
+    """The calibration fits the stored graph, the figures are of the test images, and the speed is measured."""
     found = published(work, environment, loss)
     test = images_of_test(DATASET, "random")
     outputs, novelty = found.predictor.run(test.images.numpy() / 255)
@@ -93,7 +93,7 @@ def test_a_version_says_how_far_it_can_be_trusted(loss: str, work: Work, environ
     assert 1e-6 < found.version.latency_seconds < 0.1
 
 
-def test_a_version_abstains_from_what_is_no_digit(work: Work, environment: Path) -> None:
+def test_a_version_abstains_from_images_without_a_digit(work: Work, environment: Path) -> None:
     """It abstains from blank images and noise with a reason, and from hardly any test image."""
     found = published(work, environment, "cross_entropy")
     others = np.concatenate([np.zeros((1, *DATASET.shape)), np.random.default_rng(0).random((20, *DATASET.shape))])
@@ -112,7 +112,7 @@ def test_a_version_of_few_images_is_calibrated_on_few(work: Work, environment: P
     assert (found.calibration.images, found.calibration.test_images) == (80, 180)
 
 
-def test_the_test_figures_are_torchs(work: Work, environment: Path) -> None:
+def test_the_test_figures_equal_torchs(work: Work, environment: Path) -> None:
     """Loss and accuracy on the test images equal those of the module that the checkpoint describes."""
     found = published(work, environment, "cross_entropy")
     candidate = Candidate.of(trained("cross_entropy"), novelty_of(DATASET, "random", 0, None))

@@ -1,4 +1,4 @@
-"""Run-offs through the ledger, the packs and the trainer."""
+"""Run-offs with the real ledger, packs and trainer."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from worker.publication.rows import PublicationRows
 from worker.run_off.work import decide
 from worker.training.ledger_book import LedgerBook
 
-pytestmark = pytest.mark.long  # all tests together take a quarter of a minute
+pytestmark = pytest.mark.long  # all tests together take 15 s
 
 SPACE = {
     "batch_size": {"type": "categorical", "choices": [32, 64]},
@@ -43,7 +43,7 @@ only_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 def reruns(work: Work) -> list[Rerun]:
-    """Return all trainings of run-offs, by trial and seed."""
+    """Return all trainings of run-offs, in order of trial and seed."""
     with work.database.reading() as session:
         return list(session.scalars(select(Rerun).order_by(col(Rerun.trial), col(Rerun.seed))))
 
@@ -63,21 +63,21 @@ def labels(work: Work, folder: Path, rerun: Rerun) -> np.ndarray:
 
 def decided(work: Work) -> tuple[RunOff, ModelVersion, list[Opening]]:
     """Return the decision, the published version, and the openings of the test set."""
-    published = select(ModelVersion).where(col(ModelVersion.test_accuracy).is_not(None))  # not others of the front
+    published = select(ModelVersion).where(col(ModelVersion.test_accuracy).is_not(None))  # the winner's
     with work.database.reading() as session:
         run_off, version = session.scalars(select(RunOff)).one(), session.scalars(published).one()
         return run_off, version, list(session.scalars(select(Opening)))
 
 
 def searched(work: Work) -> tuple[Job, Training]:
-    """Return a job whose search has ended, and a worker that has not begun its run-off."""
+    """Return a job whose search has ended and whose run-off has not begun, and a worker."""
     job, training = work.accept(**SPEC), Training(work)
     training.run(until=PackPurpose.RUN_OFF)
     return job, training
 
 
-def test_a_run_off_decides_what_is_published(work: Work, environment: Path) -> None:
-    """Three trials and two splits are six trainings, which no budget counts; only the winner opens the test set."""
+def test_a_run_off_decides_which_trial_is_published(work: Work, environment: Path) -> None:
+    """Three trials on two splits are six trainings outside the budget; only the winner opens the test set."""
     job, training = searched(work)
     before = (work.job(job).state, len(reruns(work)), len(training.openings()))
     training.run()
@@ -93,8 +93,8 @@ def test_a_run_off_decides_what_is_published(work: Work, environment: Path) -> N
 
 
 @only_sqlite
-def test_a_training_ends_and_is_judged_at_the_epoch_that_the_search_chose(work: Work, environment: Path) -> None:
-    """Earlier measurements do not count: an epoch chosen on the training's own images would look too good on them."""
+def test_a_training_ends_at_the_epoch_that_the_search_chose(work: Work, environment: Path) -> None:
+    """An epoch that is chosen by the training's own validation images would look too good on them."""
     job, training = work.accept(**SPEC | {"budget": {"trials": 3, "epochs": 6}}), Training(work)
     training.run(until=PackPurpose.RUN_OFF)
     with work.database.writing() as session:
@@ -108,8 +108,8 @@ def test_a_training_ends_and_is_judged_at_the_epoch_that_the_search_chose(work: 
 
 
 @only_sqlite
-def test_what_is_compared_is_what_was_predicted(work: Work, environment: Path) -> None:
-    """The accuracies of the verdict are those of the kept predictions against the data set's labels."""
+def test_the_compared_accuracies_follow_from_the_kept_predictions(work: Work, environment: Path) -> None:
+    """The verdict's accuracies equal those of the predictions and the data set's labels."""
     _, training = searched(work)
     training.run()
     verdict = decided(work)[0].verdict
@@ -123,7 +123,7 @@ def test_what_is_compared_is_what_was_predicted(work: Work, environment: Path) -
 
 
 @only_sqlite
-def test_a_run_off_of_a_job_that_is_held_to_few_images_counts_those(work: Work, environment: Path) -> None:
+def test_a_run_off_of_a_job_with_a_limit_on_images_counts_those(work: Work, environment: Path) -> None:
     """The corrected t-test weighs training images against validation images: 320 and 80 of 400."""
     work.accept(**SPEC, images=400)
     Training(work).run()
@@ -133,8 +133,8 @@ def test_a_run_off_of_a_job_that_is_held_to_few_images_counts_those(work: Work, 
 
 
 @only_sqlite
-def test_each_training_is_one_that_can_be_done_alone(work: Work, environment: Path) -> None:
-    """A lane alone, with the recorded split, seeds and stream, predicts the same labels for every image."""
+def test_each_training_can_be_repeated_alone(work: Work, environment: Path) -> None:
+    """A single lane with the recorded split, seeds and stream predicts the same labels."""
     job, training = searched(work)
     training.run()
     spec, (last, packs) = work.spec(job), (reruns(work)[-1], {pack.id: pack for pack in work.packs()})
@@ -155,8 +155,8 @@ def test_each_training_is_one_that_can_be_done_alone(work: Work, environment: Pa
 
 @only_sqlite
 @pytest.mark.parametrize(("steps", "stop"), [(7, Stop.RELEASED), (60, Stop.CANCELLED)])
-def test_a_pack_that_was_left_goes_on_to_the_same_end(steps: int, stop: Stop, work: Work, environment: Path) -> None:
-    """Released with a checkpoint or lost without one, a run-off predicts as an undisturbed one."""
+def test_an_interrupted_pack_ends_the_same(steps: int, stop: Stop, work: Work, environment: Path) -> None:
+    """Released with a checkpoint or lost without one, a run-off predicts the same as an undisturbed one."""
     job, training = searched(work)
     training.orders.stop_after(steps, stop)
     claim = work.leases.claim()
@@ -182,7 +182,7 @@ def test_a_pack_that_was_left_goes_on_to_the_same_end(steps: int, stop: Stop, wo
 def test_checkpoints_take_at_most_two_percent_of_a_run_offs_time(
     cost: float, work: Work, environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a clock on which a step takes 10 ms, checkpoints may be made at any time, and the first of a pack at once."""
+    """The test's clock takes 10 ms per step; without a minimum time, each pack makes a first checkpoint at once."""
     job, training = work.accept(**SPEC | {"budget": {"trials": 4, "epochs": 10}}), Training(work)
     training.run(until=PackPurpose.RUN_OFF)
     clock = _Clocked(training.orders)
@@ -199,7 +199,7 @@ def test_checkpoints_take_at_most_two_percent_of_a_run_offs_time(
 
 @dataclass
 class _Clocked:
-    """Orders with their own clock: each question, one before every step, takes 10 ms."""
+    """Orders with their own clock: each read, one before every step, takes 10 ms."""
 
     orders: Orders
     now: float = 0.0
@@ -237,7 +237,7 @@ def test_trainings_that_kill_their_trainer_are_left_out(lost: int, work: Work, e
 
 
 def test_a_run_off_can_be_cancelled(work: Work, environment: Path) -> None:
-    """It ends at once, and its budget cannot be raised before."""
+    """It ends at once. Until then, the job's budget cannot be raised."""
     job, _ = searched(work)
     with pytest.raises(Conflict, match="in its run-off, so its budget cannot be changed"):
         work.controls.extend(job.id, {"trials": 9})
@@ -264,8 +264,8 @@ def test_a_run_off_can_be_paused(work: Work, environment: Path) -> None:
 
 
 @only_sqlite
-def test_a_run_off_that_ends_while_it_is_held_is_decided_afterwards(work: Work, environment: Path) -> None:
-    """Its last training was running when it was paused; until it is resumed, no other trial can begin."""
+def test_a_run_off_that_ends_during_a_pause_is_decided_afterwards(work: Work, environment: Path) -> None:
+    """Its last trainings were running when it was paused; until it is resumed, no other trial can begin."""
     job, training = searched(work)
     claims = [claim for _ in range(4) if (claim := work.leases.claim())]
     work.controls.pause(job.id)
@@ -285,8 +285,8 @@ def test_a_run_off_that_ends_while_it_is_held_is_decided_afterwards(work: Work, 
 
 
 @only_sqlite
-def test_a_completed_job_that_goes_on_has_another_run_off(work: Work, environment: Path) -> None:
-    """The next run-off has other seeds and another opening of the test set."""
+def test_a_restarted_job_has_another_run_off(work: Work, environment: Path) -> None:
+    """The new run-off has other seeds and another opening of the test set."""
     job, training = searched(work)
     training.run()
     work.controls.extend(job.id, {"trials": 5})
@@ -300,7 +300,7 @@ def test_a_completed_job_that_goes_on_has_another_run_off(work: Work, environmen
 
 @only_sqlite
 def test_the_finalists_keep_their_checkpoints(work: Work, environment: Path) -> None:
-    """Any winner can be published, even one that others beat in every respect."""
+    """Each finalist can then be published, even if other trials beat it in every respect."""
     searched(work)
     kept = {file.trial for file in artifacts(work) if file.kind == "checkpoint"}
 
@@ -308,8 +308,8 @@ def test_the_finalists_keep_their_checkpoints(work: Work, environment: Path) -> 
 
 
 @only_sqlite
-def test_the_best_is_published_where_the_chosen_trial_has_lost_its_checkpoint(work: Work, environment: Path) -> None:
-    """The checkpoint was damaged, and training the trial again failed."""
+def test_the_best_trial_is_published_if_the_chosen_one_has_lost_its_checkpoint(work: Work, environment: Path) -> None:
+    """This happens if the checkpoint was damaged and training the trial again failed."""
     job, training = searched(work)
     while (claim := work.leases.claim()) is not None and claim.purpose == PackPurpose.RUN_OFF:
         training.trainer.work(claim)

@@ -1,4 +1,4 @@
-"""The upkeep of every process: taking back lost packs, waking workers and removing leftovers."""
+"""The janitor of every process: it takes back lost packs, wakes workers and removes unneeded files."""
 
 import os
 from pathlib import Path
@@ -16,19 +16,19 @@ from worker.supervision.janitor import Janitor, stray
 
 @pytest.fixture
 def woken(monkeypatch: pytest.MonkeyPatch) -> Event:
-    """An event that is set when a worker is woken."""
+    """Return an event that is set when a worker is woken."""
     event = Event()
     monkeypatch.setattr("worker.supervision.janitor.wake_worker", event.set)
     return event
 
 
 def janitor(work: Work, store: FolderStore | None = None) -> Janitor:
-    """The janitor of a process that has claimed no pack."""
+    """Return the janitor of a process that has claimed no pack."""
     return Janitor(work.database, Leases(work.database, "janitor", 60), store, poll_seconds=0.01)
 
 
 def test_a_lost_pack_is_taken_back_and_a_worker_woken(work: Work, woken: Event) -> None:
-    """Any process may do this, and no worker has to claim first."""
+    """Any process can do this, before any worker claims a pack."""
     work.accept()
     work.pack(1)
     quiet = janitor(work)
@@ -44,7 +44,7 @@ def test_a_lost_pack_is_taken_back_and_a_worker_woken(work: Work, woken: Event) 
 
 
 def test_a_waiting_job_wakes_a_worker_again(work: Work, woken: Event) -> None:
-    """The first message may have been lost with the broker."""
+    """The broker may have lost the first message."""
     work.accept()
     janitor(work).check()
 
@@ -61,7 +61,7 @@ def test_a_paused_job_wakes_no_worker(work: Work, woken: Event) -> None:
     assert not woken.is_set()
 
 
-def test_the_thread_outlives_a_database_that_is_away(work: Work, woken: Event, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_thread_survives_an_unreachable_database(work: Work, woken: Event, monkeypatch: pytest.MonkeyPatch) -> None:
     """It tries again in its next round."""
     work.accept()
     failures = iter([RuntimeError("away"), RuntimeError("away")])
@@ -81,7 +81,7 @@ def test_the_thread_outlives_a_database_that_is_away(work: Work, woken: Event, m
     assert heard
 
 
-def test_old_files_that_no_row_names_are_removed_and_nothing_else(work: Work, tmp_path: Path) -> None:
+def test_only_old_files_without_a_row_are_removed(work: Work, tmp_path: Path) -> None:
     """Young files may still get their row, and files of other jobs may belong to another database."""
     folder = tmp_path / "artifacts"
     store = FolderStore(folder)

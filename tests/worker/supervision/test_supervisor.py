@@ -1,4 +1,4 @@
-"""The supervisor with real training processes, which it drives and the tests kill."""
+"""The supervisor with real training processes, some of which the tests kill."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ QUICK: dict[str, Any] = {
     "model": "shallow",
     "search_space": {"hidden_size": 32, "learning_rate": {"type": "float", "low": 1e-3, "high": 1e-2, "log": True}},
 }
-SLOW = {**QUICK, "search_space": {**QUICK["search_space"], "batch_size": 2}}  # 647 steps an epoch
+SLOW = {**QUICK, "search_space": {**QUICK["search_space"], "batch_size": 2}}  # 647 steps per epoch
 ENDLESS = {"trials": 1, "epochs": 1000}
 
 
@@ -38,7 +38,7 @@ def measured(work: Work) -> int:
 
 
 def kill_while_it_trains(work: Work, supervisor: Supervisor, home: Path) -> None:
-    """Run the supervisor to the end, and kill its busy trainer after two epochs."""
+    """Run the supervisor to the end, and kill its working trainer after two epochs."""
     borrowed = []
     borrow = supervisor.trainers.borrow
 
@@ -71,7 +71,7 @@ def spend(work: Work, job: Job) -> None:
 
 
 def take_over(work: Work) -> list[Claim]:
-    """Let the lease expire and claim the pack, unless its owner renews it or writes at the same moment."""
+    """Let the lease run out and claim the pack, unless its owner renews it or writes at the same moment."""
     with work.database.writing() as session:
         session.execute(update(Pack).values(lease_expires_at=1.0))
     claim = work.other.claim()
@@ -87,7 +87,7 @@ def deafened(work: Work, supervisor: Supervisor) -> psutil.Process:
     """Suspend the only training process, so that it no longer reads orders, and return it."""
     (deaf,) = processes(supervisor.trainers)
     with work.database.writing() as session:
-        clock(session)  # this holds SQLite's write lock, so that the trainer is not suspended while it has it
+        clock(session)  # this takes SQLite's write lock, so that the suspended trainer does not hold it
         deaf.suspend()
     return deaf
 
@@ -105,8 +105,8 @@ def stops(monkeypatch: pytest.MonkeyPatch) -> list[Stop]:
     return reasons
 
 
-def test_a_job_is_worked_on_until_its_version_is_published(work: Work, supervisor: Supervisor) -> None:
-    """One call of the supervisor takes a job from its first trial to its published, verified checkpoint."""
+def test_a_supervisor_takes_a_job_to_its_published_version(work: Work, supervisor: Supervisor) -> None:
+    """One call runs a job from its first trial to its verified checkpoint."""
     job = work.accept(**QUICK, budget={"trials": 3, "epochs": 2})
     supervisor.work()
     with work.database.reading() as session:
@@ -140,7 +140,7 @@ def test_one_trainer_repeats_a_seeded_job_bit_for_bit(work: Work, supervisor: Su
 
 @pytest.mark.long
 def test_another_seed_gives_other_trials(work: Work, supervisor: Supervisor) -> None:
-    """The seed decides the parameters that are drawn."""
+    """The seed decides the drawn parameters."""
     for seed in (0, 1):
         work.accept(**QUICK, budget={"trials": 1, "epochs": 1}, seed=seed)
         supervisor.work()
@@ -154,7 +154,7 @@ def test_another_seed_gives_other_trials(work: Work, supervisor: Supervisor) -> 
 def test_a_killed_trainer_is_replaced_and_its_trial_runs_again(
     work: Work, supervisor: Supervisor, trainers: Trainers, home: Path
 ) -> None:
-    """Kill -9 during a trial costs the time of that trial and nothing else."""
+    """Kill -9 during a trial costs only the time of that trial."""
     job = work.accept(**QUICK, budget={"trials": 2, "epochs": 8}, pruner={"name": "none"}, lanes=1)
     before = {process.pid for process in processes(trainers)}
     kill_while_it_trains(work, supervisor, home)
@@ -167,8 +167,8 @@ def test_a_killed_trainer_is_replaced_and_its_trial_runs_again(
 
 
 @pytest.mark.long
-def test_a_trainer_that_died_while_it_was_idle_charges_nobody(work: Work, supervisor: Supervisor) -> None:
-    """Its pack goes to the next trainer, and no death is counted."""
+def test_the_death_of_an_idle_trainer_is_not_counted(work: Work, supervisor: Supervisor) -> None:
+    """The pack goes to the next trainer."""
     work.accept(**QUICK, budget={"trials": 1, "epochs": 1})
     (trainer,) = supervisor.trainers._all
     trainer.wait_until_ready()
@@ -190,10 +190,10 @@ def test_a_trainer_that_died_while_it_was_idle_charges_nobody(work: Work, superv
 
 @pytest.mark.long
 @pytest.mark.parametrize("trainers", [2], indirect=True)
-def test_the_pack_of_a_killed_trainer_goes_on_in_halves(
+def test_the_pack_of_a_killed_trainer_is_halved(
     work: Work, supervisor: Supervisor, trainers: Trainers, home: Path
 ) -> None:
-    """Kill -9 during three trials counts against none of them: each runs again to its end."""
+    """Kill -9 during three trials is held against none of them: each runs again to its end."""
     job = work.accept(**QUICK, budget={"trials": 3, "epochs": 8}, pruner={"name": "none"}, lanes=3)
     kill_while_it_trains(work, supervisor, home)
     numbers = [(t.number, t.state, t.epochs_run) for t in work.trials()]
@@ -241,10 +241,10 @@ def test_a_trainer_that_does_not_stop_is_killed(
 
 @pytest.mark.long
 @pytest.mark.parametrize("lanes", [1, 3])
-def test_a_job_whose_seconds_are_spent_publishes_what_it_reached(
+def test_a_job_whose_seconds_are_spent_publishes_its_best_result(
     work: Work, supervisor: Supervisor, lanes: int
 ) -> None:
-    """Running trials are stopped, and the best epochs of the measured ones count."""
+    """Running trials are stopped, and the best epochs of measured trials count."""
     job = work.accept(**SLOW, budget={"seconds": 3.0, "epochs": 1000}, pruner={"name": "none"}, lanes=lanes)
     supervisor.work()
     ended = work.job(job)
@@ -256,10 +256,10 @@ def test_a_job_whose_seconds_are_spent_publishes_what_it_reached(
 
 
 @pytest.mark.long
-def test_a_trainer_has_time_to_write_what_was_measured_when_the_seconds_are_spent(
+def test_a_trainer_has_time_to_write_its_results_after_the_seconds_are_spent(
     work: Work, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It gets more time than a trainer of a draining worker or a cancelled job, as a kill would lose its trials."""
+    """It gets more time than the trainer of a draining worker or a cancelled job: a kill would lose its trials."""
     monkeypatch.setattr("worker.supervision.supervisor.STOP_SECONDS", -1.0)
     job = work.accept(**SLOW, budget=ENDLESS)
     working = in_background(supervisor)
@@ -272,7 +272,7 @@ def test_a_trainer_has_time_to_write_what_was_measured_when_the_seconds_are_spen
 
 
 @pytest.mark.long
-def test_a_trainer_that_writes_when_the_seconds_are_spent_has_less_time_once_the_job_is_cancelled(
+def test_a_trainer_that_writes_its_results_has_less_time_after_a_cancellation(
     work: Work, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cancelled job does not wait for results that are no longer needed."""
@@ -296,10 +296,10 @@ def test_a_trainer_that_writes_when_the_seconds_are_spent_has_less_time_once_the
 
 
 @pytest.mark.long
-def test_a_worker_that_ends_as_the_seconds_do_leaves_the_trial_to_the_next(
+def test_a_worker_that_drains_after_the_seconds_are_spent_leaves_the_trial_to_the_next(
     work: Work, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker has only seconds; the next owner of the pack records the measured trials, even as its first act."""
+    """It waits only seconds; the next owner of the pack records the measured trials, even as its first action."""
     monkeypatch.setattr("worker.supervision.supervisor.STOP_SECONDS", 0.5)
     monkeypatch.setenv("CHIFFRE_CHECKPOINT_SECONDS", "0")
     supervisor.trainers._all[0].kill()  # its replacement reads the new setting
@@ -325,8 +325,8 @@ def test_a_worker_that_ends_as_the_seconds_do_leaves_the_trial_to_the_next(
 
 
 @pytest.mark.long
-def test_a_trainer_whose_lease_was_taken_is_killed(work: Work, supervisor: Supervisor, trainers: Trainers) -> None:
-    """A worker that lost its lease kills its trainer and writes nothing more."""
+def test_a_trainer_whose_lease_was_lost_is_killed(work: Work, supervisor: Supervisor, trainers: Trainers) -> None:
+    """A worker that lost its lease kills its trainer and writes no more results."""
     work.accept(**SLOW, budget=ENDLESS)
     working = in_background(supervisor)
     until(lambda: measured(work) >= 1)
@@ -341,7 +341,7 @@ def test_a_trainer_whose_lease_was_taken_is_killed(work: Work, supervisor: Super
 
 
 def test_a_draining_worker_gives_its_trial_to_the_next(work: Work, supervisor: Supervisor) -> None:
-    """A draining worker ends within seconds, counts no death, and another worker may claim the pack at once."""
+    """It ends within seconds, no death is counted, and another worker can claim the pack at once."""
     work.accept(**SLOW, budget=ENDLESS)
     working = in_background(supervisor)
     until(lambda: measured(work) >= 1)
@@ -358,7 +358,7 @@ def test_a_draining_worker_gives_its_trial_to_the_next(work: Work, supervisor: S
 
 @pytest.mark.long
 def test_a_worker_that_was_not_woken_finds_work_by_itself(work: Work, supervisor: Supervisor) -> None:
-    """A lost message delays work, but loses none."""
+    """A lost message delays work but loses none."""
     job = work.accept(**QUICK, budget={"trials": 1, "epochs": 1})
     polling = Thread(target=supervisor.poll)
     polling.start()
@@ -388,7 +388,7 @@ def test_two_trainers_serve_one_job_with_an_exact_budget(work: Work, supervisor:
 @pytest.mark.long
 @pytest.mark.parametrize("trainers", [2], indirect=True)
 def test_two_trainers_serve_one_job_in_packs(work: Work, supervisor: Supervisor) -> None:
-    """The budget is exact even if three trials train together, and each trial gets a result."""
+    """The budget is exact even if three trials train together, and each trial has a result."""
     job = work.accept(**QUICK, budget={"trials": 9, "epochs": 2}, pruner={"name": "none"}, lanes=3)
     serve_with_two(supervisor)
     trials, packs = work.trials(), [pack for pack in work.packs() if pack.purpose == "train"]
@@ -403,7 +403,7 @@ def test_two_trainers_serve_one_job_in_packs(work: Work, supervisor: Supervisor)
 
 @pytest.mark.long
 def test_a_diverged_trial_is_recorded_and_the_job_goes_on(work: Work, supervisor: Supervisor) -> None:
-    """A learning rate that makes the loss diverge ends only its own trial."""
+    """A learning rate that is too high ends only its own trial."""
     space = {"learning_rate": {"type": "grid", "values": [1e30, 0.01]}, "hidden_size": 32}
     job = work.accept(model="shallow", search_space=space, sampler={"name": "grid"}, budget={"epochs": 3})
     supervisor.work()
@@ -414,8 +414,8 @@ def test_a_diverged_trial_is_recorded_and_the_job_goes_on(work: Work, supervisor
 
 
 @pytest.mark.long
-def test_a_job_whose_lanes_memory_cannot_hold_fails_at_once_with_what_to_do(work: Work, supervisor: Supervisor) -> None:
-    """The job fails before any training and after one trial, whatever that trial draws."""
+def test_a_job_whose_lanes_do_not_fit_in_memory_fails_at_once(work: Work, supervisor: Supervisor) -> None:
+    """It fails before any training, for any draw of its first trial, and the error says what to do."""
     space = {"hidden_sizes": {"type": "categorical", "choices": [[10, 10], [6000, 6000]]}}
     job = work.accept(model="mlp", search_space=space, lanes=1024, budget={"trials": 2000, "epochs": 1})
     supervisor.work()
@@ -428,8 +428,8 @@ def test_a_job_whose_lanes_memory_cannot_hold_fails_at_once_with_what_to_do(work
     assert measured(work) == 0
 
 
-def test_a_trainer_given_back_after_the_end_is_not_replaced(environment: Path) -> None:
-    """A thread that gives its trainer back after the pool is closed starts no new process."""
+def test_a_trainer_that_is_given_back_to_a_closed_pool_is_not_replaced(environment: Path) -> None:
+    """The pool starts no new process and lends none."""
     trainers = Trainers(1)
     trainer = trainers.borrow()
     assert trainer is not None
@@ -442,10 +442,10 @@ def test_a_trainer_given_back_after_the_end_is_not_replaced(environment: Path) -
 
 
 @pytest.mark.parametrize(("device", "number"), [("cpu", 3), ("cuda", 1)])
-def test_where_no_number_is_set_each_core_has_a_trainer_and_a_gpu_one(
+def test_by_default_each_core_has_a_trainer_and_a_gpu_has_one(
     device: str, number: int, environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The device that the first trainer reports decides; it is simulated, as there is no GPU here."""
+    """The device that the first trainer reports decides; the test replaces the report."""
     monkeypatch.setattr("worker.supervision.trainer_pool.cores", lambda: 3)
     monkeypatch.setattr(TrainerProcess, "wait_until_ready", lambda _: device)
     trainers = Trainers(None)
@@ -455,8 +455,8 @@ def test_where_no_number_is_set_each_core_has_a_trainer_and_a_gpu_one(
 
 
 @pytest.mark.long
-def test_a_trainer_says_where_it_trains(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It trains on a CPU if CHIFFRE_DEVICE says so."""
+def test_a_trainer_reports_its_device(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device is a CPU if CHIFFRE_DEVICE says so."""
     monkeypatch.setenv("CHIFFRE_DEVICE", "cpu")
     trainers = Trainers(1)
     device = trainers._all[0].wait_until_ready()
@@ -466,8 +466,8 @@ def test_a_trainer_says_where_it_trains(environment: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.long
-def test_a_trainer_ends_when_its_worker_does(environment: Path) -> None:
-    """A worker that dies leaves no trainer behind: the pipe of the trainer closes with it."""
+def test_a_trainer_ends_with_its_worker(environment: Path) -> None:
+    """The death of a worker closes the pipe of its trainer."""
     trainers = Trainers(1)
     (process,) = processes(trainers)
     trainers._all[0].wait_until_ready()

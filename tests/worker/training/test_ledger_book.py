@@ -1,4 +1,4 @@
-"""Two trainers on one job, each with its book and its search: the ledger tells each what the other did."""
+"""Two trainers on one job, each with its own book and search, exchange results through the ledger."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +24,7 @@ from worker.errors import LeaseLost
 from worker.ledger.leases import Leases
 from worker.training.ledger_book import JobSearch, LedgerBook
 
-# Optuna warns of the argument `group` whenever a TPE sampler is made; ml ignores that, pytest undoes the ignoring.
+# Optuna warns of the argument `group` for each new TPE sampler; ml ignores the warning, but pytest shows it again.
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
 EPOCHS = 9
@@ -39,7 +39,7 @@ STARTS = {"median": {"n_startup_trials": 2}}
 
 @dataclass
 class Quiet:
-    """A supervisor that never says stop."""
+    """Orders of a supervisor that never stops its trainer."""
 
     stop: Stop | None = None
     cancelled: frozenset[int] = frozenset()
@@ -66,7 +66,7 @@ class Trainer:
         return self.book.warm.search
 
     def catch_up(self) -> list[TrialRecord]:
-        """Apply changed records to the search; return them."""
+        """Apply changed records to the search, and return them."""
         records = list(self.book.changes())
         for record in records:
             self.search.apply(record)
@@ -87,7 +87,7 @@ class Trainer:
         return drawn
 
     def reach(self, trial: TrialRecord, epoch: int) -> bool:
-        """Measure a trial and judge it as `ml.tuning` does; return whether it was pruned."""
+        """Measure a trial and decide about pruning as `ml.tuning` does; return whether it was pruned."""
         self.catch_up()
         value = curve(trial)[epoch - 1]
         pruned = bool(self.search.report({trial.number: (epoch * STEPS_PER_EPOCH, value)}))
@@ -110,7 +110,7 @@ def curve(trial: TrialRecord) -> list[float]:
 def play(trainers: list[Trainer]) -> list[Any]:
     """Run trials two at a time, one in each trainer, and return all draws and decisions.
 
-    One trainer may be given twice. The trials take turns, epoch after epoch.
+    One trainer may be given twice. The trials take turns, one epoch at a time.
     """
     happened: list[Any] = []
     for _ in range(TRIALS // 2):
@@ -148,8 +148,8 @@ def test_two_trainers_draw_and_prune_as_one_would(pruner: str, work: Work, tmp_p
     assert 0 < len(pruned) < TRIALS
 
 
-def test_a_trainer_hears_of_the_others_running_trials(work: Work, tmp_path: Path) -> None:
-    """It learns their draws and their measurements so far, each once."""
+def test_a_trainer_learns_of_the_other_trainers_running_trials(work: Work, tmp_path: Path) -> None:
+    """It gets their draws and measurements so far, each once."""
     job = work.accept(**FIELDS, pruner={"name": "none"})
     one, two = (Trainer.of(work, leases, job, tmp_path) for leases in (work.leases, work.other))
     own, other = one.begin(), two.begin()
@@ -164,8 +164,8 @@ def test_a_trainer_hears_of_the_others_running_trials(work: Work, tmp_path: Path
     assert again == []
 
 
-def test_a_trainer_draws_with_regard_to_the_others_running_trials(work: Work, tmp_path: Path) -> None:
-    """With another trainer's trial running, it draws what a search that ran both would draw."""
+def test_a_trainer_draws_with_knowledge_of_the_other_trainers_running_trials(work: Work, tmp_path: Path) -> None:
+    """It draws the same as a search that runs both trials."""
     job = work.accept(**FIELDS | {"sampler": {"name": "tpe", "n_startup_trials": 1}}, pruner={"name": "none"})
     one, two = (Trainer.of(work, leases, job, tmp_path) for leases in (work.leases, work.other))
     trials = [one.begin(), two.begin()]
@@ -189,7 +189,7 @@ def test_a_trainer_draws_with_regard_to_the_others_running_trials(work: Work, tm
 def test_a_pack_trained_through_the_ledger_is_recorded_as_a_pack(
     work: Work, tmp_path: Path, data: TrainingData
 ) -> None:
-    """One call trains the claimed trial and those it could reserve, and decides key, lanes and positions."""
+    """One call trains the claimed trial and all trials that it can reserve, and fixes key, lanes and positions."""
     fields = FIELDS | {"budget": {"trials": 5, "epochs": 2}, "pruner": {"name": "none"}, "lanes": 2}
     job = work.accept(**fields)
     trainer = Trainer.of(work, work.leases, job, tmp_path)
@@ -205,8 +205,8 @@ def test_a_pack_trained_through_the_ledger_is_recorded_as_a_pack(
     assert [file.name for file in tmp_path.rglob("*.safetensors")] == [best]
 
 
-def test_a_pack_after_a_death_trains_its_own_trials_only(work: Work, tmp_path: Path, data: TrainingData) -> None:
-    """Half of a divided pack resumes its trials with their hyper-parameters, and a single trial begins no others."""
+def test_a_pack_after_a_death_trains_only_its_own_trials(work: Work, tmp_path: Path, data: TrainingData) -> None:
+    """Half of a divided pack resumes its trial with the same hyper-parameters and begins no others."""
     fields = FIELDS | {"budget": {"trials": 50, "epochs": 1}, "pruner": {"name": "none"}, "lanes": 2}
     job = work.accept(**fields)
     claim = work.pack(2)
@@ -221,7 +221,7 @@ def test_a_pack_after_a_death_trains_its_own_trials_only(work: Work, tmp_path: P
     assert Params.model_validate(first.params).learning_rate == 0.01
 
 
-def test_a_pack_whose_only_trial_was_cancelled_before_it_was_drawn_is_done(
+def test_a_pack_whose_only_trial_was_cancelled_before_its_draw_is_done(
     work: Work, tmp_path: Path, data: TrainingData
 ) -> None:
     """A trainer that opens it finds nothing to train."""
@@ -237,7 +237,7 @@ def test_a_pack_whose_only_trial_was_cancelled_before_it_was_drawn_is_done(
 
 
 def test_a_trainer_that_lost_its_pack_leaves_no_file(work: Work, tmp_path: Path, data: TrainingData) -> None:
-    """Files that it had saved for the refused rows are removed."""
+    """Files that it saved for the refused rows are removed."""
     job = work.accept(**FIELDS | {"budget": {"trials": 2, "epochs": 1}, "pruner": {"name": "none"}, "lanes": 2})
     trainer = Trainer.of(work, work.leases, job, tmp_path)
     keeps, seen = work.ledger.worth_keeping, []

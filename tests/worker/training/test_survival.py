@@ -1,4 +1,4 @@
-"""A lost trainer, worker or file, or a full store, costs time and nothing else."""
+"""A lost trainer, worker or file, or a full store, costs only time."""
 
 import json
 import os
@@ -36,14 +36,14 @@ SPEC: dict[str, Any] = {
 
 @pytest.fixture
 def environment(environment: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Settings that checkpoint a pack as often as its cost allows."""
+    """Return the environment, with settings that checkpoint a pack as often as its cost allows."""
     monkeypatch.setenv("CHIFFRE_CHECKPOINT_SECONDS", "0")
     settings.cache_clear()
     return environment
 
 
 def another(work: Work, trainers: Trainers) -> Supervisor:
-    """A worker that comes after another has gone."""
+    """Return a worker that follows another."""
     return Supervisor(Leases(work.database, "another", 6), trainers, poll_seconds=0.2)
 
 
@@ -63,7 +63,7 @@ def results(work: Work, job: Job) -> list[tuple[Any, ...]]:
 
 
 def rungs(work: Work, job: Job) -> int:
-    """Return how many measurements a job has."""
+    """Return the number of a job's measurements."""
     with work.database.reading() as session:
         return session.scalar(select(func.count()).select_from(Measurement).where(Measurement.job_id == job.id)) or 0
 
@@ -75,11 +75,11 @@ def kept(work: Work, job: Job) -> list[Artifact]:
         return list(session.scalars(select(Artifact).where(*of_job).order_by(col(Artifact.id).desc())))
 
 
-_undisturbed: dict[str, list[tuple[Any, ...]]] = {}  # by the job's specification: it is the same on both databases
+_undisturbed: dict[str, list[tuple[Any, ...]]] = {}  # by specification; the results are the same on both databases
 
 
 def undisturbed(work: Work, supervisor: Supervisor, **fields: Any) -> list[tuple[Any, ...]]:
-    """Return the results of the job if nothing disturbs it; trained once for all tests."""
+    """Return the results of the job without a disturbance; it is trained once for all tests."""
     known = json.dumps(SPEC | fields, sort_keys=True)
     if known not in _undisturbed:
         job = work.accept(**SPEC | fields)
@@ -89,7 +89,7 @@ def undisturbed(work: Work, supervisor: Supervisor, **fields: Any) -> list[tuple
 
 
 def drain(work: Work, supervisor: Supervisor, job: Job, home: Path) -> None:
-    """Let a worker begin the job, and end in order after its first checkpoint."""
+    """Let a worker begin the job, and drain the worker after its first checkpoint."""
     with gate(home, 4):
         working = in_background(supervisor)
         until(lambda: kept(work, job) and rungs(work, job) >= 4)
@@ -103,7 +103,7 @@ def drain(work: Work, supervisor: Supervisor, job: Job, home: Path) -> None:
 def test_a_drained_pack_ends_bit_equal_on_another_worker(
     work: Work, supervisor: Supervisor, trainers: Trainers, home: Path, lanes: int
 ) -> None:
-    """The ending worker checkpoints the pack at its last step, and the next worker goes on from there."""
+    """The draining worker checkpoints the pack at its last step, and the next worker goes on from there."""
     expected = undisturbed(work, supervisor, lanes=lanes)
     job = work.accept(**SPEC, lanes=lanes)
     drain(work, supervisor, job, home)
@@ -117,7 +117,7 @@ def test_a_drained_pack_ends_bit_equal_on_another_worker(
 
 @pytest.mark.long
 def test_a_paused_job_ends_bit_equal(work: Work, supervisor: Supervisor, home: Path) -> None:
-    """Its trainer is free within seconds and stays warm; once resumed, the job ends as if it had never been paused."""
+    """Its trainer is free within seconds and stays warm; after the pause, the job ends as if never paused."""
     expected = undisturbed(work, supervisor, lanes=3)
     job = work.accept(**SPEC, lanes=3)
     with gate(home, 4):
@@ -140,7 +140,7 @@ def test_a_paused_job_ends_bit_equal(work: Work, supervisor: Supervisor, home: P
 def test_a_trial_whose_trainer_was_killed_ends_bit_equal(
     work: Work, supervisor: Supervisor, trainers: Trainers, home: Path
 ) -> None:
-    """After a kill -9 in the middle of a trial it goes on from its last checkpoint, and nothing is recorded twice."""
+    """After a kill -9 in its middle, the trial goes on from its last checkpoint, and no result is recorded twice."""
     one = {**SPEC, "budget": {"trials": 1, "epochs": 16}, "lanes": 1}
     expected = undisturbed(work, supervisor, **one)
     job = work.accept(**one)
@@ -174,7 +174,7 @@ def emptied(file: Path) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("damage", [truncated, flipped, emptied, Path.unlink], ids=lambda damage: damage.__name__)
 @pytest.mark.parametrize("all_of_them", [False, True], ids=["the last", "all"])
-def test_a_damaged_checkpoint_costs_time_and_nothing_else(
+def test_a_damaged_checkpoint_costs_only_time(
     work: Work,
     supervisor: Supervisor,
     trainers: Trainers,
@@ -227,10 +227,10 @@ def test_a_winner_whose_checkpoint_is_damaged_is_trained_again(
 
 
 @pytest.mark.long
-def test_without_room_for_its_weights_a_job_waits_until_there_is_some(
+def test_a_job_without_room_for_its_weights_waits_for_room(
     work: Work, supervisor: Supervisor, trainers: Trainers, environment: Path
 ) -> None:
-    """The job is paused with a reason that says what to do; once resumed, it completes, and no partial file is left."""
+    """It is paused with a reason, leaves no partial file, and completes after it is resumed."""
     large = {"hidden_size": 4000, "learning_rate": 0.001, "batch_size": 256}  # 12 MiB
     job = work.accept(**SPEC | {"search_space": large, "budget": {"trials": 1, "epochs": 2}}, lanes=1)
     (trainer,) = trainers._all
@@ -256,7 +256,7 @@ def _events(work: Work, job: Job) -> list[Event]:
 
 
 def _but_publish(claims: Leases, work: Work, job: Job) -> Any:
-    """Claim the next pack unless it is one to publish."""
+    """Claim the next pack, unless the job is publishing."""
     if work.job(job).state == JobState.STOPPING:
         return None
     return claims.claim()
