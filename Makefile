@@ -4,7 +4,9 @@ PYTHON ?= python3
 # make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+# pip would compile what it installs in one process; compileall does so on all cores, in half the time.
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib # some packages hold files for other versions of Python
 WORKERS ?= 2
 
 .PHONY: demo up docs test check soak chaos fuzz lint format clean setup setup-dev
@@ -29,7 +31,7 @@ test: lint ## every test not marked long or soak
 check: lint ## every test not marked soak
 	$(BIN)/pytest -n $(WORKERS) -m "not soak"
 
-soak: setup-dev ## the tests that take a minute or more each
+soak: setup-dev ## the tests that take longest
 	$(BIN)/pytest -n $(WORKERS) -m soak
 
 CHAOS_SECONDS ?= 3600
@@ -62,14 +64,17 @@ setup-dev: .venv/ready-dev
 	@echo "Installing into .venv; torch alone is about 200 MB …"
 	$(PIP) -c constraints.txt torch
 	$(PIP) -c constraints.txt -e .
+	-@$(COMPILE)
 	@touch $@
 
 .venv/ready-dev: .venv/ready
 	$(PIP) -c constraints.txt -e ".[dev]"
+	-@$(COMPILE)
 	@touch $@
 
 .venv/ready-docs: .venv/ready
 	$(PIP) -c constraints.txt -e ".[docs]"
+	-@$(COMPILE)
 	@touch $@
 
 clean: ## remove the environment and all caches; .chiffre stays

@@ -174,18 +174,3 @@ def test_the_command_reads_an_image_file(job: dict[str, Any], up: Up, tmp_path: 
     assert job["state"] == "completed"
     assert answered.pop("input_report")["pixels"] == image.tolist()
     assert answered == expected
-
-
-def test_jobs_survive_a_restart_of_the_services(tmp_path: Path) -> None:
-    """A job that was running when the services stopped continues after the next start, and completes."""
-    spec = {"model": "perceptron", "dataset": "digits", "budget": {"trials": 1, "epochs": 1000, "seconds": 4}}
-    home = tmp_path / "home"
-    with chiffre_up(home) as first, Chiffre(first.url) as client:
-        job_id = client.tune(spec)["id"]
-        next(job for job in client.follow(job_id, every=0.1) if job["state"] == "running")
-    with chiffre_up(home) as second, Chiffre(second.url) as client:
-        *_, ended = client.follow(job_id)
-        epochs = [measured["epoch"] for measured in client.trial(job_id, 0)["measurements"]]
-
-    assert (ended["state"], sum(ended["trials"].values())) == ("completed", 1)
-    assert epochs == [float(n + 1) for n in range(len(epochs))] != []

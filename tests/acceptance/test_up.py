@@ -6,12 +6,14 @@ import socket
 import stat
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import psutil
 import pytest
-from acceptance.services import CHIFFRE, START_SECONDS, Up, chiffre_up, command_environment
+from acceptance.services import CHIFFRE, START_SECONDS, STOP_SECONDS, Up, chiffre_up, command_environment
 
 from api.client import Chiffre
 from worker.local import LOG_BYTES, Service, free_port
@@ -79,57 +81,90 @@ def wait_until_answered(url: str) -> None:
         client.get(url)
 
 
-def test_ctrl_c_ends_everything_even_in_a_home_with_a_long_path(tmp_path: Path) -> None:
-    """Broker, worker, trainers and API all end, and the exit status is 0.
+@dataclass(frozen=True)
+class Stopped:
+    """Services that were stopped."""
 
-    The socket of the broker moves to another folder if its path would exceed the kernel's limit of 108 bytes.
+    home: Path
+    job_id: str
+    seen: dict[str, Any]  # of their job, while they ran
+    running: set[str]  # the names of their processes
+    processes: int  # their number
+    left: list[psutil.Process]  # processes that did not end
+    status: int
+
+
+def stopped(up: Up, job_id: str, seen: dict[str, Any], number: int) -> Stopped:
+    """Send a signal to `chiffre up`, and return what became of its processes."""
+    running = up.everything()
+    names = {process.name() for process in running}
+    up.process.send_signal(number)
+    status = up.process.wait(STOP_SECONDS)
+    _, left = psutil.wait_procs(running, timeout=30)
+    return Stopped(up.home, job_id, seen, names, len(running), left, status)
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Stopped:
+    """Services that Ctrl-C stopped while they trained; the path of their home is long."""
+    spec = {"model": "perceptron", "dataset": "digits", "budget": {"trials": 1, "epochs": 1000, "seconds": 4}}
+    with chiffre_up(tmp_path_factory.mktemp("up") / ("long" * 30)) as up, Chiffre(up.url) as client:
+        job_id = client.tune(spec)["id"]
+        next(job for job in client.follow(job_id, every=0.1) if job["state"] == "running")
+        return stopped(up, job_id, {"socket": (up.home / "valkey" / "valkey.sock").exists()}, signal.SIGINT)
+
+
+@pytest.fixture(scope="module")
+def restarted(interrupted: Stopped) -> Stopped:
+    """The interrupted services, which were started again; SIGTERM stopped them once their job had ended."""
+    with chiffre_up(interrupted.home) as up, Chiffre(up.url) as client:
+        *_, job = client.follow(interrupted.job_id)
+        trial = client.trial(interrupted.job_id, 0)
+        return stopped(up, interrupted.job_id, {"job": job, "trial": trial}, signal.SIGTERM)
+
+
+def test_ctrl_c_ends_everything(interrupted: Stopped) -> None:
+    """Broker, worker, trainers and API all end, and the exit status is 0."""
+    assert "valkey-server" in interrupted.running
+    assert interrupted.processes >= 4
+    assert interrupted.status == 0
+    assert interrupted.left == []
+
+
+def test_a_home_with_a_long_path_works(interrupted: Stopped) -> None:
+    """The socket of the broker moves to another folder if its path would exceed the kernel's limit of 108 bytes."""
+    assert len(str(interrupted.home)) > 108
+    assert not interrupted.seen["socket"]
+
+
+def test_jobs_survive_a_restart_of_the_services(restarted: Stopped) -> None:
+    """A job that was running when the services stopped continues after the next start, and completes."""
+    job, trial = restarted.seen["job"], restarted.seen["trial"]
+    epochs = [measured["epoch"] for measured in trial["measurements"]]
+
+    assert (job["state"], sum(job["trials"].values())) == ("completed", 1)
+    assert epochs == [float(n + 1) for n in range(len(epochs))] != []
+
+
+def test_sigterm_ends_everything_too(restarted: Stopped) -> None:
+    """A service manager can stop `chiffre up` with SIGTERM, with the same effect as Ctrl-C."""
+    assert restarted.left == []
+
+
+def test_it_becomes_ready_with_any_allowed_hosts_and_leaves_no_process_if_it_is_killed(tmp_path: Path) -> None:
+    """`chiffre up` becomes ready even if it accepts only another name than its address, and a proxy is configured.
+
+    After kill -9 of `chiffre up` all processes that it started end.
     """
-    home = tmp_path / ("long" * 30)
-    with chiffre_up(home) as up:
-        socket_lies_elsewhere = not (home / "valkey" / "valkey.sock").exists()
-        running = up.everything()
-        names = {process.name() for process in running}
-        status = up.interrupt()
-        _, left = psutil.wait_procs(running, timeout=10)
-
-    assert socket_lies_elsewhere
-    assert "valkey-server" in names
-    assert len(running) >= 4
-    assert status == 0
-    assert left == []
-
-
-def test_it_becomes_ready_with_any_allowed_hosts(tmp_path: Path) -> None:
-    """`chiffre up` becomes ready even if it accepts only another name than its address, and a proxy is configured."""
     environment = {"CHIFFRE_ALLOWED_HOSTS": '["*.example.org"]', "http_proxy": "http://127.0.0.1:1", "no_proxy": ""}
     with chiffre_up(tmp_path / "home", "--host", "0.0.0.0", **environment) as up:
         url = up.url.replace("0.0.0.0", "127.0.0.1")
         named = httpx2.get(f"{url}/readyz", headers={"host": "chiffre.example.org"}, trust_env=False)
         other = httpx2.get(f"{url}/readyz", trust_env=False)
+        killed = stopped(up, "", {}, signal.SIGKILL)
 
     assert (named.status_code, other.status_code) == (200, 400)
-
-
-def test_sigterm_ends_everything_too(tmp_path: Path) -> None:
-    """A service manager can stop `chiffre up` with SIGTERM, with the same effect as Ctrl-C."""
-    with chiffre_up(tmp_path / "home") as up:
-        running = up.everything()
-        up.process.send_signal(signal.SIGTERM)
-        up.process.wait(60)
-        _, left = psutil.wait_procs(running, timeout=10)
-
-    assert left == []
-
-
-def test_killing_it_leaves_no_process(tmp_path: Path) -> None:
-    """After kill -9 of `chiffre up` all processes that it started end."""
-    with chiffre_up(tmp_path / "home") as up:
-        running = up.everything()
-        up.process.kill()
-        up.process.wait()
-        _, left = psutil.wait_procs(running, timeout=30)
-
-    assert left == []
+    assert killed.left == []
 
 
 def test_a_taken_port_is_refused(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_packs_are_compared_with_one_trial_at_a_time() -> None:
     assert all(0.3 < found[name] < 1 for name in ("median_alone", "median_together"))
 
 
-@pytest.mark.long
+@pytest.mark.soak
 def test_calibration_and_rejection_are_measured_for_both_networks() -> None:
     """The quick form ends with a row for the test images of each network and one for every kind of other image."""
     rows = last_line("calibration")
@@ -105,7 +105,7 @@ def test_calibration_and_rejection_are_measured_for_both_networks() -> None:
     assert all(0 <= row[name] <= 1 for row in rows if "group" in row for name in ("rejected", "rejected_softmax"))
 
 
-@pytest.mark.long
+@pytest.mark.soak
 def test_the_gain_of_the_canonicaliser_is_measured_for_both_networks() -> None:
     """The quick form ends with a row for each family of images, and one for the gain over all distorted images."""
     rows = last_line("canonical")
