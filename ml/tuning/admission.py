@@ -84,6 +84,8 @@ class Admission:
         self.source = source
         self.history = history
         self.refills = refills  # left
+        self.places = 0  # free lanes that no trial has taken yet at this position; 0 once the pack goes on
+        self.taken = 0  # trials that began at this position
         self.separate: list[int] = []  # trials that cannot train in this pack, by number
         self._recorded_to = history.recorded_to(pack.stream.batch_size)
 
@@ -92,16 +94,20 @@ class Admission:
         params, record = drawn
         lane = self._lane(params, record, self._free_place())
         ended = self._join(lane)
+        self._took(1)
         return [self._started(lane, record), *ended]
 
     def fill(self, lanes: int) -> list[Event]:
-        """Let up to `lanes` trials join, drawn given the first one's key; return the events of their start."""
+        """Let up to `lanes` trials join, drawn given the first one's key; return the events of their start.
+
+        If the pack must stop meanwhile, the places that are still free are filled when it is resumed.
+        """
         events: list[Event] = []
-        for _ in range(lanes):
-            drawn = self.source.next()
-            if drawn is None:
-                break
+        self.places = lanes
+        while self.places and (drawn := self.source.next()) is not None:
             events += self.begin(drawn)
+        if self.context.book.should_stop() is None:
+            self.places = 0
         return events
 
     def refill(self, ended: int) -> None:
@@ -109,14 +115,43 @@ class Admission:
 
         A resumed pack first lets the trials join that joined at this position before.
         """
-        if ended and self.refills:
-            if not self.rejoin() and self.pack.position >= self._recorded_to:
-                self.context.catch_up()
-                self.context.book.record(self.fill(min(ended, self.refills)))
-            self.refills = max(0, self.refills - ended)
+        if not ended:
+            return
+        self.places, self.taken = min(ended, self.refills), 0
+        self._took(self.rejoin())
+        self._fill_places()
 
-    def rejoin(self) -> bool:
-        """Let trials join that did so at this position before; return whether there was any."""
+    def resume(self, places: int, taken: int | None) -> None:
+        """Go on with a pack as it was left at this position.
+
+        Args:
+            places: that no trial had taken.
+            taken: trials that had begun at this position; None if a checkpoint of an earlier release does not say.
+        """
+        self.places = places
+        rejoined = self.rejoin()
+        self.taken = rejoined if taken is None else taken  # of an earlier position, if the pack went on from there
+        self._took(max(0, rejoined - self.taken))
+        self.separate_unjoined()
+        self._fill_places()
+
+    def _fill_places(self) -> None:
+        """Begin trials in the free places, unless the records show that the pack went on without them."""
+        if self.pack.position < self._recorded_to:
+            self.places = 0
+        if self.places:
+            self.context.catch_up()
+            self.context.book.record(self.fill(self.places))
+
+    def _took(self, trials: int) -> None:
+        """Count trials that took places; only those that began after the first step took a refill each."""
+        self.taken += trials
+        self.places = max(0, self.places - trials)
+        if self.pack.position > 0:
+            self.refills = max(0, self.refills - trials)
+
+    def rejoin(self) -> int:
+        """Let trials join that did so at this position before; return how many there were."""
         here = self.history.begun_at(self.pack.position)
         known = {lane.number for lane in self.pack.running}
         for trial in here:
@@ -124,7 +159,7 @@ class Admission:
                 ended = self._join(self._lane(self.context.search.recall(trial), trial, trial.lane))
                 if ended:
                     self.context.book.record(ended)
-        return bool(here)
+        return len(here)
 
     def separate_unjoined(self) -> None:
         """Set trials apart that have begun by now but did not join the resumed pack."""

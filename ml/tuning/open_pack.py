@@ -1,5 +1,7 @@
 """The opening of a pack: a fresh one with its first trials, or a resumed one at its last checkpoint."""
 
+from typing import cast
+
 from ml.parameters.params import Params
 from ml.records import PackRecord
 from ml.training.pack import LanePack
@@ -48,18 +50,19 @@ def _fresh(context: TuningContext, opened: PackRecord, source: TrialSource, hist
 def _resumed(context: TuningContext, opened: PackRecord, source: TrialSource, history: History) -> Admission:
     """Return a pack as its last checkpoint has it, or before its first step if there is none."""
     refills = refills_of(opened, opened.lanes)
+    places, taken = (opened.lanes if refills else 0), cast("int | None", 0)
     if opened.checkpoint is None:
         params = context.search.recall(next(iter(history.trials.values())))
         pack = LanePack.of(context.spec, context.data, params, opened.stream_seed)
     else:
         pack = LanePack.resumed(opened.checkpoint, context.data, history.trained, context.spec.dataset)
         refills = min(refills, opened.checkpoint.card["refills"])
-    if not pack.lanes:
+        places, taken = opened.checkpoint.card.get("places", 0), opened.checkpoint.card.get("taken")
+    if not pack.lanes and not (opened.checkpoint and places):
         pack.position = pack.since = history.next_start(pack.position)
     history.hand_records_to(pack)
     admission = Admission(context, pack, source, history, refills)
-    admission.rejoin()
-    admission.separate_unjoined()
+    admission.resume(places, taken)
     return admission
 
 

@@ -94,7 +94,9 @@ class _PackRun:
     def _checkpoint(self) -> None:
         with self.checkpoints.timed():
             checkpoint = self.pack.checkpoint()
-            self.book.keep(Checkpoint(checkpoint.weights, checkpoint.card | {"refills": self.admission.refills}))
+            admission = self.admission
+            counts = {"refills": admission.refills, "places": admission.places, "taken": admission.taken}
+            self.book.keep(Checkpoint(checkpoint.weights, checkpoint.card | counts))
 
     def _leave(self) -> None:
         """Checkpoint the pack if it goes on later; else end the lanes that are left."""

@@ -24,6 +24,7 @@ SQLITE_ONLY = (
     "tests/api/routes/jobs/test_validate_only.py",
     "tests/api/routes/models/test_inference.py",
     "tests/worker/supervision/test_supervisor.py",
+    "tests/worker/training/test_interruptions.py",
     "tests/worker/training/test_survival.py",
 )
 DIALECT = ("tests/worker/ledger/", "tests/worker/database/")  # `make test` runs these on both

@@ -9,7 +9,7 @@ from typing import Any, cast
 from sqlalchemy import func, select
 from sqlmodel import Session, col
 
-from ml.records import Event, Finished, Measured, PackRecord, RungResult, Started, TrialRecord, TrialState
+from ml.records import Event, Finished, Measured, PackRecord, RungResult, Started, Stop, TrialRecord, TrialState
 from ml.specs import TrainSpec, TuneSpec
 from worker.artifacts.new_files import Stored
 from worker.database.clock import clock
@@ -104,14 +104,17 @@ class Ledger:
             )
             return OpenedPack(record, pack_checkpoints(session, pack))
 
-    def reserve(self, claim: Claim, fits: Callable[[int], bool]) -> TrialRecord | None:
+    def reserve(self, claim: Claim, fits: Callable[[int], bool]) -> TrialRecord | Stop | None:
         """Begin one more trial in a claimed pack.
 
         Returns:
-            The trial; None if the job begins no more, or if `fits` refuses the next trial's number.
+            The trial. RELEASED if the job is paused: the pack must stop here, and begins the trial when it is resumed.
+            None if the job begins no more, or if `fits` refuses the next trial's number.
         """
         with self.database.writing() as session:
             job, pack = fence(session, claim)
+            if job.state == JobState.PAUSED:
+                return Stop.RELEASED
             begins = job.state == JobState.RUNNING and spent(session, job) is None
             if not begins or not fits(job.reserved):
                 return None

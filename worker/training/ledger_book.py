@@ -59,8 +59,16 @@ class LedgerBook:
         return opened.record
 
     def reserve(self, fits: Callable[[int], bool]) -> TrialRecord | None:
-        """Reserve one more of the job's trials for this pack."""
-        return self.ledger.reserve(self.claim, fits)
+        """Reserve one more of the job's trials for this pack.
+
+        If the job is paused, the pack must stop before its next step: the order to do so comes up to a second later,
+        and the trial would begin at another step than without the pause.
+        """
+        reserved = self.ledger.reserve(self.claim, fits)
+        if isinstance(reserved, Stop):
+            self.orders.stop = reserved
+            return None
+        return reserved
 
     def width(self, key: Key, measured: Callable[[], int]) -> int:
         """Return the width of the job's packs, which its first pack measured."""
