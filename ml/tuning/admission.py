@@ -122,7 +122,7 @@ class Admission:
         self._fill_places()
 
     def resume(self, places: int, taken: int | None) -> None:
-        """Go on with a pack as it was left at this position.
+        """Continue a pack as it was left at this position.
 
         Args:
             places: that no trial had taken.

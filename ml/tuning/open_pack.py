@@ -1,7 +1,5 @@
 """The opening of a pack: a fresh one with its first trials, or a resumed one at its last checkpoint."""
 
-from typing import cast
-
 from ml.parameters.params import Params
 from ml.records import PackRecord
 from ml.training.pack import LanePack
@@ -50,7 +48,8 @@ def _fresh(context: TuningContext, opened: PackRecord, source: TrialSource, hist
 def _resumed(context: TuningContext, opened: PackRecord, source: TrialSource, history: History) -> Admission:
     """Return a pack as its last checkpoint has it, or before its first step if there is none."""
     refills = refills_of(opened, opened.lanes)
-    places, taken = (opened.lanes if refills else 0), cast("int | None", 0)
+    places = opened.lanes if refills else 0
+    taken: int | None = 0
     if opened.checkpoint is None:
         params = context.search.recall(next(iter(history.trials.values())))
         pack = LanePack.of(context.spec, context.data, params, opened.stream_seed)

@@ -36,7 +36,7 @@ from ledger_machine.model import (
 from support.worker_tools import FILE, measurement
 
 from ml.artifacts import Saved
-from ml.records import Event, Finished, Measured, Started, TrialRecord, TrialState
+from ml.records import Event, Finished, Measured, Started, Stop, TrialRecord, TrialState
 from worker.database.tables import Artifact, Job, Pack, PackPurpose
 from worker.errors import LeaseLost
 from worker.ledger.leases import Claim, Leases
@@ -111,7 +111,7 @@ class Workers(Machine):
         before = read(self.database)
         record = self.ledger.reserve(held.claim, lambda number: fits and number == len(job.trials))
         if job.state != RUNNING or job.spent or not fits:
-            assert record is None
+            assert record == (Stop.RELEASED if job.state == PAUSED else None)
             assert read(self.database) == before
             return False
         assert record == TrialRecord(len(job.trials), TrialState.RUNNING)

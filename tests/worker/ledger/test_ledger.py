@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import col
 from support.worker_tools import FILE, Work, measurement
 
-from ml.records import Finished, Measured, Started, TrialState
+from ml.records import Finished, Measured, Started, Stop, TrialRecord, TrialState
 from ml.seeds import SeedPurpose, derive
 from ml.specs import TrainSpec
 from worker.database.tables import Artifact, Event, Job, JobState, Measurement, Pack, StopReason, Trial, UsedDataset
@@ -304,6 +304,19 @@ def test_a_cancelled_job_reserves_nothing_more(work: Work) -> None:
     with pytest.raises(LeaseLost):
         work.ledger.reserve(claim, anyone)
     assert work.job(job).reserved == 2
+
+
+def test_a_paused_job_stops_its_pack_at_the_next_trial(work: Work) -> None:
+    """The pack is told to stop, and begins the trial once the job is resumed."""
+    job = work.accept(budget={"trials": 5})
+    claim = work.pack(2)
+    work.controls.pause(job.id)
+    paused = work.ledger.reserve(claim, anyone)
+    work.controls.resume(job.id)
+    resumed = work.ledger.reserve(claim, anyone)
+
+    assert paused == Stop.RELEASED
+    assert resumed == TrialRecord(2, TrialState.RUNNING)
 
 
 def test_a_job_whose_seconds_are_spent_reserves_nothing_more(work: Work) -> None:
