@@ -11,7 +11,7 @@ from acceptance.faults.cluster import Cluster, Kind
 from acceptance.faults.history import verdict
 from acceptance.faults.waiting import PATIENCE, until
 from acceptance.faults.witness import Witness
-from acceptance.faults.work import steady
+from acceptance.faults.work import SPACE, steady
 
 SECONDS = 12.0  # of faults for each seed
 
@@ -52,9 +52,11 @@ class Nemesis:
             "sampler": {"name": "tpe", "n_startup_trials": 3},
             "pruner": {"name": "median", "n_startup_trials": 2},
         }
-        self.witness.post(steady(trials=8, epochs=20, seed=self.random.randrange(1000), **pruned))
-        self.witness.post(steady(trials=4, epochs=40, early_stopping={"patience": 2, "min_delta": 0.001}, lanes=3))
-        self.witness.post(steady(trials=3, epochs=15, lanes=1, seed=self.random.randrange(1000)))
+        long: dict[str, Any] = {"search_space": {**SPACE, "batch_size": 8}}  # so that most faults find a job that runs
+        stopped = {"early_stopping": {"patience": 2, "min_delta": 0.001}}
+        self.witness.post(steady(trials=8, epochs=20, seed=self.random.randrange(1000), **pruned, **long))
+        self.witness.post(steady(trials=4, epochs=40, lanes=3, **stopped, **long))
+        self.witness.post(steady(trials=3, epochs=15, lanes=1, seed=self.random.randrange(1000), **long))
 
 
 def kill_trainer(nemesis: Nemesis) -> None:

@@ -16,4 +16,4 @@ def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE)
     deadline = monotonic() + seconds
     while not condition():
         assert monotonic() < deadline, f"not true within {seconds:g} seconds: {what}"
-        sleep(0.02)
+        sleep(0.1)  # each look at an API takes it some milliseconds, which jobs then lack

@@ -27,9 +27,9 @@ SPEC: dict[str, Any] = {
     "search_space": {
         "hidden_size": {"type": "int", "low": 16, "high": 64},
         "learning_rate": {"type": "float", "low": 1e-3, "high": 1e-2, "log": True},
-        "batch_size": 4,
+        "batch_size": 16,
     },
-    "budget": {"trials": 3, "epochs": 16},
+    "budget": {"trials": 3, "epochs": 8},
     "pruner": {"name": "none"},
 }
 
@@ -131,7 +131,7 @@ def test_a_paused_job_ends_bit_equal(work: Work, supervisor: Supervisor, home: P
     supervisor.work()
 
     assert not working.is_alive()
-    assert recorded < 48
+    assert recorded < 24
     assert results(work, job) == expected
     assert [trainer.pid for trainer in supervisor.trainers._all] == [pid]
 
@@ -141,12 +141,12 @@ def test_a_trial_whose_trainer_was_killed_ends_bit_equal(
     work: Work, supervisor: Supervisor, trainers: Trainers, home: Path
 ) -> None:
     """After a kill -9 in its middle, the trial goes on from its last checkpoint, and no result is recorded twice."""
-    one = {**SPEC, "budget": {"trials": 1, "epochs": 16}, "lanes": 1}
+    one = {**SPEC, "budget": {"trials": 1, "epochs": 8}, "lanes": 1}
     expected = undisturbed(work, supervisor, **one)
     job = work.accept(**one)
-    with gate(home, 8):
+    with gate(home, 4):
         working = in_background(supervisor)
-        until(lambda: kept(work, job) and rungs(work, job) >= 8)
+        until(lambda: kept(work, job) and rungs(work, job) >= 4)
         os.kill(trainers._all[0].pid, signal.SIGKILL)
     working.join(DEADLINE)
     another(work, trainers).work()
