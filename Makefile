@@ -9,6 +9,8 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 WORKERS ?= 2
+# Tests start hundreds of processes. Each would compile all sources again if an environment forbade to keep the result.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo up docs test check soak chaos fuzz lint format clean setup setup-dev
 

@@ -92,6 +92,12 @@ def group_reports(shared_api: TestClient, group: dict[str, Any]) -> dict[str, st
     return {lang: page(shared_api, f"experiments/{group['id']}", lang) for lang in ("en", "fr")}
 
 
+@pytest.fixture(scope="module")
+def member_reports(shared_api: TestClient, group: dict[str, Any]) -> dict[str, str]:
+    """Return the report of each of the group's jobs, by the name of its experiment."""
+    return {member["name"]: page(shared_api, member["job"]["id"]) for member in group["experiments"]}
+
+
 def page(client: TestClient, path: str, lang: str = "en") -> str:
     """Return the HTML of a report; `path` is a job's id, or the path of a group below /jobs."""
     answer = client.get(f"/jobs/{path}/report", params={"lang": lang})
@@ -272,11 +278,13 @@ def test_the_report_of_a_group_compares_its_experiments(
     assert all(job["id"] in group_reports["fr"] for job in jobs)
 
 
-def test_the_n_of_an_accuracy_is_the_number_of_evaluated_images(group: dict[str, Any], shared_api: TestClient) -> None:
+def test_the_n_of_an_accuracy_is_the_number_of_evaluated_images(
+    group: dict[str, Any], member_reports: dict[str, str], shared_api: TestClient
+) -> None:
     """If a job uses few images, n is the number of its validation images."""
     for member in group["experiments"][:2]:
         (told,) = re.findall(
-            r"Validation accuracy: [^(]*\([^)]*n = (\d+); used for selection", page(shared_api, member["job"]["id"])
+            r"Validation accuracy: [^(]*\([^)]*n = (\d+); used for selection", member_reports[member["name"]]
         )
         right = member["job"]["best"]["value"] * int(told)
 
@@ -285,14 +293,13 @@ def test_the_n_of_an_accuracy_is_the_number_of_evaluated_images(group: dict[str,
 
 
 def test_a_group_gives_the_same_bytes_again(
-    group: dict[str, Any], group_reports: dict[str, str], shared_api: TestClient
+    group: dict[str, Any], group_reports: dict[str, str], member_reports: dict[str, str], shared_api: TestClient
 ) -> None:
     """The report of a group contains the whole report of every job."""
     assert page(shared_api, f"experiments/{group['id']}") == group_reports["en"]
-    for member in group["experiments"]:
-        own, (name, whole) = page(shared_api, member["job"]["id"]), (member["name"], group_reports["en"])
+    for name, own in member_reports.items():
         sections = own[own.index('<section id="experiment">') : own.index("</main>")]
-        assert sections.replace('<section id="', f'<section id="{name}-').strip() in whole
+        assert sections.replace('<section id="', f'<section id="{name}-').strip() in group_reports["en"]
 
 
 def test_mistakes_and_bins_agree_with_the_answers() -> None:

@@ -61,7 +61,7 @@ def _gated(gate: Path) -> None:
                 trial = (self.claim.job_id, event.number)
                 times[trial] = times.get(trial, 0) + 1
                 while _shut(gate, times[trial]) and self.orders.stop is None and not self.orders.cancelled:
-                    sleep(0.001)
+                    sleep(0.01)
 
     LedgerBook.record = record  # type: ignore[method-assign]
 
