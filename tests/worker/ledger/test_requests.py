@@ -419,11 +419,9 @@ def test_a_trial_that_has_ended_stays_as_it_is(work: Work) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("turn", range(10))
-def test_either_the_cancellation_or_the_completion_wins(work: Work, turn: int) -> None:
-    """In a hundred races on each database, the first one wins, and both sides get the true state."""
-    del turn
-    for _ in range(10):
+def test_either_the_cancellation_or_the_completion_wins(work: Work) -> None:
+    """In thirty races on each database, the first one wins, and both sides get the true state."""
+    for _ in range(30):
         job = work.accept(budget={"trials": 1})
         claim = work.pack(1)
         barrier = Barrier(2)
