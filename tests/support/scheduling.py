@@ -11,7 +11,8 @@ from xdist.scheduler import LoadScopeScheduling
 from support.twins import mark_twins
 
 TOGETHER = ("tests/page/",)  # folders whose modules share one start of the services
-FIRST = ("tests/acceptance/", "tests/page/")  # the longest run first, so that no process has to finish them alone
+# The longest run first, so that no process has to finish them alone.
+FIRST = ("tests/acceptance/", "tests/page/", "tests/worker/supervision/", "tests/worker/training/")
 
 
 class ByModule(LoadScopeScheduling):
