@@ -12,7 +12,7 @@ WORKERS ?= 2
 # Tests start hundreds of processes. Each would compile all sources again if an environment forbade to keep the result.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo up docs test check soak chaos fuzz lint format clean setup setup-dev
+.PHONY: demo up docs test check soak chaos fuzz kernels lint format clean setup setup-dev
 
 demo: setup ## run the main job from beginning to end
 	$(BIN)/chiffre demo
@@ -28,10 +28,10 @@ docs: .venv/ready-docs ## build the documentation, which the API serves at /help
 api/help/index.html:
 	-$(MAKE) docs
 
-test: lint ## every test not marked long or soak
+test: lint kernels ## every test not marked long or soak
 	$(BIN)/pytest -n $(WORKERS) -m "not long and not soak"
 
-check: lint ## every test not marked soak
+check: lint kernels ## every test not marked soak
 	$(BIN)/pytest -n $(WORKERS) -m "not soak"
 
 soak: setup-dev ## the tests that take longest
@@ -47,6 +47,10 @@ FUZZ_EXAMPLES ?= 30
 
 fuzz: setup-dev ## thousands of requests that are generated from the API's own description
 	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/pytest tests/api/test_schemathesis.py
+
+# The first trainer on a machine compiles for 20 seconds. Many that start at once would each do it.
+kernels: setup-dev ## compile the kernels of training
+	$(BIN)/python -c "from ml.training.process import warm_up; warm_up()"
 
 lint: setup-dev ## ruff, the order of layers and folders, and a strict type checker
 	$(BIN)/ruff check .

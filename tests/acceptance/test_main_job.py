@@ -35,8 +35,8 @@ SERVED = 1000  # test images sent to /predict one by one; the trainer evaluates 
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """Start and yield the embedded services."""
-    with chiffre_up(tmp_path_factory.mktemp("up") / "home") as services:
+    """Start and yield the embedded services, with a trainer for each of two cores."""
+    with chiffre_up(tmp_path_factory.mktemp("up") / "home", CHIFFRE_TRAINERS="2") as services:
         yield services
 
 
