@@ -15,6 +15,7 @@ from pydantic import (
     Discriminator,
     Field,
     PlainSerializer,
+    PrivateAttr,
     SerializeAsAny,
     Tag,
     ValidationError,
@@ -35,6 +36,8 @@ from ml.parameters.space import MAX_GRID, Dimension, Fixed, Grid, Scalar, Search
 from ml.registry import Registry
 from ml.samplers import Hyperband, Pruner, Random, Sampler, Tpe, pruners, samplers
 
+# How a search draws, packs and decides. A job keeps the rules that it began with; 1 are those of release 0.2.
+RULES = 2
 MAX_TRIALS = 100_000
 MAX_LANES = 1024
 MAX_WEIGHTS = 50_000_000  # 200 MB of float32; three times that with Adam's state
@@ -188,6 +191,19 @@ class Spec(BaseModel):
         may be uploaded before the job has run.
         """
         return cls.model_validate(body, from_attributes=True, context=find)
+
+    _rules: int = PrivateAttr(RULES)
+
+    @property
+    def rules(self) -> int:
+        """The rules that the job keeps; a new one has those of this release."""
+        return self._rules
+
+    def under(self, rules: int) -> Self:
+        """Return this specification with the rules of a job that was accepted earlier."""
+        found = self.model_copy()
+        found._rules = rules
+        return found
 
     @property
     def network(self) -> Network:
@@ -402,7 +418,7 @@ class TrainSpec(Spec):
         budget = Budget(trials=1, seconds=self.budget.seconds, epochs=self.budget.epochs)
         return TuneSpec(
             **common, search_space=space, sampler=Random(), pruner=pruners["none"](name="none"), budget=budget
-        )
+        ).under(self.rules)
 
 
 def _problems_in(error: ValidationError) -> list[tuple[tuple[int | str, ...], str]]:

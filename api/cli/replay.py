@@ -69,7 +69,8 @@ def _spec(job: dict[str, Any], dataset: Dataset) -> TuneSpec:
     """
     try:
         kind = TrainSpec if job["kind"] == "train" else TuneSpec
-        return kind.model_validate({**job["spec"], "dataset": dataset}).as_tune()
+        spec: TrainSpec | TuneSpec = kind.model_validate({**job["spec"], "dataset": dataset})
+        return spec.under(job["rules"]).as_tune()
     except ValidationError as error:
         raise ApiError(f"this release of chiffre cannot read the job's specification: {error}") from None
 

@@ -68,7 +68,16 @@ class RunOffSection:
         result, t = self._decided, self.t
         if not result.duels:
             return None
-        head = [t("trial"), t("behind the leader, points"), t("95 % interval"), "t", "p", t("p (Holm)"), t("tied")]
+        head = [
+            t("trial"),
+            t("behind the leader, points"),
+            t("standard error"),
+            t("95 % interval"),
+            "t",
+            "p",
+            t("p (Holm)"),
+            t("tied"),
+        ]
         splits = [f"{t('split')} {n}" for n in range(result.cuts)]
         return Table([*head, *splits], [self._duel(one) for one in result.duels], numeric_from=0)
 
@@ -106,7 +115,8 @@ class RunOffSection:
     def _duel(self, duel: Duel) -> list[str]:
         t = self.t
         interval = f"{t.points(duel.low)} … {t.points(duel.high)}"
-        figures = [t.points(duel.difference), interval, t.fixed(duel.t, 2), t.number(duel.p, 2)]
+        error = "–" if duel.error is None else t.fixed(100 * duel.error, 2)
+        figures = [t.points(duel.difference), error, interval, t.fixed(duel.t, 2), t.number(duel.p, 2)]
         tied = t("yes") if duel.tied else t("no")
         splits = [self._disagreement(one) for one in duel.disagreements]
         return [str(duel.trial), *figures, t.number(duel.p_adjusted, 2), tied, *splits]

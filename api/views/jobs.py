@@ -27,7 +27,7 @@ JobId = Annotated[str, Path(description="a job's id, from the answer to POST"), 
 TrialNumber = Annotated[int, Path(ge=0, lt=2**31, description="the trial's number")]
 
 COPIED = {"id", "kind", "state", "stop_reason", "error", "model", "dataset"} | {"trial_limit", "seconds_limit"}
-COPIED |= {"run", "lanes"}  # columns of a job that an answer copies
+COPIED |= {"run", "lanes", "rules"}  # columns of a job that an answer copies
 
 
 def accepted(job: Job, database: Database, response: Response) -> JobDetail:

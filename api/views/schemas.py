@@ -50,6 +50,9 @@ class JobPublic(BaseModel):
     seconds_limit: float | None = Field(None, description="limit of active_seconds")
     run: int = Field(1, description="run of the job; raised when an ended job restarts")
     lanes: int | None = Field(description="number of trials that train together; fixed when the job first runs")
+    rules: int = Field(
+        description="rules of drawing and deciding that the job keeps: 1 for jobs of release 0.2, else 2"
+    )
     active_seconds: float = Field(description="time with at least one trial running, in seconds")
     best: Best | None
     version: VersionRef | None = Field(description="version that the winner was published as")

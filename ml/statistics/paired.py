@@ -43,6 +43,7 @@ class Resampled:
     """The mean over several splits of the same images, its confidence interval, and the p-value of a true mean of 0."""
 
     mean: float
+    error: float  # standard error of the mean
     low: float
     high: float
     t: float | None  # None if the values do not vary
@@ -93,10 +94,10 @@ def corrected_t(
     mean = fmean(values)
     spread = sqrt((1 / n + validation / train) * max(variance(values), least))
     if spread == 0:
-        return Resampled(mean, mean, mean, None, 1.0 if mean == 0 else 0.0)
+        return Resampled(mean, 0.0, mean, mean, None, 1.0 if mean == 0 else 0.0)
     half = float(special.stdtrit(n - 1, (1 + confidence) / 2)) * spread
     t = mean / spread
-    return Resampled(mean, mean - half, mean + half, t, 2 * float(special.stdtr(n - 1, -abs(t))))
+    return Resampled(mean, spread, mean - half, mean + half, t, 2 * float(special.stdtr(n - 1, -abs(t))))
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -16,7 +16,8 @@ import numpy as np
 from ml.statistics.paired import Resampled, corrected_t, difference_variance, holm, mcnemar, share_variance
 from ml.statistics.run_off_result import Contender, Disagreement, Duel, Verdict
 
-LEVEL = 0.05  # an adjusted p-value above it is a tie
+LEVEL = 0.05  # rules 1: an adjusted p-value above it is a tie
+MOST = 0.003  # rules 2: the accuracy that is given up at most for a smaller network
 
 
 @dataclass(frozen=True)
@@ -46,21 +47,25 @@ class Finalist:
         return weights, flops, self.trial
 
 
-def verdict(finalists: Sequence[Finalist], train: int, lost: dict[int, str]) -> Verdict:
+def verdict(finalists: Sequence[Finalist], train: int, lost: dict[int, str], rules: int) -> Verdict:
     """Decide which finalist wins.
 
-    The finalist with the highest mean accuracy leads. Another is tied with the leader unless the corrected resampled
-    t-test of their differences rejects that they are equal. Its p-values are adjusted after Holm for all pairs, because
-    the leader was found on the same images. The smallest of the tied finalists wins.
+    The finalist with the highest mean accuracy leads. The smallest of the leader and those tied with it wins. Another
+    finalist is tied if its mean is behind by at most one standard error of the paired differences, and by at most
+    0.3 points: L. Breiman, J. Friedman, R. Olshen, C. Stone, Classification and Regression Trees (1984), section 3.4.3.
+    By rules 1 it was tied unless the corrected resampled t-test, adjusted after Holm for all pairs, rejected equality.
+    A test with few splits rejects little, so a much worse network could win.
 
     Args:
         finalists: trained on the same splits.
         train: training images of a split.
         lost: trials that were not trained to their end on every split, with the reason.
+        rules: the rules of the job, 1 or 2.
     """
     ordered = sorted(finalists, key=lambda one: (-one.mean, one.size))
     if not ordered:
         return Verdict(
+            rules=rules,
             cuts=0,
             train_images=train,
             validation_images=0,
@@ -72,10 +77,11 @@ def verdict(finalists: Sequence[Finalist], train: int, lost: dict[int, str]) -> 
         )
     leader, *others = ordered
     validation = len(leader.right[0])
-    duels = _duels(leader, others, train, validation)
+    duels = _duels(leader, others, train, rules)
     tied = {leader.trial, *(duel.trial for duel in duels if duel.tied)}
     winner = min((one for one in ordered if one.trial in tied), key=lambda one: one.size)
     return Verdict(
+        rules=rules,
         cuts=len(leader.right),
         train_images=train,
         validation_images=validation,
@@ -87,11 +93,15 @@ def verdict(finalists: Sequence[Finalist], train: int, lost: dict[int, str]) -> 
     )
 
 
-def _duels(leader: Finalist, others: Sequence[Finalist], train: int, validation: int) -> list[Duel]:
+def _duels(leader: Finalist, others: Sequence[Finalist], train: int, rules: int) -> list[Duel]:
     pairs = list(combinations([leader, *others], 2))  # pairs with the leader come first
-    found = [_compared(*pair, train, validation) for pair in pairs]
+    found = [_compared(*pair, train, len(leader.right[0])) for pair in pairs]
     adjusted = holm([one.p for one in found])
-    return [_duel(leader, other, one, p) for other, one, p in zip(others, found, adjusted, strict=False)]
+    return [_duel(leader, other, one, p, rules) for other, one, p in zip(others, found, adjusted, strict=False)]
+
+
+def _tied(found: Resampled, adjusted: float, rules: int) -> bool:
+    return adjusted > LEVEL if rules == 1 else found.mean <= min(found.error, MOST)
 
 
 def _compared(first: Finalist, second: Finalist, train: int, validation: int) -> Resampled:
@@ -107,16 +117,17 @@ def _disagreements(first: np.ndarray, second: np.ndarray) -> tuple[int, int]:
     return int((first & ~second).sum()), int((second & ~first).sum())
 
 
-def _duel(leader: Finalist, other: Finalist, found: Resampled, adjusted: float) -> Duel:
+def _duel(leader: Finalist, other: Finalist, found: Resampled, adjusted: float, rules: int) -> Duel:
     return Duel(
         trial=other.trial,
         difference=found.mean,
+        error=found.error,
         low=found.low,
         high=found.high,
         t=found.t,
         p=found.p,
         p_adjusted=adjusted,
-        tied=adjusted > LEVEL,
+        tied=_tied(found, adjusted, rules),
         disagreements=[_disagreement(*pair) for pair in zip(leader.right, other.right, strict=True)],
     )
 

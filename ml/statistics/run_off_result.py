@@ -15,11 +15,12 @@ class Disagreement(BaseModel, frozen=True):
 class Duel(BaseModel, frozen=True):
     """The leader compared with another finalist: mean difference of accuracy, 95 % interval and p-values.
 
-    Interval and `p` are for this pair alone. `p_adjusted`, which decides, is adjusted after Holm for all pairs.
+    Interval, `error` and `p` are for this pair alone. `p_adjusted` is adjusted after Holm for all pairs.
     """
 
     trial: int
     difference: float
+    error: float | None = None  # standard error of the difference; None in verdicts by rules 1
     low: float
     high: float
     t: float | None
@@ -41,12 +42,13 @@ class Contender(BaseModel, frozen=True):
     low: float
     high: float
     drop: float
-    tied: bool  # tied with the leader, or the leader itself
+    tied: bool  # as good as the leader by the rules, or the leader itself
 
 
 class Verdict(BaseModel, frozen=True):
     """The result of a run-off."""
 
+    rules: int = 1  # the rules of the job, which decide who is tied with the leader
     cuts: int  # splits into training and validation
     train_images: int
     validation_images: int

@@ -6,6 +6,8 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Boolean, Column, Index, Integer, Text, UniqueConstraint, false
 from sqlmodel import Field, SQLModel
 
+from ml.specs import RULES
+
 # One convention, so that a migration can name every constraint on both databases.
 SQLModel.metadata.naming_convention = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -86,6 +88,7 @@ class Job(SQLModel, table=True):
     id: str = Field(primary_key=True)
     kind: str  # train, tune, predict or evaluate
     spec: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))  # as posted, defaults filled in
+    rules: int = Field(default=RULES, sa_column=Column(Integer, nullable=False, server_default="1"))
     state: str = Field(index=True)
     stop_reason: str | None = None
     error: str | None = Field(default=None, sa_column=Column(Text))

@@ -10,8 +10,9 @@ from worker.uploaded_datasets import dataset_info
 
 
 def spec_of(session: Session, job: Job) -> TrainSpec | TuneSpec:
-    """Return what was posted, with the budget as it is now."""
-    return (TrainSpec if job.kind == "train" else TuneSpec).of(job.spec, partial(dataset_info, session))
+    """Return what was posted, with the budget as it is now and the rules that the job began with."""
+    kind: type[TrainSpec | TuneSpec] = TrainSpec if job.kind == "train" else TuneSpec
+    return kind.of(job.spec, partial(dataset_info, session)).under(job.rules)
 
 
 def tune_spec(session: Session, job: Job) -> TuneSpec:

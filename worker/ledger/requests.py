@@ -276,7 +276,7 @@ def _with_budget(spec: TrainSpec | TuneSpec, limits: dict[str, Any]) -> TrainSpe
     if unknown:
         raise SpecError([Problem(("budget", name), f"cannot be changed; only {_names(known)} can") for name in unknown])
     body = {**spec.model_dump(), "dataset": spec.dataset, "budget": {**spec.budget.model_dump(), **limits}}
-    return type(spec).model_validate(body)
+    return type(spec).model_validate(body).under(spec.rules)
 
 
 def _names(names: set[str]) -> str:

@@ -111,7 +111,7 @@ def decide(claim: Claim, bench: Workbench) -> None:
             finalists.append(_finalist(same, spec, arrays, bench.store))
         except CheckpointError as error:
             lost[number] = str(error)
-    rows.decide(claim, verdict(finalists, spec.training_images, lost))
+    rows.decide(claim, verdict(finalists, spec.training_images, lost, job.rules))
 
 
 def _finalist(repeats: list[Repeat], spec: TuneSpec, arrays: Arrays, store: Store) -> Finalist:
