@@ -14,6 +14,7 @@ from api.subprocesses.children import Children
 from api.subprocesses.image_looks import Looks
 from api.views.streams import Streams
 from ml.specs import TrainSpec, TuneSpec
+from ml.tuning.effects import check_effects
 from worker.artifacts.store import Store
 from worker.database.engine import Database
 from worker.ledger.champions import Champions
@@ -141,7 +142,9 @@ def _train_spec(spec: TrainBody, database: Annotated[Database, Depends(_database
 
 
 def _tune_spec(spec: TuneBody, database: Annotated[Database, Depends(_database)]) -> TuneSpec:
-    return checked(TuneSpec, spec, database)
+    posted = checked(TuneSpec, spec, database)
+    check_effects(posted)
+    return posted
 
 
 DatabaseDep = Annotated[Database, Depends(_database)]

@@ -32,7 +32,7 @@ from ml.layers import Layer, Shape, ShapeError, parameter_count, trains_alone
 from ml.networks import Network, networks
 from ml.parameters.early_stopping import EarlyStopping
 from ml.parameters.params import Params
-from ml.parameters.space import MAX_GRID, Dimension, Fixed, Grid, Scalar, SearchSpace, grid_size
+from ml.parameters.space import MAX_GRID, Dimension, Fixed, Grid, Scalar, SearchSpace, grid_size, space_size
 from ml.registry import Registry
 from ml.samplers import Hyperband, Pruner, Random, Sampler, Tpe, pruners, samplers
 
@@ -303,7 +303,14 @@ class TuneSpec(Spec):
     def trial_limit(self) -> int:
         """The number of trials after which no more start."""
         limit = self.budget.trials or MAX_TRIALS
-        return min(limit, grid_size(self.search_space)) if self.sampler.exhaustive else limit
+        if self.sampler.exhaustive:
+            return min(limit, grid_size(self.search_space))
+        return limit if self.points is None else min(limit, self.points)
+
+    @property
+    def points(self) -> int | None:
+        """The number of points of a space that ends once each was tried; None if it does not end."""
+        return None if self.rules == 1 else space_size(self.search_space)
 
     def params(self, drawn: dict[str, Any]) -> Params:
         """Return all hyper-parameters of a trial, given those that were drawn."""

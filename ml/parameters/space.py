@@ -14,7 +14,8 @@ or a plain value, which stays fixed. Every dimension can
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import product
 from math import isfinite, prod
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
@@ -65,6 +66,14 @@ class _Dimension(BaseModel, ABC):
     def contrasts(self, name: str) -> list[Contrast]:
         """Return the corners, grouped by the drawn names that change them; empty if nothing is drawn."""
         return [Contrast([name], self.corners())]
+
+    @abstractmethod
+    def size(self) -> int | None:
+        """Return the number of values; None if there is no such number."""
+
+    @abstractmethod
+    def points(self, name: str) -> list[dict[str, Scalar]]:
+        """Return the draws, by flat names, that give each value; only for a dimension with a size."""
 
     @abstractmethod
     def suggest(self, trial: Suggester, name: str) -> Any:
@@ -129,6 +138,12 @@ class Int(_Range):
             raise ValueError("not a whole number; give one")  # noqa: TRY004 - a wrong input, not a wrong call
         return super().fixed_values(value, name)
 
+    def size(self) -> int:
+        return (self.high - self.low) // self.step + 1
+
+    def points(self, name: str) -> list[dict[str, Scalar]]:
+        return [{name: value} for value in range(self.low, self.high + 1, self.step)]
+
     def suggest(self, trial: Suggester, name: str) -> int:
         return trial.suggest_int(name, self.low, self.high, step=self.step, log=self.log)
 
@@ -150,6 +165,14 @@ class Float(_Range):
         if (self.high - self.low) / self.step > MAX_STEPS:
             raise ValueError(f"the range has more than {MAX_STEPS:,} steps; leave step out")
         return self
+
+    def size(self) -> int | None:
+        if self.step is None:
+            return 1 if self.low == self.high else None
+        return int((self.high - self.low) / self.step + 1e-8) + 1
+
+    def points(self, name: str) -> list[dict[str, Scalar]]:
+        return [{name: self.low + i * (self.step or 0.0)} for i in range(self.size() or 0)]
 
     def suggest(self, trial: Suggester, name: str) -> float:
         return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
@@ -200,6 +223,12 @@ class _Finite(_Dimension):
         if _identity(value) not in known:
             raise ValueError(f"not among the choices; give one of: {json.dumps(self._values())[:500]}")
         return {name: self.choices_as_text()[known.index(_identity(value))]}
+
+    def size(self) -> int:
+        return len(self._values())
+
+    def points(self, name: str) -> list[dict[str, Scalar]]:
+        return [{name: text} for text in self.choices_as_text()]
 
     def suggest(self, trial: Suggester, name: str) -> Any:
         texts = self.choices_as_text()
@@ -265,6 +294,18 @@ class List(_Dimension):
             found |= self.items.fixed_values(item, f"{name}.{i}")
         return found
 
+    def size(self) -> int | None:
+        items = self.items.size()
+        lengths = range(self.length.low, self.length.high + 1, self.length.step)
+        return None if items is None else sum(items**n for n in lengths)
+
+    def points(self, name: str) -> list[dict[str, Scalar]]:
+        return [
+            {f"{name}.length": n, **merged(items)}
+            for n in range(self.length.low, self.length.high + 1, self.length.step)
+            for items in product(*(self.items.points(f"{name}.{i}") for i in range(n)))
+        ]
+
     def suggest(self, trial: Suggester, name: str) -> list[Any]:
         n = self.length.suggest(trial, f"{name}.length")
         return [self.items.suggest(trial, f"{name}.{i}") for i in range(n)]
@@ -290,6 +331,12 @@ class Fixed(RootModel[Any]):
         if _identity(value) != _identity(self.root):
             raise ValueError(f"fixed in this job; give {json.dumps(self.root)[:500]} or leave it out")
         return {}
+
+    def size(self) -> int:
+        return 1
+
+    def points(self, name: str) -> list[dict[str, Scalar]]:
+        return [{}]
 
     def suggest(self, trial: Suggester, name: str) -> Any:
         return self.root
@@ -333,6 +380,23 @@ def grid_values(space: SearchSpace) -> dict[str, list[Scalar]]:
 def grid_size(space: SearchSpace) -> int:
     """Return the number of points of a grid."""
     return prod(len(choices) for choices in grid_values(space).values())
+
+
+def space_size(space: SearchSpace) -> int | None:
+    """Return the number of points of a space; None if there is no such number, or if it is above `MAX_GRID`."""
+    sizes = [dimension.size() for dimension in space.values()]
+    size = prod(one for one in sizes if one is not None)
+    return None if None in sizes or size > MAX_GRID else size
+
+
+def points(space: SearchSpace) -> list[dict[str, Scalar]]:
+    """Return the draws of every point of a space that has a size."""
+    return [merged(each) for each in product(*(dimension.points(name) for name, dimension in space.items()))]
+
+
+def merged(draws: Iterable[dict[str, Scalar]]) -> dict[str, Scalar]:
+    """Return several draws as one."""
+    return {name: value for draw in draws for name, value in draw.items()}
 
 
 def suggest(space: SearchSpace, trial: Suggester) -> dict[str, Any]:

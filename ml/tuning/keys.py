@@ -49,7 +49,7 @@ def key_names(spec: TuneSpec) -> tuple[str, ...]:
 
 def kind_names(spec: TuneSpec) -> tuple[str, ...]:
     """Return the names whose values decide the kinds of layer, as far as the corners of the search space show."""
-    bases = _bases(spec)
+    bases = bases_of(spec)
     return tuple(
         dict.fromkeys(
             drawn
@@ -61,7 +61,7 @@ def kind_names(spec: TuneSpec) -> tuple[str, ...]:
     )
 
 
-def _bases(spec: TuneSpec) -> list[dict[str, Any]]:
+def bases_of(spec: TuneSpec) -> list[dict[str, Any]]:
     """Return combinations of corners: every dimension at its first corner, every one at its second, …"""
     corners = {name: dimension.corners() for name, dimension in spec.search_space.items()}
     count = min(MAX_BASES, max(map(len, corners.values()), default=1))

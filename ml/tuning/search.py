@@ -8,6 +8,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping
+from copy import copy
 from functools import cached_property
 from pydoc import locate
 from typing import Any
@@ -25,6 +26,7 @@ from ml.seeds import SeedPurpose, derive
 from ml.specs import TuneSpec
 from ml.tuning.key_study import FOLLOWS, study_of_keys
 from ml.tuning.keys import Partition, partition_of
+from ml.tuning.untried import UntriedPoints
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -82,7 +84,18 @@ class Search:
         # Without the pruner, because with hyperband Optuna may show a sampler only the trials of the same bracket.
         trial = optuna.Trial(self._study(number, optuna.pruners.NopPruner()), self._id(number))
         params = self.spec.params(suggest(self.spec.search_space, trial))
-        return params, TrialRecord(number, TrialState.RUNNING, dict(trial.params), self.attrs(number))
+        suggestion = dict(trial.params)
+        if self._untried is not None and enqueued is None:
+            other = self._untried.instead_of(number, suggestion, fixed, self.trials())
+            if other is not None:
+                params, suggestion = self._change(number, other), other
+        return params, TrialRecord(number, TrialState.RUNNING, suggestion, self.attrs(number))
+
+    def _change(self, number: int, suggestion: dict[str, Any]) -> Params:
+        """Give a trial that was just drawn another suggestion; return its hyper-parameters."""
+        self._storage.forget(self._id(number))
+        self._fix(self._id(number), suggestion)
+        return self.spec.params(suggest(self.spec.search_space, _Replay(suggestion)))
 
     def _key(self, number: int) -> dict[str, Any]:
         """Return the values that decide the key of a pack's first trial; empty if it may draw all names at once."""
@@ -191,6 +204,11 @@ class Search:
         return sampler
 
     @cached_property
+    def _untried(self) -> UntriedPoints | None:
+        finite = self.spec.points is not None and not self.spec.sampler.exhaustive
+        return UntriedPoints(self.spec) if finite else None
+
+    @cached_property
     def _partition(self) -> Partition:
         return partition_of(self.spec)
 
@@ -206,15 +224,25 @@ class Search:
                 del spec[name]
         return hashlib.sha256(json.dumps(spec).encode()).hexdigest()
 
-    def _new_storage(self) -> optuna.storages.InMemoryStorage:
+    def _new_storage(self) -> "_Memory":
         """Return the storage of an empty study."""
-        storage = optuna.storages.InMemoryStorage()
+        storage = _Memory()
         storage.create_new_study([self._direction], self.name)
         return storage
 
     @property
     def _direction(self) -> StudyDirection:
         return StudyDirection.MAXIMIZE if self.spec.maximize else StudyDirection.MINIMIZE
+
+
+class _Memory(optuna.storages.InMemoryStorage):
+    """A storage that can take the parameters of a running trial back."""
+
+    def forget(self, trial_id: int) -> None:
+        """Let a trial have no parameters."""
+        trial = copy(self._get_trial(trial_id))
+        trial.params, trial.distributions = {}, {}
+        self._set_trial(trial_id, trial)
 
 
 class _Recorder(dict[str, BaseDistribution]):

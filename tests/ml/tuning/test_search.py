@@ -89,14 +89,14 @@ def _rebuilt(spec: TuneSpec, records: list[TrialRecord]) -> Search:
     return search
 
 
-def _play(spec: TuneSpec, rebuild: bool, pack: int = 1) -> list[TrialRecord]:
-    """Run 25 trials without training, in one search or in a new one before every draw and every report.
+def _play(spec: TuneSpec, rebuild: bool, pack: int = 1, trials: int = TRIALS) -> list[TrialRecord]:
+    """Run some trials without training, in one search or in a new one before every draw and every report.
 
     With a width above 1, trials are drawn in packs, given the key of the first.
     """
     records: list[TrialRecord] = []
     search = Search(spec)
-    for number in range(TRIALS):
+    for number in range(trials):
         search = _rebuilt(spec, records) if rebuild else search
         first = number - number % pack
         _, record = search.ask(number, records[first].suggestion if first < number else None)
@@ -143,6 +143,51 @@ def test_the_made_up_curves_are_pruned_in_part(pruner: str) -> None:
     states = [record.state for record in _play(_spec("random", pruner, seed=3), rebuild=False)]
 
     assert 2 <= states.count(TrialState.PRUNED) <= TRIALS - 5
+
+
+# --- a finite space
+
+
+FINITE = {
+    "batch_size": {"type": "categorical", "choices": [8, 16]},
+    "learning_rate": {"type": "float", "low": 0.1, "high": 0.3, "step": 0.1},
+    "hidden_sizes": {
+        "type": "list",
+        "length": {"type": "int", "low": 1, "high": 2},
+        "items": {"type": "int", "low": 16, "high": 32, "step": 16},
+    },
+}
+
+
+@pytest.mark.parametrize("pack", [1, 4])
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_each_point_of_a_finite_space_is_tried_once(sampler: str, pack: int) -> None:
+    """The search ends after as many trials as there are points; a rebuilt search tries the same points."""
+    spec = _spec(sampler, search_space=FINITE, budget={"trials": 100, "epochs": EPOCHS})
+    lived, rebuilt = (_play(spec, rebuild, pack, trials=36) for rebuild in (False, True))
+    known = {json.dumps(record.suggestion, sort_keys=True) for record in lived}
+
+    assert spec.trial_limit == 2 * 3 * (2 + 4) == 36
+    assert len(known) == 36
+    assert rebuilt == lived
+
+
+def test_a_search_of_an_earlier_release_repeats_points() -> None:
+    """By rules 1 the number of trials is that of the budget, and each trial keeps its sampler's draw."""
+    spec = _spec("random", search_space=FINITE, budget={"trials": 100, "epochs": EPOCHS}).under(1)
+    records = _play(spec, rebuild=False, trials=36)
+
+    assert spec.trial_limit == 100
+    assert len({json.dumps(record.suggestion, sort_keys=True) for record in records}) < 36
+
+
+def test_a_person_may_repeat_a_point() -> None:
+    """Values that a person chose are kept."""
+    search = Search(_spec("random", search_space=FINITE))
+    chosen = {"batch_size": 8, "learning_rate": 0.1, "hidden_sizes.length": 1, "hidden_sizes.0": 16}
+    suggestions = [search.ask(number, enqueued=chosen)[1].suggestion for number in range(2)]
+
+    assert suggestions == [chosen, chosen]
 
 
 # --- a pack

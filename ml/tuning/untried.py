@@ -1,0 +1,52 @@
+"""The points of a finite search space that no trial has tried."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from optuna.trial import FrozenTrial
+
+from ml.parameters.space import Scalar, points
+from ml.seeds import SeedPurpose, derive
+from ml.specs import TuneSpec
+
+Point = frozenset[tuple[str, str]]
+
+
+def _point(draws: Mapping[str, Any]) -> Point:
+    """Return draws as a point; steps of a range are equal to 12 digits, because each sampler rounds its own way."""
+    return frozenset((name, f"{v:.12g}" if isinstance(v, float) else repr(v)) for name, v in draws.items())
+
+
+class UntriedPoints:
+    """A sampler may draw a point again; in a finite space the trial then tries another point instead."""
+
+    def __init__(self, spec: TuneSpec) -> None:
+        self._seed = spec.seed
+        self._all = [(_point(draws), draws) for draws in points(spec.search_space)]
+
+    def instead_of(
+        self, number: int, suggestion: dict[str, Any], fixed: Mapping[str, Any], trials: Sequence[FrozenTrial]
+    ) -> dict[str, Scalar] | None:
+        """Return the point that a trial tries instead of its suggestion.
+
+        Args:
+            number: of the trial.
+            suggestion: the draws of its sampler.
+            fixed: draws that were given, not drawn: a person's, or the key of the trial's pack.
+            trials: of the study.
+
+        Returns:
+            An untried point with the fixed draws, or any untried point; None if the suggestion is untried or no point
+            is.
+        """
+        tried = {_point(trial.params) for trial in trials if trial.number != number}
+        if _point(suggestion) not in tried:
+            return None
+        free = [draws for point, draws in self._all if point not in tried]
+        given = set(_point(fixed))
+        near = [draws for draws in free if given <= _point(draws)] or free
+        if not near:
+            return None
+        draw = np.random.default_rng(derive(self._seed, SeedPurpose.SAMPLER, number))
+        return near[int(draw.integers(len(near)))]
