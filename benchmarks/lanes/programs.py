@@ -17,7 +17,8 @@ from ml.lanes.lanes import Lanes, LaneState
 from ml.network.evaluate import Images, scaled
 from ml.training.lane import TrainingData
 from ml.training.process import memory_at_hand, process_settings
-from ml.tuning.width import bytes_of, fastest
+from ml.training.timing import fastest
+from ml.tuning.width import bytes_of
 
 SEED = 0
 Widths = dict[int, float]

@@ -18,6 +18,7 @@ from ml.specs import TuneSpec
 from ml.training.augmentation import NONE, Augmentation
 from ml.training.distortion import Minibatches
 from ml.training.lane import Lane, TrainingData
+from ml.training.shares import SOLO_TIMES
 
 CHECK_EVERY = 100  # steps between checks for a diverged loss: a check costs microseconds, an epoch in vain seconds
 
@@ -118,10 +119,14 @@ class LanePack:
         This must not happen at an interruption: a sum in two pieces rounds differently, and when an interruption comes
         depends on the clock.
         """
-        share = self.worked / max(1, len(self.lanes))
-        for lane, loss in zip(self.lanes, fused.losses() if fused else [], strict=True):
-            lane.trained(self.position - self.since, loss, share)
+        shares = self._shares(self.lanes)
+        for lane, loss, share in zip(self.lanes, fused.losses() if fused else [], shares, strict=True):
+            lane.trained(self.position - self.since, loss, share * self.worked)
         self.since, self.worked = self.position, 0.0
+
+    def _shares(self, lanes: list[Lane]) -> list[float]:
+        """Return each lane's share of the time that they train or are validated together."""
+        return SOLO_TIMES.shares(self.spec, self.data, [lane.params for lane in lanes]) if lanes else []
 
     def _measure(self, fused: Lanes) -> Rungs:
         """Measure the lanes that are due, and those whose loss shows that they diverged."""
@@ -130,13 +135,14 @@ class LanePack:
         whole = len(due) == len(self.lanes)
         judged = fused if whole else self._lanes([fused.state(i) for i in due])
         found = judged.evaluate(self.data.validation)
-        share = (perf_counter() - started) / len(due)
+        took = perf_counter() - started
+        shares = self._shares([self.lanes[i] for i in due])
         measured: Rungs = []
-        for i, (val_loss, val_accuracy) in zip(due, found, strict=True):
+        for i, share, (val_loss, val_accuracy) in zip(due, shares, found, strict=True):
             lane = self.lanes[i]
             while lane.rung + 1 < len(lane.rungs) and self._due(lane, lane.rung + 1) <= self.position:
                 lane.rung += 1  # at large batches two rungs may fall on one step
-            reached = lane.measure(val_loss, val_accuracy, share)
+            reached = lane.measure(val_loss, val_accuracy, share * took)
             if lane.is_best(reached):
                 lane.best, lane.best_weights = reached, fused.state(i).judged
             measured.append((lane, reached))
@@ -168,7 +174,8 @@ class LanePack:
             "augmentation": asdict(self.augmentation),
         }
         progress = {"position": self.position, "since": self.since, "worked": self.worked}
-        return Checkpoint(weights, {**stream, **progress, "lanes": cards, "spec": self.spec.model_dump(mode="json")})
+        job = {"spec": self.spec.model_dump(mode="json"), "rules": self.spec.rules}
+        return Checkpoint(weights, {**stream, **progress, "lanes": cards, **job})
 
     @classmethod
     def resumed(
@@ -192,6 +199,7 @@ class LanePack:
         try:
             card = checkpoint.card
             spec = TuneSpec.model_validate(card["spec"] if dataset is None else {**card["spec"], "dataset": dataset})
+            spec = spec.under(card.get("rules", 1))  # checkpoints of release 0.2 have none
             stream = Stream(len(data.train), card["batch_size"], card["stream_seed"])
             pack = cls(spec, data, stream, Augmentation(**card.get("augmentation", {})))
             pack.position, pack.since, pack.worked = card["position"], card["since"], card["worked"]

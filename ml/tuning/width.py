@@ -2,28 +2,24 @@
 
 from collections.abc import Callable, Sequence
 from math import prod
-from time import perf_counter
 
 import torch
 
-from ml.datasets import Stream
 from ml.errors import LanesError
-from ml.lanes.lanes import EVALUATION_BATCH, Lanes, LaneState
+from ml.lanes.lanes import EVALUATION_BATCH
 from ml.layers import Layer, Shape, parameter_count, shapes, trains_alone
 from ml.parameters.params import Params
 from ml.parameters.space import List
 from ml.specs import TuneSpec
-from ml.training.augmentation import Augmentation
-from ml.training.distortion import Minibatches
 from ml.training.lane import TrainingData
 from ml.training.process import memory_at_hand
+from ml.training.timing import step_seconds
 from ml.tuning.keys import key_of
 
 PACKS = 16  # the least packs of a job, without refills: a pack's trials share a key and are drawn before any has ended
 GAIN = 0.95  # share of the time per lane that a wider pack must stay below to be chosen
 TRIES = 2  # widths in a row without a gain, after which no wider one is tried
 SECONDS = 0.1  # the longest for which a width is timed
-TIMING_SHARE = 0.001  # of a job's seconds, for each width; there may be ten widths
 MEMORY_SHARE = 0.5  # of the free memory; other trainers need the rest
 
 
@@ -35,7 +31,7 @@ def measured_width(spec: TuneSpec, params: Params, data: TrainingData) -> int:
         return 1
     most = min(spec.trial_limit, max(2, spec.trial_limit // PACKS), _room(spec, heaviest(spec, params), data.device))
     widths = [2**k for k in range(max(1, most.bit_length()))]
-    return worthwhile(widths, lambda width: _seconds(spec, params, data, width))
+    return worthwhile(widths, lambda width: step_seconds(spec, params, data, width, SECONDS) / width)
 
 
 def worthwhile(widths: Sequence[int], seconds: Callable[[int], float]) -> int:
@@ -108,36 +104,3 @@ def _bytes(spec: TuneSpec, params: Params) -> int:
     layers = spec.layers(params)
     average = 0 if params.ema_decay is None else 4 * parameter_count(layers)
     return bytes_of(layers, spec.image, params.batch_size) + average
-
-
-def _seconds(spec: TuneSpec, params: Params, data: TrainingData, width: int) -> float:
-    """Return the time of a training step, per lane."""
-    layers, optimizer = spec.layers(params), params.of_optimizer()
-    states = [LaneState.initial(layers, optimizer, init_seed=0)] * width
-    lanes = Lanes(states, spec.image, spec.loss, data.device, frozen=spec.frozen(layers))
-    stream = Stream(len(data.train), params.batch_size, 0)
-    minibatches = Minibatches(data.train, stream, Augmentation.of(params))
-
-    def take(step: int) -> None:
-        lanes.step(*minibatches.at(step))
-        lanes.wait()
-
-    for step in range(lanes.warm_steps):
-        take(step)
-    enough = min(SECONDS, TIMING_SHARE * (spec.budget.seconds or float("inf")))
-    return fastest(take, enough) / width
-
-
-def fastest(step: Callable[[int], None], seconds: float) -> float:
-    """Return the seconds of the fastest of several steps, which other processes slow least.
-
-    Args:
-        step: takes step 0, 1, …
-        seconds: of measuring; at least two steps are measured.
-    """
-    taken: list[float] = []
-    while sum(taken) < seconds or len(taken) < 2:
-        started = perf_counter()
-        step(len(taken))
-        taken.append(perf_counter() - started)
-    return min(taken)

@@ -15,6 +15,7 @@ from ml.specs import TuneSpec
 from ml.training.lane import Lane, TrainingData
 from ml.training.pack import LanePack
 from ml.training.process import memory_at_hand
+from ml.training.shares import SoloTimes
 from ml.tuning.width import check_memory, heaviest, measured_width, worthwhile
 
 CPU = torch.device("cpu")
@@ -149,6 +150,37 @@ def test_the_time_of_a_pack_is_shared_among_its_lanes(digits_data: TrainingData)
     took = perf_counter() - started
 
     assert 0.25 * took < sum(m.seconds for _, m in measured) <= took
+
+
+def test_a_wide_lane_has_a_larger_share_of_the_time(digits_data: TrainingData, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shares are as the times alone, here made up; of one width between two others the time is interpolated."""
+    monkeypatch.setattr("ml.training.pack.SOLO_TIMES", SoloTimes())
+    timed = []
+
+    def alone(spec: TuneSpec, params: Any, *_: Any) -> float:
+        timed.append((params.hidden_size, params.optimizer))
+        return (100 + params.hidden_size) * (2.0 if params.optimizer == "adam" else 1.0)
+
+    monkeypatch.setattr("ml.training.shares.step_seconds", alone)
+    spec = _spec()
+    own = [*({"hidden_size": width} for width in (16, 100, 1024)), {"hidden_size": 100, "optimizer": "sgd"}]
+    pack = _pack(spec, digits_data, *(_lane(spec, n, **params) for n, params in enumerate(own)))
+    measured = {number: m.seconds for number, m in _run(pack) if m.step == 10}
+    cost = [232.0, 400.0, 2248.0, 200.0]
+
+    assert [measured[n] / sum(measured.values()) for n in range(4)] == pytest.approx(
+        [c / sum(cost) for c in cost], rel=1e-3
+    )
+    assert sorted(set(timed)) == [(16, "adam"), (100, "sgd"), (1024, "adam")]
+
+
+def test_lanes_of_a_job_of_an_earlier_release_have_equal_shares(digits_data: TrainingData) -> None:
+    """By rules 1 the seconds of a trial are its pack's, divided by the number of lanes."""
+    spec = _spec().under(1)
+    pack = _pack(spec, digits_data, _lane(spec, 0, hidden_size=16), _lane(spec, 1, hidden_size=1024))
+    first, second = (m.seconds for _, m in _run(pack) if m.step == 10)
+
+    assert first == second
 
 
 # --- a lost pack
