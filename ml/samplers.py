@@ -28,6 +28,7 @@ class Sampler(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
     optuna_class: ClassVar[str]
     exhaustive: ClassVar[bool] = False  # tries every point of a grid once, in the order of trial numbers
+    learns: ClassVar[bool] = True  # draws by earlier results, so that its draws are not independent observations
 
     name: str
 
@@ -74,6 +75,7 @@ class Random(Sampler):
     """Random search: every value is drawn independently."""
 
     optuna_class = "optuna.samplers.RandomSampler"
+    learns = False
 
     name: Literal["random"] = "random"
 
@@ -87,6 +89,7 @@ class GridSampler(Sampler):
 
     optuna_class = "optuna.samplers.RandomSampler"  # never asked; a trial's number fixes all its values
     exhaustive = True
+    learns = False
 
     name: Literal["grid"] = "grid"
 

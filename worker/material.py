@@ -11,7 +11,7 @@ from ml.analysis.observations import Observation
 from ml.records import OUT_OF_TIME, TrialRecord, TrialState
 from ml.specs import TuneSpec
 from ml.tuning.search import Search
-from worker.database.tables import Job, ModelVersion, Trial
+from worker.database.tables import Job, ModelVersion, Pack, Trial
 from worker.ledger.champions import versions_of
 from worker.ledger.job_spec import tune_spec
 from worker.ledger.ledger import changes
@@ -31,9 +31,14 @@ class Material:
     @classmethod
     def of(cls, session: Session, job: Job) -> "Material":
         """Read the records of a job."""
-        rows = session.scalars(select(Trial).where(col(Trial.job_id) == job.id).order_by(col(Trial.number)))
+        of_job = select(Trial, Pack).join(Pack, col(Pack.id) == col(Trial.pack_id)).where(col(Trial.job_id) == job.id)
+        rows = session.execute(of_job.order_by(col(Trial.number))).all()
         versions = versions_of(session, job.id)
-        observed = [_observation(row, versions.get((row.number, row.value))) for row in rows if row.params is not None]
+        observed = [
+            _observation(row, pack, versions.get((row.number, row.value)))
+            for row, pack in rows
+            if row.params is not None
+        ]
         return cls(tune_spec(session, job), changes(session, job.id, 0)[0], observed)
 
     def search(self) -> Search:
@@ -48,11 +53,13 @@ class Material:
         return analysis(self.search(), self.observations)
 
 
-def _observation(row: Trial, version: ModelVersion | None) -> Observation:
+def _observation(row: Trial, pack: Pack, version: ModelVersion | None) -> Observation:
     figures = row.model_dump(
         include={"number", "val_loss", "val_accuracy", "seconds", "epochs_run", "flops", "weights"}
     )
     state, params = TrialState(row.state), row.params or {}
     figures["latency_seconds"] = None if version is None else version.latency_seconds
     figures["out_of_time"] = row.reason == OUT_OF_TIME
+    # Trials that were moved to another pack keep the minibatches, and so the seed, of their first one.
+    figures |= {"pack": pack.stream_seed or pack.id, "chosen": row.enqueued is not None}
     return Observation(state=state, params=params, began=row.created_at, ended=row.finished_at, **figures)

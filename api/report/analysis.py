@@ -30,7 +30,7 @@ class AnalysisSection:
         return Table(head, rows, numeric_from=2)
 
     def correlations(self) -> list[tuple[str, Table]]:
-        """Return both correlation matrices by name; each coefficient has its p-value."""
+        """Return both correlation matrices by name; each coefficient has its p-value, if there is one."""
         found = self.found.correlations
         if len(found.variables) < 2:
             return []
@@ -47,9 +47,25 @@ class AnalysisSection:
         rows = [[name, *(self.t.percent((one.values or {}).get(name), 1) for one in methods)] for name in names]
         return Table(head, rows)
 
+    @property
+    def dependence(self) -> str | None:
+        """The reason why there are no p-values; None if there are."""
+        return self.found.correlations.p_reason
+
+    @property
+    def per_pack(self) -> str:
+        """The parameters that all trials of a pack share, as a text; empty if there are none."""
+        names = sorted({name for one in self.found.importances for name in one.undetermined})
+        return ", ".join(names)
+
+    @property
+    def ranked(self) -> bool:
+        """True if importances are of ranks among trials of the same time."""
+        return any(one.ranked for one in self.found.importances)
+
     def interactions(self) -> Table | None:
-        """Return the tested pairs of parameters, smallest p first; None if no pair could be tested."""
-        tested = [one for one in self.found.interactions if one.p is not None][:PAIRS]
+        """Return the tested pairs of parameters, smallest p or largest share first; None if none could be tested."""
+        tested = [one for one in self.found.interactions if one.f is not None][:PAIRS]
         if not tested:
             return None
         names = ("parameter", "other parameter", "outcome", "trials", "share of the variance", "F", "p", "p (Holm)")
@@ -79,10 +95,11 @@ class AnalysisSection:
         return Table(["", *labels], rows)
 
     def _coefficient(self, value: float | None, p: float | None) -> str:
-        if value is None or p is None:
+        if value is None:
             return "–"
         rounded = round(value, 2) or 0.0  # never −0
-        return f"{self.t.fixed(rounded, 2).replace('-', '−')} (p{WIDE}{self.t.number(p, 2)})"
+        chance = "" if p is None else f" (p{WIDE}{self.t.number(p, 2)})"
+        return self.t.fixed(rounded, 2).replace("-", "−") + chance
 
     def _interaction(self, one: Interaction) -> Row:
         df = "" if one.f_df is None else f" ({one.f_df[0]}, {one.f_df[1]})"

@@ -14,7 +14,8 @@ from optuna import visualization
 from optuna.trial import FrozenTrial, TrialState
 
 from ml.analysis.correlations import correlations
-from ml.analysis.importances import LEAST, ped_anova
+from ml.analysis.design import Design
+from ml.analysis.importances import LEAST, ped_anova, ranked
 from ml.analysis.interactions import interactions
 from ml.analysis.observations import Observation, Observations
 from ml.analysis.plots import PLOTS, PlotOptions
@@ -42,7 +43,8 @@ def figure(name: str, search: Search, trials: Sequence[Observation], options: Pl
         warnings.simplefilter("ignore")  # Optuna warns about trials that a figure leaves out
         try:
             if name in OF_OBSERVATIONS:
-                made = OF_OBSERVATIONS[name](Observations.of(search.spec.search_space, trials), options)
+                observed = Observations.of(search.spec.search_space, trials, Design.of(search.spec))
+                made = OF_OBSERVATIONS[name](observed, study_of(search, trials), options)
             else:
                 made = figures[name](study_of(search, trials, options.min_accuracy), options)
         except NothingToShow as nothing:
@@ -101,15 +103,18 @@ def _timeline(study: optuna.Study, options: PlotOptions) -> go.Figure:
     return visualization.plot_timeline(of_trials(study, begun))
 
 
-@figures.register("param_importances")
-def _importances(study: optuna.Study, options: PlotOptions) -> go.Figure:
+def _importances(observed: Observations, study: optuna.Study, options: PlotOptions) -> go.Figure:
     study = ran_to_end(study)
     target = _target(study, options)
     if len(trials := finished(study)) < LEAST["ped_anova"]:
         raise NothingToShow(f"fewer than {LEAST['ped_anova']} trials have run to their end")
-    _of_all(study)
+    names = [name for name in _of_all(study) if not observed.per_pack(name)]
+    if not names:
+        raise NothingToShow("all trials of a pack share every parameter, so importances cannot be determined")
+    if observed.design.learned and not target:
+        study = ranked(study)
     target |= _lowered(target, options)
-    return visualization.plot_param_importances(study, evaluator=ped_anova(len(trials)), **target)
+    return visualization.plot_param_importances(study, evaluator=ped_anova(len(trials)), params=names, **target)
 
 
 @figures.register("edf")
@@ -130,18 +135,19 @@ def _pareto(study: optuna.Study, options: PlotOptions) -> go.Figure:
     return visualization.plot_pareto_front(both, target_names=[options.cost, "val_accuracy"])
 
 
-def _correlations(observed: Observations, options: PlotOptions) -> go.Figure:
-    """Draw coefficients as a heat map; the p-value of the coefficient under the pointer is shown."""
+def _correlations(observed: Observations, _: optuna.Study, options: PlotOptions) -> go.Figure:
+    """Draw coefficients as a heat map; the p-value of the coefficient under the pointer is shown, if there is one."""
     found = correlations(observed)
     given, chances = getattr(found, options.coefficient), getattr(found, f"{options.coefficient}_p")
     if not any(value is not None for row in given for value in row):
         raise NothingToShow(found.reasons[0].reason)
+    chance = ", p %{customdata:.2g}" if found.p_reason is None else ""
     heat = go.Heatmap(
         x=found.variables,
         y=found.variables,
         z=[[1.0 if i == j else value for j, value in enumerate(row)] for i, row in enumerate(given)],
         customdata=chances,
-        hovertemplate="%{y}, %{x}: %{z:.3f}, p %{customdata:.2g}<extra></extra>",
+        hovertemplate=f"%{{y}}, %{{x}}: %{{z:.3f}}{chance}<extra></extra>",
         zmin=-1,
         zmax=1,
         colorscale="RdBu",
@@ -150,10 +156,10 @@ def _correlations(observed: Observations, options: PlotOptions) -> go.Figure:
     return go.Figure(heat).update_yaxes(autorange="reversed")
 
 
-def _interactions(observed: Observations, _: PlotOptions) -> go.Figure:
-    """Draw the outcome by the two parameters whose interaction has the lowest p-value."""
+def _interactions(observed: Observations, _: optuna.Study, __: PlotOptions) -> go.Figure:
+    """Draw the outcome by the two parameters whose interaction has the lowest p-value, or the largest share."""
     found = next(iter(interactions(observed)), None)
-    if found is None or found.p is None:
+    if found is None or found.f is None:
         raise NothingToShow(found.reason if found and found.reason else TOO_FEW)
     heat = go.Heatmap(
         x=found.other_groups,
@@ -163,12 +169,15 @@ def _interactions(observed: Observations, _: PlotOptions) -> go.Figure:
         hovertemplate="%{z:.4g}, mean of %{customdata} trials<extra></extra>",
         texttemplate="%{z:.4g}",
     )
-    title = f"{found.outcome}: {found.one} and {found.other}, p {found.p:.2g}, by Holm {found.p_holm:.2g}"
+    title = f"{found.outcome}: {found.one} and {found.other}"
+    if found.p is not None:
+        title += f", p {found.p:.2g}, by Holm {found.p_holm:.2g}"
     made = go.Figure(heat).update_layout(title=title)
     return made.update_xaxes(title=found.other, type="category").update_yaxes(title=found.one, type="category")
 
 
-OF_OBSERVATIONS: dict[str, Callable[[Observations, PlotOptions], go.Figure]] = {
+OF_OBSERVATIONS: dict[str, Callable[[Observations, optuna.Study, PlotOptions], go.Figure]] = {
+    "param_importances": _importances,
     "correlations": _correlations,
     "interactions": _interactions,
 }

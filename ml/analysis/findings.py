@@ -44,16 +44,19 @@ class Correlations(Finding):
 
     Rows and columns are `variables`: first the parameters, then the outcomes. A parameter with names as values has one
     variable for each name except the first, which is 1 in trials with that name. Pearson's r is of the values, not of
-    their logarithms. The p-values are two-sided and not corrected for multiple tests.
+    their logarithms. A parameter that all trials of a pack share has one observation per pack, with the pack's means.
+    The p-values are two-sided and not corrected for multiple tests. They are null if the draws are not independent.
     """
 
     variables: list[str]
     n: list[list[int]] = Field(description="number of trials that have both")
+    n_effective: list[list[int]] = Field(description="number of observations: trials, or packs if they share a value")
     pearson: Matrix
     pearson_p: Matrix
     spearman: Matrix
     spearman_p: Matrix
     reasons: list[Gap] = Field(description="one for each pair without a coefficient")
+    p_reason: str | None = Field(description="why there are no p-values")
 
 
 class Importance(Finding):
@@ -63,6 +66,10 @@ class Importance(Finding):
     source: str = Field(description="publication of the method")
     values: dict[str, float] | None = Field(description="by Optuna's name of the parameter; the sum is 1")
     trials: int = Field(description="number of trials used")
+    ranked: bool = Field(
+        description="true if the values are of ranks among trials of the same time, because the sampler learned"
+    )
+    undetermined: list[str] = Field(description="parameters that all trials of a pack share, which are left out")
     reason: str | None = Field(description="why there are no values")
 
 
@@ -94,9 +101,11 @@ class Interaction(Finding):
     )
     f: float | None = Field(description="F statistic of the interaction")
     f_df: tuple[int, int] | None = Field(description="degrees of freedom of the F statistic")
-    p: float | None = Field(description="p-value: the probability of such an F without an interaction")
+    p: float | None = Field(
+        description="p-value: the probability of such an F without an interaction; null if draws are not independent"
+    )
     p_holm: float | None = Field(description="p-value corrected by Holm's method for all pairs of this outcome")
-    reason: str | None = Field(description="why there is no test")
+    reason: str | None = Field(description="why there is no test or no p-value")
 
 
 class Analysis(Finding):

@@ -8,7 +8,7 @@ corrected by S. Holm's method (Scandinavian Journal of Statistics 6, 1979).
 
 Numbers are grouped in ranges. If a sampler draws two parameters together, their values also differ between the cells
 of one range, and two separate effects would look like an interaction. So the effects within ranges are removed first.
-The p-values assume independent draws, but a sampler that learns does not draw independently.
+The p-values assume independent draws. So there are none if the sampler learned, or if a pack shares a parameter.
 """
 
 from dataclasses import dataclass, replace
@@ -47,7 +47,8 @@ def interactions(observed: Observations) -> list[Interaction]:
     for outcome in TESTED:
         values = observed.outcome(outcome)
         tested = [
-            _interaction((one, groups[one.name]), (other, groups[other.name]), outcome, values) for one, other in pairs
+            _independent(observed, _interaction((one, groups[one.name]), (other, groups[other.name]), outcome, values))
+            for one, other in pairs
         ]
         found += _corrected(tested)
     return sorted(found, key=lambda one: (one.p is None, one.p or 0.0, -(one.share or 0.0)))
@@ -137,6 +138,15 @@ def _interaction(
         p_holm=None,
         reason=found if isinstance(found, str) else found.reason,
     )
+
+
+def _independent(observed: Observations, found: Interaction) -> Interaction:
+    """Return an interaction without its p-value if the draws are not independent."""
+    shared = [name for name in (found.one, found.other) if observed.per_pack(name)]
+    reason = f"all trials of a pack share {shared[0]}, so they are not independent" if shared else observed.dependence
+    if found.p is None or reason is None:
+        return found
+    return found.model_copy(update={"p": None, "reason": reason})
 
 
 def _cell(values: np.ndarray) -> Cell:

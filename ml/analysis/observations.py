@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ml.analysis.design import INDEPENDENT, Design
 from ml.parameters.space import Fixed, List, SearchSpace
 from ml.records import TrialState
 
@@ -33,6 +34,8 @@ class Observation:
     began: float | None = None  # seconds since 1970, like ended
     ended: float | None = None
     out_of_time: bool = False  # True if the job's time limit ended it
+    pack: int | None = None  # a number of the pack that it was drawn in; None if it trained alone
+    chosen: bool = False  # True if a person chose some of its hyper-parameters
 
     @property
     def ran_to_end(self) -> bool:
@@ -75,9 +78,10 @@ class Observations:
 
     trials: tuple[Observation, ...]
     columns: tuple[Column, ...]
+    design: Design = INDEPENDENT
 
     @classmethod
-    def of(cls, space: SearchSpace, trials: Iterable[Observation]) -> "Observations":
+    def of(cls, space: SearchSpace, trials: Iterable[Observation], design: Design = INDEPENDENT) -> "Observations":
         """Select the trials that ran to their end, with a column for each dimension that is not fixed."""
         ended = sorted((trial for trial in trials if trial.ran_to_end), key=lambda trial: trial.number)
         columns = [
@@ -86,12 +90,33 @@ class Observations:
             if not isinstance(dimension, Fixed)
             for column in _columns(name, isinstance(dimension, List), [trial.params.get(name) for trial in ended])
         ]
-        return cls(tuple(ended), tuple(columns))
+        return cls(tuple(ended), tuple(columns), design)
 
     def outcome(self, name: str) -> np.ndarray:
         """Return an outcome of each trial, float64 [trials], NaN if it is unknown."""
         found = [getattr(trial, name) for trial in self.trials]
         return np.array([np.nan if value is None else value for value in found], np.float64)
+
+    @property
+    def dependence(self) -> str | None:
+        """The reason why the draws are not independent observations, so that no p-value holds; None if they are."""
+        if self.design.learned:
+            return "the sampler chose values by earlier results, so the trials are not independent"
+        if any(trial.chosen for trial in self.trials):
+            return "people chose the values of some trials, so the trials are not independent"
+        return None
+
+    @cached_property
+    def packs(self) -> np.ndarray:
+        """A number for the pack of each trial, int64 [trials]; a trial without one is a pack of its own."""
+        ids = [("pack", one.pack) if one.pack is not None else ("trial", one.number) for one in self.trials]
+        numbers = {key: place for place, key in enumerate(dict.fromkeys(ids))}
+        return np.array([numbers[key] for key in ids], np.int64)
+
+    def per_pack(self, variable: str) -> bool:
+        """Return whether a variable is drawn once for several trials, which then are one observation."""
+        several = len(self.packs) > len(set(self.packs.tolist()))
+        return several and variable.partition("=")[0] in self.design.per_pack
 
     @cached_property
     def variables(self) -> dict[str, np.ndarray]:

@@ -68,13 +68,16 @@ function drawImportances({ importances, used }) {
       "p",
       { class: "hint" },
       `By ${readable(chosen.method)} (${chosen.source}), from ${count(chosen.trials, "trial")}. `,
-      used < ENOUGH && "Too few trials to be reliable.",
+      used < ENOUGH && "Too few trials to be reliable. ",
+      chosen.ranked && "The sampler learned, so results are ranked among trials of the same time. ",
+      chosen.undetermined.length > 0 &&
+        `Not determined, because all trials of a pack share them: ${chosen.undetermined.join(", ")}.`,
     ),
   ];
 }
 
 /** Create a table whose cells are tinted by their coefficient. */
-function drawCorrelation({ correlations: { variables, pearson, n } }) {
+function drawCorrelation({ correlations: { variables, pearson, n_effective: n, p_reason: reason } }) {
   if (!pearson.flat().some((value) => value !== null))
     return h("p", { class: "muted" }, "Too few trials ran to the end.");
   return h(
@@ -86,7 +89,8 @@ function drawCorrelation({ correlations: { variables, pearson, n } }) {
       h(
         "caption",
         {},
-        "Pearson’s r over trials that ran to the end. 1: both rise together; 0: no linear relation; −1: one falls as the other rises.",
+        "Pearson’s r over trials that ran to the end. 1: both rise together; 0: no linear relation; −1: one falls as the other rises. ",
+        reason && `They are no evidence of an effect: ${reason}.`,
       ),
       h(
         "thead",
@@ -115,11 +119,11 @@ function drawCorrelation({ correlations: { variables, pearson, n } }) {
 }
 
 function cell(value, trials) {
-  if (value === null) return h("td", { class: "number muted", title: count(trials, "trial") }, "–");
+  if (value === null) return h("td", { class: "number muted", title: count(trials, "observation") }, "–");
   const tint = `color-mix(in srgb, var(${value < 0 ? "--mark-2" : "--mark"}) ${Math.round(Math.abs(value) * 45)}%, transparent)`;
   return h(
     "td",
-    { class: "number", style: { "background-color": tint }, title: count(trials, "trial") },
+    { class: "number", style: { "background-color": tint }, title: count(trials, "observation") },
     value.toFixed(2).replace("-", "−"),
   );
 }

@@ -7,6 +7,7 @@ from support.searched import reached, searched
 
 from ml.analysis.analysis import analysis
 from ml.analysis.importances import importances, ped_anova
+from ml.analysis.observations import Observations
 from ml.analysis.studies import study_of
 from ml.records import TrialState
 
@@ -14,7 +15,7 @@ from ml.records import TrialState
 def test_the_parameter_that_matters_has_the_greatest_importance() -> None:
     """Shares add up to 1 by both methods; the batch size, which does not matter here, has little."""
     search = searched(120)
-    for found in importances(study_of(search, reached(search, 120))):
+    for found in importances(study_of(search, reached(search, 120)), Observations.of(search.spec.search_space, [])):
         assert found.values is not None
         assert sum(found.values.values()) == pytest.approx(1)
         assert found.values["batch_size"] < max(found.values["learning_rate"], found.values["optimizer"])
@@ -27,7 +28,10 @@ def test_trials_that_the_jobs_time_limit_ended_do_not_count() -> None:
     search = searched(40)
     trials = reached(search, 40)
     cut = [replace(one, out_of_time=one.state == TrialState.STOPPED_EARLY) for one in trials]
-    counts = [{one.trials for one in importances(study_of(search, some))} for some in (trials, cut)]
+    counts = [
+        {one.trials for one in importances(study_of(search, some), Observations.of(search.spec.search_space, some))}
+        for some in (trials, cut)
+    ]
 
     assert counts == [{30}, {20}]
 
