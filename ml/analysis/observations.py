@@ -115,8 +115,11 @@ class Observations:
 
     def per_pack(self, variable: str) -> bool:
         """Return whether a variable is drawn once for several trials, which then are one observation."""
-        several = len(self.packs) > len(set(self.packs.tolist()))
-        return several and variable.partition("=")[0] in self.design.per_pack
+        name, packs = variable.partition("=")[0], self.packs.tolist()
+        if name not in self.design.per_pack or len(packs) == len(set(packs)):
+            return False
+        values = next((column.values for column in self.columns if column.name == name), tuple(packs))
+        return len(set(zip(packs, values, strict=True))) == len(set(packs))
 
     @cached_property
     def variables(self) -> dict[str, np.ndarray]:

@@ -234,15 +234,16 @@ class Checks(Machine):
             assert trial.number in spared or not any(beats(job, other, trial) for other in keeping)
 
     def check_time(self, job: ModelJob, row: dict[str, Any], rows: Rows) -> None:
-        """Check that a job's seconds grow while one of its packs is leased, and never shrink."""
+        """Check that a job's seconds grow while a pack of trials is leased, and never shrink."""
         before = next((old["active_seconds"] for old in self.earlier["job"] if old["id"] == job.id), 0.0)
-        leased = [pack for pack in self.open_packs(job) if pack.leased and not pack.expired]
+        of_trials = [pack for pack in self.open_packs(job) if pack.purpose != PackPurpose.PUBLISH]
+        leased = [pack for pack in of_trials if pack.leased and not pack.expired]
 
         assert row["active_seconds"] >= before
         assert row["active_seconds"] < job.used + 600
         if leased:
             assert row["active_since"] is not None
-        if not any(pack.leased for pack in self.open_packs(job)):
+        if not any(pack.leased for pack in of_trials):
             assert row["active_since"] is None
 
     def check_cancelled(self, job: ModelJob) -> None:

@@ -14,7 +14,7 @@ from sqlmodel import Session, col
 
 from ml.records import TrialState
 from worker.database.clock import clock, now
-from worker.database.tables import Event, Job, JobState, Opening, Pack, Trial
+from worker.database.tables import Event, Job, JobState, Opening, Pack, PackPurpose, Trial
 from worker.errors import Fact, NotFound
 
 REQUEST = "request"  # the author of a transition that a client asked for
@@ -188,8 +188,13 @@ def _active_seconds(job: Job, present: float, leased_until: float) -> float:
 
 
 def _leased_until(session: Session, job: Job) -> float:
-    """Return when the last lease of a job's packs ends; 0 if none is leased."""
-    of_job = (col(Pack.job_id) == job.id, col(Pack.done).is_(False))
+    """Return when the last lease of a job's packs ends; 0 if none is leased.
+
+    The publication of the winner takes none of the job's seconds: no trial runs meanwhile. By rules 1 it did.
+    """
+    of_job = [col(Pack.job_id) == job.id, col(Pack.done).is_(False)]
+    if job.rules > 1:
+        of_job.append(col(Pack.purpose) != PackPurpose.PUBLISH)
     return session.scalar(select(func.max(Pack.lease_expires_at)).where(*of_job)) or 0.0
 
 

@@ -203,6 +203,27 @@ def test_seconds_count_only_while_a_pack_is_leased(work: Work) -> None:
     assert 30 <= work.job(job).active_seconds < 40
 
 
+@pytest.mark.parametrize(("rules", "seconds"), [(1, 30), (2, 0)])
+def test_the_publication_of_the_winner_takes_no_seconds_of_the_job(work: Work, rules: int, seconds: int) -> None:
+    """No trial runs meanwhile. Jobs of an earlier release count it, as they did."""
+    job = work.accept(budget={"trials": 1, "seconds": 1000.0})
+    with work.database.writing() as session:
+        session.get_one(Job, job.id).rules = rules
+    training = work.pack(1)
+    work.run_trial(training, 0.9)
+    before = work.job(job).active_seconds
+    publishing = work.leases.claim()
+    assert publishing is not None
+    with work.database.writing() as session:  # leased for 30 s an hour ago, and not renewed since
+        began = clock(session) - 3600
+        session.execute(update(Pack).where(col(Pack.id) == publishing.pack_id).values(lease_expires_at=began + 30))
+        session.execute(update(Job).where(col(Job.active_since).is_not(None)).values(active_since=began))
+    work.leases.release(publishing)
+
+    assert publishing.purpose == "publish"
+    assert work.job(job).active_seconds - before == pytest.approx(seconds, abs=1)
+
+
 def test_a_worker_is_told_to_stop_when_the_seconds_are_spent(work: Work) -> None:
     """The supervisor reads the order from the database."""
     work.accept(budget={"seconds": 0.05})
