@@ -1,5 +1,6 @@
 """Admission: how trials are drawn for a pack, join it, and take the place of lanes that ended."""
 
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
@@ -13,18 +14,45 @@ from ml.tuning.context import TuningContext
 from ml.tuning.history import History, start_of
 from ml.tuning.keys import key_of
 from ml.tuning.outcome import end_failed, finished
+from ml.tuning.search import Search
 
 REFILLS = 2  # per lane; then no more trials join, so that other keys get their turn
+# A pack takes at most a fourteenth of the trials that began before it. So a search first meets many keys, and has wide
+# packs once it has results that tell which keys are good. benchmarks.surrogates compares this with one at a time.
+SPREAD = 14
 
 Drawn = tuple[Params, TrialRecord]
 
 
-def refills_of(opened: PackRecord, width: int) -> int:
-    """Return how many trials may take the place of others in a pack of `width` lanes.
+@dataclass(frozen=True)
+class Room:
+    """The room that a pack has for trials."""
 
-    The number is 0 if the pack has a single lane or was made of another pack's trials.
-    """
-    return REFILLS * width if width > 1 and not opened.parted else 0
+    lanes: int  # trials at a time
+    refills: int  # trials that may take the place of others
+
+    @classmethod
+    def of(cls, search: Search, opened: PackRecord, first: int, width: int) -> "Room":
+        """Return the room of a pack.
+
+        Args:
+            search: of the job. By rules 1 every pack has all lanes.
+            opened: the pack. If it was made of another pack's trials, none take their places.
+            first: the number of the pack's first trial: as many began before it.
+            width: the most lanes; a single lane has no refills.
+        """
+        if width == 1 or opened.parted:
+            return cls(width, 0)
+        if search.spec.rules == 1 or not search.draws_keys:
+            return cls(width, REFILLS * width)
+        return cls.spread(first, width)
+
+    @classmethod
+    def spread(cls, first: int, width: int) -> "Room":
+        """Return the room of a pack whose first trial draws a key."""
+        trials = max(1, first // SPREAD)
+        lanes = min(width, trials)
+        return cls(lanes, min(REFILLS * lanes, trials - lanes))
 
 
 class TrialSource:

@@ -3,7 +3,7 @@
 from ml.parameters.params import Params
 from ml.records import PackRecord
 from ml.training.pack import LanePack
-from ml.tuning.admission import Admission, TrialSource, refills_of
+from ml.tuning.admission import Admission, Room, TrialSource
 from ml.tuning.context import TuningContext
 from ml.tuning.history import History
 from ml.tuning.keys import key_of
@@ -34,21 +34,21 @@ def _fresh(context: TuningContext, opened: PackRecord, source: TrialSource, hist
     """Return a pack with its first trial, and as many more as train well together."""
     params, record = source.first()
     pack = LanePack.of(context.spec, context.data, params, opened.stream_seed)
-    admission = Admission(context, pack, source, history, refills_of(opened, opened.lanes))
+    admission = Admission(context, pack, source, history, refills=0)
     events = admission.begin((params, record))
     if pack.running:
-        width = _width(context, params)
-        admission.refills = refills_of(opened, width)
+        room = Room.of(context.search, opened, record.number, _width(context, params))
+        admission.refills = room.refills
         context.catch_up()  # measuring took its time, and others have begun trials meanwhile
-        events += admission.fill(width - 1)
+        events += admission.fill(room.lanes - 1)
     context.book.record(events)
     return admission
 
 
 def _resumed(context: TuningContext, opened: PackRecord, source: TrialSource, history: History) -> Admission:
     """Return a pack as its last checkpoint has it, or before its first step if there is none."""
-    refills = refills_of(opened, opened.lanes)
-    places = opened.lanes if refills else 0
+    room = Room.of(context.search, opened, min(history.trials), opened.lanes)
+    refills, places = room.refills, room.lanes if room.lanes > 1 and not opened.parted else 0
     taken: int | None = 0
     if opened.checkpoint is None:
         params = context.search.recall(next(iter(history.trials.values())))

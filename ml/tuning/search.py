@@ -63,6 +63,11 @@ class Search:
         """Return whether trial `number` can join a pack whose first trial has the suggestion `like`."""
         return self._partition.fits(number, like)
 
+    @property
+    def draws_keys(self) -> bool:
+        """True if the first trial of a pack draws a key that its other trials then share."""
+        return bool(self._partition.names) and not self.spec.sampler.exhaustive
+
     def ask(
         self, number: int, like: dict[str, Any] | None = None, enqueued: dict[str, Any] | None = None
     ) -> tuple[Params, TrialRecord]:
@@ -98,8 +103,12 @@ class Search:
         return self.spec.params(suggest(self.spec.search_space, _Replay(suggestion)))
 
     def _key(self, number: int) -> dict[str, Any]:
-        """Return the values that decide the key of a pack's first trial; empty if it may draw all names at once."""
-        names = self._partition.names
+        """Return the values that decide the key of a pack's first trial; empty if it may draw all names at once.
+
+        By rules 2 packs are small compared with the search, so the first trial draws all names at once. By rules 1 its
+        key comes from a study of packs.
+        """
+        names = self._partition.names if self.spec.rules == 1 else ()
         sampler = self._sampler(self.spec.sampler.of_keys(), derive(self.spec.seed, SeedPurpose.KEYS, number))
         study = study_of_keys(self.trials(), names, self._direction, sampler) if names else None
         if study is None:

@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -43,6 +43,7 @@ from ml.samplers import pruners, samplers
 from ml.seeds import SeedPurpose, derive
 from ml.specs import TrainSpec, TuneSpec
 from ml.training.lane import TrainingData, objective
+from ml.tuning.admission import Room
 from ml.tuning.book import MemoryBook
 from ml.tuning.search import Search
 from ml.tuning.tune import tune
@@ -754,6 +755,37 @@ def test_checkpoints_take_at_most_two_percent_of_the_time(
 
     assert book.keeps >= 2
     assert book.keeps * cost <= 0.02 * book.now + 4 * cost  # each of four packs makes its first at once
+
+
+# --- keys
+
+
+def test_a_search_in_wide_packs_meets_many_keys(digits_data: TrainingData) -> None:
+    """Of 48 trials with 8 lanes, the first packs have one trial each, and all three batch sizes are tried."""
+    batches = {"type": "categorical", "choices": [16, 32, 64]}
+    fields = {"search_space": {**RATES, "batch_size": batches}, "lanes": 8, "budget": {"trials": 48, "epochs": 1}}
+    book, events = _run(_spec(**fields), digits_data)
+    packs = Counter(event.stream_seed for event in events if isinstance(event, Started))
+    earlier, _ = _run(_spec(**fields).under(1), digits_data)
+
+    assert set(list(packs.values())[:28]) == {1}
+    assert max(packs.values()) == 3
+    assert _batch_sizes(book) == {16, 32, 64}
+    assert len(_batch_sizes(earlier)) < 3
+
+
+def _batch_sizes(book: MemoryBook) -> set[int]:
+    return {(trial.suggestion or {})["batch_size"] for trial in book.trials.values()}
+
+
+@pytest.mark.parametrize(
+    ("first", "room"), [(0, (1, 0)), (27, (1, 0)), (28, (2, 0)), (111, (7, 0)), (112, (8, 0)), (336, (8, 16))]
+)
+def test_a_pack_takes_a_fourteenth_of_the_trials_before_it(first: int, room: tuple[int, int]) -> None:
+    """It has at most eight lanes here, and at most two refills for each."""
+    found = Room.spread(first, 8)
+
+    assert (found.lanes, found.refills) == room
 
 
 # --- the book
