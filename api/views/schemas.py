@@ -164,7 +164,10 @@ class TrialPublic(BaseModel):
     train_loss: float | None
     val_loss: float | None
     val_accuracy: float | None
-    seconds: float = Field(description="training and evaluation: the trial's share of the time of its pack")
+    seconds: float = Field(
+        description="training and evaluation: the trial's share of the time of its pack, by what a step of the trial "
+        "takes alone; in jobs with rules 1 all trials of a pack have equal shares"
+    )
     flops: int | None = Field(None, description="floating-point operations of one image's forward pass")
     weights: int | None = Field(None, description="number of weights")
     created_at: datetime | None

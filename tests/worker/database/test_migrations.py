@@ -120,6 +120,7 @@ def test_a_database_in_use_is_upgraded_with_all_its_rows(empty: Database) -> Non
 
     assert all(before[table].items() <= after[table].items() for table in FIRST)
     assert after["job"]["lanes"] is None
+    assert after["job"]["rules"] == 1
     assert rows(empty) == before
 
 
