@@ -6,10 +6,13 @@ The order of layers and folders is in pyproject.toml, and `make lint` checks the
 import ast
 import subprocess
 import sys
+import tomllib
 from collections import Counter
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parent.parent
 LAYERS = ("ml", "worker", "api")
@@ -30,6 +33,18 @@ def modules() -> dict[str, str]:
     """Return the text of every source file of the three layers, by its path."""
     paths = [path for layer in LAYERS for path in (ROOT / layer).rglob("*.py")]
     return {path.relative_to(ROOT).as_posix(): path.read_text() for path in paths}
+
+
+def test_every_pinned_package_runs_on_the_oldest_python() -> None:
+    """pyproject.toml asks for Python 3.11. Debian 12 has 3.11.2, and a package may ask for a later one."""
+    oldest = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"].removeprefix(">=")
+    refused = {
+        found.name: found.metadata["Requires-Python"]
+        for found in distributions()
+        if not SpecifierSet(found.metadata["Requires-Python"] or "").contains(f"{oldest}.0")
+    }
+
+    assert refused == {}
 
 
 def test_only_the_settings_read_the_environment() -> None:
