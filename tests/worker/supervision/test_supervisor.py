@@ -416,7 +416,8 @@ def test_a_diverged_trial_is_recorded_and_the_job_goes_on(work: Work, supervisor
 @pytest.mark.long
 def test_a_job_whose_lanes_do_not_fit_in_memory_fails_at_once(work: Work, supervisor: Supervisor) -> None:
     """It fails before any training, for any draw of its first trial, and the error says what to do."""
-    space = {"hidden_sizes": {"type": "categorical", "choices": [[10, 10], [6000, 6000]]}}
+    sizes = {"type": "categorical", "choices": [[10, 10], [6000, 6000]]}
+    space = {"hidden_sizes": sizes, "learning_rate": {"type": "float", "low": 1e-3, "high": 1e-2}}
     job = work.accept(model="mlp", search_space=space, lanes=1024, budget={"trials": 2000, "epochs": 1})
     supervisor.work()
     found = work.job(job)
