@@ -20,7 +20,7 @@ class Duel(BaseModel, frozen=True):
 
     trial: int
     difference: float
-    error: float | None = None  # standard error of the difference; None in verdicts by rules 1
+    error: float | None = None  # standard error of the difference; None in verdicts of release 0.2
     low: float
     high: float
     t: float | None
