@@ -48,10 +48,11 @@ def tensorboard(client: Chiffre, job_id: str, folder: Path) -> int:
     with TemporaryDirectory(dir=folder.parent, prefix=".tensorboard-") as place:
         unfinished = Path(place) / "runs"
         unfinished.mkdir()
+        rules = client.job(job_id).get("rules", 1)  # a service of release 0.2 names none
         for trial in _trials(client, job_id):
             count += 1
             with SummaryWriter(str(unfinished / f"trial-{trial['number']:05}")) as writer:
-                _write_run(writer, trial)
+                _write_run(writer, trial, rules)
         if not count:
             raise ApiError(f"job {job_id} has no trials to write yet; try again once a trial has started")
         unfinished.replace(folder)
@@ -102,6 +103,7 @@ def _study(path: Path, job: dict[str, Any], spec: TuneSpec) -> optuna.Study:
         study = optuna.create_study(storage=storage, study_name=job["id"], direction=direction)
         study.set_metric_names([spec.objective])
     study.set_user_attr("spec", job["spec"])
+    study.set_user_attr("rules", job.get("rules", 1))  # a service of release 0.2 names none
     return study
 
 
@@ -116,8 +118,8 @@ def _trials(client: Chiffre, job_id: str) -> Iterator[Trial]:
             yield client.trial(job_id, trial["number"])
 
 
-def _write_run(writer: SummaryWriter, trial: Trial) -> None:
-    """Write a trial's learning curves, hyper-parameters and results."""
+def _write_run(writer: SummaryWriter, trial: Trial, rules: int) -> None:
+    """Write a trial's learning curves, hyper-parameters and results, and the rules of its job."""
     clock = datetime.fromisoformat(trial["created_at"]).timestamp()
     for measured in trial["measurements"]:
         clock += measured["seconds"]
@@ -126,7 +128,7 @@ def _write_run(writer: SummaryWriter, trial: Trial) -> None:
                 writer.add_scalar(name, measured[name], measured["images_seen"], walltime=clock)
     results = {f"result/{name}": float(trial[name]) for name in METRICS if trial[name] is not None}
     params = {name: _scalar(value) for name, value in trial["params"].items()}
-    for summary in hparams({**params, "state": trial["state"]}, results):  # type: ignore[no-untyped-call]
+    for summary in hparams({**params, "state": trial["state"], "rules": rules}, results):  # type: ignore[no-untyped-call]
         writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]
     for name, value in results.items():
         writer.add_scalar(name, value, trial["number"], walltime=clock)

@@ -37,6 +37,11 @@ class AnalysisSection:
         kinds = (("Pearson", found.pearson, found.pearson_p), ("Spearman", found.spearman, found.spearman_p))
         return [(name, self._matrix(found.variables, values, p_values)) for name, values, p_values in kinds]
 
+    def observations(self) -> Table:
+        """Return the number of independent observations of each pair: trials, or packs if they share a value."""
+        found = self.found.correlations
+        return self._square(found.variables, [[self.t.number(n) for n in row] for row in found.n_effective])
+
     def importances(self) -> Table | None:
         """Return each parameter's importance by each method; None if no method has a result."""
         methods = [one for one in self.found.importances if one.values is not None]
@@ -50,7 +55,16 @@ class AnalysisSection:
     @property
     def dependence(self) -> str | None:
         """The reason why there are no p-values; None if there are."""
-        return self.found.correlations.p_reason
+        reason = self.found.correlations.p_reason
+        return None if reason is None else self.t(reason)
+
+    def not_rated(self) -> list[tuple[str, str]]:
+        """Return the methods without importances: name and reason."""
+        return [
+            (METHODS[one.method], self.t.recorded(one.reason))
+            for one in self.found.importances
+            if one.values is None and one.reason is not None
+        ]
 
     @property
     def per_pack(self) -> str:
@@ -87,12 +101,14 @@ class AnalysisSection:
         return [self.t.range(group.label), self.t.number(group.trials), accuracy, seconds]
 
     def _matrix(self, names: Sequence[str], values: Matrix, p_values: Matrix) -> Table:
+        size = range(len(names))
+        cells = [["" if i == j else self._coefficient(values[i][j], p_values[i][j]) for j in size] for i in size]
+        return self._square(names, cells)
+
+    def _square(self, names: Sequence[str], cells: Sequence[Row]) -> Table:
+        """Return a table whose rows and columns are the same variables."""
         labels = [self.t(OUTCOME_NAMES[name]) if name in OUTCOME_NAMES else name for name in names]
-        rows = [
-            [labels[i], *("" if j == i else self._coefficient(values[i][j], p_values[i][j]) for j in range(len(names)))]
-            for i in range(len(names))
-        ]
-        return Table(["", *labels], rows)
+        return Table(["", *labels], [[label, *row] for label, row in zip(labels, cells, strict=True)])
 
     def _coefficient(self, value: float | None, p: float | None) -> str:
         if value is None:

@@ -69,6 +69,13 @@ class ReportPage:
         return [*rows, (t("time"), t("not started") if job.started_at is None else started)]
 
     @property
+    def shares(self) -> str:
+        """One sentence on how the time of a pack is shared by its trials."""
+        if self.facts.job.rules == 1:
+            return self.t("Seconds are equal shares of a pack's time for all its trials, by rules 1.")
+        return self.t("Seconds are a trial's share of its pack's time, by what a step of the trial takes alone.")
+
+    @property
     def winners_name(self) -> str:
         """The label of the report's main trial: it is a winner only once it is published."""
         return self.t("winner" if self.facts.version else "best so far")

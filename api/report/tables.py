@@ -161,6 +161,7 @@ class Tables:
             [self.t("SHA-256 of the data"), job.dataset_sha256],
             [self.t("training / validation / test images"), sizes],
             [self.t("machines"), ", ".join(self.facts.workers) or "–"],
+            [self.t("rules of drawing, of sharing time and of deciding"), self._rules()],
         ]
         if version is not None:
             rows += self._of_version(version)
@@ -189,6 +190,10 @@ class Tables:
             [self.t("versions"), f"chiffre {version.code_version}" + (f", {versions}" if versions else "")],
             [self.t("latency of one image on one core"), self._latency(version.latency_seconds)],
         ]
+
+    def _rules(self) -> str:
+        rules = self.facts.job.rules
+        return f"1 ({self.t('those of release 0.2')})" if rules == 1 else str(rules)
 
     def _latency(self, seconds: float | None) -> str:
         return "–" if seconds is None else f"{self.t.number(1e6 * seconds, 3)}{WIDE}µs"

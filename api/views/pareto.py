@@ -18,7 +18,10 @@ class Priced(BaseModel):
 
     trial: int
     val_accuracy: float
-    seconds: float = Field(description="training and evaluation: the trial's share of the time of its pack")
+    seconds: float = Field(
+        description="training and evaluation: the trial's share of the time of its pack; in jobs with rules 1 all "
+        "trials of a pack have equal shares"
+    )
     flops: int | None = Field(description="floating-point operations of one image's forward pass")
     weights: int | None = Field(description="number of weights")
     latency_seconds: float | None = Field(

@@ -51,7 +51,8 @@ class JobPublic(BaseModel):
     run: int = Field(1, description="run of the job; raised when an ended job restarts")
     lanes: int | None = Field(description="number of trials that train together; fixed when the job first runs")
     rules: int = Field(
-        description="rules of drawing and deciding that the job keeps: 1 for jobs of release 0.2, else 2"
+        description="rules of drawing, of sharing a pack's time and of deciding that the job keeps: 1 for jobs of "
+        "release 0.2, else 2"
     )
     active_seconds: float = Field(description="time with at least one trial running, in seconds")
     best: Best | None

@@ -50,6 +50,15 @@ const STOP_REASONS = { trials: "trial limit", seconds: "time limit" };
 /** Return why a job has stopped, or "" if it has not. */
 export const stopReason = ({ stop_reason: reason }) => (reason ? (STOP_REASONS[reason] ?? readable(reason)) : "");
 
+/** Return the rules that a job keeps, in words. */
+export const rulesOf = ({ rules }) => (rules === 1 ? "1 (those of release 0.2)" : String(rules));
+
+/** Return a sentence on how the time of a pack is shared by its trials. */
+export const sharesOf = ({ rules }) =>
+  rules === 1
+    ? "Times are equal shares of a pack’s time for all its trials, by rules 1."
+    : "Times are a trial’s share of its pack’s time, by what a step of the trial takes alone.";
+
 /** Return the title of a job: "Tune shallow on digits". */
 export function titleOf(job) {
   const verb = { tune: "Tune", train: "Train", predict: "Predict with", evaluate: "Evaluate" }[job.kind] ?? readable(job.kind);

@@ -50,7 +50,7 @@ def figure(name: str, search: Search, trials: Sequence[Observation], options: Pl
         except NothingToShow as nothing:
             made = _blank(str(nothing))
     if name not in ("contour", "rank", "slice", "interactions"):  # these have titles already
-        made.update_layout(title=PLOTS[name].title)
+        made.update_layout(title_text=PLOTS[name].title)  # a subtitle stays
     return dict(_plain(made.to_dict()))
 
 
@@ -114,7 +114,12 @@ def _importances(observed: Observations, study: optuna.Study, options: PlotOptio
     if observed.design.learned and not target:
         study = ranked(study)
     target |= _lowered(target, options)
-    return visualization.plot_param_importances(study, evaluator=ped_anova(len(trials)), params=names, **target)
+    drawn = visualization.plot_param_importances(study, evaluator=ped_anova(len(trials)), params=names, **target)
+    left = [name for name in _of_all(study) if name not in names]
+    if left:
+        note = f"Not determined, because all trials of a pack share them: {', '.join(left)}"
+        drawn.update_layout(title_subtitle_text=note)
+    return drawn
 
 
 @figures.register("edf")
@@ -136,24 +141,26 @@ def _pareto(study: optuna.Study, options: PlotOptions) -> go.Figure:
 
 
 def _correlations(observed: Observations, _: optuna.Study, options: PlotOptions) -> go.Figure:
-    """Draw coefficients as a heat map; the p-value of the coefficient under the pointer is shown, if there is one."""
+    """Draw coefficients as a heat map; the one under the pointer has its number of observations and its p-value."""
     found = correlations(observed)
     given, chances = getattr(found, options.coefficient), getattr(found, f"{options.coefficient}_p")
     if not any(value is not None for row in given for value in row):
         raise NothingToShow(found.reasons[0].reason)
-    chance = ", p %{customdata:.2g}" if found.p_reason is None else ""
+    chance = ", p %{customdata[1]:.2g}" if found.p_reason is None else ""
+    rows = zip(found.n_effective, chances, strict=True)
     heat = go.Heatmap(
         x=found.variables,
         y=found.variables,
         z=[[1.0 if i == j else value for j, value in enumerate(row)] for i, row in enumerate(given)],
-        customdata=chances,
-        hovertemplate=f"%{{y}}, %{{x}}: %{{z:.3f}}{chance}<extra></extra>",
+        customdata=[list(zip(counts, p_values, strict=True)) for counts, p_values in rows],
+        hovertemplate=f"%{{y}}, %{{x}}: %{{z:.3f}}, n %{{customdata[0]}}{chance}<extra></extra>",
         zmin=-1,
         zmax=1,
         colorscale="RdBu",
         texttemplate="%{z:.2f}",
     )
-    return go.Figure(heat).update_yaxes(autorange="reversed")
+    note = None if found.p_reason is None else f"No p-values: {found.p_reason}"
+    return go.Figure(heat).update_yaxes(autorange="reversed").update_layout(title_subtitle_text=note)
 
 
 def _interactions(observed: Observations, _: optuna.Study, __: PlotOptions) -> go.Figure:

@@ -19,7 +19,9 @@ class Group(Finding):
     trials: int
     val_accuracy: float | None = Field(description="mean; null if no trial has one")
     val_accuracy_sd: float | None = Field(description="standard deviation (n - 1); null for fewer than two trials")
-    seconds: float | None = Field(description="mean of each trial's share of its pack's time")
+    seconds: float | None = Field(
+        description="mean of each trial's share of its pack's time; by rules 1 all trials of a pack have equal shares"
+    )
     seconds_sd: float | None
 
 

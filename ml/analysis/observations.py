@@ -12,6 +12,8 @@ from ml.parameters.space import Fixed, List, SearchSpace
 from ml.records import TrialState
 
 ENDED = (TrialState.COMPLETED, TrialState.STOPPED_EARLY)
+LEARNED = "the sampler chose values by earlier results, so the trials are not independent"
+CHOSEN = "people chose the values of some trials, so the trials are not independent"
 OUTCOMES = ("val_loss", "val_accuracy", "seconds", "epochs_run")
 
 Value = float | str | None
@@ -101,9 +103,9 @@ class Observations:
     def dependence(self) -> str | None:
         """The reason why the draws are not independent observations, so that no p-value holds; None if they are."""
         if self.design.learned:
-            return "the sampler chose values by earlier results, so the trials are not independent"
+            return LEARNED
         if any(trial.chosen for trial in self.trials):
-            return "people chose the values of some trials, so the trials are not independent"
+            return CHOSEN
         return None
 
     @cached_property

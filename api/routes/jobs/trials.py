@@ -38,6 +38,7 @@ CSV_COLUMNS = (
     "flops",
     "weights",
 )
+CSV_OF_JOB = ("rules",)  # facts of the job, the same in every row; after all others, so that no column moves
 SORTABLE = ("number", "state", "created_at", "finished_at", *CSV_COLUMNS)
 CSV_PAGE = 500  # rows read at a time; no database session is open while they are sent
 
@@ -159,16 +160,18 @@ def _csv_response(database: Database, job: Job, state: TrialState | None, order:
 
 
 def _csv(database: Database, job: Job, state: TrialState | None, order: RowOrder) -> Iterator[str]:
-    """Yield one CSV row per trial: number, state, hyper-parameters, results and duration."""
+    """Yield one CSV row per trial: number, state, hyper-parameters, results, duration, and the job's rules."""
     names = list(networks[job.model].params.model_fields)
-    yield _csv_row(["number", "state", *names, *CSV_COLUMNS])
+    yield _csv_row(["number", "state", *names, *CSV_COLUMNS, *CSV_OF_JOB])
+    of_job = [getattr(job, name) for name in CSV_OF_JOB]
     cursor: str | None = None
     while True:
         with database.reading() as session:
             page = page_of(session, _trials(job, state), order, CSV_PAGE, cursor)
         for trial in page.rows:
             params = [_csv_value((trial.params or {}).get(name)) for name in names]
-            yield _csv_row([trial.number, trial.state, *params, *(getattr(trial, name) for name in CSV_COLUMNS)])
+            results = [getattr(trial, name) for name in CSV_COLUMNS]
+            yield _csv_row([trial.number, trial.state, *params, *results, *of_job])
         cursor = page.next_cursor
         if cursor is None:
             return

@@ -52,7 +52,9 @@ function section(title) {
 /** Draw bars of the first method that was applicable, with its source below. */
 function drawImportances({ importances, used }) {
   const chosen = importances.find((importance) => importance.values);
-  if (!chosen) return h("p", { class: "muted" }, importances[0]?.reason ?? "Not available.");
+  const shared = importances.find((importance) => importance.undetermined.length > 0)?.undetermined;
+  const left = shared && `Not determined, because all trials of a pack share them: ${shared.join(", ")}.`;
+  if (!chosen) return h("p", { class: "muted" }, [`${importances[0]?.reason ?? "Not available"}. `, left]);
   const rows = Object.entries(chosen.values)
     .map(([label, value]) => ({ label, value }))
     .sort((a, b) => b.value - a.value);
@@ -70,8 +72,7 @@ function drawImportances({ importances, used }) {
       `By ${readable(chosen.method)} (${chosen.source}), from ${count(chosen.trials, "trial")}. `,
       used < ENOUGH && "Too few trials to be reliable. ",
       chosen.ranked && "The sampler learned, so results are ranked among trials of the same time. ",
-      chosen.undetermined.length > 0 &&
-        `Not determined, because all trials of a pack share them: ${chosen.undetermined.join(", ")}.`,
+      left,
     ),
   ];
 }
@@ -90,7 +91,8 @@ function drawCorrelation({ correlations: { variables, pearson, n_effective: n, p
         "caption",
         {},
         "Pearson’s r over trials that ran to the end. 1: both rise together; 0: no linear relation; −1: one falls as the other rises. ",
-        reason && `They are no evidence of an effect: ${reason}.`,
+        "n: independent observations, which are trials, or packs if all trials of a pack share one of the two. ",
+        reason && `There are no p-values: ${reason}.`,
       ),
       h(
         "thead",
@@ -118,12 +120,9 @@ function drawCorrelation({ correlations: { variables, pearson, n_effective: n, p
   );
 }
 
-function cell(value, trials) {
-  if (value === null) return h("td", { class: "number muted", title: count(trials, "observation") }, "–");
+function cell(value, observations) {
+  const n = h("small", { class: "observations" }, `n ${observations.toLocaleString("en")}`);
+  if (value === null) return h("td", { class: "number muted" }, "–", n);
   const tint = `color-mix(in srgb, var(${value < 0 ? "--mark-2" : "--mark"}) ${Math.round(Math.abs(value) * 45)}%, transparent)`;
-  return h(
-    "td",
-    { class: "number", style: { "background-color": tint }, title: count(trials, "observation") },
-    value.toFixed(2).replace("-", "−"),
-  );
+  return h("td", { class: "number", style: { "background-color": tint } }, value.toFixed(2).replace("-", "−"), n);
 }

@@ -12,7 +12,7 @@ import { pareto } from "../charts/pareto.js";
 import { plots } from "../charts/plotly.js";
 import { openStore } from "./job_store.js";
 import { setQuery, to } from "../address.js";
-import { badge, isInference, isOver, titleOf } from "../states.js";
+import { badge, isInference, isOver, sharesOf, titleOf } from "../states.js";
 import { trialTable } from "./trials.js";
 
 const FEW_POINTS = 5000; // points of curves up to which every change is drawn at once
@@ -38,7 +38,7 @@ export async function show(root, { id, filter = "" }, signal) {
     head.element,
     result,
     kind === "tune" && filtering.element,
-    learning && [card(learning), h("section", { class: "card" }, h("h2", {}, "Trials"), table.element)],
+    learning && [card(learning), h("section", { class: "card" }, h("h2", {}, "Trials"), table.element, h("p", { class: "hint" }, sharesOf(store.job)))],
     insights && [
       card(lines),
       h("div", { class: "grid wide" }, card(scatter), insights.importances),

@@ -5,7 +5,7 @@ import { objectiveOf } from "../charts/columns.js";
 import { announce, fill, h, refill, setText } from "../dom.js";
 import { duration, figure, readable } from "../format.js";
 import { to } from "../address.js";
-import { badge, endedTrials, isOver, progressOf, secondsLeft, stopReason, titleOf } from "../states.js";
+import { badge, endedTrials, isInference, isOver, progressOf, rulesOf, secondsLeft, stopReason, titleOf } from "../states.js";
 
 /** Return the head of a job: its element, `update()`, `stream(state)` for the states of follow(), and `failed(error)`. */
 export function headOf(store, redraw) {
@@ -90,6 +90,7 @@ function factsOf(job, epochs) {
     ["Active time", duration(job.active_seconds)],
     left !== null && ["Time left", `about ${duration(left)}`],
     job.lanes && ["Lanes", job.lanes],
+    !isInference(job) && ["Rules", rulesOf(job)],
     job.version && [
       "Published version",
       h(

@@ -6,7 +6,7 @@ import { failure, fill, h, refill, s, timeAgo } from "../dom.js";
 import { frame } from "../charts/svg.js";
 import { count, duration, figure, percent, plain } from "../format.js";
 import { extent, padded, scale } from "../charts/scales.js";
-import { badge, titleOf } from "../states.js";
+import { badge, sharesOf, titleOf } from "../states.js";
 import { to } from "../address.js";
 
 const INTERVAL = 2000; // milliseconds between requests for a running trial
@@ -49,7 +49,7 @@ function viewOf(job, number) {
   let drawn = ""; // the state that the badge and the buttons show
   const elements = [
     h("div", { class: "view" }, breadcrumb(job, number), h("div", { class: "head" }, title, actions), alert, reason),
-    h("section", { class: "card" }, h("h2", {}, "Results"), figures),
+    h("section", { class: "card" }, h("h2", {}, "Results"), figures, h("p", { class: "hint" }, sharesOf(job))),
     curves,
     origins,
     h(

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from api.cli.app import app
 from api.client import Chiffre
+from ml.specs import RULES
 from tests.api.tools import listening
 from worker.database.tables import Job
 from worker.ledger.requests import Controls
@@ -84,6 +85,7 @@ def test_optuna_and_tensorboard_read_the_recorded_trials(job: Job, url: str, tmp
     assert (tmp_path / "trials.csv").read_bytes() == table.encode()
     assert [trial.number for trial in study.trials] == [0, 1, 2, 3]
     assert study.best_value == job.best_value
+    assert study.user_attrs["rules"] == job.rules
     for trial, known in zip(study.trials, recorded, strict=True):
         assert trial.state.name.lower().removesuffix("d") == known["state"].removesuffix("d")
         assert trial.params == known["suggestion"]
@@ -121,6 +123,7 @@ def check_run(folder: Path, known: dict[str, Any]) -> None:
     assert [e.value for e in curve] == pytest.approx([m["val_accuracy"] for m in known["measurements"]], rel=1e-6)
     assert events.Scalars("result/value")[0].value == pytest.approx(known["value"], rel=1e-6)
     assert started.hparams["learning_rate"].number_value == known["params"]["learning_rate"]
+    assert started.hparams["rules"].number_value == RULES
     assert started.hparams["optimizer"].string_value == known["params"]["optimizer"]
     assert started.hparams["hidden_sizes"].string_value == str(known["params"]["hidden_sizes"])
 

@@ -27,6 +27,7 @@ from api.report.page import page_of
 from api.report.svg import linear_ticks, log_ticks
 from api.report.winner import answered, answers_of, picture
 from api.report.wording import FRENCH, Wording
+from ml.analysis.observations import CHOSEN, LEARNED
 from ml.datasets import data_split, datasets
 from ml.prediction.calibration import Calibration, calibration_error
 from ml.presets import collections
@@ -40,6 +41,7 @@ from worker.publication.rows import ANSWERS
 pytestmark = pytest.mark.long  # all tests together take a quarter of a minute
 
 SOURCES = Path(__file__).parents[3] / "api" / "report"
+REASONS = {LEARNED, CHOSEN}  # why there are no p-values; the analysis gives them
 STATES = {*JobState, *TrialState, *StopReason}  # texts that a report shows, although its sources do not contain them
 TITLES = {title for one in collections().values() for title in (one.title, *(e.title for e in one.experiments))}
 english = Wording("en")
@@ -329,9 +331,9 @@ def test_every_sentence_has_a_french_translation() -> None:
     def places(sentence: str) -> list[str]:
         return sorted(re.findall(r"{\w+}", sentence))
 
-    assert sentences | STATES | TITLES <= FRENCH.keys()
+    assert sentences | STATES | TITLES | REASONS <= FRENCH.keys()
     assert all(places(english) == places(french) for english, french in FRENCH.items())
-    assert [sentence for sentence in FRENCH if sentence not in text and sentence not in STATES | TITLES] == []
+    assert [sentence for sentence in FRENCH if sentence not in text and sentence not in STATES | TITLES | REASONS] == []
 
 
 def test_numbers_follow_the_rules_of_each_language() -> None:

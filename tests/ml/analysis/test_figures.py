@@ -106,7 +106,7 @@ def test_a_trial_that_diverged_is_on_no_front() -> None:
 
 @pytest.mark.parametrize("coefficient", ["pearson", "spearman"])
 def test_correlations_are_shown_with_their_p_values(coefficient: str) -> None:
-    """Coefficients and p-values equal SciPy's."""
+    """Coefficients and p-values equal SciPy's; each comes with its number of observations."""
     (heat,) = drawn("correlations", coefficient=coefficient)["data"]
     search = searched(TRIALS)
     ended = [t for t in reached(search, TRIALS) if t.state in ENDED]
@@ -115,7 +115,7 @@ def test_correlations_are_shown_with_their_p_values(coefficient: str) -> None:
     row, column = heat["y"].index("learning_rate"), heat["x"].index("val_accuracy")
 
     assert heat["z"][row][column] == pytest.approx(expected.statistic)
-    assert heat["customdata"][row][column] == pytest.approx(expected.pvalue)
+    assert heat["customdata"][row][column] == pytest.approx((len(ended), expected.pvalue))
 
 
 def test_the_most_significant_interaction_is_shown() -> None:

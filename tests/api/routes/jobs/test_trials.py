@@ -251,14 +251,14 @@ def test_a_forged_cursor_is_refused(api: TestClient) -> None:
 
 
 def test_csv_has_a_header_and_a_row_per_trial(api: TestClient, work: Work) -> None:
-    """Columns are number, state, every hyper-parameter, results and duration."""
+    """Columns are number, state, every hyper-parameter, results, duration, and last the rules of the job."""
     response = api.get(filled(api, work, rows()), headers=CSV)
     header, found = table(response)
 
     assert response.headers["content-type"] == "text/csv; charset=utf-8"
     assert header[:2] == ["number", "state"]
-    assert header[-len(RESULTS) :] == RESULTS
-    assert len(header) == 2 + len(parameters("shallow")) + len(RESULTS)
+    assert header[-len(RESULTS) - 1 :] == [*RESULTS, "rules"]
+    assert len(header) == 2 + len(parameters("shallow")) + len(RESULTS) + 1
     assert [int(row["number"]) for row in found] == list(range(COUNT))
 
 
