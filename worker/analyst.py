@@ -1,4 +1,4 @@
-"""The process that analyses a job: `python -m worker.analyst` reads a JSON order and writes a JSON answer.
+"""The process that analyses a job: `python -m worker.start worker.analyst` reads a JSON order and writes an answer.
 
 Optuna, scipy, scikit-learn and plotly are loaded here and not in the API, which stays small and starts fast.
 """
@@ -38,7 +38,3 @@ def main() -> None:
     database = Database(settings().database)
     sys.stdout.buffer.write(answer_of(database, orjson.loads(sys.stdin.buffer.read())))
     database.close()
-
-
-if __name__ == "__main__":
-    main()

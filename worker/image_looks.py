@@ -1,6 +1,7 @@
-"""The process that looks at images for the API: `python -m worker.image_looks samples NAME PART COUNT`, or `judgement`.
+"""The process that looks at images for the API.
 
-It runs the programs of `ml.images.samples` and `ml.prediction.judgement` with uploaded data sets too.
+`python -m worker.start worker.image_looks samples NAME PART COUNT`, or `judgement`, runs the programs of
+`ml.images.samples` and `ml.prediction.judgement` with uploaded data sets too.
 """
 
 import sys
@@ -24,7 +25,3 @@ def main() -> None:
     else:
         judgement.main(find)
     database.close()
-
-
-if __name__ == "__main__":
-    main()

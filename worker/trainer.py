@@ -1,4 +1,4 @@
-"""The training process: `python -m worker.trainer FD`, with one end of a pipe as its file descriptor FD.
+"""The training process: `python -m worker.start worker.trainer FD`, with one end of a pipe as its file descriptor FD.
 
 The worker sends the trainer a pack. The trainer trains with ml, records through the ledger, and answers when the pack
 is done. It ends when the pipe closes, so a worker that dies leaves no process behind.
@@ -137,7 +137,3 @@ def main() -> None:
     pipe.send_bytes(orjson.dumps({"ready": device}))
     while True:
         pipe.send_bytes(orjson.dumps(trainer.work(orders.next())))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""`python -m api.report job|group ID LANGUAGE`: write a report to standard output. The API runs it as a child."""
+"""`python -m worker.start api.report job|group ID LANGUAGE`: write a report to standard output. The API runs it."""
 
 import sys
 from typing import cast
@@ -39,7 +39,3 @@ def main() -> None:
     except (OperationalError, InterfaceError, StorageAway) as error:
         sys.exit(print(error, file=sys.stderr) or AWAY)
     sys.stdout.buffer.write(page.encode())
-
-
-if __name__ == "__main__":
-    main()

@@ -115,13 +115,14 @@ def _make_room(folder: Path) -> None:
 
 
 async def _run_analyst(order: bytes) -> bytes:
-    """Return the output of `python -m worker.analyst` for an order.
+    """Return the output of the analyst for an order.
 
     Raises:
         NotAnalysed: if the process fails.
 
     """
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "worker.analyst", stdin=PIPE, stdout=PIPE)
+    command = [sys.executable, "-m", "worker.start", "worker.analyst"]
+    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
     try:
         content, _ = await process.communicate(order)
     finally:

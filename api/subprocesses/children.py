@@ -22,7 +22,7 @@ class Children:
         self._places = BoundedSemaphore(AT_ONCE + WAITING)
 
     def run(self, module: str, *arguments: str, fed: bytes = b"") -> bytes:
-        """Run `python -m module arguments…` and return its standard output.
+        """Run `python -m worker.start module arguments…` and return its standard output.
 
         Args:
             module: name of the module to run.
@@ -44,7 +44,7 @@ class Children:
         if not self._free.acquire(timeout=WAIT_SECONDS):
             raise Busy(OTHERS)
         try:
-            command = [sys.executable, "-m", module, *arguments]
+            command = [sys.executable, "-m", "worker.start", module, *arguments]
             done = subprocess.run(command, input=fed, capture_output=True, timeout=RUN_SECONDS, check=False)
         except subprocess.TimeoutExpired:
             raise Busy("the request took more than two minutes; try again when the machine is less busy") from None

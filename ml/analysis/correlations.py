@@ -6,7 +6,6 @@ from math import factorial
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from ml.analysis.findings import Correlations, Gap, Matrix
 from ml.analysis.observations import Observations
@@ -58,6 +57,8 @@ def _observations(observed: Observations, one: str, other: str, both: np.ndarray
 
 
 def _coefficients(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    from scipy import stats  # only here, as it loads for half a second, and most plots need no coefficients
+
     pearson, spearman = stats.pearsonr(x, y), stats.spearmanr(x, y)
     return {
         "pearson": float(pearson.statistic),
@@ -76,7 +77,9 @@ def _spearman_p(x: np.ndarray, y: np.ndarray, found: Any) -> float:
     """
     if len(x) > MOST_EXACT:
         return max(float(found.pvalue), 2 / factorial(len(x)))
-    one, other = stats.rankdata(x), stats.rankdata(y)
+    from scipy.stats import rankdata
+
+    one, other = rankdata(x), rankdata(y)
     products = np.abs((other[_orders(len(x))] - other.mean()) @ (one - one.mean()))
     return float((products >= products[0] - 1e-9).mean())
 

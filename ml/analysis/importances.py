@@ -9,15 +9,17 @@ observations for an importance, and is left out.
 import warnings
 from collections.abc import Callable, Sequence
 from copy import copy
+from typing import TYPE_CHECKING
 
 import numpy as np
 import optuna
-from optuna.importance import BaseImportanceEvaluator, FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
-from scipy.stats import rankdata
 
 from ml.analysis.findings import Importance
 from ml.analysis.observations import Observations
 from ml.analysis.studies import finished, of_trials, ran_to_end
+
+if TYPE_CHECKING:
+    from optuna.importance import BaseImportanceEvaluator
 
 LEAST = {"ped_anova": 10, "fanova": 5}  # trials; with fewer any importance is chance
 LEAST_BEST = 5  # best trials that PED-ANOVA compares with all, as Optuna's documentation asks for
@@ -26,16 +28,20 @@ MOST_FOR_FANOVA = 300
 BLOCK = 20  # consecutive trials whose results are ranked together
 
 
-def ped_anova(trials: int) -> BaseImportanceEvaluator:
+def ped_anova(trials: int) -> "BaseImportanceEvaluator":
     """Return the evaluator that compares the best tenth of so many trials, but at least five, with all."""
+    from optuna.importance import PedAnovaImportanceEvaluator  # only here, as it loads scikit-learn for a second
+
     return PedAnovaImportanceEvaluator(target_quantile=min(1.0, max(0.1, LEAST_BEST / max(1, trials))))
 
 
-def _fanova(trials: int) -> BaseImportanceEvaluator:
+def _fanova(trials: int) -> "BaseImportanceEvaluator":
+    from optuna.importance import FanovaImportanceEvaluator
+
     return FanovaImportanceEvaluator(seed=0)
 
 
-METHODS: dict[str, tuple[Callable[[int], BaseImportanceEvaluator], str]] = {
+METHODS: dict[str, tuple[Callable[[int], "BaseImportanceEvaluator"], str]] = {
     "ped_anova": (
         ped_anova,
         "Watanabe, Bansal, Hutter: PED-ANOVA, IJCAI 2023; for the best tenth of the trials, at least five",
@@ -65,6 +71,8 @@ def importances(
 
 def ranked(study: optuna.Study) -> optuna.Study:
     """Return a study whose values are ranks among about 20 consecutive trials, 0..1."""
+    from scipy.stats import rankdata
+
     trials = [copy(trial) for trial in finished(study)]
     for block in np.array_split(np.arange(len(trials)), max(1, len(trials) // BLOCK)):
         ranks = rankdata([trials[i].value for i in block]) / max(1, len(block))
@@ -95,7 +103,7 @@ def _drawn_for_all(trials: list[optuna.trial.FrozenTrial]) -> list[str]:
     return sorted(name for name in common if len({trial.params[name] for trial in trials}) > 1)
 
 
-def _values(study: optuna.Study, evaluator: BaseImportanceEvaluator, names: list[str]) -> dict[str, float]:
+def _values(study: optuna.Study, evaluator: "BaseImportanceEvaluator", names: list[str]) -> dict[str, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about few trials; the answer says how many there are
         found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=names)

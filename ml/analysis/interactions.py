@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
-from scipy import stats
 
 from ml.analysis.findings import Cell, Interaction
 from ml.analysis.groups import TrialGroups, grouped, mean
@@ -88,7 +87,9 @@ def two_way(
         return replace(test, reason="trials of the same combination do not differ, so chance cannot be estimated")
     f = ((residual["ab"] - residual["cells"]) / df[0]) / (residual["cells"] / df[1])
     f = max(f, 0.0)
-    return replace(test, f=f, f_df=df, p=float(stats.f.sf(f, *df)))
+    from scipy import special  # only here, as most plots need none of SciPy, which loads for half a second
+
+    return replace(test, f=f, f_df=df, p=float(special.fdtrc(*df, f)))
 
 
 def within(column: Column, groups: TrialGroups) -> np.ndarray:
@@ -106,7 +107,9 @@ def within(column: Column, groups: TrialGroups) -> np.ndarray:
         return np.empty((len(column.values), 0))
     values = column.numbers()
     found = []
-    for scaled in (stats.rankdata(values, nan_policy="omit") / len(values), values / np.nanstd(values)):
+    from scipy.stats import rankdata  # only here, as above
+
+    for scaled in (rankdata(values, nan_policy="omit") / len(values), values / np.nanstd(values)):
         means = np.full(len(scaled), np.nan)
         for group in range(len(groups.labels)):
             means[groups.of_trial == group] = scaled[groups.of_trial == group].mean()

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from math import comb, sqrt
 from statistics import fmean, variance
 
-from scipy import special  # scipy.stats would add a second to the start of every trainer
-
 
 @dataclass(frozen=True)
 class Mcnemar:
@@ -32,6 +30,8 @@ def mcnemar(only_first: int, only_second: int) -> Mcnemar:
     n, low = only_first + only_second, min(only_first, only_second)
     if n == 0:
         return Mcnemar(0, 0, exact=1.0, mid=1.0)
+    from scipy import special  # only here, so that trainers and plots start without it
+
     exact = min(1.0, 2 * float(special.bdtr(low, n, 0.5)))
     # Mid-p subtracts half the probability of results as uneven as this: one result for an even split, else two.
     same = comb(n, low) / 2**n * (0.5 if only_first == only_second else 1.0)
@@ -95,6 +95,8 @@ def corrected_t(
     spread = sqrt((1 / n + validation / train) * max(variance(values), least))
     if spread == 0:
         return Resampled(mean, 0.0, mean, mean, None, 1.0 if mean == 0 else 0.0)
+    from scipy import special
+
     half = float(special.stdtrit(n - 1, (1 + confidence) / 2)) * spread
     t = mean / spread
     return Resampled(mean, spread, mean - half, mean + half, t, 2 * float(special.stdtr(n - 1, -abs(t))))

@@ -34,7 +34,7 @@ class TrainerProcess:
         # One thread each, as there is a trainer for every core.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "worker.trainer", str(theirs.fileno())],
+            [sys.executable, "-m", "worker.start", "worker.trainer", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             start_new_session=True,

@@ -131,7 +131,7 @@ def trials(client: TestClient, job_id: str) -> pd.DataFrame:
 
 def test_the_same_job_gives_the_same_bytes_in_another_process(reports: dict[str, str], job: Job) -> None:
     """The report does not depend on the clock or on the order of sets: another hash seed gives the same bytes."""
-    command, seed = [sys.executable, "-m", "api.report", "job", job.id, "fr"], {"PYTHONHASHSEED": "1"}
+    command, seed = [sys.executable, "-m", "worker.start", "api.report", "job", job.id, "fr"], {"PYTHONHASHSEED": "1"}
     made = subprocess.run(command, env={**os.environ, **seed}, capture_output=True, check=True).stdout
 
     assert made.decode() == reports["fr"]
