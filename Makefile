@@ -4,10 +4,8 @@ PYTHON ?= python3
 # make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 BIN := .venv/bin
-# pip would compile what it installs in one process; compileall does so on all cores, in half the time. It fails on
-# files that packages hold for other versions of Python, which nothing imports.
+# pip would compile all 20,000 files that it installs. Python compiles the quarter that is imported, when it is.
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
-COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 WORKERS ?= 2
 # Tests start hundreds of processes. Each would compile all sources again if an environment forbade to keep the result.
 export PYTHONDONTWRITEBYTECODE :=
@@ -28,10 +26,15 @@ docs: .venv/ready-docs ## build the documentation, which the API serves at /help
 api/help/index.html:
 	-$(MAKE) docs
 
-test: lint kernels ## every test not marked long or soak
+# Types and kernels each keep one core busy, so they are checked and compiled at once.
+READY := $(MAKE) --jobs 2 --output-sync lint kernels
+
+test: setup-dev ## every test not marked long or soak
+	$(READY)
 	$(BIN)/pytest -n $(WORKERS) -m "not long and not soak"
 
-check: lint kernels ## every test not marked soak
+check: setup-dev ## every test not marked soak
+	$(READY)
 	$(BIN)/pytest -n $(WORKERS) -m "not soak"
 
 soak: setup-dev ## the tests that take longest
@@ -65,24 +68,24 @@ format: setup-dev ## let ruff put the code in form
 setup: .venv/ready
 setup-dev: .venv/ready-dev
 
-# torch is pinned and installed first: an unpinned torch may bring gigabytes of CUDA.
-.venv/ready: pyproject.toml constraints.txt
+# Everything is pinned: an unpinned torch may bring gigabytes of CUDA. What a target needs is installed in one run,
+# because each run reads all packages that are there again.
+.venv/bin/python:
 	$(PYTHON) -m venv .venv
+
+.venv/ready: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing into .venv; torch alone is about 200 MB …"
-	$(PIP) -c constraints.txt torch
 	$(PIP) -c constraints.txt -e .
-	@$(COMPILE)
 	@touch $@
 
-.venv/ready-dev: .venv/ready
+.venv/ready-dev: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing into .venv; torch alone is about 200 MB …"
 	$(PIP) -c constraints.txt -e ".[dev]"
-	@$(COMPILE)
-	@touch $@
+	@touch .venv/ready .venv/ready-docs $@
 
-.venv/ready-docs: .venv/ready
+.venv/ready-docs: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) -c constraints.txt -e ".[docs]"
-	@$(COMPILE)
-	@touch $@
+	@touch .venv/ready $@
 
 clean: ## remove the environment and all caches; .chiffre stays
 	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis api/help docs/generated
