@@ -1,5 +1,7 @@
 """What tests share: real databases, and the API in this process."""
 
+import gc
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ import psycopg
 import pytest
 from starlette.testclient import TestClient
 from support.scheduling import pytest_collection_modifyitems, pytest_xdist_make_scheduler
+from support.statements import share_statements
 from support.twins import databases_of
 from support.worker_tools import Work
 
@@ -22,6 +25,13 @@ from worker.ledger.ledger import Ledger
 from worker.settings import settings
 
 __all__ = ["pytest_collection_modifyitems", "pytest_xdist_make_scheduler"]  # hooks of pytest
+
+share_statements()
+gc.disable()  # until everything is collected: see pytest_collection_finish
+# Folders in memory are written and removed at once. Four gigabytes are many times what the tests need.
+MEMORY = Path("/dev/shm")
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 << 30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 BASE_URL = "http://127.0.0.1"
 OTHERS = (
@@ -93,6 +103,12 @@ def postgres_url(postgres_of_module: str) -> Iterator[str]:
         connection.execute(OTHERS)  # a process that a test has left behind holds no lock on what the next one needs
         tables = ", ".join(f'"{table.name}"' for table in Job.metadata.sorted_tables)
         connection.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage from now on, but not among the millions of objects of modules and tests, which all stay."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
