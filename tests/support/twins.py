@@ -30,6 +30,7 @@ SQLITE_ONLY = (
     "tests/worker/prediction/test_work.py::test_a_real_worker_completes_a_predict_job",
     "tests/worker/supervision/test_supervisor.py",
     "tests/worker/training/test_interruptions.py",
+    "tests/worker/training/test_ledger_book.py::test_two_trainers_draw_and_prune_as_one_would",
     "tests/worker/training/test_survival.py",
 )
 DIALECT = ("tests/worker/ledger/", "tests/worker/database/")  # `make test` runs these on both
