@@ -28,7 +28,7 @@ TRAINED: tuple[dict[str, Any], ...] = (
     {"model": "shallow", "params": {"batch_size": 500, "hidden_size": 16}, "budget": {"epochs": 1}},
     {"model": "perceptron", "params": {"batch_size": 64}, "budget": {"epochs": 1}},
     {"model": "mlp", "params": {"batch_size": 64, "hidden_sizes": [128, 64]}, "budget": {"epochs": 1}},
-    {"model": "cnn", "params": {"batch_size": 64}, "budget": {"epochs": 1}},
+    {"model": "cnn", "images": 21_000, "params": {"batch_size": 64}, "budget": {"epochs": 1}},
 )
 
 
