@@ -1,7 +1,6 @@
 """What tests share: real databases, and the API in this process."""
 
 import gc
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -28,10 +27,6 @@ __all__ = ["pytest_collection_modifyitems", "pytest_xdist_make_scheduler"]  # ho
 
 share_statements()
 gc.disable()  # until everything is collected: see pytest_collection_finish
-# Folders in memory are written and removed at once. Four gigabytes are many times what the tests need.
-MEMORY = Path("/dev/shm")
-if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 << 30:
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 BASE_URL = "http://127.0.0.1"
 OTHERS = (
