@@ -129,6 +129,14 @@ def row(
     return {"work": surrogate, "n": n, "at": at, **keys, "passed": all(one["interval"][0] > LIMIT for one in at)}
 
 
+def show(row: dict[str, Any]) -> None:
+    """Print the differences of a row."""
+    for one in row["at"]:
+        difference, (low, high) = one["difference"], one["interval"]
+        points = f"{100 * difference:+.3f} ({100 * low:+.3f} to {100 * high:+.3f}) points"
+        print(f"{row['work']}: after {one['trials']} trials {points}", flush=True)
+
+
 def main() -> None:
     """Measure, and print the rows and, as the last line, one JSON object."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.surrogates", description=__doc__)
@@ -141,10 +149,7 @@ def main() -> None:
             work = [(surrogate, lanes, seed) for lanes in (1, LANES) for seed in range(seeds)]
             found = pool.starmap(search, work, chunksize=1)
             rows.append(row(surrogate, found[:seeds], found[seeds:]))
-            for one in rows[-1]["at"]:
-                difference, (low, high) = one["difference"], one["interval"]
-                points = f"{100 * difference:+.3f} ({100 * low:+.3f} to {100 * high:+.3f}) points"
-                print(f"{surrogate}: after {one['trials']} trials {points}", flush=True)
+            show(rows[-1])
     results = {"rows": rows, "n": seeds, "lanes": LANES}
     if not quick:
         write(RESULTS / "surrogates.json", {**taken(), **results})

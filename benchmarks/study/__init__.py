@@ -1,1 +1,1 @@
-"""The time of a search, compared with Optuna around a plain loop: `python -m benchmarks.study`."""
+"""The time until what a search would publish is good, compared with Optuna around a plain loop."""

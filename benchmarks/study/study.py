@@ -1,152 +1,118 @@
-"""The time of a search to a given accuracy: Chiffre, compared with Optuna around a plain loop."""
+"""The time until what a search would publish is good: Chiffre, compared with Optuna around a plain loop.
+
+Every incumbent of a side, the best trial by what the side knows at that moment, is trained again on five fresh seeds
+and cuts, as far as its trial had come. Their mean validation accuracy is a step of the side's curve at its true time.
+The time of a side is when its curve reaches a target for good.
+"""
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, replace
-from math import inf, isfinite
-from multiprocessing import get_context
+from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
 from time import monotonic
 from typing import Any
 
 from benchmarks.results import RESULTS, read, taken, write
-from benchmarks.study.searches import SEARCHES, Outcome, TargetSearch
-from benchmarks.study.sides import baseline, product_process, product_service
+from benchmarks.study.curve import curve_of
+from benchmarks.study.judge import Judge
+from benchmarks.study.rows import SIDES, Run, by_first_epoch, by_published, rows_of
+from benchmarks.study.searches import SEARCHES, TargetSearch
+from benchmarks.study.sides import LIMITS, search_by
 
-Side = Callable[[TargetSearch, int], Outcome]
-Run = dict[str, Any]  # an outcome with its search, seed and side
-
-SIDES: dict[str, Side] = {"product": product_service, "baseline": baseline}
-QUICK_SIDES: dict[str, Side] = {"product": product_process, "baseline": baseline}
-QUICK_SECONDS = 50  # for all runs
-START_SECONDS = 1.5  # for a process to start and load its images
-SEEDS = 3
+QUICK_MINUTES = 20.0  # for all runs
+SEARCHING = 0.5  # share of a quick run's time; judging takes the rest
+Plan = tuple[TargetSearch, int, str]  # search, seed and side
 
 
-def run(side: Side, search: TargetSearch, seed: int) -> Outcome:
-    """Run one side in a separate process, because threads and floating-point modes belong to a process."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload(
-        ["benchmarks.study.sides"]
-    )  # imports torch only once; torch must not compute before a fork
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(side, search, seed).result()
+def plan(searches: list[TargetSearch], sides: list[str], seeds: int | None) -> Iterator[Plan]:
+    """Yield all runs; the sides take turns."""
+    for seed in range(max(seeds or search.seeds for search in searches)):
+        for search in searches:
+            if seed < (seeds or search.seeds):
+                yield from ((search, seed, side) for side in sides)
 
 
-def search_row(search: TargetSearch, runs: list[Run]) -> dict[str, Any] | None:
-    """Return the results of a search, or None until both sides have run on the same seed."""
-    by_side = {name: {r["seed"]: r for r in runs if r["work"] == search.work and r["side"] == name} for name in SIDES}
-    seeds = sorted(set.intersection(*(set(found) for found in by_side.values())))
-    if not seeds:
-        return None
-    seconds = {name: median(found[seed]["seconds"] for seed in seeds) for name, found in by_side.items()}
-    missed = {name: sum(not found[seed]["reached"] for seed in seeds) for name, found in by_side.items()}
-    # If most runs of Chiffre missed the target, there is no ratio. A baseline that missed counts with its whole time.
-    ratio = None if 2 * missed["product"] > len(seeds) else seconds["baseline"] / seconds["product"]
-    return {
-        "work": search.work,
-        "ratio_core": None,  # a ratio of steps; the row has the same keys as a row of `lanes`
-        "ratio_b": ratio,
-        "roofline": None,
-        "at_least": missed["baseline"] > 0,
-        "seeds": seeds,
-        "seconds": seconds,
-        "missed": missed,
-        "how": {name: found[seeds[0]]["how"] for name, found in by_side.items()},
-    }
+def run(wanted: Plan, seconds: float, judge: Judge) -> Run:
+    """Do one run and judge it."""
+    search, seed, side = wanted
+    outcome = search_by(side, search, seed, seconds, judge)
+    found = outcome.as_json()
+    curve = curve_of(found["incumbents"], judge.accuracies(search, outcome.log.incumbents))
+    return {"work": search.name, "seed": seed, "side": side, "limit": seconds, **found, "curve": curve, **taken()}
 
 
-def show(found: dict[str, Any]) -> None:
-    """Print a row."""
-    bound = "≥ " if found["at_least"] else ""
-    ratio = "missed" if found["ratio_b"] is None else f"{bound}{found['ratio_b']:.1f} ×"
-    product, plain = (found["seconds"][name] for name in SIDES)
-    times = f"product {product:8.1f} s   baseline {bound}{plain:8.1f} s"
-    print(f"{found['work']:20} {times}   {ratio}   n = {len(found['seeds'])}; {found['how']['product']}", flush=True)
-
-
-def plan(models: list[str], sides: list[str], seeds: int) -> Iterator[tuple[str, int, str]]:
-    """Return all runs; the sides take turns."""
-    return ((model, seed, side) for seed in range(seeds) for model in models for side in sides)
-
-
-def run_full(wanted: list[tuple[str, int, str]], out: Path) -> list[Run]:
+def run_full(wanted: list[Plan], out: Path, judge: Judge) -> list[Run]:
     """Do the runs that the results lack, and add each when it ends."""
-    results = read(out)
-    runs: list[Run] = results.get("runs", [])
-    for model, seed, side in wanted:
-        search = SEARCHES[model]
-        if any((r["work"], r["seed"], r["side"]) == (search.work, seed, side) for r in runs):
+    runs: list[Run] = read(out).get("runs", [])
+    for one in wanted:
+        search, seed, side = one
+        if any((r["work"], r["seed"], r["side"]) == (search.name, seed, side) for r in runs):
             continue
-        outcome = run(SIDES[side], search, seed)
-        runs.append({"work": search.work, "seed": seed, "side": side, **asdict(outcome), **taken()})
+        runs.append(run(one, LIMITS[side], judge))
         show_run(runs[-1])
-        write(out, {"runs": runs})
+        write(out, results_of(list(SEARCHES.values()), runs))
     return runs
 
 
-def run_quick(wanted: list[tuple[str, int, str]]) -> list[Run]:
+def run_quick(wanted: list[Plan], minutes: float, judge: Judge) -> list[Run]:
     """Run small searches, which share the remaining time."""
     started, runs = monotonic(), []
-    for place, (model, seed, side) in enumerate(wanted):
-        share = (QUICK_SECONDS - (monotonic() - started)) / (len(wanted) - place)
-        search = replace(SEARCHES[model].quick(), seconds=max(1.0, share - START_SECONDS))
-        outcome = run(QUICK_SIDES[side], search, seed)
-        runs.append({"work": search.work, "seed": seed, "side": side, **asdict(outcome)})
+    for place, one in enumerate(wanted):
+        share = (60 * minutes - (monotonic() - started)) / (len(wanted) - place)
+        runs.append(run(one, max(3.0, SEARCHING * share), judge))
         show_run(runs[-1])
     return runs
 
 
-def run_known(models: list[str], seeds: int) -> None:
-    """Print the time to each target with known parameters, without a search."""
-    rows = []
-    for model in models:
-        search = SEARCHES[model].known()
-        outcomes = [run(product_process, search, seed) for seed in range(seeds)]
-        for seed, outcome in enumerate(outcomes):
-            show_run({"work": search.work, "seed": seed, "side": "product", **asdict(outcome)})
-        seconds = median(outcome.seconds if outcome.reached else inf for outcome in outcomes)
-        rows.append({"work": search.work, "seconds": seconds if isfinite(seconds) else None})
-    print(json.dumps({"rows": rows}))
+def results_of(searches: list[TargetSearch], runs: list[Run]) -> dict[str, Any]:
+    """Return what is written: the rows, the rows of the earlier measure, and all runs."""
+    rows = [row for search in searches for row in rows_of(search, runs, by_published)]
+    earlier = [row for search in searches for row in rows_of(search, runs, by_first_epoch)]
+    return {"rows": rows, "first_epoch": earlier, "runs": runs}
 
 
 def show_run(found: Run) -> None:
-    """Print the result of a run."""
-    how = f"reached {found['best']:.2%}" if found["reached"] else f"missed with {found['best']:.2%}"
-    print(f"  {found['work']}, seed {found['seed']}, {found['side']}: {how} after {found['seconds']:.1f} s", end="")
-    print(f" and {found['trials']} trials ({found['how']}, {found['threads']} threads)", flush=True)
+    """Print a run with the last step of its curve."""
+    good = "has nothing to publish"
+    if found["curve"]:
+        last = found["curve"][-1]
+        good = f"would publish {last['mean']:.2%} ({last['low']:.2%} to {last['high']:.2%}) from {last['at']:.1f} s on"
+    print(f"  {found['work']}, seed {found['seed']}, {found['side']}: {good},", end=" ")
+    print(
+        f"{found['trials']} trials in {found['seconds']:.0f} s ({found['how']}, {found['threads']} threads)", flush=True
+    )
+
+
+def show(row: dict[str, Any]) -> None:
+    """Print a row."""
+    times = [
+        f"{side} {'missed' if row['seconds'][side] is None else format(row['seconds'][side], '.1f')}" for side in SIDES
+    ]
+    ratios = [
+        f"{name} {'none' if row[name] is None else format(row[name], '.1f')}" for name in ("ratio_b", "ratio_best")
+    ]
+    print(f"{row['work']:24} {'   '.join(times)} s   {'   '.join(ratios)}   n = {row['n']}", flush=True)
 
 
 def main() -> None:
     """Do the requested runs, and print a table and, as the last line, JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.study", description=__doc__)
-    parser.add_argument(
-        "--quick", action="store_true", help="search to 95 %% on 5,000 images within a minute; writes no results"
-    )
-    parser.add_argument("--model", choices=list(SEARCHES), help="search for this network only")
-    parser.add_argument("--side", choices=list(SIDES), help="run this side only")
-    parser.add_argument(
-        "--seeds", type=int, help=f"runs of each search and side; by default {SEEDS}, or 1 with --quick"
-    )
+    parser.add_argument("--quick", action="store_true", help="search fewer images for lower targets; writes no results")
+    parser.add_argument("--minutes", type=float, default=QUICK_MINUTES, help="with --quick: time for all runs")
+    parser.add_argument("--search", choices=list(SEARCHES), help="run this search only")
+    parser.add_argument("--side", choices=SIDES, help="run this side only")
+    parser.add_argument("--seeds", type=int, help="runs of each search and side; by default the search's own number")
     parser.add_argument(
         "--out", type=Path, default=RESULTS / "study.json", help="file of results, to which new ones are added"
     )
-    parser.add_argument("--known", action="store_true", help="time one trial with good parameters, without a search")
     options = parser.parse_args()
-    models = [options.model] if options.model else list(SEARCHES)
-    sides = [options.side] if options.side else list(SIDES)
-    if options.known:
-        run_known(models, options.seeds or SEEDS)
-        return
-    wanted = list(plan(models, sides, options.seeds or (1 if options.quick else SEEDS)))
+    searches = [SEARCHES[options.search]] if options.search else list(SEARCHES.values())
     if options.quick:
-        print("Quick: ml.tuning.tune in one process on one thread, without the service, which trains on all images.")
-    runs = run_quick(wanted) if options.quick else run_full(wanted, options.out)
-    searches = [SEARCHES[model].quick() if options.quick else SEARCHES[model] for model in models]
-    rows = [found for search in searches if (found := search_row(search, runs))]
-    for found in rows:
-        show(found)
-    print(json.dumps({"rows": rows}))
+        searches = [search.quickly() for search in searches]
+    wanted = list(plan(searches, [options.side] if options.side else list(SIDES), options.seeds))
+    with Judge() as judge:
+        runs = run_quick(wanted, options.minutes, judge) if options.quick else run_full(wanted, options.out, judge)
+    results = results_of(searches, runs)
+    for row in results["rows"]:
+        show(row)
+    print(json.dumps({"rows": results["rows"], "first_epoch": results["first_epoch"]}))
