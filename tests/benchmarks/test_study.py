@@ -162,7 +162,7 @@ def test_a_stopped_clock_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None
     assert clock.now() == 4.0
 
 
-@pytest.mark.long
+@pytest.mark.soak
 def test_the_processes_of_a_loop_can_be_stopped() -> None:
     """Each core has one; they report measurements before and afterwards."""
     with Running(DIGITS, LOOPS["best"], 0, tried=0.01) as running:
@@ -179,7 +179,7 @@ def test_the_processes_of_a_loop_can_be_stopped() -> None:
     assert not any(process.is_running() for process in processes)
 
 
-@pytest.mark.long
+@pytest.mark.soak
 def test_a_baseline_ends_early_once_it_holds_its_target(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The judge looks at what the baseline itself takes to be good."""
     monkeypatch.setattr(sides, "HOLD", 0.1)
