@@ -13,7 +13,7 @@ from ml.specs import TuneSpec
 Point = frozenset[tuple[str, str]]
 
 
-def _point(draws: Mapping[str, Any]) -> Point:
+def point(draws: Mapping[str, Any]) -> Point:
     """Return draws as a point; steps of a range are equal to 12 digits, because each sampler rounds its own way."""
     return frozenset((name, f"{v:.12g}" if isinstance(v, float) else repr(v)) for name, v in draws.items())
 
@@ -23,7 +23,7 @@ class UntriedPoints:
 
     def __init__(self, spec: TuneSpec) -> None:
         self._seed = spec.seed
-        self._all = [(_point(draws), draws) for draws in points(spec.search_space)]
+        self._all = [(point(draws), draws) for draws in points(spec.search_space)]
 
     def instead_of(
         self, number: int, suggestion: dict[str, Any], fixed: Mapping[str, Any], trials: Sequence[FrozenTrial]
@@ -40,12 +40,12 @@ class UntriedPoints:
             An untried point with the fixed draws, or any untried point; None if the suggestion is untried or no point
             is.
         """
-        tried = {_point(trial.params) for trial in trials if trial.number != number}
-        if _point(suggestion) not in tried:
+        tried = {point(trial.params) for trial in trials if trial.number != number}
+        if point(suggestion) not in tried:
             return None
-        free = [draws for point, draws in self._all if point not in tried]
-        given = set(_point(fixed))
-        near = [draws for draws in free if given <= _point(draws)] or free
+        free = [draws for at, draws in self._all if at not in tried]
+        given = set(point(fixed))
+        near = [draws for draws in free if given <= point(draws)] or free
         if not near:
             return None
         draw = np.random.default_rng(derive(self._seed, SeedPurpose.SAMPLER, number))

@@ -17,7 +17,9 @@ from worker.database.engine import Database, note_unneeded
 from worker.database.tables import Artifact, Job, JobState, Measurement, Trial
 from worker.ledger.files import add_file, delete_files
 from worker.ledger.idempotency import Once, remember, remembered
+from worker.ledger.job_spec import spec_of
 from worker.ledger.leases import Claim, fence
+from worker.ledger.limits import trial_limit
 from worker.ledger.packs import divide, pack_checkpoints, running
 from worker.ledger.retention import beaten_checkpoints, leads, worth_keeping
 from worker.ledger.settlement import spent
@@ -172,7 +174,7 @@ class Ledger:
                     continue
                 match event:
                     case Started():
-                        _start(job, trial, event)
+                        _start(session, job, trial, event)
                     case Measured():
                         _measure(session, job, trial, event, claim)
                     case Finished():
@@ -261,12 +263,21 @@ def _rungs(session: Session, pack_id: int) -> dict[int, dict[int, RungResult]]:
     return found
 
 
-def _start(job: Job, trial: Trial, event: Started) -> None:
+def _start(session: Session, job: Job, trial: Trial, event: Started) -> None:
     """Write down a trial's hyper-parameters and seeds."""
+    drawn_now = trial.suggestion is None
     trial.params, trial.suggestion, trial.attrs = event.params, event.suggestion, event.attrs
     trial.init_seed, trial.start_step, trial.lane = event.init_seed, event.start_step, event.lane
     trial.flops, trial.weights = event.flops, event.weights
     stamp(job, trial)
+    if drawn_now and _ends_early(job):
+        session.flush()
+        job.trial_limit = trial_limit(session, job, spec_of(session, job))
+
+
+def _ends_early(job: Job) -> bool:
+    """Return whether a search ends before its budget because its space is finite."""
+    return job.kind == "tune" and job.trial_limit != job.spec["budget"]["trials"]
 
 
 def _measure(session: Session, job: Job, trial: Trial, event: Measured, claim: Claim) -> None:

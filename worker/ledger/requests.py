@@ -18,6 +18,7 @@ from worker.errors import Conflict, Fact, NotFound
 from worker.ledger.files import delete_uploads
 from worker.ledger.idempotency import Once, remember, remembered
 from worker.ledger.job_spec import spec_of
+from worker.ledger.limits import trial_limit
 from worker.ledger.packs import end_pack, end_running, new_pack, running
 from worker.ledger.settlement import end_job, reopen, settle, spent
 from worker.ledger.transitions import (
@@ -104,7 +105,7 @@ class Controls:
             if job.state not in (*GOING, JobState.COMPLETED) or _publishes(job):
                 raise Conflict(f"the job is {_state_text(session, job)}, so its budget cannot be changed")
             spec = _with_budget(spec_of(session, job), budget)
-            limits = _limits(spec)
+            limits = (trial_limit(session, job, spec), spec.budget.seconds)
             if limits == (job.trial_limit, job.seconds_limit) and spec.budget.model_dump() == job.spec["budget"]:
                 return job
             if limits[0] < job.reserved:
@@ -281,11 +282,6 @@ def _with_budget(spec: TrainSpec | TuneSpec, limits: dict[str, Any]) -> TrainSpe
 
 def _names(names: set[str]) -> str:
     return " and ".join(sorted(names, reverse=True))
-
-
-def _limits(spec: TrainSpec | TuneSpec) -> tuple[int, float | None]:
-    tune = spec.as_tune()
-    return tune.trial_limit, tune.budget.seconds
 
 
 def _budget_text(spec: TrainSpec | TuneSpec) -> str:
