@@ -6,7 +6,8 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 # pip would compile all 20,000 files that it installs. Python compiles the quarter that is imported, when it is.
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
-WORKERS ?= 2
+# One more than there are cores: tests wait for services, browsers and databases for a fifth of their time.
+WORKERS ?= $(shell expr $$(nproc) + 1)
 # Tests start hundreds of processes. Each would compile all sources again if an environment forbade to keep the result.
 export PYTHONDONTWRITEBYTECODE :=
 
