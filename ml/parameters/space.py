@@ -14,7 +14,7 @@ or a plain value, which stays fixed. Every dimension can
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from math import isfinite, prod
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
@@ -392,6 +392,11 @@ def space_size(space: SearchSpace) -> int | None:
 def points(space: SearchSpace) -> list[dict[str, Scalar]]:
     """Return the draws of every point of a space that has a size."""
     return [merged(each) for each in product(*(dimension.points(name) for name, dimension in space.items()))]
+
+
+def point(draws: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
+    """Return draws as a point; steps of a range are equal to 12 digits, because each sampler rounds its own way."""
+    return frozenset((name, f"{v:.12g}" if isinstance(v, float) else repr(v)) for name, v in draws.items())
 
 
 def merged(draws: Iterable[dict[str, Scalar]]) -> dict[str, Scalar]:

@@ -6,16 +6,9 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial
 
-from ml.parameters.space import Scalar, points
+from ml.parameters.space import Scalar, point, points
 from ml.seeds import SeedPurpose, derive
 from ml.specs import TuneSpec
-
-Point = frozenset[tuple[str, str]]
-
-
-def point(draws: Mapping[str, Any]) -> Point:
-    """Return draws as a point; steps of a range are equal to 12 digits, because each sampler rounds its own way."""
-    return frozenset((name, f"{v:.12g}" if isinstance(v, float) else repr(v)) for name, v in draws.items())
 
 
 class UntriedPoints:

@@ -3,8 +3,8 @@
 from sqlalchemy import select
 from sqlmodel import Session, col
 
+from ml.parameters.space import point
 from ml.specs import MAX_TRIALS, TrainSpec, TuneSpec
-from ml.tuning.untried import point
 from worker.database.tables import Job, Trial
 
 
