@@ -16,7 +16,7 @@ from worker.local import free_port, local_services
 from worker.settings import Settings
 
 LIMITS = {"product": 600.0, "b": 1800.0, "best": 1800.0}  # seconds of a search
-HOLD = 300.0  # a baseline that was at all targets for so many seconds need not search further
+HOLD = 180.0  # a baseline that was at all targets for so many seconds need not search further
 
 
 @dataclass(frozen=True)

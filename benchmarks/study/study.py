@@ -8,6 +8,7 @@ The time of a side is when its curve reaches a target for good.
 import argparse
 import json
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -41,14 +42,14 @@ def run(wanted: Plan, seconds: float, judge: Judge) -> Run:
     return {"work": search.name, "seed": seed, "side": side, "limit": seconds, **found, "curve": curve, **taken()}
 
 
-def run_full(wanted: list[Plan], out: Path, judge: Judge) -> list[Run]:
-    """Do the runs that the results lack, and add each when it ends."""
+def run_full(wanted: list[Plan], limit: float, out: Path, judge: Judge) -> list[Run]:
+    """Do the runs that the results lack, each of at most `limit` seconds, and add each when it ends."""
     runs: list[Run] = read(out).get("runs", [])
     for one in wanted:
         search, seed, side = one
         if any((r["work"], r["seed"], r["side"]) == (search.name, seed, side) for r in runs):
             continue
-        runs.append(run(one, LIMITS[side], judge))
+        runs.append(run(one, min(limit, LIMITS[side]), judge))
         show_run(runs[-1])
         write(out, results_of(list(SEARCHES.values()), runs))
     return runs
@@ -103,6 +104,9 @@ def main() -> None:
     parser.add_argument("--side", choices=SIDES, help="run this side only")
     parser.add_argument("--seeds", type=int, help="runs of each search and side; by default the search's own number")
     parser.add_argument(
+        "--limit", type=float, default=inf, help="seconds of a search; by default 600 of Chiffre and 1,800 of a loop"
+    )
+    parser.add_argument(
         "--out", type=Path, default=RESULTS / "study.json", help="file of results, to which new ones are added"
     )
     options = parser.parse_args()
@@ -111,7 +115,10 @@ def main() -> None:
         searches = [search.quickly() for search in searches]
     wanted = list(plan(searches, [options.side] if options.side else list(SIDES), options.seeds))
     with Judge() as judge:
-        runs = run_quick(wanted, options.minutes, judge) if options.quick else run_full(wanted, options.out, judge)
+        if options.quick:
+            runs = run_quick(wanted, options.minutes, judge)
+        else:
+            runs = run_full(wanted, options.limit, options.out, judge)
     results = results_of(searches, runs)
     for row in results["rows"]:
         show(row)

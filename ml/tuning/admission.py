@@ -98,7 +98,17 @@ class TrialSource:
         search = self._context.search
         if reserved.suggestion is not None:
             return search.recall(reserved), reserved
-        return search.ask(reserved.number, self._suggestion or None, reserved.enqueued)
+        drawn = search.ask(reserved.number, self._suggestion or None, reserved.enqueued)
+        return drawn if reserved.enqueued or not search.ends else self._taken(drawn)
+
+    def _taken(self, drawn: Drawn) -> Drawn:
+        """Take a point of a finite space for a trial; if another trainer has just taken it, take an untried one."""
+        other: Drawn | None = drawn
+        while other is not None and not self._context.book.take(other[1]):
+            drawn = other
+            self._context.catch_up()
+            other = self._context.search.ask_untried(drawn[1], self._suggestion or None)
+        return other or drawn
 
 
 class Admission:

@@ -41,6 +41,9 @@ class Book(Protocol):
             The trial. None at the end, and if the next trial does not fit: it then waits for another pack.
         """
 
+    def take(self, drawn: TrialRecord) -> bool:
+        """Note the point of a finite space that a trial will try; return False if another trial has it."""
+
     def width(self, key: Key, measured: Callable[[], int]) -> int:
         """Return how many trials of this job train together.
 
@@ -98,6 +101,10 @@ class MemoryBook:
             return None
         self.trials[number] = TrialRecord(number, TrialState.RUNNING)
         return self.trials[number]
+
+    def take(self, drawn: TrialRecord) -> bool:
+        """Return True: the search knows of all trials."""
+        return True
 
     def width(self, key: Key, measured: Callable[[], int]) -> int:
         """Return the width that was measured first."""

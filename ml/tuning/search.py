@@ -89,18 +89,35 @@ class Search:
         # Without the pruner, because with hyperband Optuna may show a sampler only the trials of the same bracket.
         trial = optuna.Trial(self._study(number, optuna.pruners.NopPruner()), self._id(number))
         params = self.spec.params(suggest(self.spec.search_space, trial))
-        suggestion = dict(trial.params)
-        if self._untried is not None and enqueued is None:
-            other = self._untried.instead_of(number, suggestion, fixed, self.trials())
-            if other is not None:
-                params, suggestion = self._change(number, other), other
-        return params, TrialRecord(number, TrialState.RUNNING, suggestion, self.attrs(number))
+        drawn = TrialRecord(number, TrialState.RUNNING, dict(trial.params), self.attrs(number))
+        other = None if enqueued else self.ask_untried(drawn, like)
+        return other or (params, drawn)
 
-    def _change(self, number: int, suggestion: dict[str, Any]) -> Params:
-        """Give a trial that was just drawn another suggestion; return its hyper-parameters."""
+    @property
+    def ends(self) -> bool:
+        """True if the search ends once each point of its space was tried."""
+        return self._untried is not None
+
+    def ask_untried(self, drawn: TrialRecord, like: dict[str, Any] | None = None) -> tuple[Params, TrialRecord] | None:
+        """Give a trial that was just drawn an untried point of a finite space.
+
+        Args:
+            drawn: the trial's record.
+            like: as for `ask`.
+
+        Returns:
+            As `ask`. None if the trial's own point is untried, or if all points are tried.
+        """
+        if self._untried is None:
+            return None
+        number, fixed = drawn.number, self._partition.fixed(drawn.number, like or {})
+        other = self._untried.instead_of(number, drawn.suggestion or {}, fixed, self.trials())
+        if other is None:
+            return None
         self._storage.forget(self._id(number))
-        self._fix(self._id(number), suggestion)
-        return self.spec.params(suggest(self.spec.search_space, _Replay(suggestion)))
+        self._fix(self._id(number), other)
+        params = self.spec.params(suggest(self.spec.search_space, _Replay(other)))
+        return params, TrialRecord(number, TrialState.RUNNING, other, self.attrs(number))
 
     def _key(self, number: int) -> dict[str, Any]:
         """Return the values that decide the key of a pack's first trial; empty if it may draw all names at once.

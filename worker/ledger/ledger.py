@@ -9,6 +9,7 @@ from typing import Any, cast
 from sqlalchemy import func, select
 from sqlmodel import Session, col
 
+from ml.parameters.space import point
 from ml.records import Event, Finished, Measured, PackRecord, RungResult, Started, Stop, TrialRecord, TrialState
 from ml.specs import TrainSpec, TuneSpec
 from worker.artifacts.new_files import Stored
@@ -19,7 +20,7 @@ from worker.ledger.files import add_file, delete_files
 from worker.ledger.idempotency import Once, remember, remembered
 from worker.ledger.job_spec import spec_of
 from worker.ledger.leases import Claim, fence
-from worker.ledger.limits import trial_limit
+from worker.ledger.limits import points_of, trial_limit
 from worker.ledger.packs import divide, pack_checkpoints, running
 from worker.ledger.retention import beaten_checkpoints, leads, worth_keeping
 from worker.ledger.settlement import spent
@@ -121,6 +122,21 @@ class Ledger:
             if not begins or not fits(job.reserved):
                 return None
             return TrialRecord(begin_trial(session, job, pack, pack.lease_owner).number, TrialState.RUNNING)
+
+    def take(self, claim: Claim, drawn: TrialRecord) -> bool:
+        """Note the point of a finite space that a trial of a claimed pack will try.
+
+        Returns:
+            False if another trial of the job has this point.
+        """
+        with self.database.writing() as session:
+            job, _ = fence(session, claim)
+            if point(drawn.suggestion or {}) in points_of(session, job, without=drawn.number):
+                return False
+            trial = session.scalars(select(Trial).where(*_of(job.id, drawn.number))).one()
+            trial.suggestion, trial.attrs = drawn.suggestion, drawn.attrs
+            stamp(job, trial)
+            return True
 
     def lanes(self, job_id: str) -> int | None:
         """Return how many trials of a job train together; None before it has run."""

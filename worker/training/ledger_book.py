@@ -70,6 +70,10 @@ class LedgerBook:
             return None
         return reserved
 
+    def take(self, drawn: TrialRecord) -> bool:
+        """Note the point that a trial will try; return False if a trial of any trainer has it."""
+        return self.ledger.take(self.claim, drawn)
+
     def width(self, key: Key, measured: Callable[[], int]) -> int:
         """Return the width of the job's packs, which its first pack measured."""
         lanes = self.ledger.lanes(self.claim.job_id) or measured()

@@ -1,11 +1,15 @@
-"""The end of a search over a finite space, of which points can be tried twice."""
+"""The end of a search over a finite space, and trainers that draw its points at the same moment."""
 
 import pytest
 from support.worker_tools import Work
 
-from ml.records import Started
+from ml.records import Started, TrialRecord, TrialState
+from ml.tuning.admission import TrialSource
+from ml.tuning.context import TuningContext
+from ml.tuning.search import Search
 from worker.database.tables import Job
 from worker.ledger.leases import Claim
+from worker.training.ledger_book import JobSearch, LedgerBook
 
 SPACE = {"batch_size": {"type": "categorical", "choices": [16, 32, 64, 128]}}
 
@@ -21,7 +25,40 @@ def limit(work: Work, job: Job) -> int:
     return work.job(job).trial_limit
 
 
-def test_a_point_that_two_trainers_drew_does_not_take_the_place_of_another(work: Work) -> None:
+def test_two_trainers_cannot_take_the_same_point(work: Work) -> None:
+    """Floats that differ by rounding are one point, and a trial may take its own point again."""
+    work.accept(search_space=SPACE, budget={"trials": 12})
+    one, other = work.leases.claim(), work.other.claim()
+    assert one is not None
+    assert other is not None
+    first, second = ({"batch_size": 16, "learning_rate": rate} for rate in (0.3, 0.1 + 0.2))
+
+    assert work.ledger.take(one, TrialRecord(0, TrialState.RUNNING, first))
+    assert not work.ledger.take(other, TrialRecord(1, TrialState.RUNNING, second))
+    assert work.ledger.take(one, TrialRecord(0, TrialState.RUNNING, first))
+    assert work.ledger.take(other, TrialRecord(1, TrialState.RUNNING, {**first, "batch_size": 32}))
+    assert [trial.suggestion for trial in work.trials()] == [first, {**first, "batch_size": 32}]
+
+
+def test_a_trainer_whose_point_was_taken_tries_another(work: Work) -> None:
+    """It learns of the other trainer's point when it tries to take it."""
+    job = work.accept(search_space=SPACE, budget={"trials": 12}, sampler={"name": "random"})
+    one, other = work.leases.claim(), work.other.claim()
+    assert one is not None
+    assert other is not None
+    spec = work.spec(job)
+    _, wanted = Search(spec).ask(1)
+    assert work.ledger.take(one, TrialRecord(0, TrialState.RUNNING, wanted.suggestion))
+    book = LedgerBook(work.ledger, other, JobSearch(Search(spec)), None, None, 60.0)
+    context = TuningContext(spec, None, book, book.warm.search)
+    _, drawn = TrialSource(context, book.ledger.pack(other).record, {}).first()
+
+    assert drawn.number == 1
+    assert drawn.suggestion != wanted.suggestion
+    assert work.trials()[1].suggestion == drawn.suggestion
+
+
+def test_a_point_that_was_tried_twice_does_not_take_the_place_of_another(work: Work) -> None:
     """A fifth trial begins in a space of four points, and no sixth."""
     job = work.accept(search_space=SPACE, budget={"trials": 12})
     one, other = work.leases.claim(), work.other.claim()
