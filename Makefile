@@ -6,8 +6,8 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 # pip would compile all 20,000 files that it installs. Python compiles the quarter that is imported, when it is.
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
-# One more than there are cores: tests wait for services, browsers and databases for a fifth of their time.
-WORKERS ?= $(shell expr $$(nproc) + 1)
+# Three on two cores were not faster: CPU time grew as much as waiting fell.
+WORKERS ?= 2
 # Tests start hundreds of processes. Each would compile all sources again if an environment forbade to keep the result.
 export PYTHONDONTWRITEBYTECODE :=
 
