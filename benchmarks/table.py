@@ -87,13 +87,20 @@ def study(results: dict[str, Any]) -> Iterator[str]:
     for name in ("rows", "first_epoch"):
         rows = []
         for found in results[name]:
-            times = ["missed" if time is None else f"{time:.0f} s" for time in found["seconds"].values()]
+            times = [_time(found, side) for side in SIDES]
             ratios = [_bounded(found, side, ratio) for side, ratio in BASELINES.items()]
             rows.append([found["work"], *times, *ratios, str(found["n"])])
         yield table(
             [{"rows": "published", "first_epoch": "first measured"}[name], *SIDES, *BASELINES.values(), "n"], rows
         )
     yield f"Medians. {machine(results['runs'][-1])}"
+
+
+def _time(found: dict[str, Any], side: str) -> str:
+    """Return the time of a side; a dash if it has not run."""
+    if found["seconds"][side] is None:
+        return "missed" if found["missed"][side] else "–"
+    return f"{found['seconds'][side]:.0f} s"
 
 
 def _bounded(found: dict[str, Any], side: str, ratio: str) -> str:

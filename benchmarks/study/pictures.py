@@ -36,9 +36,9 @@ def drawn(search: TargetSearch, runs: list[Run]) -> str:
     high = max(step["high"] for run in runs for step in run["curve"])
     last = max(run["seconds"] for run in runs)
     x = Axis("seconds", FIRST, last, tuple((tick, f"{tick:g}") for tick in log_ticks(FIRST, last)), log=True)
-    marks = tuple((tick, f"{100 * tick:.1f} %") for tick in linear_ticks(low, high))
+    marks = tuple((tick, f"{100 * tick:.1f}") for tick in linear_ticks(low, high))
     title = f"{search.name}: the accuracy of what each side would publish"
-    plot = SvgPlot(title, x, Axis("validation accuracy on fresh cuts", low, high, marks), 720, 380)
+    plot = SvgPlot(title, x, Axis("validation accuracy on fresh cuts, %", low, high, marks), 720, 380)
     for target in search.targets:
         plot.line([FIRST, last], [target, target], "target", f"target {100 * target:g} %")
     for run in runs:

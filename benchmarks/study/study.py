@@ -84,15 +84,19 @@ def show_run(found: Run) -> None:
     )
 
 
+def _seconds(row: dict[str, Any], side: str) -> str:
+    if row["seconds"][side] is None:
+        return "missed" if row["missed"][side] else "not run"
+    return f"{row['seconds'][side]:.1f} s"
+
+
 def show(row: dict[str, Any]) -> None:
     """Print a row."""
-    times = [
-        f"{side} {'missed' if row['seconds'][side] is None else format(row['seconds'][side], '.1f')}" for side in SIDES
-    ]
+    times = [f"{side} {_seconds(row, side)}" for side in SIDES]
     ratios = [
         f"{name} {'none' if row[name] is None else format(row[name], '.1f')}" for name in ("ratio_b", "ratio_best")
     ]
-    print(f"{row['work']:24} {'   '.join(times)} s   {'   '.join(ratios)}   n = {row['n']}", flush=True)
+    print(f"{row['work']:24} {'   '.join(times)}   {'   '.join(ratios)}   n = {row['n']}", flush=True)
 
 
 def main() -> None:
