@@ -46,10 +46,6 @@ class Loop:
     per_core: bool  # a process per core with one thread each; else one process with the fastest number of threads
     averaged: bool  # the moving average of the weights is evaluated, and numbers below 1e-38 become 0
 
-    def pruned_by(self) -> optuna.pruners.BasePruner:
-        """Return a new pruner."""
-        return self.pruner()
-
 
 LOOPS = {
     "b": Loop("Optuna's TPE and median pruner around loop B", optuna.pruners.MedianPruner, False, False),
@@ -163,7 +159,7 @@ def _search(
         study_name="study",
         storage=storage,
         sampler=sampler,
-        pruner=loop.pruned_by(),
+        pruner=loop.pruner(),
         direction="maximize",
         load_if_exists=True,
     )

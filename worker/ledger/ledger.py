@@ -11,7 +11,7 @@ from sqlmodel import Session, col
 
 from ml.parameters.space import point
 from ml.records import Event, Finished, Measured, PackRecord, RungResult, Started, Stop, TrialRecord, TrialState
-from ml.specs import TrainSpec, TuneSpec
+from ml.specs import MAX_TRIALS, TrainSpec, TuneSpec
 from worker.artifacts.new_files import Stored
 from worker.database.clock import clock
 from worker.database.engine import Database, note_unneeded
@@ -134,8 +134,9 @@ class Ledger:
             if point(drawn.suggestion or {}) in points_of(session, job, without=drawn.number):
                 return False
             trial = session.scalars(select(Trial).where(*_of(job.id, drawn.number))).one()
-            trial.suggestion, trial.attrs = drawn.suggestion, drawn.attrs
-            stamp(job, trial)
+            if trial.state == TrialState.RUNNING:  # else it was cancelled meanwhile
+                trial.suggestion, trial.attrs = drawn.suggestion, drawn.attrs
+                stamp(job, trial)
             return True
 
     def lanes(self, job_id: str) -> int | None:
@@ -293,7 +294,7 @@ def _start(session: Session, job: Job, trial: Trial, event: Started) -> None:
 
 def _ends_early(job: Job) -> bool:
     """Return whether a search ends before its budget because its space is finite."""
-    return job.kind == "tune" and job.trial_limit != job.spec["budget"]["trials"]
+    return job.kind == "tune" and job.trial_limit != (job.spec["budget"]["trials"] or MAX_TRIALS)
 
 
 def _measure(session: Session, job: Job, trial: Trial, event: Measured, claim: Claim) -> None:

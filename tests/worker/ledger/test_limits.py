@@ -20,6 +20,14 @@ def start(work: Work, claim: Claim, number: int, batch_size: int) -> None:
     work.ledger.record(claim, [Started(number, params, {"batch_size": batch_size}, {}, 1, 2, 0)], {})
 
 
+def two_claims(work: Work) -> tuple[Claim, Claim]:
+    """Return a pack of each of two workers."""
+    one, other = work.leases.claim(), work.other.claim()
+    assert one is not None
+    assert other is not None
+    return one, other
+
+
 def limit(work: Work, job: Job) -> int:
     """Return the limit of a job now."""
     return work.job(job).trial_limit
@@ -28,9 +36,7 @@ def limit(work: Work, job: Job) -> int:
 def test_two_trainers_cannot_take_the_same_point(work: Work) -> None:
     """Floats that differ by rounding are one point, and a trial may take its own point again."""
     work.accept(search_space=SPACE, budget={"trials": 12})
-    one, other = work.leases.claim(), work.other.claim()
-    assert one is not None
-    assert other is not None
+    one, other = two_claims(work)
     first, second = ({"batch_size": 16, "learning_rate": rate} for rate in (0.3, 0.1 + 0.2))
 
     assert work.ledger.take(one, TrialRecord(0, TrialState.RUNNING, first))
@@ -43,9 +49,7 @@ def test_two_trainers_cannot_take_the_same_point(work: Work) -> None:
 def test_a_trainer_whose_point_was_taken_tries_another(work: Work) -> None:
     """It learns of the other trainer's point when it tries to take it."""
     job = work.accept(search_space=SPACE, budget={"trials": 12}, sampler={"name": "random"})
-    one, other = work.leases.claim(), work.other.claim()
-    assert one is not None
-    assert other is not None
+    one, other = two_claims(work)
     spec = work.spec(job)
     _, wanted = Search(spec).ask(1)
     assert work.ledger.take(one, TrialRecord(0, TrialState.RUNNING, wanted.suggestion))
@@ -61,9 +65,7 @@ def test_a_trainer_whose_point_was_taken_tries_another(work: Work) -> None:
 def test_a_point_that_was_tried_twice_does_not_take_the_place_of_another(work: Work) -> None:
     """A fifth trial begins in a space of four points, and no sixth."""
     job = work.accept(search_space=SPACE, budget={"trials": 12})
-    one, other = work.leases.claim(), work.other.claim()
-    assert one is not None
-    assert other is not None
+    one, other = two_claims(work)
     start(work, one, 0, 16)
     start(work, other, 1, 16)
     assert limit(work, job) == 5
@@ -92,9 +94,7 @@ def test_a_trial_that_begins_again_is_not_counted_twice(work: Work) -> None:
 def test_a_repeated_point_does_not_raise_the_budget(work: Work, asked: int, found: int) -> None:
     """The limit counts repeated points up to the trials that were asked for, also if these change."""
     job = work.accept(search_space=SPACE, budget={"trials": 2})
-    one, other = work.leases.claim(), work.other.claim()
-    assert one is not None
-    assert other is not None
+    one, other = two_claims(work)
     start(work, one, 0, 16)
     start(work, other, 1, 16)
     if asked > 2:
