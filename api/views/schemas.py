@@ -46,7 +46,10 @@ class JobPublic(BaseModel):
     dataset: str
     objective: str | None = Field(None, description="value that trials are compared by; null for a predict job")
     trials: dict[str, int] = Field(description="number of trials by state")
-    trial_limit: int
+    trial_limit: int = Field(
+        description="number of trials after which no more start: that of the budget, or the points of a finite search "
+        "space if there are fewer"
+    )
     seconds_limit: float | None = Field(None, description="limit of active_seconds")
     run: int = Field(1, description="run of the job; raised when an ended job restarts")
     lanes: int | None = Field(description="number of trials that train together; fixed when the job first runs")
@@ -103,7 +106,7 @@ class Validated(BaseModel):
     """The job that a valid specification would create."""
 
     spec: dict[str, Any] = Field(description="the specification with all defaults")
-    trial_limit: int
+    trial_limit: int = Field(description="number of trials after which no more start")
     seconds: float | None = Field(
         description="estimated active seconds of the job; null if no similar job has run here"
     )
